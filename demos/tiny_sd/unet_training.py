@@ -1,0 +1,157 @@
+"""Joint training of text encoder and UNet, with a noun that can be any point of a space.
+
+In 60 % of the captions the noun is the word `item`, and the embedding of that word is shifted by
+W f(x): f(x) are 32 principal coordinates of the shown grey picture, W is trained. Text encoder and
+UNet so learn that a noun may lie anywhere in a 32-dimensional space of shapes, which is what makes
+a later textual inversion work. Only the word `item` itself, the mean noun, is shipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from networks import Painter, encode_captions, make_scheduler, read_text
+from pictures import SLOT, Grey, compose, describe
+from training import Plan, fit, keyed, read_tensors, seeded, write_tensors
+
+FEATURES = 32
+FEATURE_NOISE = 0.15  # standard deviation added to every coordinate
+POOL = 32_768  # pictures encoded at a time
+POOL_STEPS = 800  # steps that share a pool: about three passes at batch 128
+GRADIENT_AGREEMENT = 0.9999  # least cosine of compiled with eager gradients
+
+
+def shape_features(images: Tensor) -> Tensor:
+    """Return principal coordinates of grey pictures, one row a picture.
+
+    Coordinate k is divided by sqrt(std_k * std_0): half-way whitened, so that the leading ones
+    still weigh most.
+
+    Args:
+      images: (n, 28, 28) uint8.
+
+    Returns:
+      (n, 32) float32.
+    """
+    flat = images.flatten(1).float() / 255
+    flat -= flat.mean(0)
+    _, directions = torch.linalg.eigh(flat.T @ flat / len(flat))  # ascending
+    coordinates = flat @ directions.flip(1)[:, :FEATURES]
+    deviation = coordinates.std(0).clamp_min(1e-3)
+    return coordinates / (deviation * deviation[0]).sqrt()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Latents (n, 4, 8, 8) of composed pictures, and the facts about them as in `Pictures`."""
+
+    latent: Tensor
+    source: Tensor
+    label: Tensor
+    color: Tensor
+    background: Tensor
+    small: Tensor
+
+
+def make_pool(vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int) -> Pool:
+    """Compose and encode `count` pictures; pool `number` is always the same one."""
+    parts: list[Pool] = []
+    for start in range(0, count, 128):
+        generator = keyed(seed, f"pool-{number}", start)
+        shown = compose(train, min(128, count - start), generator)
+        with torch.no_grad():
+            latent = vae.encode(shown.pixels).latent_dist.mean * vae.config.scaling_factor
+        facts = (shown.source, shown.label, shown.color, shown.background, shown.small)
+        parts.append(Pool(latent, *facts))
+    return Pool(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Pool)))
+
+
+def cached_pool(
+    vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int, folder: Path
+) -> Pool:
+    """Return pool `number`, kept in `folder` so that a resumed run need not encode it again."""
+    path = folder / f"pool-{number}.safetensors"
+    if not path.exists():
+        pool = make_pool(vae, train, number, count, seed)
+        write_tensors({f.name: getattr(pool, f.name) for f in fields(Pool)}, path, {})
+    tensors, _ = read_tensors(path)
+    return Pool(**tensors)
+
+
+def train_painter(
+    tokenizer: CLIPTokenizer,
+    vae: AutoencoderKL,
+    train: Grey,
+    plan: Plan,
+    seed: int,
+    folder: Path,
+    compiled: bool,
+    pool_count: int = POOL,
+) -> tuple[Painter, float]:
+    """Train text encoder and UNet on `train`, which holds no held-out class.
+
+    Args:
+      compiled: run the UNet through torch.compile, after its gradients were compared with eager.
+
+    Returns:
+      The networks with averaged weights, and the seconds trained.
+    """
+    painter = seeded(seed, lambda: Painter(tokenizer, FEATURES))
+    slot_id = tokenizer.convert_tokens_to_ids(SLOT + "</w>")
+    features = shape_features(train.images)
+    schedule = make_scheduler()
+    unet = torch.compile(painter.unet) if compiled else painter.unet
+    pools: dict[int, Pool] = {}
+
+    def noise_error(network: nn.Module, step: int) -> Tensor:
+        number = step // POOL_STEPS
+        if number not in pools:
+            pools.clear()
+            pools[number] = cached_pool(vae, train, number, pool_count, seed, folder)
+        pool = pools[number]
+        generator = keyed(seed, "painter", step)
+        rows = torch.randint(len(pool.label), (plan.batch,), generator=generator)
+        facts = (pool.label[rows], pool.color[rows], pool.background[rows], pool.small[rows])
+        captions = encode_captions(tokenizer, describe(*facts, generator))
+        shape = features[pool.source[rows]]
+        shape = shape + FEATURE_NOISE * torch.randn(shape.shape, generator=generator)
+        hidden = read_text(painter.text_encoder, captions, painter.noun(shape), slot_id)
+        latent = pool.latent[rows]
+        noise = torch.randn(latent.shape, generator=generator)
+        time = torch.randint(1000, (plan.batch,), generator=generator)
+        noisy = schedule.add_noise(latent, noise, time)
+        predicted = network(noisy, time, hidden, return_dict=False)[0]
+        return functional.mse_loss(predicted, noise)
+
+    if compiled:
+        agreement = gradient_cosine(painter, noise_error, unet)
+        print(f"compiled and eager gradients: cosine {agreement:.7f}", flush=True)
+        if agreement < GRADIENT_AGREEMENT:
+            print("too different: this run stays eager", flush=True)
+            unet = painter.unet
+    weights, seconds = fit("painter", painter, lambda step: noise_error(unet, step), plan, folder)
+    painter.load_state_dict(weights)
+    return painter.eval().requires_grad_(False), seconds
+
+
+def gradient_cosine(
+    painter: Painter, noise_error: Callable[[nn.Module, int], Tensor], compiled_unet: nn.Module
+) -> float:
+    """Return the cosine between all gradients of one step, eager and compiled."""
+    gradients = []
+    for network in (painter.unet, compiled_unet):
+        painter.zero_grad(set_to_none=True)
+        noise_error(network, 0).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in painter.parameters()]).double())
+    painter.zero_grad(set_to_none=True)
+    eager, compiled = gradients
+    return (eager @ compiled / math.sqrt(eager @ eager * (compiled @ compiled))).item()

@@ -1,0 +1,7 @@
+"""Let `python -m edge_train` be the `edge-train` command."""
+
+import sys
+
+from edge_train.cli import main
+
+sys.exit(main())

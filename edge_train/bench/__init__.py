@@ -1,0 +1,45 @@
+"""The benchmarks behind every published number; each runs the real command and reads its report."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_train import journal
+from edge_train.errors import TrainingStopped
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    """Run `edge-train run` in a fresh process; return its report, plus `training_seconds`.
+
+    `training_seconds` is everything from the start of the run to its last step (loading, photo
+    encoding, slope check, evaluations), without the pictures made for people. A folder that holds
+    a finished run of the same name is read, not run again.
+    """
+    if not (out / "report.json").is_file():
+        command = [sys.executable, "-m", "edge_train", "run", *arguments, "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    records, _ = journal.read(out / "journal.jsonl")
+    steps = [record["seconds"] for record in records if record["kind"] == "step"]
+    report["training_seconds"] = records[0]["seconds"] + sum(steps)
+    return report
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def percent(shares: Sequence[float]) -> str:
+    """Return the mean of shares in percent, and their range when there are several."""
+    mean = f"{100 * statistics.mean(shares):.0f} %"
+    if len(shares) == 1:
+        return mean
+    return f"{mean} ({100 * min(shares):.0f}-{100 * max(shares):.0f})"

@@ -1,0 +1,109 @@
+"""`edge-train bench sd15`: memory and seconds of the full Stable Diffusion 1.5 architecture.
+
+The weights are random: they cost exactly what real ones cost, and say nothing of quality.
+"""
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_train import bench, build
+from edge_train.units import format_bytes
+
+_STEPS = 3
+_CELLS = (
+    ("zo, int8", ("--method", "zo", "--quant", "int8")),
+    ("backprop with recomputation, int8", ("--method", "backprop", "--quant", "int8")),
+)
+
+
+def main(out: Path, seeds: int) -> str:
+    """Run three steps of each method at 512 px in fresh processes; return a Markdown table."""
+    model = out / "sd15-random"
+    if not (model / "model_index.json").is_file():
+        make_model(model)
+    rows = []
+    for name, options in _CELLS:
+        reports = [
+            bench.run(
+                out / f"sd15-{name.replace(', ', '-').replace(' ', '-')}-seed{seed}",
+                str(build.DATA / "photos" / "bag"),
+                *("--model", str(model), "--class", "thing", "--steps", str(_STEPS)),
+                *("--evaluate-every", str(_STEPS), "--preview-steps", "1", "--samples", "1"),
+                *("--seed", str(seed), *options),
+            )
+            for seed in range(seeds)
+        ]
+        rows.append(
+            [
+                name,
+                format_bytes(max(report["measured_peak_bytes"] for report in reports)),
+                f"{statistics.median(r['seconds_per_step'] for r in reports):.1f}",
+                reports[0]["dtype"],
+            ]
+        )
+    return bench.table(["method", "peak resident", "seconds per step", "activations"], rows)
+
+
+def make_model(folder: Path) -> None:
+    """Write a Stable Diffusion 1.5 folder with random float16 weights, about 2.1 GB."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer = partial / "tokenizer"
+    shutil.copytree(build.DATA / "tiny_sd" / "tokenizer", tokenizer)
+    config = json.loads((tokenizer / "tokenizer_config.json").read_text())
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 77}))
+    text = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+    )
+    scheduler: Any = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    scheduler.save_pretrained(partial / "scheduler")
+    parts: dict[str, Callable[[], Any]] = {
+        "text_encoder": lambda: CLIPTextModel(text),
+        "unet": lambda: UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=768, attention_head_dim=8
+        ),
+        "vae": lambda: AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            sample_size=512,
+        ),
+    }
+    for name, make in parts.items():
+        make().half().save_pretrained(partial / name)
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (partial / "model_index.json").write_text(json.dumps(index))
+    partial.rename(folder)

@@ -1,0 +1,250 @@
+"""From a recipe to the parts of a run; the only place that turns names into classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import InputError
+from edge_train.models import EMBEDDED, ModelFolder, find_model
+from edge_train.params import Parameters
+from edge_train.protocols import Array, Estimator, Transform
+from edge_train.recipe import Recipe, resolve
+from edge_train.tasks import captions
+from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
+from edge_train.tasks.photos import PhotoSet, load_photos
+from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection
+
+if TYPE_CHECKING:
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+DATA = Path(__file__).parent / "data"
+_FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sd1": {"window": (500, 900), "guidance": 7.5},
+    "sd2": {"window": (500, 900), "guidance": 7.5},
+    "sdxl": {"window": (700, 900), "guidance": 5.0},
+    EMBEDDED: {
+        "window": (300, 1000),
+        "guidance": 3.0,
+        "class_word": "item",
+        "prompts": tuple(
+            f"a photo of a {color} {{}} on a {background} background"
+            for color, background in (
+                ("red", "white"),
+                ("blue", "yellow"),
+                ("green", "black"),
+                ("yellow", "blue"),
+            )
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe whose every word was checked against its model and photos; nothing heavy yet.
+
+    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds the
+    vectors that training starts from, by block ("token", and "token_2" for XL).
+    """
+
+    recipe: Recipe
+    model: ModelFolder
+    tokenizers: Mapping[str, PromptTokenizer]
+    start: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the model is the one that ships with the package."""
+        return self.recipe.model == EMBEDDED
+
+    def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
+        """Return the token ids of a prompt for every text encoder."""
+        vectors = self.recipe.vectors
+        return {name: t.encode(prompt, vectors) for name, t in self.tokenizers.items()}
+
+    def constant(self) -> dict[str, Array]:
+        """Return the model inputs that are the same for every sample."""
+        if self.model.family != "sdxl":
+            return {}
+        side = float(_known(self.recipe.resolution))
+        return {"time_ids": np.array([side, side, 0, 0, side, side], np.float32)}
+
+
+def check(recipe: Recipe) -> Job:
+    """Return the job that a recipe describes, with every default filled in.
+
+    Raises:
+      InputError, ModelError: a word, size or model that cannot be used.
+    """
+    model = find_model(recipe.model)
+    defaults = {
+        "class_word": "object",
+        "prompts": ("a photo of {}",),
+        "resolution": model.resolution,
+        "threads": 1,
+        **_FAMILY_DEFAULTS[EMBEDDED if recipe.model == EMBEDDED else model.family],
+    }
+    recipe = resolve(recipe, defaults)
+    recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
+    side, cell = _known(recipe.resolution), model.latent_scale
+    if side % cell:
+        raise InputError(
+            f"resolution {side} is not a multiple of {cell}, the pixels in a latent cell of this "
+            f"model; try {max(side // cell, 1) * cell}."
+        )
+    if _known(recipe.window)[1] > len(model.alphas_cumprod):
+        raise InputError(
+            f"window {list(_known(recipe.window))} goes past the model's "
+            f"{len(model.alphas_cumprod)} timesteps."
+        )
+    captions.file_name_of(_known(recipe.token))
+    names = ("ids", "ids_2")[: len(model.tokenizers)]
+    tokenizers = {
+        name: PromptTokenizer.from_folder(folder)
+        for name, folder in zip(names, model.tokenizers, strict=True)
+    }
+    start, notes = {}, []
+    for block, component, tokenizer in zip(
+        ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
+    ):
+        tokenizer.check_new_token(_known(recipe.token))
+        ids = tokenizer.word_ids(_known(recipe.class_word))
+        if not ids:
+            raise InputError("the class word is empty; name what is on the photos: --class dog.")
+        if len(ids) > 1 and block == "token":
+            notes.append(
+                f"class word {recipe.class_word!r} is {len(ids)} tokens for this model; the new "
+                "token starts from their average."
+            )
+        row = model.embedding_rows(component, ids).mean(axis=0)
+        start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
+    prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
+    job = Job(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
+    for prompt in prompts:
+        job.ids(prompt)
+    return job
+
+
+def prompt_of(recipe: Recipe, text: str) -> str:
+    """Return a prompt with `{}` wherever the user wrote the token or its class word.
+
+    Raises:
+      InputError: it names neither.
+    """
+    return captions.place(text, _known(recipe.token), _known(recipe.class_word), "the prompt")
+
+
+def photos_of(recipe: Recipe) -> Path:
+    """Return the folder of photos: the user's, or the embedded example."""
+    return Path(recipe.photos).expanduser() if recipe.photos else DATA / "photos" / "bag"
+
+
+def load_job_photos(job: Job) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:
+    """Return the photos, cropped, and the captions of each.
+
+    Raises:
+      InputError: no photos, a broken photo or a caption that cannot be used.
+    """
+    recipe = job.recipe
+    photos = load_photos(photos_of(recipe), _known(recipe.resolution))
+    learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
+    texts = captions.captions_for(
+        photos.photos, _known(recipe.token), _known(recipe.class_word), learn
+    )
+    for text in {text for own in texts for text in own}:
+        job.ids(text)
+    return photos, texts
+
+
+def encode_photos(job: Job, photos: PhotoSet, texts: Sequence[Sequence[str]]) -> PhotoCache:
+    """Return the latents of the photos and the ids of their captions; the VAE comes and goes."""
+    from edge_train.runtimes.torch_vae import encode_photos as encode
+
+    pixels = np.stack([photo.pixels for photo in photos.photos])
+    if job.recipe.flips:
+        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    mean, deviation = encode(job.model, pixels, job.recipe.device)
+    return build_cache(mean, deviation, [[job.ids(text) for text in own] for own in texts])
+
+
+def open_runtime(
+    job: Job, parameters: Parameters, ids: Mapping[str, NDArray[np.int64]]
+) -> "TorchDiffusion":
+    """Return the runtime, with only those rows of the embedding tables that `ids` use.
+
+    Args:
+      ids: per text encoder input, every id that training and previews will need.
+    """
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+    recipe = job.recipe
+    used = [np.unique(ids[name]) for name in job.tokenizers]
+    return TorchDiffusion.open(
+        job.model,
+        parameters,
+        quant=recipe.quant,
+        dtype=recipe.dtype,
+        device=recipe.device,
+        token_ids=[own[own >= 0].tolist() for own in used],
+        threads=_known(recipe.threads),
+    )
+
+
+def build_task(job: Job, cache: PhotoCache) -> Personalize:
+    """Return the task of a recipe."""
+    recipe = job.recipe
+    return Personalize(
+        cache=cache,
+        signal=job.model.alphas_cumprod,
+        prediction_type=job.model.prediction_type,
+        window=_known(recipe.window),
+        samples=_known(recipe.samples),
+        evaluation_samples=_known(recipe.evaluation_samples),
+        constant=job.constant(),
+    )
+
+
+def build_method(
+    recipe: Recipe, epsilon: float, scale: Mapping[str, float]
+) -> tuple[Estimator[Any], Transform]:
+    """Return the estimator and the transform chain that a method's name stands for.
+
+    Args:
+      epsilon: relative radius; ignored by methods that do not perturb.
+      scale: root mean square of each block at the start.
+    """
+    steps = _known(recipe.steps)
+    if recipe.learning_rate is not None:
+        rate, relative = recipe.learning_rate, False
+    else:
+        rate, relative = _known(recipe.relative_rate), True
+    final = 0.1 if recipe.schedule == "cosine" else 1.0
+    schedule = LearningRate(rate, steps, final, relative)
+    if recipe.method == "backprop":
+        from edge_train.methods.backprop import Backprop
+
+        return Backprop(), Chain((Adam(), schedule))
+    from edge_train.methods.zo import ZerothOrder
+
+    queries = _known(recipe.queries)
+    if recipe.preset == "zoodip":
+        from edge_train.subspace import DenoiseSubspace
+
+        absolute = dict.fromkeys(scale, 1.0)
+        links = (NormCorrection(queries), DenoiseSubspace(queries), Adam(epsilon=1e-3), schedule)
+        return ZerothOrder(epsilon, absolute, queries, 1), Chain(links)
+    sides: Literal[1, 2] = 2 if recipe.sides == 2 else 1
+    return ZerothOrder(epsilon, scale, queries, sides), Chain((Adam(), schedule))
+
+
+def _known(value: Any) -> Any:
+    """Return a recipe value that `resolve` has filled in."""
+    if value is None:
+        raise TypeError("the recipe was not resolved")
+    return value

@@ -1,0 +1,228 @@
+"""The command line: parses words, prints results; no logic."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edge_train import __version__
+from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError
+
+# recipe key -> our spelling, then the spellings of diffusers' textual_inversion and kohya scripts
+_OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
+    ("model", ("--model", "--pretrained_model_name_or_path"), str, "embedded, folder or hub id"),
+    ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
+    ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
+    ("learn", ("--learn", "--learnable_property"), str, "object or style"),
+    ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
+    ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
+    ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
+    ("method", ("--method",), str, "auto, zo or backprop"),
+    ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
+    ("runtime", ("--runtime",), str, "auto or torch"),
+    ("device", ("--device",), str, "auto, cpu or cuda"),
+    ("quant", ("--quant",), str, "weights: none, int8 or int4"),
+    ("dtype", ("--dtype",), str, "auto, float32, bfloat16 or float16"),
+    ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
+    ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
+    ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
+    ("samples", ("--samples", "--train_batch_size"), int, "photos per step"),
+    ("queries", ("--queries", "--n"), int, "perturbed evaluations per step"),
+    ("sides", ("--sides",), int, "1 or 2 evaluations per direction"),
+    ("epsilon", ("--epsilon", "--zo_eps"), float, "perturbation radius; else picked by a check"),
+    ("resolution", ("--resolution",), int, "pixels"),
+    ("seed", ("--seed",), int, "of every random draw"),
+    ("threads", ("--threads",), int, "of the engine"),
+    ("patience", ("--patience",), int, "evaluations without progress before it stops; 0 never"),
+    ("evaluate_every", ("--evaluate-every",), int, "steps"),
+    ("preview_every", ("--preview-every", "--validation_steps"), int, "steps; 0: before and after"),
+    ("preview_steps", ("--preview-steps",), int, "denoiser steps of a preview"),
+    ("guidance", ("--guidance",), float, "of previews"),
+    ("out", ("--out", "--output_dir"), str, "run folder"),
+)
+# what diffusers' scripts also take and we always do, or cannot do
+_ALWAYS = ("--gradient_checkpointing", "--center_crop", "--cache_latents")
+_PRECISION = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_REFUSED = {
+    "--scale_lr": "give the scaled --learning_rate itself",
+    "--report_to": "the run folder has journal.jsonl and report.html; nothing is sent anywhere",
+    "--push_to_hub": "nothing is uploaded",
+    "--gradient_accumulation_steps": "use --samples",
+    "--save_steps": "checkpoints are written every few seconds",
+    "--checkpointing_steps": "checkpoints are written every few seconds",
+    "--num_train_epochs": "use --steps",
+    "--repeats": "use --steps",
+    "--lr_warmup_steps": "there is no warm-up",
+    "--enable_xformers_memory_efficient_attention": "torch's own attention is used",
+    "--use_8bit_adam": "the optimizer state of a token is a few kilobytes",
+    "--allow_tf32": "torch's own default is used",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with refused flags explained instead of `unrecognized arguments`."""
+
+    def error(self, message: str) -> NoReturn:
+        for flag, instead in _REFUSED.items():
+            if "unrecognized" in message and flag in message.split():
+                message = f"{flag} cannot be honored: {instead}."
+        self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (see CONTRACT: 0, 2, 3 or 130)."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except EdgeTrainError as error:
+        print(f"edge-train: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("edge-train: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_STARTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="edge-train",
+        description="Train on the device, inside a byte budget you name.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"edge-train {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="personalize a token from a folder of photos", allow_abbrev=False
+    )
+    run.add_argument("photos", nargs="?", help="folder of 1-50 photos; default: five examples")
+    run.add_argument("--train_data_dir", dest="photos_alias", help=argparse.SUPPRESS)
+    run.add_argument("--recipe", type=Path, metavar="FILE.toml", help="a run as a file")
+    run.add_argument(
+        "--resume", "--resume_from_checkpoint", type=Path, metavar="RUN", help="go on with a run"
+    )
+    for key, (ours, *aliases), kind, text in _OPTIONS:
+        run.add_argument(ours, dest=key, type=kind, metavar=key.upper(), help=text)
+        for alias in aliases:
+            run.add_argument(alias, dest=key, type=kind, help=argparse.SUPPRESS)
+    run.add_argument(
+        "--prompt",
+        "--validation_prompt",
+        "--sample_prompts",
+        dest="prompts",
+        action="append",
+        metavar="PROMPT",
+        help="of a preview; {} or the token marks the thing; may be repeated",
+    )
+    run.add_argument("--no-flips", dest="flips", action="store_false", default=None)
+    run.add_argument("--mixed_precision", choices=_PRECISION, help=argparse.SUPPRESS)
+    for flag in _ALWAYS:
+        run.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    run.add_argument("--json", action="store_true", help="events on stdout, no progress bar")
+    run.set_defaults(command=_run)
+
+    generate = commands.add_parser(
+        "generate", help="pictures with a learned token", allow_abbrev=False
+    )
+    generate.add_argument("run", type=Path, metavar="RUN")
+    generate.add_argument("--prompt", action="append", metavar="PROMPT", help="may be repeated")
+    generate.add_argument("--count", type=int, default=4, help="pictures per prompt")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--steps", type=int, default=30, help="denoiser steps")
+    generate.add_argument("--guidance", type=float)
+    generate.add_argument("--out", type=Path, help="folder; default: RUN/generated")
+    generate.set_defaults(command=_generate)
+
+    report = commands.add_parser("report", help="rebuild report.json and report.html")
+    report.add_argument("run", type=Path, metavar="RUN")
+    report.set_defaults(command=_report)
+
+    bench = commands.add_parser("bench", help="the benchmarks behind every published number")
+    bench.add_argument("name", choices=("personalize", "sd15"), metavar="NAME")
+    bench.add_argument("--seeds", type=int, default=3)
+    bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.set_defaults(command=_bench)
+
+    doctor = commands.add_parser("doctor", help="engines, devices and cap mechanisms found here")
+    doctor.set_defaults(command=lambda options: _doctor())
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from edge_train import recipe as recipes
+    from edge_train import session
+    from edge_train.errors import InputError
+    from edge_train.progress import Bar, JsonEvents
+
+    observer = JsonEvents() if options.json else Bar()
+    given = {key: getattr(options, key) for key, *_ in _OPTIONS}
+    given |= {
+        "prompts": options.prompts,
+        "flips": options.flips,
+        "photos": options.photos or options.photos_alias,
+    }
+    if options.mixed_precision:
+        given["dtype"] = _PRECISION[options.mixed_precision]
+    given = {key: value for key, value in given.items() if value is not None}
+    overrides: dict[str, Any] = {}
+    if given:
+        parsed = recipes.from_mapping(given, "command line")
+        renamed = {"mem": "cap_bytes", "host_mem": "host_cap_bytes"}
+        names = [renamed.get(key, key) for key in given]
+        overrides = {name: getattr(parsed, name) for name in names}
+    if options.resume is not None:
+        allowed = {"cap_bytes", "host_cap_bytes"}
+        for name in overrides:
+            if name not in allowed:
+                raise InputError(
+                    f"--resume goes on with the run as it was recorded; {name} cannot be changed. "
+                    "Only --mem and --host-mem can."
+                )
+        return session.resume(options.resume, overrides, observer)
+    base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
+    return session.run(replace(base, **overrides), observer)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from edge_train.generate import generate
+
+    for path in generate(
+        options.run,
+        options.prompt,
+        count=options.count,
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        out=options.out,
+    ):
+        print(path)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from edge_train.report import write_report
+
+    print(write_report(options.run))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    bench = import_module(f"edge_train.bench.{options.name}")
+    print(bench.main(options.out, options.seeds))
+    return 0
+
+
+def _doctor() -> int:
+    from edge_train.doctor import examine
+
+    print(examine())
+    return 0

@@ -1,0 +1,76 @@
+"""Pictures from a finished (or interrupted) run with the token it learned."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from edge_train import build
+from edge_train import recipe as recipes
+from edge_train.errors import InputError, RunFolderError
+from edge_train.params import Parameters
+from edge_train.pictures import contact_sheet, draw, png, save_pictures
+from edge_train.tasks import captions
+from edge_train.tensors import write_bytes
+
+
+def generate(
+    run: Path,
+    prompts: list[str] | None,
+    *,
+    count: int,
+    seed: int,
+    steps: int,
+    guidance: float | None,
+    out: Path | None,
+) -> list[Path]:
+    """Write `count` pictures per prompt and a contact sheet; return their paths.
+
+    Args:
+      prompts: `{}` or the token's spelling marks the learned thing; None: the run's previews.
+      steps: denoiser steps.
+
+    Raises:
+      RunFolderError: no run or no token there.
+      InputError: a prompt without the token, or too long for the model.
+    """
+    if count < 1:
+        raise InputError(f"--count is {count}, must be at least 1.")
+    if not (run / "recipe.toml").is_file():
+        raise RunFolderError(f"{run}: no recipe.toml; this is not a run folder.")
+    recipe = replace(recipes.read(run / "recipe.toml"), preview_steps=steps)
+    if guidance is not None:
+        recipe = replace(recipe, guidance=guidance)
+    job = build.check(recipe)
+    token = str(recipe.token)
+    path = run / f"{captions.file_name_of(token)}.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error}). The run has to learn the token first: "
+            f"`edge-train run --resume {run}`."
+        ) from error
+    names = {token: "token", "clip_l": "token", "clip_g": "token_2"}
+    point = {names[key]: value for key, value in tensors.items() if key in names}
+    if {name: block.shape for name, block in point.items()} != {
+        name: block.shape for name, block in job.start.items()
+    }:
+        raise RunFolderError(f"{path}: its vectors do not fit model {recipe.model}.")
+    wanted = [build.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
+    ids = {
+        name: np.concatenate([job.ids(text)[name] for text in (*wanted, "")])
+        for name in job.tokenizers
+    }
+    runtime = build.open_runtime(job, Parameters(point), ids)
+    every = [text for text in wanted for _ in range(count)]
+    pictures = draw(job, runtime, point, every, seed=seed)
+    runtime.close()
+    folder = out or run / "generated"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder.parent / name for name in save_pictures(folder, "picture", pictures)]
+    sheet = folder / "sheet.png"
+    write_bytes(sheet, png(contact_sheet(pictures, columns=count)))
+    return [*paths, sheet]

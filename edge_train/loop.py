@@ -1,0 +1,201 @@
+"""The step, `fit` that repeats it, and `redo` that rebuilds it from a journal. Read this first."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train import checkpoint, journal
+from edge_train.checkpoint import Best, Snapshot
+from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.journal import Journal
+from edge_train.memory import Guard
+from edge_train.protocols import (
+    Array,
+    Estimator,
+    Replayable,
+    State,
+    StepRecord,
+    Task,
+    Transform,
+)
+from edge_train.rng import Key
+from edge_train.settle import settled
+
+_BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
+
+
+@dataclass
+class Loop:
+    """A run in progress: data -> loss -> estimator -> transform -> parameters -> guard -> journal.
+
+    Args:
+      evaluate_every: steps between losses on the fixed evaluation batch.
+      patience: evaluations without progress after which the run has settled; 0 never stops early.
+      checkpoint_seconds: time between checkpoints. Together with the journal, which is synced
+        every few seconds, they decide how much a power cut can cost, never what the run computes.
+      observe: called after every step that is in the journal.
+    """
+
+    runtime: Any  # the runtime that `estimator` asks for; recipe.py pairs them
+    task: Task
+    estimator: Estimator[Any]
+    transform: Transform
+    guard: Guard
+    journal: Journal
+    checkpoints: Path
+    seed: int
+    evaluate_every: int
+    patience: int
+    checkpoint_seconds: float = 10.0
+    observe: Callable[[StepRecord, Best], None] = lambda record, best: None
+    next_step: int = 0
+    evals: list[float] = field(default_factory=list)
+    stop_requested: bool = False
+
+    def __post_init__(self) -> None:
+        self.state: dict[str, State] = {
+            name: self.transform.init(block) for name, block in self.runtime.parameters.items()
+        }
+        self._since: list[StepRecord] = []  # steps taken after the last snapshot
+
+    def step(self, step: int) -> StepRecord:
+        """Take one step; every random draw in it is a function of the seed and the step."""
+        start = time.perf_counter()
+        key = Key(self.seed, step)
+        batch = self.task.batch(key)
+        estimate = self.estimator.estimate(self.runtime, self.task, batch, key, self.apply)
+        usage = self.guard.check(step)
+        return StepRecord(
+            step=step,
+            loss=estimate.loss,
+            scalars=estimate.scalars,
+            forwards=estimate.forwards,
+            backwards=estimate.backwards,
+            peak_bytes=usage.peak_bytes,
+            resident_bytes=usage.resident_bytes,
+            seconds=time.perf_counter() - start,
+        )
+
+    def apply(self, name: str, gradient: Array) -> None:
+        """Consume one block's gradient; the estimator calls this block by block."""
+        if not np.isfinite(gradient).all():
+            raise NonFinite(f"the gradient of block {name!r} is not finite")
+        parameters = self.runtime.parameters
+        update = self.transform.update(gradient, self.state[name], parameters[name])
+        parameters.subtract(name, update)
+
+    def begin(self, first_eval: float) -> None:
+        """Start from the parameters as they are, whose evaluation loss is `first_eval`."""
+        self.evals = [first_eval]
+        self.best = Best(0, first_eval, self.runtime.parameters.copy())
+        self._good = self.snapshot()
+
+    def fit(self, steps: int) -> str:
+        """Take steps until `steps` are taken, the run has settled or a stop was requested.
+
+        Returns:
+          "done", "settled" or "interrupted".
+
+        Raises:
+          TrainingStopped: the cap is broken, or too many steps in a row were not finite.
+        """
+        saved = time.monotonic()
+        while self.next_step < steps and not self.stop_requested:
+            if settled(self.evals, self.patience):
+                break
+            record = self.finite_step(self.next_step)
+            if (record.step + 1) % self.evaluate_every == 0 or record.step + 1 == steps:
+                record = self.evaluate(record)
+            self.journal.append(journal.step_line(record))
+            self.advance(record)
+            self.observe(record, self.best)
+            if time.monotonic() - saved > self.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        if self.stop_requested and self.next_step < steps:
+            return "interrupted"
+        return "done" if self.next_step >= steps else "settled"
+
+    def finite_step(self, step: int) -> StepRecord:
+        """Take a step; if anything in it is not finite, leave the run as it was before it."""
+        start = time.perf_counter()
+        try:
+            return self.step(step)
+        except NonFinite as error:
+            self.restore(self._good, self._since)
+            bad = 1
+            for record in reversed(self._since):
+                bad += 1 if record.skipped else 0
+                if not record.skipped or bad == _BAD_STEPS:
+                    break
+            if bad >= _BAD_STEPS:
+                raise TrainingStopped(
+                    f"step {step}: {error}, {bad} steps in a row; stopped with the parameters of "
+                    f"the last good step. Try a smaller --learning_rate or --quant none."
+                ) from error
+            usage = self.guard.check(step)
+            seconds = time.perf_counter() - start
+            memory = (usage.peak_bytes, usage.resident_bytes)
+            return StepRecord(step, None, (), 0, 0, *memory, seconds, skipped=str(error))
+
+    def evaluate(self, record: StepRecord) -> StepRecord:
+        """Return `record` with the loss on the fixed evaluation batch and what it cost."""
+        start = time.perf_counter()
+        losses = self.task.loss(self.runtime, self.task.evaluation(), [self.runtime.parameters])
+        return replace(
+            record,
+            eval=float(losses.astype(np.float64).mean()),
+            forwards=record.forwards + losses.size,
+            seconds=record.seconds + time.perf_counter() - start,
+        )
+
+    def advance(self, record: StepRecord) -> None:
+        """Count a step that was taken, and remember the best parameters."""
+        self._since.append(record)
+        self.next_step = record.step + 1
+        if record.eval is not None:
+            self.evals.append(record.eval)
+            if record.eval < self.best.loss:
+                self.best = Best(self.next_step, record.eval, self.runtime.parameters.copy())
+
+    def redo(self, record: StepRecord) -> None:
+        """Rebuild a journaled step: from its scalars without the model, else by taking it again."""
+        if record.skipped is None:
+            if isinstance(self.estimator, Replayable):
+                key = Key(self.seed, record.step)
+                parameters = self.runtime.parameters
+                self.estimator.replay(record.scalars, parameters, key, self.apply)
+            else:
+                self.step(record.step)
+        self.advance(record)
+
+    def restore(self, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:
+        """Go back to a snapshot and redo the journaled steps after it."""
+        self.runtime.parameters.load(snapshot.parameters)
+        for name, state in snapshot.state.items():
+            for part, value in state.items():
+                np.copyto(self.state[name][part], value)
+        self.best = snapshot.best
+        self.next_step = snapshot.step
+        records = list(records)
+        self.evals = self.evals[: len(self.evals) - sum(r.eval is not None for r in self._since)]
+        self._since = []
+        self._good = snapshot
+        for record in records:
+            self.redo(record)
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of everything the run needs to go on from here."""
+        state = {n: {p: v.copy() for p, v in parts.items()} for n, parts in self.state.items()}
+        return Snapshot(self.next_step, self.runtime.parameters.copy(), state, self.best)
+
+    def save(self) -> None:
+        """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
+        self._good = self.snapshot()
+        self._since = []
+        checkpoint.save(self.checkpoints, self._good)

@@ -1,0 +1,90 @@
+"""What the process tree holds, measured; and the guard that compares it with the cap."""
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge_train.errors import TrainingStopped
+from edge_train.protocols import Usage
+from edge_train.units import format_bytes
+
+_FIELDS = ("VmRSS", "VmHWM", "RssAnon")
+
+
+def measure() -> Usage:
+    """Return resident, peak and anonymous bytes of this process and all its descendants.
+
+    On Linux from the kernel's own counters; the peak of a tree is the sum of its processes'
+    peaks, an upper bound. Elsewhere only the peak of this process is known, and the resident
+    bytes are reported as that peak.
+    """
+    if sys.platform != "linux":
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return Usage(peak, peak, 0)
+    resident = peak = anon = 0
+    for process in _tree(os.getpid()):
+        counters = _status(process)
+        resident += counters.get("VmRSS", 0)
+        peak += counters.get("VmHWM", 0)
+        anon += counters.get("RssAnon", 0)
+    return Usage(resident, peak, anon)
+
+
+def _tree(process: int) -> Iterator[int]:
+    yield process
+    try:
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _tree(int(child))
+    except OSError:
+        return  # it ended while we looked
+
+
+def _status(process: int) -> dict[str, int]:
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return {}
+    lines = (line.split(":") for line in text.splitlines())
+    return {name: int(rest.split()[0]) * 1024 for name, rest in lines if name in _FIELDS}
+
+
+class Guard:
+    """Measures at every step and stops the run when it holds more than the cap.
+
+    Args:
+      cap_bytes: the most the run may hold; None means measured but unlimited.
+      device_bytes: bytes held on a discrete accelerator, 0 on unified memory. Where it is not
+        zero, the cap is about device memory.
+    """
+
+    def __init__(self, cap_bytes: int | None, device_bytes: Callable[[], int]) -> None:
+        self.cap_bytes = cap_bytes
+        self._device_bytes = device_bytes
+        self._device_peak = 0
+
+    def usage(self) -> Usage:
+        """Return what is held now, without judging it."""
+        usage = measure()
+        device = self._device_bytes()
+        if device == 0:
+            return usage
+        self._device_peak = max(self._device_peak, device)
+        return Usage(device, self._device_peak, device)
+
+    def check(self, step: int) -> Usage:
+        """Return what is held now.
+
+        Raises:
+          TrainingStopped: the peak is above the cap.
+        """
+        usage = self.usage()
+        if self.cap_bytes is not None and usage.peak_bytes > self.cap_bytes:
+            raise TrainingStopped(
+                f"step {step}: the run held {format_bytes(usage.peak_bytes)}, the cap is "
+                f"{format_bytes(self.cap_bytes)}; stopped. Give it a larger --mem, or --quant int8."
+            )
+        return usage

@@ -1,0 +1,1 @@
+"""Estimators: how forward passes (or one backward pass) become gradients."""

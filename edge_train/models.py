@@ -1,0 +1,409 @@
+"""Model folders on disk: find one, check it, read its numbers; no engine and no remote code."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import ModelError
+from edge_train.tensor_file import TensorFile
+
+Config = Mapping[str, Any]
+
+EMBEDDED = "tiny-sd"
+_EMBEDDED_FOLDER = Path(__file__).parent / "data" / "tiny_sd"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_READ_BYTES = 1 << 20
+
+# What each pipeline is made of: component -> the class that we build ourselves.
+_PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_PARTS_XL = {**_PARTS, "text_encoder_2": "CLIPTextModelWithProjection"}
+_PIPELINES = {"StableDiffusionPipeline": _PARTS, "StableDiffusionXLPipeline": _PARTS_XL}
+_STEMS = ("model", "diffusion_pytorch_model")
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_TOKEN_TABLES = (
+    "text_model.embeddings.token_embedding.weight",  # as published
+    "embeddings.token_embedding.weight",  # as transformers 5 saves it
+)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked Stable Diffusion folder in the diffusers layout.
+
+    Attributes:
+      path: the folder.
+      family: `sd1`, `sd2` (linear projections in the UNet) or `sdxl` (two text encoders).
+      components: the parts that hold weights, in alphabetical order.
+      configs: component, `scheduler` or `model_index` -> its JSON.
+    """
+
+    path: Path
+    family: Literal["sd1", "sd2", "sdxl"]
+    components: tuple[str, ...]
+    configs: Mapping[str, Config]
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The text encoders in the order of their features."""
+        return tuple(name for name in self.components if name.startswith("text_encoder"))
+
+    @property
+    def tokenizers(self) -> tuple[Path, ...]:
+        """The tokenizer folder of each text encoder."""
+        return tuple(
+            self.path / name.replace("text_encoder", "tokenizer") for name in self.text_encoders
+        )
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        """The width of a token vector, for each text encoder."""
+        return tuple(int(self._value(name, "hidden_size")) for name in self.text_encoders)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The length of a padded prompt."""
+        return int(self._value("text_encoder", "max_position_embeddings"))
+
+    @property
+    def prediction_type(self) -> str:
+        """What the UNet predicts: `epsilon` or `v_prediction`."""
+        return str(self.configs["scheduler"].get("prediction_type", "epsilon"))
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self._value("vae", "latent_channels"))
+
+    @property
+    def latent_scale(self) -> int:
+        """Pixels a side of one latent cell."""
+        return int(2 ** (len(self._value("vae", "block_out_channels")) - 1))
+
+    @property
+    def scaling_factor(self) -> float:
+        """What a VAE latent is multiplied by; Stable Diffusion's own where the config is silent."""
+        return float(self.configs["vae"].get("scaling_factor", 0.18215))
+
+    @property
+    def shift_factor(self) -> float:
+        """What is subtracted from a VAE latent before it is scaled."""
+        return float(self.configs["vae"].get("shift_factor") or 0.0)
+
+    @property
+    def resolution(self) -> int:
+        """The picture side, in pixels, that the model was trained for."""
+        return int(self._value("unet", "sample_size")) * self.latent_scale
+
+    @cached_property
+    def alphas_cumprod(self) -> NDArray[np.float32]:
+        """Share of signal that is left at each training timestep, computed in float64."""
+        return noise_schedule(self.configs["scheduler"], self.path / "scheduler")
+
+    def weight_files(self, component: str) -> tuple[Path, ...]:
+        """Return the safetensors files of one component.
+
+        Raises:
+          ModelError: there is none, or only pickle files, which are never loaded.
+        """
+        folder = self.path / component
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        return tuple(folder / name for name in _choose_weights(names, folder))
+
+    def tensor_files(self, component: str) -> tuple[TensorFile, ...]:
+        """Return the opened weight files of one component."""
+        return tuple(TensorFile(path) for path in self.weight_files(component))
+
+    def parameter_count(self, component: str) -> int:
+        """Return how many numbers the weight files of one component hold."""
+        return sum(
+            math.prod(entry.shape)
+            for file in self.tensor_files(component)
+            for entry in file.entries.values()
+        )
+
+    def sha256(self) -> str:
+        """Return one hash over the names and contents of all weight files."""
+        digest = hashlib.sha256()
+        for path in (path for name in self.components for path in self.weight_files(name)):
+            digest.update(f"{path.relative_to(self.path).as_posix()}\0".encode())
+            with path.open("rb", buffering=0) as file:
+                while block := file.read(_READ_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def embedding_rows(self, component: str, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return token vectors (len(ids), width) of a text encoder; only these are read.
+
+        Raises:
+          ModelError: an id lies outside the vocabulary.
+        """
+        file, name = self._token_table(component)
+        size = file.entries[name].shape[0]
+        for index in ids:
+            if not 0 <= index < size:
+                raise ModelError(
+                    f"{self.path / component}: token id {index} is outside the vocabulary of "
+                    f"{size}; tokenizer and text encoder do not belong together."
+                )
+        return file.rows(name, ids)
+
+    def embedding_blocks(self, component: str, rows: int = 1024) -> Iterator[NDArray[np.float32]]:
+        """Yield the whole token table of a text encoder, `rows` rows at a time."""
+        file, name = self._token_table(component)
+        size = file.entries[name].shape[0]
+        for start in range(0, size, rows):
+            yield file.rows(name, range(start, min(start + rows, size)))
+
+    def _token_table(self, component: str) -> tuple[TensorFile, str]:
+        for file in self.tensor_files(component):
+            for name in _TOKEN_TABLES:
+                if name in file.entries:
+                    return file, name
+        raise ModelError(
+            f"{self.path / component}: no tensor {_TOKEN_TABLES[0]}; this is not a CLIP text "
+            "encoder."
+        )
+
+    def _value(self, component: str, key: str) -> Any:
+        try:
+            return self.configs[component][key]
+        except KeyError:
+            raise ModelError(
+                f"{self.path / component}: its config has no {key!r}; copy or download the model "
+                "again."
+            ) from None
+
+
+def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
+    """Return alphas_cumprod (num_train_timesteps,) of a diffusers scheduler config.
+
+    Computed in float64 and rounded once; diffusers computes in float32, so the last bits differ.
+
+    Raises:
+      ModelError: a value is missing or the schedule is of an unknown kind.
+    """
+    try:
+        steps, kind = int(config["num_train_timesteps"]), config["beta_schedule"]
+        if config.get("trained_betas") is not None:
+            betas = np.asarray(config["trained_betas"], np.float64)
+        elif kind == "linear":
+            betas = np.linspace(config["beta_start"], config["beta_end"], steps)
+        elif kind == "scaled_linear":
+            betas = np.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, steps) ** 2
+        elif kind == "squaredcos_cap_v2":
+            time = np.arange(steps + 1) / steps
+            kept = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+            betas = np.minimum(1 - kept[1:] / kept[:-1], 0.999)
+        else:
+            raise ModelError(
+                f"{folder}: unknown beta_schedule {kind!r}; known are linear, scaled_linear and "
+                "squaredcos_cap_v2."
+            )
+    except KeyError as error:
+        raise ModelError(
+            f"{folder}: its config has no {error.args[0]!r}; copy or download the model again."
+        ) from None
+    kept = np.cumprod(1 - betas)
+    if config.get("rescale_betas_zero_snr"):  # arXiv:2305.08891, algorithm 1
+        root = np.sqrt(kept)
+        kept = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return kept.astype(np.float32)
+
+
+def find_model(name: str) -> ModelFolder:
+    """Return the checked model that `name` means.
+
+    Args:
+      name: `tiny-sd` (embedded), a folder, or a Hugging Face hub id such as
+        `stable-diffusion-v1-5/stable-diffusion-v1-5`, downloaded on first use.
+
+    Raises:
+      ModelError: no such model, or one that is damaged, unsafe or of an unknown kind.
+    """
+    if name == EMBEDDED:
+        if not _EMBEDDED_FOLDER.is_dir():
+            raise ModelError(
+                f"{EMBEDDED} is not part of this installation ({_EMBEDDED_FOLDER} is missing); "
+                "install edge-train again or name a folder: --model DIR."
+            )
+        return open_model(_EMBEDDED_FOLDER)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return open_model(path)
+    if path.exists():
+        raise ModelError(
+            f"{name} is a file, expected a folder in the diffusers layout; convert a single-file "
+            "checkpoint with diffusers' `from_single_file(...).save_pretrained(DIR)`."
+        )
+    if _HUB_ID.fullmatch(name) is None:
+        raise ModelError(
+            f"no model {name!r}: not a folder here and not a hub id (owner/name); try --model "
+            f"{EMBEDDED}."
+        )
+    return _from_hub(name)
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Return a checked model folder.
+
+    Raises:
+      ModelError: one sentence saying what is wrong with it.
+    """
+    configs = _read_configs(path)
+    components = tuple(sorted(_PARTS_XL.keys() & configs.keys()))
+    family: Literal["sd1", "sd2", "sdxl"] = "sd1"
+    if "text_encoder_2" in configs:
+        family = "sdxl"
+    elif configs["unet"].get("use_linear_projection"):
+        family = "sd2"
+    model = ModelFolder(path, family, components, configs)
+    _check(model)
+    return model
+
+
+def _read_configs(path: Path) -> dict[str, Config]:
+    """Return the JSON of every part of a pipeline that is made of the standard parts."""
+    if not (path / "model_index.json").is_file():
+        raise ModelError(
+            f"{path}: no model_index.json; expected a Stable Diffusion folder in the diffusers "
+            f"layout (try --model {EMBEDDED})."
+        )
+    index = _read_json(path / "model_index.json")
+    kind = index.get("_class_name")
+    parts = _PIPELINES.get(kind) if isinstance(kind, str) else None
+    if parts is None:
+        raise ModelError(
+            f"{path}: pipeline {kind!r} is not supported; use a Stable Diffusion 1.x, 2.x or XL "
+            "base model (StableDiffusionPipeline or StableDiffusionXLPipeline)."
+        )
+    configs: dict[str, Config] = {"model_index": index}
+    for part, kind in parts.items():
+        found = index.get(part)
+        if not isinstance(found, list) or len(found) != 2 or found[1] != kind:
+            raise ModelError(
+                f"{path / 'model_index.json'}: {part} is {found!r}, expected {kind}; code from a "
+                "model folder is never run, so use a model with the standard parts."
+            )
+        configs[part] = _read_json(path / part / "config.json")
+    configs["scheduler"] = _read_json(path / "scheduler" / "scheduler_config.json")
+    return configs
+
+
+def _check(model: ModelFolder) -> None:
+    """Read every value and every file header once, so that nothing is missing later."""
+    if model.prediction_type not in ("epsilon", "v_prediction"):
+        raise ModelError(
+            f"{model.path / 'scheduler'}: prediction_type {model.prediction_type!r} is not "
+            "supported; expected epsilon or v_prediction."
+        )
+    channels = model.configs["unet"].get("in_channels")
+    if channels != model.latent_channels:
+        raise ModelError(
+            f"{model.path / 'unet'}: takes {channels} channels, latents have "
+            f"{model.latent_channels}; inpainting and editing models are not supported."
+        )
+    model.text_widths, model.prompt_tokens, model.resolution, model.alphas_cumprod  # noqa: B018
+    for component in model.components:
+        model.tensor_files(component)
+    for folder in model.tokenizers:
+        if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+            raise ModelError(f"{folder}: no vocab.json; copy or download the model again.")
+
+
+def _read_json(path: Path) -> Config:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); copy or download the model again."
+        ) from error
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: not valid JSON ({error}); copy or download the model again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}, expected a JSON object.")
+    return content
+
+
+def _choose_weights(names: set[str], folder: Path) -> list[str]:
+    """Return which of the files of a component to load: plain ones before float16 ones.
+
+    Args:
+      names: what the folder holds, on disk or on the hub.
+      folder: for messages, and where on disk the index of a sharded component is read.
+
+    Raises:
+      ModelError: there is none, or only pickle files.
+    """
+    for variant in ("", ".fp16"):
+        for stem in _STEMS:
+            if f"{stem}{variant}.safetensors" in names:
+                return [f"{stem}{variant}.safetensors"]
+            index = f"{stem}.safetensors.index{variant}.json"
+            if index in names:
+                return _shards(folder / index)
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if pickles:
+        raise ModelError(
+            f"{folder}: only {pickles[0]}, a pickle file, which can run any code and is never "
+            "loaded; take the safetensors version of this model, or convert it where you trust "
+            "it: diffusers' `save_pretrained(..., safe_serialization=True)`."
+        )
+    raise ModelError(f"{folder}: no .safetensors file; copy or download the model again.")
+
+
+def _shards(path: Path) -> list[str]:
+    """Return the file names in the index of a sharded component."""
+    shards = _read_json(path).get("weight_map")
+    names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
+    if not names or any(Path(name).name != name for name in names):
+        raise ModelError(f"{path}: lists no files of this folder; download the model again.")
+    return sorted(names)
+
+
+def _from_hub(name: str) -> ModelFolder:
+    """Return a hub model, from the local cache where it is complete, else downloaded.
+
+    Texts come first and are checked, then the weights that will be read: never pickles or code.
+    """
+    try:
+        from huggingface_hub import list_repo_files, snapshot_download
+    except ImportError:
+        raise ModelError(
+            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
+            "installed; pip install huggingface_hub, or name a folder: --model DIR."
+        ) from None
+    try:
+        return open_model(Path(snapshot_download(name, local_files_only=True)))
+    except (OSError, ValueError, ModelError):
+        pass  # not in the cache, or only in part
+    try:
+        texts = ["*.json", "*.txt"]
+        folder = Path(snapshot_download(name, allow_patterns=texts))
+        components = _PARTS_XL.keys() & _read_configs(folder).keys()
+        files = [file.partition("/") for file in list_repo_files(name)]
+        weights = [
+            f"{component}/{chosen}"
+            for component in components
+            for chosen in _choose_weights(
+                {inside for outside, _, inside in files if outside == component}, folder / component
+            )
+        ]
+        return open_model(Path(snapshot_download(name, allow_patterns=texts + weights)))
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # the network raises what it likes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
+            f"and the network, or try --model {EMBEDDED}."
+        ) from error

@@ -1,0 +1,137 @@
+"""The seams of the runtime: what a runtime, task, estimator and transform promise each other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.params import Parameters
+from edge_train.rng import Key
+
+Array = NDArray[np.float32]
+Batch = Mapping[str, NDArray[Any]]  # name -> array; carries every random draw of a step
+Point = Mapping[str, Array]  # one value for every trainable block
+State = dict[str, NDArray[Any]]  # what a transform remembers of one block
+Apply = Callable[[str, Array], None]  # consumes one block's gradient
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator says of a step.
+
+    `loss` is the mean loss of the batch at the unperturbed parameters (or the mean over a
+    two-sided pair); `scalars` rebuild the gradient without the model (empty if they cannot);
+    `forwards` and `backwards` count single-sample passes.
+    """
+
+    loss: float
+    scalars: tuple[float, ...]
+    forwards: int
+    backwards: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One line of the journal: everything that happened in a step.
+
+    `skipped` says why a step changed nothing (its loss was not finite, then `loss` is None);
+    `eval` is the loss on the fixed evaluation batch after the step, where it was measured.
+    """
+
+    step: int
+    loss: float | None
+    scalars: tuple[float, ...]
+    forwards: int
+    backwards: int
+    peak_bytes: int
+    resident_bytes: int
+    seconds: float
+    eval: float | None = None
+    skipped: str | None = None
+
+
+class Runtime(Protocol):
+    """Forward passes of one model."""
+
+    parameters: Parameters
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the loss of every sample at every point, shape (points, samples), float32.
+
+        A point replaces the trainable blocks for one evaluation; the stored parameters are neither
+        read nor changed. All points see the same batch: common random numbers.
+        """
+        ...
+
+
+class GradientRuntime(Runtime, Protocol):
+    """A runtime that can also differentiate."""
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` the gradient of the mean loss, block by block; return losses (samples,)."""
+        ...
+
+
+class Task(Protocol):
+    """Where batches come from and what their loss is."""
+
+    def batch(self, key: Key) -> Batch:
+        """Return the batch of one step; it holds every random draw of the step."""
+        ...
+
+    def evaluation(self) -> Batch:
+        """Return the fixed evaluation batch: the same at every call and in every process."""
+        ...
+
+    def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return losses (points, samples), float32."""
+        ...
+
+
+RuntimeT = TypeVar("RuntimeT", bound=Runtime, contravariant=True)
+
+
+class Estimator(Protocol[RuntimeT]):
+    """Turns passes through a runtime into one gradient per block."""
+
+    def estimate(
+        self, runtime: RuntimeT, task: Task, batch: Batch, key: Key, apply: Apply
+    ) -> Estimate:
+        """Measure one step and hand `apply` every block's gradient, one block at a time.
+
+        Raises:
+          NonFinite: a loss was NaN or infinite; `apply` has not been called.
+        """
+        ...
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """An estimator whose step can be rebuilt from its scalars, without the model."""
+
+    def replay(self, scalars: Sequence[float], parameters: Point, key: Key, apply: Apply) -> None:
+        """Hand `apply` the very gradients that `estimate` did when it returned `scalars`."""
+        ...
+
+
+class Transform(Protocol):
+    """One link of the update rule, for one block at a time."""
+
+    def init(self, param: Array) -> State:
+        """Return the full-sized state for a block; `update` never makes it grow."""
+        ...
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the transformed update, same shape; `state` changes in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Memory held by the process tree, in bytes."""
+
+    resident_bytes: int
+    peak_bytes: int
+    anon_bytes: int = field(default=0)

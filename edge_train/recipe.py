@@ -1,0 +1,254 @@
+"""Everything that defines a run, as one frozen value read from TOML or the command line."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from edge_train.errors import InputError
+from edge_train.models import EMBEDDED
+from edge_train.units import parse_bytes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("personalize",),
+    "learn": ("object", "style"),
+    "method": ("auto", "zo", "backprop"),
+    "preset": ("default", "zoodip"),
+    "runtime": ("auto", "torch"),
+    "device": ("auto", "cpu", "cuda"),
+    "quant": ("auto", "none", "int8", "int4"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "schedule": ("cosine", "constant"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run. None means: the default of the model, method or preset (`resolve` fills it in)."""
+
+    task: str = "personalize"
+    model: str = EMBEDDED
+    photos: str | None = None  # folder; None is the embedded example
+    token: str | None = None  # spelling of the new word, such as <my-dog>
+    class_word: str | None = None  # the word that the token starts from
+    learn: str = "object"
+    vectors: int = 1
+    flips: bool = True
+    prompts: tuple[str, ...] = ()  # previews; {} marks the token
+    resolution: int | None = None  # pixels
+    method: str = "auto"
+    preset: str = "default"
+    runtime: str = "auto"
+    device: str = "auto"
+    quant: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    seed: int = 42
+    cap_bytes: int | None = None
+    host_cap_bytes: int | None = None
+    out: str | None = None
+    steps: int | None = None
+    learning_rate: float | None = None  # Adam's step per coordinate, absolute
+    relative_rate: float | None = None  # the same as a share of the start vector's rms
+    schedule: str | None = None
+    samples: int | None = None  # photos per step
+    queries: int | None = None  # directions per step
+    sides: int | None = None
+    epsilon: float | None = None  # None: picked by the slope check
+    window: tuple[int, int] | None = None  # timesteps
+    evaluation_samples: int | None = None
+    evaluate_every: int | None = None  # steps
+    patience: int | None = None  # evaluations; 0 never stops early
+    preview_every: int = 0  # steps; 0 is before and after only
+    preview_steps: int = 20
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise InputError(f"{name} {value!r} is not known; choose one of {_list(allowed)}.")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}, must be from {low:g} to {high:g}.")
+        if self.window is not None and not 0 <= self.window[0] < self.window[1]:
+            raise InputError(f"window {list(self.window)} must be two rising timesteps.")
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("vectors", 1, 64),
+    ("resolution", 8, 4096),
+    ("threads", 1, 1024),
+    ("seed", 0, 2**63 - 1),
+    ("steps", 1, 10_000_000),
+    ("learning_rate", 1e-9, 1e3),
+    ("relative_rate", 1e-9, 1e3),
+    ("samples", 1, 256),
+    ("queries", 1, 1024),
+    ("sides", 1, 2),
+    ("epsilon", 1e-9, 1e3),
+    ("evaluation_samples", 1, 1024),
+    ("evaluate_every", 1, 10_000_000),
+    ("patience", 0, 10_000_000),
+    ("preview_every", 0, 10_000_000),
+    ("preview_steps", 1, 1000),
+    ("guidance", 0, 100),
+)
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return ", ".join(words)
+
+
+def from_mapping(values: Mapping[str, Any], source: str) -> Recipe:
+    """Return the recipe that `values` describes; sizes may be spelled `8GB`.
+
+    Raises:
+      InputError: an unknown key (the nearest known one is named) or a value of the wrong type.
+    """
+    known = get_type_hints(Recipe)
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        name = {"mem": "cap_bytes", "host_mem": "host_cap_bytes", "class": "class_word"}.get(
+            key, key
+        )
+        if name not in known:
+            near = difflib.get_close_matches(key, [*known, "mem", "class"], n=1, cutoff=0)
+            raise InputError(f"{source}: unknown key {key!r}; did you mean {near[0]!r}?")
+        clean[name] = _typed(source, key, known[name], value)
+    return Recipe(**clean)
+
+
+def _typed(source: str, key: str, kind: Any, value: Any) -> Any:
+    if key in ("mem", "host_mem"):
+        return parse_bytes(str(value))
+    wanted = get_args(kind)[0] if get_origin(kind) is UnionType else kind  # drop `| None`
+    if isinstance(value, list):
+        value = tuple(value)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if get_origin(wanted) is tuple:
+        item, *rest = get_args(wanted)
+        fits = type(value) is tuple and all(type(one) is item for one in value)
+        fits = fits and (rest == [...] or len(value) == 1 + len(rest))
+        name = f"list of {item.__name__}"
+    else:
+        fits, name = type(value) is wanted, wanted.__name__
+    if not fits:
+        raise InputError(f"{source}: {key} = {value!r} is not of type {name}.")
+    return value
+
+
+def read(path: Path) -> Recipe:
+    """Return the recipe in a TOML file.
+
+    Raises:
+      InputError: the file is missing, not TOML, or holds an unknown key or a wrong value.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"recipe {path}: not TOML ({error}).") from error
+    return from_mapping(values, str(path))
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML; keys that are None are left out.
+
+    >>> print(to_toml(Recipe(token="<x>", window=(500, 900))).splitlines()[2:4])
+    ['token = "<x>"', 'learn = "object"']
+    """
+    lines = []
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if value is not None:
+            lines.append(f"{field.name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+# What an unset key becomes, by method and preset. The defaults were measured with
+# `edge-train bench personalize`; BENCHMARKS.md has the table.
+_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("zo", "default"): {
+        "steps": 400,
+        "relative_rate": 0.2,
+        "schedule": "cosine",
+        "samples": 1,
+        "queries": 2,
+        "sides": 1,
+        "evaluation_samples": 16,
+        "evaluate_every": 50,
+        "patience": 0,
+    },
+    # The paper's settings: absolute units, constant rate, no slope check (METHODS 2.1).
+    ("zo", "zoodip"): {
+        "steps": 30_000,
+        "learning_rate": 5e-3,
+        "schedule": "constant",
+        "samples": 1,
+        "queries": 2,
+        "sides": 1,
+        "epsilon": 1e-3,
+        "window": (500, 900),
+        "evaluation_samples": 16,
+        "evaluate_every": 500,
+        "patience": 0,
+    },
+    ("backprop", "default"): {
+        "steps": 150,
+        "relative_rate": 0.2,
+        "schedule": "cosine",
+        "samples": 4,
+        "evaluation_samples": 16,
+        "evaluate_every": 25,
+        "patience": 0,
+    },
+}
+
+
+def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with every None that a run needs filled in.
+
+    Args:
+      model_defaults: keys that the model decides (window, resolution, guidance, prompts, ...).
+
+    Raises:
+      InputError: the preset does not exist for the method.
+    """
+    method = "zo" if recipe.method == "auto" else recipe.method
+    if (method, recipe.preset) not in _DEFAULTS:
+        raise InputError(f"preset {recipe.preset!r} is for --method zo, not {method}.")
+    quant = "none" if recipe.quant == "auto" else recipe.quant
+    values: dict[str, Any] = {"method": method, "runtime": "torch", "quant": quant}
+    for name, value in {**model_defaults, **_DEFAULTS[method, recipe.preset]}.items():
+        if getattr(recipe, name) in (None, ()):
+            values[name] = value
+    return replace(recipe, **values)
+
+
+def as_mapping(recipe: Recipe) -> dict[str, Any]:
+    """Return plain values for the journal."""
+    return dataclasses.asdict(recipe)

@@ -1,0 +1,128 @@
+"""What a run amounted to: numbers taken from its journal alone, as JSON and as a page."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_train import journal
+from edge_train.errors import RunFolderError
+from edge_train.report_page import render
+from edge_train.tensors import write_bytes
+
+Record = Mapping[str, Any]
+
+_FACTS = (
+    "task",
+    "method",
+    "runtime",
+    "device",
+    "dtype",
+    "quant",
+    "model_sha256",
+    "seed",
+    "threads",
+)
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.json` and `report.html` into a run folder; return the path of the page.
+
+    The run may be unfinished: the report says so. Each file is replaced whole or not at all.
+
+    Raises:
+      RunFolderError: `run` has no journal, nothing was trained yet, or it cannot be written.
+    """
+    records = _records(run)
+    summary = _summary(records)
+    page = run / "report.html"
+    write_bytes(run / "report.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_bytes(page, render(run, summary, records).encode())
+    return page
+
+
+def summarize(run: Path) -> dict[str, Any]:
+    """Return the contents of `report.json`: bytes are integers, times are seconds.
+
+    Every key is there for every task; what is not known (yet) is None. The best evaluation counts
+    from the start vectors on: `best_step` is the number of steps taken when it was measured.
+
+    Raises:
+      RunFolderError: `run` has no journal, or nothing was trained yet.
+    """
+    return _summary(_records(run))
+
+
+def _records(run: Path) -> list[dict[str, Any]]:
+    records, _ = journal.read(run / "journal.jsonl")
+    if not records or records[0].get("kind") != "start":
+        raise RunFolderError(
+            f"{run}: the journal has no first record, so nothing was trained yet; start again with "
+            "`edge-train run`."
+        )
+    return records
+
+
+def _summary(records: Sequence[Record]) -> dict[str, Any]:
+    start, facts = records[0], records[0]["facts"]
+    steps = [r for r in records if r["kind"] == "step"]
+    ends = [r for r in records if r["kind"] == "end"]
+    end: Record = ends[-1] if ends else {}
+    peaks = [
+        start.get("peak_bytes"),
+        *(r["peak_bytes"] for r in steps),
+        *(r.get("measured_peak_bytes") for r in ends),
+    ]
+    peak = max((p for p in peaks if p), default=None)
+    cap = facts.get("cap_bytes")
+    return {
+        "status": "over cap" if cap and peak and peak > cap else _status(records),
+        **{name: facts.get(name) for name in _FACTS},
+        "cap_bytes": cap,
+        "plan_peak_bytes": facts.get("plan_peak_bytes"),
+        "measured_peak_bytes": peak,
+        "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
+        "steps": len(steps),
+        "forwards": start.get("forwards", 0) + sum(r["forwards"] for r in steps),
+        "backwards": sum(r["backwards"] for r in steps),
+        "seconds_total": _seconds_total(records),
+        "seconds_per_step": statistics.median(r["seconds"] for r in steps) if steps else None,
+        "resumed": sum(r["kind"] == "resume" for r in records),
+        "eval": _eval(start, steps),
+        "metrics": end.get("metrics", {}),
+        "versions": facts.get("versions", {}),
+        "outputs": end.get("outputs", {}),
+    }
+
+
+def _status(records: Sequence[Record]) -> str:
+    """Return the last word of the journal: `running` if steps follow the last end."""
+    for record in reversed(records):
+        if record["kind"] == "end":
+            return str(record["status"])
+        if record["kind"] in ("step", "resume"):
+            break
+    return "running"
+
+
+def _seconds_total(records: Sequence[Record]) -> float:
+    """Return the time of all processes of the run; one that was killed counts its steps."""
+    total = counted = 0.0
+    for record in records:
+        if record["kind"] == "end":
+            total, counted = total + record["seconds_total"], 0.0
+        elif record["kind"] in ("start", "resume"):
+            total, counted = total + counted, record.get("seconds", 0.0)
+        elif record["kind"] == "step":
+            counted += record["seconds"]
+    return total + counted
+
+
+def _eval(start: Record, steps: Sequence[Record]) -> dict[str, Any]:
+    first = start.get("eval")
+    found = [] if first is None else [(0, first)]
+    found += [(r["step"] + 1, r["eval"]) for r in steps if r.get("eval") is not None]
+    best_step, best = min(found, key=lambda pair: pair[1], default=(None, None))
+    last = found[-1][1] if found else None
+    return {"first": first, "best": best, "best_step": best_step, "last": last}

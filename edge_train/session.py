@@ -1,0 +1,434 @@
+"""One run from start to finish: prepare, train, save, look, report; or go on with one."""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge_train import __version__, build, checkpoint, journal
+from edge_train import recipe as recipes
+from edge_train.build import Job
+from edge_train.checkpoint import Best
+from edge_train.errors import (
+    INTERRUPTED,
+    EdgeTrainError,
+    ModelError,
+    RunFolderError,
+    TrainingStopped,
+)
+from edge_train.export.token_file import write_token
+from edge_train.journal import Journal
+from edge_train.loop import Loop
+from edge_train.memory import Guard
+from edge_train.params import Parameters
+from edge_train.pictures import EmbeddedJudge, draw, save_pictures
+from edge_train.protocols import StepRecord
+from edge_train.recipe import Recipe
+from edge_train.report import write_report
+from edge_train.tasks.captions import file_name_of
+from edge_train.tasks.personalize import PhotoCache
+from edge_train.tasks.photos import PhotoSet
+from edge_train.tensors import load_tensors, save_tensors, write_bytes
+from edge_train.transforms import root_mean_square
+
+_WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
+_PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "numpy")
+
+
+class Observer(Protocol):
+    """Whoever watches a run: a progress bar or a stream of JSON events."""
+
+    def started(self, first_step: int, steps: int, cap_bytes: int | None) -> None:
+        """Training begins at `first_step`."""
+
+    def stepped(self, record: StepRecord, best: tuple[int, float] | None) -> None:
+        """A step was taken."""
+
+    def said(self, text: str) -> None:
+        """Something worth a line happened."""
+
+    def ended(self, status: str) -> None:
+        """The run is over."""
+
+
+@dataclass
+class Session:
+    """A run folder with everything that is needed to train in it."""
+
+    folder: Path
+    job: Job
+    cache: PhotoCache
+    photos: PhotoSet | None  # None after a resume: training needs only the cache
+    observer: Observer
+    began: float
+
+
+def run(recipe: Recipe, observer: Observer) -> int:
+    """Start a run; return the exit status.
+
+    Raises:
+      EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
+    """
+    began = time.perf_counter()
+    job = build.check(recipe)
+    photos, texts = build.load_job_photos(job)
+    folder = _new_folder(job.recipe)
+    job = replace(job, recipe=replace(job.recipe, out=str(folder)))
+    for note in job.notes:
+        observer.said(note)
+    for name, reason in photos.skipped:
+        observer.said(f"skipped {name}: {reason}")
+    write_bytes(folder / "recipe.toml", recipes.to_toml(job.recipe).encode())
+    observer.said(f"{len(photos.photos)} photos; encoding them once, then the VAE is released")
+    cache = build.encode_photos(job, photos, texts)
+    tensors = cache.tensors() | {f"start/{name}": block for name, block in job.start.items()}
+    save_tensors(folder / "start.safetensors", tensors, {"model_sha256": job.model.sha256()})
+    return _train(Session(folder, job, cache, photos, observer, began), [], None)
+
+
+def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
+    """Go on with a run from its last durable step; return the exit status.
+
+    Args:
+      changes: recipe keys that do not change what is computed (the caps).
+
+    Raises:
+      RunFolderError: there is nothing to resume, or it belongs to another model.
+    """
+    began = time.perf_counter()
+    if not (folder / "recipe.toml").is_file():
+        raise RunFolderError(
+            f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
+        )
+    recipe = replace(recipes.read(folder / "recipe.toml"), **changes)
+    path = folder / "journal.jsonl"
+    records, intact = journal.read(path) if path.exists() else ([], 0)
+    if not (records and (folder / "start.safetensors").is_file()):
+        observer.said("nothing was trained yet; starting from step 0")
+        path.unlink(missing_ok=True)
+        return run(recipe, observer)
+    if path.stat().st_size > intact:
+        copy = folder / "journal.damaged.jsonl"
+        write_bytes(copy, path.read_bytes())
+        observer.said(
+            f"{path.name}: line {len(records) + 1} is torn or damaged; going on from the intact "
+            f"records before it (the whole file is kept as {copy.name})"
+        )
+    tensors, metadata = load_tensors(folder / "start.safetensors")
+    job = build.check(recipe)
+    if job.model.sha256() != metadata["model_sha256"]:
+        raise RunFolderError(
+            f"{folder}: this run began with model sha256 {metadata['model_sha256'][:12]}..., "
+            f"{recipe.model} now has {job.model.sha256()[:12]}...; put that model back, or start a "
+            "new run."
+        )
+    if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
+        observer.said(f"{folder}: this run is finished; its report was made again")
+        write_report(folder)
+        return 0
+    start = {n.removeprefix("start/"): t for n, t in tensors.items() if n.startswith("start/")}
+    cache = PhotoCache.from_tensors(tensors)
+    session = Session(folder, replace(job, start=start), cache, None, observer, began)
+    return _train(session, records, intact)
+
+
+def _train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
+    """Train from the journal's `records` on (none for a new run), then save and report."""
+    job, folder, observer = session.job, session.folder, session.observer
+    recipe = job.recipe
+    judge = _judge(session)
+    prompts = (*recipe.prompts, *(judge.prompts if judge else ()), "")
+    parameters = Parameters(job.start)
+    ids = {
+        name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
+        for name, cached in session.cache.ids.items()
+    }
+    runtime = build.open_runtime(job, parameters, ids)
+    task = build.build_task(job, session.cache)
+    guard = Guard(recipe.cap_bytes, runtime.device_bytes)
+    book = Journal(folder / "journal.jsonl", intact)
+    scale = {name: root_mean_square(block) for name, block in job.start.items()}
+    if not records:
+        records = [_start_record(session, runtime, task, scale, guard)]
+        book.append(records[0], durable=True)
+        save_pictures(folder / "samples", "before", draw(job, runtime, job.start, recipe.prompts))
+    check = records[0]["slope_check"]
+    epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
+    estimator, transform = build.build_method(recipe, epsilon, scale)
+    loop = Loop(
+        runtime=runtime,
+        task=task,
+        estimator=estimator,
+        transform=transform,
+        guard=guard,
+        journal=book,
+        checkpoints=folder / "checkpoints",
+        seed=recipe.seed,
+        evaluate_every=recipe.evaluate_every or 1,
+        patience=recipe.patience or 0,
+        observe=lambda record, best: _observe(session, loop, record, best),
+    )
+    loop.begin(records[0]["eval"])
+    steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
+    if len(records) > 1 or steps:
+        _catch_up(loop, steps, observer)
+        book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
+    observer.started(loop.next_step, recipe.steps or 0, recipe.cap_bytes)
+    try:
+        with _stoppable(loop):
+            outcome = loop.fit(recipe.steps or 0)
+        status = _finish(session, loop, runtime, judge, outcome)
+    except EdgeTrainError as error:
+        observer.ended("stopped")
+        _end(session, loop, "stopped", {}, {})
+        raise TrainingStopped(
+            f"{error} Steps 0-{loop.next_step - 1} are in {folder}; resume with "
+            f"`edge-train run --resume {folder}`."
+        ) from error
+    finally:
+        runtime.close()
+    observer.ended(status)
+    if status == "over cap":
+        raise TrainingStopped(
+            f"the run held more than its cap; see {folder / 'report.html'}. The learned token is "
+            "saved. Give it a larger --mem."
+        )
+    return INTERRUPTED if status == "interrupted" else 0
+
+
+def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:
+    session.observer.stepped(record, (best.step, best.loss))
+    if record.skipped:
+        session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
+    every = session.job.recipe.preview_every
+    if every and (record.step + 1) % every == 0:
+        point = loop.runtime.parameters.copy()
+        pictures = draw(session.job, loop.runtime, point, session.job.recipe.prompts)
+        name = f"step-{record.step + 1:08d}"
+        paths = save_pictures(session.folder / "samples", name, pictures)
+        loop.journal.append(
+            {"kind": "event", "step": record.step, "text": f"previews {paths[0]} ..."}
+        )
+
+
+def _start_record(
+    session: Session, runtime: Any, task: Any, scale: Mapping[str, float], guard: Guard
+) -> dict[str, Any]:
+    """Check slopes, evaluate the start vectors; return the first record of the journal."""
+    recipe, job = session.job.recipe, session.job
+    evaluation = task.evaluation()
+    losses = task.loss(runtime, evaluation, [runtime.parameters])
+    forwards, check = losses.size, None
+    if not np.isfinite(losses).all():
+        raise ModelError(
+            f"{recipe.model}: its loss is not finite before the first step; the weights are "
+            "damaged or --dtype is too small for them."
+        )
+    if recipe.method == "zo" and recipe.epsilon is None:
+        from edge_train.methods.slopes import check_slopes
+
+        some = {name: values[:1] for name, values in evaluation.items()}
+        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON)
+        forwards += check.forwards
+        session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
+    usage = guard.check(0)
+    photos = session.photos.photos if session.photos else ()
+    pictures = save_pictures(session.folder / "samples", "photo", [p.pixels for p in photos])
+    described = [
+        {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
+        for photo, path in zip(photos, pictures, strict=True)
+    ]
+    facts = {
+        **_facts(job, runtime),
+        "photos": described,
+        "skipped": [list(pair) for pair in (session.photos.skipped if session.photos else ())],
+        "captions_from": "files" if all(p.caption for p in photos) else f"{recipe.learn} templates",
+    }
+    return {
+        "kind": "start",
+        "version": journal.FORMAT_VERSION,
+        "facts": facts,
+        "slope_check": check.record() if check else None,
+        "eval": float(losses.astype(np.float64).mean()),
+        "forwards": forwards,
+        "seconds": time.perf_counter() - session.began,
+        "peak_bytes": usage.peak_bytes,
+    }
+
+
+def _facts(job: Job, runtime: Any) -> dict[str, Any]:
+    recipe = job.recipe
+    return {
+        "task": recipe.task,
+        "method": recipe.method,
+        "preset": recipe.preset,
+        "runtime": recipe.runtime,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "quant": recipe.quant,
+        "model": recipe.model,
+        "model_sha256": job.model.sha256(),
+        "seed": recipe.seed,
+        "threads": recipe.threads,
+        "cap_bytes": recipe.cap_bytes,
+        "versions": _versions(),
+        "token": recipe.token,
+        "class_word": recipe.class_word,
+        "learn": recipe.learn,
+        "vectors": recipe.vectors,
+        "resolution": recipe.resolution,
+        "window": list(recipe.window or ()),
+        "steps_planned": recipe.steps,
+        "prompts": list(recipe.prompts),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"edge-train": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _catch_up(loop: Loop, steps: list[StepRecord], observer: Observer) -> None:
+    """Bring a loop to the end of its journal: newest checkpoint, then redo what came after."""
+    snapshot, complaints = checkpoint.load_newest(loop.checkpoints, at_most=len(steps))
+    for complaint in complaints:
+        observer.said(f"{complaint} Using an older checkpoint and the journal.")
+    if snapshot is None:
+        loop.restore(loop.snapshot(), steps)
+    else:
+        loop.evals += [r.eval for r in steps[: snapshot.step] if r.eval is not None]
+        loop.restore(snapshot, steps[snapshot.step :])
+    observer.said(f"resumed after step {loop.next_step - 1}")
+
+
+@contextmanager
+def _stoppable(loop: Loop) -> Iterator[None]:
+    """Let Ctrl-C and a polite kill stop the loop after the step in progress; twice is at once."""
+
+    def stop(*_: object) -> None:
+        if loop.stop_requested:
+            raise KeyboardInterrupt
+        loop.stop_requested = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _finish(
+    session: Session, loop: Loop, runtime: Any, judge: EmbeddedJudge | None, outcome: str
+) -> str:
+    """Save the best token, draw and score pictures, write the report; return the status."""
+    job, folder = session.job, session.folder
+    recipe, best = job.recipe, loop.best
+    facts = {
+        "base_model": recipe.model,
+        "base_model_sha256": job.model.sha256(),
+        "steps": str(best.step),
+        "class_word": str(recipe.class_word),
+        "edge_train_version": __version__,
+    }
+    token = str(recipe.token)
+    files = write_token(folder, file_name_of(token), token, best.parameters, facts)
+    outputs = {"token": files[0].name}
+    metrics: dict[str, Any] = {}
+    if outcome == "settled":
+        text = f"the evaluation settled after {loop.next_step} of {recipe.steps} steps"
+        session.observer.said(text)
+        loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if outcome != "interrupted":
+        pictures = draw(job, runtime, best.parameters, recipe.prompts)
+        save_pictures(folder / "samples", "after", pictures)
+        if judge:
+            metrics = judge.score(draw(job, runtime, best.parameters, judge.prompts, together=64))
+    status = "interrupted" if outcome == "interrupted" else "done"
+    status = _end(session, loop, status, metrics, outputs)
+    write_report(folder)
+    return status
+
+
+def _end(
+    session: Session,
+    loop: Loop,
+    status: str,
+    metrics: Mapping[str, Any],
+    outputs: Mapping[str, str],
+) -> str:
+    """Write the last record; return the status, which is `over cap` when memory says so."""
+    usage = loop.guard.usage()
+    cap = loop.guard.cap_bytes
+    if cap is not None and usage.peak_bytes > cap:
+        status = "over cap"
+    loop.journal.append(
+        {
+            "kind": "end",
+            "status": status,
+            "step": loop.next_step,
+            "best_step": loop.best.step,
+            "metrics": dict(metrics),
+            "outputs": dict(outputs),
+            "measured_peak_bytes": usage.peak_bytes,
+            "measured_anon_bytes": usage.anon_bytes,
+            "seconds_total": time.perf_counter() - session.began,
+        },
+        durable=True,
+    )
+    loop.journal.close()
+    return status
+
+
+def _judge(session: Session) -> EmbeddedJudge | None:
+    """Return the judge of the embedded model; other models have none."""
+    if not session.job.embedded:
+        return None
+    if session.photos is not None:
+        photos = np.stack([photo.pixels for photo in session.photos.photos])
+    else:
+        from PIL import Image
+
+        paths = sorted((session.folder / "samples").glob("photo-*.png"))
+        photos = np.stack([np.asarray(Image.open(path)) for path in paths])
+    return EmbeddedJudge(photos)
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    """Return the run folder, made empty: `--out`, or the next free `runs/<token>[-n]`.
+
+    Raises:
+      RunFolderError: it exists and holds a run, or cannot be made.
+    """
+    if recipe.out is not None:
+        folder = Path(recipe.out).expanduser()
+        if (folder / "journal.jsonl").exists():
+            raise RunFolderError(
+                f"{folder} holds a run already; go on with `edge-train run --resume {folder}` or "
+                "name another --out."
+            )
+    else:
+        base = Path("runs") / file_name_of(str(recipe.token))
+        number = 1
+        folder = base
+        while folder.exists():
+            number += 1
+            folder = base.with_name(f"{base.name}-{number}")
+    try:
+        for part in (folder, folder / "samples", folder / "checkpoints"):
+            part.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be made ({error.strerror}).") from error
+    return folder

@@ -1,0 +1,1 @@
+"""Tasks: batches and losses, and how a person judges the result."""

@@ -1,0 +1,147 @@
+"""Teach a token what a few photos show: batches of noised latents with their prompts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.protocols import Array, Batch, Point, Runtime
+from edge_train.rng import Key
+
+_EVALUATION = Key(0, -2)  # the same evaluation draws in every run: curves can be compared
+
+
+@dataclass(frozen=True)
+class PhotoCache:
+    """Everything training needs of the photos; made once, then the VAE is released.
+
+    `mean` and `deviation` are (views, channels, height, width) float32: the posterior of every
+    photo's latent, the photos first, then (where flips are on) their mirror images. `ids` holds
+    for every text encoder the tokenized captions (captions, length) int64, id -1-j marking vector
+    j of the token; `captions_of` (views, most) int64 lists the caption rows of a view, padded by
+    repetition so that every caption of a view is equally likely.
+    """
+
+    mean: Array
+    deviation: Array
+    ids: Mapping[str, NDArray[np.int64]]
+    captions_of: NDArray[np.int64]
+    photos: int
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return plain arrays to store; `from_tensors` reads them back."""
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "captions_of": self.captions_of,
+            "photos": np.array([self.photos]),
+            **{f"ids/{name}": value for name, value in self.ids.items()},
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "PhotoCache":
+        """Return the cache that `tensors` stored."""
+        prefix = "ids/"
+        ids = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        photos = int(tensors["photos"][0])
+        return cls(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos)
+
+
+@dataclass(frozen=True)
+class Personalize:
+    """Noise-prediction loss of a frozen denoiser on the user's photos.
+
+    Args:
+      cache: latents and captions.
+      signal: (timesteps,) float32, the share of the signal's variance left at each timestep
+        (diffusers' `alphas_cumprod`).
+      prediction_type: "epsilon" or "v_prediction".
+      window: timesteps are drawn from [window[0], window[1]): where the token matters most
+        (partial uniform timestep sampling, ZOODiP).
+      samples: photos in a batch.
+      evaluation_samples: size of the fixed evaluation batch.
+      constant: further model inputs that are the same for every sample, without a batch axis
+        (SDXL's `time_ids`).
+    """
+
+    cache: PhotoCache
+    signal: Array
+    prediction_type: str
+    window: tuple[int, int]
+    samples: int
+    evaluation_samples: int
+    constant: Mapping[str, Array]
+
+    def batch(self, key: Key) -> Batch:
+        """Return photos, captions, timesteps and noise drawn from the key."""
+        draw = key.generator("batch")
+        views = draw.integers(len(self.cache.mean), size=self.samples)
+        timesteps = draw.integers(*self.window, size=self.samples)
+        captions = draw.integers(self.cache.captions_of.shape[1], size=self.samples)
+        return self._noised(views, timesteps, captions, draw)
+
+    def evaluation(self) -> Batch:
+        """Return the fixed evaluation batch: photos in turn, timesteps at equal distances."""
+        draw = _EVALUATION.generator("evaluation")
+        count = self.evaluation_samples
+        index = np.arange(count)
+        low, high = self.window
+        timesteps = low + ((index + 0.5) * (high - low) / count).astype(np.int64)
+        captions = draw.integers(self.cache.captions_of.shape[1], size=count)
+        return self._noised(index % self.cache.photos, draw.permutation(timesteps), captions, draw)
+
+    def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return mean squared errors, (points, samples): the model computes its own loss."""
+        return runtime.forward(batch, points)
+
+    def _noised(
+        self,
+        views: NDArray[np.int64],
+        timesteps: NDArray[np.int64],
+        captions: NDArray[np.int64],
+        draw: np.random.Generator,
+    ) -> Batch:
+        shape = (len(views), *self.cache.mean.shape[1:])
+        posterior = draw.standard_normal(shape, dtype=np.float32)
+        noise = draw.standard_normal(shape, dtype=np.float32)
+        clean = self.cache.mean[views] + self.cache.deviation[views] * posterior
+        signal = self.signal[timesteps][:, None, None, None]
+        root_signal, root_noise = np.sqrt(signal), np.sqrt(1 - signal)
+        if self.prediction_type == "epsilon":
+            target = noise
+        else:
+            target = root_signal * noise - root_noise * clean
+        rows = self.cache.captions_of[views, captions]
+        return {
+            "latents": root_signal * clean + root_noise * noise,
+            "timesteps": timesteps,
+            "target": target,
+            **{name: ids[rows] for name, ids in self.cache.ids.items()},
+            **{name: np.stack([value] * len(views)) for name, value in self.constant.items()},
+        }
+
+
+def build_cache(
+    mean: Array,
+    deviation: Array,
+    captions: Sequence[Sequence[Mapping[str, NDArray[np.int64]]]],
+) -> PhotoCache:
+    """Return the cache of some photos and their tokenized captions.
+
+    Args:
+      mean, deviation: (views, channels, height, width); views is photos, or twice photos when
+        mirror images follow the photos.
+      captions: per photo, its captions; each maps a text encoder's input name to ids (length,).
+    """
+    rows: list[Mapping[str, NDArray[np.int64]]] = [c for own in captions for c in own]
+    starts = np.cumsum([0, *map(len, captions)])
+    most = max(map(len, captions))
+    own_rows = [
+        [int(starts[photo]) + i % len(own) for i in range(most)]
+        for photo, own in enumerate(captions)
+    ]
+    views = len(mean) // len(captions)
+    ids = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return PhotoCache(mean, deviation, ids, np.array(own_rows * views), len(captions))

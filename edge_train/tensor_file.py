@@ -1,0 +1,102 @@
+"""One safetensors file, read by plain file reads: a tensor or a row at a time, never mapped."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import ModelError
+
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies in a file: type as safetensors spells it, shape, byte range."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+
+class TensorFile:
+    """Names, types and places of the tensors of one file; opening it checks that it is whole.
+
+    The safetensors package maps the file instead, and every page it touches then counts as memory
+    of this process until the last tensor is gone.
+
+    Attributes:
+      entries: tensor name -> where it lies.
+
+    Raises:
+      ModelError: the file is missing, damaged or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                header_bytes = int.from_bytes(file.read(8), "little")
+                if size < 8 or header_bytes > size - 8:
+                    raise ValueError
+                header = json.loads(file.read(header_bytes))
+            header.pop("__metadata__", None)
+            self.entries = {
+                name: _entry(entry, 8 + header_bytes, size) for name, entry in header.items()
+            }
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{path}: not a whole safetensors file (damaged or cut short); copy or download "
+                "it again."
+            ) from error
+
+    def read_into(self, name: str, buffer: NDArray[np.uint8]) -> None:
+        """Fill `buffer` (as many bytes as the tensor has) with the raw bytes of one tensor."""
+        with self.path.open("rb", buffering=0) as file:
+            _fill(file, self.entries[name].start, buffer, self.path)
+
+    def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Return some rows of a two-dimensional float tensor as float32; only these are read."""
+        entry = self.entries[name]
+        row_bytes = entry.nbytes // entry.shape[0]
+        raw = np.empty((len(indices), row_bytes), np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            for row, index in zip(raw, indices, strict=True):
+                _fill(file, entry.start + index * row_bytes, row, self.path)
+        return _to_float32(raw, entry.dtype)
+
+
+def _entry(entry: Mapping[str, Any], base: int, size: int) -> TensorEntry:
+    """Return one checked line of a safetensors header."""
+    shape = tuple(int(length) for length in entry["shape"])
+    start, end = entry["data_offsets"]
+    wanted = math.prod(shape) * _ITEM_BYTES.get(entry["dtype"], 0)
+    if not 0 <= start <= end <= size - base or (wanted and end - start != wanted):
+        raise ValueError
+    return TensorEntry(entry["dtype"], shape, base + start, end - start)
+
+
+def _fill(file: Any, start: int, buffer: NDArray[np.uint8], path: Path) -> None:
+    file.seek(start)
+    view = memoryview(buffer.data).cast("B")
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise ModelError(f"{path}: became shorter while it was read; copy it again.")
+        view = view[count:]
+
+
+def _to_float32(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """Return rows of raw bytes as float32; exact for every 16-bit float."""
+    if dtype == "BF16":  # the upper half of a float32
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return raw.view({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).astype(np.float32)

@@ -1,0 +1,122 @@
+"""Links of the update rule; each sees one block at a time and keeps its state outside itself."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_train.protocols import Array, State, Transform
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Links applied in order; the state of link i carries the prefix `i.`."""
+
+    links: tuple[Transform, ...]
+
+    def init(self, param: Array) -> State:
+        """Return the states of all links."""
+        return {
+            f"{position}.{name}": value
+            for position, link in enumerate(self.links)
+            for name, value in link.init(param).items()
+        }
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update after every link."""
+        for position, link in enumerate(self.links):
+            prefix = f"{position}."
+            own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            update = link.update(update, own, param)
+        return update
+
+
+@dataclass(frozen=True)
+class NormCorrection:
+    """Divides a random gradient estimate by the length it has in excess of the gradient.
+
+    With n Gaussian directions in d coordinates, E|g|^2 = (d + n - 1) / n * |gradient|^2, so
+    g / sqrt((d + n - 1) / n) has the gradient's length and Adam's epsilon keeps its meaning.
+
+    Source: ZOODiP (arXiv:2503.14868), in the code only.
+    """
+
+    queries: int
+
+    def init(self, param: Array) -> State:
+        """Return no state."""
+        return {}
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update, shortened."""
+        return update / np.float32(math.sqrt((update.size + self.queries - 1) / self.queries))
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction; moments in float32 whatever the model's precision.
+
+    Half-precision second moments underflow below |g| = 8e-3 and turn Adam into momentum SGD.
+    Bytes: 8 per coordinate.
+
+    Source: Kingma and Ba (arXiv:1412.6980).
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, param: Array) -> State:
+        """Return zero moments and a zero count."""
+        return {
+            "first": np.zeros_like(param),
+            "second": np.zeros_like(param),
+            "count": np.zeros(1, np.int64),
+        }
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the bias-corrected ratio of the moments."""
+        first, second = state["first"], state["second"]
+        state["count"] += 1
+        count = int(state["count"][0])
+        first += np.float32(1 - self.beta1) * (update - first)
+        second += np.float32(1 - self.beta2) * (update * update - second)
+        first_debiased = first / np.float32(1 - self.beta1**count)
+        root: Array = np.sqrt(second / np.float32(1 - self.beta2**count), dtype=np.float32)
+        return first_debiased / (root + np.float32(self.epsilon))
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """Multiplies by a rate that decays along a half cosine to `final` of itself.
+
+    Args:
+      rate: the rate at step 0.
+      steps: length of the decay; afterwards the rate stays at its end.
+      final: share of `rate` at the end; 1 keeps it constant.
+      relative: whether `rate` is a share of the block's root mean square at the start of the run.
+        Token embeddings differ tenfold in size between models; a relative rate carries over.
+    """
+
+    rate: float
+    steps: int
+    final: float = 1.0
+    relative: bool = False
+
+    def init(self, param: Array) -> State:
+        """Return a zero count and the scale of the block."""
+        scale = root_mean_square(param) if self.relative else 1.0
+        return {"count": np.zeros(1, np.int64), "scale": np.array([scale], np.float32)}
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update times the rate of this step."""
+        progress = min(int(state["count"][0]) / max(self.steps, 1), 1.0)
+        state["count"] += 1
+        share = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        scaled: Array = update * np.float32(self.rate * share) * state["scale"][0]
+        return scaled
+
+
+def root_mean_square(block: Array) -> float:
+    """Return the root mean square of a block's coordinates."""
+    return float(np.sqrt(np.mean(np.square(block, dtype=np.float64))))

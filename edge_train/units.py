@@ -1,0 +1,59 @@
+"""Bytes and seconds as people type and read them."""
+
+import re
+
+from edge_train.errors import InputError
+
+_DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Return the number of bytes that `text` names.
+
+    `8GB` and `8G` are 8 * 10^9, the smaller reading, which can never break a cap;
+    `8GiB` is 8 * 2^30.
+
+    Raises:
+      InputError: `text` is not a positive size.
+
+    >>> parse_bytes("8GB"), parse_bytes("1.5GiB"), parse_bytes("900 mb")
+    (8000000000, 1610612736, 900000000)
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or (match[3] and not match[2]):
+        raise InputError(f"{text!r} is not a size; write for example 8GB, 900MB or 1.5GiB.")
+    prefix = match[2].upper()
+    count = int(float(match[1]) * (_BINARY if match[3] else _DECIMAL)[prefix])
+    if count <= 0:
+        raise InputError(f"{text!r} is no memory at all; write for example 8GB.")
+    return count
+
+
+def format_bytes(count: int) -> str:
+    """Return `count` in decimal units with three significant digits.
+
+    >>> format_bytes(8_410_000_000), format_bytes(912), format_bytes(45_600_000)
+    ('8.41 GB', '912 B', '45.6 MB')
+    """
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration the way a progress bar shows it.
+
+    >>> format_seconds(7.4), format_seconds(754), format_seconds(7384)
+    ('7s', '12m34s', '2h03m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,1 @@
+"""Writers: turn models and learned tokens into files that other programs load."""

@@ -1,0 +1,111 @@
+"""Load a torch module layer by layer, so that the float model never exists whole."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from edge_train.errors import ModelError
+from edge_train.tensor_file import TensorFile
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_WEIGHT_TYPES = {"int8": "qint8", "int4": "qint4"}  # ours -> optimum-quanto's
+_PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes unless rows hold a multiple of these
+
+
+def load_layers(
+    module: nn.Module,
+    files: Sequence[TensorFile],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quant: str = "none",
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Give every parameter of a module built on the meta device its value, in place.
+
+    Reads one layer, casts it, quantizes its weight if it is a Linear or Conv2d, goes on. Bit for
+    bit what optimum-quanto's `quantize` and `freeze` make of the loaded model, except that with
+    int8 and bfloat16 on a CPU a Linear whose inputs are no multiple of 16 stays as it is (torch's
+    kernel crashes on it; published models have none). Norms, biases and embeddings stay in
+    `dtype`. Nothing requires a gradient.
+
+    Args:
+      module: every parameter on the meta device; quantized layers replace theirs in it.
+      files: safetensors files that hold the parameters between them.
+      quant: `none`, `int8` or `int4` (groups of at most 128 along the inputs).
+      rename: applied to names in files and in the module, so that two spellings meet.
+
+    Raises:
+      ModelError: a tensor is missing or has another shape than the configuration says.
+
+    Memory:
+      The loaded module plus a few copies of its largest layer.
+    """
+    source = {rename(name): (file, name) for file in files for name in file.entries}
+    with torch.no_grad():
+        for path in [path for path, _ in module.named_modules()]:
+            layer = module.get_submodule(path)
+            for name, parameter in list(layer.named_parameters(recurse=False)):
+                full_name = f"{path}.{name}" if path else name
+                value = _read(source, rename(full_name), parameter.shape, files[0])
+                value = value.to(device=device, dtype=dtype)
+                setattr(layer, name, nn.Parameter(value, requires_grad=False))
+            if quant != "none" and _quantizable(layer, quant, dtype, device):
+                parent, _, name = path.rpartition(".")
+                setattr(module.get_submodule(parent), name, _quantize(layer, quant))
+            del layer
+            give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the operating system.
+
+    glibc keeps what is freed between two live blocks: without this, a model quantized layer by
+    layer holds more than the float model it came from. Elsewhere does nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _read(
+    source: Mapping[str, tuple[TensorFile, str]], name: str, shape: torch.Size, first: TensorFile
+) -> Tensor:
+    """Return one tensor in its stored type, in memory of its own (aligned, not mapped)."""
+    if name not in source:
+        raise ModelError(
+            f"{first.path}: no tensor {name!r}, which the configuration asks for; copy or "
+            "download the model again."
+        )
+    file, stored_name = source[name]
+    entry = file.entries[stored_name]
+    if entry.shape != tuple(shape) or entry.dtype not in _DTYPES:
+        raise ModelError(
+            f"{file.path}: tensor {stored_name!r} is {entry.dtype} {list(entry.shape)}, the "
+            f"configuration asks for a float {list(shape)}; copy or download the model again."
+        )
+    raw = torch.empty(entry.nbytes, dtype=torch.uint8)
+    file.read_into(stored_name, raw.numpy())
+    return raw.view(_DTYPES[entry.dtype]).view(entry.shape)
+
+
+def _quantizable(layer: nn.Module, quant: str, dtype: torch.dtype, device: torch.device) -> bool:
+    if isinstance(layer, nn.Linear):
+        packed = quant == "int8" and dtype == torch.bfloat16 and device.type == "cpu"
+        return not packed or layer.in_features % _PACKED_COLUMNS == 0
+    return isinstance(layer, nn.Conv2d)
+
+
+def _quantize(layer: nn.Module, quant: str) -> nn.Module:
+    """Return the quantized, frozen layer; `layer` is left without parameters."""
+    from optimum.quanto.nn import quantize_module
+
+    quantized: Any = quantize_module(layer, weights=_WEIGHT_TYPES[quant])
+    for name, _ in list(layer.named_parameters()):
+        setattr(layer, name, None)
+    quantized.freeze()
+    quantized.requires_grad_(False)
+    return cast(nn.Module, quantized)

@@ -1,0 +1,400 @@
+"""Stable Diffusion 1.x, 2.x and XL in torch: losses at many points, and the exact gradient."""
+
+import gc
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_train.errors import InputError
+from edge_train.models import ModelFolder
+from edge_train.params import Parameters
+from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.runtimes.layered_loading import give_back_memory, load_layers
+from edge_train.runtimes.token_rows import TokenRows
+
+QUANTS = ("none", "int8", "int4")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BLOCKS = ("token", "token_2")  # trainable block of each text encoder
+_IDS = ("ids", "ids_2")  # batch key of each text encoder's prompts
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux spells them, x86 and Arm
+_LARGE_UNET = 100_000_000  # parameters above which bfloat16 pays for its rounding on a CPU
+_CELLS_PER_CALL = 16_384  # latent cells in one U-Net call: four 512-pixel samples
+_SAMPLES_PER_CALL = 64  # above this a call gets no faster, only larger
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts that a batch needs, each once.
+
+    Row r is the prompt of sample `samples[r]` at point `points[r]`; `rows` (points, samples) says
+    which row an evaluation uses.
+    """
+
+    samples: NDArray[np.intp]
+    points: NDArray[np.intp]
+    rows: NDArray[np.intp]
+
+
+class TorchDiffusion:
+    """A frozen Stable Diffusion whose only variable is the vectors of one token.
+
+    A batch holds `latents` (B, C, h, w) float32, already noised; `timesteps` (B,) int64;
+    `target` (B, C, h, w) float32; `ids` (B, length) int64, where id -1-j stands for trained
+    vector j; for SDXL also `ids_2` (B, length) and `time_ids` (B, 6) float32. The loss of a
+    sample is the mean squared error of the UNet's output, taken in float32.
+
+    Equal calls give bitwise equal results on a CPU, also in another process, as long as the
+    thread count and `batch_limit` are the same.
+
+    Attributes:
+      parameters: block `token` (vectors, width), for SDXL also `token_2`.
+      device, dtype: what `auto` came to mean, for the record.
+      batch_limit: most samples in one U-Net call of `forward` and `predict`; None: as many as
+        have 16,384 latent cells between them (four of 512 pixels), at most 64.
+      gradient_batch_limit: the same for `backward`; None: a quarter of `batch_limit`.
+    """
+
+    parameters: Parameters
+    device: str
+    dtype: str
+    batch_limit: int | None
+    gradient_batch_limit: int | None
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        unet: nn.Module,
+        text_encoders: Sequence[nn.Module],
+        token_rows: Sequence[TokenRows],
+    ) -> None:
+        self.parameters = parameters
+        self.batch_limit = self.gradient_batch_limit = None
+        self._unet = unet
+        self._text_encoders = list(text_encoders)
+        self._token_rows = list(token_rows)
+        weight = next(unet.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
+        self.device, self.dtype = self._device.type, str(self._dtype).removeprefix("torch.")
+
+    @classmethod
+    def open(
+        cls,
+        model: ModelFolder,
+        parameters: Parameters,
+        *,
+        quant: str = "none",
+        dtype: str = "auto",
+        device: str = "auto",
+        token_ids: Sequence[Collection[int]],
+        threads: int,
+    ) -> "TorchDiffusion":
+        """Load text encoders and UNet, one layer at a time.
+
+        Args:
+          parameters: block `token` (vectors, width), for SDXL also `token_2`; read at `backward`.
+          quant: `none`, or `int8` / `int4` weights of Linear and Conv2d (optimum-quanto).
+          dtype: of activations and unquantized weights. `auto` is float32 on a CPU, or bfloat16
+            if the model is large and the CPU computes in it; on CUDA float16, or bfloat16 with
+            `int4`.
+          device: `auto` is CUDA where there is one.
+          token_ids: per text encoder, every vocabulary id a prompt will ever hold; other rows of
+            its token table are never read.
+          threads: for the whole process; torch knows no smaller scope.
+
+        Raises:
+          InputError: an option has an unknown value, or CUDA was named and there is none.
+          ModelError: a weight file is damaged or does not fit its configuration.
+
+        Memory:
+          The weights as loaded plus a few copies of the largest layer.
+        """
+        where = pick_device(device)
+        number = _pick_dtype(dtype, where, quant, model)
+        torch.set_num_threads(threads)
+        encoders, token_rows = [], []
+        for component, ids in zip(model.text_encoders, token_ids, strict=True):
+            encoder, rows = _load_text_encoder(model, component, ids, number, where, quant)
+            encoders.append(encoder)
+            token_rows.append(rows)
+        unet = _load_unet(model, number, where, quant)
+        return cls(parameters, unet, encoders, token_rows)
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the loss of every sample at every point, (points, samples).
+
+        All evaluations share U-Net calls of up to `batch_limit` samples; a text that holds no
+        trained vector is encoded once for all points. `parameters` is neither read nor changed.
+        """
+        samples = len(batch["latents"])
+        losses = np.empty(len(points) * samples, np.float32)
+        with torch.no_grad():
+            target = self._tensor(batch["target"], torch.float32)
+            for at, used, output in self._evaluate(batch, points):
+                error = output.float() - target[used]
+                losses[at] = error.square_().flatten(1).mean(1).cpu().numpy()
+        return losses.reshape(len(points), samples)
+
+    def predict(self, batch: Batch, point: Point) -> Array:
+        """Return the UNet's output (B, C, h, w) float32; `target` is not needed."""
+        outputs = np.empty(batch["latents"].shape, np.float32)
+        with torch.no_grad():
+            for at, _, output in self._evaluate(batch, [point]):
+                outputs[at] = output.float().cpu().numpy()
+        return outputs
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` the gradient of the mean loss at `parameters`; return losses (samples,).
+
+        Memory is bounded twice: the UNet runs on `gradient_batch_limit` samples at a time and
+        recomputes its activations layer by layer, and the text encoders run again, one text at a
+        time, after the UNet's activations are gone.
+        """
+        points = [self.parameters]
+        texts = _distinct_texts(batch, points, self._ids_keys)
+        samples = len(texts.rows[0])
+        losses = np.empty(samples, np.float32)
+        with torch.no_grad():
+            features = self._encode(batch, points, texts)
+        # The sum over elements is differentiated and divided at the end: the mean's gradients
+        # would be too small for float16.
+        gradients = [torch.zeros_like(part, dtype=torch.float32) for part in features]
+        limit = self.gradient_batch_limit or max(1, self._limit(batch) // 4)
+        for start in range(0, samples, limit):
+            used = np.arange(start, min(start + limit, samples))
+            rows = torch.from_numpy(texts.rows[0, used]).to(self._device)
+            inputs = [part[rows].requires_grad_() for part in features]
+            with torch.enable_grad():
+                output = self._unet_output(batch, used, inputs)
+                error = output.float() - self._tensor(batch["target"][used], torch.float32)
+                squares = error.square().flatten(1)
+                for total, part in zip(
+                    gradients, torch.autograd.grad(squares.sum(), inputs), strict=True
+                ):
+                    total.index_add_(0, rows, part.float())
+            losses[used] = squares.detach().mean(1).cpu().numpy()
+            del output, error, squares, inputs
+        for name, gradient in self._through_text(batch, texts, gradients).items():
+            apply(name, (gradient / batch["target"].size).cpu().numpy())
+        return losses
+
+    def device_bytes(self) -> int:
+        """Return the bytes torch holds on the CUDA device, 0 on a CPU."""
+        if self._device.type != "cuda":
+            return 0
+        return int(torch.cuda.memory_reserved(self._device))
+
+    def close(self) -> None:
+        """Let go of every weight; the runtime cannot be used afterwards."""
+        del self._unet
+        self._text_encoders.clear()
+        self._token_rows.clear()
+        gc.collect()
+        give_back_memory()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def _ids_keys(self) -> tuple[str, ...]:
+        return _IDS[: len(self._text_encoders)]
+
+    def _limit(self, batch: Batch) -> int:
+        height, width = batch["latents"].shape[2:]
+        fitting = min(_SAMPLES_PER_CALL, _CELLS_PER_CALL // (height * width))
+        return self.batch_limit or max(1, fitting)
+
+    def _tensor(self, array: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device, dtype)
+
+    def _evaluate(
+        self, batch: Batch, points: Sequence[Point]
+    ) -> Iterator[tuple[slice, NDArray[np.intp], Tensor]]:
+        """Yield (place in the flattened (points, samples), samples used, UNet output)."""
+        texts = _distinct_texts(batch, points, self._ids_keys)
+        features = self._encode(batch, points, texts)
+        count, limit = texts.rows.size, self._limit(batch)
+        for start in range(0, count, limit):
+            at = slice(start, min(start + limit, count))
+            used = np.arange(at.start, at.stop) % texts.rows.shape[1]
+            rows = torch.from_numpy(texts.rows.ravel()[at]).to(self._device)
+            yield at, used, self._unet_output(batch, used, [part[rows] for part in features])
+
+    def _unet_output(
+        self, batch: Batch, used: NDArray[np.intp], features: Sequence[Tensor]
+    ) -> Tensor:
+        """Run the UNet on some samples, each with its text features."""
+        condition: dict[str, Any] = {}
+        if len(features) > 1:
+            time_ids = self._tensor(batch["time_ids"][used], torch.float32)
+            condition["added_cond_kwargs"] = {"text_embeds": features[1], "time_ids": time_ids}
+        latents = self._tensor(batch["latents"][used], self._dtype)
+        timesteps = self._tensor(batch["timesteps"][used], torch.int64)
+        output: Tensor = self._unet(
+            latents, timesteps, features[0], return_dict=False, **condition
+        )[0]
+        return output
+
+    def _encode(self, batch: Batch, points: Sequence[Point], texts: _Texts) -> list[Tensor]:
+        """Return the text features of every distinct text, at most `batch_limit` at a time."""
+        for key, rows in zip(self._ids_keys, self._token_rows, strict=True):
+            rows.check(batch[key])
+        parts = []
+        limit = self._limit(batch)
+        for start in range(0, len(texts.samples), limit):
+            at = slice(start, start + limit)
+            vectors = [
+                self._tensor(np.stack([points[p][name] for p in texts.points[at]]), torch.float32)
+                for name in _BLOCKS[: len(self._text_encoders)]
+            ]
+            parts.append(self._text_features(batch, texts.samples[at], vectors))
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    def _text_features(
+        self, batch: Batch, used: NDArray[np.intp], vectors: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return hidden states (n, length, width), and for SDXL the pooled text (n, width).
+
+        SDXL conditions on the last but one layer of both encoders, side by side, and pools the
+        second; the others use the last layer after its norm.
+        """
+        hidden: list[Tensor] = []
+        pooled: list[Tensor] = []
+        for key, encoder, rows, block in zip(
+            self._ids_keys, self._text_encoders, self._token_rows, vectors, strict=True
+        ):
+            rows.vectors = block
+            ids = self._tensor(batch[key][used], torch.int64)
+            if len(self._text_encoders) == 1:
+                return [encoder(ids).last_hidden_state]
+            output = encoder(ids, output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled = [output.text_embeds] if hasattr(output, "text_embeds") else []
+        return [torch.cat(hidden, -1), *pooled]
+
+    def _through_text(
+        self, batch: Batch, texts: _Texts, gradients: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return each block's gradient, given that of the features of every distinct text."""
+        names = _BLOCKS[: len(self._text_encoders)]
+        blocks = [
+            self._tensor(self.parameters[name], torch.float32).requires_grad_() for name in names
+        ]
+        totals = [torch.zeros_like(block) for block in blocks]
+        for row, sample in enumerate(texts.samples):
+            if not any((batch[key][sample] < 0).any() for key in self._ids_keys):
+                continue
+            with torch.enable_grad():
+                features = self._text_features(
+                    batch, np.array([sample]), [block[None] for block in blocks]
+                )
+            given = [part[row : row + 1].to(self._dtype) for part in gradients]
+            parts = torch.autograd.grad(features, blocks, given, allow_unused=True)
+            for total, part in zip(totals, parts, strict=True):
+                if part is not None:  # None: this encoder's prompt does not hold the token
+                    total += part
+        return dict(zip(names, totals, strict=True))
+
+
+def _distinct_texts(batch: Batch, points: Sequence[Point], keys: Sequence[str]) -> _Texts:
+    """Return the (point, prompt) pairs that differ; a prompt without the token counts once."""
+    seen: dict[tuple[int, bytes], int] = {}
+    samples: list[int] = []
+    at_points: list[int] = []
+    prompts: NDArray[np.int64] = np.concatenate([batch[key] for key in keys], axis=1)
+    trained = [bool((prompt < 0).any()) for prompt in prompts]
+    rows = np.empty((len(points), len(prompts)), np.intp)
+    for point in range(len(points)):
+        for sample, prompt in enumerate(prompts):
+            key = (point if trained[sample] else 0, prompt.tobytes())
+            row = seen.setdefault(key, len(samples))
+            if row == len(samples):
+                samples.append(sample)
+                at_points.append(point)
+            rows[point, sample] = row
+    return _Texts(np.array(samples, np.intp), np.array(at_points, np.intp), rows)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+      InputError: `cuda` was named and there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}; expected auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, but torch finds none; use --device cpu.")
+    found = "cuda" if name == "auto" and torch.cuda.is_available() else name
+    return torch.device("cpu" if found == "auto" else found)
+
+
+def _pick_dtype(name: str, device: torch.device, quant: str, model: ModelFolder) -> torch.dtype:
+    if quant not in QUANTS:
+        raise InputError(f"unknown quant {quant!r}; expected none, int8 or int4.")
+    if name != "auto":
+        if name not in _DTYPES:
+            raise InputError(f"unknown dtype {name!r}; expected auto, {', '.join(_DTYPES)}.")
+        return _DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if quant == "int4" else torch.float16
+    native = not _BFLOAT16_FLAGS.isdisjoint(_processor_flags())
+    large = model.parameter_count("unet") > _LARGE_UNET
+    return torch.bfloat16 if native and large else torch.float32
+
+
+def _processor_flags() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8").split()
+    except OSError:
+        return []  # not Linux
+
+
+def _load_text_encoder(
+    model: ModelFolder,
+    component: str,
+    token_ids: Collection[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    quant: str,
+) -> tuple[nn.Module, TokenRows]:
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    ids = sorted(set(token_ids))
+    values = torch.from_numpy(model.embedding_rows(component, ids)).to(device, dtype)
+    rows = TokenRows(ids, values)
+    config = CLIPTextConfig.from_dict(dict(model.configs[component]))
+    kind = CLIPTextModelWithProjection if component == "text_encoder_2" else CLIPTextModel
+    with torch.device("meta"):
+        encoder = kind(config)
+    encoder.set_input_embeddings(rows)
+    load_layers(
+        encoder,
+        model.tensor_files(component),
+        dtype=dtype,
+        device=device,
+        quant=quant,
+        rename=lambda name: name.removeprefix("text_model."),  # older files have the prefix
+    )
+    for module in encoder.modules():
+        if "position_ids" in dict(module.named_buffers(recurse=False)):
+            length = module.position_ids.shape[1]
+            module.position_ids = torch.arange(length, device=device)[None]
+    return encoder.eval(), rows
+
+
+def _load_unet(
+    model: ModelFolder, dtype: torch.dtype, device: torch.device, quant: str
+) -> nn.Module:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(dict(model.configs["unet"]))
+    load_layers(unet, model.tensor_files("unet"), dtype=dtype, device=device, quant=quant)
+    unet.enable_gradient_checkpointing()  # takes effect only where gradients are recorded
+    return cast(nn.Module, unet.eval())

@@ -1,0 +1,90 @@
+"""The journal opens wherever it was cut, notices every edit, and refuses what it cannot read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_train import journal
+from edge_train.errors import RunFolderError
+from edge_train.protocols import StepRecord
+
+GOLDEN = Path(__file__).parent / "golden" / "journal.jsonl"
+STEP = StepRecord(0, 0.25, (1.5, -2e-07), 3, 0, 1000, 900, 0.01, eval=0.2)
+
+
+def write(path, count=4):
+    book = journal.Journal(path)
+    book.append({"kind": "start", "version": 1, "eval": 0.5})
+    for step in range(count):
+        book.append({**journal.step_line(STEP), "step": step})
+    book.close()
+
+
+def test_every_line_is_json_and_reads_back(tmp_path):
+    write(tmp_path / "j")
+    for line in (tmp_path / "j").read_text().splitlines():
+        assert "crc" in json.loads(line)
+    records, intact = journal.read(tmp_path / "j")
+    assert intact == (tmp_path / "j").stat().st_size
+    assert journal.step_record(records[1]) == STEP
+
+
+def test_cut_anywhere_it_opens_with_all_whole_lines(tmp_path):
+    write(tmp_path / "j")
+    content = (tmp_path / "j").read_bytes()
+    for cut in range(len(content)):
+        (tmp_path / "cut").write_bytes(content[:cut])
+        records, intact = journal.read(tmp_path / "cut")
+        assert len(records) == content[:cut].count(b"\n")
+        assert content[:intact].endswith(b"\n") or intact == 0
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    write(tmp_path / "j", count=1)
+    content = (tmp_path / "j").read_bytes()
+    whole, _ = journal.read(tmp_path / "j")
+    for position in range(len(content) - 1):  # the last newline may become another space
+        damaged = bytearray(content)
+        damaged[position] ^= 0x04
+        (tmp_path / "bad").write_bytes(damaged)
+        records, _ = journal.read(tmp_path / "bad")
+        assert len(records) < len(whole)
+
+
+def test_opening_with_keep_cuts_the_torn_tail(tmp_path):
+    write(tmp_path / "j", count=2)
+    with open(tmp_path / "j", "ab") as file:
+        file.write(b'{"kind":"step","st')
+    _, intact = journal.read(tmp_path / "j")
+    book = journal.Journal(tmp_path / "j", keep_bytes=intact)
+    book.append({"kind": "event", "step": 2, "text": "x"})
+    book.close()
+    records, _ = journal.read(tmp_path / "j")
+    assert [r["kind"] for r in records] == ["start", "step", "step", "event"]
+
+
+def test_the_golden_journal_is_still_written_byte_for_byte(tmp_path):
+    write(tmp_path / "j", count=2)
+    assert (tmp_path / "j").read_bytes() == GOLDEN.read_bytes()
+
+
+def test_a_later_version_is_refused(tmp_path):
+    book = journal.Journal(tmp_path / "j")
+    book.append({"kind": "start", "version": 99})
+    book.close()
+    with pytest.raises(RunFolderError, match="version 99"):
+        journal.read(tmp_path / "j")
+
+
+def test_a_missing_journal_is_one_sentence(tmp_path):
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        journal.read(tmp_path / "none")
+
+
+def test_values_that_are_not_finite_never_reach_the_file(tmp_path):
+    book = journal.Journal(tmp_path / "j")
+    with pytest.raises(ValueError, match="JSON"):
+        book.append({"kind": "event", "text": float("nan")})
+    book.close()
+    assert (tmp_path / "j").read_bytes() == b""

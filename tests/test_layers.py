@@ -1,0 +1,205 @@
+"""Imports point one way only: this file holds the table and fails on a new arrow."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "edge_train"
+
+# From the bottom up. A line is a level, a tuple in it a group; the groups of a level never meet.
+# A package counts as one name; inside a group imports go any way that makes no circle.
+TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("__init__", "errors", "units"),),
+    (
+        (
+            "artifact",
+            "checkpoint",
+            "journal",
+            "judge",
+            "memory",
+            "models",
+            "params",
+            "protocols",
+            "reference",
+            "rng",
+            "settle",
+            "tensor_file",
+            "tensors",
+        ),
+    ),
+    (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
+    (("loop",),),
+    (
+        (
+            "recipe",
+            "build",
+            "pictures",
+            "session",
+            "generate",
+            "doctor",
+            "report",
+            "report_page",
+            "report_chart",
+            "report_loading",
+            "report_style",
+            "progress",
+        ),
+    ),
+    (("cli", "bench", "__main__"),),
+)
+PLACE = {
+    name: (level, group)
+    for level, groups in enumerate(TABLE)
+    for group, names in enumerate(groups)
+    for name in names
+}
+# They turn names into classes and load only what a run needs.
+IMPORT_LATE = {"recipe", "build", "pictures", "session", "cli", "bench"}
+# Installed with edge-train in every environment; everything else may be missing.
+CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
+# The only packages that may need more than that.
+NEED_EXTRAS = {"export", "runtimes"}
+HEAVY = {"torch", "onnxruntime", "onnx", "diffusers", "transformers", "optimum", "huggingface_hub"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the module it names, as written, and whether a function body holds it."""
+
+    line: int
+    module: str
+    late: bool
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+MODULES = {module_name(p): p for p in sorted([*ROOT.glob("*.py"), *ROOT.glob("*/*.py")])}
+
+
+def place_name(module: str) -> str:
+    """Return the name in the table of a module of edge_train."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(node: ast.AST, late: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(child.lineno, alias.name, late)
+        elif isinstance(child, ast.ImportFrom):
+            source = "." * child.level + (child.module or "")
+            for alias in child.names:
+                whole = f"{source}.{alias.name}"
+                yield Import(child.lineno, whole if whole in MODULES else source, late)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports(child, late or inside)
+
+
+@cache
+def parsed(module: str) -> list[Import]:
+    return list(imports(ast.parse(MODULES[module].read_text(encoding="utf-8"))))
+
+
+def is_ours(module: str) -> bool:
+    return module.split(".")[0] == "edge_train"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_place_in_the_table(module: str) -> None:
+    assert place_name(module) in PLACE, f"{module}: give it a line in the table of this test"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_the_table(module: str) -> None:
+    name = place_name(module)
+    level, group = PLACE[name]
+    for found in parsed(module):
+        assert not found.module.startswith("."), f"{module}:{found.line}: write the full name"
+        if not is_ours(found.module):
+            continue
+        other_level, other_group = PLACE[place_name(found.module)]
+        down = other_level < level or (other_level, other_group) == (level, group)
+        assert down, f"{module}:{found.line}: {found.module} is not below {name}"
+
+
+def test_imports_make_no_circle() -> None:
+    arrows = {
+        module: {found.module for found in parsed(module) if found.module in MODULES}
+        for module in MODULES
+    }
+    while leaves := [module for module, below in arrows.items() if not below & arrows.keys()]:
+        for module in leaves:
+            del arrows[module]
+    assert not arrows, f"in or above a circle: {sorted(arrows)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_builders_import_our_modules_late(module: str) -> None:
+    late = [f"line {i.line}: {i.module}" for i in parsed(module) if i.late and is_ours(i.module)]
+    assert not late or place_name(module) in IMPORT_LATE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_late_imports_are_of_packages_that_may_be_missing(module: str) -> None:
+    if place_name(module) in IMPORT_LATE:
+        return
+    for found in parsed(module):
+        top = found.module.split(".")[0]
+        needless = found.late and (top in CORE or top in sys.stdlib_module_names)
+        assert not needless, f"{module}:{found.line}: import {top} at the top"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_export_and_runtimes_need_more_than_the_core_dependencies(module: str) -> None:
+    if place_name(module) in NEED_EXTRAS:
+        return
+    for found in parsed(module):
+        top = found.module.split(".")[0]
+        core = top in CORE or top in sys.stdlib_module_names or is_ours(top)
+        assert found.late or core, f"{module}:{found.line}: {top} is not a core dependency"
+
+
+@pytest.mark.parametrize("name", TABLE[0][0])
+def test_the_lowest_level_is_standard_library_only(name: str) -> None:
+    for found in parsed(f"edge_train.{name}"):
+        top = found.module.split(".")[0]
+        assert top in sys.stdlib_module_names or is_ours(top), f"{name}:{found.line}: {top}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_first_line_of_a_file_names_its_idea(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree)
+    assert docstring is not None, f"{module}: no docstring"
+    assert docstring.splitlines()[0].strip(), f"{module}: the first line is empty"
+    assert tree.body[0].lineno == 1, f"{module}: something stands before the docstring"
+
+
+def test_help_loads_no_engine() -> None:
+    script = (
+        "import runpy, sys\n"
+        "sys.argv = ['edge-train', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('edge_train', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "print('loaded', *(name for name in sys.modules if '.' not in name))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *text, last = done.stdout.splitlines()
+    assert any("run" in line for line in text)
+    assert not HEAVY & set(last.split())

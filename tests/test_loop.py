@@ -1,0 +1,207 @@
+"""The loop learns, records, rolls back, settles, stops and resumes to the same bits."""
+
+import numpy as np
+import pytest
+from quadratic import QuadraticRuntime
+
+from edge_train import checkpoint, journal
+from edge_train.errors import RunFolderError, TrainingStopped
+from edge_train.methods.backprop import Backprop
+from edge_train.methods.zo import ZerothOrder
+
+METHODS = {"zo": ZerothOrder(0.01, {"token": 1.0}), "backprop": Backprop()}
+
+
+@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+def estimator(request):
+    return request.param
+
+
+def resumed(make_loop, folder, estimator, **options):
+    """Return a loop brought to the end of the folder's journal."""
+    records, intact = journal.read(folder / "journal.jsonl")
+    steps = [journal.step_record(r) for r in records]
+    loop = make_loop(folder, estimator=estimator, keep=intact, **options)
+    snapshot, complaints = checkpoint.load_newest(loop.checkpoints, at_most=len(steps))
+    if snapshot is None:
+        loop.restore(loop.snapshot(), steps)
+    else:
+        loop.evals += [r.eval for r in steps[: snapshot.step] if r.eval is not None]
+        loop.restore(snapshot, steps[snapshot.step :])
+    return loop, complaints
+
+
+def test_training_lowers_the_evaluation_and_keeps_the_best(make_loop, estimator):
+    loop = make_loop(estimator=estimator)
+    assert loop.fit(60) == "done"
+    assert loop.evals[-1] < 0.4
+    assert loop.best.loss == min(loop.evals)
+    assert loop.next_step == 60
+
+
+def test_journal_has_one_record_a_step(make_loop, estimator, tmp_path):
+    make_loop(estimator=estimator).fit(12)
+    records, _ = journal.read(tmp_path / "journal.jsonl")
+    steps = [journal.step_record(r) for r in records]
+    assert [s.step for s in steps] == list(range(12))
+    assert [s.step for s in steps if s.eval is not None] == [4, 9, 11]
+    assert all(s.forwards > 0 and s.seconds > 0 and s.peak_bytes > 0 for s in steps)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 13, 30])
+def test_a_resumed_run_ends_with_the_same_bits(make_loop, estimator, tmp_path, cut):
+    whole = make_loop(tmp_path / "whole", estimator=estimator, checkpoint_seconds=0.0)
+    whole.fit(31)
+    part = make_loop(tmp_path / "part", estimator=estimator)
+    part.fit(cut)
+    loop, _ = resumed(make_loop, tmp_path / "part", estimator)
+    loop.fit(31)
+    np.testing.assert_array_equal(
+        loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+    )
+    np.testing.assert_array_equal(loop.best.parameters["token"], whole.best.parameters["token"])
+    # evaluations at the cut itself are extra, so compare those on the common grid
+    assert loop.evals[-1] == whole.evals[-1]
+
+
+def test_a_journal_cut_at_any_byte_resumes_to_the_same_bits(make_loop, tmp_path):
+    estimator = METHODS["zo"]
+    whole = make_loop(tmp_path / "whole", estimator=estimator)
+    whole.fit(10)
+    content = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    random = np.random.default_rng(0)
+    for cut in random.integers(len(content), size=25):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir(exist_ok=True)
+        (folder / "journal.jsonl").write_bytes(content[:cut])
+        loop, _ = resumed(make_loop, folder, estimator)
+        loop.fit(10)
+        np.testing.assert_array_equal(
+            loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+        )
+        assert (folder / "journal.jsonl").read_bytes().count(b"\n") == 10
+
+
+def test_zeroth_order_replay_needs_no_forward_pass(make_loop, tmp_path):
+    make_loop(tmp_path, estimator=METHODS["zo"]).fit(20)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    loop, _ = resumed(make_loop, tmp_path, METHODS["zo"])
+    assert loop.next_step == 20
+    assert loop.runtime.points_seen == []
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(make_loop, tmp_path):
+    estimator = METHODS["backprop"]
+    whole = make_loop(tmp_path / "whole", estimator=estimator)
+    whole.fit(30)
+    make_loop(tmp_path / "part", estimator=estimator, checkpoint_seconds=0.0).fit(20)
+    newest = sorted((tmp_path / "part" / "checkpoints").iterdir())[-1]
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 0xFF
+    newest.write_bytes(content)
+    loop, complaints = resumed(make_loop, tmp_path / "part", estimator)
+    assert len(complaints) == 1 and "damaged" in complaints[0]
+    loop.fit(30)
+    np.testing.assert_array_equal(
+        loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+    )
+
+
+def test_a_bad_step_is_rolled_back_and_recorded(make_loop, estimator, tmp_path):
+    clean = make_loop(tmp_path / "clean", estimator=estimator)
+    clean.fit(7)
+    poisoned = make_loop(
+        tmp_path / "poisoned", estimator=estimator, runtime=QuadraticRuntime(poison={7})
+    )
+    poisoned.fit(8)
+    for mine, expected in ((poisoned.runtime.parameters, clean.runtime.parameters),):
+        np.testing.assert_array_equal(mine["token"], expected["token"])
+    for part, value in clean.state["token"].items():
+        np.testing.assert_array_equal(poisoned.state["token"][part], value)
+    records, _ = journal.read(tmp_path / "poisoned" / "journal.jsonl")
+    assert [bool(r["skipped"]) for r in records] == [False] * 7 + [True]
+    poisoned.fit(20)
+    assert np.isfinite(poisoned.runtime.parameters["token"]).all()
+
+
+def test_a_run_with_a_bad_step_resumes_to_the_same_bits(make_loop, estimator, tmp_path):
+    poison = {4, 9}
+    whole = make_loop(
+        tmp_path / "whole", estimator=estimator, runtime=QuadraticRuntime(poison=poison)
+    )
+    whole.fit(20)
+    make_loop(tmp_path / "part", estimator=estimator, runtime=QuadraticRuntime(poison=poison)).fit(
+        10
+    )
+    loop, _ = resumed(
+        make_loop, tmp_path / "part", estimator, runtime=QuadraticRuntime(poison=poison)
+    )
+    loop.fit(20)
+    np.testing.assert_array_equal(
+        loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+    )
+
+
+def test_many_bad_steps_in_a_row_stop_the_run_with_the_last_good_parameters(make_loop, estimator):
+    loop = make_loop(estimator=estimator, runtime=QuadraticRuntime(poison=set(range(6, 99))))
+    with pytest.raises(TrainingStopped, match="5 steps in a row"):
+        loop.fit(60)
+    assert np.isfinite(loop.runtime.parameters["token"]).all()
+    assert loop.next_step == 10
+
+
+def test_an_overflowing_update_is_rolled_back(make_loop):
+    class Bursting:
+        def estimate(self, runtime, task, batch, key, apply):
+            if key.step == 3:
+                apply("token", np.full((2, 6), 3e38, np.float32))
+            return METHODS["zo"].estimate(runtime, task, batch, key, apply)
+
+    loop = make_loop(estimator=Bursting())
+    with np.errstate(over="ignore", invalid="ignore"):
+        loop.fit(10)
+    assert np.isfinite(loop.runtime.parameters["token"]).all()
+
+
+def test_a_settled_evaluation_stops_early(make_loop, estimator):
+    loop = make_loop(estimator=estimator, patience=4)
+    assert loop.fit(2000) == "settled"
+    assert loop.next_step < 1000
+    assert loop.best.loss < 0.2
+
+
+def test_a_requested_stop_ends_after_the_step_and_resumes(make_loop, estimator, tmp_path):
+    whole = make_loop(tmp_path / "whole", estimator=estimator)
+    whole.fit(20)
+    part = make_loop(tmp_path / "part", estimator=estimator)
+
+    def observe(record, best):
+        part.stop_requested = record.step == 8
+
+    part.observe = observe
+    assert part.fit(20) == "interrupted"
+    assert part.next_step == 9
+    loop, _ = resumed(make_loop, tmp_path / "part", estimator)
+    loop.fit(20)
+    np.testing.assert_array_equal(
+        loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+    )
+
+
+def test_a_run_above_its_cap_is_stopped(make_loop):
+    loop = make_loop(cap_bytes=1_000_000)
+    with pytest.raises(TrainingStopped, match="the cap is 1 MB"):
+        loop.fit(5)
+
+
+def test_a_full_disk_is_one_sentence_and_the_journal_still_opens(make_loop, tmp_path):
+    loop = make_loop(tmp_path)
+    loop.fit(3)
+    with open("/dev/full", "wb", buffering=0) as full:
+        loop.journal._file, real = full, loop.journal._file
+        with pytest.raises(RunFolderError, match="No space left"):
+            loop.fit(5)
+        loop.journal._file = real
+    records, _ = journal.read(tmp_path / "journal.jsonl")
+    assert len(records) == 3

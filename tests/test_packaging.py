@@ -1,0 +1,103 @@
+"""What a wheel holds, and that the files around the package agree with each other."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+DATA = Path("edge_train/data")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    clone = tmp_path_factory.mktemp("clone")
+    for name in ("pyproject.toml", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, clone)
+    for name in ("edge_train", "export", "runtimes"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, clone / name, symlinks=True, ignore=ignore)
+    build = "from setuptools import build_meta; build_meta.build_wheel('wheels')"
+    (clone / "wheels").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (clone / "wheels").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def modules(folder: str) -> set[str]:
+    return {path.name for path in (ROOT / folder).glob("*.py")}
+
+
+@pytest.mark.parametrize("folder", ["export", "runtimes"])
+def test_wheel_holds_the_top_level_folders_inside_the_package(
+    wheel_names: set[str], folder: str
+) -> None:
+    assert {f"edge_train/{folder}/{name}" for name in modules(folder)} <= wheel_names
+    assert not any(name.startswith(f"{folder}/") for name in wheel_names)
+
+
+def test_wheel_holds_every_module(wheel_names: set[str]) -> None:
+    paths = (ROOT / "edge_train").rglob("*.py")
+    assert {path.relative_to(ROOT).as_posix() for path in paths} <= wheel_names
+
+
+def test_wheel_holds_every_data_file(wheel_names: set[str]) -> None:
+    files = {path for path in (ROOT / DATA).rglob("*") if path.is_file()}
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= wheel_names
+
+
+def test_wheel_installs_one_top_level_name(wheel_names: set[str]) -> None:
+    tops = {name.split("/")[0] for name in wheel_names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_train"}
+
+
+def test_wheel_carries_license_and_notice(wheel_names: set[str]) -> None:
+    names = {Path(name).name for name in wheel_names if ".dist-info/" in name}
+    assert {"LICENSE", "NOTICE"} <= names
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {distribution(line) for line in lines if line and not line.startswith("#")}
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["desk"] + extras["device"] + extras["dev"]
+    assert {distribution(line) for line in wanted} - pinned == {"tomli"}  # Python 3.10 only
+
+
+def distribution(requirement: str) -> str:
+    """Return the normalized name in front of a requirement's version."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None, requirement
+    return match[0].replace("_", "-").lower()
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "AMD64", "arm64"])
+def test_desk_takes_exactly_one_onnxruntime(python: str, system: str, machine: str) -> None:
+    requirements = pytest.importorskip("packaging.requirements")
+    where = {"python_version": python, "sys_platform": system, "platform_machine": machine}
+    parsed = [requirements.Requirement(r) for r in PROJECT["optional-dependencies"]["desk"]]
+    found = [
+        r.name
+        for r in parsed
+        if r.name.startswith("onnxruntime") and r.marker.evaluate({**where, "extra": ""})
+    ]
+    assert len(found) == 1

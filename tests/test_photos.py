@@ -1,0 +1,322 @@
+"""What a folder of photos becomes, and which folders are refused."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_train.errors import InputError
+from edge_train.tasks.photos import MAX_MEGAPIXELS, MAX_PHOTOS, Photo, flip, load_photos
+
+
+def picture(width: int = 64, height: int = 48) -> Image.Image:
+    """Return a smooth picture: red grows to the right, green downward."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), 0 * x + 80]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+def load_one(folder: Path, resolution: int = 32) -> Photo:
+    (photo,) = load_photos(folder, resolution).photos
+    assert photo.pixels.shape == (resolution, resolution, 3)
+    assert photo.pixels.dtype == np.uint8
+    return photo
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc
+    return start + struct.pack(">I", 1000) + b"IDAT"
+
+
+def test_photos_come_sorted_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    for name in ("c.JPG", "a.jpeg", "d.PnG", "b.webp"):
+        picture().save(tmp_path / name)
+    photos = load_photos(tmp_path, 16).photos
+    assert [photo.name for photo in photos] == ["a.jpeg", "b.webp", "c.JPG", "d.PnG"]
+    assert [photo.caption for photo in photos] == [None] * 4
+
+
+def test_note_says_how_a_photo_was_used(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(64, 48).save(tmp_path / "a.jpg", exif=exif)
+    picture(20, 16).save(tmp_path / "b.png")
+    picture(32, 32).save(tmp_path / "c.png")
+    notes = [photo.note for photo in load_photos(tmp_path, 32).photos]
+    assert notes == [
+        "64x48, rotated by EXIF, centre crop 48x48, resized to 32x32",
+        "20x16, centre crop 16x16, small, enlarged to 32x32",
+        "32x32",
+    ]
+
+
+def test_square_photo_of_the_right_size_is_kept_to_the_bit(tmp_path: Path) -> None:
+    picture(32, 32).save(tmp_path / "a.png")
+    assert np.array_equal(load_one(tmp_path).pixels, np.asarray(picture(32, 32)))
+
+
+def test_crop_takes_the_middle(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (96, 32), "red")
+    wide.paste("blue", (32, 0, 64, 32))
+    wide.save(tmp_path / "a.png")
+    assert (load_one(tmp_path).pixels == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, suffix: str) -> None:
+    forward = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the way a camera stored it
+    stored = picture(32, 32)
+    if orientation in forward:
+        stored = stored.transpose(Image.Transpose(forward[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, lossless=True)
+    assert np.array_equal(load_one(tmp_path).pixels, np.asarray(picture(32, 32)))
+
+
+def test_damaged_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.webp", exif=b"Exif\x00\x00nonsense")
+    picture().save(tmp_path / "b.jpg", exif=b"Exif\x00\x00nonsense")
+    photo = load_photos(tmp_path, 32).photos[0]
+    assert "EXIF damaged, taken as upright" in photo.note
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "LA", "RGBA", "I;16"])
+def test_every_color_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    gray = Image.new("L", (40, 40), 255)
+    if mode == "I;16":
+        Image.fromarray(np.full((40, 40), 200 * 257, np.uint16)).save(tmp_path / "a.png")
+    else:
+        gray.convert(mode).save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
+    expected = 200 if mode == "I;16" else 255
+    assert np.abs(load_one(tmp_path).pixels.astype(int) - expected).max() <= 1  # JPEG rounds
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_transparency_lies_on_white(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 32, 64))
+    image.save(tmp_path / f"a.{suffix}", lossless=True)
+    photo = load_one(tmp_path, 64)
+    assert (photo.pixels[:, 40:] == 255).all()
+    assert (photo.pixels[:, :24] == (255, 0, 0)).all()
+    assert "transparency on white" in photo.note
+
+
+def test_transparent_palette_and_color_key_lie_on_white(tmp_path: Path) -> None:
+    Image.new("P", (40, 40), 0).save(tmp_path / "a.png", transparency=0)
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "b.png", transparency=(1, 2, 3))
+    for photo in load_photos(tmp_path, 32).photos:
+        assert (photo.pixels == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_animation_gives_its_first_picture(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+    photo = load_one(tmp_path)
+    assert (photo.pixels == (255, 0, 0)).all()
+    assert "first picture of several" in photo.note
+
+
+def test_multi_picture_jpeg_gives_its_first_picture(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
+    assert np.abs(load_one(tmp_path).pixels.astype(int) - (255, 0, 0)).max() <= 2  # JPEG rounds
+
+
+def test_large_jpeg_decoded_small_matches_the_full_decode(tmp_path: Path) -> None:
+    picture(1600, 1200).save(tmp_path / "a.jpg", quality=95)
+    full = Image.open(tmp_path / "a.jpg").crop((200, 0, 1400, 1200))
+    expected = np.asarray(full.resize((64, 64), Image.Resampling.LANCZOS)).astype(int)
+    found = load_one(tmp_path, 64).pixels.astype(int)
+    assert np.abs(found - expected).max() <= 3  # half a pixel of a smooth ramp
+
+
+def test_caption_of_the_same_name_is_read(tmp_path: Path) -> None:
+    for stem in "abcd":
+        picture().save(tmp_path / f"{stem}.png")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf  my   dog\ton gra\xc3\x9f \r\n\n")
+    (tmp_path / "b.txt").write_text("\n first line\nsecond line\n")
+    (tmp_path / "c.TXT").write_text(" \n")
+    (tmp_path / "z.txt").write_text("of nobody")
+    found = load_photos(tmp_path, 16)
+    captions = [photo.caption for photo in found.photos]
+    assert captions == ["my dog on gra\u00df", "first line", None, None]
+    assert found.skipped == (
+        ("b.txt", "only its first line is used"),
+        ("c.TXT", "empty caption; the photo is used without one"),
+        ("z.txt", "not a caption; one has the same name as its photo"),
+    )
+
+
+def test_caption_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))
+    with pytest.raises(InputError, match=r"a\.txt.*not UTF-8.*save it as UTF-8"):
+        load_photos(tmp_path, 16)
+
+
+def test_everything_else_is_listed_with_a_reason(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    for name in (".hidden.jpg", "clip.mov", "data.json", "IMG_1.HEIC", "noextension"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "folder.jpg").mkdir()
+    found = load_photos(tmp_path, 16)
+    other = "not a photo; only .jpg, .jpeg, .png and .webp are read"
+    folder = "folder; photos in sub-folders are not read"
+    assert [photo.name for photo in found.photos] == ["a.png"]
+    assert dict(found.skipped) == {
+        ".hidden.jpg": "hidden file",
+        "IMG_1.HEIC": other,
+        "clip.mov": other,
+        "data.json": other,
+        "folder.jpg": folder,
+        "more": folder,
+        "noextension": other,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"a letter to my dog", "damaged, cut short, or not a JPEG"),
+        (b"GIF89a" + bytes(40), "not a JPEG, PNG or WebP"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "damaged"),
+    ],
+)
+def test_photo_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=rf"b\.jpg: .*{reason}.*remove it .*or replace it\."):
+        load_photos(tmp_path, 16)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_photo_cut_anywhere_is_refused(tmp_path: Path, suffix: str) -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, {"jpg": "JPEG"}.get(suffix, suffix))
+    content = buffer.getvalue()
+    for length in range(1, len(content) - 64, len(content) // 40):
+        (tmp_path / f"a.{suffix}").write_bytes(content[:length])
+        with pytest.raises(InputError, match="remove it"):
+            load_photos(tmp_path, 16)
+
+
+def test_damaged_photo_gives_pixels_or_one_sentence(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for suffix in ("jpg", "png", "webp"):
+        path = tmp_path / f"a.{suffix}"
+        picture().save(path, exif=exif)
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        for _ in range(60):
+            damaged = content.copy()
+            where = generator.integers(0, len(content), 4)
+            damaged[where] = generator.integers(0, 256, 4)
+            path.write_bytes(damaged.tobytes())
+            try:
+                load_one(tmp_path, 16)
+            except InputError as error:
+                assert str(path) in str(error)
+        path.unlink()
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000), (8_001, 8_000)])
+def test_too_many_megapixels_are_refused_before_decoding(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    (tmp_path / "a.png").write_bytes(header_only_png(width, height))
+    with pytest.raises(InputError, match=rf"a\.png.*{MAX_MEGAPIXELS}.*remove it"):
+        load_photos(tmp_path, 16)
+
+
+def test_refused_size_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(header_only_png(12_000, 9_000))
+    with pytest.raises(InputError, match=r"12000x9000 is 108\.0 megapixels, the limit is 64"):
+        load_photos(tmp_path, 16)
+
+
+def test_links_are_followed_and_broken_ones_refused(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside.png", tmp_path / "photos"
+    picture().save(outside)
+    folder.mkdir()
+    (folder / "a.png").symlink_to(outside)
+    assert load_one(folder).name == "a.png"
+    (folder / "b.png").symlink_to(tmp_path / "missing.png")
+    with pytest.raises(InputError, match=r"b\.png: .*broken link"):
+        load_photos(folder, 16)
+
+
+def test_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="no ordinary file"):
+        load_photos(tmp_path, 16)
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"photos: No such file.*folder with 1 to 50 photos"):
+        load_photos(tmp_path / "photos", 16)
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: Not a directory; name a folder"):
+        load_photos(tmp_path / "a.png", 16)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["a.png", "."])
+def test_missing_permission_is_named(tmp_path: Path, name: str) -> None:
+    picture().save(tmp_path / "a.png")
+    mode = (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(0)
+    try:
+        with pytest.raises(InputError, match="Permission denied"):
+            load_photos(tmp_path, 16)
+    finally:
+        (tmp_path / name).chmod(mode)
+
+
+@pytest.mark.parametrize("names", [[], ["notes.txt", "a.heic"]])
+def test_folder_without_photos_is_refused(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=rf"no photos among its {len(names)} files; put 3 to 10"):
+        load_photos(tmp_path, 16)
+
+
+def test_more_photos_than_the_limit_are_refused(tmp_path: Path) -> None:
+    picture(4, 4).save(tmp_path / "00.png")
+    for number in range(1, MAX_PHOTOS):
+        (tmp_path / f"{number:02}.png").hardlink_to(tmp_path / "00.png")
+    assert len(load_photos(tmp_path, 4).photos) == MAX_PHOTOS
+    (tmp_path / "last.png").hardlink_to(tmp_path / "00.png")
+    with pytest.raises(InputError, match="51 photos, the limit is 50; move 1 of them"):
+        load_photos(tmp_path, 4)
+
+
+def test_name_that_is_not_utf8_is_shown_as_text(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"gr\xfcn.png"))
+    assert load_one(tmp_path).name == "gr\ufffdn.png"
+
+
+def test_flip_mirrors_left_and_right(tmp_path: Path) -> None:
+    pixels = np.asarray(picture(8, 8))
+    assert np.array_equal(flip(pixels)[:, 0], pixels[:, -1])
+    assert flip(pixels).flags.c_contiguous

@@ -1,0 +1,364 @@
+"""The report says what the journal says, for finished, unfinished and hostile runs."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_train.errors import RunFolderError
+from edge_train.journal import Journal
+from edge_train.report import summarize, write_report
+
+KEYS = (
+    "status task method runtime device quant model_sha256 seed threads cap_bytes plan_peak_bytes "
+    "measured_peak_bytes measured_anon_bytes steps forwards backwards seconds_total "
+    "seconds_per_step resumed eval metrics versions outputs"
+)  # the contract's, in its order
+CAP = 4_000_000_000
+GB = 10**9
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "task": "personalize",
+        "method": "zo",
+        "runtime": "torch",
+        "device": "cpu",
+        "dtype": "float32",
+        "quant": "none",
+        "model": "tiny-sd",
+        "model_sha256": "3f" * 32,
+        "seed": 7,
+        "threads": 1,
+        "cap_bytes": CAP,
+        "versions": {"edge-train": "0.1.0", "numpy": "2.4.6"},
+        "token": "<my-dog>",
+        "class_word": "dog",
+        "learn": "object",
+        "resolution": 32,
+        "window": [300, 1000],
+        "steps_planned": 900,
+        "prompts": ["a photo of a {}", "a red {} on a blue background"],
+        "photos": [
+            {
+                "name": "one.png",
+                "caption": "a red dog",
+                "note": "640x480, cropped to the central 480x480",
+                "picture": "samples/photo-01.png",
+            }
+        ],
+        "skipped": [["notes.pdf", "not a photo"]],
+        "captions_from": "files",
+        **changes,
+    }
+
+
+def start(**changes: Any) -> dict[str, Any]:
+    rows = [
+        {"epsilon": 0.01, "agreement": 0.42, "noise": 0.3},
+        {"epsilon": 0.1, "agreement": 0.97, "noise": 0.01},
+    ]
+    return {
+        "kind": "start",
+        "version": 1,
+        "facts": facts(**changes),
+        "slope_check": {"epsilon": 0.1, "rows": rows},
+        "eval": 0.2,
+        "forwards": 100,
+        "seconds": 5.0,
+        "peak_bytes": GB,
+    }
+
+
+def step(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "step",
+        "step": number,
+        "loss": 0.2 - 0.001 * number,
+        "scalars": [0.1],
+        "forwards": 10,
+        "backwards": 0,
+        "peak_bytes": GB + number,
+        "resident_bytes": GB - 1000,
+        "seconds": 2.0,
+        "eval": None,
+        "skipped": None,
+        **changes,
+    }
+
+
+def end(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "end",
+        "status": "done",
+        "step": number,
+        "best_step": 2,
+        "metrics": {"class_accuracy": 0.75},
+        "outputs": {"token": "my-dog.safetensors"},
+        "measured_peak_bytes": 2 * GB,
+        "measured_anon_bytes": GB,
+        "seconds_total": 60.0,
+        **changes,
+    }
+
+
+def write(run: Path, *records: dict[str, Any]) -> Path:
+    run.mkdir(exist_ok=True)
+    book = Journal(run / "journal.jsonl")
+    for record in records:
+        book.append(record)
+    book.close()
+    return run
+
+
+def picture(path: Path, side: int = 32) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.arange(side * side * 3, dtype=np.uint32).reshape(side, side, 3) % 251
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """Collects tags, addresses and headings, and fails on tags that do not match."""
+
+    VOID = frozenset(("meta", "img", "path", "circle", "input", "br"))
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.headings: list[str] = []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a finished run with pictures, one roll-back and one resume."""
+    run = write(
+        tmp_path / "run",
+        start(),
+        step(0),
+        step(1, eval=0.15),
+        {"kind": "event", "step": 1, "text": "previews samples/step-00000002-01.png ..."},
+        {"kind": "resume", "step": 2, "seconds": 0.0},
+        step(2, loss=None, skipped="a loss is NaN"),
+        step(3, eval=0.16),
+        end(4),
+    )
+    for name in ("photo-01", "before-01", "after-01", "step-00000001-01", "step-00000002-01"):
+        picture(run / "samples" / f"{name}.png")
+    return run
+
+
+def test_summary_has_the_keys_of_the_contract(run: Path) -> None:
+    keys = KEYS.split()
+    assert [key for key in summarize(run) if key in keys] == keys  # more may be added
+
+
+def test_summary_counts_what_the_journal_holds(run: Path) -> None:
+    summary = summarize(run)
+    assert summary["status"] == "done"
+    assert summary["steps"] == 4
+    assert summary["forwards"] == 140
+    assert summary["backwards"] == 0
+    assert summary["resumed"] == 1
+    assert summary["seconds_per_step"] == 2.0
+    assert summary["measured_peak_bytes"] == 2 * GB
+    assert summary["measured_anon_bytes"] == GB
+    assert summary["eval"] == {"first": 0.2, "best": 0.15, "best_step": 2, "last": 0.16}
+    assert summary["metrics"] == {"class_accuracy": 0.75}
+    assert summary["outputs"] == {"token": "my-dog.safetensors"}
+
+
+def test_time_of_a_killed_process_counts_its_steps(run: Path) -> None:
+    assert summarize(run)["seconds_total"] == 5.0 + 2 * 2.0 + 60.0
+
+
+def test_last_end_wins(tmp_path: Path) -> None:
+    first = end(1, status="interrupted", seconds_total=10.0, measured_peak_bytes=3 * GB)
+    resume = {"kind": "resume", "step": 1, "seconds": 0.0}
+    run = write(tmp_path / "run", start(), step(0), first, resume, step(1), end(2))
+    summary = summarize(run)
+    assert summary["status"] == "done"
+    assert summary["seconds_total"] == 70.0
+    assert summary["measured_peak_bytes"] == 3 * GB
+
+
+@pytest.mark.parametrize("tail", [[], [step(0)], [step(0), end(1), step(1)]])
+def test_run_without_an_end_is_running(tmp_path: Path, tail: list[dict[str, Any]]) -> None:
+    run = write(tmp_path / "run", start(), *tail)
+    assert summarize(run)["status"] == "running"
+    Outline(page(run))
+
+
+def test_interrupted_run_that_was_resumed_is_running(tmp_path: Path) -> None:
+    resume = {"kind": "resume", "step": 1, "seconds": 0.0}
+    run = write(tmp_path / "run", start(), step(0), end(1, status="interrupted"), resume)
+    assert summarize(run)["status"] == "running"
+
+
+def test_peak_above_the_cap_is_reported_as_failed(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", start(), step(0, peak_bytes=CAP + 1), end(1))
+    assert summarize(run)["status"] == "over cap"
+    assert "failed: held more than its cap" in page(run)
+
+
+def test_best_evaluation_may_be_the_start(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", start(), step(0, eval=0.3), end(1))
+    assert summarize(run)["eval"] == {"first": 0.2, "best": 0.2, "best_step": 0, "last": 0.3}
+
+
+def test_json_file_is_the_summary(run: Path) -> None:
+    write_report(run)
+    assert json.loads((run / "report.json").read_text()) == summarize(run)
+
+
+def test_page_needs_nothing_from_outside(run: Path) -> None:
+    text = page(run)
+    outline = Outline(text)
+    assert outline.addresses
+    assert all(address.startswith("data:image/") for address in outline.addresses)
+    assert not {"script", "link", "iframe", "object"} & outline.tags
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_page_has_every_part(run: Path) -> None:
+    assert Outline(page(run)).headings == [
+        "Before and after",
+        "On the way",
+        "Curves",
+        "Photos used (1)",
+        "Slope check",
+        "Events",
+        "Settings",
+        "Load it like this",
+    ]
+
+
+def test_page_embeds_the_pictures_as_they_are(run: Path) -> None:
+    content = base64.b64encode((run / "samples" / "after-01.png").read_bytes()).decode()
+    assert f'<img class="tiny" src="data:image/png;base64,{content}"' in page(run)
+
+
+def test_page_tells_events_in_order(run: Path) -> None:
+    text = page(run)
+    words = ["previews samples", ">resumed<", "rolled back: a loss is NaN", "ended: done"]
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
+
+
+def test_page_says_how_to_load_the_token(run: Path) -> None:
+    text = page(run)
+    for words in ("load_textual_inversion", "embedding:my-dog", "--embd-dir", "A1111, Forge"):
+        assert words in text
+
+
+def test_every_word_of_the_user_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"&amp;"
+    photo = {"name": evil, "caption": evil, "note": evil, "picture": "samples/photo-01.png"}
+    run = write(
+        tmp_path / "run",
+        start(
+            **dict.fromkeys(("task", "method", "model", "token", "class_word", "device"), evil),
+            prompts=[evil],
+            photos=[photo],
+            skipped=[[evil, evil]],
+            captions_from=evil,
+            versions={evil: evil, "edge-train": evil},
+        ),
+        step(0, skipped=evil),
+        {"kind": "event", "step": 0, "text": evil},
+        end(1, status=evil, outputs={"token": f"{evil}.safetensors"}, metrics={evil: 0.5}),
+    )
+    for name in ("photo-01", "before-01", "after-01"):
+        picture(run / "samples" / f"{name}.png")
+    text = page(run)
+    Outline(text)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_picture_outside_the_run_is_not_embedded(tmp_path: Path) -> None:
+    picture(tmp_path / "secret" / "secret.png")
+    photo = {"name": "x", "caption": None, "note": "", "picture": "../secret/secret.png"}
+    run = write(tmp_path / "run", start(photos=[photo]), step(0))
+    assert not Outline(page(run)).addresses
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\0\0"])
+def test_damaged_picture_leaves_a_gap(run: Path, content: bytes) -> None:
+    (run / "samples" / "after-01.png").write_bytes(content)
+    assert "not readable" in page(run)
+
+
+def test_large_photos_are_embedded_small(run: Path) -> None:
+    before = len(page(run))
+    picture(run / "samples" / "photo-01.png", side=1024)
+    assert len(page(run)) < before + 150_000
+
+
+def test_task_without_pictures_has_a_page(tmp_path: Path) -> None:
+    first = start(task="classify")
+    drop = ("token", "class_word", "learn", "resolution", "photos", "skipped", "prompts", "window")
+    for name in drop:
+        del first["facts"][name]
+    first |= {"slope_check": None, "eval": None}
+    first["facts"]["cap_bytes"] = None
+    run = write(tmp_path / "run", first, step(0), step(1), end(2, outputs={}, metrics={"f1": 0.5}))
+    assert Outline(page(run)).headings == ["Curves", "Events", "Settings"]
+
+
+def test_long_run_has_a_small_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    losses = rng.exponential(0.2, 5000).tolist()
+    run = write(tmp_path / "run", start(), *(step(i, loss=x) for i, x in enumerate(losses)))
+    assert len(page(run)) < 60_000
+
+
+def test_constant_and_single_values_have_curves(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", start(), *(step(i, loss=0.0, eval=0.2) for i in range(9)))
+    numbers = re.findall(r'd="M([^"]*)"', page(run))
+    assert numbers
+    assert not any("nan" in text or "inf" in text for text in numbers)
+
+
+def test_torn_journal_has_a_report(run: Path) -> None:
+    path = run / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert summarize(run)["status"] == "running"
+    Outline(page(run))
+
+
+def test_folder_without_a_start_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        write_report(tmp_path)
+    with pytest.raises(RunFolderError, match="nothing was trained yet"):
+        write_report(write(tmp_path / "run"))

@@ -1,0 +1,38 @@
+"""Draws are values: pure functions of key and name, independent of order, process and globals."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from edge_train.rng import Key, direction
+
+
+def test_a_draw_depends_on_nothing_but_key_and_name():
+    a = direction(Key(1, 2), 0, "token", (3, 4))
+    direction(Key(1, 3), 0, "token", (3, 4))
+    np.testing.assert_array_equal(a, direction(Key(1, 2), 0, "token", (3, 4)))
+
+
+def test_draws_of_different_names_are_unrelated():
+    keys = [(Key(1, 2), 0, "a"), (Key(1, 2), 1, "a"), (Key(1, 3), 0, "a"), (Key(2, 2), 0, "a")]
+    keys.append((Key(1, 2), 0, "b"))
+    draws = np.stack([direction(k, q, n, (4000,)) for k, q, n in keys])
+    correlation = np.corrcoef(draws) - np.eye(len(keys))
+    assert np.abs(correlation).max() < 0.08  # 5 standard errors of 1 / sqrt(4000)
+    assert abs(draws.mean()) < 0.04 and abs(draws.std() - 1) < 0.04
+
+
+def test_the_global_generator_is_neither_read_nor_changed():
+    before = np.random.get_state()[1].copy()
+    direction(Key(1, 2), 0, "token", (100,))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_another_process_draws_the_same():
+    code = (
+        "from edge_train.rng import *; import sys;"
+        "sys.stdout.write(direction(Key(1, 2), 0, 'token', (3,)).tobytes().hex())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == direction(Key(1, 2), 0, "token", (3,)).tobytes().hex()

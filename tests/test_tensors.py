@@ -1,0 +1,43 @@
+"""Small tensor files are whole or absent, and damage is noticed."""
+
+import numpy as np
+import pytest
+
+from edge_train.errors import RunFolderError
+from edge_train.tensors import load_tensors, save_tensors, write_bytes
+
+TENSORS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array([7])}
+
+
+def test_arrays_and_metadata_read_back(tmp_path):
+    save_tensors(tmp_path / "t", TENSORS, {"step": "3"})
+    tensors, metadata = load_tensors(tmp_path / "t")
+    assert metadata == {"step": "3"}
+    for name, value in TENSORS.items():
+        np.testing.assert_array_equal(tensors[name], value)
+        assert tensors[name].dtype == value.dtype
+
+
+def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
+    save_tensors(tmp_path / "t", TENSORS, {"step": "3"})
+    content = (tmp_path / "t").read_bytes()
+    for position in range(len(content) - 1, len(content) - 32, -1):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (tmp_path / "bad").write_bytes(damaged)
+        with pytest.raises(RunFolderError):
+            load_tensors(tmp_path / "bad")
+    for cut in (0, 5, 60, len(content) - 1):
+        (tmp_path / "bad").write_bytes(content[:cut])
+        with pytest.raises(RunFolderError):
+            load_tensors(tmp_path / "bad")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_bytes(tmp_path / "f", b"old")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        write_bytes(tmp_path / "missing" / "f", b"new")
+    (tmp_path / ".f.partial").mkdir()  # the temporary name is taken by a folder
+    with pytest.raises((RunFolderError, OSError)):
+        write_bytes(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_bytes() == b"old"

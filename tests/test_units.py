@@ -1,0 +1,25 @@
+"""Sizes are read the way that can never break a cap."""
+
+import pytest
+
+from edge_train.errors import InputError
+from edge_train.units import format_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8GB", 8 * 10**9), ("8GiB", 8 * 2**30), ("8G", 8 * 10**9), ("512", 512), ("0.5mb", 500_000)],
+)
+def test_sizes_are_decimal_unless_they_say_otherwise(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-3GB", "0GB", "8 GX", "8iB", "nan", "1e9", "0.1B"])
+def test_what_is_no_size_is_refused_by_name(text):
+    with pytest.raises(InputError, match="8GB"):
+        parse_bytes(text)
+
+
+def test_formatting_never_shows_four_digits():
+    for exponent in range(10):
+        assert len(format_bytes(10**exponent).split()[0].replace(".", "")) <= 3
