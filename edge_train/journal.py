@@ -122,6 +122,6 @@ class Journal:
             raise RunFolderError(f"{self._path}: cannot be written ({error.strerror}).") from error
 
     def close(self) -> None:
-        """Make everything durable and close the file."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Make everything durable, as far as the disk allows, and close the file."""
+        with self._file, suppress(OSError):
+            os.fsync(self._file.fileno())

@@ -3,11 +3,11 @@
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from edge_train.tasks.personalize import PhotoCache
 from edge_train.tasks.photos import PhotoSet
 from edge_train.tensors import load_tensors, save_tensors, write_bytes
 from edge_train.transforms import root_mean_square
+
+if TYPE_CHECKING:
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 _PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "numpy")
@@ -139,22 +142,52 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
 
 
 def _train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
-    """Train from the journal's `records` on (none for a new run), then save and report."""
-    job, folder, observer = session.job, session.folder, session.observer
-    recipe = job.recipe
+    """Train from the journal's `records` on (none for a new run); return the exit status."""
+    job = session.job
     judge = _judge(session)
-    prompts = (*recipe.prompts, *(judge.prompts if judge else ()), "")
-    parameters = Parameters(job.start)
+    prompts = (*job.recipe.prompts, *(judge.prompts if judge else ()), "")
     ids = {
         name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
         for name, cached in session.cache.ids.items()
     }
-    runtime = build.open_runtime(job, parameters, ids)
+    with (
+        closing(build.open_runtime(job, Parameters(job.start), ids)) as runtime,
+        closing(Journal(session.folder / "journal.jsonl", intact)) as book,
+    ):
+        loop = _loop(session, runtime, book, records)
+        session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
+        try:
+            with _stoppable(loop):
+                outcome = loop.fit(job.recipe.steps or 0)
+            status = _finish(session, loop, judge, outcome)
+        except EdgeTrainError as error:
+            session.observer.ended("stopped")
+            with suppress(RunFolderError):  # the disk may be what stopped it
+                _end(loop, session, "stopped", {}, {})
+            raise TrainingStopped(
+                f"{error} {loop.next_step} steps are in {session.folder}; resume with "
+                f"`edge-train run --resume {session.folder}`."
+            ) from error
+    session.observer.ended(status)
+    if status == "over cap":
+        raise TrainingStopped(
+            f"the run held more than its cap; see {session.folder / 'report.html'}. The learned "
+            "token is saved. Give it a larger --mem."
+        )
+    return INTERRUPTED if status == "interrupted" else 0
+
+
+def _loop(
+    session: Session, runtime: "TorchDiffusion", book: Journal, records: list[dict[str, Any]]
+) -> Loop:
+    """Return a loop at the end of `records`; a new run first measures where it starts."""
+    job, folder = session.job, session.folder
+    recipe = job.recipe
     task = build.build_task(job, session.cache)
     guard = Guard(recipe.cap_bytes, runtime.device_bytes)
-    book = Journal(folder / "journal.jsonl", intact)
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
-    if not records:
+    new = not records
+    if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
         save_pictures(folder / "samples", "before", draw(job, runtime, job.start, recipe.prompts))
@@ -175,31 +208,11 @@ def _train(session: Session, records: list[dict[str, Any]], intact: int | None) 
         observe=lambda record, best: _observe(session, loop, record, best),
     )
     loop.begin(records[0]["eval"])
-    steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
-    if len(records) > 1 or steps:
-        _catch_up(loop, steps, observer)
+    if not new:
+        steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
+        _catch_up(loop, steps, session.observer)
         book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
-    observer.started(loop.next_step, recipe.steps or 0, recipe.cap_bytes)
-    try:
-        with _stoppable(loop):
-            outcome = loop.fit(recipe.steps or 0)
-        status = _finish(session, loop, runtime, judge, outcome)
-    except EdgeTrainError as error:
-        observer.ended("stopped")
-        _end(session, loop, "stopped", {}, {})
-        raise TrainingStopped(
-            f"{error} Steps 0-{loop.next_step - 1} are in {folder}; resume with "
-            f"`edge-train run --resume {folder}`."
-        ) from error
-    finally:
-        runtime.close()
-    observer.ended(status)
-    if status == "over cap":
-        raise TrainingStopped(
-            f"the run held more than its cap; see {folder / 'report.html'}. The learned token is "
-            "saved. Give it a larger --mem."
-        )
-    return INTERRUPTED if status == "interrupted" else 0
+    return loop
 
 
 def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:
@@ -330,9 +343,7 @@ def _stoppable(loop: Loop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _finish(
-    session: Session, loop: Loop, runtime: Any, judge: EmbeddedJudge | None, outcome: str
-) -> str:
+def _finish(session: Session, loop: Loop, judge: EmbeddedJudge | None, outcome: str) -> str:
     """Save the best token, draw and score pictures, write the report; return the status."""
     job, folder = session.job, session.folder
     recipe, best = job.recipe, loop.best
@@ -352,19 +363,21 @@ def _finish(
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
     if outcome != "interrupted":
-        pictures = draw(job, runtime, best.parameters, recipe.prompts)
+        pictures = draw(job, loop.runtime, best.parameters, recipe.prompts)
         save_pictures(folder / "samples", "after", pictures)
         if judge:
-            metrics = judge.score(draw(job, runtime, best.parameters, judge.prompts, together=64))
+            metrics = judge.score(
+                draw(job, loop.runtime, best.parameters, judge.prompts, together=64)
+            )
     status = "interrupted" if outcome == "interrupted" else "done"
-    status = _end(session, loop, status, metrics, outputs)
+    status = _end(loop, session, status, metrics, outputs)
     write_report(folder)
     return status
 
 
 def _end(
-    session: Session,
     loop: Loop,
+    session: Session,
     status: str,
     metrics: Mapping[str, Any],
     outputs: Mapping[str, str],
@@ -388,7 +401,6 @@ def _end(
         },
         durable=True,
     )
-    loop.journal.close()
     return status
 
 

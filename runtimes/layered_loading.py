@@ -50,9 +50,10 @@ def load_layers(
             layer = module.get_submodule(path)
             for name, parameter in list(layer.named_parameters(recurse=False)):
                 full_name = f"{path}.{name}" if path else name
-                value = _read(source, rename(full_name), parameter.shape, files[0])
-                value = value.to(device=device, dtype=dtype)
-                setattr(layer, name, nn.Parameter(value, requires_grad=False))
+                stored = _read(source, rename(full_name), parameter.shape, files[0])
+                loaded = nn.Parameter(stored.to(device=device, dtype=dtype), requires_grad=False)
+                setattr(layer, name, loaded)
+                del stored, loaded
             if quant != "none" and _quantizable(layer, quant, dtype, device):
                 parent, _, name = path.rpartition(".")
                 setattr(module.get_submodule(parent), name, _quantize(layer, quant))

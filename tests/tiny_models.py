@@ -68,21 +68,14 @@ def make_tiny_model(
       widths: UNet channels, one level each; multiples of 8.
       text_width: hidden size of the (first) text encoder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20240607)
-        _write_parts(folder, family, dtype, legacy_end, widths, text_width)
+        _write_weights(folder, family, dtype, legacy_end, widths, text_width)
+    _write_texts(folder, family)
     return folder
 
 
-def _write_parts(
-    folder: Path,
-    family: Family,
-    dtype: torch.dtype,
-    legacy_end: bool,
-    widths: tuple[int, ...],
-    text_width: int,
-) -> None:
+def _write_texts(folder: Path, family: Family) -> None:
     xl = family == "sdxl"
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline",
@@ -103,28 +96,40 @@ def _write_parts(
     _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(family))
     _write_tokenizer(folder / "tokenizer", pad=END if family != "sd2" else "!")
-    encoder = CLIPTextModel(_text_config(text_width, legacy_end))
-    encoder.to(dtype).save_pretrained(folder / "text_encoder")
-    text_widths = [text_width]
     if xl:
         _write_tokenizer(folder / "tokenizer_2", pad="!")
-        config = _text_config(text_width + 16, legacy_end, hidden_act="gelu")
-        second = CLIPTextModelWithProjection(config)
-        second.to(dtype).save_pretrained(folder / "text_encoder_2")
+
+
+def _write_weights(
+    folder: Path,
+    family: Family,
+    dtype: torch.dtype,
+    legacy_end: bool,
+    widths: tuple[int, ...],
+    text_width: int,
+) -> None:
+    encoder = CLIPTextModel(_text_config(text_width, legacy_end))
+    parts: dict[str, Any] = {"text_encoder": encoder}
+    text_widths = [text_width]
+    if family == "sdxl":
         text_widths.append(text_width + 16)
-    unet = UNet2DConditionModel(**_unet(family, widths, text_widths))
-    unet.to(dtype).save_pretrained(folder / "unet")
-    vae = AutoencoderKL(
+        config = _text_config(text_widths[1], legacy_end, hidden_act="gelu")
+        parts["text_encoder_2"] = CLIPTextModelWithProjection(config)
+    parts["unet"] = UNet2DConditionModel(**_unet(family, widths, text_widths))
+    parts["vae"] = AutoencoderKL(
         block_out_channels=(8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=32,
-        scaling_factor=0.13025 if xl else 0.18215,
-        force_upcast=xl,
+        scaling_factor=0.13025 if family == "sdxl" else 0.18215,
+        force_upcast=family == "sdxl",
     )
-    vae.to(dtype).save_pretrained(folder / "vae")
+    for name, part in parts.items():
+        if dtype != torch.float32:
+            part.to(dtype)
+        part.save_pretrained(folder / name)
 
 
 def _scheduler(family: Family) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def _text_config(width: int, legacy_end: bool, hidden_act: str = "quick_gelu") -
     return CLIPTextConfig(
         vocab_size=len(ids),
         hidden_size=width,
-        projection_dim=24,
+        projection_dim=32,
         intermediate_size=2 * width,
         num_hidden_layers=3,
         num_attention_heads=4,
@@ -180,7 +185,7 @@ def _unet(family: Family, widths: tuple[int, ...], text_widths: list[int]) -> di
             "transformer_layers_per_block": 2,
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 24 + 6 * 8,
+            "projection_class_embeddings_input_dim": 32 + 6 * 8,
         }
     return options
 
