@@ -1,5 +1,6 @@
 """From a recipe to the parts of a run; the only place that turns names into classes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sd2": {"window": (500, 900), "guidance": 7.5},
     "sdxl": {"window": (700, 900), "guidance": 5.0},
     EMBEDDED: {
+        "threads": 1,  # its layers are too small to share
         "window": (300, 1000),
         "guidance": 3.0,
         "class_word": "item",
@@ -87,7 +89,7 @@ def check(recipe: Recipe) -> Job:
         "class_word": "object",
         "prompts": ("a photo of {}",),
         "resolution": model.resolution,
-        "threads": 1,
+        "threads": _cores(),
         **_FAMILY_DEFAULTS[EMBEDDED if recipe.model == EMBEDDED else model.family],
     }
     recipe = resolve(recipe, defaults)
@@ -241,6 +243,13 @@ def build_method(
         return ZerothOrder(epsilon, absolute, queries, 1), Chain(links)
     sides: Literal[1, 2] = 2 if recipe.sides == 2 else 1
     return ZerothOrder(epsilon, scale, queries, sides), Chain((Adam(), schedule))
+
+
+def _cores() -> int:
+    """Return the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _known(value: Any) -> Any:

@@ -59,11 +59,18 @@ class Guard:
       cap_bytes: the most the run may hold; None means measured but unlimited.
       device_bytes: bytes held on a discrete accelerator, 0 on unified memory. Where it is not
         zero, the cap is about device memory.
+      host_cap_bytes: the most the host side may hold beside a discrete accelerator.
     """
 
-    def __init__(self, cap_bytes: int | None, device_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cap_bytes: int | None,
+        device_bytes: Callable[[], int],
+        host_cap_bytes: int | None = None,
+    ) -> None:
         self.cap_bytes = cap_bytes
         self._device_bytes = device_bytes
+        self._host_cap_bytes = host_cap_bytes
         self._device_peak = 0
 
     def usage(self) -> Usage:
@@ -82,9 +89,16 @@ class Guard:
           TrainingStopped: the peak is above the cap.
         """
         usage = self.usage()
-        if self.cap_bytes is not None and usage.peak_bytes > self.cap_bytes:
-            raise TrainingStopped(
-                f"step {step}: the run held {format_bytes(usage.peak_bytes)}, the cap is "
-                f"{format_bytes(self.cap_bytes)}; stopped. Give it a larger --mem, or --quant int8."
-            )
+        _compare(step, "the run", usage.peak_bytes, "--mem", self.cap_bytes)
+        if self._host_cap_bytes is not None:
+            host = measure().peak_bytes
+            _compare(step, "the host side", host, "--host-mem", self._host_cap_bytes)
         return usage
+
+
+def _compare(step: int, who: str, peak: int, flag: str, cap: int | None) -> None:
+    if cap is not None and peak > cap:
+        raise TrainingStopped(
+            f"step {step}: {who} held {format_bytes(peak)}, the cap is {format_bytes(cap)}; "
+            f"stopped. Give it a larger {flag}, or --quant int8."
+        )

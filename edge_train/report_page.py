@@ -253,12 +253,12 @@ def _count(value: float) -> str:
 
 
 def _loss(value: float) -> str:
-    return f"{value:.4g}"
+    return f"{value:.7g}"
 
 
 def _clock(value: float) -> str:
     """Return a round duration without needless zeros: `0`, `40s`, `5m`, `1h30m`."""
-    text = format_seconds(value)
+    text = format_seconds(value) if value >= 60 else f"{value:g}s"
     return "0" if value == 0 else text.replace("m00s", "m").replace("h00m", "h")
 
 

@@ -18,6 +18,7 @@ from edge_train.checkpoint import Best
 from edge_train.errors import (
     INTERRUPTED,
     EdgeTrainError,
+    InputError,
     ModelError,
     RunFolderError,
     TrainingStopped,
@@ -30,12 +31,13 @@ from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, draw, save_pictures
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
-from edge_train.report import write_report
+from edge_train.report import summarize, write_report
 from edge_train.tasks.captions import file_name_of
 from edge_train.tasks.personalize import PhotoCache
 from edge_train.tasks.photos import PhotoSet
 from edge_train.tensors import load_tensors, save_tensors, write_bytes
 from edge_train.transforms import root_mean_square
+from edge_train.units import format_bytes
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch_diffusion import TorchDiffusion
@@ -169,12 +171,31 @@ def _train(session: Session, records: list[dict[str, Any]], intact: int | None) 
                 f"`edge-train run --resume {session.folder}`."
             ) from error
     session.observer.ended(status)
+    _say_what_there_is(session)
     if status == "over cap":
         raise TrainingStopped(
             f"the run held more than its cap; see {session.folder / 'report.html'}. The learned "
             "token is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
+
+
+def _say_what_there_is(session: Session) -> None:
+    """Name the files that a person wants next, and the score where there is one."""
+    report = summarize(session.folder)
+    metrics = report["metrics"]
+    if metrics:
+        session.observer.said(
+            f"{metrics['pictures']} pictures of the new word, judged: "
+            f"{100 * metrics['class_accuracy']:.0f} % show a {metrics['judged_class']}, "
+            f"{100 * metrics['color_accuracy']:.0f} % in the color asked for, "
+            f"{100 * metrics['background_accuracy']:.0f} % on the background asked for"
+        )
+    passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
+    held = format_bytes(report["measured_peak_bytes"])
+    session.observer.said(f"{passes}, at most {held} held")
+    for name in (*report["outputs"].values(), "report.html"):
+        session.observer.said(f"  {session.folder / name}")
 
 
 def _loop(
@@ -184,7 +205,13 @@ def _loop(
     job, folder = session.job, session.folder
     recipe = job.recipe
     task = build.build_task(job, session.cache)
-    guard = Guard(recipe.cap_bytes, runtime.device_bytes)
+    if recipe.host_cap_bytes is not None and runtime.device == "cpu":
+        raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
+    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes)
+    session.observer.said(
+        f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
+        f"{recipe.quant}, {recipe.threads} threads)"
+    )
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
     new = not records
     if new:

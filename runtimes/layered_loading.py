@@ -12,7 +12,7 @@ from edge_train.tensor_file import TensorFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WEIGHT_TYPES = {"int8": "qint8", "int4": "qint4"}  # ours -> optimum-quanto's
-_PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes unless rows hold a multiple of these
+_PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes on rows of any other multiple
 
 
 def load_layers(
@@ -54,9 +54,10 @@ def load_layers(
                 loaded = nn.Parameter(stored.to(device=device, dtype=dtype), requires_grad=False)
                 setattr(layer, name, loaded)
                 del stored, loaded
-            if quant != "none" and _quantizable(layer, quant, dtype, device):
+            if quant != "none" and isinstance(layer, nn.Linear | nn.Conv2d):
+                packed = quant == "int8" and dtype == torch.bfloat16 and device.type == "cpu"
                 parent, _, name = path.rpartition(".")
-                setattr(module.get_submodule(parent), name, _quantize(layer, quant))
+                setattr(module.get_submodule(parent), name, _quantize(layer, quant, packed))
             del layer
             give_back_memory()
 
@@ -93,20 +94,23 @@ def _read(
     return raw.view(_DTYPES[entry.dtype]).view(entry.shape)
 
 
-def _quantizable(layer: nn.Module, quant: str, dtype: torch.dtype, device: torch.device) -> bool:
-    if isinstance(layer, nn.Linear):
-        packed = quant == "int8" and dtype == torch.bfloat16 and device.type == "cpu"
-        return not packed or layer.in_features % _PACKED_COLUMNS == 0
-    return isinstance(layer, nn.Conv2d)
+def _quantize(layer: nn.Linear | nn.Conv2d, quant: str, packed: bool) -> nn.Module:
+    """Return the quantized, frozen layer; `layer` is left without parameters.
 
-
-def _quantize(layer: nn.Module, quant: str) -> nn.Module:
-    """Return the quantized, frozen layer; `layer` is left without parameters."""
+    Args:
+      packed: a Linear will run on torch's int8 x bfloat16 kernel, which crashes on odd widths
+        (such a layer is returned as it is) and refuses strided inputs (they are copied).
+    """
     from optimum.quanto.nn import quantize_module
 
+    packed = packed and isinstance(layer, nn.Linear)
+    if packed and layer.weight.shape[1] % _PACKED_COLUMNS:
+        return layer
     quantized: Any = quantize_module(layer, weights=_WEIGHT_TYPES[quant])
     for name, _ in list(layer.named_parameters()):
         setattr(layer, name, None)
     quantized.freeze()
     quantized.requires_grad_(False)
+    if packed:
+        quantized.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())
     return cast(nn.Module, quantized)

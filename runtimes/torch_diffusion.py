@@ -134,9 +134,8 @@ class TorchDiffusion:
         samples = len(batch["latents"])
         losses = np.empty(len(points) * samples, np.float32)
         with torch.no_grad():
-            target = self._tensor(batch["target"], torch.float32)
             for at, used, output in self._evaluate(batch, points):
-                error = output.float() - target[used]
+                error = output.float() - self._tensor(batch["target"][used], torch.float32)
                 losses[at] = error.square_().flatten(1).mean(1).cpu().numpy()
         return losses.reshape(len(points), samples)
 
@@ -173,12 +172,11 @@ class TorchDiffusion:
                 output = self._unet_output(batch, used, inputs)
                 error = output.float() - self._tensor(batch["target"][used], torch.float32)
                 squares = error.square().flatten(1)
-                for total, part in zip(
-                    gradients, torch.autograd.grad(squares.sum(), inputs), strict=True
-                ):
-                    total.index_add_(0, rows, part.float())
+                parts = torch.autograd.grad(squares.sum(), inputs)
+            for total, part in zip(gradients, parts, strict=True):
+                total.index_add_(0, rows, part.float())
             losses[used] = squares.detach().mean(1).cpu().numpy()
-            del output, error, squares, inputs
+            del output, error, squares, parts, inputs
         for name, gradient in self._through_text(batch, texts, gradients).items():
             apply(name, (gradient / batch["target"].size).cpu().numpy())
         return losses

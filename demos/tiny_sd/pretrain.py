@@ -59,7 +59,7 @@ FULL = Plans(
         ),
     },
     judge=Plan(steps=1000, batch=128, rate=2e-3, warmup=30, average=0.99, save_every=200),
-    painter=Plan(steps=3000, batch=128, rate=1.5e-3, warmup=50, average=0.998, save_every=100),
+    painter=Plan(steps=2900, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100),
     pool=POOL,
     compiled=True,
     tested=4096,

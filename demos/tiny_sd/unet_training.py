@@ -26,7 +26,7 @@ from training import Plan, fit, keyed, read_tensors, seeded, write_tensors
 FEATURES = 32
 FEATURE_NOISE = 0.15  # standard deviation added to every coordinate
 POOL = 32_768  # pictures encoded at a time
-POOL_STEPS = 800  # steps that share a pool: about three passes at batch 128
+POOL_STEPS = 1500  # steps that share a pool: about three passes at batch 64
 GRADIENT_AGREEMENT = 0.9999  # least cosine of compiled with eager gradients
 
 

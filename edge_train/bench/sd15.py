@@ -31,7 +31,16 @@ def main(out: Path, seeds: int) -> str:
             bench.run(
                 out / f"sd15-{name.replace(', ', '-').replace(' ', '-')}-seed{seed}",
                 str(build.DATA / "photos" / "bag"),
-                *("--model", str(model), "--class", "thing", "--steps", str(_STEPS)),
+                *(
+                    "--model",
+                    str(model),
+                    "--class",
+                    "thing",
+                    "--steps",
+                    str(_STEPS),
+                    "--threads",
+                    "2",
+                ),
                 *("--evaluate-every", str(_STEPS), "--preview-steps", "1", "--samples", "1"),
                 *("--seed", str(seed), *options),
             )
