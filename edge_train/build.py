@@ -61,9 +61,9 @@ class Job:
     notes: tuple[str, ...]
 
     @property
-    def embedded(self) -> bool:
-        """Whether the model is the one that ships with the package."""
-        return self.recipe.model == EMBEDDED
+    def judged(self) -> bool:
+        """Whether the embedded judge can score pictures: those of the embedded model."""
+        return self.recipe.model == EMBEDDED and self.recipe.resolution == self.model.resolution
 
     def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
         """Return the token ids of a prompt for every text encoder."""

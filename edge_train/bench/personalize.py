@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edge_train import bench, build
 from edge_train.judge import Judge
 from edge_train.params import Parameters
-from edge_train.pictures import draw
+from edge_train.pictures import EmbeddedJudge, contact_sheet, draw, png
 from edge_train.protocols import Array
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
+from edge_train.tensors import write_bytes
 from edge_train.transforms import root_mean_square
 
 # row name, photos, options; the target stands in the issue tracker, not here
@@ -31,6 +33,7 @@ _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 _PICTURES_PER_WORD = 12
 _TIMED_STEPS = 60
+_ZOOM = 4  # screen pixels a side of a picture's pixel
 
 
 def main(out: Path, seeds: int) -> str:
@@ -61,6 +64,7 @@ def main(out: Path, seeds: int) -> str:
         )
     shares = ["class", "color", "background"]
     head = ["cell", *shares, "forwards", "backwards", "seconds", "peak MB"]
+    write_sheet(out / "bag-zo-seed0", out / "demo.png")
     parts = [
         f"{seeds} seeds, 64 pictures each, one thread: mean (range).",
         bench.table(head, rows),
@@ -72,8 +76,6 @@ def main(out: Path, seeds: int) -> str:
 
 def _untrained() -> list[str]:
     """Return the row of the word that training starts from."""
-    from edge_train.pictures import EmbeddedJudge
-
     job = build.check(Recipe())
     photos, _ = build.load_job_photos(job)
     judge = EmbeddedJudge(np.stack([photo.pixels for photo in photos.photos]))
@@ -83,6 +85,19 @@ def _untrained() -> list[str]:
     scores = judge.score(draw(job, runtime, job.start, judge.prompts, together=64))
     shares = [scores[name] for name in ("class_accuracy", "color_accuracy", "background_accuracy")]
     return ["bag, before training", *(bench.percent([s]) for s in shares), "0", "0", "0", "-"]
+
+
+def write_sheet(run: Path, path: Path) -> None:
+    """Write one picture of a run: its photos, then previews before, then after training."""
+    rows = []
+    for name in ("photo", "before", "after"):
+        files = sorted((run / "samples").glob(f"{name}-*.png"))
+        rows.append([np.asarray(Image.open(file)) for file in files])
+    columns = max(map(len, rows))
+    blank = np.full_like(rows[0][0], 255)
+    padded = np.stack([tile for row in rows for tile in row + [blank] * (columns - len(row))])
+    large = padded.repeat(_ZOOM, axis=1).repeat(_ZOOM, axis=2)
+    write_bytes(path, png(contact_sheet(large, columns, gap=8)))
 
 
 def named_words() -> str:
