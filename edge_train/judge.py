@@ -113,7 +113,7 @@ class Judge:
         # The linear layer expects (channel, row, column) order.
         flat = hidden.transpose(0, 3, 1, 2).reshape(len(hidden), -1)
         weight, bias = self.heads
-        return flat @ weight + bias
+        return np.add(flat @ weight, bias, dtype=np.float32)
 
 
 def _convolve(hidden: Array, weight: Array, stride: int) -> Array:

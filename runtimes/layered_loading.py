@@ -12,7 +12,7 @@ from edge_train.tensor_file import TensorFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WEIGHT_TYPES = {"int8": "qint8", "int4": "qint4"}  # ours -> optimum-quanto's
-_PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes on rows of any other multiple
+_PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes unless these divide the inputs
 
 
 def load_layers(
