@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +271,30 @@ def test_report_of_what_is_no_run(tmp_path, capsys):
 def test_generate_before_anything_was_learned(finished, tmp_path, capsys):
     (tmp_path / "recipe.toml").write_bytes((finished / "recipe.toml").read_bytes())
     assert "--resume" in refused(capsys, 2, "generate", tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from edge_train.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("limit", "status"), [(3_000, 2), (26_000, 3)])
+def test_no_room_for_a_file_is_one_sentence_and_what_was_learned_is_kept(
+    model, photos, tmp_path, limit, status
+):
+    out = tmp_path / "run"
+    arguments = ["run", photos, "--model", model, "--class", "dog", "--out", out]
+    options = ["--steps", "5", "--preview-steps", "1", "--json"]
+    command = [sys.executable, "-c", FULL_DISK.format(limit=limit), *arguments, *options]
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("edge-train: ") and "cannot be written" in message
+    if status == 3:
+        assert (out / "my-dog.safetensors").exists()
+        assert cli.main(["run", "--resume", str(out), "--json"]) == 0
+        assert json.loads((out / "report.json").read_text())["status"] == "done"
