@@ -98,6 +98,16 @@ def contact_sheet(pictures: Pixels, columns: int, gap: int = 2) -> Pixels:
     return sheet
 
 
+def differing_pairs(judge: Judge) -> list[tuple[int, int]]:
+    """Return every pair of a color and a background whose names differ, as indices."""
+    return [
+        (color, background)
+        for color, color_name in enumerate(judge.color_names)
+        for background, background_name in enumerate(judge.background_names)
+        if color_name != background_name
+    ]
+
+
 class EmbeddedJudge:
     """Scores pictures of the embedded model: is it the thing on the photos, in the asked colors?
 
@@ -110,8 +120,7 @@ class EmbeddedJudge:
         votes = np.bincount(self._judge.predict(photos).class_index)
         self._class = int(votes.argmax())
         colors, backgrounds = self._judge.color_names, self._judge.background_names
-        pairs = [(c, b) for c in range(len(colors)) for b in range(len(backgrounds))]
-        differing = [(c, b) for c, b in pairs if colors[c] != backgrounds[b]]
+        differing = differing_pairs(self._judge)
         pick = np.linspace(0, len(differing), JUDGED, endpoint=False).astype(int)
         self._pairs = np.array([differing[i] for i in pick])
         self.prompts = tuple(

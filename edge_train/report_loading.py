@@ -34,7 +34,7 @@ def _diffusers(file: Path, token: str, model: str) -> str:
     word, path = _quoted(token), _quoted(file.name)
     prompt = _quoted(f"a photo of a {token}")
     two = _has_two_encoders(file)
-    lines = ["from diffusers import DiffusionPipeline"]
+    lines = ["import torch", "from diffusers import DiffusionPipeline"]
     if two:
         lines.append("from safetensors.torch import load_file")
     if model == EMBEDDED:
@@ -43,7 +43,7 @@ def _diffusers(file: Path, token: str, model: str) -> str:
     else:
         folder = _quoted(model)
     lines += ["", f"model = {folder}"]
-    lines.append("pipe = DiffusionPipeline.from_pretrained(model)")
+    lines.append("pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)")
     if two:
         lines += [
             f"vectors = load_file({path})",

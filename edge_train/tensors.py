@@ -1,5 +1,6 @@
 """Small safetensors files written whole or not at all, with a checksum of their data."""
 
+import json
 import os
 import zlib
 from collections.abc import Mapping
@@ -9,9 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from edge_train.errors import RunFolderError
+
+_TYPES = {
+    "<f8": "F64",
+    "<f4": "F32",
+    "<f2": "F16",
+    "<i8": "I64",
+    "<i4": "I32",
+    "|i1": "I8",
+    "|u1": "U8",
+    "|b1": "BOOL",
+}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -37,12 +48,41 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
+def to_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file: the same arrays and metadata always give the same bytes.
+
+    The official writer puts metadata in an order that changes from process to process, so two
+    equal files would have different hashes.
+
+    Args:
+      tensors: name -> array of one of the types in the format's list.
+      metadata: strings only.
+
+    Source: the safetensors format, version 0.4: length, JSON header, data.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    data = []
+    start = 0
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name])
+        end = start + values.nbytes
+        header[name] = {
+            "dtype": _TYPES[values.dtype.str],
+            "shape": list(values.shape),
+            "data_offsets": [start, end],
+        }
+        data.append(values.tobytes())
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(data)
+
+
 def save_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
     """Write named arrays and metadata strings to `path`, atomically, with a CRC-32 of the data."""
-    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    write_bytes(path, save(ordered, {**metadata, "crc32": _checksum(ordered)}))
+    write_bytes(path, to_safetensors(tensors, {**metadata, "crc32": _checksum(tensors)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.numpy import save
-
 from edge_train.protocols import Array
-from edge_train.tensors import write_bytes
+from edge_train.tensors import to_safetensors, write_bytes
 
 
 def write_token(
@@ -31,5 +29,5 @@ def write_token(
     else:
         tensors = {token: blocks["token"]}
     path = folder / f"{name}.safetensors"
-    write_bytes(path, save(tensors, {"format": "pt", "token": token, **facts}))
+    write_bytes(path, to_safetensors(tensors, {"format": "pt", "token": token, **facts}))
     return [path]

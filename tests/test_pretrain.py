@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -38,13 +39,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(FOLDER)
-    return pytest.importorskip("pictures")
+    return importlib.import_module("pictures")
 
 
 def start(data: Path, work: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", FOLDER / "pretrain.py", "--quick"]
-        + ["--data", data, "--work", work, "--out", out],
+        [sys.executable, "-W", "ignore", str(FOLDER / "pretrain.py"), "--quick"]
+        + ["--data", str(data), "--work", str(work), "--out", str(out)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,7 +82,7 @@ def test_killed_run_resumes_to_the_same_pipeline(data: Path, tmp_path: Path) -> 
 def paint_one_picture(folder: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)  # float16 files, float32 networks
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline("a photo of a red boot", num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 32, 32, 3)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from edge_train.errors import RunFolderError
-from edge_train.tensors import load_tensors, save_tensors, write_bytes
+from edge_train.tensors import load_tensors, save_tensors, to_safetensors, write_bytes
 
 TENSORS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array([7])}
 
@@ -41,3 +42,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises((RunFolderError, OSError)):
         write_bytes(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_the_same_content_gives_the_same_bytes_that_the_official_reader_reads():
+    metadata = {str(key): "ä" * key for key in range(9)}
+    content = to_safetensors(TENSORS, metadata)
+    assert content == to_safetensors(dict(reversed(TENSORS.items())), metadata)
+    found = safetensors.numpy.load(content)
+    for name, value in TENSORS.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "f2", "i8", "i4", "i1", "u1", "?"])
+def test_every_type_survives(kind):
+    value = np.arange(5).astype(kind)
+    np.testing.assert_array_equal(
+        safetensors.numpy.load(to_safetensors({"x": value}, {}))["x"], value
+    )

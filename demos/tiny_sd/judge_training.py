@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_train.tensors import save_tensors
 from pictures import BACKGROUNDS, CLASSES, COLORS, Grey, Pictures, compose
-from training import Plan, Weights, fit, keyed, seeded, write_tensors
+from training import Plan, Weights, fit, keyed, seeded
 
 # (channels in, channels out, stride) of 3x3 convolutions: 32 -> 16 -> 8 -> 4 pixels
 LAYERS = ((3, 32, 1), (32, 48, 2), (48, 64, 1), (64, 96, 2), (96, 128, 1), (128, 128, 2))
@@ -118,4 +119,4 @@ def write_judge(judge: JudgeNet, path: Path) -> None:
         "bias and ReLU, strides as listed (batch norms are folded in); flatten (channel, row, "
         "column); one linear layer; scores of classes, colors, backgrounds in this order",
     }
-    write_tensors(judge.folded(), path, metadata)
+    save_tensors(path, {name: t.numpy() for name, t in judge.folded().items()}, metadata)

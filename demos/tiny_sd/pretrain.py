@@ -43,7 +43,7 @@ class Plans:
 
     vae: dict[str, Plan]
     judge: Plan
-    painter: Plan
+    painter: dict[str, Plan]
     pool: int  # pictures encoded at a time
     compiled: bool
     tested: int  # pictures that measure the VAE, and the judge
@@ -59,7 +59,14 @@ FULL = Plans(
         ),
     },
     judge=Plan(steps=1000, batch=128, rate=2e-3, warmup=30, average=0.99, save_every=200),
-    painter=Plan(steps=2900, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100),
+    painter={
+        "painter": Plan(
+            steps=2900, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100
+        ),
+        "painter-fine": Plan(
+            steps=3300, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100
+        ),
+    },
     pool=POOL,
     compiled=True,
     tested=4096,
@@ -71,7 +78,10 @@ QUICK = Plans(
         "vae-fine": Plan(steps=2, batch=8, rate=1e-3, warmup=1, average=0.9, save_every=2),
     },
     judge=Plan(steps=4, batch=8, rate=2e-3, warmup=2, average=0.9, save_every=2),
-    painter=Plan(steps=8, batch=4, rate=1e-3, warmup=2, average=0.9, save_every=2),
+    painter={
+        "painter": Plan(steps=8, batch=4, rate=1e-3, warmup=2, average=0.9, save_every=2),
+        "painter-fine": Plan(steps=2, batch=4, rate=1e-3, warmup=1, average=0.9, save_every=2),
+    },
     pool=32,
     compiled=False,
     tested=32,
@@ -142,7 +152,12 @@ def main() -> int:
                     for row in zip(plans.vae, plans.vae.values(), vae_report.seconds, strict=True)
                 ),
                 stage_row("judge", plans.judge, judge_report.seconds),
-                stage_row("text encoder and UNet", plans.painter, painter_seconds),
+                *(
+                    stage_row(f"text encoder and UNet, {name}", plan, seconds)
+                    for (name, plan), seconds in zip(
+                        plans.painter.items(), painter_seconds, strict=True
+                    )
+                ),
             )
         ),
         "psnr": vae_report.psnr_db,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,10 @@ def write_pipeline(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
     pipeline.save_pretrained(new)
     for weights in new.glob("*/*.safetensors"):
         weights.chmod(0o644)
+    # transformers loads in the dtype written here, diffusers in float32: they must agree.
+    settings = new / "text_encoder" / "config.json"
+    config = json.loads(settings.read_text("utf-8"))
+    settings.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", "utf-8")
     shutil.rmtree(new / "tokenizer")
     write_tokenizer(VOCABULARY, new / "tokenizer")  # only the two files that CLIP always had
     replace_folder(new, folder)

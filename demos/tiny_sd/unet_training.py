@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,10 @@ FEATURES = 32
 FEATURE_NOISE = 0.15  # standard deviation added to every coordinate
 POOL = 32_768  # pictures encoded at a time
 POOL_STEPS = 1500  # steps that share a pool: about three passes at batch 64
+# Share of timesteps drawn from FOCUS, by stage: text decides most there, so that words are learned
+# with fewer pictures once the rest is there.
+FOCUSED_SHARE = {"painter": 0.0, "painter-fine": 0.7}
+FOCUS = (300, 1000)
 GRADIENT_AGREEMENT = 0.9999  # least cosine of compiled with eager gradients
 
 
@@ -91,19 +96,20 @@ def train_painter(
     tokenizer: CLIPTokenizer,
     vae: AutoencoderKL,
     train: Grey,
-    plan: Plan,
+    plans: dict[str, Plan],
     seed: int,
     folder: Path,
     compiled: bool,
     pool_count: int = POOL,
-) -> tuple[Painter, float]:
+) -> tuple[Painter, tuple[float, ...]]:
     """Train text encoder and UNet on `train`, which holds no held-out class.
 
     Args:
+      plans: stages by name, one after the other; the keys are those of FOCUSED_SHARE.
       compiled: run the UNet through torch.compile, after its gradients were compared with eager.
 
     Returns:
-      The networks with averaged weights, and the seconds trained.
+      The networks with averaged weights, and the seconds trained in each stage.
     """
     painter = seeded(seed, lambda: Painter(tokenizer, FEATURES))
     slot_id = tokenizer.convert_tokens_to_ids(SLOT + "</w>")
@@ -112,13 +118,13 @@ def train_painter(
     unet = torch.compile(painter.unet) if compiled else painter.unet
     pools: dict[int, Pool] = {}
 
-    def noise_error(network: nn.Module, step: int) -> Tensor:
-        number = step // POOL_STEPS
+    def noise_error(network: nn.Module, stage: str, first_pool: int, step: int) -> Tensor:
+        plan, number = plans[stage], first_pool + step // POOL_STEPS
         if number not in pools:
             pools.clear()
             pools[number] = cached_pool(vae, train, number, pool_count, seed, folder)
         pool = pools[number]
-        generator = keyed(seed, "painter", step)
+        generator = keyed(seed, stage, step)
         rows = torch.randint(len(pool.label), (plan.batch,), generator=generator)
         facts = (pool.label[rows], pool.color[rows], pool.background[rows], pool.small[rows])
         captions = encode_captions(tokenizer, describe(*facts, generator))
@@ -127,30 +133,42 @@ def train_painter(
         hidden = read_text(painter.text_encoder, captions, painter.noun(shape), slot_id)
         latent = pool.latent[rows]
         noise = torch.randn(latent.shape, generator=generator)
-        time = torch.randint(1000, (plan.batch,), generator=generator)
+        time = draw_times(plan.batch, FOCUSED_SHARE[stage], generator)
         noisy = schedule.add_noise(latent, noise, time)
         predicted = network(noisy, time, hidden, return_dict=False)[0]
         return functional.mse_loss(predicted, noise)
 
     if compiled:
-        agreement = gradient_cosine(painter, noise_error, unet)
+        agreement = gradient_cosine(painter, partial(noise_error, stage="painter"), unet)
         print(f"compiled and eager gradients: cosine {agreement:.7f}", flush=True)
         if agreement < GRADIENT_AGREEMENT:
             print("too different: this run stays eager", flush=True)
             unet = painter.unet
-    weights, seconds = fit("painter", painter, lambda step: noise_error(unet, step), plan, folder)
-    painter.load_state_dict(weights)
-    return painter.eval().requires_grad_(False), seconds
+    seconds, first_pool = [], 0
+    for stage, plan in plans.items():
+        loss = partial(noise_error, unet, stage, first_pool)
+        weights, stage_seconds = fit(stage, painter, loss, plan, folder)
+        painter.load_state_dict(weights)
+        seconds.append(stage_seconds)
+        first_pool += math.ceil(plan.steps / POOL_STEPS)
+    return painter.eval().requires_grad_(False), tuple(seconds)
+
+
+def draw_times(count: int, focused_share: float, generator: torch.Generator) -> Tensor:
+    """Draw `count` timesteps: a share of them from FOCUS, the others from all 1,000."""
+    times = torch.randint(1000, (count,), generator=generator)
+    focused = torch.randint(*FOCUS, (count,), generator=generator)
+    return torch.where(torch.arange(count) < focused_share * count, focused, times)
 
 
 def gradient_cosine(
-    painter: Painter, noise_error: Callable[[nn.Module, int], Tensor], compiled_unet: nn.Module
+    painter: Painter, noise_error: Callable[..., Tensor], compiled_unet: nn.Module
 ) -> float:
     """Return the cosine between all gradients of one step, eager and compiled."""
     gradients = []
     for network in (painter.unet, compiled_unet):
         painter.zero_grad(set_to_none=True)
-        noise_error(network, 0).backward()
+        noise_error(network, first_pool=0, step=0).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in painter.parameters()]).double())
     painter.zero_grad(set_to_none=True)
     eager, compiled = gradients

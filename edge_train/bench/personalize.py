@@ -12,7 +12,7 @@ from PIL import Image
 from edge_train import bench, build
 from edge_train.judge import Judge
 from edge_train.params import Parameters
-from edge_train.pictures import EmbeddedJudge, contact_sheet, draw, png
+from edge_train.pictures import EmbeddedJudge, contact_sheet, differing_pairs, draw, png
 from edge_train.protocols import Array
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
@@ -117,11 +117,12 @@ def named_words() -> str:
     held_out = {"bag", "three", "sneaker", "seven"}
     words = [word for word in known if word not in held_out]
     colors, backgrounds = judge.color_names, judge.background_names
+    pairs = differing_pairs(judge)
     draws = np.random.default_rng(0)
     prompts, expected = [], []
     for word in words:
         for _ in range(_PICTURES_PER_WORD):
-            color, background = draws.choice(min(len(colors), len(backgrounds)), 2, replace=False)
+            color, background = pairs[draws.integers(len(pairs))]
             prompts.append(
                 f"a photo of a {colors[color]} {word} on a {backgrounds[background]} background"
             )
