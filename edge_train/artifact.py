@@ -33,8 +33,8 @@ keys of its own version.
     safe_epsilon     the smallest radius whose slopes are signal, not rounding
     forward_bytes    peak resident bytes of a fresh process that took one training step
 
-Weights lie in `.weights` files as ONNX external data, each tensor at a multiple of 4096 bytes, so
-that an engine may map a file instead of reading it. Roles: `weight` (float), `quantized` (int8 or
+Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
+reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight` (float), `quantized` (int8 or
 packed int4), `scale`, `zero_point` and `bias` (int32, of a quantized convolution).
 
 Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:

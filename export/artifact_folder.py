@@ -13,15 +13,13 @@ from edge_train.artifact import (
     EMBEDDINGS,
     MANIFEST,
     ArtifactTensor,
-    FileEntry,
     Manifest,
-    SlopeRow,
     describe_file,
 )
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, fill
-from edge_train.export.weight_file import ALIGNMENT, WeightFile
+from edge_train.export.weight_file import PAGE, WeightFile
 from edge_train.models import ModelFolder
 from edge_train.tensors import write_bytes
 
@@ -86,7 +84,7 @@ def write_embeddings(folder: Path, model: ModelFolder) -> None:
         }
         offset = end
     text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % PAGE)
     with (folder / EMBEDDINGS).open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for file, name in tables:
@@ -105,7 +103,7 @@ def copy_tokenizers(folder: Path, model: ModelFolder) -> None:
                 shutil.copyfile(source / name, target / name)
 
 
-def write_manifest(
+def describe(
     folder: Path,
     model: ModelFolder,
     name: str,
@@ -113,20 +111,18 @@ def write_manifest(
     quant: str,
     resolution: int,
     tensors: Sequence[ArtifactTensor],
-    slopes: Sequence[SlopeRow] = (),
-    safe_epsilon: float = 0.0,
-    forward_bytes: int = 0,
-) -> None:
-    """Describe everything that lies in the folder.
+) -> Manifest:
+    """Return the manifest of what lies in the folder, with nothing measured yet.
 
     Args:
       name: how the user named the model.
     """
-    files: dict[str, FileEntry] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            files[path.relative_to(folder).as_posix()] = describe_file(path)
-    manifest = Manifest(
+    files = {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    return Manifest(
         requires={"ir": IR_VERSION, "opset": OPSET},
         origin={"model": name, "sha256": model.sha256(), "edge_train": __version__},
         family=model.family,
@@ -143,8 +139,12 @@ def write_manifest(
         signal=tuple(model.alphas_cumprod.tolist()),
         files=files,
         tensors=tuple(tensors),
-        slopes=tuple(slopes),
-        safe_epsilon=safe_epsilon,
-        forward_bytes=forward_bytes,
+        slopes=(),
+        safe_epsilon=0.0,
+        forward_bytes=0,
     )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest; from here on the folder is an artifact."""
     write_bytes(folder / MANIFEST, manifest.to_bytes())

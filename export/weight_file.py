@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edge_train.artifact import ArtifactTensor
 
-ALIGNMENT = 4096  # bytes; a page, so that an engine can map one tensor and not its neighbors
+PAGE = 4096  # bytes; where a larger tensor begins, so that an engine can map it
+_CACHE_LINE = 64  # bytes; where a smaller one begins
 Role = Literal["weight", "quantized", "scale", "zero_point", "bias"]
 
 
@@ -42,9 +43,10 @@ class WeightFile:
         self, name: str, array: NDArray[np.float32 | np.int8 | np.uint8 | np.int32], role: Role
     ) -> ir.Value:
         """Write one tensor and return the initializer that reads it."""
-        offset = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
-        self._file.write(bytes(offset - self._file.tell()))
         content = np.ascontiguousarray(array).tobytes()
+        alignment = PAGE if len(content) >= PAGE else _CACHE_LINE
+        offset = -(-self._file.tell() // alignment) * alignment
+        self._file.write(bytes(offset - self._file.tell()))
         self._file.write(content)
         kind = ir.DataType.from_numpy(array.dtype)
         self.tensors.append(

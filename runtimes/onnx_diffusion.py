@@ -2,13 +2,14 @@
 
 import gc
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.artifact import Artifact
-from edge_train.memory import give_back_memory
+from edge_train.artifact import Artifact, open_artifact
+from edge_train.memory import give_back_memory, measure
 from edge_train.params import Parameters
 from edge_train.protocols import Array, Batch, Point
 from edge_train.runtimes.onnx_engine import open_session, pick_provider
@@ -142,3 +143,30 @@ class _TokenRows:
             raise ValueError(f"token ids {sorted(set(unknown.tolist()))} were not in token_ids")
         rows: Array = self._rows[places]
         return rows
+
+
+def forward_peak(folder: Path) -> int:
+    """Return the peak resident bytes of this process after one training step's passes.
+
+    Call it in a fresh process; the batch is zeros, since no size depends on the numbers.
+    """
+    artifact = open_artifact(folder)
+    side = artifact.resolution // artifact.latent_scale
+    latents = np.zeros((1, artifact.latent_channels, side, side), np.float32)
+    batch: dict[str, NDArray[Any]] = {
+        "latents": latents,
+        "target": latents,
+        "timesteps": np.zeros(1, np.int64),
+    }
+    blocks = {}
+    for suffix, width in zip(_SUFFIXES, artifact.manifest.text_widths, strict=False):
+        batch[f"ids{suffix}"] = np.zeros((1, artifact.prompt_tokens), np.int64)
+        blocks[f"token{suffix}"] = np.zeros((1, width), np.float32)
+    if artifact.family == "sdxl":
+        batch["time_ids"] = np.zeros((1, 6), np.float32)
+    token_ids = [[0]] * len(blocks)
+    runtime = OnnxDiffusion(
+        artifact, Parameters(blocks), device="cpu", token_ids=token_ids, threads=1
+    )
+    runtime.forward(batch, [blocks, blocks])
+    return measure().peak_bytes
