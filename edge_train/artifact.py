@@ -34,8 +34,9 @@ keys of its own version.
     forward_bytes    peak resident bytes of a fresh process that took one training step
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
-reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight` (float), `quantized` (int8 or
-packed int4), `scale`, `zero_point` and `bias` (int32, of a quantized convolution).
+reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight`
+(float), `quantized` (int8 or packed int4), `scale`, `zero_point` and `bias` (int32, of a quantized
+convolution).
 
 Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:
 
@@ -46,8 +47,8 @@ Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:
     sdxl also: ids_2, rows_2, token_2, and time_ids (B, 6) float32
 
 Outputs: loss (B,), the mean squared error, and prediction (B, C, h, w), both float32.
-`vae_encoder.onnx`: pixels (B, 3, H, W) in [-1, 1] -> mean, deviation (B, C, h, w). `vae_decoder.onnx`:
-latents (B, C, h, w), as the VAE knows them -> pixels (B, 3, H, W).
+`vae_encoder.onnx`: pixels (B, 3, H, W) in [-1, 1] -> mean, deviation (B, C, h, w).
+`vae_decoder.onnx`: latents (B, C, h, w), as the VAE knows them -> pixels (B, 3, H, W).
 """
 
 import dataclasses
@@ -70,7 +71,8 @@ VERSION = 1
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings.safetensors"
 QUANTS = ("none", "int8", "int8-fast", "int4")
-FAMILIES = ("sd1", "sd2", "sdxl")
+_FAMILIES = ("sd1", "sd2", "sdxl")
+_PREDICTIONS = ("epsilon", "v_prediction")
 _READ_BYTES = 1 << 20
 _AGAIN = "The copy is damaged or was edited; export it again."
 
@@ -242,7 +244,7 @@ def _read_manifest(path: Path) -> Manifest:
         kind, version = content.pop("format", None), content.pop("version", None)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); export it again.") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a JSON object ({error}). {_AGAIN}") from error
     if kind != FORMAT:
         raise ModelError(f"{path}: format is {kind!r}, expected {FORMAT!r}; not our artifact.")
@@ -257,7 +259,11 @@ def _read_manifest(path: Path) -> Manifest:
         raise ModelError(f"{path}: a key is missing or of a wrong type ({error}). {_AGAIN}") from (
             error
         )
-    for word, known in (("family", FAMILIES), ("quant", QUANTS)):
+    for word, known in (
+        ("family", _FAMILIES),
+        ("quant", QUANTS),
+        ("prediction_type", _PREDICTIONS),
+    ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(
                 f"{path}: {word} is {found!r}, this program knows {', '.join(known)}; install a "

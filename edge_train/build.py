@@ -166,7 +166,7 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 f"{recipe.model} OUT --quant int8-fast`."
             )
         return replace(recipe, runtime="torch")
-    fixed = {
+    fixed: dict[str, Any] = {
         "runtime": "onnx",
         "quant": model.manifest.quant,
         "resolution": model.resolution,

@@ -12,7 +12,12 @@ from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError
 
 # recipe key -> our spelling, then the spellings of diffusers' textual_inversion and kohya scripts
 _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
-    ("model", ("--model", "--pretrained_model_name_or_path"), str, "embedded, folder, artifact or hub id"),
+    (
+        "model",
+        ("--model", "--pretrained_model_name_or_path"),
+        str,
+        "embedded, folder, artifact, hub id",
+    ),
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),

@@ -34,7 +34,7 @@ from edge_train.runtimes.onnx_diffusion import OnnxDiffusion, forward_peak
 from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch_diffusion import TorchDiffusion
 from edge_train.tasks.captions import OBJECT_TEMPLATES
-from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
+from edge_train.tasks.personalize import Personalize, build_cache
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
@@ -210,9 +210,7 @@ def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
     )
     found = np.array([session.run(None, given) for given in feeds], np.float32)
     low, high = found[:, 0::2].min(axis=0), found[:, 1::2].max(axis=0)
-    return {
-        name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)
-    }
+    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
 def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:

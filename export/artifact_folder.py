@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edge_train import __version__
 from edge_train.artifact import (
@@ -45,6 +46,7 @@ def write_graph(
     """Write a graph and its weights (`name.onnx`, `name.weights`); `graph` gets its values."""
     with WeightFile(path.with_suffix(".weights")) as file:
         fill(graph, profile, source, file, ranges or {})
+    ClearMetadataAndDocStringPass()(graph)  # the exporter's stack traces are most of the file
     ir.save(graph, path)
     return file.tensors
 

@@ -8,11 +8,14 @@
     int4        int4 weights in groups (MatMulNBits),   as int8-fast
                 activations int8 in groups
 
-The first and the last convolution stay float32 where activations are rounded: they cost little and
-carry everything. ConvInteger is never written: engines run it slowly or not at all.
+Where activations are rounded, three kinds of convolution keep float activations, as in `int8`: the
+first and the last of the denoiser, and the shortcuts, which read and write the residual stream with
+nothing to even it out before. Other 1x1 convolutions are linear layers of `int8-fast`: a calibrated
+convolution also rounds what comes out. ConvInteger is never written: engines run it slowly or not
+at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +29,7 @@ INT4_GROUP = 32  # columns that share a scale; 64 saves 6 % of the bytes and los
 # com.microsoft.MatMulNBits: 4 is int8 activations in groups. The default, 0, leaves the choice to
 # the engine, and engines differ.
 _INT4_ACCURACY_LEVEL = 4
-_FLOAT_CONVOLUTIONS = ("conv_in", "conv_out")
+_FLOAT_CONVOLUTIONS = ("conv_in", "conv_out", "conv_shortcut")
 
 Range = tuple[float, float]
 
@@ -67,8 +70,10 @@ def fill(
             else:
                 writer.weight_only_linear(linear, quantize=profile == "int8")
         elif node.op_type == "Conv" and profile != "none":
-            if profile == "int8" or _stays_float(node):
-                writer.weight_only_convolution(node, quantize=profile == "int8")
+            if profile == "int8" or _keeps_float_activations(node):
+                writer.weight_only_convolution(node)
+            elif _is_pointwise(node):
+                writer.pointwise_convolution(node)
             else:
                 writer.calibrated_convolution(node)
     writer.finish()
@@ -77,9 +82,9 @@ def fill(
 
 def calibrated_values(model: ir.Model) -> list[str]:
     """Return the names of the values whose ranges `int8-fast` and `int4` need."""
-    names = {}
+    names: dict[str, None] = {}
     for node in model.graph:
-        if node.op_type == "Conv" and not _stays_float(node):
+        if node.op_type == "Conv" and not (_is_pointwise(node) or _keeps_float_activations(node)):
             names[_name(node.inputs[0])] = None
             names[_name(node.outputs[0])] = None
     return list(names)
@@ -95,8 +100,14 @@ def _is_weight(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer() and value.const_value is None
 
 
-def _stays_float(node: ir.Node) -> bool:
+def _keeps_float_activations(node: ir.Node) -> bool:
     return any(part in _FLOAT_CONVOLUTIONS for part in _name(node.inputs[1]).split("."))
+
+
+def _is_pointwise(node: ir.Node) -> bool:
+    """Return whether a convolution mixes channels only."""
+    strides, shape = node.attributes["strides"].as_ints(), node.attributes["kernel_shape"].as_ints()
+    return {*strides, *shape, node.attributes["group"].as_int()} == {1}
 
 
 def _linear(node: ir.Node) -> _Linear | None:
@@ -105,10 +116,9 @@ def _linear(node: ir.Node) -> _Linear | None:
     if node.op_type == "Gemm" and _is_weight(second):
         return _Linear(node, _name(second), node.inputs[2] if len(node.inputs) > 2 else None)
     turned = second.producer() if second is not None else None
-    if node.op_type == "MatMul" and turned is not None and turned.op_type == "Transpose":
-        if _is_weight(turned.inputs[0]):
-            return _Linear(node, _name(turned.inputs[0]), None)
-    return None
+    if node.op_type != "MatMul" or turned is None or turned.op_type != "Transpose":
+        return None
+    return _Linear(node, _name(turned.inputs[0]), None) if _is_weight(turned.inputs[0]) else None
 
 
 class _Writer:
@@ -138,7 +148,27 @@ class _Writer:
 
     def dynamic_linear(self, layer: _Linear) -> None:
         """Round the input with one scale for the whole call, multiply integers, scale back."""
-        node, x = layer.node, layer.node.inputs[0]
+        weight = self._read(layer.weight).T
+        self._replace(layer, self._dynamic_product(layer, layer.node.inputs[0], weight))
+
+    def pointwise_convolution(self, node: ir.Node) -> None:
+        """Compute a 1x1 convolution as a dynamic linear layer, channels last."""
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        layer = _Linear(node, _name(node.inputs[1]), bias)
+        there, back = (0, 2, 3, 1), (0, 3, 1, 2)
+        x = self._op("Transpose", [node.inputs[0]], node, [ir.AttrInt64s("perm", there)])
+        weight = self._read(layer.weight)
+        output = self._dynamic_product(layer, x, weight.reshape(weight.shape[:2]).T)
+        if bias is not None:
+            output = self._op("Add", [output, bias], node)
+        turned = self._op("Transpose", [output], node, [ir.AttrInt64s("perm", back)])
+        self._replace(_Linear(node, layer.weight, None), turned)
+
+    def _dynamic_product(
+        self, layer: _Linear, x: ir.Value | None, weight: NDArray[np.float32]
+    ) -> ir.Value:
+        """Return x @ weight, computed in integers; weight is (inputs, outputs)."""
+        node = layer.node
         if _name(x) not in self._dynamic:
             made = ir.Node("", "DynamicQuantizeLinear", [x], num_outputs=3)
             for value, suffix in zip(made.outputs, ("q", "scale", "zero"), strict=True):
@@ -146,13 +176,13 @@ class _Writer:
             self._graph.insert_before(node, made)
             self._dynamic[_name(x)] = tuple(made.outputs)
         quantized, scale, zero = self._dynamic[_name(x)]
-        integers, scales = quantize_int8(self._read(layer.weight).T, axis=1)
-        weight = self._write(f"{layer.weight}/int8", integers, "quantized")
+        integers, scales = quantize_int8(weight, axis=1)
+        operand = self._write(f"{layer.weight}/int8", integers, "quantized")
         weight_scale = self._write(f"{layer.weight}/scale", scales, "scale")
-        product = self._op("MatMulInteger", [quantized, weight, zero], node)
+        product = self._op("MatMulInteger", [quantized, operand, zero], node)
         number = self._op("Cast", [product], node, [ir.AttrInt64("to", ir.DataType.FLOAT)])
         both = self._op("Mul", [scale, weight_scale], node)
-        self._replace(layer, self._op("Mul", [number, both], node))
+        return self._op("Mul", [number, both], node)
 
     def int4_linear(self, layer: _Linear) -> None:
         """Pack the weight into groups of 4-bit integers."""
@@ -175,43 +205,33 @@ class _Writer:
         output = self._op("MatMulNBits", inputs, layer.node, written, "com.microsoft")
         self._replace(layer, output)
 
-    def weight_only_convolution(self, node: ir.Node, *, quantize: bool) -> None:
-        """Keep the convolution; its weight is int8 or stays what it is."""
-        if quantize:
-            name = _name(node.inputs[1])
-            weight = self._read(name)
-            node.replace_input_with(1, self._dequantized(node, name, weight, axis=0))
+    def weight_only_convolution(self, node: ir.Node) -> None:
+        """Keep the convolution and store its weight in int8."""
+        name = _name(node.inputs[1])
+        node.replace_input_with(1, self._dequantized(node, name, self._read(name), axis=0))
 
     def calibrated_convolution(self, node: ir.Node) -> None:
         """Put rounding around the convolution, in the form that engines turn into integers."""
         x, output = node.inputs[0], node.outputs[0]
         name = _name(node.inputs[1])
         integers, scales = quantize_int8(self._read(name), axis=0)
-        node.replace_input_with(
-            1,
-            self._op(
-                "DequantizeLinear",
-                [
-                    self._write(f"{name}/int8", integers, "quantized"),
-                    self._write(f"{name}/scale", scales, "scale"),
-                ],
-                node,
-                [ir.AttrInt64("axis", 0)],
-            ),
-        )
+        stored = [
+            self._write(f"{name}/int8", integers, "quantized"),
+            self._write(f"{name}/scale", scales, "scale"),
+        ]
+        axis = [ir.AttrInt64("axis", 0)]
+        node.replace_input_with(1, self._op("DequantizeLinear", stored, node, axis))
         rounded = self._round_trip(node, x)
         node.replace_input_with(0, rounded)
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             bias_name = _name(node.inputs[2])
             steps = np.float32(self._steps[_name(rounded)]) * scales
             bias = np.rint(self._read(bias_name) / steps).astype(np.int32)
-            operands: list[ir.Value | None] = [
+            operands = [
                 self._write(f"{bias_name}/int32", bias, "bias"),
                 self._write(f"{bias_name}/scale", steps, "scale"),
             ]
-            node.replace_input_with(
-                2, self._op("DequantizeLinear", operands, node, [ir.AttrInt64("axis", 0)])
-            )
+            node.replace_input_with(2, self._op("DequantizeLinear", operands, node, axis))
         users = [(use.node, use.idx) for use in output.uses()]
         rounded = self._round_trip(node, output, after=True)
         for user, index in users:
@@ -288,7 +308,7 @@ class _Writer:
     def _op(
         self,
         kind: str,
-        inputs: list[ir.Value | None],
+        inputs: Sequence[ir.Value | None],
         before: ir.Node,
         attributes: list[ir.Attr] | None = None,
         domain: str = "",

@@ -105,7 +105,7 @@ class OnnxDiffusion:
         for start in range(0, len(points) * samples, limit):
             at = slice(start, min(start + limit, len(points) * samples))
             which = np.arange(at.start, at.stop)
-            used, owners = which % samples, which // samples
+            used, owners = which % samples, (which // samples).tolist()
             feeds = {name: np.ascontiguousarray(values[used]) for name, values in batch.items()}
             for suffix, rows in zip(_SUFFIXES, self._rows, strict=False):
                 feeds[f"rows{suffix}"] = rows.read(feeds[f"ids{suffix}"])

@@ -29,7 +29,7 @@ def encode_photos(
     Memory:
       The VAE's encoder, and the activations of one photo; both gone on return.
     """
-    pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255 * 2 - 1
+    pixels: Array = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
     with _graph(artifact, "vae_encoder.onnx", device, threads) as session:
         parts = list(_calls(session, "pixels", pixels, images.shape[1] * images.shape[2]))
     mean, deviation = (np.concatenate(part) for part in zip(*parts, strict=True))
