@@ -1,6 +1,5 @@
 """An exported Stable Diffusion on ONNX Runtime: losses at many points, from forward passes only."""
 
-import gc
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ class OnnxDiffusion:
         """Let go of every weight; the runtime cannot be used afterwards."""
         del self._session
         self._rows.clear()
-        gc.collect()
         give_back_memory()
 
 

@@ -1,6 +1,5 @@
 """The VAE of an artifact: photos to latents and latents to pictures; opened, used and let go."""
 
-import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -70,5 +69,4 @@ def _graph(artifact: Artifact, name: str, device: str, threads: int) -> Iterator
     )
     yield session
     del session
-    gc.collect()
     give_back_memory()

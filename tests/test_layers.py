@@ -41,6 +41,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "build",
             "pictures",
             "session",
+            "exporting",
             "generate",
             "doctor",
             "report",
