@@ -64,7 +64,7 @@ class Recipe:
     samples: int | None = None  # photos per step
     queries: int | None = None  # directions per step
     sides: int | None = None
-    epsilon: float | None = None  # None: picked by the slope check
+    epsilon: float | None = None  # radius as a share of the rms; None: the slope check picks it
     window: tuple[int, int] | None = None  # timesteps
     evaluation_samples: int | None = None
     evaluate_every: int | None = None  # steps
@@ -194,11 +194,11 @@ def _toml(value: Any) -> str:
 # `edge-train bench personalize`; BENCHMARKS.md has the table.
 _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("zo", "default"): {
-        "steps": 400,
-        "relative_rate": 0.2,
+        "steps": 250,
+        "relative_rate": 0.5,
         "schedule": "cosine",
         "samples": 1,
-        "queries": 2,
+        "queries": 4,
         "sides": 1,
         "evaluation_samples": 16,
         "evaluate_every": 50,
@@ -219,7 +219,7 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "patience": 0,
     },
     ("backprop", "default"): {
-        "steps": 150,
+        "steps": 100,
         "relative_rate": 0.2,
         "schedule": "cosine",
         "samples": 4,

@@ -16,7 +16,7 @@ from edge_train.models import EMBEDDED
 
 pytest.importorskip("torch")
 
-STEPS = 500
+STEPS = 400
 KILLS = 20
 
 
