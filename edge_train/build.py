@@ -117,7 +117,7 @@ def check(recipe: Recipe) -> Job:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
-    start, notes = {}, []
+    start, notes = {}, _device_notes(recipe, model)
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
     ):
@@ -161,6 +161,11 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 f"runtime 'onnx' runs exported models; write one with `edge-train export "
                 f"{recipe.model} OUT`, then run --model OUT."
             )
+        if recipe.lean:
+            raise InputError(
+                "--lean leaves the weights in the file of an exported model; leave it out, or name "
+                "an artifact: --model ARTIFACT."
+            )
         if recipe.quant == "int8-fast":
             raise InputError(
                 "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
@@ -185,6 +190,20 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
             "or --runtime torch with the model folder."
         )
     return replace(recipe, **fixed)
+
+
+def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
+    """Return why an artifact runs where it runs.
+
+    Raises:
+      InputError: no engine, or none that has this device.
+    """
+    if not isinstance(model, Artifact):
+        return []
+    from edge_train.runtimes.onnx_engine import pick_provider
+
+    provider = pick_provider(recipe.device, recipe.quant)
+    return [f"device {provider.device}: {provider.reason}"]
 
 
 def prompt_of(recipe: Recipe, text: str) -> str:

@@ -7,7 +7,8 @@ com.microsoft.MultiHeadAttention, which never holds the attention matrix of all 
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -84,20 +85,18 @@ def _export(network: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[
     return model
 
 
-class _quiet:  # noqa: N801  # reads as a verb: `with _quiet():`
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Hold back what the exporter says of its own inner workings."""
-
-    def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in _SILENCED}
-        for name in _SILENCED:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, *error: object) -> None:
-        self._warnings.__exit__(None, None, None)
-        for name, level in self._levels.items():
+    levels = {name: logging.getLogger(name).level for name in _SILENCED}
+    for name in _SILENCED:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
 

@@ -20,6 +20,7 @@ _PROVIDERS = {
 }
 # com.microsoft operators on rounded activations have their fast kernels on the CPU only.
 _CPU_PROFILES = ("int8-fast", "int4")
+_NEEDLESS = {"torch", "onnx"}
 _ERRORS_ONLY = 3
 
 
@@ -35,8 +36,8 @@ class Provider:
 def load_engine() -> Any:
     """Return the module `onnxruntime`.
 
-    Its training flavor imports torch if it can, for 230 MB that inference never touches: unless
-    torch is here already, it is told that there is none.
+    Its training flavor imports torch and onnx if it can, for 230 MB that inference never touches:
+    where they are not here already, it is told that there are none.
 
     Raises:
       InputError: none is installed, or two that overwrite each other's files.
@@ -51,9 +52,9 @@ def load_engine() -> Any:
         raise InputError(
             "no ONNX Runtime is installed; `pip install edge-train[device]` brings it."
         )
-    hide = "training" in owners[0] and "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # the import system's own sign
+    hidden = _NEEDLESS - sys.modules.keys() if "training" in owners[0] else set()
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # the import system's own sign
     try:
         import onnxruntime
     except ImportError as error:
@@ -61,8 +62,8 @@ def load_engine() -> Any:
             f"{owners[0]} is installed but cannot be loaded ({error}); install it again."
         ) from error
     finally:
-        if hide:
-            del sys.modules["torch"]
+        for name in hidden:
+            del sys.modules[name]
     return onnxruntime
 
 

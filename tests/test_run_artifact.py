@@ -87,10 +87,15 @@ def test_a_run_imports_no_torch(photos, tmp_path) -> None:
         "import sys\n"
         "from edge_train import cli\n"
         f"assert cli.main({arguments(photos, tmp_path / 'run')!r}) == 0\n"
-        "heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "heavy = {'torch', 'onnx', 'diffusers', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_says_where_it_runs_and_why(photos, tmp_path, capsys) -> None:
+    assert cli.main(arguments(photos, tmp_path / "run", "--lean")) == 0
+    assert "device cpu: " in capsys.readouterr().err
