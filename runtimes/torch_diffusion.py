@@ -57,8 +57,8 @@ class TorchDiffusion:
     Attributes:
       parameters: block `token` (vectors, width), for SDXL also `token_2`.
       device, dtype: what `auto` came to mean, for the record.
-      batch_limit: most samples in one U-Net call of `forward` and `predict`; None: as many as
-        have 16,384 latent cells between them (four of 512 pixels), at most 64.
+      batch_limit: most samples in one U-Net call of `forward` and `predict`; None: one of 512
+        pixels on a CPU, four on CUDA, more of smaller ones up to 64.
       gradient_batch_limit: the same for `backward`; None: a quarter of `batch_limit`.
     """
 
