@@ -155,7 +155,6 @@ def _loop(
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
-        save_pictures(folder / "samples", "before", draw(job, runtime, job.start, recipe.prompts))
     check = records[0]["slope_check"]
     epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
     estimator, transform = build.build_method(recipe, epsilon, scale)
@@ -332,7 +331,9 @@ def _finish(session: Session, loop: Loop, judge: EmbeddedJudge | None, outcome: 
         text = f"the evaluation settled after {loop.next_step} of {recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
-    if outcome != "interrupted":
+    if outcome != "interrupted":  # pictures wait until here: decoding them may hold the most
+        before = draw(job, loop.runtime, job.start, recipe.prompts)
+        save_pictures(folder / "samples", "before", before)
         pictures = draw(job, loop.runtime, best.parameters, recipe.prompts)
         save_pictures(folder / "samples", "after", pictures)
         if judge:

@@ -13,7 +13,9 @@ from edge_train.errors import TrainingStopped
 
 
 def run(out: Path, *arguments: str) -> dict[str, Any]:
-    """Run `edge-train run` in a fresh process; return its report, plus `training_seconds`.
+    """Run `edge-train run` in a fresh process; return its report and what training took.
+
+    `training_peak_bytes` is the peak up to the last step, before pictures are made for people.
 
     `training_seconds` is everything from the start of the run to its last step (loading, photo
     encoding, slope check, evaluations), without the pictures made for people. A folder that holds
@@ -26,8 +28,9 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
             raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     records, _ = journal.read(out / "journal.jsonl")
-    steps = [record["seconds"] for record in records if record["kind"] == "step"]
-    report["training_seconds"] = records[0]["seconds"] + sum(steps)
+    steps = [record for record in records if record["kind"] == "step"]
+    report["training_seconds"] = records[0]["seconds"] + sum(r["seconds"] for r in steps)
+    report["training_peak_bytes"] = max(record["peak_bytes"] for record in steps)
     return report
 
 
