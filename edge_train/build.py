@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.artifact import Artifact, is_artifact, open_artifact
 from edge_train.errors import InputError
 from edge_train.models import EMBEDDED, ModelFolder, find_model
 from edge_train.params import Parameters
@@ -21,7 +22,10 @@ from edge_train.tasks.tokenizer import PromptTokenizer
 from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection
 
 if TYPE_CHECKING:
+    from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
     from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+    Denoiser = TorchDiffusion | OnnxDiffusion
 
 DATA = Path(__file__).parent / "data"
 _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -55,7 +59,7 @@ class Job:
     """
 
     recipe: Recipe
-    model: ModelFolder
+    model: ModelFolder | Artifact
     tokenizers: Mapping[str, PromptTokenizer]
     start: Mapping[str, Array]
     notes: tuple[str, ...]
@@ -63,7 +67,8 @@ class Job:
     @property
     def judged(self) -> bool:
         """Whether the embedded judge can score pictures: those of the embedded model."""
-        return self.recipe.model == EMBEDDED and self.recipe.resolution == self.model.resolution
+        side = self.model.resolution
+        return _is_embedded(self.recipe, self.model) and self.recipe.resolution == side
 
     def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
         """Return the token ids of a prompt for every text encoder."""
@@ -84,13 +89,14 @@ def check(recipe: Recipe) -> Job:
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
-    model = find_model(recipe.model)
+    model = _open_model(recipe.model)
+    recipe = _with_engine(recipe, model)
     defaults = {
         "class_word": "object",
         "prompts": ("a photo of {}",),
         "resolution": model.resolution,
         "threads": _cores(),
-        **_FAMILY_DEFAULTS[EMBEDDED if recipe.model == EMBEDDED else model.family],
+        **_FAMILY_DEFAULTS[EMBEDDED if _is_embedded(recipe, model) else model.family],
     }
     recipe = resolve(recipe, defaults)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
@@ -111,7 +117,7 @@ def check(recipe: Recipe) -> Job:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
-    start, notes = {}, []
+    start, notes = {}, _device_notes(recipe, model)
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
     ):
@@ -131,6 +137,73 @@ def check(recipe: Recipe) -> Job:
     for prompt in prompts:
         job.ids(prompt)
     return job
+
+
+def _open_model(name: str) -> ModelFolder | Artifact:
+    path = Path(name).expanduser()
+    return open_artifact(path) if is_artifact(path) else find_model(name)
+
+
+def _is_embedded(recipe: Recipe, model: ModelFolder | Artifact) -> bool:
+    origin = model.manifest.origin["model"] if isinstance(model, Artifact) else recipe.model
+    return origin == EMBEDDED
+
+
+def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
+    """Return the recipe with the runtime that the model needs, and what an artifact has fixed.
+
+    Raises:
+      InputError: the recipe asks for something else.
+    """
+    if not isinstance(model, Artifact):
+        if recipe.runtime == "onnx":
+            raise InputError(
+                f"runtime 'onnx' runs exported models; write one with `edge-train export "
+                f"{recipe.model} OUT`, then run --model OUT."
+            )
+        if recipe.lean:
+            raise InputError(
+                "--lean leaves the weights in the file of an exported model; leave it out, or name "
+                "an artifact: --model ARTIFACT."
+            )
+        if recipe.quant == "int8-fast":
+            raise InputError(
+                "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
+                f"{recipe.model} OUT --quant int8-fast`."
+            )
+        return replace(recipe, runtime="torch")
+    fixed: dict[str, Any] = {
+        "runtime": "onnx",
+        "quant": model.manifest.quant,
+        "resolution": model.resolution,
+        "dtype": "auto",
+    }
+    for name, value in fixed.items():
+        if (wanted := getattr(recipe, name)) not in (value, "auto", None):
+            raise InputError(
+                f"{name} {wanted!r} was asked for, but artifact {recipe.model} was exported for "
+                f"{value!r}; leave it out, or export another one."
+            )
+    if recipe.method == "backprop":
+        raise InputError(
+            "method 'backprop' needs gradients; runtime 'onnx' only runs forward. Use --method zo, "
+            "or --runtime torch with the model folder."
+        )
+    return replace(recipe, **fixed)
+
+
+def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
+    """Return why an artifact runs where it runs.
+
+    Raises:
+      InputError: no engine, or none that has this device.
+    """
+    if not isinstance(model, Artifact):
+        return []
+    from edge_train.runtimes.onnx_engine import pick_provider
+
+    provider = pick_provider(recipe.device, recipe.quant)
+    return [f"device {provider.device}: {provider.reason}"]
 
 
 def prompt_of(recipe: Recipe, text: str) -> str:
@@ -166,36 +239,77 @@ def load_job_photos(job: Job) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:
 
 def encode_photos(job: Job, photos: PhotoSet, texts: Sequence[Sequence[str]]) -> PhotoCache:
     """Return the latents of the photos and the ids of their captions; the VAE comes and goes."""
-    from edge_train.runtimes.torch_vae import encode_photos as encode
-
+    recipe = job.recipe
     pixels = np.stack([photo.pixels for photo in photos.photos])
-    if job.recipe.flips:
+    if recipe.flips:
         pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
-    mean, deviation = encode(job.model, pixels, job.recipe.device)
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes import onnx_vae
+
+        threads = _known(recipe.threads)
+        mean, deviation = onnx_vae.encode_photos(job.model, pixels, recipe.device, threads)
+    else:
+        from edge_train.runtimes import torch_vae
+
+        mean, deviation = torch_vae.encode_photos(job.model, pixels, recipe.device)
     return build_cache(mean, deviation, [[job.ids(text) for text in own] for own in texts])
+
+
+def decode_latents(job: Job, latents: Array) -> NDArray[np.uint8]:
+    """Return the pictures (n, height, width, 3) of latents; the VAE comes and goes."""
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes import onnx_vae
+
+        threads = _known(job.recipe.threads)
+        return onnx_vae.decode_latents(job.model, latents, job.recipe.device, threads)
+    from edge_train.runtimes import torch_vae
+
+    return torch_vae.decode_latents(job.model, latents, job.recipe.device)
 
 
 def open_runtime(
     job: Job, parameters: Parameters, ids: Mapping[str, NDArray[np.int64]]
-) -> "TorchDiffusion":
+) -> "Denoiser":
     """Return the runtime, with only those rows of the embedding tables that `ids` use.
 
     Args:
       ids: per text encoder input, every id that training and previews will need.
     """
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
-
     recipe = job.recipe
     used = [np.unique(ids[name]) for name in job.tokenizers]
+    token_ids = [own[own >= 0].tolist() for own in used]
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+
+        return OnnxDiffusion(
+            job.model,
+            parameters,
+            device=recipe.device,
+            token_ids=token_ids,
+            threads=_known(recipe.threads),
+            lean=recipe.lean,
+        )
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
     return TorchDiffusion.open(
         job.model,
         parameters,
         quant=recipe.quant,
         dtype=recipe.dtype,
         device=recipe.device,
-        token_ids=[own[own >= 0].tolist() for own in used],
+        token_ids=token_ids,
         threads=_known(recipe.threads),
     )
+
+
+def slope_radii(job: Job) -> tuple[float, ...]:
+    """Return the radii that the slope check may choose from: those an artifact knows are safe."""
+    from edge_train.methods.slopes import GRID
+
+    if not isinstance(job.model, Artifact):
+        return GRID
+    unsafe = sum(radius < job.model.manifest.safe_epsilon for radius in GRID)
+    return GRID[min(unsafe, len(GRID) - 2) :]  # two radii at least: the check compares neighbors
 
 
 def build_task(job: Job, cache: PhotoCache) -> Personalize:

@@ -12,7 +12,12 @@ from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError
 
 # recipe key -> our spelling, then the spellings of diffusers' textual_inversion and kohya scripts
 _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
-    ("model", ("--model", "--pretrained_model_name_or_path"), str, "embedded, folder or hub id"),
+    (
+        "model",
+        ("--model", "--pretrained_model_name_or_path"),
+        str,
+        "embedded, folder, artifact, hub id",
+    ),
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),
@@ -21,7 +26,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
     ("method", ("--method",), str, "auto, zo or backprop"),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
-    ("runtime", ("--runtime",), str, "auto or torch"),
+    ("runtime", ("--runtime",), str, "auto, torch or onnx"),
     ("device", ("--device",), str, "auto, cpu or cuda"),
     ("quant", ("--quant",), str, "weights: none, int8 or int4"),
     ("dtype", ("--dtype",), str, "auto, float32, bfloat16 or float16"),
@@ -119,12 +124,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PROMPT",
         help="of a preview; {} or the token marks the thing; may be repeated",
     )
+    run.add_argument("--lean", action="store_true", default=None, help="less memory, slower")
     run.add_argument("--no-flips", dest="flips", action="store_false", default=None)
     run.add_argument("--mixed_precision", choices=_PRECISION, help=argparse.SUPPRESS)
     for flag in _ALWAYS:
         run.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     run.add_argument("--json", action="store_true", help="events on stdout, no progress bar")
     run.set_defaults(command=_run)
+
+    export = commands.add_parser(
+        "export", help="write an artifact for the inference engine", allow_abbrev=False
+    )
+    export.add_argument("model", metavar="MODEL", help="embedded, folder or hub id")
+    export.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    export.add_argument(
+        "--quant", default="int8", help="none, int8, int8-fast or int4; default: int8"
+    )
+    export.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
+    export.add_argument("--resolution", type=int, help="pixels; default: the model's own")
+    export.add_argument("--threads", type=int, help="of the engines that measure it")
+    export.set_defaults(command=_export)
 
     generate = commands.add_parser(
         "generate", help="pictures with a learned token", allow_abbrev=False
@@ -166,6 +185,7 @@ def _run(options: argparse.Namespace) -> int:
     given |= {
         "prompts": options.prompts,
         "flips": options.flips,
+        "lean": options.lean,
         "photos": options.photos or options.photos_alias,
     }
     if options.mixed_precision:
@@ -188,6 +208,21 @@ def _run(options: argparse.Namespace) -> int:
         return session.resume(options.resume, overrides, observer)
     base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
     return session.run(replace(base, **overrides), observer)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from edge_train.exporting import export
+
+    export(
+        options.model,
+        options.out,
+        quant=options.quant,
+        photos=options.photos,
+        resolution=options.resolution,
+        threads=options.threads,
+        say=print,
+    )
+    return 0
 
 
 def _generate(options: argparse.Namespace) -> int:

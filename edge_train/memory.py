@@ -1,5 +1,6 @@
 """What the process tree holds, measured; and the guard that compares it with the cap."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -50,6 +51,17 @@ def _status(process: int) -> dict[str, int]:
         return {}
     lines = (line.split(":") for line in text.splitlines())
     return {name: int(rest.split()[0]) * 1024 for name, rest in lines if name in _FIELDS}
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the operating system.
+
+    glibc keeps what is freed between two live blocks: without this, a model quantized layer by
+    layer holds more than the float model it came from. Elsewhere does nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Guard:

@@ -145,7 +145,7 @@ class ModelFolder:
         Raises:
           ModelError: an id lies outside the vocabulary.
         """
-        file, name = self._token_table(component)
+        file, name = self.token_table(component)
         size = file.entries[name].shape[0]
         for index in ids:
             if not 0 <= index < size:
@@ -157,12 +157,13 @@ class ModelFolder:
 
     def embedding_blocks(self, component: str, rows: int = 1024) -> Iterator[NDArray[np.float32]]:
         """Yield the whole token table of a text encoder, `rows` rows at a time."""
-        file, name = self._token_table(component)
+        file, name = self.token_table(component)
         size = file.entries[name].shape[0]
         for start in range(0, size, rows):
             yield file.rows(name, range(start, min(start + rows, size)))
 
-    def _token_table(self, component: str) -> tuple[TensorFile, str]:
+    def token_table(self, component: str) -> tuple[TensorFile, str]:
+        """Return the file and the name of a text encoder's token table."""
         for file in self.tensor_files(component):
             for name in _TOKEN_TABLES:
                 if name in file.entries:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_train.build import DATA, Job
+from edge_train.build import DATA, Job, decode_latents
 from edge_train.judge import Judge
 from edge_train.protocols import Point
 from edge_train.rng import Key
@@ -17,7 +17,7 @@ from edge_train.tasks.sampler import sample
 from edge_train.tensors import write_bytes
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+    from edge_train.build import Denoiser
 
 Pixels = NDArray[np.uint8]
 _PICTURES = Key(0, -3)  # the noise that previews start from is the same in every run
@@ -26,7 +26,7 @@ JUDGED = 64  # pictures of the embedded model's score
 
 def draw(
     job: Job,
-    runtime: "TorchDiffusion",
+    runtime: "Denoiser",
     point: Point,
     prompts: Sequence[str],
     *,
@@ -39,8 +39,6 @@ def draw(
       point: value of the token's vectors.
       together: pictures sampled in one batch.
     """
-    from edge_train.runtimes.torch_vae import decode_latents
-
     recipe, model = job.recipe, job.model
     side = (recipe.resolution or model.resolution) // model.latent_scale
     shape = (model.latent_channels, side, side)
@@ -65,7 +63,7 @@ def draw(
                 constant=job.constant(),
             )
         )
-    return decode_latents(model, np.concatenate(latents), recipe.device)
+    return decode_latents(job, np.concatenate(latents))
 
 
 def save_pictures(folder: Path, name: str, pictures: Iterable[Pixels]) -> list[str]:

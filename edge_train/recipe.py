@@ -23,9 +23,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "learn": ("object", "style"),
     "method": ("auto", "zo", "backprop"),
     "preset": ("default", "zoodip"),
-    "runtime": ("auto", "torch"),
-    "device": ("auto", "cpu", "cuda"),
-    "quant": ("auto", "none", "int8", "int4"),
+    "runtime": ("auto", "torch", "onnx"),
+    "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
+    "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "schedule": ("cosine", "constant"),
 }
@@ -52,6 +52,7 @@ class Recipe:
     quant: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    lean: bool = False  # weights stay in the artifact's file; less memory, slower
     seed: int = 42
     cap_bytes: int | None = None
     host_cap_bytes: int | None = None
@@ -242,7 +243,7 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
     if (method, recipe.preset) not in _DEFAULTS:
         raise InputError(f"preset {recipe.preset!r} is for --method zo, not {method}.")
     quant = "none" if recipe.quant == "auto" else recipe.quant
-    values: dict[str, Any] = {"method": method, "runtime": "torch", "quant": quant}
+    values: dict[str, Any] = {"method": method, "quant": quant}
     for name, value in {**model_defaults, **_DEFAULTS[method, recipe.preset]}.items():
         if getattr(recipe, name) in (None, ()):
             values[name] = value

@@ -64,6 +64,13 @@ class TensorFile:
         with self.path.open("rb", buffering=0) as file:
             _fill(file, self.entries[name].start, buffer, self.path)
 
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a whole float tensor as float32."""
+        entry = self.entries[name]
+        raw = np.empty(entry.nbytes, np.uint8)
+        self.read_into(name, raw)
+        return _to_float32(raw, entry.dtype).reshape(entry.shape)
+
     def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
         """Return some rows of a two-dimensional float tensor as float32; only these are read."""
         entry = self.entries[name]

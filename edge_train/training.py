@@ -38,10 +38,18 @@ from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+    from edge_train.build import Denoiser
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
-_PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "numpy")
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum-quanto",
+    "onnxruntime",
+    "onnxruntime-training-cpu",
+    "numpy",
+)
 
 
 class Observer(Protocol):
@@ -129,7 +137,7 @@ def _say_what_there_is(session: Session) -> None:
 
 
 def _loop(
-    session: Session, runtime: "TorchDiffusion", book: Journal, records: list[dict[str, Any]]
+    session: Session, runtime: "Denoiser", book: Journal, records: list[dict[str, Any]]
 ) -> Loop:
     """Return a loop at the end of `records`; a new run first measures where it starts."""
     job, folder = session.job, session.folder
@@ -190,7 +198,7 @@ def _start_record(
     session: Session, runtime: Any, task: Any, scale: Mapping[str, float], guard: Guard
 ) -> dict[str, Any]:
     """Check slopes, evaluate the start vectors; return the first record of the journal."""
-    recipe = session.job.recipe
+    recipe, job = session.job.recipe, session.job
     evaluation = task.evaluation()
     losses = task.loss(runtime, evaluation, [runtime.parameters])
     forwards, check = losses.size, None
@@ -203,7 +211,9 @@ def _start_record(
         from edge_train.methods.slopes import check_slopes
 
         some = {name: values[:1] for name, values in evaluation.items()}
-        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON)
+        check = check_slopes(
+            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, build.slope_radii(job)
+        )
         forwards += check.forwards
         session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
     try:

@@ -1,6 +1,5 @@
 """Load a torch module layer by layer, so that the float model never exists whole."""
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_train.errors import ModelError
+from edge_train.memory import give_back_memory
 from edge_train.tensor_file import TensorFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -60,17 +60,6 @@ def load_layers(
                 setattr(module.get_submodule(parent), name, _quantize(layer, quant, packed))
             del layer
             give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the operating system.
-
-    glibc keeps what is freed between two live blocks: without this, a model quantized layer by
-    layer holds more than the float model it came from. Elsewhere does nothing.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _read(

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_train.errors import InputError
+from edge_train.memory import give_back_memory
 from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
-from edge_train.runtimes.layered_loading import give_back_memory, load_layers
+from edge_train.runtimes.layered_loading import load_layers
 from edge_train.runtimes.token_rows import TokenRows
 
 QUANTS = ("none", "int8", "int4")

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_train.memory import give_back_memory
 from edge_train.models import ModelFolder
 from edge_train.protocols import Array
-from edge_train.runtimes.layered_loading import give_back_memory, load_layers
+from edge_train.runtimes.layered_loading import load_layers
 from edge_train.runtimes.torch_diffusion import pick_device
 
 _PIXELS_PER_CALL = 65_536  # below this a call is mostly overhead; above it is mostly memory

@@ -1,5 +1,7 @@
 """Fixtures that several tests share."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,46 @@ def make_loop(tmp_path: Path):
     yield make
     for book in journals:
         book.close()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A tiny model and its artifact in every profile."""
+
+    model: Path
+    artifacts: Mapping[str, Path]
+    said: Mapping[str, Sequence[str]]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Export one tiny model in every profile; its graphs are made once, which is the slow part."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from tiny_models import make_tiny_model
+
+    from edge_train import exporting
+    from edge_train.artifact import QUANTS
+    from edge_train.export.diffusion_graphs import step_graph, vae_graphs
+    from edge_train.models import open_model
+
+    root = tmp_path_factory.mktemp("exported")
+    model = make_tiny_model(root / "model", widths=(16,))
+    opened = open_model(model)
+    step, vae = step_graph(opened, 32), vae_graphs(opened, 32)
+    said: dict[str, list[str]] = {quant: [] for quant in QUANTS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "_SLOPE_SAMPLES", 2)
+        patch.setattr(exporting, "step_graph", lambda model, side: step.clone())
+        patch.setattr(exporting, "vae_graphs", lambda model, side: [g.clone() for g in vae])
+        for quant in QUANTS:
+            exporting.export(
+                str(model),
+                root / quant,
+                quant=quant,
+                photos=None,
+                resolution=None,
+                threads=1,
+                say=said[quant].append,
+            )
+    return Exported(model, {quant: root / quant for quant in QUANTS}, said)

@@ -42,6 +42,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "pictures",
             "training",
             "session",
+            "exporting",
             "generate",
             "doctor",
             "report",

@@ -1,0 +1,262 @@
+"""From a model folder to an artifact that is measured: graphs, calibration, slopes, memory."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from edge_train import build
+from edge_train.artifact import MANIFEST, QUANTS, ArtifactTensor, Manifest, SlopeRow, open_artifact
+from edge_train.build import Job
+from edge_train.errors import InputError, ModelError
+from edge_train.export.artifact_folder import (
+    copy_tokenizers,
+    describe,
+    write_embeddings,
+    write_graph,
+    write_manifest,
+    write_range_graph,
+)
+from edge_train.export.diffusion_graphs import step_graph, vae_graphs
+from edge_train.export.model_weights import ModelWeights
+from edge_train.export.quantized_graphs import Range, calibrated_values
+from edge_train.methods.slope_table import exact_slopes, safe_epsilon, slope_table
+from edge_train.methods.slopes import GRID
+from edge_train.models import ModelFolder
+from edge_train.params import Parameters
+from edge_train.recipe import Recipe
+from edge_train.runtimes.onnx_diffusion import OnnxDiffusion, forward_peak
+from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
+from edge_train.runtimes.torch_diffusion import TorchDiffusion
+from edge_train.tasks.captions import OBJECT_TEMPLATES
+from edge_train.tasks.personalize import Personalize, build_cache
+from edge_train.transforms import root_mean_square
+from edge_train.units import format_bytes
+
+_CALIBRATION_SAMPLES = 32  # at timesteps spread over the whole schedule
+_DIRECTIONS, _SLOPE_SAMPLES = 8, 8
+_LARGE = 100_000_000  # UNet parameters above which measuring takes fewer samples
+_SLOPE_SAMPLES_LARGE = 2
+_BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
+_NEEDS_RANGES = ("int8-fast", "int4")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one export share."""
+
+    job: Job
+    model: ModelFolder
+    folder: Path
+    quant: str
+    task: Personalize
+
+    @property
+    def parameters(self) -> Parameters:
+        return Parameters(self.job.start)
+
+    @property
+    def token_ids(self) -> list[list[int]]:
+        ids = self.task.cache.ids.values()
+        return [[i for i in np.unique(own).tolist() if i >= 0] for own in ids]
+
+
+def export(
+    name: str,
+    out: Path,
+    *,
+    quant: str,
+    photos: str | None,
+    resolution: int | None,
+    threads: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Write the artifact of a model into `out`, or nothing.
+
+    Args:
+      name: embedded, folder or hub id.
+      photos: folder to calibrate on; None is noise (for the embedded model its example photos).
+      say: told what happens, a line at a time.
+
+    Raises:
+      InputError, ModelError: one sentence about what the user must change.
+
+    Memory:
+      The largest of: the float model's forward pass in torch (once, for the slopes), the `int8`
+      graph (for calibration). Graphs are made without weights and weights written one at a time.
+    """
+    if quant not in QUANTS:
+        raise InputError(f"unknown quant {quant!r}; expected {', '.join(QUANTS)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already; remove it, or name another folder.")
+    load_engine()
+    job = build.check(
+        Recipe(model=name, photos=photos, resolution=resolution, threads=threads, flips=False)
+    )
+    model = job.model
+    if not isinstance(model, ModelFolder):
+        raise InputError(f"{name} is an artifact already; export the model folder it came from.")
+    _check_space(model, out, quant)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        work = _Work(job, model, partial, quant, _task(job))
+        _write(work, say)
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); try another disk.") from (
+            error
+        )
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"{out}: {format_bytes(sum(f.stat().st_size for f in out.rglob('*') if f.is_file()))}")
+
+
+def _write(work: _Work, say: Callable[[str], None]) -> None:
+    model, folder, quant = work.model, work.folder, work.quant
+    resolution = work.job.recipe.resolution or model.resolution
+    source = ModelWeights(model)
+    say("exporting the graphs")
+    step = step_graph(model, resolution)
+    encoder, decoder = vae_graphs(model, resolution)
+    tensors = write_graph(folder / "vae_encoder.onnx", encoder, source)
+    tensors += write_graph(folder / "vae_decoder.onnx", decoder, source)
+    write_embeddings(folder, model)
+    copy_tokenizers(folder, model)
+
+    def manifest(step_tensors: list[ArtifactTensor], profile: str) -> Manifest:
+        return describe(
+            folder,
+            model,
+            work.job.recipe.model,
+            quant=profile,
+            resolution=resolution,
+            tensors=[*step_tensors, *tensors],
+        )
+
+    ranges: Mapping[str, Range] = {}
+    if quant in _NEEDS_RANGES:
+        say(f"calibrating activations on {_CALIBRATION_SAMPLES} samples")
+        names = calibrated_values(step)
+        exact = step.clone()
+        found = write_graph(folder / "step.onnx", exact, source, "int8")
+        write_manifest(folder, manifest(found, "int8"))
+        write_range_graph(folder / "ranges.onnx", exact, names)
+        ranges = _measure_ranges(work, names)
+        for path in (folder / "ranges.onnx", folder / MANIFEST):
+            path.unlink()
+    found = write_graph(folder / "step.onnx", step, source, quant, ranges)
+    unmeasured = manifest(found, quant)
+    write_manifest(folder, unmeasured)
+    say("comparing its slopes with those of the float model")
+    rows = _measure_slopes(work)
+    epsilon = safe_epsilon(rows)
+    for row in rows:
+        mark = "  <- smallest safe radius" if row.epsilon == epsilon else ""
+        say(
+            f"  radius {row.epsilon:<6g} correlation {row.correlation:.3f}, "
+            f"same sign {100 * row.sign_agreement:.0f} %{mark}"
+        )
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        peak_bytes = fresh.submit(forward_peak, folder).result()
+    say(f"a forward pass in a fresh process: {format_bytes(peak_bytes)}")
+    write_manifest(
+        folder,
+        replace(unmeasured, slopes=rows, safe_epsilon=epsilon, forward_bytes=peak_bytes),
+    )
+
+
+def _task(job: Job) -> Personalize:
+    """Return the task on the photos, or on noise in their place, at every timestep."""
+    recipe, model = job.recipe, job.model
+    if recipe.photos is not None or job.judged:
+        photos, texts = build.load_job_photos(job)
+        cache = build.encode_photos(job, photos, texts)
+    else:
+        side = (recipe.resolution or model.resolution) // model.latent_scale
+        mean = np.zeros((1, model.latent_channels, side, side), np.float32)
+        captions = [job.ids(text) for text in OBJECT_TEMPLATES]
+        cache = build_cache(mean, np.ones_like(mean), [captions])
+    return build.build_task(_resized(job, _CALIBRATION_SAMPLES, whole=True), cache)
+
+
+def _resized(job: Job, samples: int, *, whole: bool = False) -> Job:
+    window = (0, len(job.model.alphas_cumprod)) if whole else job.recipe.window
+    return replace(job, recipe=replace(job.recipe, evaluation_samples=samples, window=window))
+
+
+def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
+    """Return the smallest and largest number of each value over the calibration batch."""
+    artifact = open_artifact(work.folder)
+    threads = work.job.recipe.threads or 1
+    runtime = OnnxDiffusion(
+        artifact, work.parameters, device="cpu", token_ids=work.token_ids, threads=threads
+    )
+    feeds = [given for _, given in runtime.feeds(work.task.evaluation(), [work.parameters], 1)]
+    runtime.close()
+    session = open_session(
+        work.folder / "ranges.onnx",
+        pick_provider("cpu", "int8"),
+        threads=threads,
+        options=artifact.manifest.engine,
+    )
+    found = np.array([session.run(None, given) for given in feeds], np.float32)
+    low, high = found[:, 0::2].min(axis=0), found[:, 1::2].max(axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
+    """Return the slope table of the graph in the folder, on the run's own window."""
+    model, threads = work.model, work.job.recipe.threads or 1
+    large = model.parameter_count("unet") > _LARGE
+    job = _resized(work.job, _SLOPE_SAMPLES_LARGE if large else _SLOPE_SAMPLES)
+    task = build.build_task(job, work.task.cache)
+    batch, scale = task.evaluation(), {n: root_mean_square(b) for n, b in job.start.items()}
+    exact_runtime = TorchDiffusion.open(
+        model,
+        work.parameters,
+        dtype="float32",
+        device="cpu",
+        token_ids=work.token_ids,
+        threads=threads,
+    )
+    exact = exact_slopes(exact_runtime, task, batch, scale, _DIRECTIONS)
+    exact_runtime.close()
+    runtime = OnnxDiffusion(
+        open_artifact(work.folder),
+        work.parameters,
+        device="cpu",
+        token_ids=work.token_ids,
+        threads=threads,
+    )
+    rows = slope_table(runtime, task, batch, scale, exact, GRID)
+    runtime.close()
+    if not all(np.isfinite(row.correlation) for row in rows):
+        raise ModelError(
+            f"{work.job.recipe.model}: its loss is not finite or does not respond to the token; "
+            "the weights are damaged. Copy or download the model again."
+        )
+    return rows
+
+
+def _check_space(model: ModelFolder, out: Path, quant: str) -> None:
+    """Raise InputError if the disk is too small for the artifact."""
+    counts = {name: model.parameter_count(name) for name in model.components}
+    exact = _BYTES_PER_WEIGHT["int8"] if quant in _NEEDS_RANGES else 0.0
+    networks = sum(counts.values()) * max(_BYTES_PER_WEIGHT[quant], exact)
+    needed_bytes = int(networks + counts["vae"] * _BYTES_PER_WEIGHT["none"])
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free_bytes = shutil.disk_usage(place).free
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"{out}: the export needs about {format_bytes(needed_bytes)}, {place} has "
+            f"{format_bytes(free_bytes)} free; name a folder on another disk."
+        )

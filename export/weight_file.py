@@ -1,0 +1,75 @@
+"""The weights of a graph as ONNX external data: one tensor after another, aligned for mapping."""
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edge_train.artifact import ArtifactTensor
+
+PAGE = 4096  # bytes; where a larger tensor begins, so that an engine can map it
+_CACHE_LINE = 64  # bytes; where a smaller one begins
+Role = Literal["weight", "quantized", "scale", "zero_point", "bias"]
+
+
+class WeightFile:
+    """Appends tensors to one file; only the tensor being written is in memory.
+
+    Attributes:
+      tensors: what was written, for the manifest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self.tensors: list[ArtifactTensor] = []
+
+    def __enter__(self) -> "WeightFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(
+        self, name: str, array: NDArray[np.float32 | np.int8 | np.uint8 | np.int32], role: Role
+    ) -> ir.Value:
+        """Write one tensor and return the initializer that reads it."""
+        content = np.ascontiguousarray(array).tobytes()
+        alignment = PAGE if len(content) >= PAGE else _CACHE_LINE
+        offset = -(-self._file.tell() // alignment) * alignment
+        self._file.write(bytes(offset - self._file.tell()))
+        self._file.write(content)
+        kind = ir.DataType.from_numpy(array.dtype)
+        self.tensors.append(
+            ArtifactTensor(
+                name=name,
+                file=self._path.name,
+                offset=offset,
+                bytes=len(content),
+                shape=array.shape,
+                dtype=str(array.dtype),
+                role=role,
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
+        )
+        tensor = ir.ExternalTensor(
+            self._path.name,
+            offset,
+            len(content),
+            kind,
+            shape=ir.Shape(array.shape),
+            name=name,
+            base_dir=self._path.parent,
+        )
+        return ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(kind), const_value=tensor
+        )

@@ -1,0 +1,170 @@
+"""An exported Stable Diffusion on ONNX Runtime: losses at many points, from forward passes only."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.artifact import Artifact, open_artifact
+from edge_train.memory import give_back_memory, measure
+from edge_train.params import Parameters
+from edge_train.protocols import Array, Batch, Point
+from edge_train.runtimes.onnx_engine import open_session, pick_provider
+
+_SUFFIXES = ("", "_2")  # of each text encoder's inputs
+_CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample
+_SAMPLES_PER_CALL = 64  # above this a call gets no faster, only larger
+
+
+class OnnxDiffusion:
+    """A frozen Stable Diffusion in an artifact, whose only variable is the vectors of one token.
+
+    Batches and losses are those of `TorchDiffusion`. Equal calls give bitwise equal results, also
+    in another process, as long as engine version, provider, thread count and `batch_limit` are the
+    same.
+
+    Attributes:
+      parameters: block `token` (vectors, width), for SDXL also `token_2`.
+      device, dtype: what runs it, and the type of most activations, for the record.
+      reason: why this device was taken.
+      batch_limit: most samples in one call. None: one where the graph rounds activations with one
+        scale for the whole call, so that a loss depends on nothing but its own sample; else as
+        many as have 4096 latent cells between them, at most 64.
+    """
+
+    parameters: Parameters
+    device: str
+    dtype: str
+    reason: str
+    batch_limit: int | None
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        parameters: Parameters,
+        *,
+        device: str = "auto",
+        token_ids: Sequence[Collection[int]],
+        threads: int,
+        lean: bool = False,
+    ) -> None:
+        """Open the step graph.
+
+        Args:
+          token_ids: per text encoder, every vocabulary id a prompt will ever hold; other rows of
+            its token table are never read.
+          lean: leave weights in the file and memory to the system; slower.
+
+        Raises:
+          InputError: a device that is not there.
+          ModelError: the engine cannot read the graph.
+        """
+        quant = artifact.manifest.quant
+        provider = pick_provider(device, quant)
+        self.parameters, self.batch_limit = parameters, None
+        self.device, self.reason = provider.device, provider.reason
+        self.dtype = "float32" if quant in ("none", "int8") else "int8"
+        self._rows = [
+            _TokenRows(artifact, component, ids)
+            for component, ids in zip(artifact.text_encoders, token_ids, strict=True)
+        ]
+        self._session: Any = open_session(
+            artifact.path / "step.onnx",
+            provider,
+            threads=threads,
+            options=artifact.manifest.engine,
+            lean=lean,
+        )
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the loss of every sample at every point, (points, samples)."""
+        losses = np.empty((len(points), len(batch["latents"])), np.float32)
+        for at, feeds in self.feeds(batch, points, 1 if self.dtype == "int8" else None):
+            losses.ravel()[at] = self._session.run(["loss"], feeds)[0]
+        return losses
+
+    def predict(self, batch: Batch, point: Point) -> Array:
+        """Return the denoiser's output (B, C, h, w) float32; `target` is not needed."""
+        outputs: Array = np.empty(batch["latents"].shape, np.float32)
+        whole = {**batch, "target": np.zeros_like(outputs)}
+        for at, feeds in self.feeds(whole, [point]):
+            outputs[at] = self._session.run(["prediction"], feeds)[0]
+        return outputs
+
+    def feeds(
+        self, batch: Batch, points: Sequence[Point], limit: int | None = None
+    ) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+        """Yield (place in the flattened (points, samples), the graph's inputs) of every call."""
+        samples = len(batch["latents"])
+        cells = int(np.prod(batch["latents"].shape[2:]))
+        fitting = max(1, min(_SAMPLES_PER_CALL, _CELLS_PER_CALL // cells))
+        limit = self.batch_limit or limit or fitting
+        for start in range(0, len(points) * samples, limit):
+            at = slice(start, min(start + limit, len(points) * samples))
+            which = np.arange(at.start, at.stop)
+            used, owners = which % samples, (which // samples).tolist()
+            feeds = {name: np.ascontiguousarray(values[used]) for name, values in batch.items()}
+            for suffix, rows in zip(_SUFFIXES, self._rows, strict=False):
+                feeds[f"rows{suffix}"] = rows.read(feeds[f"ids{suffix}"])
+                feeds[f"token{suffix}"] = np.stack([points[p][f"token{suffix}"] for p in owners])
+            yield at, feeds
+
+    def device_bytes(self) -> int:
+        """Return 0: what an accelerator holds is not known to this engine."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of every weight; the runtime cannot be used afterwards."""
+        del self._session
+        self._rows.clear()
+        give_back_memory()
+
+
+class _TokenRows:
+    """The rows of one token table that a run reads."""
+
+    def __init__(self, artifact: Artifact, component: str, ids: Collection[int]) -> None:
+        self._ids = np.array(sorted(set(ids)), np.int64)
+        self._rows = artifact.embedding_rows(component, self._ids.tolist())
+
+    def read(self, ids: NDArray[np.int64]) -> Array:
+        """Return (batch, length, width) for ids (batch, length); anything where an id is negative.
+
+        Raises:
+          ValueError: an id that was not in `token_ids` at open.
+        """
+        places = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        unknown = ids[(ids >= 0) & (self._ids[places] != ids)]
+        if unknown.size:
+            raise ValueError(f"token ids {sorted(set(unknown.tolist()))} were not in token_ids")
+        rows: Array = self._rows[places]
+        return rows
+
+
+def forward_peak(folder: Path) -> int:
+    """Return the peak resident bytes of this process after one training step's passes.
+
+    Call it in a fresh process; the batch is zeros, since no size depends on the numbers.
+    """
+    artifact = open_artifact(folder)
+    side = artifact.resolution // artifact.latent_scale
+    latents = np.zeros((1, artifact.latent_channels, side, side), np.float32)
+    batch: dict[str, NDArray[Any]] = {
+        "latents": latents,
+        "target": latents,
+        "timesteps": np.zeros(1, np.int64),
+    }
+    blocks = {}
+    for suffix, width in zip(_SUFFIXES, artifact.manifest.text_widths, strict=False):
+        batch[f"ids{suffix}"] = np.zeros((1, artifact.prompt_tokens), np.int64)
+        blocks[f"token{suffix}"] = np.zeros((1, width), np.float32)
+    if artifact.family == "sdxl":
+        batch["time_ids"] = np.zeros((1, 6), np.float32)
+    token_ids = [[0]] * len(blocks)
+    runtime = OnnxDiffusion(
+        artifact, Parameters(blocks), device="cpu", token_ids=token_ids, threads=1
+    )
+    runtime.forward(batch, [blocks, blocks])
+    return measure().peak_bytes

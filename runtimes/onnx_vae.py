@@ -1,0 +1,72 @@
+"""The VAE of an artifact: photos to latents and latents to pictures; opened, used and let go."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.artifact import Artifact
+from edge_train.memory import give_back_memory
+from edge_train.protocols import Array
+from edge_train.runtimes.onnx_engine import open_session, pick_provider
+
+_PIXELS_PER_CALL = 65_536  # below this a call is mostly overhead; above it is mostly memory
+
+
+def encode_photos(
+    artifact: Artifact, images: NDArray[np.uint8], device: str, threads: int
+) -> tuple[Array, Array]:
+    """Return mean and standard deviation of the photos' latents, (n, C, h, w) each.
+
+    `mean + std * noise` is a latent as the denoiser knows it: shifted and scaled.
+
+    Args:
+      images: (n, H, W, 3) of the artifact's resolution.
+
+    Memory:
+      The VAE's encoder, and the activations of one photo; both gone on return.
+    """
+    pixels: Array = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
+    with _graph(artifact, "vae_encoder.onnx", device, threads) as session:
+        parts = list(_calls(session, "pixels", pixels, images.shape[1] * images.shape[2]))
+    mean, deviation = (np.concatenate(part) for part in zip(*parts, strict=True))
+    scale = np.float32(artifact.manifest.scaling_factor)
+    return (mean - np.float32(artifact.manifest.shift_factor)) * scale, deviation * scale
+
+
+def decode_latents(
+    artifact: Artifact, latents: Array, device: str, threads: int
+) -> NDArray[np.uint8]:
+    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w).
+
+    Memory:
+      The VAE's decoder, and the activations of one picture; both gone on return.
+    """
+    manifest = artifact.manifest
+    scaled = latents / np.float32(manifest.scaling_factor) + np.float32(manifest.shift_factor)
+    with _graph(artifact, "vae_decoder.onnx", device, threads) as session:
+        parts = list(_calls(session, "latents", scaled, artifact.resolution**2))
+    pixels = np.concatenate([part[0] for part in parts])
+    levels = np.rint(np.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+    return levels.transpose(0, 2, 3, 1)
+
+
+def _calls(session: Any, name: str, values: Array, pixels: int) -> Iterator[list[Array]]:
+    together = max(1, _PIXELS_PER_CALL // pixels)
+    for start in range(0, len(values), together):
+        feeds: Mapping[str, Array] = {name: np.ascontiguousarray(values[start : start + together])}
+        yield session.run(None, feeds)
+
+
+@contextmanager
+def _graph(artifact: Artifact, name: str, device: str, threads: int) -> Iterator[Any]:
+    """Open a graph for the time of a `with` block."""
+    provider = pick_provider(device, "none")
+    session = open_session(
+        artifact.path / name, provider, threads=threads, options=artifact.manifest.engine
+    )
+    yield session
+    del session
+    give_back_memory()

@@ -1,0 +1,129 @@
+"""Every runtime sees the same step: same key, same batch, losses within the stated error."""
+
+import numpy as np
+import pytest
+
+from edge_train.artifact import QUANTS, open_artifact
+from edge_train.models import open_model
+from edge_train.params import Parameters
+from edge_train.rng import Key
+from edge_train.tasks.personalize import Personalize, build_cache
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from tiny_models import prompt_ids
+
+from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+KEY = Key(7, 3)
+# Largest difference of a loss from torch's float32, as a share. Random weights of a tiny model are
+# harder on 8 bits than trained ones: 1/127 of a row's largest weight over 72 to 576 inputs.
+ERRORS = {
+    "torch-none": 0.0,
+    "torch-int8": 0.01,
+    "onnx-none": 1e-5,
+    "onnx-int8": 0.01,
+    "onnx-int8-fast": 0.03,
+    "onnx-int4": 0.06,
+}
+
+
+def start(width: int) -> dict:
+    return {"token": 0.1 * np.random.default_rng(1).standard_normal((1, width)).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def task(exported) -> Personalize:
+    draw = np.random.default_rng(0)
+    mean = draw.standard_normal((4, 4, 8, 8), np.float32)
+    captions = [[{"ids": np.array(prompt_ids("a", "photo", "of", -1))}]] * 4
+    return Personalize(
+        cache=build_cache(mean, np.full_like(mean, 0.1), captions),
+        signal=open_model(exported.model).alphas_cumprod,
+        prediction_type="epsilon",
+        window=(300, 900),
+        samples=4,
+        evaluation_samples=8,
+        constant={},
+    )
+
+
+@pytest.fixture(params=ERRORS)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make_runtime(exported, task):
+    opened = []
+
+    def make(name: str):
+        engine, _, quant = name.partition("-")
+        ids = np.unique(task.cache.ids["ids"])
+        token_ids = [ids[ids >= 0].tolist()]
+        parameters = Parameters(start(32))
+        if engine == "torch":
+            runtime = TorchDiffusion.open(
+                open_model(exported.model),
+                parameters,
+                quant=quant,
+                dtype="float32",
+                device="cpu",
+                token_ids=token_ids,
+                threads=1,
+            )
+        else:
+            artifact = open_artifact(exported.artifacts[quant])
+            runtime = OnnxDiffusion(
+                artifact, parameters, device="cpu", token_ids=token_ids, threads=1
+            )
+        opened.append(runtime)
+        return runtime
+
+    yield make
+    for runtime in opened:
+        runtime.close()
+
+
+def test_the_profiles_are_all_here() -> None:
+    assert {f"onnx-{quant}" for quant in QUANTS} < ERRORS.keys()
+
+
+def test_losses_agree_with_float_within_the_stated_error(make_runtime, task, name) -> None:
+    batch, points = task.batch(KEY), [start(32), {"token": 3 * start(32)["token"]}]
+    exact = task.loss(make_runtime("torch-none"), batch, points)
+    losses = task.loss(make_runtime(name), batch, points)
+    assert (losses.shape, losses.dtype) == ((2, 4), np.float32)
+    np.testing.assert_allclose(losses, exact, rtol=ERRORS[name])
+
+
+def test_two_sessions_compute_the_same_bits(make_runtime, task, name) -> None:
+    batch, points = task.batch(KEY), [start(32)]
+    first, second = (task.loss(make_runtime(name), batch, points) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_point_does_not_change_the_parameters(make_runtime, task, name) -> None:
+    runtime = make_runtime(name)
+    before = runtime.parameters.copy()
+    runtime.forward(task.batch(KEY), [{"token": 7 * start(32)["token"]}])
+    np.testing.assert_array_equal(runtime.parameters["token"], before["token"])
+
+
+def test_a_loss_depends_on_its_own_sample_only(make_runtime, task, name) -> None:
+    runtime, batch = make_runtime(name), task.batch(KEY)
+    together = runtime.forward(batch, [start(32)])[0]
+    alone = [
+        runtime.forward({key: value[i : i + 1] for key, value in batch.items()}, [start(32)])[0, 0]
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)  # kernels differ by batch size
+
+
+def test_predictions_have_the_shape_of_latents(make_runtime, task, name) -> None:
+    batch = {key: value for key, value in task.batch(KEY).items() if key != "target"}
+    output = make_runtime(name).predict(batch, start(32))
+    assert (output.shape, output.dtype) == (batch["latents"].shape, np.float32)
+    assert np.isfinite(output).all()

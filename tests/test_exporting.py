@@ -1,0 +1,129 @@
+"""An export is a whole artifact or nothing, says what it measured, and loads in old engines."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edge_train.errors import InputError
+from edge_train.models import open_model
+
+pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from edge_train import exporting  # noqa: E402 - needs torch
+from edge_train.artifact import QUANTS, open_artifact  # noqa: E402
+
+
+def export(name, out, **options) -> None:
+    given = {"quant": "int8", "photos": None, "resolution": None, "threads": 1, "say": print}
+    exporting.export(str(name), out, **(given | options))
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_every_profile_opens_and_tells_its_slopes(exported, quant) -> None:
+    manifest = open_artifact(exported.artifacts[quant]).manifest
+    assert manifest.quant == quant
+    assert [row.epsilon for row in manifest.slopes] == sorted(
+        row.epsilon for row in manifest.slopes
+    )
+    assert manifest.safe_epsilon in [row.epsilon for row in manifest.slopes]
+    assert manifest.forward_bytes > 0
+    assert any("smallest safe radius" in line for line in exported.said[quant])
+
+
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_float_activations_keep_small_slopes(exported, quant) -> None:
+    manifest = open_artifact(exported.artifacts[quant]).manifest
+    assert manifest.slopes[0].correlation > 0.98
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_graphs_are_readable_by_old_engines(exported, quant) -> None:
+    for path in exported.artifacts[quant].glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        assert model.ir_version <= 10
+        assert {o.domain: o.version for o in model.opset_import}[""] <= 21
+        kinds = {node.op_type for node in model.graph.node}
+        assert "ConvInteger" not in kinds
+        assert "Softmax" not in kinds, "attention was not fused"
+
+
+@pytest.mark.parametrize(
+    ("quant", "promised", "never"),
+    [
+        ("none", set(), {"DequantizeLinear", "MatMulInteger", "MatMulNBits"}),
+        ("int8", {"DequantizeLinear"}, {"QuantizeLinear", "DynamicQuantizeLinear"}),
+        ("int8-fast", {"MatMulInteger", "QuantizeLinear"}, {"MatMulNBits"}),
+        ("int4", {"MatMulNBits", "QuantizeLinear"}, set()),
+    ],
+)
+def test_profiles_use_the_arithmetic_they_promise(exported, quant, promised, never) -> None:
+    model = onnx.load(exported.artifacts[quant] / "step.onnx", load_external_data=False)
+    found = {node.op_type for node in model.graph.node}
+    assert promised <= found
+    assert not never & found
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            assert {a.name: a.i for a in node.attribute}["accuracy_level"] == 4
+
+
+def test_smaller_profiles_are_smaller(exported) -> None:
+    sizes = [
+        (exported.artifacts[quant] / "step.weights").stat().st_size
+        for quant in ("none", "int8", "int4")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_embedding_rows_are_those_of_the_model(exported) -> None:
+    artifact, model = open_artifact(exported.artifacts["int8"]), open_model(exported.model)
+    ids = [0, 7, 300]
+    np.testing.assert_array_equal(
+        artifact.embedding_rows("text_encoder", ids), model.embedding_rows("text_encoder", ids)
+    )
+
+
+def test_an_existing_folder_is_left_alone(exported, tmp_path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(InputError, match="exists already"):
+        export(exported.model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_artifact_is_not_exported_again(exported, tmp_path) -> None:
+    with pytest.raises(InputError, match="is an artifact already"):
+        export(exported.artifacts["int8"], tmp_path / "out")
+
+
+def test_an_unknown_profile_is_refused(exported, tmp_path) -> None:
+    with pytest.raises(InputError, match="unknown quant 'int2'; expected none, int8"):
+        export(exported.model, tmp_path / "out", quant="int2")
+
+
+def test_missing_calibration_photos_are_one_sentence(exported, tmp_path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        export(exported.model, tmp_path / "out", photos=str(tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_work(exported, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="the export needs about"):
+        export(exported.model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(exported, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "write_embeddings", full)
+    monkeypatch.setattr(exporting, "step_graph", lambda *_: None)
+    monkeypatch.setattr(exporting, "vae_graphs", lambda *_: (None, None))
+    monkeypatch.setattr(exporting, "write_graph", lambda *_: [])
+    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"):
+        export(exported.model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,101 @@
+"""A run on an artifact needs an engine and nothing else: photos to token, pictures and report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from edge_train import cli
+
+pytest.importorskip("onnxruntime")
+
+GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def arguments(photos, out, *options) -> list[str]:
+    words = ["run", str(photos), "--model", str(GOLDEN), "--out", str(out), "--class", "dog"]
+    few = ["--steps", "6", "--threads", "1", "--preview-steps", "2", "--prompt", "a photo of {}"]
+    return [*words, *few, *options]
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert cli.main(arguments(photos, out)) == 0
+    return out
+
+
+def test_a_run_leaves_token_pictures_and_report(finished) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    assert (report["status"], report["runtime"], report["quant"]) == ("done", "onnx", "int8")
+    assert report["backwards"] == 0
+    token = load_file(finished / "my-dog.safetensors")["<my-dog>"]
+    assert token.shape == (1, 16)
+    assert len(list((finished / "samples").glob("after-*.png"))) == 1
+
+
+def test_a_finished_run_draws_more_pictures(finished, tmp_path) -> None:
+    out = tmp_path / "pictures"
+    words = ["generate", str(finished), "--count", "2", "--steps", "2", "--out", str(out)]
+    assert cli.main(words) == 0
+    assert len(list(out.glob("*.png"))) == 3  # two and a contact sheet
+
+
+def test_two_runs_learn_the_same_bits(finished, photos, tmp_path) -> None:
+    assert cli.main(arguments(photos, tmp_path / "again")) == 0
+    first, second = (
+        load_file(folder / "my-dog.safetensors")["<my-dog>"]
+        for folder in (finished, tmp_path / "again")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--runtime", "torch"), "runtime 'torch' was asked for, but artifact"),
+        (("--quant", "int8-fast"), "was exported for 'int8'"),
+        (("--resolution", "64"), "resolution 64 was asked for"),
+        (("--dtype", "bfloat16"), "dtype 'bfloat16' was asked for"),
+        (("--method", "backprop"), "only runs forward. Use --method zo"),
+        (("--device", "qnn"), "device 'qnn' is not offered"),
+    ],
+)
+def test_what_an_artifact_cannot_do_is_refused(photos, tmp_path, capsys, options, sentence) -> None:
+    assert cli.main(arguments(photos, tmp_path / "run", *options)) == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert "Traceback" not in message
+
+
+def test_a_run_imports_no_torch(photos, tmp_path) -> None:
+    script = (
+        "import sys\n"
+        "from edge_train import cli\n"
+        f"assert cli.main({arguments(photos, tmp_path / 'run')!r}) == 0\n"
+        "heavy = {'torch', 'onnx', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_says_where_it_runs_and_why(photos, tmp_path, capsys) -> None:
+    assert cli.main(arguments(photos, tmp_path / "run", "--lean")) == 0
+    assert "device cpu: " in capsys.readouterr().err
