@@ -38,12 +38,23 @@ from edge_train.tasks.personalize import Personalize, build_cache
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
-_CALIBRATION_SAMPLES = 32  # at timesteps spread over the whole schedule
-_DIRECTIONS, _SLOPE_SAMPLES = 8, 8
-_LARGE = 100_000_000  # UNet parameters above which measuring takes fewer samples
-_SLOPE_SAMPLES_LARGE = 2
+_LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
 _BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
 _NEEDS_RANGES = ("int8-fast", "int4")
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How much is measured; every count is of single-sample forward passes or a factor of them."""
+
+    calibration_samples: int  # at timesteps spread over the whole schedule
+    slope_samples: int
+    directions: int
+    radii: tuple[float, ...]
+
+
+_EFFORT = _Effort(32, 8, 8, GRID)
+_EFFORT_LARGE = _Effort(4, 1, 6, GRID[1:4])
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class _Work:
     folder: Path
     quant: str
     task: Personalize
+    effort: _Effort
 
     @property
     def parameters(self) -> Parameters:
@@ -106,7 +118,9 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        work = _Work(job, model, partial, quant, _task(job))
+        effort = _EFFORT_LARGE if model.parameter_count("unet") > _LARGE else _EFFORT
+        task = _task(job, effort.calibration_samples)
+        work = _Work(job, model, partial, quant, task, effort)
         _write(work, say)
         if out.exists():
             out.rmdir()
@@ -144,7 +158,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
 
     ranges: Mapping[str, Range] = {}
     if quant in _NEEDS_RANGES:
-        say(f"calibrating activations on {_CALIBRATION_SAMPLES} samples")
+        say(f"calibrating activations on {work.effort.calibration_samples} samples")
         names = calibrated_values(step)
         exact = step.clone()
         found = write_graph(folder / "step.onnx", exact, source, "int8")
@@ -174,7 +188,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     )
 
 
-def _task(job: Job) -> Personalize:
+def _task(job: Job, samples: int) -> Personalize:
     """Return the task on the photos, or on noise in their place, at every timestep."""
     recipe, model = job.recipe, job.model
     if recipe.photos is not None or job.judged:
@@ -185,7 +199,7 @@ def _task(job: Job) -> Personalize:
         mean = np.zeros((1, model.latent_channels, side, side), np.float32)
         captions = [job.ids(text) for text in OBJECT_TEMPLATES]
         cache = build_cache(mean, np.ones_like(mean), [captions])
-    return build.build_task(_resized(job, _CALIBRATION_SAMPLES, whole=True), cache)
+    return build.build_task(_resized(job, samples, whole=True), cache)
 
 
 def _resized(job: Job, samples: int, *, whole: bool = False) -> Job:
@@ -216,8 +230,7 @@ def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
 def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
     """Return the slope table of the graph in the folder, on the run's own window."""
     model, threads = work.model, work.job.recipe.threads or 1
-    large = model.parameter_count("unet") > _LARGE
-    job = _resized(work.job, _SLOPE_SAMPLES_LARGE if large else _SLOPE_SAMPLES)
+    job = _resized(work.job, work.effort.slope_samples)
     task = build.build_task(job, work.task.cache)
     batch, scale = task.evaluation(), {n: root_mean_square(b) for n, b in job.start.items()}
     exact_runtime = TorchDiffusion.open(
@@ -228,7 +241,7 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    exact = exact_slopes(exact_runtime, task, batch, scale, _DIRECTIONS)
+    exact = exact_slopes(exact_runtime, task, batch, scale, work.effort.directions)
     exact_runtime.close()
     runtime = OnnxDiffusion(
         open_artifact(work.folder),
@@ -237,7 +250,7 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    rows = slope_table(runtime, task, batch, scale, exact, GRID)
+    rows = slope_table(runtime, task, batch, scale, exact, work.effort.radii)
     runtime.close()
     if not all(np.isfinite(row.correlation) for row in rows):
         raise ModelError(

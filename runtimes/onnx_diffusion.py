@@ -70,7 +70,7 @@ class OnnxDiffusion:
             _TokenRows(artifact, component, ids)
             for component, ids in zip(artifact.text_encoders, token_ids, strict=True)
         ]
-        self._session: Any = open_session(
+        self.session: Any = open_session(
             artifact.path / "step.onnx",
             provider,
             threads=threads,
@@ -82,7 +82,7 @@ class OnnxDiffusion:
         """Return the loss of every sample at every point, (points, samples)."""
         losses = np.empty((len(points), len(batch["latents"])), np.float32)
         for at, feeds in self.feeds(batch, points, 1 if self.dtype == "int8" else None):
-            losses.ravel()[at] = self._session.run(["loss"], feeds)[0]
+            losses.ravel()[at] = self.session.run(["loss"], feeds)[0]
         return losses
 
     def predict(self, batch: Batch, point: Point) -> Array:
@@ -90,7 +90,7 @@ class OnnxDiffusion:
         outputs: Array = np.empty(batch["latents"].shape, np.float32)
         whole = {**batch, "target": np.zeros_like(outputs)}
         for at, feeds in self.feeds(whole, [point]):
-            outputs[at] = self._session.run(["prediction"], feeds)[0]
+            outputs[at] = self.session.run(["prediction"], feeds)[0]
         return outputs
 
     def feeds(
@@ -117,7 +117,7 @@ class OnnxDiffusion:
 
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards."""
-        del self._session
+        del self.session
         self._rows.clear()
         give_back_memory()
 

@@ -1,0 +1,235 @@
+"""`edge-train bench engine`: memory and speed of exported Stable Diffusion 1.5 on ONNX Runtime.
+
+Exports are made where torch is installed and kept, so that the same command measures them in the
+device environment too. Weights are random: they cost exactly what real ones cost.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train import bench
+from edge_train.errors import TrainingStopped
+from edge_train.memory import measure
+from edge_train.units import format_bytes
+
+QUANTS = ("int8-fast", "int4", "int8")
+_REPEATS = 5
+_MEMORY_HEAD = ("profile", "peak", "of it anonymous at the end", "seconds per forward")
+_SPEED_HEAD = ("forward of one 512-pixel sample", "times as fast as torch float32")
+
+
+def main(out: Path, seeds: int) -> str:
+    """Export what is missing, measure in fresh processes; return Markdown tables."""
+    exports = [_export(out, quant) for quant in QUANTS]
+    rows = []
+    for quant in QUANTS:
+        for lean in (False, True):
+            cost = _fresh(step_cost, out / f"sd15-{quant}", lean)
+            forward_seconds = cost["seconds"] / cost["forwards"]
+            rows.append(
+                [
+                    f"{quant}, lean" if lean else quant,
+                    format_bytes(cost["peak_bytes"]),
+                    format_bytes(cost["anon_bytes"]),
+                    f"{forward_seconds:.1f}",
+                ]
+            )
+    ratio = statistics.median(
+        _fresh(step_over_forwards, out / "sd15-int8-fast", seed) for seed in range(seeds)
+    )
+    parts = [
+        engine(),
+        *(line for line in exports if line),
+        "One zo step (5 forwards), text encoder included, in a fresh process with one thread:",
+        bench.table(_MEMORY_HEAD, rows),
+        f"A zo step over its forwards as bare engine calls, `int8-fast`: {ratio:.3f}.",
+        f"Resident before a model is loaded: {format_bytes(_fresh(bytes_before_model))}.",
+    ]
+    if find_spec("torch"):
+        parts += [
+            f"One thread, all loaded at once, calls taken in turn, median of {_REPEATS}:",
+            bench.table(_SPEED_HEAD, speeds(out)),
+        ]
+    return "\n\n".join(parts)
+
+
+def engine() -> str:
+    """Return which engine was measured."""
+    from edge_train.runtimes.onnx_engine import load_engine
+
+    return f"ONNX Runtime {load_engine().__version__}."
+
+
+def _export(out: Path, quant: str) -> str:
+    """Export a profile unless it is there; return what the export took."""
+    artifact = out / f"sd15-{quant}"
+    if artifact.is_dir():
+        return ""
+    from edge_train.bench.sd15 import make_model
+
+    model = out / "sd15-random"
+    if not (model / "model_index.json").is_file():
+        make_model(model)
+    command = [sys.executable, "-m", "edge_train", "export", str(model), str(artifact)]
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]).returncode; "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--quant", quant, "--threads", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+    peak_bytes = int(done.stdout.split()[-1]) * 1024
+    minutes = (time.perf_counter() - start) / 60
+    return f"Export `{quant}`: {format_bytes(peak_bytes)} at most, {minutes:.0f} minutes."
+
+
+def _fresh(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a fresh process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
+
+
+def bytes_before_model() -> int:
+    """Return resident bytes of this process with everything imported that a run needs."""
+    from edge_train import build, session  # noqa: F401
+    from edge_train.runtimes import onnx_diffusion, onnx_vae  # noqa: F401
+    from edge_train.runtimes.onnx_engine import load_engine
+
+    load_engine()
+    return measure().resident_bytes
+
+
+def step_cost(artifact: Path, lean: bool) -> dict[str, float]:
+    """Take one zo step in this process; return its seconds and what the process held."""
+    take_step, _, forwards = _step(artifact, lean)
+    start = time.perf_counter()
+    take_step(0)
+    seconds = time.perf_counter() - start
+    usage = measure()
+    return {
+        "seconds": seconds,
+        "forwards": forwards,
+        "peak_bytes": usage.peak_bytes,
+        "anon_bytes": usage.anon_bytes,
+    }
+
+
+def step_over_forwards(artifact: Path, seed: int) -> float:
+    """Return the time of a zo step over that of as many bare engine calls, taken in turn."""
+    take_step, forward, forwards = _step(artifact, False)
+    forward()
+    steps, bare = [], []
+    for number in range(_REPEATS):
+        start = time.perf_counter()
+        take_step(_REPEATS * seed + number)
+        middle = time.perf_counter()
+        for _ in range(forwards):
+            forward()
+        steps.append(middle - start)
+        bare.append(time.perf_counter() - middle)
+    return statistics.median(steps) / statistics.median(bare)
+
+
+def _step(artifact: Path, lean: bool) -> tuple[Callable[[int], None], Callable[[], None], int]:
+    """Return a zo step on noise, a bare engine call, and the forwards of the step."""
+    from edge_train import build
+    from edge_train.params import Parameters
+    from edge_train.recipe import Recipe
+    from edge_train.rng import Key
+    from edge_train.tasks.personalize import build_cache
+    from edge_train.transforms import root_mean_square
+
+    job = build.check(Recipe(model=str(artifact), threads=1, lean=lean))
+    side = job.model.resolution // job.model.latent_scale
+    mean = np.zeros((1, job.model.latent_channels, side, side), np.float32)
+    cache = build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]])
+    task = build.build_task(job, cache)
+    parameters = Parameters(job.start)
+    runtime: Any = build.open_runtime(job, parameters, dict(cache.ids))
+    scale = {name: root_mean_square(block) for name, block in job.start.items()}
+    estimator, transform = build.build_method(job.recipe, 0.1, scale)
+    state = {name: transform.init(block) for name, block in parameters.items()}
+
+    def apply(name: str, gradient: Any) -> None:
+        parameters.subtract(name, transform.update(gradient, state[name], parameters[name]))
+
+    def take_step(number: int) -> None:
+        key = Key(0, number)
+        estimator.estimate(runtime, task, task.batch(key), key, apply)
+
+    (_, feeds), *_ = runtime.feeds(task.batch(Key(0, 0)), [parameters], 1)
+    queries, sides = job.recipe.queries or 1, job.recipe.sides or 1
+    forwards = (job.recipe.samples or 1) * (queries + 1 if sides == 1 else 2 * queries)
+    return take_step, lambda: runtime.session.run(["loss"], feeds), forwards
+
+
+def speeds(out: Path) -> list[list[str]]:
+    """Return how much faster than torch float32 every engine takes one sample."""
+    kinds = {"torch float32": "float32", "torch bfloat16": "bfloat16"}
+    kinds |= {f"onnx {quant}": quant for quant in QUANTS}
+    context = get_context("spawn")
+    servers = {}
+    for name, kind in kinds.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve_forwards, args=(theirs, out, kind), daemon=True)
+        process.start()
+        servers[name] = (ours, process)
+        ours.recv()  # one model is loaded after another
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(_REPEATS):
+        for name, (pipe, _) in servers.items():
+            pipe.send(True)
+            times[name].append(pipe.recv())
+    for pipe, process in servers.values():
+        pipe.send(False)
+        process.join()
+    median = {name: statistics.median(own) for name, own in times.items()}
+    return [[name, f"{median['torch float32'] / own:.2f}"] for name, own in median.items()]
+
+
+def serve_forwards(pipe: Any, out: Path, kind: str) -> None:
+    """Take one forward for every True that arrives; answer with its seconds."""
+    forward = _step(out / f"sd15-{kind}", False)[1] if kind in QUANTS else _torch_forward(out, kind)
+    forward()
+    pipe.send(0.0)
+    while pipe.recv():
+        start = time.perf_counter()
+        forward()
+        pipe.send(time.perf_counter() - start)
+
+
+def _torch_forward(out: Path, dtype: str) -> Callable[[], None]:
+    """Return a forward of text encoder and U-Net by diffusers' and transformers' own modules."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    torch.set_num_threads(1)
+    model, kind = out / "sd15-random", getattr(torch, dtype)
+    text: Any = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=kind).eval()
+    unet: Any = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=kind).eval()
+    latents = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0)).to(kind)
+    ids, timesteps = torch.zeros(1, 77, dtype=torch.int64), torch.tensor([500])
+
+    def forward() -> None:
+        with torch.no_grad():
+            output = unet(latents, timesteps, text(ids).last_hidden_state).sample
+            (output.float() - latents.float()).square().mean().item()
+
+    return forward
