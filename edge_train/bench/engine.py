@@ -107,7 +107,8 @@ def _fresh(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def bytes_before_model() -> int:
     """Return resident bytes of this process with everything imported that a run needs."""
-    from edge_train import build, session  # noqa: F401
+    from edge_train import session  # noqa: F401
+    from edge_train.jobs import personalize  # noqa: F401
     from edge_train.runtimes import onnx_diffusion, onnx_vae  # noqa: F401
     from edge_train.runtimes.onnx_engine import load_engine
 
@@ -149,19 +150,20 @@ def step_over_forwards(artifact: Path, seed: int) -> float:
 def _step(artifact: Path, lean: bool) -> tuple[Callable[[int], None], Callable[[], None], int]:
     """Return a zo step on noise, a bare engine call, and the forwards of the step."""
     from edge_train import build
+    from edge_train.jobs import diffusion
     from edge_train.params import Parameters
     from edge_train.recipe import Recipe
     from edge_train.rng import Key
     from edge_train.tasks.personalize import build_cache
     from edge_train.transforms import root_mean_square
 
-    job = build.check(Recipe(model=str(artifact), threads=1, lean=lean))
+    job = diffusion.check(Recipe(model=str(artifact), threads=1, lean=lean))
     side = job.model.resolution // job.model.latent_scale
     mean = np.zeros((1, job.model.latent_channels, side, side), np.float32)
     cache = build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]])
-    task = build.build_task(job, cache)
+    task = diffusion.build_task(job, cache)
     parameters = Parameters(job.start)
-    runtime: Any = build.open_runtime(job, parameters, dict(cache.ids))
+    runtime: Any = diffusion.open_runtime(job, parameters, dict(cache.ids))
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
     estimator, transform = build.build_method(job.recipe, 0.1, scale)
     state = {name: transform.init(block) for name, block in parameters.items()}
