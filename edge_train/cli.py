@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    bench.add_argument("name", choices=("personalize", "sd15"), metavar="NAME")
+    bench.add_argument("name", choices=("personalize", "sd15", "engine"), metavar="NAME")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.set_defaults(command=_bench)

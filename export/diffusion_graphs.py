@@ -17,6 +17,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from edge_train.export.model_weights import HALVES
 from edge_train.models import ModelFolder
 
 OPSET = 18
@@ -109,6 +110,7 @@ class _Step(nn.Module):
 
         self.unet = UNet2DConditionModel.from_config(dict(model.configs["unet"]))
         self.unet.set_attn_processor(_FusedAttention())
+        _split_gates(self.unet)
         self.text_encoder = _build_text_encoder(model, "text_encoder")
         if model.family == "sdxl":
             self.text_encoder_2 = _build_text_encoder(model, "text_encoder_2")
@@ -193,6 +195,35 @@ def _build_text_encoder(model: ModelFolder, component: str) -> nn.Module:
             parent, _, name = path.rpartition(".")
             setattr(encoder.get_submodule(parent), name, _CausalAttention(module))
     return encoder
+
+
+def _split_gates(network: nn.Module) -> None:
+    """Replace every gated linear unit, so that nothing twice as wide as its output is made."""
+    from diffusers.models.activations import GEGLU
+
+    for path, module in list(network.named_modules()):
+        if isinstance(module, GEGLU):
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, _Gated(module.proj))
+
+
+class _Gated(nn.Module):
+    """value(x) * gelu(gate(x)); `value` and `gate` are the halves of one stored layer."""
+
+    def __init__(self, whole: nn.Linear) -> None:
+        super().__init__()
+        inputs, outputs = whole.in_features, whole.out_features // 2
+        self.proj = nn.ModuleDict(
+            {half: nn.Linear(inputs, outputs, whole.bias is not None) for half in HALVES}
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        gate = self.proj["gate"](hidden)
+        opened: Tensor = torch.onnx.ops.symbolic(
+            "com.microsoft::Gelu", (gate,), {}, dtype=gate.dtype, shape=gate.shape, version=1
+        )
+        product: Tensor = self.proj["value"](hidden) * opened
+        return product
 
 
 class _FusedAttention:

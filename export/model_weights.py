@@ -10,6 +10,9 @@ from edge_train.tensor_file import TensorFile
 # Attention layers of older VAE files -> the names of today.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
+# Parts of a gated layer that one tensor holds, one after the other.
+HALVES = ("value", "gate")
+
 
 class ModelWeights:
     """Finds the tensor of an initializer such as `unet.conv_in.weight`."""
@@ -29,6 +32,11 @@ class ModelWeights:
         Raises:
           ModelError: it is missing, or has another shape than the configuration says.
         """
+        for index, half in enumerate(HALVES):
+            whole = name.replace(f".proj.{half}.", ".proj.")
+            if whole != name:
+                stored = self.read(whole, (2 * shape[0], *shape[1:]))
+                return stored[index * shape[0] : (index + 1) * shape[0]]
         if (plain := _plain(name)) not in self._found:
             raise ModelError(
                 f"{self._path}: no tensor {name!r}, which the configuration asks for; copy or "

@@ -115,6 +115,10 @@ def open_session(
     settings.inter_op_num_threads = 1
     settings.log_severity_level = _ERRORS_ONLY
     settings.use_deterministic_compute = True
+    # A buffer that a later tensor of the same shape will use again stays allocated until then: of
+    # a U-Net, every size of the way down until the way up. Without this a forward pass of Stable
+    # Diffusion 1.5 holds 0.3 GB less, in the same time.
+    settings.enable_mem_reuse = False
     for name, value in options.items():
         settings.add_session_config_entry(name, value)
     if lean:
