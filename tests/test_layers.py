@@ -20,6 +20,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
         (
             "artifact",
             "checkpoint",
+            "graph_file",
             "journal",
             "judge",
             "memory",
