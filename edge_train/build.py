@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -171,6 +172,12 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
                 f"{recipe.model} OUT --quant int8-fast`."
             )
+        if find_spec("torch") is None:
+            raise InputError(
+                f"training {recipe.model} needs torch, which is not installed; `pip install "
+                "edge-train[desk]`, or export the model where torch is and copy the artifact here: "
+                "--model ARTIFACT."
+            )
         return replace(recipe, runtime="torch")
     fixed: dict[str, Any] = {
         "runtime": "onnx",
@@ -200,10 +207,17 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
     """
     if not isinstance(model, Artifact):
         return []
-    from edge_train.runtimes.onnx_engine import pick_provider
+    from edge_train.runtimes.onnx_engine import check_engine, pick_provider
 
+    check_engine(model.path, model.manifest.requires)
     provider = pick_provider(recipe.device, recipe.quant)
-    return [f"device {provider.device}: {provider.reason}"]
+    notes = [f"device {provider.device}: {provider.reason}"]
+    if recipe.cap_bytes is not None and provider.device != "cpu":
+        notes.append(
+            f"memory that device {provider.device} has of its own is not measured; --mem is about "
+            "this process" + (" and the engine's CUDA arena" * (provider.device == "cuda"))
+        )
+    return notes
 
 
 def prompt_of(recipe: Recipe, text: str) -> str:
@@ -288,6 +302,7 @@ def open_runtime(
             token_ids=token_ids,
             threads=_known(recipe.threads),
             lean=recipe.lean,
+            cap_bytes=recipe.cap_bytes,
         )
     from edge_train.runtimes.torch_diffusion import TorchDiffusion
 
