@@ -1,7 +1,8 @@
 """What an ONNX file asks for: versions, and the files its tensors lie in; read without onnx.
 
-A graph may name any file as the place of a tensor's data, and engines differ in what they refuse.
-Only the few fields that can hold such a name are followed; weights inside the file are skipped.
+A graph may name any file as the place of a tensor's data, and ONNX Runtime 1.19.2 reads it wherever
+it lies (1.32.0 refuses). Only the few fields that can hold such a name are followed; weights inside
+the file are skipped.
 """
 
 from collections.abc import Iterator, Mapping

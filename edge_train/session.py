@@ -11,6 +11,7 @@ from edge_train import recipe as recipes
 from edge_train.errors import RunFolderError
 from edge_train.recipe import Recipe
 from edge_train.report import write_report
+from edge_train.resume_rules import check_same_model
 from edge_train.tasks.captions import file_name_of
 from edge_train.tasks.personalize import PhotoCache
 from edge_train.tensors import load_tensors, save_tensors, write_bytes
@@ -70,12 +71,8 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
         path.unlink(missing_ok=True)
         return run(recipe, observer)
     job = build.check(recipe)
-    sha256, began_with = job.model.sha256(), records[0]["facts"]["model_sha256"]
-    if sha256 != began_with:
-        raise RunFolderError(
-            f"{folder}: this run began with model sha256 {began_with[:12]}..., {recipe.model} now "
-            f"has {sha256[:12]}...; put that model back, or start a new run."
-        )
+    sha256 = job.model.sha256()
+    check_same_model(folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, sha256)
     if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)

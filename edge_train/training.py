@@ -31,6 +31,7 @@ from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, draw, save_pictures
 from edge_train.protocols import StepRecord
 from edge_train.report import summarize, write_report
+from edge_train.resume_rules import changed_engine
 from edge_train.tasks.captions import file_name_of
 from edge_train.tasks.personalize import PhotoCache
 from edge_train.tasks.photos import PhotoSet
@@ -47,6 +48,11 @@ _PACKAGES = (
     "transformers",
     "optimum-quanto",
     "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
     "onnxruntime-training-cpu",
     "numpy",
 )
@@ -176,6 +182,9 @@ def _loop(
         steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
         _catch_up(loop, steps, session.observer)
         book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
+        if change := changed_engine(records[0]["facts"], _facts(session, runtime)):
+            session.observer.said(change)
+            book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
 
 
@@ -207,6 +216,17 @@ def _start_record(
             f"{recipe.model}: its loss is not finite before the first step; the weights are "
             "damaged or --dtype is too small for them."
         )
+    repeats = None
+    if recipe.runtime == "onnx":
+        from edge_train.methods.slopes import repeats_itself
+
+        repeats = repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()})
+        forwards += 2
+        if not repeats:
+            session.observer.said(
+                f"device {runtime.device} does not repeat itself bit for bit; a run that is "
+                "resumed will not end with the same bits as an undisturbed one"
+            )
     if recipe.method == "zo" and recipe.epsilon is None:
         from edge_train.methods.slopes import check_slopes
 
@@ -228,6 +248,7 @@ def _start_record(
     ]
     facts = {
         **_facts(session, runtime),
+        "repeats": repeats,
         "photos": described,
         "skipped": [list(pair) for pair in (session.photos.skipped if session.photos else ())],
         "captions_from": "files" if all(p.caption for p in photos) else f"{recipe.learn} templates",
@@ -258,6 +279,7 @@ def _facts(session: Session, runtime: Any) -> dict[str, Any]:
         "model_sha256": session.model_sha256,
         "seed": recipe.seed,
         "threads": recipe.threads,
+        "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
         "versions": _versions(),
         "token": recipe.token,

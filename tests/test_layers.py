@@ -51,6 +51,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "report_chart",
             "report_loading",
             "report_style",
+            "resume_rules",
             "progress",
         ),
     ),
