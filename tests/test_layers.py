@@ -64,7 +64,7 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"build", "pictures", "training", "cli", "bench"}
+IMPORT_LATE = {"build", "pictures", "training", "cli", "bench", "report"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.

@@ -260,6 +260,16 @@ def test_a_missing_engine_is_refused_by_the_command(run_with) -> None:
     assert "no ONNX Runtime is installed; `pip install edge-train[device]`" in sentence(run_with())
 
 
+def test_a_relative_of_the_engine_is_no_second_engine(run_with) -> None:
+    done = run_with(files={"onnxruntime_genai-1.0.dist-info/top_level.txt": "onnxruntime_genai"})
+    assert "no ONNX Runtime is installed" in sentence(done)
+
+
+def test_an_engine_without_metadata_is_taken(run_with) -> None:
+    files = {"onnxruntime/__init__.py": "raise ImportError('it was looked at')"}
+    assert "it was looked at" in sentence(run_with(files=files))
+
+
 def test_a_gutted_engine_is_refused_by_the_command(run_with) -> None:
     done = run_with("onnxruntime", files={"onnxruntime/LICENSE": "what an uninstall left"})
     assert "pip install --force-reinstall --no-deps onnxruntime" in sentence(done)
