@@ -211,6 +211,11 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
 
     check_engine(model.path, model.manifest.requires)
     provider = pick_provider(recipe.device, recipe.quant)
+    if recipe.lean and provider.device != "cpu":
+        raise InputError(
+            f"--lean leaves the weights in their file, which only the cpu can compute from; device "
+            f"is {provider.device}. Leave it out, or use --device cpu."
+        )
     notes = [f"device {provider.device}: {provider.reason}"]
     if recipe.cap_bytes is not None and provider.device != "cpu":
         notes.append(

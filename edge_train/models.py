@@ -281,8 +281,9 @@ def _read_configs(path: Path) -> dict[str, Config]:
     """Return the JSON of every part of a pipeline that is made of the standard parts."""
     if not (path / "model_index.json").is_file():
         raise ModelError(
-            f"{path}: no model_index.json; expected a Stable Diffusion folder in the diffusers "
-            f"layout (try --model {EMBEDDED})."
+            f"{path}: no model_index.json and no manifest.json; expected a Stable Diffusion folder "
+            "in the diffusers layout, or an artifact of `edge-train export` (try --model "
+            f"{EMBEDDED})."
         )
     index = _read_json(path / "model_index.json")
     kind = index.get("_class_name")

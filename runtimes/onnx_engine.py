@@ -180,7 +180,7 @@ def pick_provider(device: str, quant: str, cap_bytes: int | None = None) -> Prov
     else:
         reason = "asked for"
         if device != "cpu" and quant in _CPU_PROFILES:
-            reason = f"asked for; {mixed}, so most of the graph will run there"
+            reason = f"asked for; {mixed}: expect other numbers, and copies between both"
     options = dict(_OPTIONS.get(device, {}))
     if device == "cuda" and cap_bytes is not None:
         options |= {"gpu_mem_limit": str(cap_bytes), "arena_extend_strategy": "kSameAsRequested"}

@@ -161,7 +161,8 @@ def test_an_empty_folder_that_exists_stays_when_the_export_fails(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(exported, no_graphs) -> None:
+def test_a_place_that_cannot_be_written_is_one_sentence(exported, monkeypatch, no_graphs) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=10**9))
     with pytest.raises(InputError, match="/proc/out: cannot be written"):
         export(exported.model, Path("/proc/out"))
 
