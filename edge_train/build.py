@@ -217,6 +217,11 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
             f"is {provider.device}. Leave it out, or use --device cpu."
         )
     notes = [f"device {provider.device}: {provider.reason}"]
+    if recipe.epsilon is not None and recipe.epsilon < model.manifest.safe_epsilon:
+        notes.append(
+            f"epsilon {recipe.epsilon:g} is below {model.manifest.safe_epsilon:g}, the smallest "
+            "radius whose slopes are signal in this artifact; leave it out, and a check picks one."
+        )
     if recipe.cap_bytes is not None and provider.device != "cpu":
         notes.append(
             f"memory that device {provider.device} has of its own is not measured; --mem is about "

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.artifact import open_artifact
 
 pytest.importorskip("onnxruntime")
 
@@ -107,13 +108,14 @@ def test_the_report_of_a_run_is_made_again(finished) -> None:
     assert "my-dog" in (finished / "report.html").read_text()
 
 
-def test_the_memory_lean_mode_is_for_artifacts_on_the_cpu(photos, tmp_path, monkeypatch) -> None:
+def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, capsys) -> None:
     from edge_train.runtimes import onnx_engine
     from edge_train.runtimes.onnx_engine import Provider
 
     elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
     monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
     assert cli.main(arguments(photos, tmp_path / "run", "--lean")) == 2
+    assert "only the cpu can compute from; device is cuda" in capsys.readouterr().err
 
 
 def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> None:
@@ -127,6 +129,16 @@ def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> Non
     recipe = Recipe(model=str(GOLDEN), class_word="dog", cap_bytes=10**9)
     notes = build.check(recipe).notes
     assert any("is not measured" in note and "CUDA arena" in note for note in notes)
+
+
+def test_a_radius_that_export_found_too_small_is_said() -> None:
+    from edge_train import build
+    from edge_train.recipe import Recipe
+
+    safe = open_artifact(GOLDEN).manifest.safe_epsilon
+    for epsilon, said in ((safe / 2, True), (safe, False)):
+        notes = build.check(Recipe(model=str(GOLDEN), class_word="dog", epsilon=epsilon)).notes
+        assert any("the smallest radius" in note for note in notes) == said
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4"])
