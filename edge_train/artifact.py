@@ -9,12 +9,13 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     embeddings.safetensors    the token tables, (vocabulary, width), one tensor per text encoder
     tokenizer/, tokenizer_2/  as the model's author published them
 
-Manifest, version 1. Every key is required; a reader refuses a larger version and ignores unknown
-keys of its own version.
+Manifest, version 1. Every key is required; a reader refuses a larger version, ignores unknown keys
+of its own version, and believes nothing: every file must lie in the folder and have the size and
+hash stated here, every number must be possible, and a graph may name no other files than these.
 
     format           "edge-train artifact"
     version          1
-    requires         {"ir": 10, "opset": 18}: what the engine must read
+    requires         {"ir": 10, "opset": 18}: what the engine must read, at most
     origin           {"model", "sha256", "edge_train"}: what was exported, its weights, by whom
     family           "sd1", "sd2" or "sdxl"
     quant            "none", "int8", "int8-fast" or "int4"
@@ -54,16 +55,18 @@ Outputs: loss (B,), the mean squared error, and prediction (B, C, h, w), both fl
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
+from edge_train.graph_file import read_graph_file
 from edge_train.tensor_file import TensorFile
 
 FORMAT = "edge-train artifact"
@@ -73,6 +76,26 @@ EMBEDDINGS = "embeddings.safetensors"
 QUANTS = ("none", "int8", "int8-fast", "int4")
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
+GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
+_ORIGIN = ("model", "sha256", "edge_train")
+_REQUIRES = ("ir", "opset")
+# Session options that only change arithmetic. Others may name files, so they are no free choice.
+_ENGINE = ("session.qdq_matmulnbits_accuracy_level",)
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int32": 4, "int8": 1, "uint8": 1}
+_ROLES = ("weight", "quantized", "scale", "zero_point", "bias")
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("resolution", 8, 4096),
+    ("latent_channels", 1, 64),
+    ("latent_scale", 1, 64),
+    ("prompt_tokens", 2, 4096),
+    ("text_widths", 1, 65_536),
+    ("scaling_factor", 1e-6, 1e6),
+    ("shift_factor", -1e6, 1e6),
+    ("signal", 0, 1),
+    ("safe_epsilon", 0, 1e3),
+    ("forward_bytes", 0, 1e15),
+)
+_LARGEST_MANIFEST_BYTES = 100_000_000  # one of SD-XL has about 1 MB
 _READ_BYTES = 1 << 20
 _AGAIN = "The copy is damaged or was edited; export it again."
 
@@ -225,7 +248,11 @@ def open_artifact(path: Path) -> Artifact:
     manifest = _read_manifest(path / MANIFEST)
     for name, entry in manifest.files.items():
         _check_file(path, name, entry, manifest.tensors)
-    return Artifact(path, manifest)
+    for name in GRAPHS:
+        _check_graph(path, name, manifest)
+    artifact = Artifact(path, manifest)
+    _check_texts(artifact)
+    return artifact
 
 
 def describe_file(path: Path) -> FileEntry:
@@ -240,25 +267,29 @@ def describe_file(path: Path) -> FileEntry:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        content = json.loads(path.read_bytes())
+        if (size := path.stat().st_size) > _LARGEST_MANIFEST_BYTES:
+            raise ValueError(f"{size} bytes, at most {_LARGEST_MANIFEST_BYTES} are expected")
+        content = json.loads(
+            path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_unique_keys
+        )
         kind, version = content.pop("format", None), content.pop("version", None)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); export it again.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: not a JSON object ({error}). {_AGAIN}") from error
     if kind != FORMAT:
         raise ModelError(f"{path}: format is {kind!r}, expected {FORMAT!r}; not our artifact.")
-    if not isinstance(version, int) or not 1 <= version <= VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ModelError(
-            f"{path}: format version {version} is not known, this program reads 1 to {VERSION}; "
+            f"{path}: format version {version!r} is not known, this program reads 1 to {VERSION}; "
             "install a newer edge-train, or export it again with this one."
         )
     try:
-        manifest = _parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: a key is missing or of a wrong type ({error}). {_AGAIN}") from (
-            error
-        )
+        manifest: Manifest = _typed("", Manifest, content)
+    except KeyError as error:
+        raise ModelError(f"{path}: key {error.args[0]} is missing. {_AGAIN}") from error
+    except TypeError as error:
+        raise ModelError(f"{path}: {error}. {_AGAIN}") from error
     for word, known in (
         ("family", _FAMILIES),
         ("quant", QUANTS),
@@ -269,21 +300,107 @@ def _read_manifest(path: Path) -> Manifest:
                 f"{path}: {word} is {found!r}, this program knows {', '.join(known)}; install a "
                 "newer edge-train, or export another model."
             )
+    if complaint := _impossible(manifest):
+        raise ModelError(f"{path}: {complaint}. {_AGAIN}")
     return manifest
 
 
-def _parse(content: Mapping[str, Any]) -> Manifest:
-    """Return the manifest; unknown keys are left out."""
-    known = [field.name for field in dataclasses.fields(Manifest)]
-    values = {name: content[name] for name in known}
-    values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
-    values["tensors"] = tuple(
-        ArtifactTensor(**{**entry, "shape": tuple(entry["shape"])}) for entry in values["tensors"]
-    )
-    values["slopes"] = tuple(SlopeRow(**row) for row in values["slopes"])
-    values["signal"] = tuple(float(share) for share in values["signal"])
-    values["text_widths"] = tuple(int(width) for width in values["text_widths"])
-    return Manifest(**values)
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {max(names, key=names.count)!r} stands there twice")
+    return content
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """Return a JSON value as the type that a field of the manifest has.
+
+    Args:
+      name: of the value, for messages.
+
+    Raises:
+      KeyError, TypeError: a key is missing, or a value has another type.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        fields = {}
+        for key, hint in get_type_hints(kind).items():
+            place = f"{name}.{key}".lstrip(".")
+            if key not in value:
+                raise KeyError(place)
+            fields[key] = _typed(place, hint, value[key])
+        return kind(**fields)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(f"{name}[{i}]", inner[0], item) for i, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _typed(f"{name}.{key}", inner[1], item) for key, item in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    plain = str if origin is Literal else kind
+    if plain in (int, str) and type(value) is plain:
+        return value
+    raise TypeError(f"{name} is {str(value)[:40]!r}, which is of a wrong type")
+
+
+def _impossible(manifest: Manifest) -> str:
+    """Return what no real model has, as part of a message; empty if there is nothing."""
+    for name, keys in (("requires", _REQUIRES), ("origin", _ORIGIN)):
+        for key in keys:
+            if key not in getattr(manifest, name):
+                return f"key {name}.{key} is missing"
+    for key in manifest.engine:
+        if key not in _ENGINE:
+            return f"engine option {key!r} is not known; expected {', '.join(_ENGINE)}"
+    for name, low, high in _RANGES:
+        found = getattr(manifest, name)
+        for value in found if isinstance(found, tuple) else (found,):
+            if not low <= value <= high:
+                return f"{name} is {value}, must be from {low:g} to {high:g}"
+    if manifest.resolution % manifest.latent_scale:
+        return f"resolution {manifest.resolution} is no multiple of {manifest.latent_scale}"
+    encoders = 2 if manifest.family == "sdxl" else 1
+    if len(manifest.text_widths) != encoders:
+        return f"text_widths has {len(manifest.text_widths)} numbers, {manifest.family} {encoders}"
+    if not manifest.signal:
+        return "signal has no timesteps"
+    return _impossible_file(manifest) or _impossible_tensor(manifest)
+
+
+def _impossible_file(manifest: Manifest) -> str:
+    for name, entry in manifest.files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            return f"file {name!r} lies outside the folder"
+        if str(path) != name or name == MANIFEST or entry.bytes < 0:
+            return f"file {name!r} ({entry.bytes} bytes) cannot be"
+    for name in (*GRAPHS, EMBEDDINGS):
+        if name not in manifest.files:
+            return f"file {name!r} is not listed"
+    return ""
+
+
+def _impossible_tensor(manifest: Manifest) -> str:
+    seen = set()
+    for tensor in manifest.tensors:
+        what = f"tensor {tensor.name!r}"
+        if (tensor.file, tensor.name) in seen:
+            return f"{what} is listed twice in {tensor.file}"
+        seen.add((tensor.file, tensor.name))
+        if tensor.file not in manifest.files:
+            return f"{what} is in file {tensor.file!r}, which is not listed"
+        if tensor.role not in _ROLES or tensor.dtype not in _ITEM_BYTES:
+            return f"{what} is a {tensor.role!r} of type {tensor.dtype!r}, which is not known"
+        wanted = math.prod(tensor.shape) * _ITEM_BYTES[tensor.dtype]
+        if min((0, *tensor.shape)) < 0 or tensor.bytes != wanted:
+            return f"{what} of shape {list(tensor.shape)} cannot have {tensor.bytes} bytes"
+        if not 0 <= tensor.offset <= manifest.files[tensor.file].bytes - tensor.bytes:
+            return f"{what} goes past the end of {tensor.file}"
+    return ""
 
 
 def _check_file(
@@ -293,13 +410,15 @@ def _check_file(
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ModelError(f"{folder / MANIFEST}: file {name!r} lies outside the folder. {_AGAIN}")
     try:
-        found = describe_file(path)
+        size = path.stat().st_size if path.is_file() else None
+        found = describe_file(path) if size == entry.bytes else None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from error
-    if found.bytes != entry.bytes:
+    if size is None:
+        raise ModelError(f"artifact {folder}: {name} is missing or no file. {_AGAIN}")
+    if found is None:
         raise ModelError(
-            f"artifact {folder}: {name} has {found.bytes} bytes, manifest says {entry.bytes}. "
-            f"{_AGAIN}"
+            f"artifact {folder}: {name} has {size} bytes, manifest says {entry.bytes}. {_AGAIN}"
         )
     if found.sha256 != entry.sha256:
         where = _damaged_tensor(path, [tensor for tensor in tensors if tensor.file == name])
@@ -307,6 +426,45 @@ def _check_file(
             f"artifact {folder}: {name}{where} has sha256 {found.sha256[:12]}..., manifest says "
             f"{entry.sha256[:12]}.... {_AGAIN}"
         )
+
+
+def _check_graph(folder: Path, name: str, manifest: Manifest) -> None:
+    """Raise ModelError if a graph asks for more than the manifest says."""
+    graph = read_graph_file(folder / name)
+    for word, found in (("ir", graph.ir), ("opset", graph.opset)):
+        if found > manifest.requires[word]:
+            raise ModelError(
+                f"artifact {folder}: {name} is of {word} {found}, manifest says "
+                f"{manifest.requires[word]}. {_AGAIN}"
+            )
+    for place in graph.external:
+        entry = manifest.files.get(place.location)
+        if entry is None:
+            raise ModelError(
+                f"artifact {folder}: {name} reads its weights from {place.location!r}, which is "
+                f"not a file of this artifact. {_AGAIN}"
+            )
+        end = place.offset + (place.length or 0)
+        if place.offset < 0 or end < place.offset or end > entry.bytes:
+            raise ModelError(
+                f"artifact {folder}: {name} reads past the end of {place.location}. {_AGAIN}"
+            )
+
+
+def _check_texts(artifact: Artifact) -> None:
+    """Raise ModelError if token tables or tokenizers are not what the manifest describes."""
+    path = artifact.path / EMBEDDINGS
+    entries = TensorFile(path).entries
+    for component, width in zip(artifact.text_encoders, artifact.manifest.text_widths, strict=True):
+        found = entries.get(component)
+        if found is None or not found.is_float or found.shape[1:] != (width,) or not found.shape[0]:
+            what = f"{found.dtype} {list(found.shape)}" if found else "missing"
+            raise ModelError(
+                f"{path}: table {component!r} is {what}, expected floats, {width} a token. {_AGAIN}"
+            )
+    for folder in artifact.tokenizers:
+        if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+            raise ModelError(f"{folder}: no vocab.json. {_AGAIN}")
 
 
 def _damaged_tensor(path: Path, tensors: Sequence[ArtifactTensor]) -> str:

@@ -10,6 +10,18 @@ from typing import Any, NoReturn
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError
 
+# Packages that only some installations have; what needs one says so in a sentence.
+_OF_THE_DESK = {
+    "accelerate",
+    "diffusers",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "optimum",
+    "torch",
+    "transformers",
+}
+
 # recipe key -> our spelling, then the spellings of diffusers' textual_inversion and kohya scripts
 _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     (
@@ -27,8 +39,13 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("method", ("--method",), str, "auto, zo or backprop"),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
     ("runtime", ("--runtime",), str, "auto, torch or onnx"),
-    ("device", ("--device",), str, "auto, cpu or cuda"),
-    ("quant", ("--quant",), str, "weights: none, int8 or int4"),
+    (
+        "device",
+        ("--device",),
+        str,
+        "auto or cpu, cuda; for artifacts also tensorrt, coreml, qnn, directml",
+    ),
+    ("quant", ("--quant",), str, "weights: none, int8 or int4; of an artifact: as exported"),
     ("dtype", ("--dtype",), str, "auto, float32, bfloat16 or float16"),
     ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
     ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
@@ -84,6 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeTrainError as error:
         print(f"edge-train: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _OF_THE_DESK:
+            raise
+        print(
+            f"edge-train: this needs {error.name}, which is not installed; `pip install "
+            "edge-train[desk]`.",
+            file=sys.stderr,
+        )
+        return NOT_STARTED
     except KeyboardInterrupt:
         print("edge-train: interrupted.", file=sys.stderr)
         return INTERRUPTED

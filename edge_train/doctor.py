@@ -8,13 +8,8 @@ import sys
 from pathlib import Path
 
 from edge_train import __version__
-
-_ENGINE_OWNERS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-training",
-    "onnxruntime-training-cpu",
-)
+from edge_train.errors import InputError
+from edge_train.runtimes.onnx_engine import installed_engine, pick_provider
 
 
 def examine() -> str:
@@ -50,13 +45,16 @@ def _torch() -> list[str]:
 
 
 def _onnxruntime() -> list[str]:
-    owners = [name for name in _ENGINE_OWNERS if _version(name)]
-    if not owners:
-        return ["onnxruntime: not installed; `pip install edge-train[device]`"]
-    if len(owners) > 1:
-        advice = f"`pip uninstall -y {' '.join(owners)}`, then install one of them"
-        return [f"onnxruntime: {' and '.join(owners)} overwrite each other's files; {advice}"]
-    return [f"onnxruntime: {owners[0]} {_version(owners[0])}"]
+    try:
+        engine, devices = installed_engine()
+    except InputError as error:
+        return [f"onnxruntime: {error}"]
+    flavor = "training flavor, " if "training" in engine else ""
+    auto = pick_provider("auto", "none")
+    return [
+        f"{engine}: {flavor}runtime onnx, devices {', '.join(devices)}",
+        f"  auto is {auto.device}: {auto.reason}",
+    ]
 
 
 def _cap() -> list[str]:

@@ -2,10 +2,10 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from edge_train.export.artifact_folder import (
     write_manifest,
     write_range_graph,
 )
-from edge_train.export.diffusion_graphs import step_graph, vae_graphs
+from edge_train.export.diffusion_graphs import check_exporter, step_graph, vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.jobs import diffusion
@@ -30,7 +30,7 @@ from edge_train.methods.slopes import GRID
 from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.recipe import Recipe
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion, forward_peak
+from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch_diffusion import TorchDiffusion
 from edge_train.tasks.captions import OBJECT_TEMPLATES
@@ -104,9 +104,9 @@ def export(
     """
     if quant not in QUANTS:
         raise InputError(f"unknown quant {quant!r}; expected {', '.join(QUANTS)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; remove it, or name another folder.")
+    _check_free(out)
     load_engine()
+    check_exporter()
     job = diffusion.check(
         Recipe(model=name, photos=photos, resolution=resolution, threads=threads, flips=False)
     )
@@ -114,7 +114,7 @@ def export(
     if not isinstance(model, ModelFolder):
         raise InputError(f"{name} is an artifact already; export the model folder it came from.")
     _check_space(model, out, quant)
-    partial = out.with_name(f"{out.name}.partial")
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -179,8 +179,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             f"  radius {row.epsilon:<6g} correlation {row.correlation:.3f}, "
             f"same sign {100 * row.sign_agreement:.0f} %{mark}"
         )
-    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        peak_bytes = fresh.submit(forward_peak, folder).result()
+    peak_bytes = _fresh_peak(folder)
     say(f"a forward pass in a fresh process: {format_bytes(peak_bytes)}")
     write_manifest(
         folder,
@@ -258,6 +257,46 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
             "the weights are damaged. Copy or download the model again."
         )
     return rows
+
+
+def _fresh_peak(folder: Path) -> int:
+    """Return the peak resident bytes of a fresh process that takes one training step.
+
+    Not a pool: its processes begin by importing the caller's script, whatever that holds.
+
+    Raises:
+      ModelError: it could not.
+    """
+    script = (
+        "import pathlib, sys; from edge_train.runtimes.onnx_diffusion import forward_peak; "
+        "print(forward_peak(pathlib.Path(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise ModelError(
+            f"a fresh process could not take a step with the exported graph ({reason[0]}); if it "
+            "was killed for want of memory, export on a larger machine or with a smaller --quant."
+        )
+    return int(done.stdout)
+
+
+def _check_free(out: Path) -> None:
+    """Raise InputError if something is in the way."""
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}); name another folder.") from (
+            error
+        )
+    if taken:
+        raise InputError(f"{out} exists already; remove it, or name another folder.")
 
 
 def _check_space(model: ModelFolder, out: Path, quant: str) -> None:

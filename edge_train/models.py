@@ -28,6 +28,13 @@ _PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae"
 _PARTS_XL = {**_PARTS, "text_encoder_2": "CLIPTextModelWithProjection"}
 _PIPELINES = {"StableDiffusionPipeline": _PARTS, "StableDiffusionXLPipeline": _PARTS_XL}
 _STEMS = ("model", "diffusion_pytorch_model")
+# Config keys of UNets that want class labels, pictures or anything else beside the prompt.
+_OTHER_CONDITIONS = (
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+)
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _TOKEN_TABLES = (
     "text_model.embeddings.token_embedding.weight",  # as published
@@ -274,8 +281,9 @@ def _read_configs(path: Path) -> dict[str, Config]:
     """Return the JSON of every part of a pipeline that is made of the standard parts."""
     if not (path / "model_index.json").is_file():
         raise ModelError(
-            f"{path}: no model_index.json; expected a Stable Diffusion folder in the diffusers "
-            f"layout (try --model {EMBEDDED})."
+            f"{path}: no model_index.json and no manifest.json; expected a Stable Diffusion folder "
+            "in the diffusers layout, or an artifact of `edge-train export` (try --model "
+            f"{EMBEDDED})."
         )
     index = _read_json(path / "model_index.json")
     kind = index.get("_class_name")
@@ -311,6 +319,19 @@ def _check(model: ModelFolder) -> None:
             f"{model.path / 'unet'}: takes {channels} channels, latents have "
             f"{model.latent_channels}; inpainting and editing models are not supported."
         )
+    unet = model.configs["unet"]
+    added = unet.get("addition_embed_type")
+    if added != ("text_time" if model.family == "sdxl" else None):
+        raise ModelError(
+            f"{model.path / 'unet'}: addition_embed_type {added!r} is not supported; use a Stable "
+            "Diffusion 1.x, 2.x or XL base model."
+        )
+    for key in _OTHER_CONDITIONS:
+        if unet.get(key) is not None:
+            raise ModelError(
+                f"{model.path / 'unet'}: {key} is {unet[key]!r}; a UNet that is told more than "
+                "timestep and prompt is not supported."
+            )
     model.text_widths, model.prompt_tokens, model.resolution, model.alphas_cumprod  # noqa: B018
     for component in model.components:
         model.tensor_files(component)

@@ -8,7 +8,6 @@ from typing import Any
 
 from edge_train import journal
 from edge_train.errors import RunFolderError
-from edge_train.report_page import render
 from edge_train.tensors import write_bytes
 
 Record = Mapping[str, Any]
@@ -34,6 +33,8 @@ def write_report(run: Path) -> Path:
     Raises:
       RunFolderError: `run` has no journal, nothing was trained yet, or it cannot be written.
     """
+    from edge_train.report_page import render  # 2 MB that training does not need
+
     records = _records(run)
     summary = _summary(records)
     page = run / "report.html"

@@ -13,6 +13,7 @@ from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.recipe import Recipe
 from edge_train.report import write_report
+from edge_train.resume_rules import check_same_model
 from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
 
@@ -63,12 +64,9 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
         path.unlink(missing_ok=True)
         return run(recipe, observer)
     job = open_job(recipe)
-    sha256, began_with = job.model_sha256, records[0]["facts"]["model_sha256"]
-    if sha256 != began_with:
-        raise RunFolderError(
-            f"{folder}: this run began with model sha256 {began_with[:12]}..., {recipe.model} now "
-            f"has {sha256[:12]}...; put that model back, or start a new run."
-        )
+    check_same_model(
+        folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
+    )
     if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)

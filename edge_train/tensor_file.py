@@ -24,6 +24,11 @@ class TensorEntry:
     start: int
     nbytes: int
 
+    @property
+    def is_float(self) -> bool:
+        """Whether `TensorFile` can read it as float32."""
+        return self.dtype in _ITEM_BYTES
+
 
 class TensorFile:
     """Names, types and places of the tensors of one file; opening it checks that it is whole.
@@ -53,7 +58,7 @@ class TensorFile:
             }
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(
                 f"{path}: not a whole safetensors file (damaged or cut short); copy or download "
                 "it again."

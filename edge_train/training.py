@@ -27,6 +27,7 @@ from edge_train.loop import Loop
 from edge_train.memory import Guard
 from edge_train.protocols import StepRecord, Task
 from edge_train.report import summarize, write_report
+from edge_train.resume_rules import changed_engine
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
@@ -37,6 +38,11 @@ _PACKAGES = (
     "transformers",
     "optimum-quanto",
     "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
     "onnxruntime-training-cpu",
     "numpy",
 )
@@ -151,6 +157,9 @@ def _loop(
         steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
         _catch_up(loop, steps, session.observer)
         book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
+        if change := changed_engine(records[0]["facts"], _facts(session, runtime)):
+            session.observer.said(change)
+            book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
 
 
@@ -177,6 +186,17 @@ def _start_record(
             f"{recipe.model}: its loss is not finite before the first step; the weights are "
             "damaged or --dtype is too small for them."
         )
+    repeats = None
+    if recipe.runtime == "onnx":
+        from edge_train.methods.slopes import repeats_itself
+
+        repeats = repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()})
+        forwards += 2
+        if not repeats:
+            session.observer.said(
+                f"device {runtime.device} does not repeat itself bit for bit; a run that is "
+                "resumed will not end with the same bits as an undisturbed one"
+            )
     if recipe.method == "zo" and recipe.epsilon is None:
         from edge_train.methods.slopes import check_slopes
 
@@ -193,7 +213,11 @@ def _start_record(
     return {
         "kind": "start",
         "version": journal.FORMAT_VERSION,
-        "facts": {**_facts(session, runtime), **job.facts(session.folder)},
+        "facts": {
+            **_facts(session, runtime),
+            "repeats": repeats,
+            **job.facts(session.folder),
+        },
         "slope_check": check.record() if check else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
@@ -216,6 +240,7 @@ def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "model_sha256": session.job.model_sha256,
         "seed": recipe.seed,
         "threads": recipe.threads,
+        "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
         "versions": _versions(),
         "steps_planned": recipe.steps,

@@ -17,6 +17,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from edge_train.errors import InputError, ModelError
 from edge_train.export.model_weights import HALVES
 from edge_train.models import ModelFolder
 
@@ -24,6 +25,14 @@ OPSET = 18
 IR_VERSION = 10  # what onnxruntime-training 1.19.2 still reads
 _BATCH = torch.export.Dim("batch")
 _SILENCED = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def check_exporter() -> None:
+    """Raise InputError if torch cannot write operators of other domains, as 2.8 was first to."""
+    if not hasattr(torch.onnx, "ops") or not hasattr(torch.onnx.ops, "symbolic"):
+        raise InputError(
+            f"export needs torch 2.8 or later, found {torch.__version__}; `pip install -U torch`."
+        )
 
 
 def step_graph(model: ModelFolder, resolution: int) -> ir.Model:
@@ -63,17 +72,24 @@ def _export(network: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[
     if "token_2" in shapes:
         shapes["token_2"] = shapes["token"]
     with _quiet():
-        program = torch.onnx.export(
-            network.eval().requires_grad_(False),
-            kwargs={"inputs": dict(inputs)},
-            dynamo=True,
-            optimize=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes={"inputs": shapes},
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network.eval().requires_grad_(False),
+                kwargs={"inputs": dict(inputs)},
+                dynamo=True,
+                optimize=False,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes={"inputs": shapes},
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"torch {torch.__version__} cannot write this model as a graph ({reason}); use a "
+                "Stable Diffusion 1.x, 2.x or XL base model."
+            ) from error
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
         model: ir.Model = program.model

@@ -11,7 +11,13 @@ from edge_train.artifact import Artifact, open_artifact
 from edge_train.memory import give_back_memory, measure
 from edge_train.params import Parameters
 from edge_train.protocols import Array, Batch, Point
-from edge_train.runtimes.onnx_engine import open_session, pick_provider
+from edge_train.runtimes.onnx_engine import (
+    Value,
+    call,
+    check_values,
+    open_session,
+    pick_provider,
+)
 
 _SUFFIXES = ("", "_2")  # of each text encoder's inputs
 _CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample
@@ -49,6 +55,7 @@ class OnnxDiffusion:
         token_ids: Sequence[Collection[int]],
         threads: int,
         lean: bool = False,
+        cap_bytes: int | None = None,
     ) -> None:
         """Open the step graph.
 
@@ -56,13 +63,14 @@ class OnnxDiffusion:
           token_ids: per text encoder, every vocabulary id a prompt will ever hold; other rows of
             its token table are never read.
           lean: leave weights in the file and memory to the system; slower.
+          cap_bytes: what a CUDA device's memory arena may hold.
 
         Raises:
           InputError: a device that is not there.
           ModelError: the engine cannot read the graph.
         """
-        quant = artifact.manifest.quant
-        provider = pick_provider(device, quant)
+        quant, path = artifact.manifest.quant, artifact.path / "step.onnx"
+        provider = pick_provider(device, quant, cap_bytes)
         self.parameters, self.batch_limit = parameters, None
         self.device, self.reason = provider.device, provider.reason
         self.dtype = "float32" if quant in ("none", "int8") else "int8"
@@ -71,18 +79,15 @@ class OnnxDiffusion:
             for component, ids in zip(artifact.text_encoders, token_ids, strict=True)
         ]
         self.session: Any = open_session(
-            artifact.path / "step.onnx",
-            provider,
-            threads=threads,
-            options=artifact.manifest.engine,
-            lean=lean,
+            path, provider, threads=threads, options=artifact.manifest.engine, lean=lean
         )
+        check_values(path, self.session, _inputs(artifact), ("loss", "prediction"))
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples)."""
         losses = np.empty((len(points), len(batch["latents"])), np.float32)
         for at, feeds in self.feeds(batch, points, 1 if self.dtype == "int8" else None):
-            losses.ravel()[at] = self.session.run(["loss"], feeds)[0]
+            losses.ravel()[at] = call(self.session, ["loss"], feeds)[0]
         return losses
 
     def predict(self, batch: Batch, point: Point) -> Array:
@@ -90,7 +95,7 @@ class OnnxDiffusion:
         outputs: Array = np.empty(batch["latents"].shape, np.float32)
         whole = {**batch, "target": np.zeros_like(outputs)}
         for at, feeds in self.feeds(whole, [point]):
-            outputs[at] = self.session.run(["prediction"], feeds)[0]
+            outputs[at] = call(self.session, ["prediction"], feeds)[0]
         return outputs
 
     def feeds(
@@ -120,6 +125,22 @@ class OnnxDiffusion:
         del self.session
         self._rows.clear()
         give_back_memory()
+
+
+def _inputs(artifact: Artifact) -> list[Value]:
+    """Return what `step.onnx` takes, by the artifact's specification."""
+    manifest, ids = artifact.manifest, "tensor(int64)"
+    side = manifest.resolution // manifest.latent_scale
+    latents = (None, manifest.latent_channels, side, side)
+    inputs = [Value("latents", latents), Value("target", latents), Value("timesteps", (None,), ids)]
+    for suffix, width in zip(_SUFFIXES, manifest.text_widths, strict=False):
+        prompt = (None, manifest.prompt_tokens)
+        inputs.append(Value(f"ids{suffix}", prompt, ids))
+        inputs.append(Value(f"rows{suffix}", (*prompt, width)))
+        inputs.append(Value(f"token{suffix}", (None, None, width)))
+    if manifest.family == "sdxl":
+        inputs.append(Value("time_ids", (None, 6)))
+    return inputs
 
 
 class _TokenRows:

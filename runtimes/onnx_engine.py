@@ -1,9 +1,12 @@
 """ONNX Runtime: the installed flavor, its providers, and sessions whose numbers never drift."""
 
+import ctypes
+import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import packages_distributions
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,18 @@ _PROVIDERS = {
 }
 # com.microsoft operators on rounded activations have their fast kernels on the CPU only.
 _CPU_PROFILES = ("int8-fast", "int4")
+# What every provider is told, for numbers that do not change from one start to the next. Sources:
+# the pages of the CUDA, TensorRT, CoreML and QNN execution providers at onnxruntime.ai.
+_OPTIONS: dict[str, dict[str, str]] = {
+    # Not the fastest convolution of a race at the start: another one may win it next time.
+    "cuda": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
+    "tensorrt": {"trt_fp16_enable": "0", "trt_int8_enable": "0"},
+    "coreml": {"AllowLowPrecisionAccumulationOnGPU": "0"},
+    "qnn": {"enable_htp_fp16_precision": "0"},
+}
+_DISTRIBUTIONS = ("onnxruntime", "ort_")  # how their names begin; ort_ are the nightly builds
+_OLD_ENGINE = (1, 20)
+_OLD_READS = {"ir": 10, "opset": 21}  # at most, by 1.19.2; 1.32.0 read all there was
 _NEEDLESS = {"torch", "onnx"}
 _ERRORS_ONLY = 3
 
@@ -31,6 +46,16 @@ class Provider:
     device: str
     name: str
     reason: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a graph: its type, and its shape with None for any length."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    kind: str = "tensor(float)"
 
 
 def load_engine() -> Any:
@@ -42,7 +67,7 @@ def load_engine() -> Any:
     Raises:
       InputError: none is installed, or two that overwrite each other's files.
     """
-    owners = sorted(set(packages_distributions().get("onnxruntime", ())))
+    owners = _owners()
     if len(owners) > 1:
         raise InputError(
             f"{' and '.join(owners)} are both installed and overwrite each other's files; "
@@ -64,30 +89,111 @@ def load_engine() -> Any:
     finally:
         for name in hidden:
             del sys.modules[name]
+    if not hasattr(onnxruntime, "InferenceSession"):  # a folder without its files still imports
+        raise InputError(
+            f"{owners[0]} has lost its files, as happens when another flavor of ONNX Runtime is "
+            f"uninstalled; `pip install --force-reinstall --no-deps {owners[0]}`."
+        )
     return onnxruntime
 
 
-def pick_provider(device: str, quant: str) -> Provider:
+def installed_engine() -> tuple[str, tuple[str, ...]]:
+    """Return the engine in words, such as `onnxruntime 1.32.0`, and the devices it was built for.
+
+    Raises:
+      InputError: there is none, or two, or a broken one.
+    """
+    engine = load_engine()
+    offered = engine.get_available_providers()
+    devices = tuple(name for name, provider in _PROVIDERS.items() if provider in offered)
+    return f"{_owners()[0]} {engine.__version__}", devices
+
+
+def _owners() -> list[str]:
+    """Return the distributions that own the module `onnxruntime`.
+
+    Found by the names of their metadata folders: to ask all distributions, as the standard library
+    does, leaves 1.6 MB behind.
+    """
+    found = set()
+    for entry in sys.path:
+        for prefix in _DISTRIBUTIONS:
+            for folder in Path(entry).glob(f"{prefix}*-info"):
+                metadata = Distribution.at(folder)
+                tops = (metadata.read_text("top_level.txt") or "").split()
+                files = metadata.files or ()
+                if "onnxruntime" in tops or any(file.parts[0] == "onnxruntime" for file in files):
+                    found.add(metadata.metadata["Name"])
+    if not found and find_spec("onnxruntime"):
+        found.add("onnxruntime")  # built here, or what an uninstall left
+    return sorted(found)
+
+
+def check_engine(folder: Path, requires: Mapping[str, int]) -> None:
+    """Refuse an artifact that the installed engine is known not to read.
+
+    What is not known here is left to the engine, whose own refusal `open_session` passes on.
+
+    Raises:
+      InputError: no engine, or one that is too old.
+    """
+    version = load_engine().__version__
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers >= _OLD_ENGINE:
+        return
+    for word, most in _OLD_READS.items():
+        if requires[word] > most:
+            raise InputError(
+                f"artifact {folder} needs ONNX {word} {requires[word]}, ONNX Runtime {version} "
+                f"reads {most} at most; install a newer one, or export the model again with this "
+                "version of edge-train."
+            )
+
+
+def pick_provider(device: str, quant: str, cap_bytes: int | None = None) -> Provider:
     """Return the provider that a device's name, or `auto`, means here.
+
+    Args:
+      cap_bytes: what the provider's memory arena may hold, where it has one.
 
     Raises:
       InputError: a name that is not known, or not offered by the installed engine.
     """
     offered = load_engine().get_available_providers()
     here = [name for name, provider in _PROVIDERS.items() if provider in offered]
+    mixed = f"{quant} has its kernels on the cpu"
     if device == "auto":
-        if "cuda" in here and quant not in _CPU_PROFILES:
-            return Provider("cuda", _PROVIDERS["cuda"], "the engine offers it")
-        reason = "no other provider is offered"
-        if "cuda" in here:
-            reason = f"{quant} has its kernels there"
-        return Provider("cpu", _PROVIDERS["cpu"], reason)
-    if device not in here:
+        device, reason = "cpu", "no other provider is offered"
+        if others := [name for name in here if name != "cpu"]:
+            reason = f"others only when asked for: {', '.join(others)}"
+        if "cuda" in here and quant in _CPU_PROFILES:
+            reason = mixed
+        elif "cuda" in here and not _nvidia_driver():
+            reason = "the engine offers cuda, this machine has no NVIDIA driver"
+        elif "cuda" in here:
+            device, reason = "cuda", "the engine offers it"
+    elif device not in here:
         raise InputError(
             f"device {device!r} is not offered by the installed ONNX Runtime; it has "
             f"{', '.join(here)}. Use --device {here[-1]}, or install the flavor that has it."
         )
-    return Provider(device, _PROVIDERS[device], "asked for")
+    else:
+        reason = "asked for"
+        if device != "cpu" and quant in _CPU_PROFILES:
+            reason = f"asked for; {mixed}: expect other numbers, and copies between both"
+    options = dict(_OPTIONS.get(device, {}))
+    if device == "cuda" and cap_bytes is not None:
+        options |= {"gpu_mem_limit": str(cap_bytes), "arena_extend_strategy": "kSameAsRequested"}
+    return Provider(device, _PROVIDERS[device], reason, options)
+
+
+def _nvidia_driver() -> bool:
+    """Return whether the driver's library loads; the engine offers CUDA where it does not, too."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def open_session(
@@ -125,8 +231,11 @@ def open_session(
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if provider.device == "directml":
+        settings.enable_mem_pattern = False  # it cannot; so says its page at onnxruntime.ai
+    chosen = [(provider.name, dict(provider.options))]
     try:
-        session = engine.InferenceSession(str(path), settings, providers=[provider.name])
+        session = engine.InferenceSession(str(path), settings, providers=chosen)
     except Exception as error:  # the engine's errors share no base class
         if isinstance(error, MemoryError) or "bad_alloc" in str(error):
             raise
@@ -140,3 +249,49 @@ def open_session(
             "hardware are missing); use --device cpu."
         )
     return session
+
+
+def check_values(path: Path, session: Any, inputs: Sequence[Value], outputs: Sequence[str]) -> None:
+    """Refuse a graph that takes or gives anything else than the artifact's specification says.
+
+    Raises:
+      ModelError: naming the first difference.
+    """
+    found = {value.name: (value.type, tuple(value.shape)) for value in session.get_inputs()}
+    for value in inputs:
+        kind, shape = found.pop(value.name, ("missing", ()))
+        fits = kind == value.kind and len(shape) == len(value.shape)
+        for length, wanted in zip(shape, value.shape, strict=False):
+            fits = fits and (not isinstance(length, int) if wanted is None else length == wanted)
+        if not fits:
+            expected = ["any" if length is None else length for length in value.shape]
+            raise ModelError(
+                f"{path}: input {value.name!r} is {kind} {list(shape)}, expected {value.kind} "
+                f"{expected}; export the model again with this version of edge-train."
+            )
+    given = [value.name for value in session.get_outputs()]
+    missing = [name for name in outputs if name not in given]
+    if found or missing:
+        raise ModelError(
+            f"{path}: takes {sorted(found)} that nobody gives and lacks the outputs {missing}; "
+            "export the model again with this version of edge-train."
+        )
+
+
+def call(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+    """Return a graph's outputs.
+
+    Raises:
+      ModelError: the engine stopped in the middle of the graph.
+    """
+    try:
+        results: list[Any] = session.run(outputs, feeds)
+    except Exception as error:  # the engine's errors share no base class
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"ONNX Runtime stopped inside a graph ({reason}); export the model again, or use "
+            "another version of it."
+        ) from error
+    return results

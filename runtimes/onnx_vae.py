@@ -1,8 +1,7 @@
 """The VAE of an artifact: photos to latents and latents to pictures; opened, used and let go."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,13 @@ from numpy.typing import NDArray
 from edge_train.artifact import Artifact
 from edge_train.memory import give_back_memory
 from edge_train.protocols import Array
-from edge_train.runtimes.onnx_engine import open_session, pick_provider
+from edge_train.runtimes.onnx_engine import (
+    Value,
+    call,
+    check_values,
+    open_session,
+    pick_provider,
+)
 
 _PIXELS_PER_CALL = 65_536  # below this a call is mostly overhead; above it is mostly memory
 
@@ -29,9 +34,10 @@ def encode_photos(
       The VAE's encoder, and the activations of one photo; both gone on return.
     """
     pixels: Array = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
-    with _graph(artifact, "vae_encoder.onnx", device, threads) as session:
-        parts = list(_calls(session, "pixels", pixels, images.shape[1] * images.shape[2]))
-    mean, deviation = (np.concatenate(part) for part in zip(*parts, strict=True))
+    graph = artifact.path / "vae_encoder.onnx"
+    mean, deviation = _through(
+        graph, "pixels", pixels, ("mean", "deviation"), artifact, device, threads
+    )
     scale = np.float32(artifact.manifest.scaling_factor)
     return (mean - np.float32(artifact.manifest.shift_factor)) * scale, deviation * scale
 
@@ -46,27 +52,30 @@ def decode_latents(
     """
     manifest = artifact.manifest
     scaled = latents / np.float32(manifest.scaling_factor) + np.float32(manifest.shift_factor)
-    with _graph(artifact, "vae_decoder.onnx", device, threads) as session:
-        parts = list(_calls(session, "latents", scaled, artifact.resolution**2))
-    pixels = np.concatenate([part[0] for part in parts])
+    graph = artifact.path / "vae_decoder.onnx"
+    (pixels,) = _through(graph, "latents", scaled, ("pixels",), artifact, device, threads)
     levels = np.rint(np.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
     return levels.transpose(0, 2, 3, 1)
 
 
-def _calls(session: Any, name: str, values: Array, pixels: int) -> Iterator[list[Array]]:
-    together = max(1, _PIXELS_PER_CALL // pixels)
-    for start in range(0, len(values), together):
-        feeds: Mapping[str, Array] = {name: np.ascontiguousarray(values[start : start + together])}
-        yield session.run(None, feeds)
-
-
-@contextmanager
-def _graph(artifact: Artifact, name: str, device: str, threads: int) -> Iterator[Any]:
-    """Open a graph for the time of a `with` block."""
+def _through(
+    graph: Path,
+    name: str,
+    values: Array,
+    outputs: Sequence[str],
+    artifact: Artifact,
+    device: str,
+    threads: int,
+) -> list[Array]:
+    """Return a graph's outputs for all values, given a few at a time; it is open only meanwhile."""
     provider = pick_provider(device, "none")
-    session = open_session(
-        artifact.path / name, provider, threads=threads, options=artifact.manifest.engine
-    )
-    yield session
+    session = open_session(graph, provider, threads=threads, options=artifact.manifest.engine)
+    check_values(graph, session, [Value(name, (None, *values.shape[1:]))], outputs)
+    together = max(1, _PIXELS_PER_CALL // artifact.resolution**2)
+    parts = [
+        call(session, outputs, {name: np.ascontiguousarray(values[start : start + together])})
+        for start in range(0, len(values), together)
+    ]
     del session
     give_back_memory()
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]

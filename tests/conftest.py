@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from quadratic import QuadraticRuntime, QuadraticTask
@@ -45,11 +46,12 @@ def make_loop(tmp_path: Path):
 
 @dataclass(frozen=True)
 class Exported:
-    """A tiny model and its artifact in every profile."""
+    """A tiny model and its artifact in every profile; all tiny models share its VAE's graphs."""
 
     model: Path
     artifacts: Mapping[str, Path]
     said: Mapping[str, Sequence[str]]
+    vae_graphs: Sequence[Any]
 
 
 @pytest.fixture(scope="session")
@@ -83,4 +85,4 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
                 threads=1,
                 say=said[quant].append,
             )
-    return Exported(model, {quant: root / quant for quant in QUANTS}, said)
+    return Exported(model, {quant: root / quant for quant in QUANTS}, said, vae)

@@ -1,15 +1,16 @@
 """An export is a whole artifact or nothing, says what it measured, and loads in old engines."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge_train.errors import InputError
+from edge_train.errors import InputError, ModelError
 from edge_train.models import open_model
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
@@ -116,14 +117,89 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(exported, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_up_leaves_nothing(exported, tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def no_graphs(monkeypatch):
+    """Leave out what takes long, for tests of what comes before and after."""
+    monkeypatch.setattr(exporting, "step_graph", lambda *_: None)
+    monkeypatch.setattr(exporting, "vae_graphs", lambda *_: (None, None))
+    monkeypatch.setattr(exporting, "write_graph", lambda *_: [])
+
+
+def test_a_disk_that_fills_up_leaves_nothing(exported, tmp_path, monkeypatch, no_graphs) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(exporting, "write_embeddings", full)
-    monkeypatch.setattr(exporting, "step_graph", lambda *_: None)
-    monkeypatch.setattr(exporting, "vae_graphs", lambda *_: (None, None))
-    monkeypatch.setattr(exporting, "write_graph", lambda *_: [])
-    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         export(exported.model, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(exported, tmp_path, no_graphs) -> None:
+    """A limit of the system stands for a full disk: the same write fails in the same place."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"out: cannot be written \(File too large\)"):
+            export(exported.model, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_that_exists_stays_when_the_export_fails(
+    exported, tmp_path, monkeypatch, no_graphs
+) -> None:
+    def broken(*_: object) -> None:
+        raise ModelError("the model is damaged")
+
+    monkeypatch.setattr(exporting, "write_embeddings", broken)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match="damaged"):
+        export(exported.model, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(exported, monkeypatch, no_graphs) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=10**9))
+    with pytest.raises(InputError, match="/proc/out: cannot be written"):
+        export(exported.model, Path("/proc/out"))
+
+
+def test_a_folder_inside_a_file_is_one_sentence(exported, tmp_path, no_graphs) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        export(exported.model, tmp_path / "file" / "out")
+
+
+def test_an_impossible_name_is_one_sentence(exported, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"cannot be made \(File name too long\)"):
+        export(exported.model, tmp_path / ("x" * 300))
+
+
+def test_unreadable_calibration_photos_are_one_sentence(exported, tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"photos"):
+        export(exported.model, tmp_path / "out", photos=str(tmp_path / "photos"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_old_torch_is_one_sentence(exported, tmp_path, monkeypatch) -> None:
+    monkeypatch.delattr(torch.onnx, "ops")
+    with pytest.raises(InputError, match=r"export needs torch 2\.8 or later, found"):
+        export(exported.model, tmp_path / "out")
+
+
+def test_the_memory_of_a_step_is_measured_in_a_process_without_torch(exported) -> None:
+    peak_bytes = exporting._fresh_peak(exported.artifacts["int8"])
+    assert 20_000_000 < peak_bytes < 200_000_000  # torch alone takes more
+    assert peak_bytes == pytest.approx(
+        open_artifact(exported.artifacts["int8"]).manifest.forward_bytes, rel=0.3
+    )
+
+
+def test_a_step_that_cannot_be_taken_is_one_sentence(tmp_path) -> None:
+    with pytest.raises(ModelError, match="could not take a step with the exported graph"):
+        exporting._fresh_peak(tmp_path)

@@ -20,6 +20,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
         (
             "artifact",
             "checkpoint",
+            "graph_file",
             "journal",
             "judge",
             "memory",
@@ -51,6 +52,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "report_chart",
             "report_loading",
             "report_style",
+            "resume_rules",
             "progress",
         ),
     ),
@@ -63,7 +65,7 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench"}
+IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.

@@ -128,14 +128,14 @@ def test_a_graph_that_the_engine_cannot_read_is_one_sentence(tmp_path) -> None:
 
 
 def test_two_distributions_of_the_engine_are_refused(monkeypatch) -> None:
-    owners = {"onnxruntime": ["onnxruntime", "onnxruntime-training-cpu"]}
-    monkeypatch.setattr(onnx_engine, "packages_distributions", lambda: owners)
+    owners = ["onnxruntime", "onnxruntime-training-cpu"]
+    monkeypatch.setattr(onnx_engine, "_owners", lambda: owners)
     with pytest.raises(InputError, match="overwrite each other's files; `pip uninstall -y onnx"):
         onnx_engine.load_engine()
 
 
 def test_no_engine_names_the_extra(monkeypatch) -> None:
-    monkeypatch.setattr(onnx_engine, "packages_distributions", dict)
+    monkeypatch.setattr(onnx_engine, "_owners", list)
     with pytest.raises(InputError, match=r"pip install edge-train\[device\]"):
         onnx_engine.load_engine()
 

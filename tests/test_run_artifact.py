@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.artifact import open_artifact
 
 pytest.importorskip("onnxruntime")
 
@@ -99,3 +100,65 @@ def test_a_run_imports_no_torch(photos, tmp_path) -> None:
 def test_a_run_says_where_it_runs_and_why(photos, tmp_path, capsys) -> None:
     assert cli.main(arguments(photos, tmp_path / "run", "--lean")) == 0
     assert "device cpu: " in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_is_made_again(finished) -> None:
+    (finished / "report.html").unlink()
+    assert cli.main(["report", str(finished)]) == 0
+    assert "my-dog" in (finished / "report.html").read_text()
+
+
+def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, capsys) -> None:
+    from edge_train.runtimes import onnx_engine
+    from edge_train.runtimes.onnx_engine import Provider
+
+    elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
+    monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
+    assert cli.main(arguments(photos, tmp_path / "run", "--lean")) == 2
+    assert "only the cpu can compute from; device is cuda" in capsys.readouterr().err
+
+
+def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> None:
+    from edge_train.jobs import diffusion
+    from edge_train.recipe import Recipe
+    from edge_train.runtimes import onnx_engine
+    from edge_train.runtimes.onnx_engine import Provider
+
+    elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
+    monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
+    recipe = Recipe(model=str(GOLDEN), class_word="dog", cap_bytes=10**9)
+    notes = diffusion.check(recipe).notes
+    assert any("is not measured" in note and "CUDA arena" in note for note in notes)
+
+
+def test_a_radius_that_export_found_too_small_is_said() -> None:
+    from edge_train.jobs import diffusion
+    from edge_train.recipe import Recipe
+
+    safe = open_artifact(GOLDEN).manifest.safe_epsilon
+    for epsilon, said in ((safe / 2, True), (safe, False)):
+        notes = diffusion.check(Recipe(model=str(GOLDEN), class_word="dog", epsilon=epsilon)).notes
+        assert any("the smallest radius" in note for note in notes) == said
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_a_token_learned_on_the_engine_draws_in_diffusers(
+    exported, photos, tmp_path, quant
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    out = tmp_path / "run"
+    words = ["run", str(photos), "--model", str(exported.artifacts[quant]), "--class", "dog"]
+    words += ["--steps", "3", "--epsilon", "0.1", "--threads", "1", "--preview-steps", "1"]
+    assert cli.main([*words, "--prompt", "a {}", "--out", str(out)]) == 0
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(exported.model)
+    pipeline.load_textual_inversion(str(out / "my-dog.safetensors"))
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = pipeline(
+        "a photo of <my-dog>", num_inference_steps=2, height=32, width=32, output_type="np"
+    ).images
+    assert pictures.shape == (1, 32, 32, 3)
+    assert np.isfinite(pictures).all()
+    ours = load_file(out / "my-dog.safetensors")["<my-dog>"]
+    index = pipeline.tokenizer.convert_tokens_to_ids("<my-dog>")
+    table = pipeline.text_encoder.get_input_embeddings().weight.detach().float().numpy()
+    np.testing.assert_allclose(table[index], ours[0], rtol=1e-3, atol=1e-3)

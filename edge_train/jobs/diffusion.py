@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,6 +171,12 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
                 f"{recipe.model} OUT --quant int8-fast`."
             )
+        if find_spec("torch") is None:
+            raise InputError(
+                f"training {recipe.model} needs torch, which is not installed; `pip install "
+                "edge-train[desk]`, or export the model where torch is and copy the artifact here: "
+                "--model ARTIFACT."
+            )
         return replace(recipe, runtime="torch")
     fixed: dict[str, Any] = {
         "runtime": "onnx",
@@ -199,10 +206,27 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
     """
     if not isinstance(model, Artifact):
         return []
-    from edge_train.runtimes.onnx_engine import pick_provider
+    from edge_train.runtimes.onnx_engine import check_engine, pick_provider
 
+    check_engine(model.path, model.manifest.requires)
     provider = pick_provider(recipe.device, recipe.quant)
-    return [f"device {provider.device}: {provider.reason}"]
+    if recipe.lean and provider.device != "cpu":
+        raise InputError(
+            f"--lean leaves the weights in their file, which only the cpu can compute from; device "
+            f"is {provider.device}. Leave it out, or use --device cpu."
+        )
+    notes = [f"device {provider.device}: {provider.reason}"]
+    if recipe.epsilon is not None and recipe.epsilon < model.manifest.safe_epsilon:
+        notes.append(
+            f"epsilon {recipe.epsilon:g} is below {model.manifest.safe_epsilon:g}, the smallest "
+            "radius whose slopes are signal in this artifact; leave it out, and a check picks one."
+        )
+    if recipe.cap_bytes is not None and provider.device != "cpu":
+        notes.append(
+            f"memory that device {provider.device} has of its own is not measured; --mem is about "
+            "this process" + (" and the engine's CUDA arena" * (provider.device == "cuda"))
+        )
+    return notes
 
 
 def prompt_of(recipe: Recipe, text: str) -> str:
@@ -287,6 +311,7 @@ def open_runtime(
             token_ids=token_ids,
             threads=known(recipe.threads),
             lean=recipe.lean,
+            cap_bytes=recipe.cap_bytes,
         )
     from edge_train.runtimes.torch_diffusion import TorchDiffusion
 

@@ -98,6 +98,15 @@ def check_slopes(
     return SlopeCheck(chosen, rows, losses.size)
 
 
+def repeats_itself(runtime: Runtime, task: Task, batch: Batch) -> bool:
+    """Return whether the same pass, taken twice, gives the same bits.
+
+    Engines promise it for some devices and settings only, and a run resumes exactly on no others.
+    """
+    first, second = (task.loss(runtime, batch, [runtime.parameters]) for _ in range(2))
+    return bool((first == second).all())
+
+
 def _agreement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     largest = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
     return 1 - float(np.linalg.norm(a - b)) / largest if largest > 0 else 0.0

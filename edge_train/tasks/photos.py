@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from edge_train.errors import InputError
 
@@ -17,7 +17,14 @@ MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the 
 MAX_MEGAPIXELS = 64  # above any phone's default; a PNG of this size takes 256 MB while it is read
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_FORMATS = ("JPEG", "PNG", "WEBP")  # what a file really is, whatever its name says
+# What a file really is, whatever its name says. Their plugins are named here, or Pillow would load
+# all of its forty to look for them, and keep 3 MB.
+_READERS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
+_FORMATS = tuple(reader.format for reader in _READERS)
 _DRAFT = 2  # JPEG may be decoded smaller, to no less than this many times the resolution
 _REDUCING_GAP = 3.0  # box filter down to 3 times the target, LANCZOS from there; no visible loss
 _T = Image.Transpose

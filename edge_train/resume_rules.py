@@ -1,0 +1,71 @@
+"""What a resumed run may change: nothing that was computed, and nothing in silence.
+
+The steps of a journal are redone from its numbers, without the model, so they are exact on every
+engine. Steps after them come from forward passes, whose last bits belong to an engine's version,
+device, thread count and memory mode: a change of these is said and put on record. Another model or
+another runtime would go on with a different loss, so it is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_train.errors import RunFolderError
+
+Facts = Mapping[str, Any]  # of a journal's first record
+
+_ENGINES = {"onnx": "onnxruntime", "ort-training": "onnxruntime", "torch": "torch"}
+_SETTINGS = ("device", "dtype", "threads", "lean")
+
+
+def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha256: str) -> None:
+    """Refuse to go on with another model or runtime than a run began with.
+
+    Args:
+      facts: what the run began with.
+      model: how the user names the model that is there now, whose hash is `sha256`.
+
+    Raises:
+      RunFolderError: it is another one.
+    """
+    if runtime != (began := facts.get("runtime", runtime)):
+        raise RunFolderError(
+            f"{folder}: this run began on runtime {began!r}, {model} runs on {runtime!r}, whose "
+            f"losses differ by more than rounding; put {facts.get('model')} back, or start a new "
+            "run."
+        )
+    if sha256 != facts["model_sha256"]:
+        raise RunFolderError(
+            f"{folder}: this run began with model sha256 {facts['model_sha256'][:12]}..., {model} "
+            f"now has {sha256[:12]}...; put that model back, or start a new run."
+        )
+
+
+def changed_engine(before: Facts, now: Facts) -> str | None:
+    """Return a sentence about what will change the last bits of later steps; None for nothing.
+
+    >>> old = {"runtime": "onnx", "device": "cpu", "versions": {"onnxruntime": "1.30.0"}}
+    >>> changed_engine(old, {**old, "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"}})
+    'resumed with onnxruntime 1.32.0 (was onnxruntime 1.30.0): the steps so far are exact, later \
+ones may differ in their last bits from those of an undisturbed run'
+    """
+    pairs = [(f"{name} {now[name]}", f"{name} {before[name]}") for name in _both(before, now)]
+    pairs.insert(0, (_engine(now), _engine(before)))
+    changes = [f"{new} (was {old})" for new, old in pairs if new != old]
+    if not changes:
+        return None
+    return (
+        f"resumed with {', '.join(changes)}: the steps so far are exact, later ones may differ in "
+        "their last bits from those of an undisturbed run"
+    )
+
+
+def _both(before: Facts, now: Facts) -> list[str]:
+    return [name for name in _SETTINGS if name in before and name in now]
+
+
+def _engine(facts: Facts) -> str:
+    """Return distribution and version of the engine that computed a run."""
+    prefix = _ENGINES[facts["runtime"]]
+    found = {n: v for n, v in facts.get("versions", {}).items() if n.startswith(prefix)}
+    return " and ".join(f"{name} {version}" for name, version in sorted(found.items())) or "unknown"

@@ -1,0 +1,25 @@
+"""A run on an artifact starts small: no torch, whatever flavor of the engine is installed."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_train.bench.engine_import import before_model
+from edge_train.errors import ModelError
+
+pytest.importorskip("onnxruntime")
+
+GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+
+
+def test_nothing_heavy_is_imported_before_the_model_is_loaded() -> None:
+    found = before_model(GOLDEN)
+    assert found.heavy == ()
+    # 69 and 74 MB were measured (ONNX Runtime 1.32.0, Linux); with torch it is above 280 MB.
+    assert found.imported_bytes < 80_000_000
+    assert found.imported_bytes <= found.ready_bytes < 90_000_000
+
+
+def test_a_run_that_does_not_come_that_far_is_one_sentence(tmp_path) -> None:
+    with pytest.raises(ModelError, match="no graph was opened"):
+        before_model(tmp_path)
