@@ -19,6 +19,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (
             "artifact",
+            "classifier_folder",
             "checkpoint",
             "journal",
             "judge",
@@ -31,6 +32,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "settle",
             "tensor_file",
             "tensors",
+            "training_artifact",
         ),
     ),
     (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
@@ -44,6 +46,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "training",
             "session",
             "exporting",
+            "exporting_training",
             "generate",
             "doctor",
             "report",
