@@ -173,7 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    bench.add_argument("name", choices=("personalize", "sd15"), metavar="NAME")
+    bench.add_argument("name", choices=("personalize", "sd15", "ort-training"), metavar="NAME")
+    bench.add_argument("--data", type=Path, help="folder of examples; ort-training needs one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.set_defaults(command=_bench)
@@ -282,8 +283,15 @@ def _report(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from importlib import import_module
 
-    bench = import_module(f"edge_train.bench.{options.name}")
-    print(bench.main(options.out, options.seeds))
+    from edge_train.errors import InputError
+
+    bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
+    if options.name == "ort-training":
+        print(bench.main(options.out, options.seeds, options.data))
+    elif options.data is not None:
+        raise InputError(f"bench {options.name} brings its own data; leave --data out.")
+    else:
+        print(bench.main(options.out, options.seeds))
     return 0
 
 

@@ -19,6 +19,7 @@ from edge_train.tasks import captions
 from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
 from edge_train.tasks.photos import PhotoSet, load_photos
 from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.training_artifact import is_training_artifact
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
@@ -140,6 +141,11 @@ def check(recipe: Recipe) -> TokenJob:
 
 def _open_model(name: str) -> ModelFolder | Artifact:
     path = Path(name).expanduser()
+    if is_training_artifact(path):
+        raise InputError(
+            f"{name} is the artifact of a text classifier; add --task classify, or name another "
+            "model."
+        )
     return open_artifact(path) if is_artifact(path) else find_model(name)
 
 

@@ -47,8 +47,9 @@ def load_texts(path: Path, names: Sequence[str]) -> LabeledTexts:
     """Return the examples of a folder (`train.tsv`, `dev.tsv`, ...) or of a single file.
 
     A file has a column of texts and one of labels: found by their names in a first line, in jsonl
-    by the keys, else the column with the fewest different values is the label and the longest one
-    the text. Without a dev file every tenth example is held out.
+    by the keys. Without names the labels are the column of numbers, else the one with the fewest
+    different values, else the last; the text is the longest of the others.
+    Without a dev file every tenth example is held out.
 
     Args:
       names: what the model calls its labels, in the order of its outputs. Labels in the files are
@@ -203,7 +204,9 @@ def _table_rows(path: Path, text: str) -> list[Example]:
         table = table[1:]
     else:
         cells = list(zip(*(row for _, row in table), strict=True))
-        labels = sorted(range(columns), key=lambda i: len(set(cells[i])))
-        texts = sorted(range(columns), key=lambda i: -sum(map(len, cells[i])))
-        texts = [i for i in texts if i != labels[0]]
+        labels = sorted(
+            range(columns),
+            key=lambda i: (not all(c.isdecimal() for c in cells[i]), len(set(cells[i])), -i),
+        )
+        texts = sorted(labels[1:], key=lambda i: -sum(map(len, cells[i])))
     return [Example(row[texts[0]], row[labels[0]].strip()) for _, row in table]
