@@ -56,7 +56,7 @@ class Recipe:
     quant: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
-    lean: bool = False  # weights stay in the artifact's file; less memory, slower
+    lean: bool = False  # the engine keeps less for the next call; less memory, slower
     seed: int = 42
     cap_bytes: int | None = None
     host_cap_bytes: int | None = None
@@ -120,7 +120,7 @@ _PATHS = ("photos", "data")
 _READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
-            *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts", "lean"),
+            *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts"),
             *("resolution", "window", "preview_every", "preview_steps", "guidance"),
         ),
         ("personalize",),

@@ -17,7 +17,7 @@ from edge_train.params import Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
 from edge_train.rng import Key
 
-_TEXTS_PER_CALL = 64  # of an evaluation; more only takes memory
+_TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
 _HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own
 _HEAD = Key(0, -4)
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}

@@ -143,6 +143,12 @@ def test_training_there_imports_no_torch(classifiers, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_lean_run_computes_the_same_bits(classifiers, tmp_path):
+    assert run(classifiers, "ort-training", tmp_path / "whole", "--steps", "3") == 0
+    assert run(classifiers, "ort-training", tmp_path / "lean", "--steps", "3", "--lean") == 0
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "lean")
+
+
 @pytest.mark.parametrize("engine", ["torch", "ort-training"])
 def test_forward_only_training_runs_on_the_same_models(classifiers, tmp_path, engine):
     assert run(classifiers, engine, tmp_path / "run", "--method", "zo", "--steps", "2") == 0
@@ -164,6 +170,7 @@ def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
         ("torch", ("--runtime", "ort-training"), "--for ort-training`, then run --model OUT"),
         ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
         ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
+        ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
         ("torch", ("--length", "99"), "length is 99, but the model has 24 positions"),
         ("torch", ("--class", "dog"), "class_word is not read by task 'classify'"),
         ("ort-training", ("--runtime", "torch"), "runtime 'torch' is not for task 'classify'"),
@@ -184,6 +191,17 @@ def test_a_training_artifact_is_not_for_personalization(classifiers, tmp_path, c
     words = ["run", "--model", str(classifiers.artifact), "--out", str(tmp_path / "run")]
     assert cli.main(words) == 2
     assert "--task classify" in capsys.readouterr().err
+
+
+def test_only_a_classifier_is_trained_there(tmp_path, capsys):
+    words = ["run", "--runtime", "ort-training", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    assert "no gradient for the GroupNorm and Resize" in capsys.readouterr().err
+
+
+def test_pictures_of_a_classifier_are_refused(finished, capsys):
+    assert cli.main(["generate", str(finished[1])]) == 2
+    assert "has no pictures to draw" in capsys.readouterr().err
 
 
 def test_data_must_be_named(classifiers, capsys):

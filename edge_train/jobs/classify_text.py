@@ -113,7 +113,7 @@ class ClassifyTextJob:
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.ort_training import OrtClassifier
 
-            return OrtClassifier(self._model, threads=threads)
+            return OrtClassifier(self._model, threads=threads, lean=self.recipe.lean)
         from edge_train.runtimes.torch_classifier import TorchClassifier
 
         head_only = self.recipe.trainable == "head"
@@ -203,14 +203,14 @@ def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[s
     Raises:
       InputError: the runtime that was asked for is that of the other kind of model.
     """
-    fixed = {"device": "cpu", "dtype": "float32", "quant": "none"}
+    fixed: dict[str, Any] = {"device": "cpu", "dtype": "float32", "quant": "none"}
     if isinstance(model, ClassifierFolder):
         if recipe.runtime in ("onnx", "ort-training"):
             raise InputError(
                 f"runtime {recipe.runtime!r} trains exported models; write one with `edge-train "
                 f"export {recipe.model} OUT --for ort-training`, then run --model OUT."
             )
-        return {**fixed, "runtime": "torch"}
+        return {**fixed, "runtime": "torch", "lean": False}
     head_only = bool(model.manifest.frozen)
     if recipe.trainable == "head" and not head_only:
         raise InputError(

@@ -166,6 +166,11 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 f"runtime 'onnx' runs exported models; write one with `edge-train export "
                 f"{recipe.model} OUT`, then run --model OUT."
             )
+        if recipe.runtime == "ort-training":
+            raise InputError(
+                "runtime 'ort-training' has no gradient for the GroupNorm and Resize of a Stable "
+                "Diffusion; use --runtime torch."
+            )
         if recipe.lean:
             raise InputError(
                 "--lean leaves the weights in the file of an exported model; leave it out, or name "
