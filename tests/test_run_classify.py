@@ -13,6 +13,7 @@ from edge_train import cli
 
 pytest.importorskip("torch")
 
+from edge_train.jobs import classify_text
 from edge_train.runtimes import ort_training
 
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
@@ -171,6 +172,7 @@ def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
         ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
         ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
         ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
+        ("torch", ("--data", "nowhere"), "expected a folder with train and dev files"),
         ("torch", ("--length", "99"), "length is 99, but the model has 24 positions"),
         ("torch", ("--class", "dog"), "class_word is not read by task 'classify'"),
         ("ort-training", ("--runtime", "torch"), "runtime 'torch' is not for task 'classify'"),
@@ -214,6 +216,16 @@ def test_an_engine_that_cannot_train_is_refused(classifiers, tmp_path, capsys, m
     monkeypatch.setattr(ort_training, "packages_distributions", lambda: owners)
     assert run(classifiers, "ort-training", tmp_path / "run") == 2
     assert "needs the training flavor of ONNX Runtime; onnxruntime is" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_engine_is_named_before_a_folder_is_made(
+    classifiers, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(classify_text, "find_spec", lambda name: None)
+    assert run(classifiers, "torch", tmp_path / "run") == 2
+    assert "needs torch, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_path):

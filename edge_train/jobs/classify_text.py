@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class ClassifyTextJob:
 
     def __init__(self, recipe: Recipe) -> None:
         self._model = _open_model(recipe)
+        _check_engine(self._model)
         fixed = _fixed(recipe, self._model)
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
@@ -195,6 +197,25 @@ def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
         )
     path = Path(recipe.model).expanduser()
     return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
+
+
+def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
+    """Refuse what cannot be trained here, before anything is read or written.
+
+    Raises:
+      InputError: the engine that this kind of model needs is not installed.
+    """
+    if isinstance(model, TrainingArtifact):
+        from edge_train.runtimes.ort_training import check_flavor
+
+        check_flavor()
+        return
+    for package in ("torch", "transformers", "accelerate"):
+        if find_spec(package) is None:
+            raise InputError(
+                f"{model.path}: training a model folder needs {package}, which is not installed; "
+                "`pip install edge-train[desk]` brings it."
+            )
 
 
 def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
