@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe
-from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection
+from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 
 def build_method(
@@ -25,10 +25,12 @@ def build_method(
         rate, relative = known(recipe.relative_rate), True
     final = 0.1 if recipe.schedule == "cosine" else 1.0
     schedule = LearningRate(rate, steps, final, relative)
+    decay = (WeightDecay(recipe.weight_decay),) if recipe.weight_decay else ()
+    adam = Chain((Adam(), *decay, schedule))
     if recipe.method == "backprop":
         from edge_train.methods.backprop import Backprop
 
-        return Backprop(), Chain((Adam(), schedule))
+        return Backprop(), adam
     from edge_train.methods.zo import ZerothOrder
 
     queries = known(recipe.queries)
@@ -39,7 +41,7 @@ def build_method(
         links = (NormCorrection(queries), DenoiseSubspace(queries), Adam(epsilon=1e-3), schedule)
         return ZerothOrder(epsilon, absolute, queries, 1), Chain(links)
     sides: Literal[1, 2] = 2 if recipe.sides == 2 else 1
-    return ZerothOrder(epsilon, scale, queries, sides), Chain((Adam(), schedule))
+    return ZerothOrder(epsilon, scale, queries, sides), adam
 
 
 def cores() -> int:

@@ -32,13 +32,17 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ),
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
+    ("task", ("--task",), str, "personalize or classify"),
+    ("data", ("--data",), str, "labeled texts: a tsv, csv or jsonl file, or a folder of them"),
+    ("length", ("--length",), int, "tokens of a text"),
+    ("trainable", ("--trainable",), str, "of a classifier: all or head"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),
     ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
     ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
     ("method", ("--method",), str, "auto, zo or backprop"),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
-    ("runtime", ("--runtime",), str, "auto, torch or onnx"),
+    ("runtime", ("--runtime",), str, "auto, torch, onnx or ort-training"),
     (
         "device",
         ("--device",),
@@ -49,8 +53,9 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("dtype", ("--dtype",), str, "auto, float32, bfloat16 or float16"),
     ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
     ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
+    ("weight_decay", ("--weight-decay", "--adam_weight_decay"), float, "of a classifier"),
     ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
-    ("samples", ("--samples", "--train_batch_size"), int, "photos per step"),
+    ("samples", ("--samples", "--train_batch_size"), int, "photos or texts per step"),
     ("queries", ("--queries", "--n"), int, "perturbed evaluations per step"),
     ("sides", ("--sides",), int, "1 or 2 evaluations per direction"),
     ("epsilon", ("--epsilon", "--zo_eps"), float, "perturbation radius; else picked by a check"),
@@ -164,8 +169,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("model", metavar="MODEL", help="embedded, folder or hub id")
     export.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     export.add_argument(
-        "--quant", default="int8", help="none, int8, int8-fast or int4; default: int8"
+        "--for",
+        dest="engine",
+        choices=("onnx", "ort-training"),
+        default="onnx",
+        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier",
     )
+    export.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
+    export.add_argument("--trainable", help="ort-training: all or head; default: all")
     export.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
     export.add_argument("--resolution", type=int, help="pixels; default: the model's own")
     export.add_argument("--threads", type=int, help="of the engines that measure it")
@@ -188,7 +199,9 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    bench.add_argument("name", choices=("personalize", "sd15", "engine"), metavar="NAME")
+    names = ("personalize", "sd15", "engine", "ort-training")
+    bench.add_argument("name", choices=names, metavar="NAME")
+    bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.set_defaults(command=_bench)
@@ -237,12 +250,32 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from edge_train.errors import InputError
+
+    if options.engine == "ort-training":
+        from edge_train.exporting_training import export_training
+
+        for name in ("quant", "photos", "resolution"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} is not for --for ort-training; leave it out.")
+        if options.trainable not in (None, "all", "head"):
+            raise InputError(f"trainable {options.trainable!r} is not known; use all or head.")
+        export_training(
+            options.model,
+            options.out,
+            head_only=options.trainable == "head",
+            threads=options.threads,
+            say=print,
+        )
+        return 0
+    if options.trainable is not None:
+        raise InputError("--trainable is for --for ort-training; leave it out.")
     from edge_train.exporting import export
 
     export(
         options.model,
         options.out,
-        quant=options.quant,
+        quant=options.quant or "int8",
         photos=options.photos,
         resolution=options.resolution,
         threads=options.threads,
@@ -277,8 +310,15 @@ def _report(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from importlib import import_module
 
-    bench = import_module(f"edge_train.bench.{options.name}")
-    print(bench.main(options.out, options.seeds))
+    from edge_train.errors import InputError
+
+    bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
+    if options.name == "ort-training":
+        print(bench.main(options.out, options.seeds, options.data))
+    elif options.data is not None:
+        raise InputError(f"bench {options.name} brings its own data; leave --data out.")
+    else:
+        print(bench.main(options.out, options.seeds))
     return 0
 
 

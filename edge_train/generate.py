@@ -40,7 +40,10 @@ def generate(
         raise InputError(f"--count is {count}, must be at least 1.")
     if not (run / "recipe.toml").is_file():
         raise RunFolderError(f"{run}: no recipe.toml; this is not a run folder.")
-    recipe = replace(recipes.read(run / "recipe.toml"), preview_steps=steps)
+    recipe = recipes.read(run / "recipe.toml")
+    if recipe.task != "personalize":
+        raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
+    recipe = replace(recipe, preview_steps=steps)
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
     job = diffusion.check(recipe)

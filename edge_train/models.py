@@ -122,7 +122,7 @@ class ModelFolder:
         """
         folder = self.path / component
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return tuple(folder / name for name in _choose_weights(names, folder))
+        return tuple(folder / name for name in choose_weights(names, folder))
 
     def tensor_files(self, component: str) -> tuple[TensorFile, ...]:
         """Return the opened weight files of one component."""
@@ -285,7 +285,7 @@ def _read_configs(path: Path) -> dict[str, Config]:
             "in the diffusers layout, or an artifact of `edge-train export` (try --model "
             f"{EMBEDDED})."
         )
-    index = _read_json(path / "model_index.json")
+    index = read_json(path / "model_index.json")
     kind = index.get("_class_name")
     parts = _PIPELINES.get(kind) if isinstance(kind, str) else None
     if parts is None:
@@ -301,8 +301,8 @@ def _read_configs(path: Path) -> dict[str, Config]:
                 f"{path / 'model_index.json'}: {part} is {found!r}, expected {kind}; code from a "
                 "model folder is never run, so use a model with the standard parts."
             )
-        configs[part] = _read_json(path / part / "config.json")
-    configs["scheduler"] = _read_json(path / "scheduler" / "scheduler_config.json")
+        configs[part] = read_json(path / part / "config.json")
+    configs["scheduler"] = read_json(path / "scheduler" / "scheduler_config.json")
     return configs
 
 
@@ -340,7 +340,12 @@ def _check(model: ModelFolder) -> None:
             raise ModelError(f"{folder}: no vocab.json; copy or download the model again.")
 
 
-def _read_json(path: Path) -> Config:
+def read_json(path: Path) -> Config:
+    """Return the JSON object in a file.
+
+    Raises:
+      ModelError: it cannot be read, or is no JSON object.
+    """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -356,7 +361,7 @@ def _read_json(path: Path) -> Config:
     return content
 
 
-def _choose_weights(names: set[str], folder: Path) -> list[str]:
+def choose_weights(names: set[str], folder: Path) -> list[str]:
     """Return which of the files of a component to load: plain ones before float16 ones.
 
     Args:
@@ -385,7 +390,7 @@ def _choose_weights(names: set[str], folder: Path) -> list[str]:
 
 def _shards(path: Path) -> list[str]:
     """Return the file names in the index of a sharded component."""
-    shards = _read_json(path).get("weight_map")
+    shards = read_json(path).get("weight_map")
     names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
     if not names or any(Path(name).name != name for name in names):
         raise ModelError(f"{path}: lists no files of this folder; download the model again.")
@@ -416,7 +421,7 @@ def _from_hub(name: str) -> ModelFolder:
         weights = [
             f"{component}/{chosen}"
             for component in components
-            for chosen in _choose_weights(
+            for chosen in choose_weights(
                 {inside for outside, _, inside in files if outside == component}, folder / component
             )
         ]

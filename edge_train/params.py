@@ -18,6 +18,13 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
     def __init__(self, blocks: Mapping[str, NDArray[np.floating]]) -> None:
         self._blocks = {name: np.array(block, np.float32) for name, block in blocks.items()}
 
+    @classmethod
+    def sharing(cls, blocks: Mapping[str, NDArray[np.float32]]) -> "Parameters":
+        """Return parameters that live in the given arrays, not in copies of them."""
+        parameters = cls({})
+        parameters._blocks.update(blocks)
+        return parameters
+
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         return self._blocks[name]
 

@@ -19,11 +19,12 @@ else:
     import tomli as tomllib
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("personalize",),
+    "task": ("personalize", "classify"),
     "learn": ("object", "style"),
     "method": ("auto", "zo", "backprop"),
     "preset": ("default", "zoodip"),
-    "runtime": ("auto", "torch", "onnx"),
+    "runtime": ("auto", "torch", "onnx", "ort-training"),
+    "trainable": ("all", "head"),
     "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
     "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -38,6 +39,7 @@ class Recipe:
     task: str = "personalize"
     model: str = EMBEDDED
     photos: str | None = None  # folder; None is the embedded example
+    data: str | None = None  # file or folder of labeled examples
     token: str | None = None  # spelling of the new word, such as <my-dog>
     class_word: str | None = None  # the word that the token starts from
     learn: str = "object"
@@ -45,6 +47,8 @@ class Recipe:
     flips: bool = True
     prompts: tuple[str, ...] = ()  # previews; {} marks the token
     resolution: int | None = None  # pixels
+    length: int | None = None  # tokens of a text; longer ones lose their end
+    trainable: str = "all"  # or only the head of a classifier
     method: str = "auto"
     preset: str = "default"
     runtime: str = "auto"
@@ -52,7 +56,7 @@ class Recipe:
     quant: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
-    lean: bool = False  # weights stay in the artifact's file; less memory, slower
+    lean: bool = False  # the engine keeps less for the next call; less memory, slower
     seed: int = 42
     cap_bytes: int | None = None
     host_cap_bytes: int | None = None
@@ -60,8 +64,9 @@ class Recipe:
     steps: int | None = None
     learning_rate: float | None = None  # Adam's step per coordinate, absolute
     relative_rate: float | None = None  # the same as a share of the start vector's rms
+    weight_decay: float | None = None  # decoupled; matrices only
     schedule: str | None = None
-    samples: int | None = None  # photos per step
+    samples: int | None = None  # photos or texts per step
     queries: int | None = None  # directions per step
     sides: int | None = None
     epsilon: float | None = None  # radius as a share of the rms; None: the slope check picks it
@@ -93,13 +98,15 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("threads", 1, 1024),
     ("seed", 0, 2**63 - 1),
     ("steps", 1, 10_000_000),
+    ("length", 3, 65536),
     ("learning_rate", 1e-9, 1e3),
+    ("weight_decay", 0, 1e3),
     ("relative_rate", 1e-9, 1e3),
     ("samples", 1, 256),
     ("queries", 1, 1024),
     ("sides", 1, 2),
     ("epsilon", 1e-9, 1e3),
-    ("evaluation_samples", 1, 1024),
+    ("evaluation_samples", 1, 100_000),
     ("evaluate_every", 1, 10_000_000),
     ("patience", 0, 10_000_000),
     ("preview_every", 0, 10_000_000),
@@ -108,24 +115,28 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 )
 
 
-_PATHS = ("photos",)
+_PATHS = ("photos", "data")
 # Keys that only some tasks read. Set for another task they are refused, not ignored.
-_READ_BY: dict[str, tuple[str, ...]] = dict.fromkeys(
-    (
-        *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts", "resolution"),
-        *("window", "preview_steps", "guidance"),
+_READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts"),
+            *("resolution", "window", "preview_every", "preview_steps", "guidance"),
+        ),
+        ("personalize",),
     ),
-    ("personalize",),
-)
+    **dict.fromkeys(("data", "length", "trainable", "weight_decay"), ("classify",)),
+}
+_INSTEAD = {"photos": "data", "data": "photos"}  # what other tasks call it
 
 
 def _refuse_keys_of_other_tasks(recipe: Recipe) -> None:
     for field in fields(recipe):
-        tasks = _READ_BY.get(field.name)
+        tasks, instead = _READ_BY.get(field.name), _INSTEAD.get(field.name)
         if tasks and recipe.task not in tasks and getattr(recipe, field.name) != field.default:
             raise InputError(
                 f"{field.name} is not read by task {recipe.task!r}, only by {_list(tasks)}; "
-                "leave it out."
+                + (f"name {instead}." if instead else "leave it out.")
             )
 
 
@@ -212,10 +223,10 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-# What an unset key becomes, by method and preset. The defaults were measured with
+# What an unset key becomes, by task, method and preset. Those of personalize were measured with
 # `edge-train bench personalize`; BENCHMARKS.md has the table.
-_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("zo", "default"): {
+_DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("personalize", "zo", "default"): {
         "steps": 250,
         "relative_rate": 0.5,
         "schedule": "cosine",
@@ -227,7 +238,7 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "patience": 0,
     },
     # The paper's settings: absolute units, constant rate, no slope check (METHODS 2.1).
-    ("zo", "zoodip"): {
+    ("personalize", "zo", "zoodip"): {
         "steps": 30_000,
         "learning_rate": 5e-3,
         "schedule": "constant",
@@ -240,7 +251,7 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "evaluate_every": 500,
         "patience": 0,
     },
-    ("backprop", "default"): {
+    ("personalize", "backprop", "default"): {
         "steps": 100,
         "relative_rate": 0.2,
         "schedule": "cosine",
@@ -249,7 +260,31 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "evaluate_every": 25,
         "patience": 0,
     },
+    # The usual ones for fine-tuning an encoder; not tuned here.
+    ("classify", "backprop", "default"): {
+        "steps": 500,
+        "learning_rate": 5e-5,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "samples": 32,
+        "evaluation_samples": 256,
+        "evaluate_every": 50,
+        "patience": 0,
+    },
+    ("classify", "zo", "default"): {
+        "steps": 2000,
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "samples": 16,
+        "queries": 4,
+        "sides": 1,
+        "evaluation_samples": 256,
+        "evaluate_every": 100,
+        "patience": 0,
+    },
 }
+_AUTO = {"personalize": "zo", "classify": "backprop"}  # the method that is best where both run
 
 
 def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
@@ -261,13 +296,18 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
     Raises:
       InputError: the preset does not exist for the method.
     """
-    method = "zo" if recipe.method == "auto" else recipe.method
-    if (method, recipe.preset) not in _DEFAULTS:
-        raise InputError(f"preset {recipe.preset!r} is for --method zo, not {method}.")
+    method = _AUTO[recipe.task] if recipe.method == "auto" else recipe.method
+    defaults = _DEFAULTS.get((recipe.task, method, recipe.preset))
+    if defaults is None:
+        raise InputError(
+            f"preset {recipe.preset!r} is for task personalize with --method zo, not for "
+            f"{recipe.task} with {method}."
+        )
     quant = "none" if recipe.quant == "auto" else recipe.quant
     values: dict[str, Any] = {"method": method, "quant": quant}
-    for name, value in {**model_defaults, **_DEFAULTS[method, recipe.preset]}.items():
-        if getattr(recipe, name) in (None, ()):
+    for name, value in {**model_defaults, **defaults}.items():
+        named_other = name == "learning_rate" and recipe.relative_rate is not None
+        if getattr(recipe, name) in (None, ()) and not named_other:
             values[name] = value
     return replace(recipe, **values)
 

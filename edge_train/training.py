@@ -25,7 +25,7 @@ from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
 from edge_train.journal import Journal
 from edge_train.loop import Loop
 from edge_train.memory import Guard
-from edge_train.protocols import StepRecord, Task
+from edge_train.protocols import Point, StepRecord, Task
 from edge_train.report import summarize, write_report
 from edge_train.resume_rules import changed_engine
 from edge_train.transforms import root_mean_square
@@ -131,7 +131,7 @@ def _loop(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}, {recipe.threads} threads)"
     )
-    scale = {name: root_mean_square(block) for name, block in runtime.parameters.items()}
+    scale = _scales(runtime.parameters)
     new = not records
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
@@ -161,6 +161,13 @@ def _loop(
             session.observer.said(change)
             book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
+
+
+def _scales(parameters: Point) -> dict[str, float]:
+    """Return the root mean square of every block; that of the smallest other one for zeros."""
+    scales = {name: root_mean_square(block) for name, block in parameters.items()}
+    smallest = min((scale for scale in scales.values() if scale), default=1.0)
+    return {name: scale or smallest for name, scale in scales.items()}
 
 
 def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:

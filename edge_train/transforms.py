@@ -87,6 +87,27 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class WeightDecay:
+    """Adds a share of the parameter to the update: decoupled decay, when it stands after Adam.
+
+    Vectors (biases, norms) are left alone, as is usual. Memory: one copy of the block.
+
+    Source: Loshchilov and Hutter (arXiv:1711.05101); the rate of the schedule multiplies both
+    terms, as in torch.optim.AdamW.
+    """
+
+    rate: float
+
+    def init(self, param: Array) -> State:
+        """Return no state."""
+        return {}
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update with the decay in it."""
+        return update if param.ndim < 2 else update + np.float32(self.rate) * param
+
+
+@dataclass(frozen=True)
 class LearningRate:
     """Multiplies by a rate that decays along a half cosine to `final` of itself.
 

@@ -86,3 +86,38 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
                 say=said[quant].append,
             )
     return Exported(model, {quant: root / quant for quant in QUANTS}, said, vae)
+
+
+@dataclass(frozen=True)
+class Classifiers:
+    """Examples, a tiny classifier of them, and its training artifacts."""
+
+    data: Path
+    model: Path
+    artifact: Path
+    head_artifact: Path
+    said: Sequence[str]
+
+
+@pytest.fixture(scope="session")
+def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
+    """Make one tiny classifier and export it, with all weights and with only its head trained."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from classifiers import make_data, make_tiny_classifier
+
+    from edge_train.errors import InputError
+    from edge_train.exporting_training import export_training
+    from edge_train.runtimes.ort_training import check_flavor
+
+    try:
+        check_flavor()
+    except InputError as error:
+        pytest.skip(str(error))
+    root = tmp_path_factory.mktemp("classifiers")
+    data = make_data(root / "data")
+    model = make_tiny_classifier(root / "model", data)
+    said: list[str] = []
+    for name, head_only in (("all", False), ("head", True)):
+        export_training(str(model), root / name, head_only=head_only, threads=1, say=said.append)
+    return Classifiers(data, model, root / "all", root / "head", said)

@@ -19,6 +19,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (
             "artifact",
+            "classifier_folder",
             "checkpoint",
             "graph_file",
             "journal",
@@ -32,6 +33,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "settle",
             "tensor_file",
             "tensors",
+            "training_artifact",
         ),
     ),
     (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
@@ -45,6 +47,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "training",
             "session",
             "exporting",
+            "exporting_training",
             "generate",
             "doctor",
             "report",

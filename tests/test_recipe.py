@@ -74,11 +74,30 @@ def test_every_recipe_value_can_reach_the_journal():
     assert set(recipes.as_mapping(Recipe())) == {f.name for f in dataclasses.fields(Recipe)}
 
 
-def test_a_key_of_another_task_is_refused_by_name(monkeypatch):
-    monkeypatch.setitem(recipes.CHOICES, "task", ("personalize", "other"))
-    assert Recipe(task="other", steps=3).photos is None
-    with pytest.raises(InputError, match="photos is not read by task 'other', only by personalize"):
-        Recipe(task="other", photos="photos")
+@pytest.mark.parametrize(
+    ("task", "key", "value", "advice"),
+    [
+        ("classify", "photos", "folder", "only by personalize; name data"),
+        ("personalize", "data", "folder", "only by classify; name photos"),
+        ("classify", "window", (1, 2), "only by personalize; leave it out"),
+    ],
+)
+def test_a_key_of_another_task_is_refused_by_name(task, key, value, advice):
+    with pytest.raises(InputError, match=f"{key} is not read by task '{task}', {advice}"):
+        Recipe(task=task, **{key: value})
+
+
+def test_every_task_has_a_method_of_its_own():
+    assert recipes.resolve(Recipe(), {}).method == "zo"
+    found = recipes.resolve(Recipe(task="classify"), {})
+    assert (found.method, found.learning_rate, found.weight_decay) == ("backprop", 5e-5, 0.01)
+    with pytest.raises(InputError, match="preset 'zoodip' is for task personalize"):
+        recipes.resolve(Recipe(task="classify", method="zo", preset="zoodip"), {})
+
+
+def test_a_relative_rate_that_is_named_beats_an_absolute_default():
+    found = recipes.resolve(Recipe(task="classify", relative_rate=0.1), {})
+    assert (found.learning_rate, found.relative_rate) == (None, 0.1)
 
 
 def test_keys_of_one_task_are_keys_of_a_recipe():

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from edge_train import reference
-from edge_train.transforms import Adam, LearningRate, NormCorrection, root_mean_square
+from edge_train.transforms import (
+    Adam,
+    Chain,
+    LearningRate,
+    NormCorrection,
+    WeightDecay,
+    root_mean_square,
+)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
@@ -56,3 +63,24 @@ def test_a_relative_rate_follows_the_scale_of_the_block():
     rate = LearningRate(0.1, 10, relative=True)
     update = rate.update(np.ones(2, np.float32), rate.init(block), block)
     np.testing.assert_allclose(update, 0.1 * root_mean_square(block), rtol=1e-6)
+
+
+def test_adam_with_weight_decay_is_the_adamw_of_torch():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    ours = random.standard_normal((3, 4)).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.from_numpy(ours.copy()))
+    optimizer = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
+    chain = Chain((Adam(), WeightDecay(0.1), LearningRate(0.01, 20, final=1.0)))
+    state = chain.init(ours)
+    for _ in range(20):
+        gradient = random.standard_normal((3, 4)).astype(np.float32)
+        theirs.grad = torch.from_numpy(gradient.copy())
+        optimizer.step()
+        ours = ours - chain.update(gradient, state, ours)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_vectors_do_not_decay():
+    update = np.ones(3, np.float32)
+    np.testing.assert_array_equal(WeightDecay(0.5).update(update, {}, update), update)

@@ -10,6 +10,10 @@ def open_job(recipe: Recipe) -> Job:
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
+    if recipe.task == "classify":
+        from edge_train.jobs.classify_text import ClassifyTextJob
+
+        return ClassifyTextJob(recipe)
     from edge_train.jobs.personalize import PersonalizeJob
 
     return PersonalizeJob(recipe)

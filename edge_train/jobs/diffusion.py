@@ -20,6 +20,7 @@ from edge_train.tasks import captions
 from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
 from edge_train.tasks.photos import PhotoSet, load_photos
 from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.training_artifact import is_training_artifact
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
@@ -141,6 +142,11 @@ def check(recipe: Recipe) -> TokenJob:
 
 def _open_model(name: str) -> ModelFolder | Artifact:
     path = Path(name).expanduser()
+    if is_training_artifact(path):
+        raise InputError(
+            f"{name} is the artifact of a text classifier; add --task classify, or name another "
+            "model."
+        )
     return open_artifact(path) if is_artifact(path) else find_model(name)
 
 
@@ -160,6 +166,11 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
             raise InputError(
                 f"runtime 'onnx' runs exported models; write one with `edge-train export "
                 f"{recipe.model} OUT`, then run --model OUT."
+            )
+        if recipe.runtime == "ort-training":
+            raise InputError(
+                "runtime 'ort-training' has no gradient for the GroupNorm and Resize of a Stable "
+                "Diffusion; use --runtime torch."
             )
         if recipe.lean:
             raise InputError(

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from edge_train.subspace import DenoiseSubspace
-from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection
+from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 TRANSFORMS = {
     "adam": Adam(),
     "norm correction": NormCorrection(2),
     "learning rate": LearningRate(0.1, 10, 0.1, relative=True),
     "denoise": DenoiseSubspace(2, tau=6, nu=1e-2),
+    "weight decay": WeightDecay(0.1),
     "zoodip": Chain((NormCorrection(2), DenoiseSubspace(2, tau=6), Adam(), LearningRate(1, 9))),
 }
 

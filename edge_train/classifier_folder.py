@@ -1,0 +1,94 @@
+"""Sequence classifiers on disk, in the layout of transformers: checked without any engine."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_train.errors import ModelError
+from edge_train.models import choose_weights, read_json
+from edge_train.tensor_file import TensorFile
+
+_READ_BYTES = 1 << 20
+# Networks that give position `pad + 1` to the first token.
+_PAD_BEFORE_POSITIONS = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm")
+_UNLIMITED = 1 << 20  # positions of a network that names no limit
+
+
+@dataclass(frozen=True)
+class ClassifierFolder:
+    """A checked folder: `config.json`, safetensors weights and a tokenizer.
+
+    Attributes:
+      config: the contents of `config.json`.
+      labels: what the outputs are called, in their order.
+      vocabulary: rows of the token table.
+      positions: ids in a text at most.
+      pad: the id that fills short texts.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    labels: tuple[str, ...]
+    vocabulary: int
+    positions: int
+    pad: int
+
+    def weight_files(self) -> tuple[TensorFile, ...]:
+        """Return the opened weight files."""
+        names = choose_weights({path.name for path in self.path.iterdir()}, self.path)
+        return tuple(TensorFile(self.path / name) for name in names)
+
+    def sha256(self) -> str:
+        """Return one hash over the names and contents of all weight files."""
+        digest = hashlib.sha256()
+        for weights in self.weight_files():
+            digest.update(f"{weights.path.name}\0".encode())
+            with weights.path.open("rb", buffering=0) as file:
+                while block := file.read(_READ_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def open_classifier(path: Path) -> ClassifierFolder:
+    """Return a checked classifier folder.
+
+    Raises:
+      ModelError: it is no such folder, wants code of its own to be run, or holds no safetensors.
+    """
+    if (path / "model_index.json").is_file():
+        raise ModelError(
+            f"{path} is a Stable Diffusion folder; task 'classify' trains a transformers sequence "
+            "classifier (BERT, RoBERTa, MiniLM, ...). Name one, or leave out the task."
+        )
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path}: no config.json; expected the folder of a transformers sequence classifier."
+        )
+    config = read_json(path / "config.json")
+    if "auto_map" in config:
+        raise ModelError(
+            f"{path}: its config.json names code of its own (auto_map), and code from a model "
+            "folder is never run; use a model of a kind that transformers knows."
+        )
+    try:
+        kind, vocabulary = str(config["model_type"]), int(config["vocab_size"])
+        names = config.get("id2label")
+        count = int(config.get("num_labels", 2))
+        labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
+        labels = labels or tuple(f"LABEL_{number}" for number in range(count))
+        pad = int(config.get("pad_token_id") or 0)
+        positions = int(config.get("max_position_embeddings", _UNLIMITED))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
+            "download the model again."
+        ) from error
+    if len(labels) < 2:
+        raise ModelError(f"{path}: the model has {len(labels)} output; a classifier needs two.")
+    if kind in _PAD_BEFORE_POSITIONS:
+        positions -= pad + 1
+    folder = ClassifierFolder(path, config, labels, vocabulary, positions, pad)
+    folder.weight_files()
+    return folder

@@ -1,0 +1,242 @@
+"""The job of training a text classifier: labeled texts in, a model folder and its score out."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_train.build import build_method, cores, known
+from edge_train.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.errors import InputError, RunFolderError
+from edge_train.export.classifier_files import write_classifier
+from edge_train.jobs.protocol import Outcome, Say
+from edge_train.models import EMBEDDED
+from edge_train.protocols import Estimator, Point, Transform
+from edge_train.recipe import Recipe, resolve
+from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
+from edge_train.tasks.text_tokenizer import TextTokenizer
+from edge_train.tasks.texts import Example, LabeledTexts, load_texts
+from edge_train.tensors import load_tensors, save_tensors
+from edge_train.training_artifact import (
+    TrainingArtifact,
+    is_training_artifact,
+    open_training_artifact,
+)
+
+if TYPE_CHECKING:
+    from edge_train.runtimes.ort_training import OrtClassifier
+    from edge_train.runtimes.torch_classifier import TorchClassifier
+
+    Classifier = TorchClassifier | OrtClassifier
+
+_START_FILE = "start.safetensors"
+_PARTS = ("train", "dev", "test")
+_MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
+_ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
+_MODEL_FOLDER = "model"
+
+
+class ClassifyTextJob:
+    """A `Job`: its words are checked here, texts are read by `load`, tokenized by `prepare`.
+
+    Raises:
+      InputError, ModelError: a word, file or model that cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._model = _open_model(recipe)
+        _check_engine(self._model)
+        fixed = _fixed(recipe, self._model)
+        for name, value in fixed.items():
+            if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
+                raise InputError(
+                    f"{name} {wanted!r} is not for task 'classify' with this model, only "
+                    f"{value!r}; leave it out."
+                )
+        self.recipe = replace(resolve(recipe, {"threads": cores()}), **fixed)
+        if (most := self._model.positions) < (self.recipe.length or 0):
+            raise InputError(
+                f"length is {self.recipe.length}, but the model has {most} positions; use at most "
+                f"{most}."
+            )
+        self._tokenizer = TextTokenizer.from_folder(
+            self._model.path, self._model.pad, self._model.vocabulary
+        )
+        self.notes: tuple[str, ...] = ()
+        self.name = f"classify-{Path(known(self.recipe.data)).stem}"
+        self._texts: LabeledTexts
+        self._parts: dict[str, TokenizedTexts]
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The hash of the model's weights, or of the artifact."""
+        return self._model.sha256()
+
+    def load(self) -> None:
+        path = Path(known(self.recipe.data)).expanduser()
+        self._texts = load_texts(path, self._model.labels)
+        if self.recipe.length is None:
+            found = self._tokenizer.longest([example.text for example in self._texts.train])
+            rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
+            length = min(rounded, _MOST_TOKENS, self._model.positions)
+            self.recipe = replace(self.recipe, length=length)
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        texts = self._texts
+        every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
+        self._parts = {name: self._tokenized(part) for name, part in every.items()}
+        counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
+        say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
+        tensors = [part.tensors(name) for name, part in self._parts.items()]
+        merged = {name: value for part in tensors for name, value in part.items()}
+        save_tensors(folder / _START_FILE, merged, {"model_sha256": self.model_sha256})
+
+    def restore(self, folder: Path, say: Say) -> None:
+        try:
+            tensors, _ = load_tensors(folder / _START_FILE)
+            self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
+        except (RunFolderError, KeyError) as error:
+            say(f"{error} Reading the examples again.")
+            self.load()
+            self.prepare(folder, say)
+
+    def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
+        texts = [example.text for example in examples]
+        ids, counts = self._tokenizer.encode(texts, known(self.recipe.length))
+        return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
+
+    def open_runtime(self) -> "Classifier":
+        threads = known(self.recipe.threads)
+        if isinstance(self._model, TrainingArtifact):
+            from edge_train.runtimes.ort_training import OrtClassifier
+
+            return OrtClassifier(self._model, threads=threads, lean=self.recipe.lean)
+        from edge_train.runtimes.torch_classifier import TorchClassifier
+
+        head_only = self.recipe.trainable == "head"
+        return TorchClassifier.open(self._model, head_only=head_only, threads=threads)
+
+    def task(self) -> ClassifyText:
+        return ClassifyText(
+            train=self._parts["train"],
+            dev=self._parts["dev"],
+            samples=known(self.recipe.samples),
+            evaluation_samples=known(self.recipe.evaluation_samples),
+        )
+
+    def slope_radii(self) -> tuple[float, ...]:
+        from edge_train.methods.slopes import GRID
+
+        return GRID
+
+    def method(
+        self, epsilon: float, scale: Mapping[str, float]
+    ) -> tuple[Estimator[Any], Transform]:
+        return build_method(self.recipe, epsilon, scale)
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        recipe = self.recipe
+        return {
+            "data": recipe.data,
+            "labels": list(self._texts.labels),
+            "examples": {name: len(part) for name, part in self._parts.items()},
+            "length": recipe.length,
+            "trainable": recipe.trainable,
+            "samples": recipe.samples,
+            "learning_rate": recipe.learning_rate,
+            "weight_decay": recipe.weight_decay,
+        }
+
+    def preview(self, folder: Path, step: int, runtime: "Classifier") -> str:
+        raise NotImplementedError  # `preview_every` is refused for this task
+
+    def finish(
+        self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
+    ) -> Outcome:
+        source = self._model.path
+        copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
+        weights = runtime.weights(best)
+        write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        outputs = {"model": _MODEL_FOLDER}
+        if not whole:
+            return Outcome(outputs=outputs)
+        part = "test" if len(self._parts["test"]) else "dev"
+        texts = self._parts[part]
+        logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
+        table = confusion(texts.labels, logits.argmax(axis=1), len(self._model.labels))
+        metrics = {
+            "accuracy": float(np.trace(table) / len(texts)),
+            "scored_on": part,
+            "scored_examples": len(texts),
+            "confusion": table.tolist(),
+        }
+        line = f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified"
+        return Outcome(metrics, outputs, f"{line} correctly")
+
+
+def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
+    """Return the model of a recipe.
+
+    Raises:
+      InputError: the recipe names none, or no data.
+      ModelError: it cannot be used.
+    """
+    if recipe.data is None:
+        raise InputError(
+            "task 'classify' needs labeled texts: name a file or folder with `data` (--data)."
+        )
+    if recipe.model == EMBEDDED:
+        raise InputError(
+            "task 'classify' needs a model: name the folder of a transformers sequence classifier "
+            "with `model` (--model)."
+        )
+    path = Path(recipe.model).expanduser()
+    return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
+
+
+def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
+    """Refuse what cannot be trained here, before anything is read or written.
+
+    Raises:
+      InputError: the engine that this kind of model needs is not installed.
+    """
+    if isinstance(model, TrainingArtifact):
+        from edge_train.runtimes.ort_training import check_flavor
+
+        check_flavor()
+        return
+    for package in ("torch", "transformers", "accelerate"):
+        if find_spec(package) is None:
+            raise InputError(
+                f"{model.path}: training a model folder needs {package}, which is not installed; "
+                "`pip install edge-train[desk]` brings it."
+            )
+
+
+def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
+    """Return what the model and the task leave no choice of.
+
+    Raises:
+      InputError: the runtime that was asked for is that of the other kind of model.
+    """
+    fixed: dict[str, Any] = {"device": "cpu", "dtype": "float32", "quant": "none"}
+    if isinstance(model, ClassifierFolder):
+        if recipe.runtime in ("onnx", "ort-training"):
+            raise InputError(
+                f"runtime {recipe.runtime!r} trains exported models; write one with `edge-train "
+                f"export {recipe.model} OUT --for ort-training`, then run --model OUT."
+            )
+        return {**fixed, "runtime": "torch", "lean": False}
+    head_only = bool(model.manifest.frozen)
+    if recipe.trainable == "head" and not head_only:
+        raise InputError(
+            f"trainable 'head' was asked for, but artifact {recipe.model} was exported to train "
+            "all weights; export it again with --trainable head, or leave it out."
+        )
+    trainable = "head" if head_only else "all"
+    return {**fixed, "runtime": "ort-training", "trainable": trainable}

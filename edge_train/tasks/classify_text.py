@@ -1,0 +1,97 @@
+"""Tell classes of texts apart: batches of token ids in an order that covers every example."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.protocols import Array, Batch, Point, Runtime
+from edge_train.rng import Key
+
+_EVALUATION = Key(0, -2)  # the same evaluation batch in every run: curves can be compared
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Texts as ids (texts, length) int32, padded; ids per text (texts,), labels (texts,)."""
+
+    ids: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Return some texts as model inputs: ids, mask (rows, length) and labels (rows,), int64."""
+        length = self.ids.shape[1]
+        return {
+            "ids": self.ids[rows].astype(np.int64),
+            "mask": (np.arange(length) < self.counts[rows, None]).astype(np.int64),
+            "labels": self.labels[rows].astype(np.int64),
+        }
+
+    def tensors(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return plain arrays to store; `from_tensors` reads them back."""
+        return {
+            f"{name}/ids": self.ids,
+            f"{name}/counts": self.counts,
+            f"{name}/labels": self.labels,
+        }
+
+    @classmethod
+    def from_tensors(cls, name: str, tensors: Mapping[str, NDArray[Any]]) -> "TokenizedTexts":
+        """Return the texts that `tensors` stored under a name."""
+        return cls(*(tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels")))
+
+
+@dataclass(frozen=True)
+class ClassifyText:
+    """Cross-entropy of a classifier on labeled texts.
+
+    Every epoch shows every text once, in an order of its own; a batch may hold the end of one epoch
+    and the start of the next.
+
+    Args:
+      train: what batches are drawn from.
+      dev: its first texts in a fixed random order are the evaluation batch.
+      samples: texts in a batch.
+      evaluation_samples: at most this many in the evaluation batch.
+    """
+
+    train: TokenizedTexts
+    dev: TokenizedTexts
+    samples: int
+    evaluation_samples: int
+
+    def batch(self, key: Key) -> Batch:
+        """Return the texts of one step."""
+        places = key.step * self.samples + np.arange(self.samples)
+        epochs, rows = np.divmod(places, len(self.train))
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            order = Key(key.seed, int(epoch)).generator("epoch").permutation(len(self.train))
+            rows[here] = order[rows[here]]
+        return self.train.batch(rows)
+
+    def evaluation(self) -> Batch:
+        """Return the fixed evaluation batch."""
+        order = _EVALUATION.generator("evaluation").permutation(len(self.dev))
+        return self.dev.batch(order[: self.evaluation_samples])
+
+    def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return cross-entropies, (points, samples): the model computes its own loss."""
+        return runtime.forward(batch, points)
+
+
+def confusion(labels: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """Return how often each label (row) was taken for each class (column), (classes, classes).
+
+    >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, found), 1)
+    return counts

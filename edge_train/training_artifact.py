@@ -1,0 +1,167 @@
+"""The training artifact: a classifier that onnxruntime-training trains; its specification.
+
+A folder. `manifest.json` says what the other files are; nothing else is looked at.
+
+    manifest.json         this table of contents, UTF-8 JSON, keys sorted
+    training_model.onnx   texts, parameters, gradient buffers -> loss, gradients in the buffers
+    eval_model.onnx       texts, parameters -> loss, losses, logits
+    optimizer_model.onnx  AdamW, for ONNX Runtime's own training API (C, C++, Java, C#)
+    checkpoint            the parameters, for the same
+    weights.safetensors   the parameters, for this program: each can be read alone
+    config.json, tokenizer.json, vocab.txt, ...   as the model's author published them
+
+Manifest, version 1. Every key is required; a reader refuses a larger version and ignores unknown
+keys of its own version.
+
+    format       "edge-train training artifact"
+    version      1
+    requires     {"ir": 9, "opset": 18}: what the engine must read
+    origin       {"model", "sha256", "edge_train"}: what was exported, its weights, by whom
+    task         "classify"
+    trainable    names of the parameters that get a gradient, in the order of the graph
+    frozen       names of the graph's other parameters
+    labels       what the outputs are called, in their order
+    vocabulary, positions, pad    rows of the token table, ids in a text at most, the filling id
+    files        path -> {"bytes", "sha256"}
+
+Inputs of both graphs, B texts of L ids: ids (B, L), mask (B, L; 1 where there is a token) and
+labels (B,), all int64, and every parameter by name, float32. `training_model.onnx` also takes
+`<name>_grad.accumulation.buffer` for every trainable parameter, which it writes to, and
+`lazy_reset_grad` (1,) bool: true overwrites the buffers, false adds to them. Outputs: loss, the
+mean over the batch; losses (B,); logits (B, classes).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_train.artifact import MANIFEST, FileEntry, describe_file
+from edge_train.errors import ModelError
+
+FORMAT = "edge-train training artifact"
+VERSION = 1
+TRAINING, EVALUATION, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"
+CHECKPOINT, WEIGHTS = "checkpoint", "weights.safetensors"
+BUFFER = "_grad.accumulation.buffer"
+RESET = "lazy_reset_grad"
+_AGAIN = "The copy is damaged or was edited; export it again."
+
+
+@dataclass(frozen=True)
+class TrainingManifest:
+    """The table of contents; the module docstring says what each key means."""
+
+    requires: Mapping[str, int]
+    origin: Mapping[str, str]
+    task: str
+    trainable: tuple[str, ...]
+    frozen: tuple[str, ...]
+    labels: tuple[str, ...]
+    vocabulary: int
+    positions: int
+    pad: int
+    files: Mapping[str, FileEntry]
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON of `manifest.json`."""
+        content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class TrainingArtifact:
+    """A checked folder; it answers what `ClassifierFolder` answers about a run's model."""
+
+    path: Path
+    manifest: TrainingManifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the outputs are called, in their order."""
+        return self.manifest.labels
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the token table."""
+        return self.manifest.vocabulary
+
+    @property
+    def positions(self) -> int:
+        """Ids in a text at most."""
+        return self.manifest.positions
+
+    @property
+    def pad(self) -> int:
+        """The id that fills short texts."""
+        return self.manifest.pad
+
+    def sha256(self) -> str:
+        """Return the hash of the manifest, which holds those of all other files."""
+        return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+
+def is_training_artifact(path: Path) -> bool:
+    """Return whether a folder says it is a training artifact."""
+    try:
+        content = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def open_training_artifact(path: Path) -> TrainingArtifact:
+    """Return the artifact in a folder after comparing every file with its hash.
+
+    Raises:
+      ModelError: it is damaged, edited, incomplete or newer than this program.
+    """
+    manifest = _read_manifest(path / MANIFEST)
+    for name, entry in manifest.files.items():
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise ModelError(f"{path / MANIFEST}: file {name!r} lies outside the folder. {_AGAIN}")
+        try:
+            found = describe_file(file)
+        except OSError as error:
+            raise ModelError(f"{file}: cannot be read ({error.strerror}). {_AGAIN}") from error
+        for word in ("bytes", "sha256"):
+            if getattr(found, word) != getattr(entry, word):
+                raise ModelError(
+                    f"artifact {path}: {name} has {word} {str(getattr(found, word))[:12]}, "
+                    f"manifest says {str(getattr(entry, word))[:12]}. {_AGAIN}"
+                )
+    return TrainingArtifact(path, manifest)
+
+
+def _read_manifest(path: Path) -> TrainingManifest:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        version = content.get("version")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); export it again.") from error
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: not a JSON object ({error}). {_AGAIN}") from error
+    if content.get("format") != FORMAT:
+        raise ModelError(
+            f"{path}: format is {content.get('format')!r}, expected {FORMAT!r}; write one with "
+            "`edge-train export MODEL OUT --for ort-training`."
+        )
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise ModelError(
+            f"{path}: format version {version} is not known, this program reads 1 to {VERSION}; "
+            "install a newer edge-train, or export it again with this one."
+        )
+    try:
+        values = {field.name: content[field.name] for field in dataclasses.fields(TrainingManifest)}
+        for name in ("trainable", "frozen", "labels"):
+            values[name] = tuple(map(str, values[name]))
+        values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
+        return TrainingManifest(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: a key is missing or of a wrong type ({error}). {_AGAIN}") from (
+            error
+        )

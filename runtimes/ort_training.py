@@ -1,0 +1,150 @@
+"""Classifiers on onnxruntime-training: its graph gives the gradients, our chain the update."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train.errors import InputError, ModelError
+from edge_train.params import Parameters
+from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.runtimes.onnx_engine import load_engine
+from edge_train.tensor_file import TensorFile
+from edge_train.training_artifact import (
+    BUFFER,
+    EVALUATION,
+    RESET,
+    TRAINING,
+    WEIGHTS,
+    TrainingArtifact,
+)
+
+_TEXTS_PER_CALL = 16  # of an evaluation; more takes memory and time
+_ERRORS_ONLY = 3  # ONNX Runtime's name for it
+
+
+class OrtClassifier:
+    """The graphs of a training artifact on the CPU; a `GradientRuntime`.
+
+    The training graph is run as an ordinary session: parameters are inputs that it reads where they
+    are, gradients go into buffers that we own and hand to `apply`. The optimizer graph is not used:
+    with our own chain the loop, the journal, checkpoints and every method stay the same on all
+    engines, the state is the loop's, and onnxruntime.training.api, which imports torch (230 MB),
+    is not needed. The price is one pass over the parameters in NumPy per step.
+
+    Memory: parameters once, gradients of all trainable blocks (the graph writes them in one call),
+    activations of the batch, two sessions without weights. Each session keeps what it allocated for
+    the next call; with `lean` it is given back, which takes a quarter more time.
+    """
+
+    device = "cpu"
+    dtype = "float32"
+
+    def __init__(self, artifact: TrainingArtifact, *, threads: int, lean: bool = False) -> None:
+        """Open the sessions; read the parameters.
+
+        Raises:
+          InputError: no ONNX Runtime here, or not its training flavor.
+          ModelError: it cannot read the graphs.
+        """
+        check_flavor()
+        manifest = artifact.manifest
+        stored = TensorFile(artifact.path / WEIGHTS)
+        self._stored = stored
+        self.parameters = Parameters.sharing({n: stored.read(n) for n in manifest.trainable})
+        self._frozen = {name: stored.read(name) for name in manifest.frozen}
+        self._training = _open(artifact.path / TRAINING, threads, lean)
+        self._evaluation = _open(artifact.path / EVALUATION, threads, lean)
+        self._buffers = {name: np.zeros_like(block) for name, block in self.parameters.items()}
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        rows = [self._evaluate("losses", batch, point) for point in points]
+        return np.stack([np.concatenate(list(parts)) for parts in rows])
+
+    def logits(self, batch: Batch, point: Point) -> Array:
+        """Return the outputs (texts, classes) before the softmax."""
+        return np.concatenate(list(self._evaluate("logits", batch, point)))
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` every block's gradient; return losses (samples,).
+
+        A loss that is not finite is returned without any gradient.
+        """
+        buffers = {f"{name}{BUFFER}": value for name, value in self._buffers.items()}
+        feeds = {**_inputs(batch), **self._values(self.parameters), **buffers}
+        names = [output.name for output in self._training.get_outputs()]
+        found = self._training.run(names, {**feeds, RESET: np.array([True])})
+        losses: Array = found[names.index("losses")]
+        if np.isfinite(losses).all():
+            for name, gradient in self._buffers.items():
+                apply(name, gradient)
+        return losses
+
+    def weights(self, point: Point) -> dict[str, Array]:
+        """Return every parameter of the network by name; trainable ones are those of `point`."""
+        others = [name for name in self._stored.entries if name not in point]
+        return {name: self._stored.read(name) for name in others} | dict(point)
+
+    def device_bytes(self) -> int:
+        """Return 0: there is no device beside the host."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of the sessions; the runtime cannot be used afterwards."""
+        self._training = self._evaluation = None
+        self._frozen.clear()
+        self._buffers.clear()
+
+    def _values(self, point: Point) -> dict[str, Array]:
+        """Return every parameter that the graphs take."""
+        return {name: np.ascontiguousarray(v) for name, v in {**self._frozen, **point}.items()}
+
+    def _evaluate(self, output: str, batch: Batch, point: Point) -> Iterator[Array]:
+        values = self._values(point)
+        taken = {given.name for given in self._evaluation.get_inputs()}
+        for start in range(0, len(batch["ids"]), _TEXTS_PER_CALL):
+            at = slice(start, start + _TEXTS_PER_CALL)
+            some = _inputs({name: value[at] for name, value in batch.items()})
+            feeds = {name: value for name, value in {**some, **values}.items() if name in taken}
+            yield self._evaluation.run([output], feeds)[0]
+
+
+def check_flavor() -> None:
+    """Refuse an ONNX Runtime that cannot train.
+
+    Raises:
+      InputError: naming what is installed and what to install.
+    """
+    load_engine()
+    (owner,) = set(packages_distributions()["onnxruntime"])
+    if "training" not in owner:
+        raise InputError(
+            f"runtime 'ort-training' needs the training flavor of ONNX Runtime; {owner} is "
+            f"installed. `pip uninstall -y {owner}`, then `pip install onnxruntime-training-cpu` "
+            "(Python 3.12 at most), or train the model folder with --runtime torch."
+        )
+
+
+def _inputs(batch: Batch) -> Mapping[str, Any]:
+    return {name: np.ascontiguousarray(batch[name]) for name in ("ids", "mask", "labels")}
+
+
+def _open(path: Path, threads: int, lean: bool) -> Any:
+    engine = load_engine()
+    settings = engine.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = _ERRORS_ONLY
+    settings.use_deterministic_compute = True
+    settings.enable_cpu_mem_arena = not lean
+    try:
+        return engine.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the engine's errors share no base class
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            raise
+        raise ModelError(
+            f"{path}: ONNX Runtime {engine.__version__} cannot load it ({error}); export it again "
+            "with this version of edge-train."
+        ) from error

@@ -1,0 +1,217 @@
+"""Sequence classifiers in torch: losses, and gradients that leave one block at a time."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edge_train.classifier_folder import ClassifierFolder
+from edge_train.errors import ModelError
+from edge_train.memory import give_back_memory
+from edge_train.params import Parameters
+from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.rng import Key
+
+_TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
+_HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own
+_HEAD = Key(0, -4)
+_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+
+class TorchClassifier:
+    """A transformers classifier on the CPU in float32, without dropout; a `GradientRuntime`.
+
+    The trainable blocks are the network's own parameters: `parameters` and the network share their
+    memory. Dropout stays off because a step must be a function of its batch, so that a run can be
+    resumed and compared between engines.
+    """
+
+    device = "cpu"
+    dtype = "float32"
+
+    def __init__(self, network: nn.Module, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self._network = network
+
+    @classmethod
+    def open(cls, folder: ClassifierFolder, *, head_only: bool, threads: int) -> "TorchClassifier":
+        """Load a folder.
+
+        Args:
+          head_only: whether only what stands on top of the encoder is trained.
+          threads: for the whole process; torch knows no smaller scope.
+
+        Raises:
+          ModelError: a weight file is damaged or does not fit its configuration.
+
+        Memory:
+          The weights once, in float32.
+        """
+        torch.set_num_threads(threads)
+        network, blocks = load_classifier(folder)
+        trained = head_names(network) if head_only else set(blocks)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        parameters = Parameters.sharing({n: v for n, v in blocks.items() if n in trained})
+        return cls(network, parameters)
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        losses = np.empty((len(points), len(batch["labels"])), np.float32)
+        for number, point in enumerate(points):
+            for at, logits in self._evaluate(batch, point):
+                losses[number, at] = _losses(logits, batch["labels"][at]).numpy()
+        return losses
+
+    def logits(self, batch: Batch, point: Point) -> Array:
+        """Return the outputs (texts, classes) before the softmax."""
+        return np.concatenate([part.numpy() for _, part in self._evaluate(batch, point)])
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` every block's gradient as soon as it is whole; return losses (samples,).
+
+        A gradient is freed before the next one is complete, and its block may change at once:
+        nothing that is still to be differentiated reads it. A loss that is not finite is returned
+        without any gradient.
+
+        Memory:
+          The activations of the whole batch, and the gradients of one layer.
+        """
+        trained: list[tuple[str, Any]] = [
+            (name, parameter)
+            for name, parameter in self._network.named_parameters()
+            if parameter.requires_grad
+        ]
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(_hand_over(name, apply))
+            for name, parameter in trained
+        ]
+        try:
+            losses = _losses(self._run(batch, slice(None)), batch["labels"])
+            if bool(torch.isfinite(losses).all()):
+                torch.autograd.backward(losses.mean())
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._network.zero_grad(set_to_none=True)  # left over where `apply` raised
+        return losses.detach().numpy()
+
+    def weights(self, point: Point) -> dict[str, Array]:
+        """Return every parameter of the network by name; trainable ones are those of `point`."""
+        own = {n: p.detach().numpy() for n, p in self._network.named_parameters()}
+        return own | dict(point)
+
+    def device_bytes(self) -> int:
+        """Return 0: there is no device beside the host."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of the network; the runtime cannot be used afterwards."""
+        with suppress(AttributeError):
+            del self._network
+        gc.collect()
+        give_back_memory()
+
+    def _evaluate(self, batch: Batch, point: Point) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (texts, their logits) for a few texts at a time."""
+        values = {name: torch.from_numpy(value) for name, value in point.items()}
+        for start in range(0, len(batch["ids"]), _TEXTS_PER_CALL):
+            at = slice(start, start + _TEXTS_PER_CALL)
+            with torch.no_grad():
+                yield at, self._run(batch, at, values)
+
+    def _run(self, batch: Batch, at: slice, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        inputs = {
+            "input_ids": torch.from_numpy(batch["ids"][at]),
+            "attention_mask": torch.from_numpy(batch["mask"][at]),
+        }
+        output: Any = functional_call(self._network, dict(values or {}), kwargs=inputs)
+        logits: Tensor = output.logits
+        return logits
+
+
+def _losses(logits: Tensor, labels: Any) -> Tensor:
+    return nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+
+
+def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        apply(name, gradient.numpy())
+
+    return hook
+
+
+def load_classifier(
+    folder: ClassifierFolder, attention: str = "sdpa"
+) -> tuple[nn.Module, dict[str, Array]]:
+    """Return the network and its parameters by name, in the same memory.
+
+    A folder without a classifier on top (a plain encoder) gets one: small random numbers that are
+    the same in every process.
+
+    Raises:
+      ModelError: transformers does not know this kind of network, or a tensor of the encoder is
+        missing or has another shape than the configuration says.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+        config.num_labels = len(folder.labels)
+        with init_empty_weights(include_buffers=False):
+            network: Any = AutoModelForSequenceClassification.from_config(
+                config, attn_implementation=attention
+            )
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{folder.path}: transformers cannot build a sequence classifier of it ({reason})."
+        ) from error
+    source = {name: file for file in folder.weight_files() for name in file.entries}
+    blocks: dict[str, Array] = {}
+    heads = head_names(network)
+    for name, parameter in list(network.named_parameters()):
+        stored = next((n for n in _spellings(name, network.base_model_prefix) if n in source), None)
+        if stored is not None:
+            value = source[stored].read(stored)
+        elif name in heads:
+            draw = _HEAD.generator("head", name)
+            value = draw.standard_normal(tuple(parameter.shape), np.float32)
+            value *= np.float32(_HEAD_DEVIATION if parameter.ndim > 1 else 0.0)
+        else:
+            raise ModelError(
+                f"{folder.path}: no tensor {name!r}, which the configuration asks for; copy or "
+                "download the model again."
+            )
+        if value.shape != tuple(parameter.shape):
+            raise ModelError(
+                f"{folder.path}: tensor {name!r} is {list(value.shape)}, the configuration asks "
+                f"for {list(parameter.shape)}; copy or download the model again."
+            )
+        blocks[name] = value
+        owner, _, last = name.rpartition(".")
+        shared = nn.Parameter(torch.from_numpy(value), requires_grad=False)
+        setattr(network.get_submodule(owner), last, shared)
+    return network.eval(), blocks
+
+
+def head_names(network: nn.Module) -> set[str]:
+    """Return the names of the parameters on top of the encoder."""
+    encoder = f"{network.base_model_prefix}."
+    return {name for name, _ in network.named_parameters() if not name.startswith(encoder)}
+
+
+def _spellings(name: str, prefix: str) -> Iterator[str]:
+    """Yield what files may call a parameter: today's name, older ones, a plain encoder's."""
+    for spelled in (name, name.removeprefix(f"{prefix}.")):
+        yield spelled
+        for new, old in _OLD_NAMES.items():
+            if spelled.endswith(new):
+                yield spelled.removesuffix(new) + old

@@ -1,0 +1,71 @@
+"""A classifier folder is read without an engine; what cannot be used is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edge_train.classifier_folder import open_classifier
+from edge_train.errors import ModelError
+from edge_train.tensors import save_tensors
+
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 50,
+    "max_position_embeddings": 40,
+    "id2label": {"1": "good", "0": "bad"},
+    "pad_token_id": 3,
+}
+
+
+def write(folder, weights="model.safetensors", **changes):
+    config = {key: value for key, value in {**CONFIG, **changes}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    if weights.endswith(".safetensors"):
+        save_tensors(folder / weights, {"weight": np.zeros(3, np.float32)}, {})
+    else:
+        (folder / weights).write_bytes(b"")
+    return folder
+
+
+def test_numbers_come_from_the_configuration(tmp_path):
+    found = open_classifier(write(tmp_path))
+    assert (found.labels, found.vocabulary, found.positions, found.pad) == (
+        ("bad", "good"),
+        50,
+        40,
+        3,
+    )
+    assert len(found.sha256()) == 64
+
+
+def test_some_networks_lose_positions_to_the_padding(tmp_path):
+    assert open_classifier(write(tmp_path, model_type="roberta", pad_token_id=1)).positions == 38
+
+
+def test_outputs_without_names_are_two_unless_the_configuration_counts_them(tmp_path):
+    assert open_classifier(write(tmp_path, id2label=None)).labels == ("LABEL_0", "LABEL_1")
+    assert len(open_classifier(write(tmp_path, id2label=None, num_labels=5)).labels) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"auto_map": {"AutoModel": "code.py"}}, "code from a model folder is never run"),
+        ({"vocab_size": None}, "a value is missing or of a wrong type \\('vocab_size'\\)"),
+        ({"vocab_size": "many"}, "wrong type"),
+        ({"id2label": {"0": "one"}}, "1 output; a classifier needs two"),
+        ({"weights": "pytorch_model.bin"}, "a pickle file"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path, changes, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        open_classifier(write(tmp_path, **changes))
+
+
+def test_other_folders_are_named_for_what_they_are(tmp_path):
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        open_classifier(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError, match="is a Stable Diffusion folder"):
+        open_classifier(tmp_path)

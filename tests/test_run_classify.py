@@ -1,0 +1,251 @@
+"""A run that trains a text classifier: what it leaves, how it goes on, what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edge_train import cli
+
+pytest.importorskip("torch")
+
+from edge_train.jobs import classify_text
+from edge_train.runtimes import ort_training
+
+FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
+
+
+def run(classifiers, engine, out, *options):
+    model = classifiers.model if engine == "torch" else classifiers.artifact
+    words = ["run", "--task", "classify", "--data", str(classifiers.data), "--model", str(model)]
+    return cli.main(
+        [*words, "--out", str(out), "--learning_rate", "5e-3", *FEW, *options, "--json"]
+    )
+
+
+@pytest.fixture(scope="module", params=["torch", "ort-training"])
+def finished(request, classifiers, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run(classifiers, request.param, out) == 0
+    return request.param, out
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+def weights_of(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+def journal_of(out):
+    return (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def losses_of(out):
+    lines = map(json.loads, journal_of(out))
+    return [(line["loss"], line["eval"]) for line in lines if line["kind"] == "step"]
+
+
+def test_a_run_leaves_a_model_and_its_score(finished):
+    engine, out = finished
+    report = report_of(out)
+    assert (report["status"], report["task"], report["runtime"]) == ("done", "classify", engine)
+    assert (report["backwards"], report["outputs"]) == (24 * 8, {"model": "model"})
+    metrics = report["metrics"]
+    assert metrics["scored_on"] == "dev" and metrics["scored_examples"] == 40
+    assert np.sum(metrics["confusion"]) == 40
+    assert metrics["accuracy"] == np.trace(metrics["confusion"]) / 40
+    assert report["eval"]["best"] < 0.99 * report["eval"]["first"]
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_it_learns_to_tell_the_classes_apart(classifiers, tmp_path):
+    assert (
+        run(
+            classifiers,
+            "ort-training",
+            tmp_path / "run",
+            "--steps",
+            "60",
+            "--learning_rate",
+            "1e-2",
+        )
+        == 0
+    )
+    assert report_of(tmp_path / "run")["metrics"]["accuracy"] == 1.0
+
+
+def test_transformers_loads_the_model_and_finds_the_same_classes(finished, classifiers):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from edge_train.tasks.text_tokenizer import TextTokenizer
+    from edge_train.tasks.texts import read_examples
+
+    _, out = finished
+    network = AutoModelForSequenceClassification.from_pretrained(out / "model")
+    examples = read_examples(classifiers.data / "dev.tsv")
+    ids, counts = TextTokenizer.from_folder(out / "model", 0, 100).encode(
+        [example.text for example in examples], 16
+    )
+    mask = torch.from_numpy((np.arange(16) < counts[:, None]).astype(np.int64))
+    with torch.no_grad():
+        found = network(input_ids=torch.from_numpy(ids).long(), attention_mask=mask).logits
+    right = found.argmax(1).numpy() == [int(example.label) for example in examples]
+    assert right.mean() == report_of(out)["metrics"]["accuracy"]
+
+
+def test_both_engines_see_the_same_run(classifiers, tmp_path):
+    losses = []
+    for engine in ("torch", "ort-training"):
+        assert run(classifiers, engine, tmp_path / engine) == 0
+        losses.append([loss for loss, _ in losses_of(tmp_path / engine)])
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+    # later losses drift apart by rounding alone, which Adam's first steps magnify
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 17])
+def test_a_cut_run_ends_with_the_same_bits(finished, tmp_path, kept):
+    _, out = finished
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    shutil.rmtree(again / "model")
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    (again / "journal.jsonl").write_bytes(b"".join(journal_of(out)[: kept + 1])[:-1])
+    if kept == 17:
+        (again / "start.safetensors").write_bytes(b"damaged")
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    expected = weights_of(out)
+    for name, value in weights_of(again).items():
+        np.testing.assert_array_equal(value, expected[name])
+    assert losses_of(again) == losses_of(out)
+
+
+def test_training_there_imports_no_torch(classifiers, tmp_path):
+    words = ["run", "--task", "classify", "--data", str(classifiers.data), "--json", *FEW]
+    words += ["--model", str(classifiers.artifact), "--out", str(tmp_path / "run")]
+    script = (
+        "import sys\n"
+        "from edge_train import cli\n"
+        f"assert cli.main({words!r}) == 0\n"
+        "heavy = {'torch', 'onnx', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lean_run_computes_the_same_bits(classifiers, tmp_path):
+    assert run(classifiers, "ort-training", tmp_path / "whole", "--steps", "3") == 0
+    assert run(classifiers, "ort-training", tmp_path / "lean", "--steps", "3", "--lean") == 0
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "lean")
+
+
+@pytest.mark.parametrize("engine", ["torch", "ort-training"])
+def test_forward_only_training_runs_on_the_same_models(classifiers, tmp_path, engine):
+    assert run(classifiers, engine, tmp_path / "run", "--method", "zo", "--steps", "2") == 0
+    report = report_of(tmp_path / "run")
+    assert (report["method"], report["backwards"]) == ("zo", 0)
+
+
+def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
+    assert run(classifiers, "torch", tmp_path / "run", "--trainable", "head") == 0
+    before = load_file(classifiers.model / "model.safetensors")
+    after = weights_of(tmp_path / "run")
+    changed = {name for name, value in before.items() if not np.array_equal(value, after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "sentence"),
+    [
+        ("torch", ("--runtime", "ort-training"), "--for ort-training`, then run --model OUT"),
+        ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
+        ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
+        ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
+        ("torch", ("--data", "nowhere"), "expected a folder with train and dev files"),
+        ("torch", ("--length", "99"), "length is 99, but the model has 24 positions"),
+        ("torch", ("--class", "dog"), "class_word is not read by task 'classify'"),
+        ("ort-training", ("--runtime", "torch"), "runtime 'torch' is not for task 'classify'"),
+        ("ort-training", ("--trainable", "head"), "was exported to train all weights"),
+        ("torch", ("--model", "tiny-sd"), "needs a model: name the folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    classifiers, tmp_path, capsys, engine, options, sentence
+):
+    assert run(classifiers, engine, tmp_path / "run", *options) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_artifact_is_not_for_personalization(classifiers, tmp_path, capsys):
+    words = ["run", "--model", str(classifiers.artifact), "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    assert "--task classify" in capsys.readouterr().err
+
+
+def test_only_a_classifier_is_trained_there(tmp_path, capsys):
+    words = ["run", "--runtime", "ort-training", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    assert "no gradient for the GroupNorm and Resize" in capsys.readouterr().err
+
+
+def test_pictures_of_a_classifier_are_refused(finished, capsys):
+    assert cli.main(["generate", str(finished[1])]) == 2
+    assert "has no pictures to draw" in capsys.readouterr().err
+
+
+def test_data_must_be_named(classifiers, capsys):
+    assert cli.main(["run", "--task", "classify", "--model", str(classifiers.model)]) == 2
+    assert "needs labeled texts: name a file or folder with `data`" in capsys.readouterr().err
+
+
+def test_an_engine_that_cannot_train_is_refused(classifiers, tmp_path, capsys, monkeypatch):
+    owners = {"onnxruntime": ["onnxruntime"]}
+    monkeypatch.setattr(ort_training, "packages_distributions", lambda: owners)
+    assert run(classifiers, "ort-training", tmp_path / "run") == 2
+    assert "needs the training flavor of ONNX Runtime; onnxruntime is" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_engine_is_named_before_a_folder_is_made(
+    classifiers, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(classify_text, "find_spec", lambda name: None)
+    assert run(classifiers, "torch", tmp_path / "run") == 2
+    assert "needs torch, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_path):
+    from edge_train.classifier_folder import open_classifier
+    from edge_train.errors import ModelError
+    from edge_train.runtimes.torch_classifier import load_classifier
+    from edge_train.tensors import save_tensors
+
+    folder = tmp_path / "encoder"
+    shutil.copytree(classifiers.model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    plain = {n.removeprefix("bert."): v for n, v in tensors.items() if n.startswith("bert.")}
+    save_tensors(folder / "model.safetensors", plain, {})
+    first, second = (load_classifier(open_classifier(folder))[1] for _ in range(2))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+        if name in tensors and name.startswith("bert."):
+            np.testing.assert_array_equal(value, tensors[name])
+    assert 0 < first["classifier.weight"].std() < 0.05
+    del plain["pooler.dense.weight"]
+    save_tensors(folder / "model.safetensors", plain, {})
+    with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
+        load_classifier(open_classifier(folder))

@@ -1,0 +1,60 @@
+"""Token ids are those of transformers, padded and cut to one length."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from edge_train.errors import ModelError
+from edge_train.tasks.text_tokenizer import TextTokenizer
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "##s", "!", "e")
+TEXTS = ["A good film!", "Films, \u00e9 good", "", "good " * 9]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
+    return tmp_path
+
+
+def test_a_word_piece_vocabulary_gives_the_ids_of_transformers(folder):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertTokenizer.from_pretrained(folder)
+    expected = theirs(TEXTS, padding="max_length", truncation=True, max_length=7)
+    ids, counts = TextTokenizer.from_folder(folder, 0, len(WORDS)).encode(TEXTS, 7)
+    np.testing.assert_array_equal(ids, expected["input_ids"])
+    np.testing.assert_array_equal(counts, np.sum(expected["attention_mask"], axis=1))
+
+
+def test_a_long_text_loses_its_end_and_keeps_the_closing_token(folder):
+    tokenizer = TextTokenizer.from_folder(folder, 0, len(WORDS))
+    ids, counts = tokenizer.encode(["good " * 9, "a"], 5)
+    assert ids.tolist() == [[2, 6, 6, 6, 3], [2, 5, 3, 0, 0]]
+    assert counts.tolist() == [5, 3]
+    assert tokenizer.longest(["good " * 9, "a"]) == 11
+
+
+def test_a_tokenizer_file_is_preferred(folder):
+    Tokenizer(WordLevel({"good": 0}, unk_token="good")).save(str(folder / "tokenizer.json"))
+    ids, _ = TextTokenizer.from_folder(folder, 9, 20).encode(["good"], 2)
+    assert ids.tolist() == [[0, 9]]
+
+
+def test_a_vocabulary_larger_than_the_table_is_refused(folder):
+    with pytest.raises(ModelError, match="has 11 tokens, the model's table 5 rows"):
+        TextTokenizer.from_folder(folder, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("none", "", "no tokenizer.json and no vocab.txt"),
+        ("tokenizer.json", "{", "cannot be read"),
+        ("vocab.txt", "a\nb\n", "no \\[CLS\\]"),
+    ],
+)
+def test_a_broken_tokenizer_is_one_sentence(tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=sentence):
+        TextTokenizer.from_folder(tmp_path, 0, 100)
