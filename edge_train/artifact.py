@@ -28,9 +28,15 @@ keys of its own version.
     signal           share of signal left at each training timestep (diffusers' alphas_cumprod)
     files            path -> {"bytes", "sha256"}
     tensors          [{"name", "file", "offset", "bytes", "shape", "dtype", "role", "sha256"}]
-    slopes           [{"epsilon", "correlation", "sign_agreement"}]: zeroth-order slopes of this
-                     graph against the exact ones of the float model, by relative radius
-    safe_epsilon     the smallest radius whose slopes are signal, not rounding
+    slopes           [{"epsilon", "correlation", "sign_agreement"}]: one-sided zeroth-order slopes
+                     of this graph against the exact ones of the float model, by relative radius
+    slopes_from      {"samples", "directions"}: how many of each the table is measured on, at the
+                     start vectors, at timesteps of a run; {"reference"} is "gradient" or, for
+                     models too large for it, "central differences"
+    safe_epsilon     the radius at which rounding is 5 % of the slopes' variance; training takes
+                     none below it
+    loss_tolerance   twice the largest relative difference of a loss from the float model's, over
+                     the same samples; at least 1e-5, for float32 sums in another order
     forward_bytes    peak resident bytes of a fresh process that took one training step
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
@@ -129,7 +135,9 @@ class Manifest:
     files: Mapping[str, FileEntry]
     tensors: tuple[ArtifactTensor, ...]
     slopes: tuple[SlopeRow, ...]
+    slopes_from: Mapping[str, int | str]
     safe_epsilon: float
+    loss_tolerance: float
     forward_bytes: int
 
     def to_bytes(self) -> bytes:

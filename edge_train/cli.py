@@ -162,9 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    bench.add_argument("name", choices=("personalize", "sd15"), metavar="NAME")
+    bench.add_argument("name", choices=("personalize", "sd15", "engine-quality"), metavar="NAME")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.add_argument(
+        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+    )
     bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser("doctor", help="engines, devices and cap mechanisms found here")
@@ -251,8 +254,9 @@ def _report(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from importlib import import_module
 
-    bench = import_module(f"edge_train.bench.{options.name}")
-    print(bench.main(options.out, options.seeds))
+    bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
+    given = {"python": options.python} if options.python else {}
+    print(bench.main(options.out, options.seeds, **given))
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_train import build
-from edge_train.artifact import MANIFEST, QUANTS, ArtifactTensor, Manifest, SlopeRow, open_artifact
+from edge_train.artifact import MANIFEST, QUANTS, ArtifactTensor, Manifest, open_artifact
 from edge_train.build import Job
 from edge_train.errors import InputError, ModelError
 from edge_train.export.artifact_folder import (
@@ -25,8 +25,13 @@ from edge_train.export.artifact_folder import (
 from edge_train.export.diffusion_graphs import step_graph, vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
-from edge_train.methods.slope_table import exact_slopes, safe_epsilon, slope_table
-from edge_train.methods.slopes import GRID
+from edge_train.methods.slope_table import (
+    KEY,
+    SlopeTable,
+    central_slopes,
+    compare,
+    exact_slopes,
+)
 from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.recipe import Recipe
@@ -39,8 +44,8 @@ from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
 _CALIBRATION_SAMPLES = 32  # at timesteps spread over the whole schedule
-_DIRECTIONS, _SLOPE_SAMPLES = 8, 8
-_LARGE = 100_000_000  # UNet parameters above which measuring takes fewer samples
+_DIRECTIONS, _SLOPE_SAMPLES = 8, 32
+_LARGE = 100_000_000  # UNet parameters above which measuring takes fewer samples and no gradient
 _SLOPE_SAMPLES_LARGE = 2
 _BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
 _NEEDS_RANGES = ("int8-fast", "int4")
@@ -157,20 +162,27 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     unmeasured = manifest(found, quant)
     write_manifest(folder, unmeasured)
     say("comparing its slopes with those of the float model")
-    rows = _measure_slopes(work)
-    epsilon = safe_epsilon(rows)
-    for row in rows:
-        mark = "  <- smallest safe radius" if row.epsilon == epsilon else ""
+    table, source_of_slopes = _measure_slopes(work)
+    for row in table.rows:
+        mark = "  <- smallest safe radius" if row.epsilon == table.safe_epsilon else ""
         say(
             f"  radius {row.epsilon:<6g} correlation {row.correlation:.3f}, "
             f"same sign {100 * row.sign_agreement:.0f} %{mark}"
         )
+    say(f"losses differ from the float model's by at most {100 * table.loss_tolerance:.2g} %")
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         peak_bytes = fresh.submit(forward_peak, folder).result()
     say(f"a forward pass in a fresh process: {format_bytes(peak_bytes)}")
     write_manifest(
         folder,
-        replace(unmeasured, slopes=rows, safe_epsilon=epsilon, forward_bytes=peak_bytes),
+        replace(
+            unmeasured,
+            slopes=table.rows,
+            slopes_from=source_of_slopes,
+            safe_epsilon=table.safe_epsilon,
+            loss_tolerance=table.loss_tolerance,
+            forward_bytes=peak_bytes,
+        ),
     )
 
 
@@ -213,8 +225,8 @@ def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
-    """Return the slope table of the graph in the folder, on the run's own window."""
+def _measure_slopes(work: _Work) -> tuple[SlopeTable, dict[str, int | str]]:
+    """Return the slope table of the graph in the folder, on the run's own window, and its basis."""
     model, threads = work.model, work.job.recipe.threads or 1
     large = model.parameter_count("unet") > _LARGE
     job = _resized(work.job, _SLOPE_SAMPLES_LARGE if large else _SLOPE_SAMPLES)
@@ -228,7 +240,10 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    exact = exact_slopes(exact_runtime, task, batch, scale, _DIRECTIONS)
+    if large:
+        exact = central_slopes(exact_runtime, task, batch, scale, _DIRECTIONS)
+    else:
+        exact = exact_slopes(exact_runtime, batch, scale, _DIRECTIONS, KEY)
     exact_runtime.close()
     runtime = OnnxDiffusion(
         open_artifact(work.folder),
@@ -237,14 +252,16 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    rows = slope_table(runtime, task, batch, scale, exact, GRID)
+    table = compare(runtime, task, batch, scale, exact)
     runtime.close()
-    if not all(np.isfinite(row.correlation) for row in rows):
+    if not all(np.isfinite(row.correlation) for row in table.rows):
         raise ModelError(
             f"{work.job.recipe.model}: its loss is not finite or does not respond to the token; "
             "the weights are damaged. Copy or download the model again."
         )
-    return rows
+    directions, samples = exact.slopes.shape
+    reference = "central differences" if large else "gradient"
+    return table, {"samples": samples, "directions": directions, "reference": reference}
 
 
 def _check_space(model: ModelFolder, out: Path, quant: str) -> None:

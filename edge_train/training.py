@@ -208,14 +208,13 @@ def _start_record(
             "damaged or --dtype is too small for them."
         )
     if recipe.method == "zo" and recipe.epsilon is None:
-        from edge_train.methods.slopes import check_slopes
+        from edge_train.methods.slopes import SAMPLES, check_slopes
 
-        some = {name: values[:1] for name, values in evaluation.items()}
-        check = check_slopes(
-            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, build.slope_radii(job)
-        )
+        some = {name: values[:SAMPLES] for name, values in evaluation.items()}
+        smallest = build.smallest_radius(job)
+        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
         forwards += check.forwards
-        session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
+        session.observer.said(check.sentence())
     try:
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet

@@ -142,7 +142,9 @@ def describe(
         files=files,
         tensors=tuple(tensors),
         slopes=(),
+        slopes_from={},
         safe_epsilon=0.0,
+        loss_tolerance=0.0,
         forward_bytes=0,
     )
 

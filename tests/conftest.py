@@ -70,7 +70,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     step, vae = step_graph(opened, 32), vae_graphs(opened, 32)
     said: dict[str, list[str]] = {quant: [] for quant in QUANTS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "_SLOPE_SAMPLES", 2)
+        patch.setattr(exporting, "_SLOPE_SAMPLES", 8)
         patch.setattr(exporting, "step_graph", lambda model, side: step.clone())
         patch.setattr(exporting, "vae_graphs", lambda model, side: [g.clone() for g in vae])
         for quant in QUANTS:

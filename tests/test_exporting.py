@@ -30,6 +30,8 @@ def test_every_profile_opens_and_tells_its_slopes(exported, quant) -> None:
         row.epsilon for row in manifest.slopes
     )
     assert manifest.safe_epsilon in [row.epsilon for row in manifest.slopes]
+    assert manifest.slopes_from == {"samples": 8, "directions": 8, "reference": "gradient"}
+    assert 0 < manifest.loss_tolerance < 1
     assert manifest.forward_bytes > 0
     assert any("smallest safe radius" in line for line in exported.said[quant])
 
