@@ -26,6 +26,7 @@ from edge_train.export.diffusion_graphs import step_graph, vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.methods.slope_table import (
+    GRID,
     KEY,
     SlopeTable,
     central_slopes,
@@ -169,6 +170,8 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             f"  radius {row.epsilon:<6g} correlation {row.correlation:.3f}, "
             f"same sign {100 * row.sign_agreement:.0f} %{mark}"
         )
+    if table.safe_epsilon > GRID[-1]:
+        say(f"  rounding hides the slopes of this model up to {GRID[-1]:g}: take another --quant")
     say(f"losses differ from the float model's by at most {100 * table.loss_tolerance:.2g} %")
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         peak_bytes = fresh.submit(forward_peak, folder).result()

@@ -85,8 +85,8 @@ def test_slope_check_keeps_the_wanted_radius_where_the_engine_is_exact():
 def test_slope_check_raises_the_radius_above_rounding_noise():
     found = check(RoundingRuntime(0.02))
     assert found.epsilon > 0.01
-    assert found.rows[0].agreement < 0.5
-    assert found.rows[-1].agreement >= 0.5
+    assert found.rows[0].agreement < 0.7
+    assert found.rows[-1].agreement >= 0.7
     assert "raised from 0.01, where slopes agree only to" in found.sentence()
 
 

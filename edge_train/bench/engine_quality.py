@@ -31,8 +31,8 @@ from edge_train.tensors import load_tensors, save_tensors
 from edge_train.transforms import root_mean_square
 
 _WANTED = 0.1  # the radius of a run on an exact engine
-_RADII = (0.03, 0.1, 0.2, 0.3)
-_DIRECTIONS, _SAMPLES = 8, 48
+_RADII = (0.03, 0.1, 0.3)
+_DIRECTIONS, _SAMPLES = 8, 24
 _SLOPE_STEP = -5  # the key of draws that neither export nor training sees
 _TIMED = 5  # passes over the batch; the fastest counts
 
