@@ -29,9 +29,15 @@ hash stated here, every number must be possible, and a graph may name no other f
     signal           share of signal left at each training timestep (diffusers' alphas_cumprod)
     files            path -> {"bytes", "sha256"}
     tensors          [{"name", "file", "offset", "bytes", "shape", "dtype", "role", "sha256"}]
-    slopes           [{"epsilon", "correlation", "sign_agreement"}]: zeroth-order slopes of this
-                     graph against the exact ones of the float model, by relative radius
-    safe_epsilon     the smallest radius whose slopes are signal, not rounding
+    slopes           [{"epsilon", "correlation", "sign_agreement"}]: one-sided zeroth-order slopes
+                     of this graph against the exact ones of the float model, by relative radius
+    slopes_from      {"samples", "directions"}: how many of each the table is measured on, at the
+                     start vectors, at timesteps of a run; {"reference"} is "gradient" or, for
+                     models too large for it, "central differences"
+    safe_epsilon     the radius at which rounding is 5 % of the slopes' variance; training takes
+                     none below it
+    loss_tolerance   twice the largest relative difference of a loss from the float model's, over
+                     the same samples; at least 1e-5, for float32 sums in another order
     forward_bytes    peak resident bytes of a fresh process that took one training step
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
@@ -93,6 +99,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("shift_factor", -1e6, 1e6),
     ("signal", 0, 1),
     ("safe_epsilon", 0, 1e3),
+    ("loss_tolerance", 0, 1e3),
     ("forward_bytes", 0, 1e15),
 )
 _LARGEST_MANIFEST_BYTES = 100_000_000  # one of SD-XL has about 1 MB
@@ -132,6 +139,15 @@ class SlopeRow:
 
 
 @dataclass(frozen=True)
+class SlopeBasis:
+    """What a slope table is measured on, and what it is compared with."""
+
+    samples: int
+    directions: int
+    reference: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The table of contents; the module docstring says what each key means."""
 
@@ -152,7 +168,9 @@ class Manifest:
     files: Mapping[str, FileEntry]
     tensors: tuple[ArtifactTensor, ...]
     slopes: tuple[SlopeRow, ...]
+    slopes_from: SlopeBasis
     safe_epsilon: float
+    loss_tolerance: float
     forward_bytes: int
 
     def to_bytes(self) -> bytes:

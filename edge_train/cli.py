@@ -199,11 +199,14 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    names = ("personalize", "sd15", "engine", "ort-training")
+    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training")
     bench.add_argument("name", choices=names, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.add_argument(
+        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+    )
     bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser("doctor", help="engines, devices and cap mechanisms found here")
@@ -308,17 +311,18 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    import inspect
     from importlib import import_module
 
     from edge_train.errors import InputError
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    if options.name == "ort-training":
-        print(bench.main(options.out, options.seeds, options.data))
-    elif options.data is not None:
-        raise InputError(f"bench {options.name} brings its own data; leave --data out.")
-    else:
-        print(bench.main(options.out, options.seeds))
+    own = {"data": options.data, "python": options.python}
+    given = {name: value for name, value in own.items() if value is not None}
+    takes = inspect.signature(bench.main).parameters
+    for name in given.keys() - takes.keys():
+        raise InputError(f"bench {options.name} does not take --{name}; leave it out.")
+    print(bench.main(options.out, options.seeds, **given))
     return 0
 
 

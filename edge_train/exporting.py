@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_train.artifact import MANIFEST, QUANTS, ArtifactTensor, Manifest, SlopeRow, open_artifact
+from edge_train.artifact import (
+    MANIFEST,
+    QUANTS,
+    ArtifactTensor,
+    Manifest,
+    SlopeBasis,
+    open_artifact,
+)
 from edge_train.errors import InputError, ModelError
 from edge_train.export.artifact_folder import (
     copy_tokenizers,
@@ -25,8 +32,14 @@ from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
-from edge_train.methods.slope_table import exact_slopes, safe_epsilon, slope_table
-from edge_train.methods.slopes import GRID
+from edge_train.methods.slope_table import (
+    GRID,
+    KEY,
+    SlopeTable,
+    central_slopes,
+    compare,
+    exact_slopes,
+)
 from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.recipe import Recipe
@@ -50,11 +63,11 @@ class _Effort:
     calibration_samples: int  # at timesteps spread over the whole schedule
     slope_samples: int
     directions: int
-    radii: tuple[float, ...]
+    gradient: bool  # whether slopes are compared with the exact gradient's, or with differences
 
 
-_EFFORT = _Effort(32, 8, 8, GRID)
-_EFFORT_LARGE = _Effort(4, 1, 6, GRID[1:4])
+_EFFORT = _Effort(32, 32, 8, gradient=True)
+_EFFORT_LARGE = _Effort(4, 2, 4, gradient=False)
 
 
 @dataclass(frozen=True)
@@ -171,19 +184,28 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     unmeasured = manifest(found, quant)
     write_manifest(folder, unmeasured)
     say("comparing its slopes with those of the float model")
-    rows = _measure_slopes(work)
-    epsilon = safe_epsilon(rows)
-    for row in rows:
-        mark = "  <- smallest safe radius" if row.epsilon == epsilon else ""
+    table, source_of_slopes = _measure_slopes(work)
+    for row in table.rows:
+        mark = "  <- smallest safe radius" if row.epsilon == table.safe_epsilon else ""
         say(
             f"  radius {row.epsilon:<6g} correlation {row.correlation:.3f}, "
             f"same sign {100 * row.sign_agreement:.0f} %{mark}"
         )
+    if table.safe_epsilon > GRID[-1]:
+        say(f"  rounding hides the slopes of this model up to {GRID[-1]:g}: take another --quant")
+    say(f"losses differ from the float model's by at most {100 * table.loss_tolerance:.2g} %")
     peak_bytes = _fresh_peak(folder)
     say(f"a forward pass in a fresh process: {format_bytes(peak_bytes)}")
     write_manifest(
         folder,
-        replace(unmeasured, slopes=rows, safe_epsilon=epsilon, forward_bytes=peak_bytes),
+        replace(
+            unmeasured,
+            slopes=table.rows,
+            slopes_from=source_of_slopes,
+            safe_epsilon=table.safe_epsilon,
+            loss_tolerance=table.loss_tolerance,
+            forward_bytes=peak_bytes,
+        ),
     )
 
 
@@ -226,8 +248,8 @@ def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
-    """Return the slope table of the graph in the folder, on the run's own window."""
+def _measure_slopes(work: _Work) -> tuple[SlopeTable, SlopeBasis]:
+    """Return the slope table of the graph in the folder, on the run's own window, and its basis."""
     model, threads = work.model, work.job.recipe.threads or 1
     job = _resized(work.job, work.effort.slope_samples)
     task = diffusion.build_task(job, work.task.cache)
@@ -240,7 +262,10 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    exact = exact_slopes(exact_runtime, task, batch, scale, work.effort.directions)
+    if work.effort.gradient:
+        exact = exact_slopes(exact_runtime, batch, scale, work.effort.directions, KEY)
+    else:
+        exact = central_slopes(exact_runtime, task, batch, scale, work.effort.directions)
     exact_runtime.close()
     runtime = OnnxDiffusion(
         open_artifact(work.folder),
@@ -249,14 +274,16 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
         token_ids=work.token_ids,
         threads=threads,
     )
-    rows = slope_table(runtime, task, batch, scale, exact, work.effort.radii)
+    table = compare(runtime, task, batch, scale, exact)
     runtime.close()
-    if not all(np.isfinite(row.correlation) for row in rows):
+    if not all(np.isfinite(row.correlation) for row in table.rows):
         raise ModelError(
             f"{work.job.recipe.model}: its loss is not finite or does not respond to the token; "
             "the weights are damaged. Copy or download the model again."
         )
-    return rows
+    directions, samples = exact.slopes.shape
+    reference = "gradient" if work.effort.gradient else "central differences"
+    return table, SlopeBasis(samples, directions, reference)
 
 
 def _fresh_peak(folder: Path) -> int:

@@ -193,26 +193,27 @@ def _start_record(
             f"{recipe.model}: its loss is not finite before the first step; the weights are "
             "damaged or --dtype is too small for them."
         )
-    repeats = None
+    repeats = "not checked"
     if recipe.runtime == "onnx":
         from edge_train.methods.slopes import repeats_itself
 
-        repeats = repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()})
         forwards += 2
-        if not repeats:
+        if repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()}):
+            repeats = "bit for bit"
+        else:
+            repeats = "not bit for bit"
             session.observer.said(
                 f"device {runtime.device} does not repeat itself bit for bit; a run that is "
                 "resumed will not end with the same bits as an undisturbed one"
             )
     if recipe.method == "zo" and recipe.epsilon is None:
-        from edge_train.methods.slopes import check_slopes
+        from edge_train.methods.slopes import SAMPLES, check_slopes
 
-        some = {name: values[:1] for name, values in evaluation.items()}
-        check = check_slopes(
-            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, job.slope_radii()
-        )
+        some = {name: values[:SAMPLES] for name, values in evaluation.items()}
+        smallest = job.smallest_radius()
+        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
         forwards += check.forwards
-        session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
+        session.observer.said(check.sentence())
     try:
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet

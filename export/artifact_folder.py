@@ -15,6 +15,7 @@ from edge_train.artifact import (
     MANIFEST,
     ArtifactTensor,
     Manifest,
+    SlopeBasis,
     describe_file,
 )
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
@@ -142,7 +143,9 @@ def describe(
         files=files,
         tensors=tuple(tensors),
         slopes=(),
+        slopes_from=SlopeBasis(0, 0, "nothing yet"),
         safe_epsilon=0.0,
+        loss_tolerance=0.0,
         forward_bytes=0,
     )
 

@@ -72,7 +72,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     step, vae = step_graph(opened, 32), vae_graphs(opened, 32)
     said: dict[str, list[str]] = {quant: [] for quant in QUANTS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "_EFFORT", replace(exporting._EFFORT, slope_samples=2))
+        patch.setattr(exporting, "_EFFORT", replace(exporting._EFFORT, slope_samples=8))
         patch.setattr(exporting, "step_graph", lambda model, side: step.clone())
         patch.setattr(exporting, "vae_graphs", lambda model, side: [g.clone() for g in vae])
         for quant in QUANTS:

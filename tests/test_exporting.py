@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 from edge_train import exporting  # noqa: E402 - needs torch
-from edge_train.artifact import QUANTS, open_artifact  # noqa: E402
+from edge_train.artifact import QUANTS, SlopeBasis, open_artifact  # noqa: E402
 
 
 def export(name, out, **options) -> None:
@@ -31,6 +31,8 @@ def test_every_profile_opens_and_tells_its_slopes(exported, quant) -> None:
         row.epsilon for row in manifest.slopes
     )
     assert manifest.safe_epsilon in [row.epsilon for row in manifest.slopes]
+    assert manifest.slopes_from == SlopeBasis(8, 8, "gradient")
+    assert 0 < manifest.loss_tolerance < 1
     assert manifest.forward_bytes > 0
     assert any("smallest safe radius" in line for line in exported.said[quant])
 

@@ -1,8 +1,10 @@
 """A run on an artifact needs an engine and nothing else: photos to token, pictures and report."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from edge_train import cli
-from edge_train.artifact import open_artifact
+from edge_train import cli, journal
+from edge_train.artifact import MANIFEST, open_artifact
 
 pytest.importorskip("onnxruntime")
+
+from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 
 GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
@@ -162,3 +166,32 @@ def test_a_token_learned_on_the_engine_draws_in_diffusers(
     index = pipeline.tokenizer.convert_tokens_to_ids("<my-dog>")
     table = pipeline.text_encoder.get_input_embeddings().weight.detach().float().numpy()
     np.testing.assert_allclose(table[index], ours[0], rtol=1e-3, atol=1e-3)
+
+
+def radius_of(run) -> float:
+    records, _ = journal.read(run / "journal.jsonl")
+    return records[0]["slope_check"]["epsilon"]
+
+
+def test_no_radius_below_the_safe_one_is_taken(photos, tmp_path) -> None:
+    folder = shutil.copytree(GOLDEN, tmp_path / "artifact")
+    manifest = replace(open_artifact(folder).manifest, safe_epsilon=0.15)
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    assert cli.main(arguments(photos, tmp_path / "run", "--model", str(folder))) == 0
+    assert radius_of(tmp_path / "run") == 0.15
+
+
+def test_a_safe_radius_that_measures_rounding_here_is_raised(
+    photos, tmp_path, monkeypatch, capsys
+) -> None:
+    exact = OnnxDiffusion.forward
+    step = 5e-5  # of a loss; slopes of this model change it by about as much at radius 0.1
+    monkeypatch.setattr(
+        OnnxDiffusion,
+        "forward",
+        lambda self, batch, points: np.round(exact(self, batch, points) / step) * np.float32(step),
+    )
+    assert open_artifact(GOLDEN).manifest.safe_epsilon < 0.1
+    assert cli.main(arguments(photos, tmp_path / "run")) == 0
+    assert radius_of(tmp_path / "run") > 0.1
+    assert "raised from 0.1, where slopes agree only to" in capsys.readouterr().err

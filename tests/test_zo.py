@@ -70,22 +70,28 @@ class RoundingRuntime(QuadraticRuntime):
         return (np.round(losses / self.grid) * self.grid).astype(np.float32)
 
 
-def check(runtime, wanted=0.01):
+def check(runtime, wanted=0.01, smallest=0.0):
     task = QuadraticTask()
-    return check_slopes(runtime, task, task.evaluation(), {"token": 1.0}, 0, wanted)
+    return check_slopes(runtime, task, task.evaluation(), {"token": 1.0}, 0, wanted, smallest)
 
 
 def test_slope_check_keeps_the_wanted_radius_where_the_engine_is_exact():
     found = check(QuadraticRuntime())
     assert found.epsilon == 0.01
-    assert found.forwards == (1 + 6 * 6) * 8
+    assert found.forwards == (1 + 2 * 4) * 8  # the center, four directions at two radii
+    assert found.sentence() == "slope check: perturbation radius 0.01 of the rms"
 
 
 def test_slope_check_raises_the_radius_above_rounding_noise():
-    found = check(RoundingRuntime(0.05))
+    found = check(RoundingRuntime(0.02))
     assert found.epsilon > 0.01
-    smallest = found.rows[0]
-    assert smallest.agreement < 0.7
+    assert found.rows[0].agreement < 0.7
+    assert found.rows[-1].agreement >= 0.7
+    assert "raised from 0.01, where slopes agree only to" in found.sentence()
+
+
+def test_slope_check_takes_no_radius_below_the_safe_one():
+    assert check(QuadraticRuntime(), smallest=0.02).epsilon == 0.02
 
 
 def test_slope_check_refuses_a_loss_that_ignores_the_token():

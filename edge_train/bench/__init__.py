@@ -12,7 +12,7 @@ from edge_train import journal
 from edge_train.errors import TrainingStopped
 
 
-def run(out: Path, *arguments: str) -> dict[str, Any]:
+def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
     """Run `edge-train run` in a fresh process; return its report and what training took.
 
     `training_peak_bytes` is the peak up to the last step, before pictures are made for people.
@@ -22,7 +22,7 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
     a finished run of the same name is read, not run again.
     """
     if not (out / "report.json").is_file():
-        command = [sys.executable, "-m", "edge_train", "run", *arguments, "--out", str(out)]
+        command = [python, "-m", "edge_train", "run", *arguments, "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")

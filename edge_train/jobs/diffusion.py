@@ -337,14 +337,9 @@ def open_runtime(
     )
 
 
-def slope_radii(job: TokenJob) -> tuple[float, ...]:
-    """Return the radii that the slope check may choose from: those an artifact knows are safe."""
-    from edge_train.methods.slopes import GRID
-
-    if not isinstance(job.model, Artifact):
-        return GRID
-    unsafe = sum(radius < job.model.manifest.safe_epsilon for radius in GRID)
-    return GRID[min(unsafe, len(GRID) - 2) :]  # two radii at least: the check compares neighbors
+def smallest_radius(job: TokenJob) -> float:
+    """Return the radius below which an artifact measured mostly rounding; 0 for other models."""
+    return job.model.manifest.safe_epsilon if isinstance(job.model, Artifact) else 0.0
 
 
 def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:

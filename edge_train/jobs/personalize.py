@@ -92,8 +92,8 @@ class PersonalizeJob:
     def task(self) -> Personalize:
         return diffusion.build_task(self._token_job, self._cache)
 
-    def slope_radii(self) -> tuple[float, ...]:
-        return diffusion.slope_radii(self._token_job)
+    def smallest_radius(self) -> float:
+        return diffusion.smallest_radius(self._token_job)
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]

@@ -91,8 +91,8 @@ class Job(Protocol):
         """Return where batches come from."""
         ...
 
-    def slope_radii(self) -> tuple[float, ...]:
-        """Return the radii that the slope check of a forward-only method may choose from."""
+    def smallest_radius(self) -> float:
+        """Return the relative radius below which a forward-only method would measure rounding."""
         ...
 
     def method(
