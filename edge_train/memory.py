@@ -1,32 +1,69 @@
 """What the process tree holds, measured; and the guard that compares it with the cap."""
 
 import ctypes
+import errno
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import TrainingStopped
-from edge_train.protocols import Usage
 from edge_train.units import format_bytes
 
 _FIELDS = ("VmRSS", "VmHWM", "RssAnon")
+# How the engines say that an allocation failed; their errors share no class.
+_SHORTAGE = re.compile(
+    r"bad_alloc|can't allocate memory|[Cc]annot allocate memory|[Uu]nable to allocate"
+    r"|[Ff]ailed to allocate|not enough memory|[Oo]ut of memory|can't start new thread"
+    r"|failed to map segment"
+)
 
 
-def measure() -> Usage:
-    """Return resident, peak and anonymous bytes of this process and all its descendants.
+@dataclass(frozen=True)
+class Usage:
+    """Memory held by the process tree, in bytes."""
+
+    resident_bytes: int
+    peak_bytes: int
+    anon_bytes: int = 0
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, says that an allocation failed.
+
+    >>> is_shortage(MemoryError()), is_shortage(RuntimeError("std::bad_alloc"))
+    (True, True)
+    >>> is_shortage(RuntimeError("shapes differ"))
+    False
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if _SHORTAGE.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def measure(root: int | None = None) -> Usage:
+    """Return resident, peak and anonymous bytes of a process and all its descendants.
 
     On Linux from the kernel's own counters; the peak of a tree is the sum of its processes'
     peaks, an upper bound. Elsewhere only the peak of this process is known, and the resident
     bytes are reported as that peak.
+
+    Args:
+      root: the process; this one if not given.
     """
     if sys.platform != "linux":
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return Usage(peak, peak, 0)
     resident = peak = anon = 0
-    for process in _tree(os.getpid()):
+    for process in _tree(root or os.getpid()):
         counters = _status(process)
         resident += counters.get("VmRSS", 0)
         peak += counters.get("VmHWM", 0)
@@ -72,6 +109,7 @@ class Guard:
       device_bytes: bytes held on a discrete accelerator, 0 on unified memory. Where it is not
         zero, the cap is about device memory.
       host_cap_bytes: the most the host side may hold beside a discrete accelerator.
+      root: the process whose tree is measured; this one if not given.
     """
 
     def __init__(
@@ -79,15 +117,17 @@ class Guard:
         cap_bytes: int | None,
         device_bytes: Callable[[], int],
         host_cap_bytes: int | None = None,
+        root: int | None = None,
     ) -> None:
         self.cap_bytes = cap_bytes
         self._device_bytes = device_bytes
         self._host_cap_bytes = host_cap_bytes
         self._device_peak = 0
+        self._root = root
 
     def usage(self) -> Usage:
         """Return what is held now, without judging it."""
-        usage = measure()
+        usage = measure(self._root)
         device = self._device_bytes()
         if device == 0:
             return usage
@@ -103,7 +143,7 @@ class Guard:
         usage = self.usage()
         _compare(step, "the run", usage.peak_bytes, "--mem", self.cap_bytes)
         if self._host_cap_bytes is not None:
-            host = measure().peak_bytes
+            host = measure(self._root).peak_bytes
             _compare(step, "the host side", host, "--host-mem", self._host_cap_bytes)
         return usage
 

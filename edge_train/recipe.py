@@ -53,6 +53,8 @@ class Recipe:
     dtype: str = "auto"
     threads: int | None = None
     lean: bool = False  # weights stay in the artifact's file; less memory, slower
+    batch_limit: int | None = None  # most samples in one call of the model
+    previews: bool = True
     seed: int = 42
     cap_bytes: int | None = None
     host_cap_bytes: int | None = None
@@ -90,6 +92,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("vectors", 1, 64),
     ("resolution", 8, 4096),
     ("threads", 1, 1024),
+    ("batch_limit", 1, 4096),
     ("seed", 0, 2**63 - 1),
     ("steps", 1, 10_000_000),
     ("learning_rate", 1e-9, 1e3),

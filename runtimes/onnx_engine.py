@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError, ModelError
+from edge_train.runtimes.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
 _PROVIDERS = {
@@ -97,13 +98,15 @@ def open_session(
     threads: int,
     options: Mapping[str, str],
     lean: bool = False,
+    pages: MappedWeights | None = None,
 ) -> Any:
     """Return an inference session.
 
     Args:
       options: session options that the graph's numbers depend on.
-      lean: leave weights in the mapped file (clean pages that the system may drop) and give
-        memory back after every call; slower.
+      lean: use weights as they lie in memory or file and give memory back after every call;
+        slower.
+      pages: the graph's weights, to be read in place; they have to outlive the session.
 
     Raises:
       ModelError: the engine cannot read the graph.
@@ -121,6 +124,9 @@ def open_session(
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if pages is not None:
+        for name, value in pages.lend(engine).items():
+            settings.add_initializer(name, value)
     try:
         session = engine.InferenceSession(str(path), settings, providers=[provider.name])
     except Exception as error:  # the engine's errors share no base class

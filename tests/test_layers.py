@@ -29,8 +29,11 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "reference",
             "rng",
             "settle",
+            "supervise",
             "tensor_file",
             "tensors",
+            "wall",
+            "watch",
         ),
     ),
     (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
@@ -38,6 +41,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (
             "recipe",
+            "ladder",
             "build",
             "pictures",
             "training",
@@ -53,7 +57,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "progress",
         ),
     ),
-    (("cli", "bench", "__main__"),),
+    (("cli", "bench", "worker", "__main__"),),
 )
 PLACE = {
     name: (level, group)
@@ -62,7 +66,7 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"build", "pictures", "training", "cli", "bench"}
+IMPORT_LATE = {"build", "pictures", "training", "cli", "bench", "worker"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.
