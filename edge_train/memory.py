@@ -21,6 +21,8 @@ _SHORTAGE = re.compile(
     r"|failed to map segment"
 )
 
+_ASKED = re.compile(r"(?:allocate|buffer of size|size:) (\d+(?:\.\d+)?) ?([KMG]iB)?")
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -46,6 +48,28 @@ def is_shortage(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def bytes_asked(error: BaseException) -> int:
+    """Return how many bytes an allocation that failed asked for, 0 where the error does not say.
+
+    >>> bytes_asked(RuntimeError("you tried to allocate 4096 bytes. Error code 12"))
+    4096
+    >>> bytes_asked(MemoryError("Unable to allocate 1.50 MiB for an array"))
+    1572864
+    """
+    match = _ASKED.search(str(error))
+    if match is None:
+        return 0
+    return int(float(match[1]) * 2 ** (10 * " KMG".index((match[2] or " ")[0])))
+
+
+def machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return the memory of this machine, None where it is not known."""
+    try:
+        return int(meminfo.read_text().split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def measure(root: int | None = None) -> Usage:

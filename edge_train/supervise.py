@@ -113,7 +113,12 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         reason = facts["shortage"]
         if "folder" in facts and "--resume" not in arguments:
             # The worker finds all else in the run folder; only how it talks is the command's.
-            arguments = ["run", "--resume", facts["folder"], *(["--json"] * ("--json" in arguments))]
+            arguments = [
+                "run",
+                "--resume",
+                facts["folder"],
+                *(["--json"] * ("--json" in arguments)),
+            ]
 
 
 def _worker(
@@ -146,7 +151,7 @@ def _worker(
     return status, sent, facts
 
 
-def _become(command: Sequence[str], group: Group | None) -> None:
+def _become(command: list[str], group: Group | None) -> None:
     """Turn this forked process into the worker; never returns."""
     try:
         os.setpgid(0, 0)
@@ -157,7 +162,7 @@ def _become(command: Sequence[str], group: Group | None) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_STACK)
         resource.setrlimit(resource.RLIMIT_STACK, (_THREAD_STACK, hard))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(command[0], command, {**os.environ, **_ENVIRONMENT})
+        os.execvpe(command[0], command, {**os.environ, **_ENVIRONMENT})  # noqa: S606 - no shell
     finally:
         os._exit(NOT_STARTED)
 
@@ -245,5 +250,3 @@ def _own_bytes() -> int:
 
 def _print(text: str) -> None:
     print(f"edge-train: {text}", file=sys.stderr)
-
-

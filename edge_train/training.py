@@ -1,5 +1,6 @@
 """Train in a run folder: measure the start, repeat the step, save, look, report."""
 
+import gc
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -7,38 +8,33 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from edge_train import __version__, build, checkpoint, journal
-from edge_train.build import Job
+from edge_train import __version__, checkpoint, journal
 from edge_train.checkpoint import Best
 from edge_train.errors import (
     INTERRUPTED,
     EdgeTrainError,
     InputError,
     ModelError,
+    OutOfMemory,
     RunFolderError,
     TrainingStopped,
 )
-from edge_train.export.token_file import write_token
+from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
 from edge_train.journal import Journal
+from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
-from edge_train.memory import Guard
-from edge_train.params import Parameters
-from edge_train.pictures import EmbeddedJudge, draw, save_pictures
-from edge_train.protocols import StepRecord
+from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure
+from edge_train.protocols import StepRecord, Task
+from edge_train.recipe import Recipe
 from edge_train.report import summarize, write_report
-from edge_train.tasks.captions import file_name_of
-from edge_train.tasks.personalize import PhotoCache
-from edge_train.tasks.photos import PhotoSet
+from edge_train.supervise import Link
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
-
-if TYPE_CHECKING:
-    from edge_train.build import Denoiser
+from edge_train.watch import Watch
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 _PACKAGES = (
@@ -70,65 +66,62 @@ class Observer(Protocol):
 
 @dataclass
 class Session:
-    """A run folder with everything that is needed to train in it."""
+    """A run folder with everything that is needed to train in it; `job` has its data."""
 
     folder: Path
     job: Job
-    model_sha256: str
-    cache: PhotoCache
-    photos: PhotoSet | None  # None after a resume: training needs only the cache
     observer: Observer
     began: float
+    link: Link
 
 
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
     """Train from the journal's `records` on (none for a new run); return the exit status."""
     job = session.job
-    judge = _judge(session)
-    prompts = (*job.recipe.prompts, *(judge.prompts if judge else ()), "")
-    ids = {
-        name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
-        for name, cached in session.cache.ids.items()
-    }
     with (
-        closing(build.open_runtime(job, Parameters(job.start), ids)) as runtime,
+        closing(job.open_runtime()) as runtime,
         closing(Journal(session.folder / "journal.jsonl", intact)) as book,
     ):
         loop = _loop(session, runtime, book, records)
         session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
         try:
             with _stoppable(loop):
-                outcome = loop.fit(job.recipe.steps or 0)
-            status = _finish(session, loop, judge, outcome)
+                ending = loop.fit(job.recipe.steps or 0)
+            status, line = _finish(session, loop, ending)
         except EdgeTrainError as error:
             session.observer.ended("stopped")
             with suppress(RunFolderError):  # the disk may be what stopped it
-                _end(loop, session, "stopped", {}, {})
+                _end(loop, session, "stopped", Outcome())
             raise TrainingStopped(
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
             ) from error
+        except Exception as error:  # engines have no class in common for memory that is not there
+            if not is_shortage(error):
+                raise
+            raise _out_of_memory(session, loop, error) from None
+        finally:
+            session.link.watch.adopt(None)
     session.observer.ended(status)
+    if line:
+        session.observer.said(line)
     _say_what_there_is(session)
+    if status == "stopped":
+        raise TrainingStopped(
+            f"{session.link.watch.short}; stopped with everything saved. {loop.next_step} steps "
+            f"are in {session.folder}; resume with `edge-train run --resume {session.folder}`."
+        )
     if status == "over cap":
         raise TrainingStopped(
-            f"the run held more than its cap; see {session.folder / 'report.html'}. The learned "
-            "token is saved. Give it a larger --mem."
+            f"the run held more than its cap; see {session.folder / 'report.html'}. What it "
+            "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
 
 
 def _say_what_there_is(session: Session) -> None:
-    """Name the files that a person wants next, and the score where there is one."""
+    """Say what the run cost, and name the files that a person wants next."""
     report = summarize(session.folder)
-    metrics = report["metrics"]
-    if metrics:
-        session.observer.said(
-            f"{metrics['pictures']} pictures of the new word, judged: "
-            f"{100 * metrics['class_accuracy']:.0f} % show a {metrics['judged_class']}, "
-            f"{100 * metrics['color_accuracy']:.0f} % in the color asked for, "
-            f"{100 * metrics['background_accuracy']:.0f} % on the background asked for"
-        )
     passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
     held = format_bytes(report["measured_peak_bytes"])
     session.observer.said(f"{passes}, at most {held} held")
@@ -137,27 +130,30 @@ def _say_what_there_is(session: Session) -> None:
 
 
 def _loop(
-    session: Session, runtime: "Denoiser", book: Journal, records: list[dict[str, Any]]
+    session: Session, runtime: OpenRuntime, book: Journal, records: list[dict[str, Any]]
 ) -> Loop:
     """Return a loop at the end of `records`; a new run first measures where it starts."""
     job, folder = session.job, session.folder
     recipe = job.recipe
-    task = build.build_task(job, session.cache)
+    task = job.task()
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
-    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes)
+    link = session.link
+    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes, link.supervisor)
+    _set_to_work(link, recipe, runtime)
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}, {recipe.threads} threads)"
     )
-    scale = {name: root_mean_square(block) for name, block in job.start.items()}
+    scale = {name: root_mean_square(block) for name, block in runtime.parameters.items()}
     new = not records
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
+        link.tell(started=True)
     check = records[0]["slope_check"]
     epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
-    estimator, transform = build.build_method(recipe, epsilon, scale)
+    estimator, transform = job.method(epsilon, scale)
     loop = Loop(
         runtime=runtime,
         task=task,
@@ -175,29 +171,89 @@ def _loop(
     if not new:
         steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
         _catch_up(loop, steps, session.observer)
-        book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
+        book.append(
+            {
+                "kind": "resume",
+                "step": loop.next_step,
+                "seconds": 0.0,
+                "cap_bytes": recipe.cap_bytes,
+                "changes": dict(link.changes),
+                "reason": link.reason,
+                "wall": link.wall,
+            }
+        )
     return loop
+
+
+def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:
+    """Tell the watch what it guards, now that it is known where the model runs."""
+    cap_bytes = recipe.cap_bytes if runtime.device == "cpu" else recipe.host_cap_bytes
+    if cap_bytes is not None:
+        link.watch.enforce(cap_bytes, wall=link.supervisor is not None)
+    link.watch.adopt(getattr(runtime, "pages", None))
+    if recipe.batch_limit is not None:
+        runtime.batch_limit = recipe.batch_limit
 
 
 def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
+    _heed(session, loop, record.step)
     every = session.job.recipe.preview_every
-    if every and (record.step + 1) % every == 0:
-        point = loop.runtime.parameters.copy()
-        pictures = draw(session.job, loop.runtime, point, session.job.recipe.prompts)
-        name = f"step-{record.step + 1:08d}"
-        paths = save_pictures(session.folder / "samples", name, pictures)
-        loop.journal.append(
-            {"kind": "event", "step": record.step, "text": f"previews {paths[0]} ..."}
-        )
+    if every and session.job.recipe.previews and (record.step + 1) % every == 0:
+        text = session.job.preview(session.folder, record.step + 1, loop.runtime)
+        loop.journal.append({"kind": "event", "step": record.step, "text": text})
+
+
+def _heed(session: Session, loop: Loop, step: int) -> None:
+    """Do between two steps what the watch asked for during one; keep what it saw."""
+    watch = session.link.watch
+    for line in watch.drain(step):
+        loop.journal.append(line)
+        if "text" in line:
+            session.observer.said(line["text"])
+    if watch.wants_less and loop.runtime.batch_limit != 1:
+        watch.wants_less, loop.runtime.batch_limit = False, 1
+        changes = {"batch_limit": 1}
+        text = f"memory: close to the cap; from here on {words(changes)}"
+        loop.journal.append({"kind": "event", "step": step, "text": text, "changes": changes})
+        session.observer.said(text)
+    if watch.short and not loop.stop_requested:
+        session.observer.said(f"{watch.short}; saving and stopping")
+        loop.stop_requested = True
+
+
+def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemory:
+    """Note in the journal that an allocation failed; return the error for the supervisor."""
+    held = measure(session.link.supervisor).resident_bytes
+    asked = bytes_asked(error)
+    cap_bytes = session.job.recipe.cap_bytes
+    more = f"{format_bytes(asked)} more" if asked else "an allocation"
+    under = f" under the cap of {format_bytes(cap_bytes)}" if cap_bytes else ""
+    text = f"step {loop.next_step}: {more} did not fit{under} ({format_bytes(held)} in use)"
+    session.link.watch.note(f"out of memory: {text}")
+    del error
+    gc.collect()
+    give_back_memory()
+    smaller = next_smaller(session.job.recipe)
+    with suppress(RunFolderError):
+        if session.link.supervisor is None or not smaller:
+            _end(loop, session, "stopped", Outcome())
+        else:
+            for line in session.link.watch.drain(loop.next_step, last=True):
+                loop.journal.append(line, durable=True)
+    least = max(held + asked, cap_bytes or 0)
+    return OutOfMemory(
+        f"{text}; {loop.next_step} steps are in {session.folder}, resume with a larger --mem",
+        least,
+    )
 
 
 def _start_record(
-    session: Session, runtime: Any, task: Any, scale: Mapping[str, float], guard: Guard
+    session: Session, runtime: OpenRuntime, task: Task, scale: Mapping[str, float], guard: Guard
 ) -> dict[str, Any]:
-    """Check slopes, evaluate the start vectors; return the first record of the journal."""
+    """Check slopes, evaluate the start values; return the first record of the journal."""
     recipe, job = session.job.recipe, session.job
     evaluation = task.evaluation()
     losses = task.loss(runtime, evaluation, [runtime.parameters])
@@ -212,7 +268,7 @@ def _start_record(
 
         some = {name: values[:1] for name, values in evaluation.items()}
         check = check_slopes(
-            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, build.slope_radii(job)
+            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, job.slope_radii()
         )
         forwards += check.forwards
         session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
@@ -220,22 +276,10 @@ def _start_record(
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet
         raise InputError(str(error)) from error
-    photos = session.photos.photos if session.photos else ()
-    pictures = save_pictures(session.folder / "samples", "photo", [p.pixels for p in photos])
-    described = [
-        {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
-        for photo, path in zip(photos, pictures, strict=True)
-    ]
-    facts = {
-        **_facts(session, runtime),
-        "photos": described,
-        "skipped": [list(pair) for pair in (session.photos.skipped if session.photos else ())],
-        "captions_from": "files" if all(p.caption for p in photos) else f"{recipe.learn} templates",
-    }
     return {
         "kind": "start",
         "version": journal.FORMAT_VERSION,
-        "facts": facts,
+        "facts": {**_facts(session, runtime), **job.facts(session.folder)},
         "slope_check": check.record() if check else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
@@ -244,7 +288,7 @@ def _start_record(
     }
 
 
-def _facts(session: Session, runtime: Any) -> dict[str, Any]:
+def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
     recipe = session.job.recipe
     return {
         "task": recipe.task,
@@ -255,19 +299,14 @@ def _facts(session: Session, runtime: Any) -> dict[str, Any]:
         "dtype": runtime.dtype,
         "quant": recipe.quant,
         "model": recipe.model,
-        "model_sha256": session.model_sha256,
+        "model_sha256": session.job.model_sha256,
         "seed": recipe.seed,
         "threads": recipe.threads,
         "cap_bytes": recipe.cap_bytes,
+        "wall": session.link.wall,
+        "smaller": dict(session.link.changes),
         "versions": _versions(),
-        "token": recipe.token,
-        "class_word": recipe.class_word,
-        "learn": recipe.learn,
-        "vectors": recipe.vectors,
-        "resolution": recipe.resolution,
-        "window": list(recipe.window or ()),
         "steps_planned": recipe.steps,
-        "prompts": list(recipe.prompts),
     }
 
 
@@ -312,48 +351,26 @@ def _stoppable(loop: Loop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _finish(session: Session, loop: Loop, judge: EmbeddedJudge | None, outcome: str) -> str:
-    """Save the best token, draw and score pictures, write the report; return the status."""
+def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]:
+    """Save and score what was learned, write the report; return status and a line for people."""
     job, folder = session.job, session.folder
-    recipe, best = job.recipe, loop.best
-    facts = {
-        "base_model": recipe.model,
-        "base_model_sha256": session.model_sha256,
-        "steps": str(best.step),
-        "class_word": str(recipe.class_word),
-        "edge_train_version": __version__,
-    }
-    token = str(recipe.token)
-    files = write_token(folder, file_name_of(token), token, best.parameters, facts)
-    outputs = {"token": files[0].name}
-    metrics: dict[str, Any] = {}
-    if outcome == "settled":
-        text = f"the evaluation settled after {loop.next_step} of {recipe.steps} steps"
+    if ending == "settled":
+        text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
-    if outcome != "interrupted":  # pictures wait until here: decoding them may hold the most
-        before = draw(job, loop.runtime, job.start, recipe.prompts)
-        save_pictures(folder / "samples", "before", before)
-        pictures = draw(job, loop.runtime, best.parameters, recipe.prompts)
-        save_pictures(folder / "samples", "after", pictures)
-        if judge:
-            metrics = judge.score(
-                draw(job, loop.runtime, best.parameters, judge.prompts, together=64)
-            )
-    status = "interrupted" if outcome == "interrupted" else "done"
-    status = _end(loop, session, status, metrics, outputs)
+    whole, best = ending != "interrupted", loop.best
+    outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
+    early = "stopped" if session.link.watch.short else "interrupted"
+    status = _end(loop, session, "done" if whole else early, outcome)
     write_report(folder)
-    return status
+    return status, outcome.line
 
 
-def _end(
-    loop: Loop,
-    session: Session,
-    status: str,
-    metrics: Mapping[str, Any],
-    outputs: Mapping[str, str],
-) -> str:
+def _end(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
     """Write the last record; return the status, which is `over cap` when memory says so."""
+    watch = session.link.watch
+    for line in watch.drain(loop.next_step, last=True):
+        loop.journal.append(line)
     usage = loop.guard.usage()
     cap = loop.guard.cap_bytes
     if cap is not None and usage.peak_bytes > cap:
@@ -364,10 +381,11 @@ def _end(
             "status": status,
             "step": loop.next_step,
             "best_step": loop.best.step,
-            "metrics": dict(metrics),
-            "outputs": dict(outputs),
+            "metrics": dict(outcome.metrics),
+            "outputs": dict(outcome.outputs),
             "measured_peak_bytes": usage.peak_bytes,
-            "measured_anon_bytes": usage.anon_bytes,
+            "measured_anon_bytes": max(usage.anon_bytes, watch.anon_peak_bytes),
+            **_weights(loop.runtime, watch),
             "seconds_total": time.perf_counter() - session.began,
         },
         durable=True,
@@ -375,13 +393,9 @@ def _end(
     return status
 
 
-def _judge(session: Session) -> EmbeddedJudge | None:
-    """Return the judge of the embedded model; other models have none."""
-    if not session.job.judged:
-        return None
-    if session.photos is not None:
-        photos = np.stack([photo.pixels for photo in session.photos.photos])
-    else:
-        paths = sorted((session.folder / "samples").glob("photo-*.png"))
-        photos = np.stack([np.asarray(Image.open(path)) for path in paths])
-    return EmbeddedJudge(photos)
+def _weights(runtime: Any, watch: Watch) -> dict[str, int]:
+    """Return the size of weights that stay in their file, and how much of it was read again."""
+    pages = getattr(runtime, "pages", None)
+    if pages is None:
+        return {}
+    return {"weights_bytes": pages.bytes, "weights_reread_bytes": watch.released_bytes}

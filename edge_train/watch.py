@@ -29,6 +29,7 @@ _SLACK = (2_000_000, 0.01)  # bytes, or this share of the cap if that is more
 _WINDOW = (16_000_000, 0.05, 64_000_000)  # at least, share of the cap, at most
 _BUCKET_SECONDS = 0.1  # of the history, at first
 _BUCKETS = 600  # a bucket grows to this part of the time passed, so a long run stays small
+_DRAIN_SECONDS = 5.0  # between two records of the history
 _TRIM_SECONDS = 2.0  # between two times that freed memory is given back
 # The machine is short of memory below this: share of all, at least, at most.
 _SHORT = (0.02, 32_000_000, 256_000_000)
@@ -61,6 +62,7 @@ class Watch:
         make its calls smaller and set this back.
       short: why the run should save and stop: the machine itself has no memory left. Else empty.
       released_bytes: mapped weights let go in all; every one of them was, or will be, read again.
+      anon_peak_bytes: the most private memory that a look found.
       busy_seconds: processor time that watching took.
     """
 
@@ -75,6 +77,7 @@ class Watch:
         self.wants_less = False
         self.short = ""
         self.released_bytes = 0
+        self.anon_peak_bytes = 0
         self.busy_seconds = 0.0
         self._supervisor, self._meminfo = supervisor, meminfo
         self._began = time.monotonic()
@@ -88,7 +91,7 @@ class Watch:
         self._history = _History()
         self._events: list[str] = []
         self._said: set[str] = set()
-        self._next_slow = self._next_trim = 0.0
+        self._next_slow = self._next_trim = self._next_drain = 0.0
         self._lock = threading.Lock()
         self._over = False
         self._statm: int | None = None
@@ -140,11 +143,17 @@ class Watch:
     def drain(self, step: int, *, last: bool = False) -> list[dict[str, Any]]:
         """Return what happened since the last call, as records of the journal.
 
+        Nothing for a few seconds after a call that returned something, unless something happened.
+
         Args:
           step: the one in progress, for the record.
           last: nothing comes after this, so take the stretch that is not over, too.
         """
+        now = time.monotonic()
         with self._lock:
+            if now < self._next_drain and not (last or self._events):
+                return []
+            self._next_drain = now + _DRAIN_SECONDS
             events, self._events = self._events, []
             history = self._history.take(last)
         records = [{"kind": "event", "step": step, "text": text} for text in events]
@@ -179,6 +188,7 @@ class Watch:
             self._next_slow = now + _SLOW_SECONDS
             self._look_around(files)
         held = resident + self._others
+        self.anon_peak_bytes = max(self.anon_peak_bytes, anon)
         self._history.add(now - self._began, held, anon)
         if self.cap_bytes is None:
             return held

@@ -13,7 +13,7 @@ from edge_train.runtimes.mapped_weights import MappedWeights
 
 pytest.importorskip("onnxruntime")
 
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion  # noqa: E402 - needs the engine
+from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 
 GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 

@@ -1,4 +1,4 @@
-"""The wall is what the operating system offers: a data limit, and a memory group if there is one."""
+"""The wall is what the operating system offers: a data limit, and a memory group if it may."""
 
 import os
 import subprocess
