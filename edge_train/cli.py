@@ -213,7 +213,7 @@ def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
     """
     path = options.resume / "recipe.toml" if options.resume else options.recipe
     written: dict[str, Any] = {}
-    if path is not None:
+    if path is not None and path.is_file():  # a pipe can be read only once, by the worker
         with suppress(OSError, ValueError):
             written = tomllib.loads(path.read_text("utf-8"))
 

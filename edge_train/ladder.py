@@ -11,6 +11,7 @@ from typing import Any
 from edge_train.recipe import Recipe
 
 RUNGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("at most 8 samples in each call of the model", {"batch_limit": 8}),
     ("one sample in each call of the model", {"batch_limit": 1}),
     ("weights left in the artifact's file", {"lean": True}),
     ("no pictures", {"previews": False}),
@@ -26,9 +27,16 @@ def next_smaller(recipe: Recipe) -> dict[str, Any]:
     for _, changes in RUNGS:
         if "lean" in changes and recipe.runtime != "onnx":
             continue
-        if any(getattr(recipe, name) != value for name, value in changes.items()):
+        if any(_is_larger(getattr(recipe, name), value) for name, value in changes.items()):
             return dict(changes)
     return {}
+
+
+def _is_larger(value: Any, than: Any) -> bool:
+    """Return whether a recipe's value needs more memory than a rung's; None sets no limit."""
+    if isinstance(than, bool):
+        return bool(value != than)
+    return value is None or value > than
 
 
 def words(changes: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ _SHORTAGE = re.compile(
     r"|failed to map segment"
 )
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE_BYTES = 2**20
 _ASKED = re.compile(r"(?:allocate|buffer of size|size:) (\d+(?:\.\d+)?) ?([KMG]iB)?")
 
 
@@ -62,6 +64,17 @@ def bytes_asked(error: BaseException) -> int:
     if match is None:
         return 0
     return int(float(match[1]) * 2 ** (10 * " KMG".index((match[2] or " ")[0])))
+
+
+def shortage(error: BaseException, held_bytes: int) -> str:
+    """Return what did not fit, as part of a sentence.
+
+    >>> shortage(RuntimeError("you tried to allocate 45600000 bytes"), 300_000_000)
+    '45.6 MB more did not fit beside 300 MB in use'
+    """
+    asked = bytes_asked(error)
+    more = f"{format_bytes(asked)} more" if asked else "an allocation"
+    return f"{more} did not fit beside {format_bytes(held_bytes)} in use"
 
 
 def machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
@@ -123,6 +136,18 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def map_large_blocks() -> None:
+    """Have glibc map every large block by itself from now on, and unmap it when it is freed.
+
+    By default the threshold rises to 32 MiB with the blocks that are freed, and those below it
+    leave holes that stay resident. Costs a page fault for every page of every large block.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            set_option(option, _LARGE_BYTES)
 
 
 class Guard:

@@ -34,12 +34,12 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
     with _linked(link) as link:
+        _say_why_again(observer, link)
         return _run(recipe, observer, link)
 
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    _say_why_again(observer, link)
     job = open_job(replace(recipe, **link.changes))
     link.tell(smaller=next_smaller(job.recipe))
     job.load()
@@ -67,6 +67,7 @@ def resume(
       RunFolderError: there is nothing to resume, or it belongs to another model.
     """
     with _linked(link) as link:
+        _say_why_again(observer, link)
         return _resume(folder, changes, observer, link)
 
 
@@ -94,7 +95,6 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
-    _say_why_again(observer, link)
     link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
     job = open_job(replace(recipe, **link.changes))
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)

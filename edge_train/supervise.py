@@ -53,8 +53,9 @@ class Link:
     def tell(self, **facts: Any) -> None:
         """Let the supervisor know; later facts replace earlier ones of the same name.
 
-        `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the changes to make if memory
-        does not suffice, None if there are none left. `shortage`: what did not fit.
+        `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the
+        changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
+        fit; `least_bytes`: what would have.
         """
         if self.pipe is not None:
             os.write(self.pipe, json.dumps(facts).encode() + b"\n")
@@ -102,6 +103,8 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         elif status not in _KNOWN and "loaded" not in facts:
             # Libraries that find no memory while they load end the process in their own ways.
             facts.setdefault("shortage", "the interpreter and its libraries did not load")
+        elif status == -signal.SIGABRT and facts["peak_bytes"] > cap_bytes // 2:
+            facts.setdefault("shortage", "the engine gave up, as it does when memory runs out")
         elif status not in _KNOWN:
             return _crashed(status, facts)
         if "shortage" not in facts:
@@ -140,12 +143,12 @@ def _worker(
     with suppress(OSError):
         os.setpgid(child, child)  # whoever of the two is first; a signal may already be waiting
     os.close(writing)
-    status, sent = _wait(child)
+    status, sent, peak_bytes = _wait(child)
     text = b""
     while part := os.read(reading, 65_536):
         text += part
     os.close(reading)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"peak_bytes": peak_bytes}
     for line in text.splitlines():
         facts |= json.loads(line)
     return status, sent, facts
@@ -167,16 +170,17 @@ def _become(command: list[str], group: Group | None) -> None:
         os._exit(NOT_STARTED)
 
 
-def _wait(child: int) -> tuple[int, bool]:
-    """Send signals on until the child is gone; return its status, and whether one could end it."""
+def _wait(child: int) -> tuple[int, bool, int]:
+    """Send signals on until the child is gone; return status, whether one was sent, its peak."""
     sent = False
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     while True:
         number = signal.sigwait(waited)
         if number == signal.SIGCHLD:
-            found, status = os.waitpid(child, os.WNOHANG)
+            found, status, used = os.wait4(child, os.WNOHANG)
             if found:
-                return os.waitstatus_to_exitcode(status), sent
+                unit = 1 if sys.platform == "darwin" else 1024
+                return os.waitstatus_to_exitcode(status), sent, used.ru_maxrss * unit
         elif number == signal.SIGTSTP:
             os.killpg(child, signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -188,13 +192,12 @@ def _wait(child: int) -> tuple[int, bool]:
 def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
     """Say what did not fit and what would; return the exit status."""
     cap, shortage = format_bytes(cap_bytes), facts["shortage"]
-    least = facts.get("least_bytes")
-    advice = f"Give it --mem {_round_up(least)}" if least else "Give it a larger --mem"
+    advice = f"Try --mem {_round_up(max(facts.get('least_bytes', 0), cap_bytes * 5 // 4))}"
     if facts.get("started"):
         folder = facts["folder"]
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "
-            f"stopped. {advice}: `edge-train run --resume {folder} --mem SIZE` goes on."
+            f"stopped. {advice} with `edge-train run --resume {folder}`."
         )
         return STOPPED
     _print(

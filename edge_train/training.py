@@ -3,6 +3,7 @@
 import gc
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
 from edge_train.journal import Journal
 from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
-from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure
+from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure, shortage
 from edge_train.protocols import StepRecord, Task
 from edge_train.recipe import Recipe
 from edge_train.report import summarize, write_report
@@ -226,14 +227,13 @@ def _heed(session: Session, loop: Loop, step: int) -> None:
 
 def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemory:
     """Note in the journal that an allocation failed; return the error for the supervisor."""
+    session.link.watch.spend_reserve()
+    traceback.clear_frames(error.__traceback__)
     held = measure(session.link.supervisor).resident_bytes
-    asked = bytes_asked(error)
     cap_bytes = session.job.recipe.cap_bytes
-    more = f"{format_bytes(asked)} more" if asked else "an allocation"
-    under = f" under the cap of {format_bytes(cap_bytes)}" if cap_bytes else ""
-    text = f"step {loop.next_step}: {more} did not fit{under} ({format_bytes(held)} in use)"
+    text = f"step {loop.next_step}: {shortage(error, held)}"
+    least = max(held + bytes_asked(error), cap_bytes or 0)
     session.link.watch.note(f"out of memory: {text}")
-    del error
     gc.collect()
     give_back_memory()
     smaller = next_smaller(session.job.recipe)
@@ -243,11 +243,9 @@ def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemor
         else:
             for line in session.link.watch.drain(loop.next_step, last=True):
                 loop.journal.append(line, durable=True)
-    least = max(held + asked, cap_bytes or 0)
-    return OutOfMemory(
-        f"{text}; {loop.next_step} steps are in {session.folder}, resume with a larger --mem",
-        least,
-    )
+    if session.link.supervisor is None:
+        text += f". Its steps are in {session.folder}; resume with a larger --mem"
+    return OutOfMemory(text, least)
 
 
 def _start_record(
@@ -358,6 +356,8 @@ def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]
         text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if job.recipe.batch_limit is not None:  # what remains are pictures; only theirs can go
+        session.link.tell(smaller={"previews": False} if job.recipe.previews else {})
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
     early = "stopped" if session.link.watch.short else "interrupted"

@@ -24,7 +24,7 @@ _SLOW_SECONDS = 0.5  # between looks at other processes, the machine, and where 
 _LINE = 0.9  # share of the cap at which it acts
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 # Room between data limit and cap: counters of running threads lag, libraries fault in more code.
-_SLACK = (2_000_000, 0.01)  # bytes, or this share of the cap if that is more
+_SLACK = (4_000_000, 0.01)  # bytes, or this share of the cap if that is more
 # Mapped weights that may be resident when everything else is full: what is read between two looks.
 _WINDOW = (16_000_000, 0.05, 64_000_000)  # at least, share of the cap, at most
 _BUCKET_SECONDS = 0.1  # of the history, at first
@@ -33,8 +33,8 @@ _DRAIN_SECONDS = 5.0  # between two records of the history
 _TRIM_SECONDS = 2.0  # between two times that freed memory is given back
 # The machine is short of memory below this: share of all, at least, at most.
 _SHORT = (0.02, 32_000_000, 256_000_000)
-# OpenBLAS maps a work buffer of 32 MiB for matrix products and leaves most of it untouched.
-_IDLE_BYTES = 36_000_000
+# OpenBLAS maps two work buffers of 32 MiB for matrix products and leaves most of them untouched.
+_IDLE_BYTES = 72_000_000
 
 
 class Pages(Protocol):
@@ -83,13 +83,15 @@ class Watch:
         self._began = time.monotonic()
         self._others = 0  # resident bytes of the rest of the tree
         self._libraries: int | None = None  # resident file bytes that are not mapped weights
-        self._idle = 0  # mapped, charged to the data limit, never touched: the work buffer
+        self._idle = _IDLE_BYTES  # mapped, charged to the data limit, never touched
+        self._counted = False
+        self._slack = _SLACK
         self._pages: Pages | None = None
         self._kept = 0  # head of the weights that stays
         self._walled = False
         self._limit = 0
         self._history = _History()
-        self._events: list[str] = []
+        self._events: list[tuple[float, str]] = []
         self._said: set[str] = set()
         self._next_slow = self._next_trim = self._next_drain = 0.0
         self._lock = threading.Lock()
@@ -127,11 +129,19 @@ class Watch:
         """Remember what is mapped but untouched now, right after the libraries were loaded.
 
         The data limit counts it; as long as it stays untouched, that much is added to the limit.
+        Until this call the limit is higher by what it may be at most.
         """
         if self._statm is not None:
             with self._lock:
                 _, _, anon, data = self._counters()
-                self._idle = min(max(data - anon, 0), _IDLE_BYTES)
+                self._idle, self._counted = min(max(data - anon, 0), _IDLE_BYTES), True
+
+    def spend_reserve(self) -> None:
+        """Let the room between data limit and cap be used: memory ran out, and words need some."""
+        with self._lock:
+            self._slack = (0, 0.0)
+            if self._walled and self._statm is not None:
+                self._move_wall(self._counters()[1])
 
     def adopt(self, pages: Pages | None) -> None:
         """Release these mapped weights when memory is needed; None: they are gone."""
@@ -156,13 +166,16 @@ class Watch:
             self._next_drain = now + _DRAIN_SECONDS
             events, self._events = self._events, []
             history = self._history.take(last)
-        records = [{"kind": "event", "step": step, "text": text} for text in events]
+        records: list[dict[str, Any]] = [
+            {"kind": "event", "step": step, "text": text, "seconds": round(seconds, 2)}
+            for seconds, text in events
+        ]
         return [*records, {"kind": "memory", "step": step, **history}] if history else records
 
     def note(self, text: str) -> None:
         """Put an event of the guard where `drain` finds it."""
         with self._lock:
-            self._events.append(text)
+            self._events.append((time.monotonic() - self._began, text))
 
     def _watch(self) -> None:
         period = _PERIOD_SECONDS
@@ -192,7 +205,8 @@ class Watch:
         self._history.add(now - self._began, held, anon)
         if self.cap_bytes is None:
             return held
-        self._idle = min(self._idle, max(data - anon, 0))
+        if self._counted:
+            self._idle = min(self._idle, max(data - anon, 0))
         if self._walled:
             self._move_wall(files)
         if held > _LINE * self.cap_bytes:
@@ -217,7 +231,7 @@ class Watch:
         fixed = files
         if self._pages is not None and self._libraries is not None:
             fixed = min(files, self._libraries + _between(self.cap_bytes, _WINDOW))
-        slack = max(_SLACK[0], int(_SLACK[1] * self.cap_bytes))
+        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes))
         limit = self.cap_bytes - self._others - fixed - slack + self._idle
         if abs(limit - self._limit) >= _PAGE * 16:
             limit_data(limit)
@@ -251,7 +265,8 @@ class Watch:
         if kind not in self._said:
             self._said.add(kind)
             cap = format_bytes(self.cap_bytes or 0)
-            self._events.append(f"memory: {format_bytes(held)} of {cap} held; {text}")
+            words = f"memory: {format_bytes(held)} of {cap} held; {text}"
+            self._events.append((time.monotonic() - self._began, words))
 
     def _ask_machine(self) -> None:
         if self.short:

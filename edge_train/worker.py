@@ -6,11 +6,12 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from edge_train.errors import NOT_STARTED, OutOfMemory
-from edge_train.memory import is_shortage
+from edge_train.memory import bytes_asked, is_shortage, measure, shortage
 from edge_train.supervise import OUT_OF_MEMORY, Link
 from edge_train.watch import Watch
 
@@ -44,6 +45,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
     try:
         from edge_train import cli, session
 
+        warm_up()
         watch.count_idle()
         link.tell(loaded=session.__name__)
         return cli.main(arguments, link)
@@ -54,8 +56,20 @@ def main(words: str, arguments: Sequence[str]) -> int:
         if not is_shortage(error):
             link.tell(loaded="")  # whatever went wrong, it is not memory
             raise
-        link.tell(shortage=_first_line(error))
+        watch.spend_reserve()
+        traceback.clear_frames(error.__traceback__)
+        held = measure(given["supervisor"]).resident_bytes
+        least = max(held + bytes_asked(error), cap_bytes or 0)
+        link.tell(shortage=shortage(error, held), least_bytes=least)
         return OUT_OF_MEMORY
+
+
+def warm_up() -> None:
+    """Multiply two small matrices, so that the work buffers for it are there to be counted."""
+    import numpy as np
+
+    square = np.ones((256, 256), np.float32)  # smaller ones are multiplied without
+    np.dot(square, square)
 
 
 def die_with(supervisor: int) -> None:
@@ -64,11 +78,6 @@ def die_with(supervisor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # it ended before we asked
         sys.exit(NOT_STARTED)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or ["an allocation failed"]
-    return lines[0][:200]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError, ModelError
+from edge_train.memory import map_large_blocks
 from edge_train.runtimes.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
@@ -22,7 +23,7 @@ _PROVIDERS = {
 # com.microsoft operators on rounded activations have their fast kernels on the CPU only.
 _CPU_PROFILES = ("int8-fast", "int4")
 _NEEDLESS = {"torch", "onnx"}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # of the engine's own log: errors are raised, no need to print them as well
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,17 @@ def open_session(
     settings = engine.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = _ERRORS_ONLY
+    settings.log_severity_level = _FATAL_ONLY
     settings.use_deterministic_compute = True
     for name, value in options.items():
         settings.add_session_config_entry(name, value)
     if lean:
+        map_large_blocks()
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
+        # A buffer that is "reused" by a later one of its size lives in between: at 512 pixels the
+        # widest ones of the way down wait for the way up, three times what is ever in use at once.
+        settings.enable_mem_reuse = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if pages is not None:
         for name, value in pages.lend(engine).items():

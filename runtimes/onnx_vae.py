@@ -37,9 +37,9 @@ def encode_photos(
 
 
 def decode_latents(
-    artifact: Artifact, latents: Array, device: str, threads: int
+    artifact: Artifact, latents: Array, device: str, threads: int, limit: int | None = None
 ) -> NDArray[np.uint8]:
-    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w).
+    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w), `limit` at a time at most.
 
     Memory:
       The VAE's decoder, and the activations of one picture; both gone on return.
@@ -47,14 +47,16 @@ def decode_latents(
     manifest = artifact.manifest
     scaled = latents / np.float32(manifest.scaling_factor) + np.float32(manifest.shift_factor)
     with _graph(artifact, "vae_decoder.onnx", device, threads) as session:
-        parts = list(_calls(session, "latents", scaled, artifact.resolution**2))
+        parts = list(_calls(session, "latents", scaled, artifact.resolution**2, limit))
     pixels = np.concatenate([part[0] for part in parts])
     levels = np.rint(np.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
     return levels.transpose(0, 2, 3, 1)
 
 
-def _calls(session: Any, name: str, values: Array, pixels: int) -> Iterator[list[Array]]:
-    together = max(1, _PIXELS_PER_CALL // pixels)
+def _calls(
+    session: Any, name: str, values: Array, pixels: int, limit: int | None = None
+) -> Iterator[list[Array]]:
+    together = min(max(1, _PIXELS_PER_CALL // pixels), limit or len(values))
     for start in range(0, len(values), together):
         feeds: Mapping[str, Array] = {name: np.ascontiguousarray(values[start : start + together])}
         yield session.run(None, feeds)
