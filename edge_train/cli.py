@@ -13,11 +13,6 @@ from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMem
 from edge_train.supervise import Link, supervise
 from edge_train.units import parse_bytes
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 # recipe key -> our spelling, then the spellings of diffusers' textual_inversion and kohya scripts
 _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     (
@@ -214,6 +209,10 @@ def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
     path = options.resume / "recipe.toml" if options.resume else options.recipe
     written: dict[str, Any] = {}
     if path is not None and path.is_file():  # a pipe can be read only once, by the worker
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
         with suppress(OSError, ValueError):
             written = tomllib.loads(path.read_text("utf-8"))
 

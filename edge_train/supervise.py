@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
@@ -27,13 +26,15 @@ OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
+_LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 _THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
 
 
-@dataclass
 class Link:
     """What a training process has from its supervisor; one that has none makes an empty link.
+
+    Not a dataclass: importing those would add two megabytes to the parent.
 
     Attributes:
       watch: measures memory since the process began.
@@ -43,12 +44,18 @@ class Link:
       reason: why there was an earlier attempt; empty for the first.
     """
 
-    watch: "Watch"
-    supervisor: int | None = None
-    wall: str = "none"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    pipe: int | None = None
+    def __init__(
+        self,
+        watch: "Watch",
+        supervisor: int | None = None,
+        wall: str = "none",
+        changes: Mapping[str, Any] | None = None,
+        reason: str = "",
+        pipe: int | None = None,
+    ) -> None:
+        self.watch, self.supervisor, self.wall = watch, supervisor, wall
+        self.changes: Mapping[str, Any] = changes or {}
+        self.reason, self._pipe = reason, pipe
 
     def tell(self, **facts: Any) -> None:
         """Let the supervisor know; later facts replace earlier ones of the same name.
@@ -57,8 +64,8 @@ class Link:
         changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
         fit; `least_bytes`: what would have.
         """
-        if self.pipe is not None:
-            os.write(self.pipe, json.dumps(facts).encode() + b"\n")
+        if self._pipe is not None:
+            os.write(self._pipe, json.dumps(facts).encode() + b"\n")
 
 
 def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) -> int:
@@ -70,9 +77,13 @@ def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) ->
     Returns:
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
     """
+    own = _own_bytes()
+    if host and cap_bytes < _LEAST_OF_OWN * own:
+        shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
+        return _give_up(cap_bytes, {"shortage": shortage, "least_bytes": 6 * own})
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    group = make_group(cap_bytes - _own_bytes()) if host else None
+    group = make_group(cap_bytes - own) if host else None
     try:
         return _attempts(list(arguments), cap_bytes, host, group)
     finally:

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 _NAME = "edge-train-"  # then the process id of the supervising parent
@@ -48,19 +47,26 @@ def limit_data(limit_bytes: int) -> bool:
     return False
 
 
-@dataclass
 class Group:
     """A memory cgroup made for one run; `join` is called in the worker before it starts.
 
+    Not a dataclass: importing those would add two megabytes to the parent.
+
     Attributes:
       kind: `cgroup v2`, `cgroup v1` or `systemd scope`, for the record.
-      prefix: words before the worker's command line that put it in the group.
+      folder: of a cgroup; None for a scope.
+      prefix: words before the worker's command line that put it in the scope.
+      unit: the scope's name.
     """
 
-    kind: str
-    folder: Path | None = None
-    prefix: tuple[str, ...] = ()
-    unit: str = ""
+    def __init__(
+        self,
+        kind: str,
+        folder: Path | None = None,
+        prefix: tuple[str, ...] = (),
+        unit: str = "",
+    ) -> None:
+        self.kind, self.folder, self.prefix, self.unit = kind, folder, prefix, unit
 
     def join(self) -> None:
         """Move this process into the group."""
