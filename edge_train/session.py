@@ -46,7 +46,8 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     folder = _new_folder(job)
     for note in (*job.notes, *_machine_notes(recipe.cap_bytes)):
         observer.said(note)
-    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(job.recipe)).encode())
+    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in link.changes})
+    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(asked)).encode())
     link.tell(folder=str(folder))
     job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link), [], None)

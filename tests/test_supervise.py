@@ -146,6 +146,24 @@ def test_a_plan_that_lies_costs_a_restart_with_smaller_calls_not_the_run(photos,
     assert report["status"] == "done" and report["steps"] == 12
 
 
+def test_made_smaller_a_run_stays_so_until_it_gets_another_cap(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "180MB", steps=100_000), plant="lying_plan")
+    wait_for_steps(command, out, 3)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 130, command.err
+    assert "going on with at most 8" in command.err or "one sample" in command.err
+    for cap, smaller in (("180MB", True), ("400MB", False)):
+        again = Command("run", "--resume", out, "--mem", cap)
+        wait_for_steps(again, out, steps_in(out) + 2)
+        again.process.send_signal(signal.SIGINT)
+        assert again.wait() == 130, again.err
+        resume = [record for record in records_of(out) if record["kind"] == "resume"][-1]
+        assert bool(resume["changes"]) == smaller
+        assert resume["cap_bytes"] == int(cap[:-2]) * MEGABYTE
+    assert json.loads((out / "report.json").read_text())["cap_bytes"] == 400 * MEGABYTE
+
+
 def test_a_machine_that_runs_short_stops_the_run_with_everything_saved(photos, tmp_path):
     shutil.copy(HERE / "planted.py", tmp_path)
     meminfo = tmp_path / "meminfo"
