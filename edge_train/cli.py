@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_train import __version__
-from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError
+from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
+from edge_train.supervise import Link, supervise
+from edge_train.units import parse_bytes
 
 # Packages that only some installations have; what needs one says so in a sentence.
 _OF_THE_DESK = {
@@ -87,6 +90,8 @@ _REFUSED = {
     "--allow_tf32": "torch's own default is used",
 }
 
+_GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with refused flags explained instead of `unrecognized arguments`."""
@@ -98,11 +103,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (see CONTRACT: 0, 2, 3 or 130)."""
+def main(arguments: Sequence[str] | None = None, link: Link | None = None) -> int:
+    """Run one command; return its exit status (see CONTRACT: 0, 2, 3 or 130).
+
+    Args:
+      arguments: words; the command line if not given. A run with a cap that comes from the command
+        line happens in a worker process behind the wall, else in this one.
+      link: to the supervisor, in a worker.
+
+    Raises:
+      OutOfMemory: in a worker; its supervisor decides what comes next.
+    """
     options = _parser().parse_args(arguments)
+    options.link, options.typed = link, arguments is None
     try:
         status: int = options.command(options)
+    except OutOfMemory as error:
+        if link is not None:
+            raise
+        print(f"edge-train: {error}", file=sys.stderr)
+        return error.exit_status
     except EdgeTrainError as error:
         print(f"edge-train: {error}", file=sys.stderr)
         return error.exit_status
@@ -215,6 +235,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.typed and hasattr(os, "fork"):
+        cap_bytes, host = _cap(options)
+        if cap_bytes is not None:
+            return supervise(sys.argv[1:], cap_bytes, host=host)
+    return _train(options)
+
+
+def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
+    """Return the cap of the run, and whether it is sure to be about this machine's memory.
+
+    Reads no more than that: this process stays small. A file that cannot be read has no cap here;
+    whoever reads it in earnest says what is wrong with it.
+    """
+    path = options.resume / "recipe.toml" if options.resume else options.recipe
+    written: dict[str, Any] = {}
+    if path is not None and path.is_file():  # a pipe can be read only once, by the worker
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        with suppress(OSError, ValueError):
+            written = tomllib.loads(path.read_text("utf-8"))
+
+    def size(name: str, key: str) -> int | None:
+        found = getattr(options, name) or written.get(name) or written.get(key)
+        return None if found is None else parse_bytes(str(found))
+
+    cap_bytes, host_cap_bytes = size("mem", "cap_bytes"), size("host_mem", "host_cap_bytes")
+    if host_cap_bytes is not None:
+        return host_cap_bytes, True
+    device = options.device or written.get("device", "auto")
+    return cap_bytes, device == "cpu" or not _GPUS.is_dir()
+
+
+def _train(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from edge_train import recipe as recipes
@@ -247,9 +302,9 @@ def _run(options: argparse.Namespace) -> int:
                     f"--resume goes on with the run as it was recorded; {name} cannot be changed. "
                     "Only --mem and --host-mem can."
                 )
-        return session.resume(options.resume, overrides, observer)
+        return session.resume(options.resume, overrides, observer, options.link)
     base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
-    return session.run(replace(base, **overrides), observer)
+    return session.run(replace(base, **overrides), observer, options.link)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -5,11 +5,11 @@ import importlib.util
 import os
 import platform
 import sys
-from pathlib import Path
 
 from edge_train import __version__
 from edge_train.errors import InputError
 from edge_train.runtimes.onnx_engine import installed_engine, pick_provider
+from edge_train.wall import describe
 
 
 def examine() -> str:
@@ -59,13 +59,6 @@ def _onnxruntime() -> list[str]:
 
 def _cap() -> list[str]:
     if sys.platform != "linux":
-        return ["memory: only the peak of one process can be measured here"]
-    lines = ["memory: measured from the kernel's counters of the process tree (VmHWM)"]
-    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
-    if controllers.exists() and "memory" in controllers.read_text().split():
-        lines.append("  cgroup v2 memory controller: present")
-    elif Path("/sys/fs/cgroup/memory").is_dir():
-        lines.append("  cgroup v1 memory controller: present")
-    else:
-        lines.append("  cgroup memory controller: none")
-    return lines
+        return ["memory: only the peak of one process can be measured here", *describe()]
+    measured = "memory: measured from the kernel's counters of the process tree (VmHWM)"
+    return [measured, *describe()]

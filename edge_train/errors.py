@@ -32,5 +32,16 @@ class TrainingStopped(EdgeTrainError):
     exit_status = STOPPED
 
 
+class OutOfMemory(TrainingStopped):
+    """An allocation failed under the cap; the journal holds every step taken before.
+
+    `least_bytes` is the smallest cap that could have been enough, None where nobody can tell.
+    """
+
+    def __init__(self, message: str, least_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.least_bytes = least_bytes
+
+
 class NonFinite(ArithmeticError):
     """A gradient or an update is NaN or infinite; the loop rolls back to the last good step."""

@@ -1,7 +1,7 @@
 """The seams of the runtime: what a runtime, task, estimator and transform promise each other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -126,12 +126,3 @@ class Transform(Protocol):
     def update(self, update: Array, state: State, param: Array) -> Array:
         """Return the transformed update, same shape; `state` changes in place."""
         ...
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Memory held by the process tree, in bytes."""
-
-    resident_bytes: int
-    peak_bytes: int
-    anon_bytes: int = field(default=0)

@@ -57,6 +57,8 @@ class Recipe:
     dtype: str = "auto"
     threads: int | None = None
     lean: bool = False  # the engine keeps less for the next call; less memory, slower
+    batch_limit: int | None = None  # most samples in one call of the model
+    previews: bool = True
     seed: int = 42
     cap_bytes: int | None = None
     host_cap_bytes: int | None = None
@@ -96,6 +98,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("vectors", 1, 64),
     ("resolution", 8, 4096),
     ("threads", 1, 1024),
+    ("batch_limit", 1, 4096),
     ("seed", 0, 2**63 - 1),
     ("steps", 1, 10_000_000),
     ("length", 3, 65536),

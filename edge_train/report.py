@@ -70,20 +70,19 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
     steps = [r for r in records if r["kind"] == "step"]
     ends = [r for r in records if r["kind"] == "end"]
     end: Record = ends[-1] if ends else {}
-    peaks = [
-        start.get("peak_bytes"),
-        *(r["peak_bytes"] for r in steps),
-        *(r.get("measured_peak_bytes") for r in ends),
-    ]
-    peak = max((p for p in peaks if p), default=None)
-    cap = facts.get("cap_bytes")
+    peak = max((p for p in map(_peak, _since_last_cap(records)) if p), default=None)
     return {
-        "status": "over cap" if cap and peak and peak > cap else _status(records),
+        "status": "over cap" if _over_cap(records) else _status(records),
         **{name: facts.get(name) for name in _FACTS},
-        "cap_bytes": cap,
+        "cap_bytes": _cap_in_force(records),
+        "wall": next((r["wall"] for r in reversed(records) if r.get("wall")), facts.get("wall")),
         "plan_peak_bytes": facts.get("plan_peak_bytes"),
         "measured_peak_bytes": peak,
         "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
+        **{
+            name: max((r[name] for r in ends if name in r), default=None)
+            for name in ("weights_bytes", "weights_reread_bytes")
+        },
         "steps": len(steps),
         "forwards": start.get("forwards", 0) + sum(r["forwards"] for r in steps),
         "backwards": sum(r["backwards"] for r in steps),
@@ -95,6 +94,40 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
     }
+
+
+def _cap_in_force(records: Sequence[Record]) -> int | None:
+    """Return the cap at the end of the records: a resumed run may have another one."""
+    cap: int | None = records[0]["facts"].get("cap_bytes")
+    for record in records:
+        if record["kind"] == "resume":
+            cap = record.get("cap_bytes", cap)
+    return cap
+
+
+def _since_last_cap(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records of the processes that had the cap which was in force at the end."""
+    cap, first = records[0]["facts"].get("cap_bytes"), 0
+    for number, record in enumerate(records):
+        if record["kind"] == "resume" and record.get("cap_bytes", cap) != cap:
+            cap, first = record["cap_bytes"], number
+    return records[first:]
+
+
+def _peak(record: Record) -> int | None:
+    return record.get("peak_bytes") or record.get("measured_peak_bytes")
+
+
+def _over_cap(records: Sequence[Record]) -> bool:
+    """Return whether any process of the run held more than the cap that it was given."""
+    cap = records[0]["facts"].get("cap_bytes")
+    for record in records:
+        if record["kind"] == "resume":
+            cap = record.get("cap_bytes", cap)
+        peak = _peak(record)
+        if cap and peak and peak > cap:
+            return True
+    return False
 
 
 def _status(records: Sequence[Record]) -> str:

@@ -19,7 +19,10 @@ _OUTLIERS = 0.5  # percent of the highest values that may leave the picture
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; `style` is a class of the page's style sheet, `dots` marks every point."""
+    """One curve; `style` is a class of the page's style sheet, `dots` marks every point.
+
+    The style `event` has dots and no line between them.
+    """
 
     name: str
     points: Sequence[Point]
@@ -46,6 +49,7 @@ def chart(
     x_base: int = 10,
     from_zero: bool = False,
     limit: tuple[float, str] | None = None,
+    level: tuple[float, str] | None = None,
     mark: Mark | None = None,
 ) -> str:
     """Return an SVG element of curves over one x axis; without points, an empty string.
@@ -56,6 +60,7 @@ def chart(
       x_base: 10 for numbers, 60 for seconds: which ticks are round.
       from_zero: let the y axis start at 0, where lengths matter more than changes.
       limit: a level that is drawn across as a dashed line, with its label.
+      level: likewise, for what was expected rather than allowed.
       mark: one labeled point, usually the lowest.
     """
     points = [point for line in lines for point in line.points]
@@ -64,8 +69,8 @@ def chart(
     low, high = _y_range([y for _, y in points], from_zero)
     if mark:
         low -= (high - low) * 0.15  # room for the label under the lowest point
-    if limit:
-        high = max(high, limit[0] * 1.08)
+    for across in (limit, level):
+        high = max(high, across[0] * 1.08) if across else high
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     x_high = x_high if x_high > x_low else x_low + 1
 
@@ -89,9 +94,13 @@ def chart(
         _, y = place((x_low, limit[0]))
         parts.append(f'<path class="limit" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
         parts.append(_text(_RIGHT - 2, y - 5, "end", limit[1], "limit-label"))
+    if level:
+        _, y = place((x_low, level[0]))
+        parts.append(f'<path class="level" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
+        parts.append(_text(_LEFT + 4, y - 5, "start", level[1]))
     for line in lines:
         placed = [place(point) for point in thinned(line.points) if low <= point[1] <= high]
-        if len(placed) > 1:
+        if len(placed) > 1 and line.style != "event":
             path = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
             parts.append(f'<path class="{line.style}" d="M{path}"/>')
         if line.dots or len(placed) == 1:

@@ -22,9 +22,15 @@ _THUMBNAIL = 320  # pixels; photos are shown small and would make the page heavy
 _PIXELATED = 128  # pictures up to this side are enlarged without smoothing
 _STRIP = 8  # previews in the film strip
 _MOST_EVENTS = 100
+_WEIGHTS = ("weights_bytes", "weights_reread_bytes")
 _LOSS_KEY = (
     '<span class="key faint"></span>each step <span class="key"></span>running median; '
     "single steps differ with the noise level drawn"
+)
+_MEMORY_KEY = (
+    '<span class="key"></span>held by the whole process tree, the most in every moment '
+    '<span class="key faint"></span>anonymous part of the training process; '
+    "dots are events of the guard, listed below"
 )
 _STATUS = {
     "done": ("good", "finished"),
@@ -197,11 +203,8 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
     mark = None
     if len(evals) > 1:
         mark = Mark((best["best_step"], best["best"]), f"best {best['best']:.4f}")
-    memory, elapsed = [], records[0].get("seconds", 0.0)
-    for record in steps:
-        elapsed += record["seconds"]
-        memory.append((elapsed, float(record["resident_bytes"])))
-    cap = summary["cap_bytes"]
+    held, anon, acts = memory_over_time(records)
+    cap, plan = summary["cap_bytes"], summary["plan_peak_bytes"]
     median = running_median(losses)
     charts = [
         (
@@ -229,16 +232,21 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
         ),
         (
             "Memory held",
-            "after each step, whole process tree or device; the peak is in the table below",
+            _MEMORY_KEY,
             chart(
                 "Memory over time",
-                [Line("resident", memory)],
+                [
+                    Line("anonymous", anon, "faint"),
+                    Line("held", held),
+                    Line("events of the guard", acts, "event", dots=True),
+                ],
                 "time",
                 _clock,
                 lambda value: format_bytes(round(value)) if value else "0",
                 x_base=60,
                 from_zero=True,
                 limit=(float(cap), f"cap {format_bytes(cap)}") if cap else None,
+                level=(float(plan), f"plan {format_bytes(plan)}") if plan else None,
             ),
         ),
     ]
@@ -246,6 +254,36 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
         f'<h3>{name}</h3><p class="quiet">{words}</p>{svg}' for name, words, svg in charts if svg
     )
     return _section("Curves", shown, bool(shown))
+
+
+def memory_over_time(
+    records: Sequence[Record],
+) -> tuple[list[Point], list[Point], list[Point]]:
+    """Return (seconds, bytes) of what was held, of its anonymous part, and of the guard's events.
+
+    One process comes after another. Where nothing watched, what was held after each step.
+    """
+    held: list[Point] = []
+    anon: list[Point] = []
+    events: list[float] = []
+    before = 0.0  # seconds of earlier processes
+    for record in records:
+        if record["kind"] == "resume" and held:
+            before = held[-1][0]
+        elif record["kind"] == "memory":
+            times = [before + seconds for seconds in record["seconds"]]
+            held += zip(times, map(float, record["held_bytes"]), strict=True)
+            anon += zip(times, map(float, record["anon_bytes"]), strict=True)
+        elif record["kind"] == "event" and "seconds" in record:
+            events.append(before + record["seconds"])
+    if not held:
+        elapsed = records[0].get("seconds", 0.0)
+        for record in records:
+            if record["kind"] == "step":
+                elapsed += record["seconds"]
+                held.append((elapsed, float(record["resident_bytes"])))
+    acts = [min(held, key=lambda point: abs(point[0] - when)) for when in events if held]
+    return held, anon, acts
 
 
 def _count(value: float) -> str:
@@ -317,6 +355,9 @@ def _events(records: Sequence[Record]) -> str:
             text = str(record["text"])
         elif record["kind"] == "resume":
             text = "resumed"
+            if record.get("changes"):
+                changes = ", ".join(f"{k} {v}" for k, v in record["changes"].items())
+                text += f" smaller ({changes})"
         elif record["kind"] == "end":
             text = f"ended: {record['status']}"
         elif record["kind"] == "step" and record.get("skipped"):
@@ -332,9 +373,12 @@ def _events(records: Sequence[Record]) -> str:
 def _settings(summary: Record, facts: Record) -> str:
     shown = {"photos", "skipped", "captions_from", "versions", "prompts"}
     rows = [(_words(k), _value(k, v)) for k, v in facts.items() if k not in shown]
-    for name in ("measured_peak_bytes", "measured_anon_bytes", "plan_peak_bytes"):
+    for name in ("measured_peak_bytes", "measured_anon_bytes", "plan_peak_bytes", *_WEIGHTS):
         if summary[name] is not None:
             rows.append((_words(name), _value(name, summary[name])))
+    if summary["weights_bytes"]:
+        passes = summary["weights_reread_bytes"] / summary["weights_bytes"]
+        rows.append(("Weights read again from the file", f"{passes:.1f} times"))
     rows.append(("Times resumed", str(summary["resumed"])))
     rows += [(_words(k), _value(k, v)) for k, v in summary["metrics"].items()]
     rows += [(f"Version of {name}", str(v)) for name, v in summary["versions"].items()]

@@ -66,6 +66,8 @@ svg path { fill: none; }
 .line { stroke: var(--line); stroke-width: 2; stroke-linejoin: round; }
 .faint { stroke: var(--line); stroke-width: 1; stroke-opacity: .3; }
 .limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
+.level { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 2 4; }
+.event-dot { fill: var(--bad); }
 .line-dot, .faint-dot { fill: var(--line); }
 .best { fill: var(--card); stroke: var(--line); stroke-width: 2.5; }
 .key { display: inline-block; width: 18px; margin: 0 6px 4px 0; border-top: 2px solid var(--line); }

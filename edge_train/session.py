@@ -1,7 +1,8 @@
 """Start a run, or go on with one: its folder, and what a crash may have damaged."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +12,78 @@ from edge_train import recipe as recipes
 from edge_train.errors import RunFolderError
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
+from edge_train.ladder import next_smaller, words
+from edge_train.memory import machine_bytes
 from edge_train.recipe import Recipe
 from edge_train.report import write_report
 from edge_train.resume_rules import check_same_model
+from edge_train.supervise import Link
 from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
+from edge_train.units import format_bytes
+from edge_train.watch import Watch
 
 
-def run(recipe: Recipe, observer: Observer) -> int:
+def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
     """Start a run; return the exit status.
+
+    Args:
+      link: to the supervisor of this process, if it has one; without one nothing outside this
+        process enforces the cap, and it is not started again when memory does not suffice.
 
     Raises:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
+    with _linked(link) as link:
+        _say_why_again(observer, link)
+        return _run(recipe, observer, link)
+
+
+def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    job = open_job(recipe)
+    job = open_job(replace(recipe, **link.changes))
+    link.tell(smaller=next_smaller(job.recipe))
     job.load()
     folder = _new_folder(job)
-    for note in job.notes:
+    for note in (*job.notes, *_machine_notes(recipe.cap_bytes)):
         observer.said(note)
-    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(job.recipe)).encode())
+    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in link.changes})
+    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(asked)).encode())
+    link.tell(folder=str(folder))
     job.prepare(folder, observer.said)
-    return train(Session(folder, job, observer, began), [], None)
+    return train(Session(folder, job, observer, began, link), [], None)
 
 
-def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
+def resume(
+    folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link | None = None
+) -> int:
     """Go on with a run from its last durable step; return the exit status.
+
+    A run that was made smaller for want of memory stays so, unless it gets another cap.
 
     Args:
       changes: recipe keys that do not change what is computed (the caps).
+      link: to the supervisor of this process, if it has one.
 
     Raises:
       RunFolderError: there is nothing to resume, or it belongs to another model.
     """
+    with _linked(link) as link:
+        _say_why_again(observer, link)
+        return _resume(folder, changes, observer, link)
+
+
+def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
     if not (folder / "recipe.toml").is_file():
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
-    recipe = replace(recipes.read(folder / "recipe.toml"), **changes, out=str(folder))
+    stored = recipes.read(folder / "recipe.toml")
+    recipe = replace(stored, **changes)
+    if recipe != stored:
+        write_bytes(folder / "recipe.toml", recipes.to_toml(recipe).encode())
+    recipe = replace(recipe, out=str(folder))
     path = folder / "journal.jsonl"
     records, intact = journal.read(path) if path.exists() else ([], 0)
     if path.exists() and path.stat().st_size > intact:
@@ -62,8 +96,10 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
     if not records:
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
-        return run(recipe, observer)
-    job = open_job(recipe)
+        return _run(recipe, observer, link)
+    link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
+    job = open_job(replace(recipe, **link.changes))
+    link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
     check_same_model(
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
@@ -72,7 +108,51 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
         write_report(folder)
         return 0
     job.restore(folder, observer.said)
-    return train(Session(folder, job, observer, began), records, intact)
+    return train(Session(folder, job, observer, began, link), records, intact)
+
+
+@contextmanager
+def _linked(link: Link | None) -> Iterator[Link]:
+    """Yield the link, or one of a process that nobody supervises, with a watch of its own."""
+    if link is not None:
+        yield link
+        return
+    watch = Watch(None).start()
+    try:
+        yield Link(watch)
+    finally:
+        watch.stop()
+
+
+def _say_why_again(observer: Observer, link: Link) -> None:
+    if link.reason:
+        observer.said(f"out of memory: {link.reason}; going on with {words(link.changes)}")
+
+
+def _machine_notes(cap_bytes: int | None) -> list[str]:
+    """Return a word on a cap that this machine can never fill."""
+    total = machine_bytes()
+    if cap_bytes is None or total is None or cap_bytes <= total:
+        return []
+    return [
+        f"--mem {format_bytes(cap_bytes)} is more than this machine has, {format_bytes(total)}; "
+        "the run stops, and can be resumed, should that run short"
+    ]
+
+
+def _smaller(records: Sequence[Mapping[str, Any]], cap_bytes: int | None) -> dict[str, Any]:
+    """Return the recipe keys that memory made a run change, none if its cap is another one now."""
+    found: dict[str, Any] = {}
+    cap_then = records[0]["facts"].get("cap_bytes")
+    for record in records:
+        if record["kind"] == "resume":
+            cap_then = record.get("cap_bytes", cap_then)
+            found = dict(record.get("changes", {}))
+        elif record["kind"] == "event":
+            found |= record.get("changes", {})
+        elif record["kind"] == "start":
+            found |= record["facts"].get("smaller", {})
+    return found if cap_then == cap_bytes else {}
 
 
 def _new_folder(job: Job) -> Path:

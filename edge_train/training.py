@@ -1,7 +1,9 @@
 """Train in a run folder: measure the start, repeat the step, save, look, report."""
 
+import gc
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,18 +20,23 @@ from edge_train.errors import (
     EdgeTrainError,
     InputError,
     ModelError,
+    OutOfMemory,
     RunFolderError,
     TrainingStopped,
 )
 from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
 from edge_train.journal import Journal
+from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
-from edge_train.memory import Guard
+from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure, shortage
 from edge_train.protocols import Point, StepRecord, Task
+from edge_train.recipe import Recipe
 from edge_train.report import summarize, write_report
 from edge_train.resume_rules import changed_engine
+from edge_train.supervise import Link
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
+from edge_train.watch import Watch
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 _PACKAGES = (
@@ -72,6 +79,7 @@ class Session:
     job: Job
     observer: Observer
     began: float
+    link: Link
 
 
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
@@ -95,10 +103,21 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
             ) from error
+        except Exception as error:  # engines have no class in common for memory that is not there
+            if not is_shortage(error):
+                raise
+            raise _out_of_memory(session, loop, error) from None
+        finally:
+            session.link.watch.adopt(None)
     session.observer.ended(status)
     if line:
         session.observer.said(line)
     _say_what_there_is(session)
+    if status == "stopped":
+        raise TrainingStopped(
+            f"{session.link.watch.short}; stopped with everything saved. {loop.next_step} steps "
+            f"are in {session.folder}; resume with `edge-train run --resume {session.folder}`."
+        )
     if status == "over cap":
         raise TrainingStopped(
             f"the run held more than its cap; see {session.folder / 'report.html'}. What it "
@@ -126,7 +145,9 @@ def _loop(
     task = job.task()
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
-    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes)
+    link = session.link
+    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes, link.supervisor)
+    _set_to_work(link, recipe, runtime)
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}, {recipe.threads} threads)"
@@ -136,6 +157,7 @@ def _loop(
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
+        link.tell(started=True)
     check = records[0]["slope_check"]
     epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
     estimator, transform = job.method(epsilon, scale)
@@ -156,11 +178,31 @@ def _loop(
     if not new:
         steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
         _catch_up(loop, steps, session.observer)
-        book.append({"kind": "resume", "step": loop.next_step, "seconds": 0.0})
+        book.append(
+            {
+                "kind": "resume",
+                "step": loop.next_step,
+                "seconds": 0.0,
+                "cap_bytes": recipe.cap_bytes,
+                "changes": dict(link.changes),
+                "reason": link.reason,
+                "wall": link.wall,
+            }
+        )
         if change := changed_engine(records[0]["facts"], _facts(session, runtime)):
             session.observer.said(change)
             book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
+
+
+def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:
+    """Tell the watch what it guards, now that it is known where the model runs."""
+    cap_bytes = recipe.cap_bytes if runtime.device == "cpu" else recipe.host_cap_bytes
+    if cap_bytes is not None:
+        link.watch.enforce(cap_bytes, wall=link.supervisor is not None)
+    link.watch.adopt(getattr(runtime, "pages", None))
+    if recipe.batch_limit is not None:
+        runtime.batch_limit = recipe.batch_limit
 
 
 def _scales(parameters: Point) -> dict[str, float]:
@@ -174,10 +216,52 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
+    _heed(session, loop, record.step)
     every = session.job.recipe.preview_every
-    if every and (record.step + 1) % every == 0:
+    if every and session.job.recipe.previews and (record.step + 1) % every == 0:
         text = session.job.preview(session.folder, record.step + 1, loop.runtime)
         loop.journal.append({"kind": "event", "step": record.step, "text": text})
+
+
+def _heed(session: Session, loop: Loop, step: int) -> None:
+    """Do between two steps what the watch asked for during one; keep what it saw."""
+    watch = session.link.watch
+    for line in watch.drain(step):
+        loop.journal.append(line)
+        if "text" in line:
+            session.observer.said(line["text"])
+    if watch.wants_less and loop.runtime.batch_limit != 1:
+        watch.wants_less, loop.runtime.batch_limit = False, 1
+        changes = {"batch_limit": 1}
+        text = f"memory: close to the cap; from here on {words(changes)}"
+        loop.journal.append({"kind": "event", "step": step, "text": text, "changes": changes})
+        session.observer.said(text)
+    if watch.short and not loop.stop_requested:
+        session.observer.said(f"{watch.short}; saving and stopping")
+        loop.stop_requested = True
+
+
+def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemory:
+    """Note in the journal that an allocation failed; return the error for the supervisor."""
+    session.link.watch.spend_reserve()
+    traceback.clear_frames(error.__traceback__)
+    held = measure(session.link.supervisor).resident_bytes
+    cap_bytes = session.job.recipe.cap_bytes
+    text = f"step {loop.next_step}: {shortage(error, held)}"
+    least = max(held + bytes_asked(error), cap_bytes or 0)
+    session.link.watch.note(f"out of memory: {text}")
+    gc.collect()
+    give_back_memory()
+    smaller = next_smaller(session.job.recipe)
+    with suppress(RunFolderError):
+        if session.link.supervisor is None or not smaller:
+            _end(loop, session, "stopped", Outcome())
+        else:
+            for line in session.link.watch.drain(loop.next_step, last=True):
+                loop.journal.append(line, durable=True)
+    if session.link.supervisor is None:
+        text += f". Its steps are in {session.folder}; resume with a larger --mem"
+    return OutOfMemory(text, least)
 
 
 def _start_record(
@@ -250,6 +334,8 @@ def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "threads": recipe.threads,
         "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
+        "wall": session.link.wall,
+        "smaller": dict(session.link.changes),
         "versions": _versions(),
         "steps_planned": recipe.steps,
     }
@@ -303,15 +389,21 @@ def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]
         text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if job.recipe.batch_limit is not None:  # what remains are pictures; only theirs can go
+        session.link.tell(smaller={"previews": False} if job.recipe.previews else {})
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
-    status = _end(loop, session, "done" if whole else "interrupted", outcome)
+    early = "stopped" if session.link.watch.short else "interrupted"
+    status = _end(loop, session, "done" if whole else early, outcome)
     write_report(folder)
     return status, outcome.line
 
 
 def _end(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
     """Write the last record; return the status, which is `over cap` when memory says so."""
+    watch = session.link.watch
+    for line in watch.drain(loop.next_step, last=True):
+        loop.journal.append(line)
     usage = loop.guard.usage()
     cap = loop.guard.cap_bytes
     if cap is not None and usage.peak_bytes > cap:
@@ -325,9 +417,18 @@ def _end(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
             "metrics": dict(outcome.metrics),
             "outputs": dict(outcome.outputs),
             "measured_peak_bytes": usage.peak_bytes,
-            "measured_anon_bytes": usage.anon_bytes,
+            "measured_anon_bytes": max(usage.anon_bytes, watch.anon_peak_bytes),
+            **_weights(loop.runtime, watch),
             "seconds_total": time.perf_counter() - session.began,
         },
         durable=True,
     )
     return status
+
+
+def _weights(runtime: Any, watch: Watch) -> dict[str, int]:
+    """Return the size of weights that stay in their file, and how much of it was read again."""
+    pages = getattr(runtime, "pages", None)
+    if pages is None:
+        return {}
+    return {"weights_bytes": pages.bytes, "weights_reread_bytes": watch.released_bytes}

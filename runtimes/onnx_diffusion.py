@@ -11,6 +11,7 @@ from edge_train.artifact import Artifact, open_artifact
 from edge_train.memory import give_back_memory, measure
 from edge_train.params import Parameters
 from edge_train.protocols import Array, Batch, Point
+from edge_train.runtimes.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx_engine import (
     Value,
     call,
@@ -78,8 +79,16 @@ class OnnxDiffusion:
             _TokenRows(artifact, component, ids)
             for component, ids in zip(artifact.text_encoders, token_ids, strict=True)
         ]
+        self.pages: MappedWeights | None = None
+        if lean:
+            self.pages = MappedWeights(artifact.path / "step.weights", artifact.manifest.tensors)
         self.session: Any = open_session(
-            path, provider, threads=threads, options=artifact.manifest.engine, lean=lean
+            path,
+            provider,
+            threads=threads,
+            options=artifact.manifest.engine,
+            lean=lean,
+            pages=self.pages,
         )
         check_values(path, self.session, _inputs(artifact), ("loss", "prediction"))
 
@@ -123,6 +132,7 @@ class OnnxDiffusion:
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards."""
         del self.session
+        self.pages = None
         self._rows.clear()
         give_back_memory()
 

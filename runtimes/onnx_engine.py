@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError, ModelError
+from edge_train.memory import map_large_blocks
+from edge_train.runtimes.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
 _PROVIDERS = {
@@ -36,7 +38,7 @@ _DISTRIBUTIONS = ("onnxruntime", "ort_")  # how their names begin; ort_ are the 
 _OLD_ENGINE = (1, 20)
 _OLD_READS = {"ir": 10, "opset": 21}  # at most, by 1.19.2; 1.32.0 read all there was
 _NEEDLESS = {"torch", "onnx"}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # of the engine's own log: errors are raised, no need to print them as well
 
 
 @dataclass(frozen=True)
@@ -203,13 +205,15 @@ def open_session(
     threads: int,
     options: Mapping[str, str],
     lean: bool = False,
+    pages: MappedWeights | None = None,
 ) -> Any:
     """Return an inference session.
 
     Args:
       options: session options that the graph's numbers depend on.
-      lean: leave weights in the mapped file (clean pages that the system may drop) and give
-        memory back after every call; slower.
+      lean: use weights as they lie in memory or file and give memory back after every call;
+        slower.
+      pages: the graph's weights, to be read in place; they have to outlive the session.
 
     Raises:
       ModelError: the engine cannot read the graph.
@@ -219,7 +223,7 @@ def open_session(
     settings = engine.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = _ERRORS_ONLY
+    settings.log_severity_level = _FATAL_ONLY
     settings.use_deterministic_compute = True
     # A buffer that a later tensor of the same shape will use again stays allocated until then: of
     # a U-Net, every size of the way down until the way up. Without this a forward pass of Stable
@@ -228,11 +232,15 @@ def open_session(
     for name, value in options.items():
         settings.add_session_config_entry(name, value)
     if lean:
+        map_large_blocks()
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if provider.device == "directml":
         settings.enable_mem_pattern = False  # it cannot; so says its page at onnxruntime.ai
+    if pages is not None:
+        for name, value in pages.lend(engine).items():
+            settings.add_initializer(name, value)
     chosen = [(provider.name, dict(provider.options))]
     try:
         session = engine.InferenceSession(str(path), settings, providers=chosen)

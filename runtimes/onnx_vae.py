@@ -43,9 +43,9 @@ def encode_photos(
 
 
 def decode_latents(
-    artifact: Artifact, latents: Array, device: str, threads: int
+    artifact: Artifact, latents: Array, device: str, threads: int, limit: int | None = None
 ) -> NDArray[np.uint8]:
-    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w).
+    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w), `limit` at a time at most.
 
     Memory:
       The VAE's decoder, and the activations of one picture; both gone on return.
@@ -53,7 +53,7 @@ def decode_latents(
     manifest = artifact.manifest
     scaled = latents / np.float32(manifest.scaling_factor) + np.float32(manifest.shift_factor)
     graph = artifact.path / "vae_decoder.onnx"
-    (pixels,) = _through(graph, "latents", scaled, ("pixels",), artifact, device, threads)
+    (pixels,) = _through(graph, "latents", scaled, ("pixels",), artifact, device, threads, limit)
     levels = np.rint(np.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
     return levels.transpose(0, 2, 3, 1)
 
@@ -66,12 +66,13 @@ def _through(
     artifact: Artifact,
     device: str,
     threads: int,
+    limit: int | None = None,
 ) -> list[Array]:
     """Return a graph's outputs for all values, given a few at a time; it is open only meanwhile."""
     provider = pick_provider(device, "none")
     session = open_session(graph, provider, threads=threads, options=artifact.manifest.engine)
     check_values(graph, session, [Value(name, (None, *values.shape[1:]))], outputs)
-    together = max(1, _PIXELS_PER_CALL // artifact.resolution**2)
+    together = min(max(1, _PIXELS_PER_CALL // artifact.resolution**2), limit or len(values))
     parts = [
         call(session, outputs, {name: np.ascontiguousarray(values[start : start + together])})
         for start in range(0, len(values), together)

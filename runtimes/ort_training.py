@@ -50,6 +50,7 @@ class OrtClassifier:
           ModelError: it cannot read the graphs.
         """
         check_flavor()
+        self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         manifest = artifact.manifest
         stored = TensorFile(artifact.path / WEIGHTS)
         self._stored = stored
@@ -104,8 +105,9 @@ class OrtClassifier:
     def _evaluate(self, output: str, batch: Batch, point: Point) -> Iterator[Array]:
         values = self._values(point)
         taken = {given.name for given in self._evaluation.get_inputs()}
-        for start in range(0, len(batch["ids"]), _TEXTS_PER_CALL):
-            at = slice(start, start + _TEXTS_PER_CALL)
+        limit = self.batch_limit or _TEXTS_PER_CALL
+        for start in range(0, len(batch["ids"]), limit):
+            at = slice(start, start + limit)
             some = _inputs({name: value[at] for name, value in batch.items()})
             feeds = {name: value for name, value in {**some, **values}.items() if name in taken}
             yield self._evaluation.run([output], feeds)[0]

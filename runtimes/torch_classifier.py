@@ -36,6 +36,7 @@ class TorchClassifier:
 
     def __init__(self, network: nn.Module, parameters: Parameters) -> None:
         self.parameters = parameters
+        self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network = network
 
     @classmethod
@@ -119,8 +120,9 @@ class TorchClassifier:
     def _evaluate(self, batch: Batch, point: Point) -> Iterator[tuple[slice, Tensor]]:
         """Yield (texts, their logits) for a few texts at a time."""
         values = {name: torch.from_numpy(value) for name, value in point.items()}
-        for start in range(0, len(batch["ids"]), _TEXTS_PER_CALL):
-            at = slice(start, start + _TEXTS_PER_CALL)
+        limit = self.batch_limit or _TEXTS_PER_CALL
+        for start in range(0, len(batch["ids"]), limit):
+            at = slice(start, start + limit)
             with torch.no_grad():
                 yield at, self._run(batch, at, values)
 

@@ -50,8 +50,10 @@ def encode_photos(
     )
 
 
-def decode_latents(model: ModelFolder, latents: Array, device: str = "auto") -> NDArray[np.uint8]:
-    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w).
+def decode_latents(
+    model: ModelFolder, latents: Array, device: str = "auto", limit: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w), `limit` at a time at most.
 
     Memory:
       The VAE's decoder, and the activations of one picture; both gone on return.
@@ -61,7 +63,7 @@ def decode_latents(model: ModelFolder, latents: Array, device: str = "auto") -> 
     pictures = []
     with torch.no_grad():
         pixels = latents.shape[2] * latents.shape[3] * model.latent_scale**2
-        for part in _chunks(len(latents), pixels):
+        for part in _chunks(len(latents), pixels, limit):
             decoded = vae.decode(torch.from_numpy(scaled[part]).to(where), return_dict=False)[0]
             levels = (decoded / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
             pictures.append(levels.permute(0, 2, 3, 1).cpu().numpy())
@@ -70,8 +72,8 @@ def decode_latents(model: ModelFolder, latents: Array, device: str = "auto") -> 
     return np.concatenate(pictures)
 
 
-def _chunks(count: int, pixels: int) -> Iterator[slice]:
-    together = max(1, _PIXELS_PER_CALL // pixels)
+def _chunks(count: int, pixels: int, limit: int | None = None) -> Iterator[slice]:
+    together = min(max(1, _PIXELS_PER_CALL // pixels), limit or count)
     for start in range(0, count, together):
         yield slice(start, start + together)
 

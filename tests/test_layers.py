@@ -31,9 +31,12 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "reference",
             "rng",
             "settle",
+            "supervise",
             "tensor_file",
             "tensors",
             "training_artifact",
+            "wall",
+            "watch",
         ),
     ),
     (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
@@ -41,6 +44,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (
             "recipe",
+            "ladder",
             "build",
             "jobs",
             "pictures",
@@ -59,7 +63,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "progress",
         ),
     ),
-    (("cli", "bench", "__main__"),),
+    (("cli", "bench", "worker", "__main__"),),
 )
 PLACE = {
     name: (level, group)
@@ -68,7 +72,7 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report"}
+IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report", "worker"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_train import journal
 from edge_train.errors import RunFolderError
 from edge_train.journal import Journal
 from edge_train.report import summarize, write_report
+from edge_train.report_page import memory_over_time
 
 KEYS = (
     "status task method runtime device quant model_sha256 seed threads cap_bytes plan_peak_bytes "
@@ -362,3 +364,53 @@ def test_folder_without_a_start_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
     with pytest.raises(RunFolderError, match="nothing was trained yet"):
         write_report(write(tmp_path / "run"))
+
+
+def watched(seconds: list[float], held: list[int]) -> dict[str, Any]:
+    anon = [count // 2 for count in held]
+    return {
+        "kind": "memory",
+        "step": 1,
+        "seconds": seconds,
+        "held_bytes": held,
+        "anon_bytes": anon,
+    }
+
+
+def test_memory_over_time_shows_every_process_the_plan_and_what_the_guard_did(tmp_path: Path):
+    act = {"kind": "event", "step": 1, "text": "memory: released", "seconds": 2.1}
+    run = write(
+        tmp_path / "run",
+        start(plan_peak_bytes=2 * GB, wall="data limit and cgroup v1"),
+        step(0),
+        watched([0.0, 2.0, 4.0], [GB, 3 * GB, GB]),
+        act,
+        {"kind": "resume", "step": 1, "seconds": 0.0, "changes": {"batch_limit": 1}},
+        step(1),
+        watched([0.0, 1.0], [GB, GB + 7]),
+        end(2, weights_bytes=100, weights_reread_bytes=250),
+    )
+    records, _ = journal.read(run / "journal.jsonl")
+    held, anon, acts = memory_over_time(records)
+    assert held == [(0.0, GB), (2.0, 3 * GB), (4.0, GB), (4.0, GB), (5.0, GB + 7)]
+    assert [y for _, y in anon] == [y // 2 for _, y in held]
+    assert acts == [(2.0, 3 * GB)]
+    html = page(run)
+    assert 'class="event-dot"' in html and "plan 2 GB" in html
+    assert "memory: released" in html and "resumed smaller (batch_limit 1)" in html
+    assert "2.5 times" in html
+    summary = summarize(run)
+    assert summary["wall"] == "data limit and cgroup v1"
+    assert (summary["weights_bytes"], summary["weights_reread_bytes"]) == (100, 250)
+
+
+def test_a_resumed_process_is_judged_by_the_cap_it_was_given(tmp_path: Path):
+    resumed = {"kind": "resume", "step": 1, "seconds": 0.0, "cap_bytes": GB}
+    low = write(tmp_path / "low", start(), step(0), resumed, step(1, peak_bytes=2 * GB))
+    assert summarize(low)["status"] == "over cap"
+    high = write(tmp_path / "high", start(cap_bytes=GB), {**resumed, "cap_bytes": CAP})
+    book = Journal(high / "journal.jsonl")
+    book.append(step(0, peak_bytes=2 * GB))
+    book.close()
+    assert summarize(high)["status"] == "running"
+    assert summarize(high)["cap_bytes"] == CAP

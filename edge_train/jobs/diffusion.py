@@ -291,14 +291,15 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
 
 def decode_latents(job: TokenJob, latents: Array) -> NDArray[np.uint8]:
     """Return the pictures (n, height, width, 3) of latents; the VAE comes and goes."""
+    limit = job.recipe.batch_limit
     if isinstance(job.model, Artifact):
         from edge_train.runtimes import onnx_vae
 
         threads = known(job.recipe.threads)
-        return onnx_vae.decode_latents(job.model, latents, job.recipe.device, threads)
+        return onnx_vae.decode_latents(job.model, latents, job.recipe.device, threads, limit)
     from edge_train.runtimes import torch_vae
 
-    return torch_vae.decode_latents(job.model, latents, job.recipe.device)
+    return torch_vae.decode_latents(job.model, latents, job.recipe.device, limit)
 
 
 def open_runtime(

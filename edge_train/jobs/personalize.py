@@ -139,7 +139,7 @@ class PersonalizeJob:
         }
         files = write_token(folder, self.name, str(recipe.token), best, facts)
         outputs = {"token": files[0].name}
-        if not whole:
+        if not (whole and recipe.previews):
             return Outcome(outputs=outputs)
         # pictures wait until the token is safe: decoding them may hold the most
         for name, point in (("before", job.start), ("after", best)):

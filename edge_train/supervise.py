@@ -1,0 +1,266 @@
+"""The parent of a run: start the worker behind the wall, start it again smaller, pass words on.
+
+The parent holds a few megabytes and does nothing while the worker trains. It starts the worker in
+a process group of its own, so that every signal reaches it once: what the parent is sent, it sends
+on. The worker tells the parent what it should know through a pipe; what it learned is in its
+journal, so killing it costs nothing. Standard library only.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
+from edge_train.units import format_bytes
+from edge_train.wall import Group, make_group
+
+if TYPE_CHECKING:
+    from edge_train.watch import Watch
+
+OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
+_FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+_WORKER = ("-m", "edge_train.worker")
+_KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
+_LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
+_THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
+
+
+class Link:
+    """What a training process has from its supervisor; one that has none makes an empty link.
+
+    Not a dataclass: importing those would add two megabytes to the parent.
+
+    Attributes:
+      watch: measures memory since the process began.
+      supervisor: process id of the parent, part of the tree that is measured.
+      wall: what the system enforces, for the record.
+      changes: recipe keys that earlier attempts were made smaller by.
+      reason: why there was an earlier attempt; empty for the first.
+    """
+
+    def __init__(
+        self,
+        watch: "Watch",
+        supervisor: int | None = None,
+        wall: str = "none",
+        changes: Mapping[str, Any] | None = None,
+        reason: str = "",
+        pipe: int | None = None,
+    ) -> None:
+        self.watch, self.supervisor, self.wall = watch, supervisor, wall
+        self.changes: Mapping[str, Any] = changes or {}
+        self.reason, self._pipe = reason, pipe
+
+    def tell(self, **facts: Any) -> None:
+        """Let the supervisor know; later facts replace earlier ones of the same name.
+
+        `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the
+        changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
+        fit; `least_bytes`: what would have.
+        """
+        if self._pipe is not None:
+            os.write(self._pipe, json.dumps(facts).encode() + b"\n")
+
+
+def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) -> int:
+    """Run `edge-train` with these arguments in a worker that cannot hold more than the cap.
+
+    Args:
+      host: the cap is about this machine's memory, not a discrete accelerator's.
+
+    Returns:
+      The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
+    """
+    own = _own_bytes()
+    if host and cap_bytes < _LEAST_OF_OWN * own:
+        shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
+        return _give_up(cap_bytes, {"shortage": shortage, "least_bytes": 6 * own})
+    waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    group = make_group(cap_bytes - own) if host else None
+    try:
+        return _attempts(list(arguments), cap_bytes, host, group)
+    finally:
+        if group is not None:
+            group.remove()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | None) -> int:
+    changes: dict[str, Any] = {}
+    reason = ""
+    while True:
+        kills = group.kills() if group is not None else 0
+        words = {
+            "supervisor": os.getpid(),
+            "cap_bytes": cap_bytes if host else None,
+            "wall": _name(host, group),
+            "changes": changes,
+            "reason": reason,
+            "stack": resource.getrlimit(resource.RLIMIT_STACK),
+        }
+        status, sent, facts = _worker(arguments, words, group)
+        killed = group is not None and status == -signal.SIGKILL and group.kills() > kills
+        if sent and status < 0 and not killed:
+            return 128 - status
+        if killed:
+            facts.setdefault("shortage", "the kernel ended it at the limit of its memory group")
+        elif status not in _KNOWN and "loaded" not in facts:
+            # Libraries that find no memory while they load end the process in their own ways.
+            facts.setdefault("shortage", "the interpreter and its libraries did not load")
+        elif status == -signal.SIGABRT and facts["peak_bytes"] > cap_bytes // 2:
+            facts.setdefault("shortage", "the engine gave up, as it does when memory runs out")
+        elif status not in _KNOWN:
+            return _crashed(status, facts)
+        if "shortage" not in facts:
+            return status
+        smaller = facts.get("smaller")
+        if not smaller or smaller.items() <= changes.items():
+            return _give_up(cap_bytes, facts)
+        changes = {**changes, **smaller}
+        reason = facts["shortage"]
+        if "folder" in facts and "--resume" not in arguments:
+            # The worker finds all else in the run folder; only how it talks is the command's.
+            arguments = [
+                "run",
+                "--resume",
+                facts["folder"],
+                *(["--json"] * ("--json" in arguments)),
+            ]
+
+
+def _worker(
+    arguments: Sequence[str], words: Mapping[str, Any], group: Group | None
+) -> tuple[int, bool, dict[str, Any]]:
+    """Run one worker; return its status (negative: a signal), whether one was sent, its facts."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    command = [
+        *(group.prefix if group is not None else ()),
+        *(sys.executable, *_WORKER, json.dumps({**words, "pipe": writing})),
+        *arguments,
+    ]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _become(command, group)
+    with suppress(OSError):
+        os.setpgid(child, child)  # whoever of the two is first; a signal may already be waiting
+    os.close(writing)
+    status, sent, peak_bytes = _wait(child)
+    text = b""
+    while part := os.read(reading, 65_536):
+        text += part
+    os.close(reading)
+    facts: dict[str, Any] = {"peak_bytes": peak_bytes}
+    for line in text.splitlines():
+        facts |= json.loads(line)
+    return status, sent, facts
+
+
+def _become(command: list[str], group: Group | None) -> None:
+    """Turn this forked process into the worker; never returns."""
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes to the terminal all the same
+        if group is not None:
+            group.join()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+        resource.setrlimit(resource.RLIMIT_STACK, (_THREAD_STACK, hard))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(command[0], command, {**os.environ, **_ENVIRONMENT})  # noqa: S606 - no shell
+    finally:
+        os._exit(NOT_STARTED)
+
+
+def _wait(child: int) -> tuple[int, bool, int]:
+    """Send signals on until the child is gone; return status, whether one was sent, its peak."""
+    sent = False
+    waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
+    while True:
+        number = signal.sigwait(waited)
+        if number == signal.SIGCHLD:
+            found, status, used = os.wait4(child, os.WNOHANG)
+            if found:
+                unit = 1 if sys.platform == "darwin" else 1024
+                return os.waitstatus_to_exitcode(status), sent, used.ru_maxrss * unit
+        elif number == signal.SIGTSTP:
+            os.killpg(child, signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            sent = sent or number in _FORWARDED
+            os.killpg(child, number)
+
+
+def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
+    """Say what did not fit and what would; return the exit status."""
+    cap, shortage = format_bytes(cap_bytes), facts["shortage"]
+    advice = f"Try --mem {_round_up(max(facts.get('least_bytes', 0), cap_bytes * 5 // 4))}"
+    if facts.get("started"):
+        folder = facts["folder"]
+        _print(
+            f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "
+            f"stopped. {advice} with `edge-train run --resume {folder}`."
+        )
+        return STOPPED
+    _print(
+        f"--mem {cap} is too little for this run: {shortage}. Nothing was trained. {advice}, or "
+        "a smaller model (`edge-train export ... --quant int8-fast`)."
+    )
+    return NOT_STARTED
+
+
+def _crashed(status: int, facts: Mapping[str, Any]) -> int:
+    how = f"ended with status {status}"
+    if status < 0:
+        how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
+        if status == -signal.SIGKILL:
+            how += ", by another program or by the system when it ran out of memory"
+    if facts.get("started"):
+        folder = facts["folder"]
+        _print(
+            f"the training process {how}. Its steps are in {folder}; resume with "
+            f"`edge-train run --resume {folder}`."
+        )
+        return STOPPED
+    _print(f"the training process {how}, before the first step. Nothing was trained.")
+    return NOT_STARTED
+
+
+def _name(host: bool, group: Group | None) -> str:
+    if not host:
+        return "none: the cap is about the accelerator's memory"
+    found = [group.kind] if group is not None else []
+    if sys.platform == "linux":
+        found.insert(0, "data limit")
+    return " and ".join(found) or "none"
+
+
+def _round_up(count: int) -> str:
+    """Return a size to type that is a little more than `count`.
+
+    >>> _round_up(151_200_000)
+    '160MB'
+    """
+    return f"{-(-count // 10_000_000) * 10}MB"
+
+
+def _own_bytes() -> int:
+    """Return the resident bytes of this process."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _print(text: str) -> None:
+    print(f"edge-train: {text}", file=sys.stderr)

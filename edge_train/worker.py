@@ -1,0 +1,84 @@
+"""The training process of a supervised run: `python -m edge_train.worker WORDS run ...`."""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from edge_train.errors import NOT_STARTED, OutOfMemory
+from edge_train.memory import bytes_asked, is_shortage, measure, shortage
+from edge_train.supervise import OUT_OF_MEMORY, Link
+from edge_train.watch import Watch
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(words: str, arguments: Sequence[str]) -> int:
+    """Run a command behind the wall; return its exit status, or `OUT_OF_MEMORY`.
+
+    Args:
+      words: what `supervise` has to say, as JSON.
+      arguments: of `edge-train`.
+    """
+    given: dict[str, Any] = json.loads(words)
+    die_with(given["supervisor"])
+    resource.setrlimit(resource.RLIMIT_STACK, tuple(given["stack"]))  # the main thread's own again
+    os.set_inheritable(given["pipe"], False)
+    cap_bytes = given["cap_bytes"]
+    watch = Watch(None, supervisor=given["supervisor"])
+    link = Link(
+        watch,
+        given["supervisor"],
+        given["wall"],
+        given["changes"],
+        given["reason"],
+        given["pipe"],
+    )
+    if cap_bytes is not None:
+        watch.enforce(cap_bytes, wall=True)
+    watch.start()
+    try:
+        from edge_train import cli, session
+
+        warm_up()
+        watch.count_idle()
+        link.tell(loaded=session.__name__)
+        return cli.main(arguments, link)
+    except OutOfMemory as error:
+        link.tell(shortage=str(error), least_bytes=error.least_bytes)
+        return OUT_OF_MEMORY
+    except Exception as error:
+        if not is_shortage(error):
+            link.tell(loaded="")  # whatever went wrong, it is not memory
+            raise
+        watch.spend_reserve()
+        traceback.clear_frames(error.__traceback__)
+        held = measure(given["supervisor"]).resident_bytes
+        least = max(held + bytes_asked(error), cap_bytes or 0)
+        link.tell(shortage=shortage(error, held), least_bytes=least)
+        return OUT_OF_MEMORY
+
+
+def warm_up() -> None:
+    """Multiply two small matrices, so that the work buffers for it are there to be counted."""
+    import numpy as np
+
+    square = np.ones((256, 256), np.float32)  # smaller ones are multiplied without
+    np.dot(square, square)
+
+
+def die_with(supervisor: int) -> None:
+    """Have the kernel end this process when the supervisor ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it ended before we asked
+        sys.exit(NOT_STARTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,74 @@
+"""The `edge-train` command with something planted in its worker: `planted.py KIND run ...`."""
+
+import sys
+
+from edge_train import cli, supervise, worker
+from edge_train.loop import Loop
+
+KEPT = []
+
+
+def leak():
+    """Every step keeps two megabytes for good."""
+    step = Loop.step
+
+    def leaking(loop, number):
+        KEPT.append(bytearray(b"x") * 2_000_000)
+        return step(loop, number)
+
+    Loop.step = leaking
+
+
+def spike():
+    """The fifth step takes far more than any cap of these tests, at once and for an instant."""
+    step = Loop.step
+
+    def spiking(loop, number):
+        if number == 5:
+            bytearray(b"x") * 1_000_000_000
+        return step(loop, number)
+
+    Loop.step = spiking
+
+
+def lying_plan():
+    """A call of the model needs four megabytes a sample that nobody planned."""
+    from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+
+    feeds = OnnxDiffusion.feeds
+
+    def hungry(runtime, batch, points, limit=None):
+        for at, values in feeds(runtime, batch, points, limit):
+            unplanned = bytearray(b"x") * (4_000_000 * (at.stop - at.start))
+            yield at, values
+            del unplanned
+
+    OnnxDiffusion.feeds = hungry
+
+
+def short_machine():
+    """Other programs take the machine's memory."""
+    from pathlib import Path
+
+    from edge_train import watch
+
+    meminfo = Path(sys.argv[0]).with_name("meminfo")
+    start = watch.Watch.__init__
+    watch._SLOW_SECONDS = 0.05
+
+    def changed(self, cap_bytes, *, supervisor=None):
+        start(self, cap_bytes, supervisor=supervisor, meminfo=meminfo)
+
+    watch.Watch.__init__ = changed
+
+
+PLANTS = {f.__name__: f for f in (leak, spike, lying_plan, short_machine)}
+
+if __name__ == "__main__":
+    kind, first, *rest = sys.argv[1:]
+    if first.startswith("{"):
+        PLANTS[kind]()
+        sys.exit(worker.main(first, rest))
+    supervise._WORKER = (__file__, kind)
+    sys.argv[1:] = [first, *rest]
+    sys.exit(cli.main())

@@ -1,0 +1,250 @@
+"""Whatever is planted in the worker, the cap holds, and nothing that was learned is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_train import journal
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's")
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden" / "artifact-v1"
+MEGABYTE = 10**6
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+class Command:
+    """A running `edge-train run`, watched from outside a thousand times a second."""
+
+    def __init__(self, *arguments, plant=None, folder=HERE):
+        script = (str(folder / "planted.py"), plant) if plant else ("-m", "edge_train")
+        self.process = subprocess.Popen(
+            [sys.executable, *script, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.peak = 0
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+        self.thread.start()
+
+    def workers(self):
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return [int(word) for word in path.read_text().split()]
+        except OSError:
+            return []
+
+    def _sample(self):
+        page = os.sysconf("SC_PAGE_SIZE")
+        while self.process.poll() is None:
+            held = 0
+            for pid in (self.process.pid, *self.workers()):
+                try:
+                    held += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+                except OSError:
+                    continue
+            self.peak = max(self.peak, held)
+            time.sleep(0.001)
+
+    def wait(self):
+        self.out, self.err = self.process.communicate(timeout=240)
+        self.thread.join()
+        return self.process.returncode
+
+
+def words(photos, out, *options, steps=12):
+    few = ["--steps", steps, "--evaluate-every", steps, "--threads", 1, "--preview-steps", 2]
+    return ["run", photos, "--model", GOLDEN, "--class", "dog", "--out", out, *few, *options]
+
+
+def records_of(out):
+    return journal.read(out / "journal.jsonl")[0] if (out / "journal.jsonl").exists() else []
+
+
+def steps_in(out):
+    return sum(record["kind"] == "step" for record in records_of(out))
+
+
+def wait_for_steps(command, out, count):
+    until = time.monotonic() + 120
+    while steps_in(out) < count:
+        assert command.process.poll() is None, command.wait() or command.err
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_run_under_a_cap_is_walled_and_says_by_what(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "200MB"))
+    assert command.wait() == 0, command.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "done"
+    assert report["wall"].startswith("data limit")
+    assert report["measured_peak_bytes"] <= 200 * MEGABYTE
+    # the report cannot count the memory that writing it takes
+    assert command.peak <= report["measured_peak_bytes"] + 5 * MEGABYTE
+    memory = [r for r in records_of(out) if r["kind"] == "memory"]
+    assert max(max(r["held_bytes"]) for r in memory) <= report["measured_peak_bytes"]
+
+
+def test_a_spike_fails_inside_the_worker_and_the_run_stops_resumable(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "200MB"), plant="spike")
+    assert command.wait() == 3
+    assert command.peak <= 200 * MEGABYTE
+    assert "edge-train run --resume" in command.err
+    assert "Traceback" not in command.err
+    assert steps_in(out) == 5  # none lost, none taken twice
+    rungs = [r["changes"] for r in records_of(out) if r["kind"] == "resume"]
+    assert len(rungs) == len({json.dumps(r) for r in rungs}) >= 3  # each once, then it stops
+    assert records_of(out)[-1]["status"] == "stopped"
+    again = Command("run", "--resume", out)
+    assert again.wait() == 0, again.err
+    assert steps_in(out) == 12
+
+
+def test_a_leak_never_breaks_the_cap_and_loses_no_step(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "180MB", steps=400), plant="leak")
+    status = command.wait()
+    assert status in (0, 3), command.err
+    assert command.peak <= 180 * MEGABYTE
+    taken = [r["step"] for r in records_of(out) if r["kind"] == "step"]
+    assert taken == list(range(len(taken)))
+    assert len(taken) >= 50
+    assert any("out of memory" in r.get("text", "") for r in records_of(out))
+
+
+def test_a_plan_that_lies_costs_a_restart_with_smaller_calls_not_the_run(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "180MB"), plant="lying_plan")
+    assert command.wait() == 0, command.err
+    assert command.peak <= 180 * MEGABYTE
+    assert "out of memory" in command.err and "going on with" in command.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "done" and report["steps"] == 12
+
+
+def test_made_smaller_a_run_stays_so_until_it_gets_another_cap(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "180MB", steps=100_000), plant="lying_plan")
+    wait_for_steps(command, out, 3)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 130, command.err
+    assert "going on with at most 8" in command.err or "one sample" in command.err
+    for cap, smaller in (("180MB", True), ("400MB", False)):
+        again = Command("run", "--resume", out, "--mem", cap)
+        wait_for_steps(again, out, steps_in(out) + 2)
+        again.process.send_signal(signal.SIGINT)
+        assert again.wait() == 130, again.err
+        resume = [record for record in records_of(out) if record["kind"] == "resume"][-1]
+        assert bool(resume["changes"]) == smaller
+        assert resume["cap_bytes"] == int(cap[:-2]) * MEGABYTE
+    assert json.loads((out / "report.json").read_text())["cap_bytes"] == 400 * MEGABYTE
+
+
+def test_a_machine_that_runs_short_stops_the_run_with_everything_saved(photos, tmp_path):
+    shutil.copy(HERE / "planted.py", tmp_path)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
+    out = tmp_path / "run"
+    options = words(photos, out, "--mem", "300MB", steps=100_000)
+    command = Command(*options, plant="short_machine", folder=tmp_path)
+    wait_for_steps(command, out, 5)
+    meminfo.write_text("MemTotal: 16000000 kB\nMemAvailable: 20000 kB\n")
+    assert command.wait() == 3
+    assert "the machine has only 20.5 MB of memory left" in command.err
+    assert records_of(out)[-1]["status"] == "stopped"
+    assert list((out / "checkpoints").iterdir())
+
+
+def test_the_worker_dies_with_its_parent(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "300MB", steps=100_000))
+    wait_for_steps(command, out, 3)
+    (worker,) = command.workers()
+    command.process.kill()
+    command.wait()
+    until = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_killed_worker_is_reported_and_can_be_resumed(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "300MB", steps=200))
+    wait_for_steps(command, out, 3)
+    os.kill(command.workers()[0], signal.SIGKILL)
+    assert command.wait() == 3
+    assert "signal 9 (SIGKILL)" in command.err and "--resume" in command.err
+    again = Command("run", "--resume", out)
+    assert again.wait() == 0, again.err
+    assert steps_in(out) == 200
+
+
+def test_interrupted_it_saves_exits_130_and_streams_events_to_the_end(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "300MB", "--json", steps=100_000))
+    wait_for_steps(command, out, 3)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 130
+    events = [json.loads(line) for line in command.out.splitlines()]
+    assert events[-1]["event"] == "message"
+    assert {"event": "ended", "status": "interrupted"} in events
+    assert sum(event["event"] == "step" for event in events) >= 3
+
+
+@pytest.mark.parametrize("cap", ["20MB", "60MB"])
+def test_a_cap_below_the_interpreter_is_refused_in_one_sentence(photos, tmp_path, cap):
+    command = Command(*words(photos, tmp_path / "run", "--mem", cap))
+    assert command.wait() == 2
+    (sentence,) = [line for line in command.err.splitlines() if line.startswith("edge-train:")]
+    assert f"--mem {cap[:-2]} MB is too little" in sentence and "Try --mem" in sentence
+    assert "Traceback" not in command.err
+    assert command.peak <= int(cap[:-2]) * MEGABYTE
+
+
+@pytest.mark.parametrize("cap", ["0", "-5GB", "8 bananas", "1e9"])
+def test_a_cap_that_is_no_size_is_refused(photos, tmp_path, cap):
+    command = Command(*words(photos, tmp_path / "run", f"--mem={cap}"))
+    assert command.wait() == 2
+    assert "write for example 8GB" in command.err
+
+
+def test_a_cap_beyond_the_machine_is_a_note(photos, tmp_path):
+    command = Command(*words(photos, tmp_path / "run", "--mem", "900TB", steps=2))
+    assert command.wait() == 0, command.err
+    assert "is more than this machine has" in command.err
+
+
+def test_the_parent_is_small(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "300MB", steps=100_000))
+    wait_for_steps(command, out, 1)
+    status = Path(f"/proc/{command.process.pid}/status").read_text()
+    (held,) = [int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line]
+    command.process.send_signal(signal.SIGTERM)
+    assert command.wait() == 130
+    assert held < 15 * MEGABYTE

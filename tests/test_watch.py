@@ -1,0 +1,159 @@
+"""The watch sees what happens between steps, keeps it small, and acts before the cap is reached."""
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edge_train.watch import Watch, _History
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counters of Linux")
+MEGABYTE = 10**6
+
+
+def in_fresh_process(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_spike_of_a_tenth_of_a_second_is_in_the_history():
+    held, anon = in_fresh_process(
+        "import json, time\n"
+        "from edge_train.watch import Watch\n"
+        "watch = Watch(None).start()\n"
+        "time.sleep(0.1); spike = bytearray(80_000_000); time.sleep(0.1); del spike\n"
+        "time.sleep(0.2)\n"
+        "(record,) = watch.drain(3, last=True); watch.stop()\n"
+        "assert (record['kind'], record['step']) == ('memory', 3)\n"
+        "print(json.dumps([record['held_bytes'], record['anon_bytes']]))"
+    )
+    assert max(held) - held[0] > 70 * MEGABYTE
+    assert held[-1] - held[0] < 10 * MEGABYTE
+    assert max(anon) - anon[0] > 70 * MEGABYTE
+
+
+def test_watching_costs_less_than_a_hundredth_of_a_core():
+    share = in_fresh_process(
+        "import time\n"
+        "from edge_train.watch import Watch\n"
+        "watch = Watch(10**9).start(); time.sleep(3); watch.stop()\n"
+        "print(watch.busy_seconds / 3)"
+    )
+    assert share < 0.01
+
+
+def test_a_history_of_a_night_stays_small_and_keeps_every_peak():
+    history, peak = _History(), 0
+    for tick in range(10 * 3600 * 10):
+        held = 10**9 if tick == 200_001 else 10**6 + tick % 7
+        peak = max(peak, held)
+        history.add(tick / 10, held, held // 2)
+    taken = history.take(True)
+    assert len(taken["seconds"]) < 6000
+    assert max(taken["held_bytes"]) == peak
+    assert history.take(True) == {}
+
+
+def test_what_was_taken_is_not_taken_again_and_the_open_stretch_stays():
+    history = _History()
+    history.add(0.0, 5, 1)
+    history.add(0.2, 6, 1)
+    assert history.take(False)["held_bytes"] == [5]
+    history.add(0.25, 9, 1)
+    assert history.take(True)["held_bytes"] == [9]
+
+
+class FilePages:
+    """Weights in a file, mapped; stands for `MappedWeights` without an engine."""
+
+    def __init__(self, path, size):
+        path.write_bytes(os.urandom(1000) * (size // 1000))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.bytes = size
+        self.kept = []
+
+    def release(self, keep_bytes=0):
+        self.kept.append(keep_bytes)
+        self._map.madvise(mmap.MADV_DONTNEED, -(-keep_bytes // 4096) * 4096)
+
+    def resident_bytes(self):
+        return None
+
+    def read(self):
+        return sum(self._map[::4096])
+
+
+def test_mapped_weights_are_released_before_the_cap_is_reached(tmp_path):
+    before = Watch(None)
+    resident, *_ = before._counters()
+    before.stop()
+    pages = FilePages(tmp_path / "weights", 200 * MEGABYTE)
+    watch = Watch(resident + 120 * MEGABYTE)
+    watch.adopt(pages)
+    watch.start()
+    sums = set()
+    for _ in range(3):
+        for part in range(0, pages.bytes, 10 * MEGABYTE):
+            sums.add((part, sum(pages._map[part : part + 10 * MEGABYTE : 4096])))
+            time.sleep(0.02)
+    records = watch.drain(0, last=True)
+    watch.stop()
+    assert len(sums) == 20  # the same bytes in every pass
+    assert len(pages.kept) >= 2
+    assert pages.kept == sorted(pages.kept, reverse=True)  # the head that stays only shrinks
+    assert watch.released_bytes > 100 * MEGABYTE
+    assert max(records[-1]["held_bytes"]) < resident + 120 * MEGABYTE
+    assert "weights are released" in records[0]["text"]
+    assert not watch.wants_less
+
+
+def test_it_asks_for_less_when_nothing_can_be_released():
+    watch = Watch(None)
+    resident, *_ = watch._counters()
+    ballast = bytearray(30 * MEGABYTE)
+    watch.enforce(resident + len(ballast) + 5 * MEGABYTE)
+    assert watch.wants_less
+    watch.stop()
+
+
+@pytest.mark.parametrize(("available_kb", "short"), [(8_000_000, False), (20_000, True)])
+def test_a_machine_that_runs_short_is_noticed(tmp_path, available_kb, short):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 16000000 kB\nMemAvailable: {available_kb} kB\nHugeTLB: 0\n")
+    watch = Watch(10**12, meminfo=meminfo).start()
+    time.sleep(0.05)
+    watch.stop()
+    assert bool(watch.short) == short
+    assert not short or "20.5 MB of memory left" in watch.short
+
+
+def test_the_wall_moves_with_what_the_limit_does_not_count(tmp_path):
+    """Weights mapped read-only are not charged, so the data limit leaves them room."""
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(60 * MEGABYTE))
+    limits = in_fresh_process(
+        "import json, mmap, resource, time\n"
+        "from edge_train.watch import Watch\n"
+        "def limit(): return resource.getrlimit(resource.RLIMIT_DATA)[0]\n"
+        "watch = Watch(None); watch.count_idle(); watch.enforce(200_000_000, wall=True)\n"
+        "watch.start()\n"
+        "before = limit()\n"
+        f"file = open({str(path)!r}, 'rb')\n"
+        "m = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(m[::4096])\n"
+        "time.sleep(0.05); after = limit()\n"
+        "try: bytearray(200_000_000); caught = 0\n"
+        "except MemoryError: caught = 1\n"
+        "watch.stop(); print(json.dumps([before, after, caught]))"
+    )
+    before, after, caught = limits
+    assert 150 * MEGABYTE < before < 200 * MEGABYTE
+    assert 55 * MEGABYTE < before - after < 65 * MEGABYTE
+    assert caught
