@@ -6,6 +6,8 @@ differentiates a LayerNormalization by two outputs that exporters leave out: the
 """
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from edge_train.protocols import Array
 OPSET = 18
 IR_VERSION = 9
 _SILENCED = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_STANDARD_ERROR = 2  # its file descriptor
 _BATCH, _LENGTH = 2, 8  # of the example that is traced; both stay free in the graph
 _INPUTS = ("ids", "mask", "labels")
 _OUTPUTS = ("loss", "losses", "logits")
@@ -108,14 +111,15 @@ def write_training_graphs(
     version = onnx.IR_VERSION
     onnx.IR_VERSION = IR_VERSION  # type: ignore[assignment]
     try:
-        artifacts.generate_artifacts(
-            model,
-            requires_grad=list(trainable),
-            frozen_params=list(frozen),
-            loss=None,
-            optimizer=artifacts.OptimType.AdamW,
-            artifact_directory=str(folder),
-        )
+        with _no_standard_error():
+            artifacts.generate_artifacts(
+                model,
+                requires_grad=list(trainable),
+                frozen_params=list(frozen),
+                loss=None,
+                optimizer=artifacts.OptimType.AdamW,
+                artifact_directory=str(folder),
+            )
     except Exception as error:  # the gradient builder raises RuntimeError and its own kinds
         raise ModelError(
             f"onnxruntime-training cannot differentiate this network ({_first_line(error)}); "
@@ -143,6 +147,20 @@ class _WithLoss(nn.Module):
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Hold back what the engine's optimizer writes there, whatever its log level; then undo it."""
+    sys.stderr.flush()
+    kept = os.dup(_STANDARD_ERROR)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), _STANDARD_ERROR)
+        yield
+    finally:
+        os.dup2(kept, _STANDARD_ERROR)
+        os.close(kept)
 
 
 @contextmanager

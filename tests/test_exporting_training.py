@@ -26,6 +26,17 @@ def test_the_first_step_was_compared_with_torch(classifiers):
     assert any(line.startswith("compared with torch: loss differs by") for line in classifiers.said)
 
 
+def test_only_our_own_lines_are_printed(classifiers, tmp_path, capfd):
+    words = ["export", str(classifiers.model), str(tmp_path / "out"), "--for", "ort-training"]
+    assert cli.main(words) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert [line.split(":")[0] for line in printed.out.splitlines()[:2]] == [
+        "exporting the graphs",
+        "compared with torch",
+    ]
+
+
 def test_the_graphs_are_what_the_specification_says(classifiers):
     onnx = pytest.importorskip("onnx")
     manifest = open_training_artifact(classifiers.head_artifact).manifest
