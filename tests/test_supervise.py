@@ -105,7 +105,8 @@ def test_a_run_under_a_cap_is_walled_and_says_by_what(photos, tmp_path):
     # the report cannot count the memory that writing it takes
     assert command.peak <= report["measured_peak_bytes"] + 5 * MEGABYTE
     memory = [r for r in records_of(out) if r["kind"] == "memory"]
-    assert max(max(r["held_bytes"]) for r in memory) <= report["measured_peak_bytes"]
+    held = max(max(r["held_bytes"]) for r in memory)
+    assert held <= report["measured_peak_bytes"] + MEGABYTE  # the kernel counts in batches
 
 
 def test_a_spike_fails_inside_the_worker_and_the_run_stops_resumable(photos, tmp_path):
