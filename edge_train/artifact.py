@@ -80,6 +80,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings.safetensors"
 QUANTS = ("none", "int8", "int8-fast", "int4")
+ROUNDED = ("int8-fast", "int4")  # whose activations are int8
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
