@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Denoiser = TorchDiffusion | OnnxDiffusion
 
 DATA = Path(__file__).parent.parent / "data"
-# Rounded activations put noise of one size on every slope, and slopes shrink as the word is learned.
+# Rounded activations put noise of one size on every slope, and slopes shrink as a word is learned.
 # With the usual 4 directions a step one run in three ended far below float; edge-train bench
 # engine-quality has the table.
 _QUERIES_WHERE_ROUNDED = 8
