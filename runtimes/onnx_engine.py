@@ -25,8 +25,8 @@ _PROVIDERS = {
 }
 # com.microsoft operators on rounded activations have their fast kernels on the CPU only.
 _CPU_PROFILES = ("int8-fast", "int4")
-# What every provider is told, for numbers that do not change from one start to the next. Sources:
-# the pages of the CUDA, TensorRT, CoreML and QNN execution providers at onnxruntime.ai.
+# What every provider is asked, for numbers that do not change from one start to the next. None of
+# them was run by us; an option that an installed provider does not know is refused by the engine.
 _OPTIONS: dict[str, dict[str, str]] = {
     # Not the fastest convolution of a race at the start: another one may win it next time.
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
