@@ -1,11 +1,17 @@
-"""Trainable blocks by name: float32 arrays that live outside the model."""
+"""Trainable blocks by name, float32 or INT8: arrays that live outside the model."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import NonFinite
+from edge_train.rng import Key
+
+_LEVELS = 127
+_HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new scale costs accuracy
+_TILE_NUMBERS = 1 << 16  # weights that exist in float32 at once while a block is changed
 
 
 class Parameters(Mapping[str, NDArray[np.float32]]):
@@ -27,8 +33,11 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def subtract(self, name: str, update: NDArray[np.float32]) -> None:
+    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
         """Subtract `update` from block `name`, in place.
+
+        Args:
+          key: of the step; blocks that round draw from it.
 
         Raises:
           NonFinite: `update` holds NaN or infinity; the block is left as it was.
@@ -37,11 +46,88 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
             raise NonFinite(f"the update of block {name!r} is not finite")
         self._blocks[name] -= update
 
-    def load(self, blocks: Mapping[str, NDArray[np.float32]]) -> None:
-        """Overwrite every block, in place, with the one of the same name."""
+    def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
+        """Overwrite every block, in place, with the one of the same name in what `copy` gave."""
         for name, block in self._blocks.items():
             np.copyto(block, blocks[name])
 
-    def copy(self) -> dict[str, NDArray[np.float32]]:
+    def copy(self) -> dict[str, NDArray[Any]]:
         """Return every block as a fresh array."""
         return {name: block.copy() for name, block in self._blocks.items()}
+
+
+class Int8Parameters(Parameters):
+    """Trainable blocks whose matrices are stored as INT8 with one scale per row.
+
+    Reading a block makes a float32 copy of it. A change is added in float32 and rounded up with the
+    probability of what is cut off, so that changes far below one level are kept on average. The
+    scale of a row changes only when a weight outgrows it or it is four times too large: every new
+    scale rounds all weights of the row again. Symmetric, so a row of one sign keeps its values.
+
+    Bytes: 1 per weight and 4 per row; vectors stay float32.
+
+    Source: Q-GaLore (arXiv:2407.08296) for training INT8 weights by stochastic rounding. We differ:
+    all arithmetic in float32, symmetric rows instead of groups, scales that stay, keyed draws.
+    """
+
+    def __init__(self, blocks: Mapping[str, NDArray[np.floating]]) -> None:
+        super().__init__({name: block for name, block in blocks.items() if block.ndim != 2})
+        self._order = tuple(blocks)
+        self._levels: dict[str, NDArray[np.int8]] = {}
+        self._scales: dict[str, NDArray[np.float32]] = {}
+        for name, block in blocks.items():
+            if block.ndim == 2:
+                scale = _row_scale(np.abs(block).max(axis=1))
+                self._scales[name] = scale
+                self._levels[name] = np.rint(block / scale[:, None]).astype(np.int8)
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        if name not in self._levels:
+            return super().__getitem__(name)
+        return self._levels[name] * self._scales[name][:, None]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
+        if name not in self._levels:
+            super().subtract(name, update, key)
+            return
+        if not np.isfinite(update).all():
+            raise NonFinite(f"the update of block {name!r} is not finite")
+        levels, scales = self._levels[name], self._scales[name]
+        draw = key.generator("rounding", name).bit_generator
+        rows = max(1, _TILE_NUMBERS // levels.shape[1])
+        for start in range(0, len(levels), rows):
+            some = slice(start, start + rows)
+            values = levels[some] * scales[some, None]
+            values -= update[some]
+            largest = np.abs(values).max(axis=1)
+            outgrown = (largest > _LEVELS * scales[some]) | (largest * 4 < _LEVELS * scales[some])
+            scales[some] = np.where(outgrown, _row_scale(largest), scales[some])
+            values /= scales[some, None]
+            raw = draw.random_raw(-(-values.size // 4)).view(np.uint16)[: values.size]
+            values += (raw.reshape(values.shape) + np.float32(0.5)) * np.float32(1 / 65536)
+            np.floor(values, out=values)
+            np.clip(values, -_LEVELS, _LEVELS, out=values)
+            levels[some] = values
+
+    def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
+        super().load(blocks)
+        for name in self._levels:
+            np.copyto(self._levels[name], blocks[name])
+            np.copyto(self._scales[name], blocks[f"{name}:scale"])
+
+    def copy(self) -> dict[str, NDArray[Any]]:
+        """Return every block as a fresh array: matrices in INT8, with `<name>:scale` beside."""
+        scales = {f"{name}:scale": scale.copy() for name, scale in self._scales.items()}
+        return super().copy() | {n: v.copy() for n, v in self._levels.items()} | scales
+
+
+def _row_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the scale of rows whose largest magnitudes are given; never zero."""
+    scale: NDArray[np.float32] = np.maximum(largest * (_HEADROOM / _LEVELS), 1e-12)
+    return scale.astype(np.float32)
