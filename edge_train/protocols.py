@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ Array = NDArray[np.float32]
 Batch = Mapping[str, NDArray[Any]]  # name -> array; carries every random draw of a step
 Point = Mapping[str, Array]  # one value for every trainable block
 State = dict[str, NDArray[Any]]  # what a transform remembers of one block
+Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
 Apply = Callable[[str, Array], None]  # consumes one block's gradient
 
 
@@ -91,15 +92,14 @@ class BlockwiseRuntime(Runtime, Protocol):
         """Return the outputs of one block in training and the tape that its gradient needs."""
         ...
 
-    def pull(
-        self, index: int, tape: Any, error: Array, apply: Apply, propagate: bool
-    ) -> Array | None:
+    def pull(self, index: int, tape: Any, error: Array, apply: Apply, reach: Reach) -> Array | None:
         """Hand `apply` the gradients of one block for `error` at its outputs.
 
         Args:
           error: gradient of the loss with respect to the outputs, same shape; overwritten.
-          propagate: return the error at the inputs too (None for the first block), and carry it
-            back through the rows of a sequence; else inputs and earlier rows count as constants.
+          reach: with "inputs", the error at the block's inputs is returned (None for the first
+            block). "rows" takes the inputs for constants and carries the error back through the
+            rows of a sequence; "row" takes earlier rows for constants too.
         """
         ...
 

@@ -20,7 +20,7 @@ from edge_train.networks import (
     Recurrent,
 )
 from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply, Array, Batch, Point, Reach
 from edge_train.runtimes.numpy_layers import Statistics, backward, channel_statistics, forward
 
 _TRAINED = (Dense, Convolution, Recurrent, Normalization)
@@ -76,20 +76,19 @@ class NumpyNetwork:
         return inputs, Tape(tuple(saved))
 
     def pull(
-        self, index: int, tape: Tape, error: Array, apply: Apply, propagate: bool
+        self, index: int, tape: Tape, error: Array, apply: Apply, reach: Reach
     ) -> Array | None:
         """Hand `apply` the gradients of one block for `error` at its outputs.
 
         Args:
           error: (samples, ...) gradient of the loss with respect to the outputs; it is overwritten.
-          propagate: return the error at the block's inputs too (there is none at those of the
-            network), and carry it back through the rows of a sequence; else inputs and earlier
-            rows count as constants.
+          reach: "inputs" also returns the error at the block's inputs (there is none at those of
+            the network); "rows" goes back through the rows of a sequence only, "row" not even that.
         """
         name = self.blocks[index].name
         layers = list(self._layers(index, self.parameters))
         trainable = min(i for i, (_, layer, *_) in enumerate(layers) if isinstance(layer, _TRAINED))
-        wanted = propagate and index > 0
+        wanted = reach == "inputs" and index > 0
         passed: Array | None = error
         for position in reversed(range(len(layers))):
             _, layer, read, _ = layers[position]
@@ -102,7 +101,7 @@ class NumpyNetwork:
                 read,
                 passed,
                 lambda part, gradient: apply(f"{name}.{part}", gradient),
-                propagate=propagate,
+                propagate=reach != "row",
                 needed=wanted or position > trainable,
             )
         return passed if wanted else None
@@ -148,7 +147,7 @@ class NumpyNetwork:
         del inputs
         error /= np.float32(count)
         for index in reversed(range(len(self.blocks))):
-            passed = self.pull(index, tapes.pop(), error, apply, propagate=True)
+            passed = self.pull(index, tapes.pop(), error, apply, "inputs")
             if passed is not None:
                 error = passed
         return losses

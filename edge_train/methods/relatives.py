@@ -11,7 +11,7 @@ from edge_train.errors import NonFinite
 from edge_train.losses import cross_entropy
 from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.networks import Block
-from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Task
+from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Reach, Task
 from edge_train.rng import Key
 
 
@@ -71,6 +71,7 @@ class DirectFeedback:
 
     projections: Projections
     view: str
+    reach: Reach = "rows"
 
     def estimate(
         self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
@@ -101,7 +102,7 @@ class DirectFeedback:
             else:
                 error = top.copy()
             error *= np.float32(1 / count)
-            runtime.pull(index, tape, error, apply, propagate=False)
+            runtime.pull(index, tape, error, apply, self.reach)
             values = outputs
         mean = float(losses.mean(dtype=np.float64))
         return Estimate(mean, (), forwards=2 * len(labels))

@@ -11,7 +11,7 @@ from edge_train.errors import NonFinite
 from edge_train.losses import cross_entropy, local_error
 from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.networks import Block
-from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Task
+from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Reach, Task
 from edge_train.rng import Key
 
 
@@ -71,10 +71,13 @@ class LayerByLayer:
     Args:
       signal: what tells a hidden block how to change; the last one has its cross entropy.
       view: how pictures and sequences meet their targets; see `rows_of`.
+      reach: "row" takes the state before each row of a sequence for a constant; "rows" is exact
+        within a recurrent block, whose rows are in memory anyway. Other blocks are the same.
     """
 
     signal: Signal
     view: str
+    reach: Reach = "rows"
 
     def estimate(
         self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
@@ -88,7 +91,7 @@ class LayerByLayer:
         found = []
         for index in range(len(runtime.blocks)):
             values, loss = train_block(
-                runtime, index, values, labels, self.signal, self.view, apply
+                runtime, index, values, labels, self.signal, self.view, self.reach, apply
             )
             found.append(loss)
         return Estimate(found[-1], (), forwards=len(labels), block_losses=tuple(found))
@@ -101,6 +104,7 @@ def train_block(
     labels: NDArray[Any],
     signal: Signal,
     view: str,
+    reach: Reach,
     apply: Apply,
 ) -> tuple[Array, float]:
     """Run one block, hand `apply` its local gradients and let go of all but its outputs.
@@ -127,5 +131,5 @@ def train_block(
     if not np.isfinite(losses).all():
         raise NonFinite(f"the local loss of block {block.name!r} is not finite")
     error *= np.float32(1 / count)
-    runtime.pull(index, tape, error, apply, propagate=False)
+    runtime.pull(index, tape, error, apply, reach)
     return outputs, float(losses.mean(dtype=np.float64))
