@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_train import build
 from edge_train.artifact import MANIFEST, QUANTS, ArtifactTensor, Manifest, SlopeRow, open_artifact
-from edge_train.build import Job
 from edge_train.errors import InputError, ModelError
 from edge_train.export.artifact_folder import (
     copy_tokenizers,
@@ -25,6 +23,8 @@ from edge_train.export.artifact_folder import (
 from edge_train.export.diffusion_graphs import step_graph, vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
+from edge_train.jobs import diffusion
+from edge_train.jobs.diffusion import TokenJob
 from edge_train.methods.slope_table import exact_slopes, safe_epsilon, slope_table
 from edge_train.methods.slopes import GRID
 from edge_train.models import ModelFolder
@@ -50,7 +50,7 @@ _NEEDS_RANGES = ("int8-fast", "int4")
 class _Work:
     """What the steps of one export share."""
 
-    job: Job
+    job: TokenJob
     model: ModelFolder
     folder: Path
     quant: str
@@ -95,7 +95,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already; remove it, or name another folder.")
     load_engine()
-    job = build.check(
+    job = diffusion.check(
         Recipe(model=name, photos=photos, resolution=resolution, threads=threads, flips=False)
     )
     model = job.model
@@ -174,21 +174,21 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     )
 
 
-def _task(job: Job) -> Personalize:
+def _task(job: TokenJob) -> Personalize:
     """Return the task on the photos, or on noise in their place, at every timestep."""
     recipe, model = job.recipe, job.model
     if recipe.photos is not None or job.judged:
-        photos, texts = build.load_job_photos(job)
-        cache = build.encode_photos(job, photos, texts)
+        photos, texts = diffusion.load_job_photos(job)
+        cache = diffusion.encode_photos(job, photos, texts)
     else:
         side = (recipe.resolution or model.resolution) // model.latent_scale
         mean = np.zeros((1, model.latent_channels, side, side), np.float32)
         captions = [job.ids(text) for text in OBJECT_TEMPLATES]
         cache = build_cache(mean, np.ones_like(mean), [captions])
-    return build.build_task(_resized(job, _CALIBRATION_SAMPLES, whole=True), cache)
+    return diffusion.build_task(_resized(job, _CALIBRATION_SAMPLES, whole=True), cache)
 
 
-def _resized(job: Job, samples: int, *, whole: bool = False) -> Job:
+def _resized(job: TokenJob, samples: int, *, whole: bool = False) -> TokenJob:
     window = (0, len(job.model.alphas_cumprod)) if whole else job.recipe.window
     return replace(job, recipe=replace(job.recipe, evaluation_samples=samples, window=window))
 
@@ -218,7 +218,7 @@ def _measure_slopes(work: _Work) -> tuple[SlopeRow, ...]:
     model, threads = work.model, work.job.recipe.threads or 1
     large = model.parameter_count("unet") > _LARGE
     job = _resized(work.job, _SLOPE_SAMPLES_LARGE if large else _SLOPE_SAMPLES)
-    task = build.build_task(job, work.task.cache)
+    task = diffusion.build_task(job, work.task.cache)
     batch, scale = task.evaluation(), {n: root_mean_square(b) for n, b in job.start.items()}
     exact_runtime = TorchDiffusion.open(
         model,

@@ -7,9 +7,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from edge_train import build
 from edge_train import recipe as recipes
 from edge_train.errors import InputError, RunFolderError
+from edge_train.jobs import diffusion
 from edge_train.params import Parameters
 from edge_train.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.tasks import captions
@@ -43,7 +43,7 @@ def generate(
     recipe = replace(recipes.read(run / "recipe.toml"), preview_steps=steps)
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
-    job = build.check(recipe)
+    job = diffusion.check(recipe)
     token = str(recipe.token)
     path = run / f"{captions.file_name_of(token)}.safetensors"
     try:
@@ -59,12 +59,14 @@ def generate(
         name: block.shape for name, block in job.start.items()
     }:
         raise RunFolderError(f"{path}: its vectors do not fit model {recipe.model}.")
-    wanted = [build.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
+    wanted = (
+        [diffusion.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
+    )
     ids = {
         name: np.concatenate([job.ids(text)[name] for text in (*wanted, "")])
         for name in job.tokenizers
     }
-    runtime = build.open_runtime(job, Parameters(point), ids)
+    runtime = diffusion.open_runtime(job, Parameters(point), ids)
     every = [text for text in wanted for _ in range(count)]
     pictures = draw(job, runtime, point, every, seed=seed)
     runtime.close()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_train.build import DATA, Job, decode_latents
+from edge_train.jobs.diffusion import DATA, TokenJob, decode_latents
 from edge_train.judge import Judge
 from edge_train.protocols import Point
 from edge_train.rng import Key
@@ -17,7 +17,7 @@ from edge_train.tasks.sampler import sample
 from edge_train.tensors import write_bytes
 
 if TYPE_CHECKING:
-    from edge_train.build import Denoiser
+    from edge_train.jobs.diffusion import Denoiser
 
 Pixels = NDArray[np.uint8]
 _PICTURES = Key(0, -3)  # the noise that previews start from is the same in every run
@@ -25,7 +25,7 @@ JUDGED = 64  # pictures of the embedded model's score
 
 
 def draw(
-    job: Job,
+    job: TokenJob,
     runtime: "Denoiser",
     point: Point,
     prompts: Sequence[str],

@@ -84,6 +84,7 @@ class Recipe:
                 raise InputError(f"{name} is {value}, must be from {low:g} to {high:g}.")
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")
+        _refuse_keys_of_other_tasks(self)
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -105,6 +106,27 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("preview_steps", 1, 1000),
     ("guidance", 0, 100),
 )
+
+
+_PATHS = ("photos",)
+# Keys that only some tasks read. Set for another task they are refused, not ignored.
+_READ_BY: dict[str, tuple[str, ...]] = dict.fromkeys(
+    (
+        *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts", "resolution"),
+        *("window", "preview_steps", "guidance"),
+    ),
+    ("personalize",),
+)
+
+
+def _refuse_keys_of_other_tasks(recipe: Recipe) -> None:
+    for field in fields(recipe):
+        tasks = _READ_BY.get(field.name)
+        if tasks and recipe.task not in tasks and getattr(recipe, field.name) != field.default:
+            raise InputError(
+                f"{field.name} is not read by task {recipe.task!r}, only by {_list(tasks)}; "
+                "leave it out."
+            )
 
 
 def _list(words: tuple[str, ...]) -> str:
@@ -248,6 +270,16 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
         if getattr(recipe, name) in (None, ()):
             values[name] = value
     return replace(recipe, **values)
+
+
+def anywhere(recipe: Recipe) -> Recipe:
+    """Return a recipe whose files and folders can be found from every working directory."""
+    found = {key: getattr(recipe, key) for key in _PATHS}
+    found = {key: str(Path(path).expanduser().resolve()) for key, path in found.items() if path}
+    model = Path(recipe.model).expanduser()
+    if model.is_dir():
+        found["model"] = str(model.resolve())
+    return replace(recipe, **found)
 
 
 def as_mapping(recipe: Recipe) -> dict[str, Any]:

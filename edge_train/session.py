@@ -1,4 +1,4 @@
-"""Start a run, or go on with one: photos, folders, and what a crash may have damaged."""
+"""Start a run, or go on with one: its folder, and what a crash may have damaged."""
 
 import time
 from collections.abc import Mapping
@@ -6,17 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train import build, journal
+from edge_train import journal
 from edge_train import recipe as recipes
 from edge_train.errors import RunFolderError
+from edge_train.jobs import open_job
+from edge_train.jobs.protocol import Job
 from edge_train.recipe import Recipe
 from edge_train.report import write_report
-from edge_train.tasks.captions import file_name_of
-from edge_train.tasks.personalize import PhotoCache
-from edge_train.tensors import load_tensors, save_tensors, write_bytes
+from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
-
-_START_FILE = "start.safetensors"
 
 
 def run(recipe: Recipe, observer: Observer) -> int:
@@ -26,19 +24,14 @@ def run(recipe: Recipe, observer: Observer) -> int:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
     began = time.perf_counter()
-    job = build.check(recipe)
-    photos, texts = build.load_job_photos(job)
-    folder = _new_folder(job.recipe)
+    job = open_job(recipe)
+    job.load()
+    folder = _new_folder(job)
     for note in job.notes:
         observer.said(note)
-    for name, reason in photos.skipped:
-        observer.said(f"skipped {name}: {reason}")
-    write_bytes(folder / "recipe.toml", recipes.to_toml(_anywhere(job.recipe)).encode())
-    observer.said(f"{len(photos.photos)} photos; encoding them once, then the VAE is released")
-    cache = build.encode_photos(job, photos, texts)
-    sha256 = job.model.sha256()
-    save_tensors(folder / _START_FILE, cache.tensors(), {"model_sha256": sha256})
-    return train(Session(folder, job, sha256, cache, photos, observer, began), [], None)
+    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(job.recipe)).encode())
+    job.prepare(folder, observer.said)
+    return train(Session(folder, job, observer, began), [], None)
 
 
 def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
@@ -69,8 +62,8 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return run(recipe, observer)
-    job = build.check(recipe)
-    sha256, began_with = job.model.sha256(), records[0]["facts"]["model_sha256"]
+    job = open_job(recipe)
+    sha256, began_with = job.model_sha256, records[0]["facts"]["model_sha256"]
     if sha256 != began_with:
         raise RunFolderError(
             f"{folder}: this run began with model sha256 {began_with[:12]}..., {recipe.model} now "
@@ -80,38 +73,18 @@ def resume(folder: Path, changes: Mapping[str, Any], observer: Observer) -> int:
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0
-    cache = _stored_cache(folder, job, observer)
-    return train(Session(folder, job, sha256, cache, None, observer, began), records, intact)
+    job.restore(folder, observer.said)
+    return train(Session(folder, job, observer, began), records, intact)
 
 
-def _stored_cache(folder: Path, job: build.Job, observer: Observer) -> PhotoCache:
-    """Return the photos' cache of a run; made again from the photos where it is damaged."""
-    try:
-        tensors, _ = load_tensors(folder / _START_FILE)
-        return PhotoCache.from_tensors(tensors)
-    except (RunFolderError, KeyError) as error:
-        observer.said(f"{error} Encoding the photos again.")
-    photos, texts = build.load_job_photos(job)
-    return build.encode_photos(job, photos, texts)
-
-
-def _anywhere(recipe: Recipe) -> Recipe:
-    """Return a recipe whose folders can be found from every working directory."""
-    photos = recipe.photos and str(Path(recipe.photos).expanduser().resolve())
-    model = Path(recipe.model).expanduser()
-    return replace(
-        recipe, photos=photos, model=str(model.resolve()) if model.is_dir() else recipe.model
-    )
-
-
-def _new_folder(recipe: Recipe) -> Path:
-    """Return the run folder, made empty: `--out`, or the next free `runs/<token>[-n]`.
+def _new_folder(job: Job) -> Path:
+    """Return the run folder, made empty: `--out`, or the next free `runs/<name>[-n]`.
 
     Raises:
       RunFolderError: it exists and holds a run, or cannot be made.
     """
-    if recipe.out is not None:
-        folder = Path(recipe.out).expanduser()
+    if job.recipe.out is not None:
+        folder = Path(job.recipe.out).expanduser()
         journal_file = folder / "journal.jsonl"
         if journal_file.exists() and journal_file.stat().st_size > 0:
             raise RunFolderError(
@@ -119,7 +92,7 @@ def _new_folder(recipe: Recipe) -> Path:
                 "name another --out."
             )
     else:
-        base = Path("runs") / file_name_of(str(recipe.token))
+        base = Path("runs") / job.name
         number = 1
         folder = base
         while folder.exists():

@@ -7,13 +7,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from edge_train import __version__, build, checkpoint, journal
-from edge_train.build import Job
+from edge_train import __version__, checkpoint, journal
 from edge_train.checkpoint import Best
 from edge_train.errors import (
     INTERRUPTED,
@@ -23,22 +21,14 @@ from edge_train.errors import (
     RunFolderError,
     TrainingStopped,
 )
-from edge_train.export.token_file import write_token
+from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
 from edge_train.journal import Journal
 from edge_train.loop import Loop
 from edge_train.memory import Guard
-from edge_train.params import Parameters
-from edge_train.pictures import EmbeddedJudge, draw, save_pictures
-from edge_train.protocols import StepRecord
+from edge_train.protocols import StepRecord, Task
 from edge_train.report import summarize, write_report
-from edge_train.tasks.captions import file_name_of
-from edge_train.tasks.personalize import PhotoCache
-from edge_train.tasks.photos import PhotoSet
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
-
-if TYPE_CHECKING:
-    from edge_train.build import Denoiser
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 _PACKAGES = (
@@ -70,13 +60,10 @@ class Observer(Protocol):
 
 @dataclass
 class Session:
-    """A run folder with everything that is needed to train in it."""
+    """A run folder with everything that is needed to train in it; `job` has its data."""
 
     folder: Path
     job: Job
-    model_sha256: str
-    cache: PhotoCache
-    photos: PhotoSet | None  # None after a resume: training needs only the cache
     observer: Observer
     began: float
 
@@ -84,51 +71,39 @@ class Session:
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
     """Train from the journal's `records` on (none for a new run); return the exit status."""
     job = session.job
-    judge = _judge(session)
-    prompts = (*job.recipe.prompts, *(judge.prompts if judge else ()), "")
-    ids = {
-        name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
-        for name, cached in session.cache.ids.items()
-    }
     with (
-        closing(build.open_runtime(job, Parameters(job.start), ids)) as runtime,
+        closing(job.open_runtime()) as runtime,
         closing(Journal(session.folder / "journal.jsonl", intact)) as book,
     ):
         loop = _loop(session, runtime, book, records)
         session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
         try:
             with _stoppable(loop):
-                outcome = loop.fit(job.recipe.steps or 0)
-            status = _finish(session, loop, judge, outcome)
+                ending = loop.fit(job.recipe.steps or 0)
+            status, line = _finish(session, loop, ending)
         except EdgeTrainError as error:
             session.observer.ended("stopped")
             with suppress(RunFolderError):  # the disk may be what stopped it
-                _end(loop, session, "stopped", {}, {})
+                _end(loop, session, "stopped", Outcome())
             raise TrainingStopped(
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
             ) from error
     session.observer.ended(status)
+    if line:
+        session.observer.said(line)
     _say_what_there_is(session)
     if status == "over cap":
         raise TrainingStopped(
-            f"the run held more than its cap; see {session.folder / 'report.html'}. The learned "
-            "token is saved. Give it a larger --mem."
+            f"the run held more than its cap; see {session.folder / 'report.html'}. What it "
+            "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
 
 
 def _say_what_there_is(session: Session) -> None:
-    """Name the files that a person wants next, and the score where there is one."""
+    """Say what the run cost, and name the files that a person wants next."""
     report = summarize(session.folder)
-    metrics = report["metrics"]
-    if metrics:
-        session.observer.said(
-            f"{metrics['pictures']} pictures of the new word, judged: "
-            f"{100 * metrics['class_accuracy']:.0f} % show a {metrics['judged_class']}, "
-            f"{100 * metrics['color_accuracy']:.0f} % in the color asked for, "
-            f"{100 * metrics['background_accuracy']:.0f} % on the background asked for"
-        )
     passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
     held = format_bytes(report["measured_peak_bytes"])
     session.observer.said(f"{passes}, at most {held} held")
@@ -137,12 +112,12 @@ def _say_what_there_is(session: Session) -> None:
 
 
 def _loop(
-    session: Session, runtime: "Denoiser", book: Journal, records: list[dict[str, Any]]
+    session: Session, runtime: OpenRuntime, book: Journal, records: list[dict[str, Any]]
 ) -> Loop:
     """Return a loop at the end of `records`; a new run first measures where it starts."""
     job, folder = session.job, session.folder
     recipe = job.recipe
-    task = build.build_task(job, session.cache)
+    task = job.task()
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
     guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes)
@@ -150,14 +125,14 @@ def _loop(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}, {recipe.threads} threads)"
     )
-    scale = {name: root_mean_square(block) for name, block in job.start.items()}
+    scale = {name: root_mean_square(block) for name, block in runtime.parameters.items()}
     new = not records
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
     check = records[0]["slope_check"]
     epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
-    estimator, transform = build.build_method(recipe, epsilon, scale)
+    estimator, transform = job.method(epsilon, scale)
     loop = Loop(
         runtime=runtime,
         task=task,
@@ -185,19 +160,14 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
     every = session.job.recipe.preview_every
     if every and (record.step + 1) % every == 0:
-        point = loop.runtime.parameters.copy()
-        pictures = draw(session.job, loop.runtime, point, session.job.recipe.prompts)
-        name = f"step-{record.step + 1:08d}"
-        paths = save_pictures(session.folder / "samples", name, pictures)
-        loop.journal.append(
-            {"kind": "event", "step": record.step, "text": f"previews {paths[0]} ..."}
-        )
+        text = session.job.preview(session.folder, record.step + 1, loop.runtime)
+        loop.journal.append({"kind": "event", "step": record.step, "text": text})
 
 
 def _start_record(
-    session: Session, runtime: Any, task: Any, scale: Mapping[str, float], guard: Guard
+    session: Session, runtime: OpenRuntime, task: Task, scale: Mapping[str, float], guard: Guard
 ) -> dict[str, Any]:
-    """Check slopes, evaluate the start vectors; return the first record of the journal."""
+    """Check slopes, evaluate the start values; return the first record of the journal."""
     recipe, job = session.job.recipe, session.job
     evaluation = task.evaluation()
     losses = task.loss(runtime, evaluation, [runtime.parameters])
@@ -212,7 +182,7 @@ def _start_record(
 
         some = {name: values[:1] for name, values in evaluation.items()}
         check = check_slopes(
-            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, build.slope_radii(job)
+            runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, job.slope_radii()
         )
         forwards += check.forwards
         session.observer.said(f"slope check: perturbation radius {check.epsilon:g} of the rms")
@@ -220,22 +190,10 @@ def _start_record(
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet
         raise InputError(str(error)) from error
-    photos = session.photos.photos if session.photos else ()
-    pictures = save_pictures(session.folder / "samples", "photo", [p.pixels for p in photos])
-    described = [
-        {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
-        for photo, path in zip(photos, pictures, strict=True)
-    ]
-    facts = {
-        **_facts(session, runtime),
-        "photos": described,
-        "skipped": [list(pair) for pair in (session.photos.skipped if session.photos else ())],
-        "captions_from": "files" if all(p.caption for p in photos) else f"{recipe.learn} templates",
-    }
     return {
         "kind": "start",
         "version": journal.FORMAT_VERSION,
-        "facts": facts,
+        "facts": {**_facts(session, runtime), **job.facts(session.folder)},
         "slope_check": check.record() if check else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
@@ -244,7 +202,7 @@ def _start_record(
     }
 
 
-def _facts(session: Session, runtime: Any) -> dict[str, Any]:
+def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
     recipe = session.job.recipe
     return {
         "task": recipe.task,
@@ -255,19 +213,12 @@ def _facts(session: Session, runtime: Any) -> dict[str, Any]:
         "dtype": runtime.dtype,
         "quant": recipe.quant,
         "model": recipe.model,
-        "model_sha256": session.model_sha256,
+        "model_sha256": session.job.model_sha256,
         "seed": recipe.seed,
         "threads": recipe.threads,
         "cap_bytes": recipe.cap_bytes,
         "versions": _versions(),
-        "token": recipe.token,
-        "class_word": recipe.class_word,
-        "learn": recipe.learn,
-        "vectors": recipe.vectors,
-        "resolution": recipe.resolution,
-        "window": list(recipe.window or ()),
         "steps_planned": recipe.steps,
-        "prompts": list(recipe.prompts),
     }
 
 
@@ -312,47 +263,21 @@ def _stoppable(loop: Loop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _finish(session: Session, loop: Loop, judge: EmbeddedJudge | None, outcome: str) -> str:
-    """Save the best token, draw and score pictures, write the report; return the status."""
+def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]:
+    """Save and score what was learned, write the report; return status and a line for people."""
     job, folder = session.job, session.folder
-    recipe, best = job.recipe, loop.best
-    facts = {
-        "base_model": recipe.model,
-        "base_model_sha256": session.model_sha256,
-        "steps": str(best.step),
-        "class_word": str(recipe.class_word),
-        "edge_train_version": __version__,
-    }
-    token = str(recipe.token)
-    files = write_token(folder, file_name_of(token), token, best.parameters, facts)
-    outputs = {"token": files[0].name}
-    metrics: dict[str, Any] = {}
-    if outcome == "settled":
-        text = f"the evaluation settled after {loop.next_step} of {recipe.steps} steps"
+    if ending == "settled":
+        text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
-    if outcome != "interrupted":  # pictures wait until here: decoding them may hold the most
-        before = draw(job, loop.runtime, job.start, recipe.prompts)
-        save_pictures(folder / "samples", "before", before)
-        pictures = draw(job, loop.runtime, best.parameters, recipe.prompts)
-        save_pictures(folder / "samples", "after", pictures)
-        if judge:
-            metrics = judge.score(
-                draw(job, loop.runtime, best.parameters, judge.prompts, together=64)
-            )
-    status = "interrupted" if outcome == "interrupted" else "done"
-    status = _end(loop, session, status, metrics, outputs)
+    whole, best = ending != "interrupted", loop.best
+    outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
+    status = _end(loop, session, "done" if whole else "interrupted", outcome)
     write_report(folder)
-    return status
+    return status, outcome.line
 
 
-def _end(
-    loop: Loop,
-    session: Session,
-    status: str,
-    metrics: Mapping[str, Any],
-    outputs: Mapping[str, str],
-) -> str:
+def _end(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
     """Write the last record; return the status, which is `over cap` when memory says so."""
     usage = loop.guard.usage()
     cap = loop.guard.cap_bytes
@@ -364,8 +289,8 @@ def _end(
             "status": status,
             "step": loop.next_step,
             "best_step": loop.best.step,
-            "metrics": dict(metrics),
-            "outputs": dict(outputs),
+            "metrics": dict(outcome.metrics),
+            "outputs": dict(outcome.outputs),
             "measured_peak_bytes": usage.peak_bytes,
             "measured_anon_bytes": usage.anon_bytes,
             "seconds_total": time.perf_counter() - session.began,
@@ -373,15 +298,3 @@ def _end(
         durable=True,
     )
     return status
-
-
-def _judge(session: Session) -> EmbeddedJudge | None:
-    """Return the judge of the embedded model; other models have none."""
-    if not session.job.judged:
-        return None
-    if session.photos is not None:
-        photos = np.stack([photo.pixels for photo in session.photos.photos])
-    else:
-        paths = sorted((session.folder / "samples").glob("photo-*.png"))
-        photos = np.stack([np.asarray(Image.open(path)) for path in paths])
-    return EmbeddedJudge(photos)

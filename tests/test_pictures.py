@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 
 from tiny_models import make_tiny_model
 
-from edge_train import build, memory
+from edge_train import memory
+from edge_train.jobs import diffusion
 from edge_train.params import Parameters
 from edge_train.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.recipe import Recipe
@@ -22,9 +23,9 @@ PROMPTS = ("a photo of {}", "{}")
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     model = make_tiny_model(tmp_path_factory.mktemp("model") / "sd1", "sd1")
-    job = build.check(Recipe(model=str(model), class_word="dog", preview_steps=2))
+    job = diffusion.check(Recipe(model=str(model), class_word="dog", preview_steps=2))
     ids = {"ids": np.concatenate([job.ids(text)["ids"] for text in (*PROMPTS, "")])}
-    runtime = build.open_runtime(job, Parameters(job.start), ids)
+    runtime = diffusion.open_runtime(job, Parameters(job.start), ids)
     yield job, runtime
     runtime.close()
 

@@ -72,3 +72,24 @@ def test_a_missing_recipe_is_one_sentence(tmp_path):
 def test_every_recipe_value_can_reach_the_journal():
     assert recipes.as_mapping(Recipe())["steps"] is None
     assert set(recipes.as_mapping(Recipe())) == {f.name for f in dataclasses.fields(Recipe)}
+
+
+def test_a_key_of_another_task_is_refused_by_name(monkeypatch):
+    monkeypatch.setitem(recipes.CHOICES, "task", ("personalize", "other"))
+    assert Recipe(task="other", steps=3).photos is None
+    with pytest.raises(InputError, match="photos is not read by task 'other', only by personalize"):
+        Recipe(task="other", photos="photos")
+
+
+def test_keys_of_one_task_are_keys_of_a_recipe():
+    assert recipes._READ_BY.keys() < {f.name for f in dataclasses.fields(Recipe)}
+    readers = {task for tasks in recipes._READ_BY.values() for task in tasks}
+    assert readers <= set(recipes.CHOICES["task"])
+
+
+def test_paths_of_a_recipe_work_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    found = recipes.anywhere(Recipe(photos="pictures", model="model"))
+    assert (found.photos, found.model) == (str(tmp_path / "pictures"), str(tmp_path / "model"))
+    assert recipes.anywhere(Recipe(model="owner/name")).model == "owner/name"

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edge_train import bench, build
+from edge_train import bench
+from edge_train.build import build_method
+from edge_train.jobs import diffusion
 from edge_train.judge import Judge
 from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, contact_sheet, differing_pairs, draw, png
@@ -44,7 +46,7 @@ def main(out: Path, seeds: int) -> str:
         reports = [
             bench.run(
                 out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}",
-                str(build.DATA / "photos" / photos),
+                str(diffusion.DATA / "photos" / photos),
                 *options,
                 *("--seed", str(seed)),
             )
@@ -84,12 +86,12 @@ def main(out: Path, seeds: int) -> str:
 
 def _untrained() -> list[str]:
     """Return the row of the word that training starts from."""
-    job = build.check(Recipe())
-    photos, _ = build.load_job_photos(job)
+    job = diffusion.check(Recipe())
+    photos, _ = diffusion.load_job_photos(job)
     judge = EmbeddedJudge(np.stack([photo.pixels for photo in photos.photos]))
     ids = {name: np.concatenate([job.ids(p)[name] for p in judge.prompts]) for name in ("ids",)}
     ids["ids"] = np.concatenate([ids["ids"], job.ids("")["ids"]])
-    runtime = build.open_runtime(job, Parameters(job.start), ids)
+    runtime = diffusion.open_runtime(job, Parameters(job.start), ids)
     scores = judge.score(draw(job, runtime, job.start, judge.prompts, together=64))
     shares = [scores[name] for name in ("class_accuracy", "color_accuracy", "background_accuracy")]
     return ["bag, before training", *(bench.percent([s]) for s in shares), "0", "0", "0", "-"]
@@ -110,8 +112,8 @@ def write_sheet(run: Path, path: Path) -> None:
 
 def named_words() -> str:
     """Return how well the words that the model knows are drawn."""
-    judge = Judge.load(build.DATA / "judge.safetensors")
-    job = build.check(Recipe())
+    judge = Judge.load(diffusion.DATA / "judge.safetensors")
+    job = diffusion.check(Recipe())
     tokenizer = job.tokenizers["ids"]
     known = [word for word in judge.class_names if len(tokenizer.word_ids(word)) == 1]
     held_out = {"bag", "three", "sneaker", "seven"}
@@ -128,7 +130,7 @@ def named_words() -> str:
             )
             expected.append((judge.class_names.index(word), color, background))
     ids = {"ids": np.concatenate([job.ids(text)["ids"] for text in (*prompts, "")])}
-    runtime = build.open_runtime(job, Parameters(job.start), ids)
+    runtime = diffusion.open_runtime(job, Parameters(job.start), ids)
     verdict = judge.predict(draw(job, runtime, job.start, prompts, together=64))
     wanted = np.array(expected)
     found = (verdict.class_index, verdict.color_index, verdict.background_index)
@@ -150,14 +152,14 @@ def overhead() -> str:
     from transformers import CLIPTextModel
 
     recipe = replace(Recipe(), threads=1)
-    job = build.check(recipe)
-    photos, texts = build.load_job_photos(job)
-    cache = build.encode_photos(job, photos, texts)
+    job = diffusion.check(recipe)
+    photos, texts = diffusion.load_job_photos(job)
+    cache = diffusion.encode_photos(job, photos, texts)
     parameters = Parameters(job.start)
-    runtime = build.open_runtime(job, parameters, {"ids": cache.ids["ids"]})
-    task = build.build_task(job, cache)
+    runtime = diffusion.open_runtime(job, parameters, {"ids": cache.ids["ids"]})
+    task = diffusion.build_task(job, cache)
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
-    estimator, transform = build.build_method(job.recipe, 0.1, scale)
+    estimator, transform = build_method(job.recipe, 0.1, scale)
     state = {name: transform.init(block) for name, block in parameters.items()}
     text: Any = CLIPTextModel.from_pretrained(job.model.path / "text_encoder").float().eval()
     unet: Any = UNet2DConditionModel.from_pretrained(job.model.path / "unet").float().eval()

@@ -1,0 +1,325 @@
+"""From a checked recipe to the parts of a personalization: photos, latents, runtime, batches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.artifact import Artifact, is_artifact, open_artifact
+from edge_train.build import cores, known
+from edge_train.errors import InputError
+from edge_train.models import EMBEDDED, ModelFolder, find_model
+from edge_train.params import Parameters
+from edge_train.protocols import Array
+from edge_train.recipe import Recipe, resolve
+from edge_train.tasks import captions
+from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
+from edge_train.tasks.photos import PhotoSet, load_photos
+from edge_train.tasks.tokenizer import PromptTokenizer
+
+if TYPE_CHECKING:
+    from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+    Denoiser = TorchDiffusion | OnnxDiffusion
+
+DATA = Path(__file__).parent.parent / "data"
+_FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sd1": {"window": (500, 900), "guidance": 7.5},
+    "sd2": {"window": (500, 900), "guidance": 7.5},
+    "sdxl": {"window": (700, 900), "guidance": 5.0},
+    EMBEDDED: {
+        "threads": 1,  # its layers are too small to share
+        "window": (300, 1000),
+        "guidance": 3.0,
+        "class_word": "item",
+        "prompts": tuple(
+            f"a photo of a {color} {{}} on a {background} background"
+            for color, background in (
+                ("red", "white"),
+                ("blue", "yellow"),
+                ("green", "black"),
+                ("yellow", "blue"),
+            )
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """A recipe whose every word was checked against its model and photos; nothing heavy yet.
+
+    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds the
+    vectors that training starts from, by block ("token", and "token_2" for XL).
+    """
+
+    recipe: Recipe
+    model: ModelFolder | Artifact
+    tokenizers: Mapping[str, PromptTokenizer]
+    start: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether the embedded judge can score pictures: those of the embedded model."""
+        side = self.model.resolution
+        return _is_embedded(self.recipe, self.model) and self.recipe.resolution == side
+
+    def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
+        """Return the token ids of a prompt for every text encoder."""
+        vectors = self.recipe.vectors
+        return {name: t.encode(prompt, vectors) for name, t in self.tokenizers.items()}
+
+    def constant(self) -> dict[str, Array]:
+        """Return the model inputs that are the same for every sample."""
+        if self.model.family != "sdxl":
+            return {}
+        side = float(known(self.recipe.resolution))
+        return {"time_ids": np.array([side, side, 0, 0, side, side], np.float32)}
+
+
+def check(recipe: Recipe) -> TokenJob:
+    """Return the job that a recipe describes, with every default filled in.
+
+    Raises:
+      InputError, ModelError: a word, size or model that cannot be used.
+    """
+    model = _open_model(recipe.model)
+    recipe = _with_engine(recipe, model)
+    defaults = {
+        "class_word": "object",
+        "prompts": ("a photo of {}",),
+        "resolution": model.resolution,
+        "threads": cores(),
+        **_FAMILY_DEFAULTS[EMBEDDED if _is_embedded(recipe, model) else model.family],
+    }
+    recipe = resolve(recipe, defaults)
+    recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
+    side, cell = known(recipe.resolution), model.latent_scale
+    if side % cell:
+        raise InputError(
+            f"resolution {side} is not a multiple of {cell}, the pixels in a latent cell of this "
+            f"model; try {max(side // cell, 1) * cell}."
+        )
+    if known(recipe.window)[1] > len(model.alphas_cumprod):
+        raise InputError(
+            f"window {list(known(recipe.window))} goes past the model's "
+            f"{len(model.alphas_cumprod)} timesteps."
+        )
+    captions.file_name_of(known(recipe.token))
+    names = ("ids", "ids_2")[: len(model.tokenizers)]
+    tokenizers = {
+        name: PromptTokenizer.from_folder(folder)
+        for name, folder in zip(names, model.tokenizers, strict=True)
+    }
+    start, notes = {}, _device_notes(recipe, model)
+    for block, component, tokenizer in zip(
+        ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
+    ):
+        tokenizer.check_new_token(known(recipe.token))
+        ids = tokenizer.word_ids(known(recipe.class_word))
+        if not ids:
+            raise InputError("the class word is empty; name what is on the photos: --class dog.")
+        if len(ids) > 1 and block == "token":
+            notes.append(
+                f"class word {recipe.class_word!r} is {len(ids)} tokens for this model; the new "
+                "token starts from their average."
+            )
+        row = model.embedding_rows(component, ids).mean(axis=0)
+        start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
+    prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
+    job = TokenJob(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
+    for prompt in prompts:
+        job.ids(prompt)
+    return job
+
+
+def _open_model(name: str) -> ModelFolder | Artifact:
+    path = Path(name).expanduser()
+    return open_artifact(path) if is_artifact(path) else find_model(name)
+
+
+def _is_embedded(recipe: Recipe, model: ModelFolder | Artifact) -> bool:
+    origin = model.manifest.origin["model"] if isinstance(model, Artifact) else recipe.model
+    return origin == EMBEDDED
+
+
+def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
+    """Return the recipe with the runtime that the model needs, and what an artifact has fixed.
+
+    Raises:
+      InputError: the recipe asks for something else.
+    """
+    if not isinstance(model, Artifact):
+        if recipe.runtime == "onnx":
+            raise InputError(
+                f"runtime 'onnx' runs exported models; write one with `edge-train export "
+                f"{recipe.model} OUT`, then run --model OUT."
+            )
+        if recipe.lean:
+            raise InputError(
+                "--lean leaves the weights in the file of an exported model; leave it out, or name "
+                "an artifact: --model ARTIFACT."
+            )
+        if recipe.quant == "int8-fast":
+            raise InputError(
+                "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
+                f"{recipe.model} OUT --quant int8-fast`."
+            )
+        return replace(recipe, runtime="torch")
+    fixed: dict[str, Any] = {
+        "runtime": "onnx",
+        "quant": model.manifest.quant,
+        "resolution": model.resolution,
+        "dtype": "auto",
+    }
+    for name, value in fixed.items():
+        if (wanted := getattr(recipe, name)) not in (value, "auto", None):
+            raise InputError(
+                f"{name} {wanted!r} was asked for, but artifact {recipe.model} was exported for "
+                f"{value!r}; leave it out, or export another one."
+            )
+    if recipe.method == "backprop":
+        raise InputError(
+            "method 'backprop' needs gradients; runtime 'onnx' only runs forward. Use --method zo, "
+            "or --runtime torch with the model folder."
+        )
+    return replace(recipe, **fixed)
+
+
+def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
+    """Return why an artifact runs where it runs.
+
+    Raises:
+      InputError: no engine, or none that has this device.
+    """
+    if not isinstance(model, Artifact):
+        return []
+    from edge_train.runtimes.onnx_engine import pick_provider
+
+    provider = pick_provider(recipe.device, recipe.quant)
+    return [f"device {provider.device}: {provider.reason}"]
+
+
+def prompt_of(recipe: Recipe, text: str) -> str:
+    """Return a prompt with `{}` wherever the user wrote the token or its class word.
+
+    Raises:
+      InputError: it names neither.
+    """
+    return captions.place(text, known(recipe.token), known(recipe.class_word), "the prompt")
+
+
+def photos_of(recipe: Recipe) -> Path:
+    """Return the folder of photos: the user's, or the embedded example."""
+    return Path(recipe.photos).expanduser() if recipe.photos else DATA / "photos" / "bag"
+
+
+def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:
+    """Return the photos, cropped, and the captions of each.
+
+    Raises:
+      InputError: no photos, a broken photo or a caption that cannot be used.
+    """
+    recipe = job.recipe
+    photos = load_photos(photos_of(recipe), known(recipe.resolution))
+    learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
+    texts = captions.captions_for(
+        photos.photos, known(recipe.token), known(recipe.class_word), learn
+    )
+    for text in {text for own in texts for text in own}:
+        job.ids(text)
+    return photos, texts
+
+
+def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]]) -> PhotoCache:
+    """Return the latents of the photos and the ids of their captions; the VAE comes and goes."""
+    recipe = job.recipe
+    pixels = np.stack([photo.pixels for photo in photos.photos])
+    if recipe.flips:
+        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes import onnx_vae
+
+        threads = known(recipe.threads)
+        mean, deviation = onnx_vae.encode_photos(job.model, pixels, recipe.device, threads)
+    else:
+        from edge_train.runtimes import torch_vae
+
+        mean, deviation = torch_vae.encode_photos(job.model, pixels, recipe.device)
+    return build_cache(mean, deviation, [[job.ids(text) for text in own] for own in texts])
+
+
+def decode_latents(job: TokenJob, latents: Array) -> NDArray[np.uint8]:
+    """Return the pictures (n, height, width, 3) of latents; the VAE comes and goes."""
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes import onnx_vae
+
+        threads = known(job.recipe.threads)
+        return onnx_vae.decode_latents(job.model, latents, job.recipe.device, threads)
+    from edge_train.runtimes import torch_vae
+
+    return torch_vae.decode_latents(job.model, latents, job.recipe.device)
+
+
+def open_runtime(
+    job: TokenJob, parameters: Parameters, ids: Mapping[str, NDArray[np.int64]]
+) -> "Denoiser":
+    """Return the runtime, with only those rows of the embedding tables that `ids` use.
+
+    Args:
+      ids: per text encoder input, every id that training and previews will need.
+    """
+    recipe = job.recipe
+    used = [np.unique(ids[name]) for name in job.tokenizers]
+    token_ids = [own[own >= 0].tolist() for own in used]
+    if isinstance(job.model, Artifact):
+        from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+
+        return OnnxDiffusion(
+            job.model,
+            parameters,
+            device=recipe.device,
+            token_ids=token_ids,
+            threads=known(recipe.threads),
+            lean=recipe.lean,
+        )
+    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+
+    return TorchDiffusion.open(
+        job.model,
+        parameters,
+        quant=recipe.quant,
+        dtype=recipe.dtype,
+        device=recipe.device,
+        token_ids=token_ids,
+        threads=known(recipe.threads),
+    )
+
+
+def slope_radii(job: TokenJob) -> tuple[float, ...]:
+    """Return the radii that the slope check may choose from: those an artifact knows are safe."""
+    from edge_train.methods.slopes import GRID
+
+    if not isinstance(job.model, Artifact):
+        return GRID
+    unsafe = sum(radius < job.model.manifest.safe_epsilon for radius in GRID)
+    return GRID[min(unsafe, len(GRID) - 2) :]  # two radii at least: the check compares neighbors
+
+
+def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:
+    """Return the task of a recipe."""
+    recipe = job.recipe
+    return Personalize(
+        cache=cache,
+        signal=job.model.alphas_cumprod,
+        prediction_type=job.model.prediction_type,
+        window=known(recipe.window),
+        samples=known(recipe.samples),
+        evaluation_samples=known(recipe.evaluation_samples),
+        constant=job.constant(),
+    )

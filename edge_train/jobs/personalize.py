@@ -1,0 +1,160 @@
+"""The job of teaching a token: photos in, token file, pictures and their score out."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from edge_train import __version__
+from edge_train.build import build_method
+from edge_train.errors import RunFolderError
+from edge_train.export.token_file import write_token
+from edge_train.jobs import diffusion
+from edge_train.jobs.protocol import Outcome, Say
+from edge_train.params import Parameters
+from edge_train.pictures import EmbeddedJudge, Pixels, draw, save_pictures
+from edge_train.protocols import Estimator, Point, Transform
+from edge_train.recipe import Recipe
+from edge_train.tasks.captions import file_name_of
+from edge_train.tasks.personalize import Personalize, PhotoCache
+from edge_train.tasks.photos import PhotoSet
+from edge_train.tensors import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from edge_train.jobs.diffusion import Denoiser
+
+_START_FILE = "start.safetensors"
+
+
+class PersonalizeJob:
+    """A `Job`: its words are checked here, photos are read by `load`, latents made by `prepare`.
+
+    Raises:
+      InputError, ModelError: a word, size or model that cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._token_job = diffusion.check(recipe)
+        self.recipe, self.notes = self._token_job.recipe, self._token_job.notes
+        self.name = file_name_of(str(self.recipe.token))
+        self._judge: EmbeddedJudge | None = None
+        self._photos: PhotoSet
+        self._texts: Sequence[Sequence[str]]
+        self._cache: PhotoCache
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The hash of the model's weights."""
+        return self._token_job.model.sha256()
+
+    def load(self) -> None:
+        self._photos, self._texts = diffusion.load_job_photos(self._token_job)
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        for name, reason in self._photos.skipped:
+            say(f"skipped {name}: {reason}")
+        photos = self._photos.photos
+        say(f"{len(photos)} photos; encoding them once, then the VAE is released")
+        self._cache = diffusion.encode_photos(self._token_job, self._photos, self._texts)
+        metadata = {"model_sha256": self.model_sha256}
+        save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
+        self._choose_judge([photo.pixels for photo in photos])
+
+    def restore(self, folder: Path, say: Say) -> None:
+        try:
+            tensors, _ = load_tensors(folder / _START_FILE)
+            self._cache = PhotoCache.from_tensors(tensors)
+        except (RunFolderError, KeyError) as error:
+            say(f"{error} Encoding the photos again.")
+            self.load()
+            self._cache = diffusion.encode_photos(self._token_job, self._photos, self._texts)
+        if self._token_job.judged:
+            paths = sorted((folder / "samples").glob("photo-*.png"))
+            self._choose_judge([np.asarray(Image.open(path)) for path in paths])
+
+    def _choose_judge(self, photos: Sequence[Pixels]) -> None:
+        """Keep the judge of the embedded model's pictures; other models have none."""
+        if self._token_job.judged:
+            self._judge = EmbeddedJudge(np.stack(photos))
+
+    def open_runtime(self) -> "Denoiser":
+        job, judged = self._token_job, self._judge.prompts if self._judge else ()
+        prompts = (*self.recipe.prompts, *judged, "")
+        ids = {
+            name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
+            for name, cached in self._cache.ids.items()
+        }
+        return diffusion.open_runtime(job, Parameters(job.start), ids)
+
+    def task(self) -> Personalize:
+        return diffusion.build_task(self._token_job, self._cache)
+
+    def slope_radii(self) -> tuple[float, ...]:
+        return diffusion.slope_radii(self._token_job)
+
+    def method(
+        self, epsilon: float, scale: Mapping[str, float]
+    ) -> tuple[Estimator[Any], Transform]:
+        return build_method(self.recipe, epsilon, scale)
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        recipe, photos = self.recipe, self._photos.photos
+        pictures = save_pictures(folder / "samples", "photo", [p.pixels for p in photos])
+        captioned = all(photo.caption for photo in photos)
+        return {
+            "token": recipe.token,
+            "class_word": recipe.class_word,
+            "learn": recipe.learn,
+            "vectors": recipe.vectors,
+            "resolution": recipe.resolution,
+            "window": list(recipe.window or ()),
+            "prompts": list(recipe.prompts),
+            "photos": [
+                {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
+                for photo, path in zip(photos, pictures, strict=True)
+            ],
+            "skipped": [list(pair) for pair in self._photos.skipped],
+            "captions_from": "files" if captioned else f"{recipe.learn} templates",
+        }
+
+    def preview(self, folder: Path, step: int, runtime: "Denoiser") -> str:
+        point = runtime.parameters.copy()
+        pictures = draw(self._token_job, runtime, point, self.recipe.prompts)
+        paths = save_pictures(folder / "samples", f"step-{step:08d}", pictures)
+        return f"previews {paths[0]} ..."
+
+    def finish(
+        self, folder: Path, runtime: "Denoiser", best: Point, steps: int, whole: bool
+    ) -> Outcome:
+        job, recipe = self._token_job, self.recipe
+        facts = {
+            "base_model": recipe.model,
+            "base_model_sha256": self.model_sha256,
+            "steps": str(steps),
+            "class_word": str(recipe.class_word),
+            "edge_train_version": __version__,
+        }
+        files = write_token(folder, self.name, str(recipe.token), best, facts)
+        outputs = {"token": files[0].name}
+        if not whole:
+            return Outcome(outputs=outputs)
+        # pictures wait until the token is safe: decoding them may hold the most
+        for name, point in (("before", job.start), ("after", best)):
+            pictures = draw(job, runtime, point, recipe.prompts)
+            save_pictures(folder / "samples", name, pictures)
+        if self._judge is None:
+            return Outcome(outputs=outputs)
+        metrics = self._judge.score(draw(job, runtime, best, self._judge.prompts, together=64))
+        return Outcome(metrics, outputs, _verdict(metrics))
+
+
+def _verdict(metrics: Mapping[str, Any]) -> str:
+    return (
+        f"{metrics['pictures']} pictures of the new word, judged: "
+        f"{100 * metrics['class_accuracy']:.0f} % show a {metrics['judged_class']}, "
+        f"{100 * metrics['color_accuracy']:.0f} % in the color asked for, "
+        f"{100 * metrics['background_accuracy']:.0f} % on the background asked for"
+    )
