@@ -111,6 +111,11 @@ class Network:
     input_shape: Shape
     classes: int
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers in order."""
+        return tuple(layer for block in self.blocks for layer in block.layers)
+
 
 PRESETS = {
     "lenet": "conv 6 5, tanh, maxpool 2, conv 16 5 valid, tanh, maxpool 2, dense 120, tanh, "

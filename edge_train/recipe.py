@@ -19,15 +19,20 @@ else:
     import tomli as tomllib
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("personalize",),
+    "task": ("personalize", "network"),
     "learn": ("object", "style"),
-    "method": ("auto", "zo", "backprop"),
+    "method": ("auto", "zo", "backprop", "tpsgd", "local", "drtp", "dfa"),
     "preset": ("default", "zoodip"),
-    "runtime": ("auto", "torch", "onnx"),
+    "runtime": ("auto", "torch", "onnx", "numpy"),
     "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
     "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "schedule": ("cosine", "constant"),
+    "loss": ("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
+    "targets": ("auto", "full", "pooled", "channel", "every", "last"),
+    "projection": ("rademacher", "gaussian", "uniform", "orthogonal"),
+    "projection_memory": ("key", "int8"),
+    "mode": ("online", "sequential"),
 }
 
 
@@ -72,6 +77,24 @@ class Recipe:
     preview_every: int = 0  # steps; 0 is before and after only
     preview_steps: int = 20
     guidance: float | None = None
+    # task "network": a small network, trained from its beginning or behind a frozen backbone
+    data: str | None = None  # npz or csv file, or a folder with a folder of pictures per class
+    network: str | None = None  # such as `mlp 500 500`; networks.py has the words
+    loss: str = "softmax"  # of a block against its projected label
+    targets: str = "auto"  # how pictures and sequences meet their target
+    projection: str = "rademacher"
+    projection_scale: float = 1.0  # root mean square of a target's entries
+    projection_memory: str = "key"  # made again from its key, or held in int8
+    mode: str = "online"
+    through_time: bool = True  # exact gradient within a recurrent block
+    momentum: float = 0.9
+    micro_batch: int | None = None  # samples whose activations backprop holds at once
+    train_samples: int | None = None
+    test_samples: int | None = None
+    series: tuple[int, int] | None = None  # rows and stride of the windows of a csv
+    backbone: str | None = None  # network.safetensors of a run, or an .onnx file
+    backbone_blocks: int | None = None  # how many stay; None: all but the last
+    old_data: str | None = None  # what the backbone came from, to measure forgetting
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -95,28 +118,46 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, 10_000_000),
     ("learning_rate", 1e-9, 1e3),
     ("relative_rate", 1e-9, 1e3),
-    ("samples", 1, 256),
+    ("samples", 1, 4096),
     ("queries", 1, 1024),
     ("sides", 1, 2),
     ("epsilon", 1e-9, 1e3),
-    ("evaluation_samples", 1, 1024),
+    ("evaluation_samples", 1, 100_000),
     ("evaluate_every", 1, 10_000_000),
     ("patience", 0, 10_000_000),
     ("preview_every", 0, 10_000_000),
     ("preview_steps", 1, 1000),
     ("guidance", 0, 100),
+    ("projection_scale", 1e-6, 1e6),
+    ("momentum", 0, 0.999),
+    ("micro_batch", 1, 4096),
+    ("train_samples", 4, 10**9),
+    ("test_samples", 1, 10**9),
+    ("backbone_blocks", 1, 1000),
 )
 
 
-_PATHS = ("photos",)
+_PATHS = ("photos", "data", "backbone", "old_data")
+_BESIDE_RECIPE = ("data", "backbone", "old_data")  # relative to the recipe's own folder
 # Keys that only some tasks read. Set for another task they are refused, not ignored.
-_READ_BY: dict[str, tuple[str, ...]] = dict.fromkeys(
-    (
-        *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts", "resolution"),
-        *("window", "preview_steps", "guidance"),
+_READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts"),
+            *("window", "preview_steps", "guidance"),
+        ),
+        ("personalize",),
     ),
-    ("personalize",),
-)
+    **dict.fromkeys(
+        (
+            *("data", "network", "loss", "targets", "projection", "projection_scale", "mode"),
+            *("projection_memory", "through_time", "momentum", "micro_batch", "train_samples"),
+            *("test_samples", "series", "backbone", "backbone_blocks", "old_data"),
+        ),
+        ("network",),
+    ),
+    "resolution": ("personalize", "network"),
+}
 
 
 def _refuse_keys_of_other_tasks(recipe: Recipe) -> None:
@@ -173,7 +214,7 @@ def _typed(source: str, key: str, kind: Any, value: Any) -> Any:
 
 
 def read(path: Path) -> Recipe:
-    """Return the recipe in a TOML file.
+    """Return the recipe in a TOML file; its data may lie beside it.
 
     Raises:
       InputError: the file is missing, not TOML, or holds an unknown key or a wrong value.
@@ -184,7 +225,13 @@ def read(path: Path) -> Recipe:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"recipe {path}: not TOML ({error}).") from error
-    return from_mapping(values, str(path))
+    recipe = from_mapping(values, str(path))
+    beside: dict[str, Any] = {
+        key: str(path.parent / value)
+        for key in _BESIDE_RECIPE
+        if (value := getattr(recipe, key)) and not Path(value).expanduser().is_absolute()
+    }
+    return replace(recipe, **beside)
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -262,6 +309,12 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
       InputError: the preset does not exist for the method.
     """
     method = "zo" if recipe.method == "auto" else recipe.method
+    if method not in ("zo", "backprop"):
+        raise InputError(
+            f"method {method!r} trains a network block by block, which the runtimes of task "
+            f"{recipe.task!r} cannot: they run the whole model at once. Use --method zo or "
+            "backprop."
+        )
     if (method, recipe.preset) not in _DEFAULTS:
         raise InputError(f"preset {recipe.preset!r} is for --method zo, not {method}.")
     quant = "none" if recipe.quant == "auto" else recipe.quant

@@ -121,9 +121,10 @@ def _loop(
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
     guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes)
+    threads = f", {recipe.threads} threads" if recipe.threads else ""
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
-        f"{recipe.quant}, {recipe.threads} threads)"
+        f"{recipe.quant}{threads})"
     )
     scale = {name: root_mean_square(block) for name, block in runtime.parameters.items()}
     new = not records

@@ -125,9 +125,10 @@ def root_mean_square(block: Array) -> float:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Nesterov's momentum: v = decay * v + g, and the update g + decay * v.
+    """Nesterov's momentum as a mean: v = decay * v + (1 - decay) * g; update the same way from v.
 
-    The incoming gradient is overwritten. Bytes: 4 per coordinate; none with `decay` 0.
+    A mean instead of the usual sum, so that a rate carries over between values of `decay`. The
+    incoming gradient is overwritten. Bytes: 4 per coordinate; none with `decay` 0.
     """
 
     decay: float = 0.9
@@ -137,11 +138,12 @@ class Momentum:
         return {"velocity": np.zeros_like(param)} if self.decay else {}
 
     def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the gradient with what is left of earlier ones."""
+        """Return the gradient averaged with earlier ones, looking one step ahead."""
         if not self.decay:
             return update
         velocity = state["velocity"]
         velocity *= np.float32(self.decay)
+        update *= np.float32(1 - self.decay)
         velocity += update
         update += np.float32(self.decay) * velocity
         return update

@@ -10,6 +10,10 @@ def open_job(recipe: Recipe) -> Job:
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
+    if recipe.task == "network":
+        from edge_train.jobs.small_network import NetworkJob
+
+        return NetworkJob(recipe)
     from edge_train.jobs.personalize import PersonalizeJob
 
     return PersonalizeJob(recipe)

@@ -79,9 +79,9 @@ class Projections:
 def view_of(block: Block, wanted: str) -> str:
     """Return `wanted` where it fits the outputs of `block`, else the default for their kind.
 
-    Measured defaults: every row of a sequence, the mean over positions of a picture.
+    Measured defaults: the last row of a sequence, all numbers of a picture.
     """
-    kinds = {2: ("every", "last"), 3: ("pooled", "channel", "full")}
+    kinds = {2: ("last", "every"), 3: ("full", "pooled", "channel")}
     known = kinds.get(len(block.output_shape), (wanted,))
     return wanted if wanted in known else known[0]
 
