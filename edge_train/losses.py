@@ -78,7 +78,8 @@ def _hinge(outputs: Array, targets: Array) -> tuple[Array, Array]:
 def _logistic(outputs: Array, targets: Array) -> tuple[Array, Array]:
     signs = np.sign(targets)
     margin = signs * outputs
-    losses: Array = np.logaddexp(np.float32(0), -margin).sum(axis=1)
+    losses: Array = np.maximum(-margin, 0).sum(axis=1)
+    losses += np.log1p(np.exp(-np.abs(margin))).sum(axis=1)
     return losses, signs * np.float32(-0.5) * (1 - np.tanh(np.float32(0.5) * margin))
 
 

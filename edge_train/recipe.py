@@ -84,7 +84,7 @@ class Recipe:
     targets: str = "auto"  # how pictures and sequences meet their target
     projection: str = "rademacher"
     projection_scale: float = 1.0  # root mean square of a target's entries
-    projection_memory: str = "key"  # made again from its key, or held in int8
+    projection_memory: str = "int8"  # held so, or made again from its key
     mode: str = "online"
     through_time: bool = True  # exact gradient within a recurrent block
     momentum: float = 0.9

@@ -134,9 +134,11 @@ class NumpyNetwork:
             )
             for start in range(0, count, size)
         ]
-        for name in list(total):
-            apply(name, total.pop(name))
-        return np.concatenate(losses)
+        together = np.concatenate(losses)
+        if np.isfinite(together).all():
+            for name in list(total):
+                apply(name, total.pop(name))
+        return together
 
     def _backward(self, inputs: Array, labels: NDArray[Any], count: int, apply: Apply) -> Array:
         tapes = []
@@ -144,7 +146,9 @@ class NumpyNetwork:
             inputs, tape = self.run(index, inputs)
             tapes.append(tape)
         losses, error = cross_entropy(inputs, labels)
-        del inputs
+        del inputs, tape
+        if not np.isfinite(losses).all():
+            return losses  # the caller stops the step
         error /= np.float32(count)
         for index in reversed(range(len(self.blocks))):
             passed = self.pull(index, tapes.pop(), error, apply, "inputs")

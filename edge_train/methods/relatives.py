@@ -55,7 +55,8 @@ class LocalClassifier:
         head = parameters[name]
         losses, error = cross_entropy(rows @ head.T, labels)
         passed = error @ head
-        apply(name, error.T @ rows * np.float32(1 / len(rows)))
+        if np.isfinite(losses).all():  # else the caller stops the step
+            apply(name, error.T @ rows * np.float32(1 / len(rows)))
         return losses, passed
 
 
@@ -84,7 +85,7 @@ class DirectFeedback:
         labels = batch["labels"]
         values = batch["inputs"]
         for index in range(len(runtime.blocks)):
-            values, _ = runtime.run(index, values)
+            values = runtime.run(index, values)[0]
         losses, top = cross_entropy(values, labels)
         if not np.isfinite(losses).all():
             raise NonFinite("a loss of the step is not finite")
@@ -103,6 +104,7 @@ class DirectFeedback:
                 error = top.copy()
             error *= np.float32(1 / count)
             runtime.pull(index, tape, error, apply, self.reach)
+            del tape
             values = outputs
         mean = float(losses.mean(dtype=np.float64))
         return Estimate(mean, (), forwards=2 * len(labels))

@@ -53,7 +53,8 @@ class TargetProjection:
     ) -> tuple[Array, Array]:
         """Return local losses and errors."""
         units = rows.shape[1]
-        matrix = self.projections.matrix(block.name, self.classes, units, block.nonnegative)
+        positive = block.nonnegative and self.loss != "softmax"  # targets must be within reach
+        matrix = self.projections.matrix(block.name, self.classes, units, positive)
         if self.loss != "softmax":
             return local_error(self.loss, rows, matrix[labels])
         matrix *= np.float32(1 / math.sqrt(units))

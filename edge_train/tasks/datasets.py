@@ -183,7 +183,7 @@ def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 def _npz(path: Path) -> tuple[Samples, Samples | None, tuple[str, ...]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             train = _npz_part(path, arrays, "train")
             if train is None:
                 raise InputError(
