@@ -88,7 +88,7 @@ class Loop:
         if not np.isfinite(gradient).all():
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters = self.runtime.parameters
-        update = self.transform.update(gradient, self.state[name], parameters[name])
+        update = self.transform.update(gradient, self.state[name], parameters.for_transform(name))
         parameters.subtract(name, update, key)  # INT8 blocks round by key
 
     def begin(self, first_eval: float) -> None:

@@ -73,11 +73,9 @@ def load(path: Path) -> SavedNetwork:
         network = networks.parse(metadata["network"], shape, len(names))
         kind = Int8Parameters if metadata["weights"] == "int8" else Parameters
         parameters = kind(
-            {
-                name: np.zeros(shape, np.float32)
-                for block in network.blocks
-                for name, shape in networks.parameter_shapes(block).items()
-            }
+            (name, np.zeros(shape, np.float32))
+            for block in network.blocks
+            for name, shape in networks.parameter_shapes(block).items()
         )
         parameters.load(_under(tensors, "parameters/"))
         places = {name.rsplit("/", 1)[0] for name in _under(tensors, "statistics/")}

@@ -1,7 +1,7 @@
 """Small networks as data: a chain of layers written as words, checked and cut into blocks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -94,6 +94,16 @@ class Block:
     layers: tuple[Layer, ...]
     input_shape: Shape
     output_shape: Shape
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a part of a batch at a time saves memory and gives the same gradient.
+
+        Pictures and sequences hold far more than their weights; a batch normalization needs all.
+        """
+        kinds = tuple(type(layer) for layer in self.layers)
+        whole = Normalization("batch") in self.layers
+        return not whole and (Convolution in kinds or Recurrent in kinds)
 
     @property
     def nonnegative(self) -> bool:
@@ -298,25 +308,23 @@ def parameter_shapes(block: Block) -> dict[str, Shape]:
     return {f"{block.name}.{name}": value for name, value in shapes.items()}
 
 
-def initial_parameters(network: Network, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return starting values: uniform, of variance 1 / fan-in (2 / fan-in before a ReLU)."""
-    found: dict[str, NDArray[np.float32]] = {}
+def initial_parameters(network: Network, seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield names and starting values: uniform, of variance 1 / fan-in (2 / fan-in for a ReLU).
+
+    One at a time, so that a copy in fewer bits never meets the whole in float32.
+    """
     for block in network.blocks:
         relu = any(layer == Activation("relu") for layer in block.layers)
+        lstm = any(isinstance(layer, Recurrent) and layer.kind == "lstm" for layer in block.layers)
         for name, shape in parameter_shapes(block).items():
             if len(shape) == 2:
-                bound = math.sqrt((6 if relu else 3) / shape[1])
-                draw = Key(seed, 0).generator("weight", name)
-                found[name] = draw.uniform(-bound, bound, shape).astype(np.float32)
+                bound = np.float32(math.sqrt((6 if relu else 3) / shape[1]))
+                values = Key(seed, 0).generator("weight", name).random(shape, np.float32)
+                values -= np.float32(0.5)
+                values *= 2 * bound
             else:
-                fill = np.float32(name.endswith(".scale"))
-                found[name] = np.full(shape, fill, np.float32)
-        lstm = [layer for layer in block.layers if layer == Recurrent("lstm", _units(layer))]
-        if lstm:  # remember by default: input, forget, cell and output gate, in this order
-            units = block.output_shape[-1]
-            found[f"{block.name}.bias"][units : 2 * units] = 1
-    return found
-
-
-def _units(layer: Layer) -> int:
-    return layer.units if isinstance(layer, Recurrent) else 0
+                values = np.full(shape, name.endswith(".scale"), np.float32)
+                if lstm and name.endswith(".bias"):  # remember by default: the second gate keeps
+                    units = block.output_shape[-1]
+                    values[units : 2 * units] = 1
+            yield name, values

@@ -1,6 +1,6 @@
 """Trainable blocks by name, float32 or INT8: arrays that live outside the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,27 @@ _HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new sca
 _TILE_NUMBERS = 1 << 16  # weights that exist in float32 at once while a block is changed
 
 
+Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, NDArray[np.floating]]]
+
+
+def _pairs(blocks: Blocks) -> Iterable[tuple[str, NDArray[np.floating]]]:
+    return blocks.items() if isinstance(blocks, Mapping) else blocks
+
+
 class Parameters(Mapping[str, NDArray[np.float32]]):
     """The trainable blocks of a runtime, read by name and changed only by `subtract` and `load`.
 
     Args:
-      blocks: name -> array; each is copied to float32.
+      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32.
     """
 
-    def __init__(self, blocks: Mapping[str, NDArray[np.floating]]) -> None:
-        self._blocks = {name: np.array(block, np.float32) for name, block in blocks.items()}
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks: dict[str, NDArray[np.float32]] = {}
+        for name, block in _pairs(blocks):
+            self._add(name, block)
+
+    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+        self._blocks[name] = np.array(block, np.float32)
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         return self._blocks[name]
@@ -32,6 +44,10 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self._blocks)
+
+    def for_transform(self, name: str) -> NDArray[np.float32]:
+        """Return the block as a transform sees it: live, or (in INT8) its shape only."""
+        return self._blocks[name]
 
     def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
         """Subtract `update` from block `name`, in place.
@@ -70,21 +86,36 @@ class Int8Parameters(Parameters):
     all arithmetic in float32, symmetric rows instead of groups, scales that stay, keyed draws.
     """
 
-    def __init__(self, blocks: Mapping[str, NDArray[np.floating]]) -> None:
-        super().__init__({name: block for name, block in blocks.items() if block.ndim != 2})
-        self._order = tuple(blocks)
+    def __init__(self, blocks: Blocks) -> None:
+        self._order: list[str] = []
         self._levels: dict[str, NDArray[np.int8]] = {}
         self._scales: dict[str, NDArray[np.float32]] = {}
-        for name, block in blocks.items():
-            if block.ndim == 2:
-                scale = _row_scale(np.abs(block).max(axis=1))
-                self._scales[name] = scale
-                self._levels[name] = np.rint(block / scale[:, None]).astype(np.int8)
+        super().__init__(blocks)
+
+    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+        self._order.append(name)
+        if block.ndim != 2:
+            super()._add(name, block)
+            return
+        scale = _row_scale(np.maximum(block.max(axis=1), -block.min(axis=1)))
+        self._scales[name] = scale
+        self._levels[name] = np.empty(block.shape, np.int8)
+        for some in _tiles(block.shape):
+            self._levels[name][some] = np.rint(block[some] / scale[some, None])
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self._levels:
             return super().__getitem__(name)
         return self._levels[name] * self._scales[name][:, None]
+
+    def for_transform(self, name: str) -> NDArray[np.float32]:
+        """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
+
+        A transform that reads weights then fails loudly instead of working with others.
+        """
+        if name not in self._levels:
+            return super().for_transform(name)
+        return np.broadcast_to(np.float32(np.nan), self._levels[name].shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._order)
@@ -100,9 +131,7 @@ class Int8Parameters(Parameters):
             raise NonFinite(f"the update of block {name!r} is not finite")
         levels, scales = self._levels[name], self._scales[name]
         draw = key.generator("rounding", name).bit_generator
-        rows = max(1, _TILE_NUMBERS // levels.shape[1])
-        for start in range(0, len(levels), rows):
-            some = slice(start, start + rows)
+        for some in _tiles(levels.shape):
             values = levels[some] * scales[some, None]
             values -= update[some]
             largest = np.abs(values).max(axis=1)
@@ -125,6 +154,13 @@ class Int8Parameters(Parameters):
         """Return every block as a fresh array: matrices in INT8, with `<name>:scale` beside."""
         scales = {f"{name}:scale": scale.copy() for name, scale in self._scales.items()}
         return super().copy() | {n: v.copy() for n, v in self._levels.items()} | scales
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield some rows at a time."""
+    rows = max(1, _TILE_NUMBERS // shape[1])
+    for start in range(0, shape[0], rows):
+        yield slice(start, start + rows)
 
 
 def _row_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:

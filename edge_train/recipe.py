@@ -88,7 +88,7 @@ class Recipe:
     mode: str = "online"
     through_time: bool = True  # exact gradient within a recurrent block
     momentum: float = 0.9
-    micro_batch: int | None = None  # samples whose activations backprop holds at once
+    micro_batch: int | None = None  # samples whose inner activations exist at once
     train_samples: int | None = None
     test_samples: int | None = None
     series: tuple[int, int] | None = None  # rows and stride of the windows of a csv

@@ -31,7 +31,7 @@ def problem(name, view="auto", kind=Parameters, count=60):
     """Return network, runtime and batch; heads for local classifiers are among the parameters."""
     text, shape = NETWORKS[name]
     network = parse(text, shape, CLASSES)
-    blocks = initial_parameters(network, 1) | local_heads(network.blocks, view, CLASSES)
+    blocks = dict(initial_parameters(network, 1)) | local_heads(network.blocks, view, CLASSES)
     batch = samples(shape, count)
     runtime = NumpyNetwork(network, kind(blocks), batch["inputs"])
     return SimpleNamespace(network=network, runtime=runtime, batch=batch)

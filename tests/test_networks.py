@@ -28,7 +28,7 @@ def test_a_block_begins_with_what_its_layer_needs_and_takes_the_layers_up_to_the
 
 def test_parameters_have_the_shapes_of_their_block_and_no_two_draws_are_equal():
     network = parse("lstm 6 6", (5, 3), 4)
-    found = initial_parameters(network, 0)
+    found = dict(initial_parameters(network, 0))
     shapes = {n: s for block in network.blocks for n, s in parameter_shapes(block).items()}
     assert {name: block.shape for name, block in found.items()} == shapes
     assert not np.array_equal(found["0.recurrent"], found["1.recurrent"])

@@ -25,7 +25,7 @@ def opened(text, shape, dtype=np.float32, samples=5):
     """Return a network with random parameters and a batch."""
     network = parse(text, shape, 3)
     random = np.random.default_rng(0)
-    blocks = initial_parameters(network, 1)
+    blocks = dict(initial_parameters(network, 1))
     for block in blocks.values():
         block += 0.2 * random.standard_normal(block.shape).astype(np.float32)
     batch = {

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_train.methods.backprop import Backprop
 from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier, local_heads
 from edge_train.methods.sequential import Sequential
 from edge_train.methods.targets import Projections
-from edge_train.methods.tpsgd import LayerByLayer, Signal, TargetProjection
+from edge_train.methods.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
 from edge_train.network_file import SavedNetwork
 from edge_train.params import Int8Parameters, Parameters
 from edge_train.protocols import Array, Estimator, Point, Reach, Task, Transform
@@ -160,7 +161,8 @@ class NetworkJob:
         recipe, network = self.recipe, self._network
         blocks = networks.initial_parameters(network, recipe.seed)
         if recipe.method == "local":
-            blocks |= local_heads(network.blocks, recipe.targets, network.classes)
+            heads = local_heads(network.blocks, recipe.targets, network.classes)
+            blocks = chain(blocks, heads.items())
         parameters = Int8Parameters(blocks) if recipe.quant == "int8" else Parameters(blocks)
         calibration = None
         if any(isinstance(layer, networks.Normalization) for layer in network.layers):
@@ -187,10 +189,8 @@ class NetworkJob:
         span = steps
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
             span = -(-steps // len(self._network.blocks))
-        chain = Chain(
-            (Momentum(recipe.momentum), LearningRate(known(recipe.learning_rate), span, final))
-        )
-        return self._estimator(steps), chain
+        rate = LearningRate(known(recipe.learning_rate), span, final)
+        return self._estimator(steps), Chain((Momentum(recipe.momentum), rate))
 
     def _estimator(self, steps: int) -> Estimator[Any]:
         recipe, classes = self.recipe, self._network.classes
@@ -210,12 +210,12 @@ class NetworkJob:
             "drtp": Drtp(projections, classes),
             "local": LocalClassifier(),
         }
-        signal = signals[recipe.method]
+        rule = LocalRule(signals[recipe.method], recipe.targets, reach, recipe.micro_batch)
         if recipe.mode == "online":
-            return LayerByLayer(signal, recipe.targets, reach)
+            return LayerByLayer(rule)
         task = self._task
         cache = self._folder / "outputs"
-        return Sequential(signal, recipe.targets, reach, steps, cache, task.count, task.inputs)
+        return Sequential(rule, steps, cache, task.count, task.inputs)
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, data = self.recipe, self._data
@@ -329,8 +329,8 @@ def _checked(recipe: Recipe) -> Recipe:
             f"mode 'sequential' trains one block to its end before the next; method {method!r} "
             "needs all of them in every step. Use mode 'online', or method tpsgd, local or drtp."
         )
-    if recipe.micro_batch is not None and method != "backprop":
-        raise InputError(f"micro_batch is for method backprop, not {method!r}; leave it out.")
+    if recipe.micro_batch is not None and method == "dfa":
+        raise InputError("micro_batch is for the other methods, not 'dfa'; leave it out.")
     filled = {key: value for key, value in _DEFAULTS.items() if getattr(recipe, key) is None}
     if recipe.learning_rate is None:
         filled["learning_rate"] = _RATES[method]

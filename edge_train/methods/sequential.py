@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import RunFolderError
-from edge_train.methods.tpsgd import Signal, train_block
-from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Reach, Task
+from edge_train.methods.tpsgd import LocalRule, train_block
+from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Task
 from edge_train.rng import Key
 
 _TOGETHER = 100  # samples that pass through the finished blocks at once
@@ -28,16 +28,14 @@ class Sequential:
     again where it is missing, so a resumed run ends with the same bits.
 
     Args:
-      signal, view, reach: as for `LayerByLayer`.
+      rule: how a block is trained, as for `LayerByLayer`.
       steps: of the whole run, shared equally among the blocks.
       folder: where the file goes; made if missing.
       samples: how many there are to train on.
       inputs: rows of training inputs, float32, by their numbers.
     """
 
-    signal: Signal
-    view: str
-    reach: Reach
+    rule: LocalRule
     steps: int
     folder: Path
     samples: int
@@ -61,9 +59,7 @@ class Sequential:
         values = batch["inputs"]
         if index:
             values = self._rows(batch["index"], blocks[index].input_shape)
-        _, loss = train_block(
-            runtime, index, values, batch["labels"], self.signal, self.view, self.reach, apply
-        )
+        _, loss = train_block(runtime, index, values, batch["labels"], self.rule, apply)
         losses = tuple(loss if i == index else None for i in range(len(blocks)))
         return Estimate(loss, (), forwards=len(values), block_losses=losses)
 

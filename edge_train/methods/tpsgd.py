@@ -63,22 +63,33 @@ class TargetProjection:
 
 
 @dataclass(frozen=True)
-class LayerByLayer:
-    """Trains all blocks in one forward pass, each on its own target: the `online` mode.
-
-    A block hands on what it computed before its update. One tape exists at a time, so the peak is
-    that of the largest block, whatever the depth.
+class LocalRule:
+    """How a block is trained on its own.
 
     Args:
       signal: what tells a hidden block how to change; the last one has its cross entropy.
       view: how pictures and sequences meet their targets; see `rows_of`.
       reach: "row" takes the state before each row of a sequence for a constant; "rows" is exact
         within a recurrent block, whose rows are in memory anyway. Other blocks are the same.
+      micro_batch: samples whose inner activations exist at once, in blocks where that saves
+        memory; None takes the whole batch. Gradients of the parts are added up.
     """
 
     signal: Signal
     view: str
     reach: Reach = "rows"
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerByLayer:
+    """Trains all blocks in one forward pass, each on its own target: the `online` mode.
+
+    A block hands on what it computed before its update. One tape exists at a time, so the peak is
+    that of the largest block, whatever the depth.
+    """
+
+    rule: LocalRule
 
     def estimate(
         self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
@@ -91,9 +102,7 @@ class LayerByLayer:
         values, labels = batch["inputs"], batch["labels"]
         found = []
         for index in range(len(runtime.blocks)):
-            values, loss = train_block(
-                runtime, index, values, labels, self.signal, self.view, self.reach, apply
-            )
+            values, loss = train_block(runtime, index, values, labels, self.rule, apply)
             found.append(loss)
         return Estimate(found[-1], (), forwards=len(labels), block_losses=tuple(found))
 
@@ -103,9 +112,7 @@ def train_block(
     index: int,
     inputs: Array,
     labels: NDArray[Any],
-    signal: Signal,
-    view: str,
-    reach: Reach,
+    rule: LocalRule,
     apply: Apply,
 ) -> tuple[Array, float]:
     """Run one block, hand `apply` its local gradients and let go of all but its outputs.
@@ -115,22 +122,51 @@ def train_block(
     Raises:
       NonFinite: a local loss is not finite; nothing of this block was applied.
     """
+    block, count = runtime.blocks[index], len(labels)
+    size = rule.micro_batch or count
+    if size >= count or not block.divisible:
+        return _train(runtime, index, inputs, labels, rule, apply)
+    outputs = np.empty((count, *block.output_shape), np.float32)
+    total: dict[str, Array] = {}
+    mean = 0.0
+    for start in range(0, count, size):
+        some = slice(start, min(start + size, count))
+        share = (some.stop - some.start) / count
+
+        def add(name: str, gradient: Array, share: float = share) -> None:
+            gradient *= np.float32(share)
+            total[name] = np.add(total[name], gradient, out=gradient) if name in total else gradient
+
+        outputs[some], loss = _train(runtime, index, inputs[some], labels[some], rule, add)
+        mean += share * loss
+    for name in list(total):
+        apply(name, total.pop(name))
+    return outputs, mean
+
+
+def _train(
+    runtime: BlockwiseRuntime,
+    index: int,
+    inputs: Array,
+    labels: NDArray[Any],
+    rule: LocalRule,
+    apply: Apply,
+) -> tuple[Array, float]:
     block = runtime.blocks[index]
     outputs, tape = runtime.run(index, inputs)
     if index == len(runtime.blocks) - 1:
         losses, error = cross_entropy(outputs, labels)
         count = len(losses)
     else:
-        view = view_of(block, view)
+        view = view_of(block, rule.view)
         rows = rows_of(outputs, view)
         count = len(rows)
-        losses, error = signal.error(
-            block, rows, repeated(labels, count), runtime.parameters, apply
-        )
+        repeats = repeated(labels, count)
+        losses, error = rule.signal.error(block, rows, repeats, runtime.parameters, apply)
         del rows
         error = spread(error, outputs.shape, view)
     if not np.isfinite(losses).all():
         raise NonFinite(f"the local loss of block {block.name!r} is not finite")
     error *= np.float32(1 / count)
-    runtime.pull(index, tape, error, apply, reach)
+    runtime.pull(index, tape, error, apply, rule.reach)
     return outputs, float(losses.mean(dtype=np.float64))
