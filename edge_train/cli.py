@@ -24,7 +24,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
     ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
-    ("method", ("--method",), str, "auto, zo or backprop"),
+    ("method", ("--method",), str, "auto, zo or backprop; for networks tpsgd, local, ..."),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
     ("runtime", ("--runtime",), str, "auto, torch or onnx"),
     ("device", ("--device",), str, "auto, cpu or cuda"),
@@ -135,14 +135,17 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export", help="write an artifact for the inference engine", allow_abbrev=False
     )
-    export.add_argument("model", metavar="MODEL", help="embedded, folder or hub id")
-    export.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    export.add_argument(
+        "model", metavar="MODEL", help="embedded, folder, hub id, or network.safetensors of a run"
+    )
+    export.add_argument("out", type=Path, metavar="OUT", help="folder (or .onnx file) to make")
     export.add_argument(
         "--quant", default="int8", help="none, int8, int8-fast or int4; default: int8"
     )
     export.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
     export.add_argument("--resolution", type=int, help="pixels; default: the model's own")
     export.add_argument("--threads", type=int, help="of the engines that measure it")
+    export.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
     export.set_defaults(command=_export)
 
     generate = commands.add_parser(
@@ -162,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    bench.add_argument("name", choices=("personalize", "sd15"), metavar="NAME")
+    bench.add_argument("name", choices=("personalize", "sd15", "tpsgd"), metavar="NAME")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.add_argument("--data", type=Path, help="folder of data sets; for tpsgd")
+    bench.add_argument("--samples", type=int, default=10_000, help="of each set; for tpsgd")
     bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser("doctor", help="engines, devices and cap mechanisms found here")
@@ -211,6 +216,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from edge_train.errors import InputError
+
+    if options.model.endswith(".safetensors"):
+        from edge_train.export.network_graph import export_network
+
+        print(export_network(Path(options.model), options.out, options.quant, options.blocks))
+        return 0
+    if options.blocks is not None:
+        raise InputError("--blocks is for the network.safetensors of a run; leave it out.")
     from edge_train.exporting import export
 
     export(
@@ -252,7 +266,10 @@ def _bench(options: argparse.Namespace) -> int:
     from importlib import import_module
 
     bench = import_module(f"edge_train.bench.{options.name}")
-    print(bench.main(options.out, options.seeds))
+    if options.name == "tpsgd":
+        print(bench.main(options.out, options.seeds, options.data, options.samples))
+    else:
+        print(bench.main(options.out, options.seeds))
     return 0
 
 

@@ -14,6 +14,7 @@ from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
 from edge_train.journal import Journal
 from edge_train.memory import Guard
+from edge_train.params import all_finite
 from edge_train.protocols import (
     Array,
     Estimator,
@@ -85,7 +86,7 @@ class Loop:
 
     def apply(self, key: Key, name: str, gradient: Array) -> None:
         """Consume one block's gradient; the estimator calls this block by block."""
-        if not np.isfinite(gradient).all():
+        if not all_finite(gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters = self.runtime.parameters
         update = self.transform.update(gradient, self.state[name], parameters.for_transform(name))

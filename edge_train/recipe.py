@@ -83,7 +83,7 @@ class Recipe:
     loss: str = "softmax"  # of a block against its projected label
     targets: str = "auto"  # how pictures and sequences meet their target
     projection: str = "rademacher"
-    projection_scale: float = 1.0  # root mean square of a target's entries
+    projection_scale: float | None = None  # root mean square of the projection's entries
     projection_memory: str = "int8"  # held so, or made again from its key
     mode: str = "online"
     through_time: bool = True  # exact gradient within a recurrent block

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.errors import ModelError
-from edge_train.network_file import SavedNetwork
+from edge_train.errors import InputError, ModelError
+from edge_train.network_file import SavedNetwork, load
 from edge_train.networks import (
     Activation,
     Convolution,
@@ -20,20 +20,43 @@ from edge_train.networks import (
     output_shape,
 )
 from edge_train.tensors import write_bytes
+from edge_train.units import format_bytes
 
 _OPSET = 17
 _VARIANCE_FLOOR = 1e-5  # as in training
 
 
-def export_network(saved: SavedNetwork, path: Path, *, int8: bool, blocks: int) -> None:
+def export_network(source: Path, out: Path, quant: str, blocks: int | None) -> str:
+    """Write the first blocks of a saved network as one ONNX file; return a line about it.
+
+    Args:
+      source: `network.safetensors` of a run.
+      quant: "none", or "int8" for weights in INT8.
+      blocks: how many; None takes all but the last, which are features for an adapter.
+
+    Raises:
+      InputError: a word or number that cannot be used.
+      ModelError: the package `onnx` is missing, or a layer has no counterpart here.
+    """
+    saved = load(source)
+    there = len(saved.network.blocks)
+    count = there - 1 if blocks is None else blocks
+    if not 1 <= count <= there:
+        raise InputError(f"--blocks {count}: {source} has {there} blocks.")
+    if quant not in ("none", "int8"):
+        raise InputError(f"--quant {quant!r}: a small network is exported with none or int8.")
+    write_graph(saved, out, int8=quant == "int8", blocks=count)
+    size = format_bytes(out.stat().st_size)
+    shape = " x ".join(map(str, saved.network.blocks[count - 1].output_shape))
+    return f"{out}: {count} of {there} blocks, {size}; gives {shape} numbers a sample"
+
+
+def write_graph(saved: SavedNetwork, path: Path, *, int8: bool, blocks: int) -> None:
     """Write the first `blocks` blocks as one ONNX file.
 
     The graph takes samples as they are stored (pixels from 0 to 255, channels last, float32),
     standardizes them itself and gives what the last of the blocks gives. With `int8`, weights are
     stored in INT8 with one scale per row and made float when the graph is loaded or run.
-
-    Raises:
-      ModelError: the `onnx` package is missing, or a layer has no counterpart here.
     """
     try:
         from onnx import TensorProto, checker, helper, numpy_helper

@@ -47,6 +47,8 @@ _DEFAULTS: dict[str, Any] = {
     "patience": 0,
 }
 _RATES = {"tpsgd": 0.5, "local": 0.5, "drtp": 0.02, "dfa": 0.2, "backprop": 0.5}
+_SCALES = {"drtp": 0.5, "dfa": 0.1}
+_TARGET_SCALE = 0.5  # half of what tanh can reach
 _DATA_FILE = "data.sha256"
 
 
@@ -197,7 +199,7 @@ class NetworkJob:
         reach: Reach = "rows" if recipe.through_time else "row"
         projections = Projections(
             recipe.projection,
-            recipe.projection_scale,
+            recipe.projection_scale or self._scale(),
             recipe.seed,
             hold=recipe.projection_memory == "int8",
         )
@@ -216,6 +218,16 @@ class NetworkJob:
         task = self._task
         cache = self._folder / "outputs"
         return Sequential(rule, steps, cache, task.count, task.inputs)
+
+    def _scale(self) -> float:
+        """Return the projection's default size, from the sweep in BENCHMARKS.md."""
+        recipe = self.recipe
+        if recipe.method != "tpsgd":
+            return _SCALES.get(recipe.method, 1.0)
+        if recipe.loss != "softmax":
+            return _TARGET_SCALE
+        pictures = any(isinstance(layer, networks.Convolution) for layer in self._network.layers)
+        return 1.0 if pictures else 3.0  # outputs of a convolution vary together
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, data = self.recipe, self._data
