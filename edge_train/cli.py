@@ -40,6 +40,8 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("resolution", ("--resolution",), int, "pixels"),
     ("seed", ("--seed",), int, "of every random draw"),
     ("threads", ("--threads",), int, "of the engine"),
+    ("data", ("--data",), str, "labeled samples, for a recipe with task network"),
+    ("network", ("--network",), str, "such as 'mlp 500 500', for the same"),
     ("patience", ("--patience",), int, "evaluations without progress before it stops; 0 never"),
     ("evaluate_every", ("--evaluate-every",), int, "steps"),
     ("preview_every", ("--preview-every", "--validation_steps"), int, "steps; 0: before and after"),
@@ -186,6 +188,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_train.progress import Bar, JsonEvents
 
     observer = JsonEvents() if options.json else Bar()
+    base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
     given = {key: getattr(options, key) for key, *_ in _OPTIONS}
     given |= {
         "prompts": options.prompts,
@@ -198,7 +201,7 @@ def _run(options: argparse.Namespace) -> int:
     given = {key: value for key, value in given.items() if value is not None}
     overrides: dict[str, Any] = {}
     if given:
-        parsed = recipes.from_mapping(given, "command line")
+        parsed = recipes.from_mapping({"task": base.task, **given}, "command line")
         renamed = {"mem": "cap_bytes", "host_mem": "host_cap_bytes"}
         names = [renamed.get(key, key) for key in given]
         overrides = {name: getattr(parsed, name) for name in names}
@@ -211,7 +214,6 @@ def _run(options: argparse.Namespace) -> int:
                     "Only --mem and --host-mem can."
                 )
         return session.resume(options.resume, overrides, observer)
-    base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
     return session.run(replace(base, **overrides), observer)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from edge_train import cli, journal, network_file
 from edge_train.errors import ModelError
 from edge_train.runtimes.numpy_network import NumpyNetwork
 
+DEMOS = Path(__file__).parent.parent / "demos"
 PATTERNS = np.random.default_rng(5).integers(0, 256, (3, 8, 8))
 
 
@@ -276,3 +278,23 @@ def test_parts_of_a_batch_bound_what_a_convolution_holds(tmp_path):
     wide = {"network": "conv 32 3, tanh, conv 32 3, tanh, maxpool 2", "samples": 120}
     exact = held(tmp_path, "backprop", method="backprop", **wide)
     assert held(tmp_path, "parts", micro_batch=12, **wide) < 0.6 * exact
+
+
+@pytest.mark.parametrize("name", ["tpsgd_fashion", "tpsgd_rows"])
+def test_the_shipped_recipes_stay_under_their_cap(tmp_path, name):
+    path = DEMOS / f"{name}.toml"
+    out = tmp_path / "run"
+    options = ["--steps", "20", "--mem", "200MB", "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "edge_train", "run", "--recipe", str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "done"
+    assert report["measured_peak_bytes"] < 200e6
+
+
+def test_data_may_be_named_on_the_command_line(tmp_path):
+    pictures(tmp_path / "elsewhere.npz")
+    path = recipe(tmp_path, data="missing.npz")
+    options = ["--data", str(tmp_path / "elsewhere.npz"), "--network", "mlp 8"]
+    assert run(path, tmp_path / "run", *options)["metrics"]["test_samples"] == 60
