@@ -239,8 +239,8 @@ def _cifar_table(work: _Bench) -> str:
     """Two depths on colored photos, one seed, at the rates of the nearest tuned network."""
     rows = []
     for network, words, steps in (
-        ("lenet", "2 convolutions", 900),
-        (_VGG_LIKE, "5, VGG-like", 300),
+        ("lenet", "2", 900),
+        (_VGG_LIKE, "5, VGG-like", 150),
     ):
         found = []
         for name, keys in _METHODS.items():

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,15 @@ _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 _CALIBRATION = 100  # samples whose statistics batch normalization uses outside of training
 _HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is given
 _MOST_HELD_OUT = 1000
+_PROJECTING = ("tpsgd", "drtp", "dfa")
+_LOCAL = (*_PROJECTING, "local")
+# Keys that only some methods read. Set for another method they are refused, not ignored.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "loss": ("tpsgd",),
+    **dict.fromkeys(("projection", "projection_scale", "projection_memory"), _PROJECTING),
+    **dict.fromkeys(("targets", "through_time"), _LOCAL),
+    "micro_batch": ("backprop", "tpsgd", "drtp", "local"),
+}
 # Measured with `edge-train bench tpsgd`; BENCHMARKS.md has the sweep.
 _DEFAULTS: dict[str, Any] = {
     "steps": 2000,
@@ -47,6 +56,11 @@ _DEFAULTS: dict[str, Any] = {
     "patience": 0,
 }
 _RATES = {"tpsgd": 0.5, "local": 0.5, "drtp": 0.02, "dfa": 0.2, "backprop": 0.5}
+_USE = {
+    "backbone_blocks": "there is no backbone",
+    "series": "only a csv file can be a time series",
+    "resolution": "only a folder of pictures can be resized",
+}
 _SCALES = {"drtp": 0.5, "dfa": 0.1}
 _TARGET_SCALE = 0.5  # half of what tanh can reach
 _DATA_FILE = "data.sha256"
@@ -341,8 +355,21 @@ def _checked(recipe: Recipe) -> Recipe:
             f"mode 'sequential' trains one block to its end before the next; method {method!r} "
             "needs all of them in every step. Use mode 'online', or method tpsgd, local or drtp."
         )
-    if recipe.micro_batch is not None and method == "dfa":
-        raise InputError("micro_batch is for the other methods, not 'dfa'; leave it out.")
+    for field in fields(Recipe):
+        readers = _READ_BY.get(field.name, _METHODS)
+        if method not in readers and getattr(recipe, field.name) != field.default:
+            raise InputError(
+                f"{field.name} is not read by method {method!r}, only by {', '.join(readers)}; "
+                "leave it out."
+            )
+    suffix = Path(known(recipe.data)).suffix
+    for key, useless in (
+        ("backbone_blocks", recipe.backbone is None),
+        ("series", suffix != ".csv"),
+        ("resolution", suffix in (".csv", ".npz")),
+    ):
+        if useless and getattr(recipe, key) is not None:
+            raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
     filled = {key: value for key, value in _DEFAULTS.items() if getattr(recipe, key) is None}
     if recipe.learning_rate is None:
         filled["learning_rate"] = _RATES[method]
