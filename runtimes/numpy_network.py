@@ -64,6 +64,7 @@ class NumpyNetwork:
         self.blocks = network.blocks
         self.parameters = parameters
         self._calibration = calibration
+        self.batch_limit: int | None = None  # most samples in one forward pass; None: `together`
         self._together = together
         self._micro_batch = micro_batch
 
@@ -159,10 +160,11 @@ class NumpyNetwork:
     def predict(self, inputs: Array, point: Point) -> Array:
         """Return (samples, classes) logits at a point, a few samples at a time."""
         statistics = self.calibrated(point)
+        size = min(self._together, self.batch_limit or self._together)
         return np.concatenate(
             [
-                self.outputs(inputs[start : start + self._together], point, statistics)
-                for start in range(0, len(inputs), self._together)
+                self.outputs(inputs[start : start + size], point, statistics)
+                for start in range(0, len(inputs), size)
             ]
         )
 

@@ -37,6 +37,13 @@ def test_a_loss_depends_on_its_own_sample_only(case):
         assert found == pytest.approx(together[sample], rel=1e-3, abs=1e-5)
 
 
+def test_a_smaller_batch_limit_changes_no_loss(case):
+    whole = case.runtime.forward(case.batch, [case.runtime.parameters])
+    case.runtime.batch_limit = 7
+    parts = case.runtime.forward(case.batch, [case.runtime.parameters])
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+
+
 def test_a_point_replaces_the_parameters_and_does_not_change_them(case):
     before = case.runtime.parameters.copy()
     zero = {name: np.zeros_like(block) for name, block in case.runtime.parameters.items()}
