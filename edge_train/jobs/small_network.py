@@ -62,7 +62,7 @@ _USE = {
     "resolution": "only a folder of pictures can be resized",
 }
 _SCALES = {"drtp": 0.5, "dfa": 0.1}
-_TARGET_SCALE = 0.5  # half of what tanh can reach
+_TARGET_SCALE = 0.9  # just within what tanh can reach
 _DATA_FILE = "data.sha256"
 
 

@@ -24,7 +24,7 @@ class Projections:
 
     Args:
       draw: distribution of the entries; `orthogonal` has orthogonal rows where units allow it.
-      scale: root mean square of the entries; half of what tanh can reach is a safe one.
+      scale: root mean square of the entries; targets of tanh must be below one.
       seed: of the run.
 
     >>> Projections("rademacher", 0.5, 1).matrix("0", 2, 3, False).shape
