@@ -36,14 +36,14 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
     ("task", ("--task",), str, "personalize or classify"),
-    ("data", ("--data",), str, "labeled texts: a tsv, csv or jsonl file, or a folder of them"),
+    ("data", ("--data",), str, "labeled examples: texts, arrays, tables or pictures"),
     ("length", ("--length",), int, "tokens of a text"),
     ("trainable", ("--trainable",), str, "of a classifier: all or head"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),
     ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
     ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
-    ("method", ("--method",), str, "auto, zo or backprop"),
+    ("method", ("--method",), str, "auto, zo or backprop; for networks tpsgd, local, ..."),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
     ("runtime", ("--runtime",), str, "auto, torch, onnx or ort-training"),
     (
@@ -65,6 +65,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("resolution", ("--resolution",), int, "pixels"),
     ("seed", ("--seed",), int, "of every random draw"),
     ("threads", ("--threads",), int, "of the engine"),
+    ("network", ("--network",), str, "such as 'mlp 500 500', for the same"),
     ("patience", ("--patience",), int, "evaluations without progress before it stops; 0 never"),
     ("evaluate_every", ("--evaluate-every",), int, "steps"),
     ("preview_every", ("--preview-every", "--validation_steps"), int, "steps; 0: before and after"),
@@ -186,8 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export", help="write an artifact for the inference engine", allow_abbrev=False
     )
-    export.add_argument("model", metavar="MODEL", help="embedded, folder or hub id")
-    export.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    export.add_argument(
+        "model", metavar="MODEL", help="embedded, folder, hub id, or network.safetensors of a run"
+    )
+    export.add_argument("out", type=Path, metavar="OUT", help="folder (or .onnx file) to make")
     export.add_argument(
         "--for",
         dest="engine",
@@ -200,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
     export.add_argument("--resolution", type=int, help="pixels; default: the model's own")
     export.add_argument("--threads", type=int, help="of the engines that measure it")
+    export.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
     export.set_defaults(command=_export)
 
     generate = commands.add_parser(
@@ -219,11 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training")
+    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd")
     bench.add_argument("name", choices=names, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.add_argument("--samples", type=int, help="of each data set; for tpsgd")
     bench.add_argument(
         "--python", help="interpreter of the device environment, for engine-quality; default: ours"
     )
@@ -278,6 +283,7 @@ def _train(options: argparse.Namespace) -> int:
     from edge_train.progress import Bar, JsonEvents
 
     observer = JsonEvents() if options.json else Bar()
+    base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
     given = {key: getattr(options, key) for key, *_ in _OPTIONS}
     given |= {
         "prompts": options.prompts,
@@ -290,7 +296,7 @@ def _train(options: argparse.Namespace) -> int:
     given = {key: value for key, value in given.items() if value is not None}
     overrides: dict[str, Any] = {}
     if given:
-        parsed = recipes.from_mapping(given, "command line")
+        parsed = recipes.from_mapping({"task": base.task, **given}, "command line")
         renamed = {"mem": "cap_bytes", "host_mem": "host_cap_bytes"}
         names = [renamed.get(key, key) for key in given]
         overrides = {name: getattr(parsed, name) for name in names}
@@ -310,6 +316,13 @@ def _train(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from edge_train.errors import InputError
 
+    if options.model.endswith(".safetensors"):
+        from edge_train.export.network_graph import export_network
+
+        print(export_network(Path(options.model), options.out, options.quant, options.blocks))
+        return 0
+    if options.blocks is not None:
+        raise InputError("--blocks is for the network.safetensors of a run; leave it out.")
     if options.engine == "ort-training":
         from edge_train.exporting_training import export_training
 
@@ -372,7 +385,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.errors import InputError
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    own = {"data": options.data, "python": options.python}
+    own = {"data": options.data, "python": options.python, "samples": options.samples}
     given = {name: value for name, value in own.items() if value is not None}
     takes = inspect.signature(bench.main).parameters
     for name in given.keys() - takes.keys():

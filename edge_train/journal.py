@@ -45,13 +45,17 @@ def decode(line: bytes) -> dict[str, Any]:
 
 def step_line(record: StepRecord) -> dict[str, Any]:
     """Return a step as a journal record."""
-    return {"kind": "step", **asdict(record)}
+    line = {"kind": "step", **asdict(record)}
+    if not record.block_losses:
+        del line["block_losses"]
+    return line
 
 
 def step_record(line: Record) -> StepRecord:
-    """Return the step that a journal record of kind `step` holds."""
-    values = {name: line[name] for name in _STEP_FIELDS}
-    values["scalars"] = tuple(values["scalars"])
+    """Return the step that a journal record of kind `step` holds; older ones lack later fields."""
+    values = {name: line[name] for name in _STEP_FIELDS if name in line}
+    for name in ("scalars", "block_losses"):
+        values[name] = tuple(values.get(name, ()))
     return StepRecord(**values)
 
 

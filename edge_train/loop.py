@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
 from edge_train.journal import Journal
 from edge_train.memory import Guard
+from edge_train.params import all_finite
 from edge_train.protocols import (
     Array,
     Estimator,
@@ -67,7 +69,8 @@ class Loop:
         start = time.perf_counter()
         key = Key(self.seed, step)
         batch = self.task.batch(key)
-        estimate = self.estimator.estimate(self.runtime, self.task, batch, key, self.apply)
+        apply = partial(self.apply, key)
+        estimate = self.estimator.estimate(self.runtime, self.task, batch, key, apply)
         usage = self.guard.check(step)
         return StepRecord(
             step=step,
@@ -78,15 +81,16 @@ class Loop:
             peak_bytes=usage.peak_bytes,
             resident_bytes=usage.resident_bytes,
             seconds=time.perf_counter() - start,
+            block_losses=estimate.block_losses,
         )
 
-    def apply(self, name: str, gradient: Array) -> None:
+    def apply(self, key: Key, name: str, gradient: Array) -> None:
         """Consume one block's gradient; the estimator calls this block by block."""
-        if not np.isfinite(gradient).all():
+        if not all_finite(gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters = self.runtime.parameters
-        update = self.transform.update(gradient, self.state[name], parameters[name])
-        parameters.subtract(name, update)
+        update = self.transform.update(gradient, self.state[name], parameters.for_transform(name))
+        parameters.subtract(name, update, key)  # INT8 blocks round by key
 
     def begin(self, first_eval: float) -> None:
         """Start from the parameters as they are, whose evaluation loss is `first_eval`."""
@@ -169,7 +173,8 @@ class Loop:
             if isinstance(self.estimator, Replayable):
                 key = Key(self.seed, record.step)
                 parameters = self.runtime.parameters
-                self.estimator.replay(record.scalars, parameters, key, self.apply)
+                apply = partial(self.apply, key)
+                self.estimator.replay(record.scalars, parameters, key, apply)
             else:
                 self.step(record.step)
         self.advance(record)

@@ -1,22 +1,40 @@
-"""Trainable blocks by name: float32 arrays that live outside the model."""
+"""Trainable blocks by name, float32 or INT8: arrays that live outside the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import NonFinite
+from edge_train.rng import Key
+
+_LEVELS = 127
+_HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new scale costs accuracy
+_TILE_NUMBERS = 1 << 16  # weights that exist in float32 at once while a block is changed
+
+
+Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, NDArray[np.floating]]]
+
+
+def _pairs(blocks: Blocks) -> Iterable[tuple[str, NDArray[np.floating]]]:
+    return blocks.items() if isinstance(blocks, Mapping) else blocks
 
 
 class Parameters(Mapping[str, NDArray[np.float32]]):
     """The trainable blocks of a runtime, read by name and changed only by `subtract` and `load`.
 
     Args:
-      blocks: name -> array; each is copied to float32.
+      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32.
     """
 
-    def __init__(self, blocks: Mapping[str, NDArray[np.floating]]) -> None:
-        self._blocks = {name: np.array(block, np.float32) for name, block in blocks.items()}
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks: dict[str, NDArray[np.float32]] = {}
+        for name, block in _pairs(blocks):
+            self._add(name, block)
+
+    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+        self._blocks[name] = np.array(block, np.float32)
 
     @classmethod
     def sharing(cls, blocks: Mapping[str, NDArray[np.float32]]) -> "Parameters":
@@ -34,21 +52,134 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def subtract(self, name: str, update: NDArray[np.float32]) -> None:
+    def for_transform(self, name: str) -> NDArray[np.float32]:
+        """Return the block as a transform sees it: live, or (in INT8) its shape only."""
+        return self._blocks[name]
+
+    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
         """Subtract `update` from block `name`, in place.
+
+        Args:
+          key: of the step; blocks that round draw from it.
 
         Raises:
           NonFinite: `update` holds NaN or infinity; the block is left as it was.
         """
-        if not np.isfinite(update).all():
+        if not all_finite(update):
             raise NonFinite(f"the update of block {name!r} is not finite")
         self._blocks[name] -= update
 
-    def load(self, blocks: Mapping[str, NDArray[np.float32]]) -> None:
-        """Overwrite every block, in place, with the one of the same name."""
+    def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
+        """Overwrite every block, in place, with the one of the same name in what `copy` gave."""
         for name, block in self._blocks.items():
             np.copyto(block, blocks[name])
 
-    def copy(self) -> dict[str, NDArray[np.float32]]:
+    def copy(self) -> dict[str, NDArray[Any]]:
         """Return every block as a fresh array."""
         return {name: block.copy() for name, block in self._blocks.items()}
+
+
+class Int8Parameters(Parameters):
+    """Trainable blocks whose matrices are stored as INT8 with one scale per row.
+
+    Reading a block makes a float32 copy of it. A change is added in float32 and rounded up with the
+    probability of what is cut off, so that changes far below one level are kept on average. The
+    scale of a row changes only when a weight outgrows it or it is four times too large: every new
+    scale rounds all weights of the row again. Symmetric, so a row of one sign keeps its values.
+
+    Bytes: 1 per weight and 4 per row; vectors stay float32.
+
+    Source: Q-GaLore (arXiv:2407.08296) for training INT8 weights by stochastic rounding. We differ:
+    all arithmetic in float32, symmetric rows instead of groups, scales that stay, keyed draws.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._order: list[str] = []
+        self._levels: dict[str, NDArray[np.int8]] = {}
+        self._scales: dict[str, NDArray[np.float32]] = {}
+        super().__init__(blocks)
+
+    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+        self._order.append(name)
+        if block.ndim != 2:
+            super()._add(name, block)
+            return
+        scale = _row_scale(np.maximum(block.max(axis=1), -block.min(axis=1)))
+        self._scales[name] = scale
+        self._levels[name] = np.empty(block.shape, np.int8)
+        for some in _tiles(block.shape):
+            self._levels[name][some] = np.rint(block[some] / scale[some, None])
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        if name not in self._levels:
+            return super().__getitem__(name)
+        return self._levels[name] * self._scales[name][:, None]
+
+    def for_transform(self, name: str) -> NDArray[np.float32]:
+        """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
+
+        A transform that reads weights then fails loudly instead of working with others.
+        """
+        if name not in self._levels:
+            return super().for_transform(name)
+        return np.broadcast_to(np.float32(np.nan), self._levels[name].shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
+        if name not in self._levels:
+            super().subtract(name, update, key)
+            return
+        if not all_finite(update):
+            raise NonFinite(f"the update of block {name!r} is not finite")
+        levels, scales = self._levels[name], self._scales[name]
+        draw = key.generator("rounding", name).bit_generator
+        for some in _tiles(levels.shape):
+            values = levels[some] * scales[some, None]
+            values -= update[some]
+            largest = np.abs(values).max(axis=1)
+            outgrown = (largest > _LEVELS * scales[some]) | (largest * 4 < _LEVELS * scales[some])
+            scales[some] = np.where(outgrown, _row_scale(largest), scales[some])
+            values /= scales[some, None]
+            raw = draw.random_raw(-(-values.size // 4)).view(np.uint16)[: values.size]
+            values += (raw.reshape(values.shape) + np.float32(0.5)) * np.float32(1 / 65536)
+            np.floor(values, out=values)
+            np.clip(values, -_LEVELS, _LEVELS, out=values)
+            levels[some] = values
+
+    def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
+        super().load(blocks)
+        for name in self._levels:
+            np.copyto(self._levels[name], blocks[name])
+            np.copyto(self._scales[name], blocks[f"{name}:scale"])
+
+    def copy(self) -> dict[str, NDArray[Any]]:
+        """Return every block as a fresh array: matrices in INT8, with `<name>:scale` beside."""
+        scales = {f"{name}:scale": scale.copy() for name, scale in self._scales.items()}
+        return super().copy() | {n: v.copy() for n, v in self._levels.items()} | scales
+
+
+def all_finite(block: NDArray[np.floating]) -> bool:
+    """Return whether no number is NaN or infinite, without making an array to find out.
+
+    >>> all_finite(np.array([1.0, np.nan])), all_finite(np.array([1.0, -2.0]))
+    (False, True)
+    """
+    return bool(np.isfinite(block.min(initial=0)) and np.isfinite(block.max(initial=0)))
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield some rows at a time."""
+    rows = max(1, _TILE_NUMBERS // shape[1])
+    for start in range(0, shape[0], rows):
+        yield slice(start, start + rows)
+
+
+def _row_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the scale of rows whose largest magnitudes are given; never zero."""
+    scale: NDArray[np.float32] = np.maximum(largest * (_HEADROOM / _LEVELS), 1e-12)
+    return scale.astype(np.float32)

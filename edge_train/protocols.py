@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.networks import Block
 from edge_train.params import Parameters
 from edge_train.rng import Key
 
@@ -14,6 +15,7 @@ Array = NDArray[np.float32]
 Batch = Mapping[str, NDArray[Any]]  # name -> array; carries every random draw of a step
 Point = Mapping[str, Array]  # one value for every trainable block
 State = dict[str, NDArray[Any]]  # what a transform remembers of one block
+Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
 Apply = Callable[[str, Array], None]  # consumes one block's gradient
 
 
@@ -23,13 +25,15 @@ class Estimate:
 
     `loss` is the mean loss of the batch at the unperturbed parameters (or the mean over a
     two-sided pair); `scalars` rebuild the gradient without the model (empty if they cannot);
-    `forwards` and `backwards` count single-sample passes.
+    `forwards` and `backwards` count single-sample passes; `block_losses` are the local losses of
+    a method that trains every block on its own target, None for a block at rest.
     """
 
     loss: float
     scalars: tuple[float, ...]
     forwards: int
     backwards: int = 0
+    block_losses: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class StepRecord:
     seconds: float
     eval: float | None = None
     skipped: str | None = None
+    block_losses: tuple[float | None, ...] = ()
 
 
 class Runtime(Protocol):
@@ -71,6 +76,31 @@ class GradientRuntime(Runtime, Protocol):
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` the gradient of the mean loss, block by block; return losses (samples,)."""
+        ...
+
+
+class BlockwiseRuntime(Runtime, Protocol):
+    """A chain of blocks that are run and differentiated one at a time; the last gives logits.
+
+    Nothing of a block is kept by the runtime: whoever drops the tape frees the memory. A rule that
+    is local holds one tape at a time, backpropagation holds them all.
+    """
+
+    blocks: tuple[Block, ...]
+
+    def run(self, index: int, inputs: Array) -> tuple[Array, Any]:
+        """Return the outputs of one block in training and the tape that its gradient needs."""
+        ...
+
+    def pull(self, index: int, tape: Any, error: Array, apply: Apply, reach: Reach) -> Array | None:
+        """Hand `apply` the gradients of one block for `error` at its outputs.
+
+        Args:
+          error: gradient of the loss with respect to the outputs, same shape; overwritten.
+          reach: with "inputs", the error at the block's inputs is returned (None for the first
+            block). "rows" takes the inputs for constants and carries the error back through the
+            rows of a sequence; "row" takes earlier rows for constants too.
+        """
         ...
 
 
@@ -102,7 +132,8 @@ class Estimator(Protocol[RuntimeT]):
         """Measure one step and hand `apply` every block's gradient, one block at a time.
 
         Raises:
-          NonFinite: a loss was NaN or infinite; `apply` has not been called.
+          NonFinite: a loss was NaN or infinite. A method that trains block after block may have
+            called `apply` for earlier blocks: the loop rolls the step back.
         """
         ...
 

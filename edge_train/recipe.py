@@ -19,16 +19,21 @@ else:
     import tomli as tomllib
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("personalize", "classify"),
+    "task": ("personalize", "classify", "network"),
     "learn": ("object", "style"),
-    "method": ("auto", "zo", "backprop"),
+    "method": ("auto", "zo", "backprop", "tpsgd", "local", "drtp", "dfa"),
     "preset": ("default", "zoodip"),
-    "runtime": ("auto", "torch", "onnx", "ort-training"),
+    "runtime": ("auto", "torch", "onnx", "ort-training", "numpy"),
     "trainable": ("all", "head"),
     "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
     "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "schedule": ("cosine", "constant"),
+    "loss": ("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
+    "targets": ("auto", "full", "pooled", "channel", "every", "last"),
+    "projection": ("rademacher", "gaussian", "uniform", "orthogonal"),
+    "projection_memory": ("key", "int8"),
+    "mode": ("online", "sequential"),
 }
 
 
@@ -39,7 +44,7 @@ class Recipe:
     task: str = "personalize"
     model: str = EMBEDDED
     photos: str | None = None  # folder; None is the embedded example
-    data: str | None = None  # file or folder of labeled examples
+    data: str | None = None  # labeled examples: texts; or npz, csv, a folder of pictures per class
     token: str | None = None  # spelling of the new word, such as <my-dog>
     class_word: str | None = None  # the word that the token starts from
     learn: str = "object"
@@ -79,6 +84,23 @@ class Recipe:
     preview_every: int = 0  # steps; 0 is before and after only
     preview_steps: int = 20
     guidance: float | None = None
+    # task "network": a small network, trained from its beginning or behind a frozen backbone
+    network: str | None = None  # such as `mlp 500 500`; networks.py has the words
+    loss: str = "softmax"  # of a block against its projected label
+    targets: str = "auto"  # how pictures and sequences meet their target
+    projection: str = "rademacher"
+    projection_scale: float | None = None  # root mean square of the projection's entries
+    projection_memory: str = "int8"  # held so, or made again from its key
+    mode: str = "online"
+    through_time: bool = True  # exact gradient within a recurrent block
+    momentum: float = 0.9
+    micro_batch: int | None = None  # samples whose inner activations exist at once
+    train_samples: int | None = None
+    test_samples: int | None = None
+    series: tuple[int, int] | None = None  # rows and stride of the windows of a csv
+    backbone: str | None = None  # network.safetensors of a run, or an .onnx file
+    backbone_blocks: int | None = None  # how many stay; None: all but the last
+    old_data: str | None = None  # what the backbone came from, to measure forgetting
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -105,7 +127,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("learning_rate", 1e-9, 1e3),
     ("weight_decay", 0, 1e3),
     ("relative_rate", 1e-9, 1e3),
-    ("samples", 1, 256),
+    ("samples", 1, 4096),
     ("queries", 1, 1024),
     ("sides", 1, 2),
     ("epsilon", 1e-9, 1e3),
@@ -115,20 +137,38 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("preview_every", 0, 10_000_000),
     ("preview_steps", 1, 1000),
     ("guidance", 0, 100),
+    ("projection_scale", 1e-6, 1e6),
+    ("momentum", 0, 0.999),
+    ("micro_batch", 1, 4096),
+    ("train_samples", 4, 10**9),
+    ("test_samples", 1, 10**9),
+    ("backbone_blocks", 1, 1000),
 )
 
 
-_PATHS = ("photos", "data")
+_PATHS = ("photos", "data", "backbone", "old_data")
+_BESIDE_RECIPE = ("data", "backbone", "old_data")  # relative to the recipe's own folder
 # Keys that only some tasks read. Set for another task they are refused, not ignored.
 _READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts"),
-            *("resolution", "window", "preview_every", "preview_steps", "guidance"),
+            *("window", "preview_steps", "guidance"),
         ),
         ("personalize",),
     ),
-    **dict.fromkeys(("data", "length", "trainable", "weight_decay"), ("classify",)),
+    **dict.fromkeys(("length", "trainable", "weight_decay"), ("classify",)),
+    **dict.fromkeys(
+        (
+            *("network", "loss", "targets", "projection", "projection_scale", "mode"),
+            *("projection_memory", "through_time", "momentum", "micro_batch", "train_samples"),
+            *("test_samples", "series", "backbone", "backbone_blocks", "old_data"),
+        ),
+        ("network",),
+    ),
+    "data": ("classify", "network"),
+    "preview_every": ("personalize", "network"),
+    "resolution": ("personalize", "network"),
 }
 _INSTEAD = {"photos": "data", "data": "photos"}  # what other tasks call it
 
@@ -187,7 +227,7 @@ def _typed(source: str, key: str, kind: Any, value: Any) -> Any:
 
 
 def read(path: Path) -> Recipe:
-    """Return the recipe in a TOML file.
+    """Return the recipe in a TOML file; its data may lie beside it.
 
     Raises:
       InputError: the file is missing, not TOML, or holds an unknown key or a wrong value.
@@ -198,7 +238,13 @@ def read(path: Path) -> Recipe:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"recipe {path}: not TOML ({error}).") from error
-    return from_mapping(values, str(path))
+    recipe = from_mapping(values, str(path))
+    beside: dict[str, Any] = {
+        key: str(path.parent / value)
+        for key in _BESIDE_RECIPE
+        if (value := getattr(recipe, key)) and not Path(value).expanduser().is_absolute()
+    }
+    return replace(recipe, **beside)
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -300,6 +346,12 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
       InputError: the preset does not exist for the method.
     """
     method = _AUTO[recipe.task] if recipe.method == "auto" else recipe.method
+    if method not in ("zo", "backprop"):
+        raise InputError(
+            f"method {method!r} trains a network block by block, which the runtimes of task "
+            f"{recipe.task!r} cannot: they run the whole model at once. Use --method zo or "
+            "backprop."
+        )
     defaults = _DEFAULTS.get((recipe.task, method, recipe.preset))
     if defaults is None:
         raise InputError(

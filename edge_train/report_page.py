@@ -13,6 +13,7 @@ from PIL import Image
 
 from edge_train.report_chart import Line, Mark, Point, chart, running_median
 from edge_train.report_loading import ways_to_load
+from edge_train.report_network import block_curves, confusion_table
 from edge_train.report_style import STYLE
 from edge_train.units import format_bytes, format_seconds
 
@@ -55,6 +56,8 @@ def render(run: Path, summary: Record, records: Sequence[Record]) -> str:
         _pictures(run, facts),
         _strip(run),
         _curves(summary, records),
+        block_curves(facts, records),
+        confusion_table(summary["metrics"]),
         _photos(run, facts),
         _slopes(records[0].get("slope_check")),
         _events(records),
@@ -74,7 +77,11 @@ def render(run: Path, summary: Record, records: Sequence[Record]) -> str:
 
 
 def _title(facts: Record) -> str:
-    return f"Learning {facts['token']}" if facts.get("token") else f"Run: {facts.get('task')}"
+    if facts.get("token"):
+        return f"Learning {facts['token']}"
+    if facts.get("network"):
+        return f"{facts['network']} on {facts.get('data')}"
+    return f"Run: {facts.get('task')}"
 
 
 def _header(title: str, summary: Record, facts: Record) -> str:
@@ -380,7 +387,8 @@ def _settings(summary: Record, facts: Record) -> str:
         passes = summary["weights_reread_bytes"] / summary["weights_bytes"]
         rows.append(("Weights read again from the file", f"{passes:.1f} times"))
     rows.append(("Times resumed", str(summary["resumed"])))
-    rows += [(_words(k), _value(k, v)) for k, v in summary["metrics"].items()]
+    metrics = {k: v for k, v in summary["metrics"].items() if k != "confusion"}
+    rows += [(_words(k), _value(k, v)) for k, v in metrics.items()]
     rows += [(f"Version of {name}", str(v)) for name, v in summary["versions"].items()]
     rows = [(name, value) for name, value in rows if value]
     return _section("Settings", _table(("setting", "value"), rows), bool(rows))

@@ -81,6 +81,8 @@ th, td { padding: 5px 28px 5px 0; border-bottom: 1px solid var(--rule); vertical
 tr:last-child td { border-bottom: 0; }
 td { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
+.confusion th, .confusion td { padding: 4px 10px; text-align: right; white-space: nowrap; }
+td.share { background: color-mix(in srgb, var(--line) calc(var(--share) * 55%), transparent); }
 pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { margin: 6px 0 0; padding: 12px 14px; overflow-x: auto; border-radius: 6px;
   background: var(--page); border: 1px solid var(--rule); }

@@ -148,9 +148,10 @@ def _loop(
     link = session.link
     guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes, link.supervisor)
     _set_to_work(link, recipe, runtime)
+    threads = f", {recipe.threads} threads" if recipe.threads else ""
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
-        f"{recipe.quant}, {recipe.threads} threads)"
+        f"{recipe.quant}{threads})"
     )
     scale = _scales(runtime.parameters)
     new = not records

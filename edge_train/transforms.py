@@ -109,7 +109,7 @@ class WeightDecay:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """Multiplies by a rate that decays along a half cosine to `final` of itself.
+    """Multiplies, in place, by a rate that decays along a half cosine to `final` of itself.
 
     Args:
       rate: the rate at step 0.
@@ -134,10 +134,37 @@ class LearningRate:
         progress = min(int(state["count"][0]) / max(self.steps, 1), 1.0)
         state["count"] += 1
         share = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-        scaled: Array = update * np.float32(self.rate * share) * state["scale"][0]
-        return scaled
+        update *= np.float32(self.rate * share)
+        update *= state["scale"][0]
+        return update
 
 
 def root_mean_square(block: Array) -> float:
     """Return the root mean square of a block's coordinates."""
     return float(np.sqrt(np.mean(np.square(block, dtype=np.float64))))
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Nesterov's momentum as a mean: v = decay * v + (1 - decay) * g; update the same way from v.
+
+    A mean instead of the usual sum, so that a rate carries over between values of `decay`. The
+    incoming gradient is overwritten. Bytes: 4 per coordinate; none with `decay` 0.
+    """
+
+    decay: float = 0.9
+
+    def init(self, param: Array) -> State:
+        """Return a zero velocity."""
+        return {"velocity": np.zeros_like(param)} if self.decay else {}
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the gradient averaged with earlier ones, looking one step ahead."""
+        if not self.decay:
+            return update
+        velocity = state["velocity"]
+        velocity *= np.float32(self.decay)
+        update *= np.float32(1 - self.decay)
+        velocity += update
+        update += np.float32(self.decay) * velocity
+        return update

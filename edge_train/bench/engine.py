@@ -169,7 +169,8 @@ def _step(artifact: Path, lean: bool) -> tuple[Callable[[int], None], Callable[[
     state = {name: transform.init(block) for name, block in parameters.items()}
 
     def apply(name: str, gradient: Any) -> None:
-        parameters.subtract(name, transform.update(gradient, state[name], parameters[name]))
+        update = transform.update(gradient, state[name], parameters[name])
+        parameters.subtract(name, update, Key(0, 0))
 
     def take_step(number: int) -> None:
         key = Key(0, number)

@@ -165,7 +165,8 @@ def overhead() -> str:
     unet: Any = UNet2DConditionModel.from_pretrained(job.model.path / "unet").float().eval()
 
     def apply(name: str, gradient: Array) -> None:
-        parameters.subtract(name, transform.update(gradient, state[name], parameters[name]))
+        update = transform.update(gradient, state[name], parameters[name])
+        parameters.subtract(name, update, Key(0, 0))
 
     def step(number: int) -> None:
         key = Key(0, number)

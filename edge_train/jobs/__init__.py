@@ -14,6 +14,10 @@ def open_job(recipe: Recipe) -> Job:
         from edge_train.jobs.classify_text import ClassifyTextJob
 
         return ClassifyTextJob(recipe)
+    if recipe.task == "network":
+        from edge_train.jobs.small_network import NetworkJob
+
+        return NetworkJob(recipe)
     from edge_train.jobs.personalize import PersonalizeJob
 
     return PersonalizeJob(recipe)

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 from edge_train.classifier_folder import open_classifier
+from edge_train.rng import Key
 from edge_train.runtimes.ort_training import OrtClassifier
 from edge_train.runtimes.torch_classifier import TorchClassifier
 from edge_train.training_artifact import open_training_artifact
@@ -141,7 +142,7 @@ def test_a_step_changes_what_the_next_forward_reads(runtime):
     before = runtime.forward(given, [runtime.parameters]).mean()
 
     def apply(name, gradient):
-        runtime.parameters.subtract(name, np.float32(0.1) * gradient)
+        runtime.parameters.subtract(name, np.float32(0.1) * gradient, Key(0, 0))
 
     runtime.backward(given, apply)
     after = runtime.forward(given, [runtime.parameters]).mean()

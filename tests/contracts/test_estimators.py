@@ -46,7 +46,7 @@ def test_with_a_plain_rate_it_learns(estimator, runtime):
     first = task.loss(runtime, task.evaluation(), [runtime.parameters]).mean()
 
     def apply(name, gradient):
-        runtime.parameters.subtract(name, np.float32(0.3) * gradient)
+        runtime.parameters.subtract(name, np.float32(0.3) * gradient, Key(7, step))
 
     for step in range(200):
         estimate(estimator, runtime, step, apply)

@@ -1,0 +1,84 @@
+"""What the steps of a recipe hold and take, in a process that does nothing else.
+
+`python -m edge_train.bench.step_cost RECIPE.toml STEPS` prints one JSON object: bytes held above
+what the process held with its data loaded (by the kernel's peak counter, and what Python's own
+tracer counts of arrays), and processor seconds a step.
+"""
+
+import json
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train import recipe as recipes
+from edge_train.jobs import open_job
+from edge_train.journal import Journal
+from edge_train.loop import Loop
+from edge_train.memory import Guard, give_back_memory, measure
+from edge_train.recipe import Recipe
+
+
+def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
+    """Take steps of a new run, without evaluations and checkpoints; return what they cost."""
+    job = open_job(recipe)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job.load()
+        job.prepare(folder, lambda line: None)
+        _warm_up()
+        give_back_memory()
+        before = measure().resident_bytes
+        _forget_peak()
+        loop = _loop(job, folder)
+        seconds = []
+        for step in range(steps):
+            start = time.process_time()
+            loop.step(step)
+            seconds.append(time.process_time() - start)
+        held = measure().peak_bytes - before
+        tracemalloc.start()
+        loop = _loop(job, folder)
+        for step in range(min(steps, 5)):
+            loop.step(step)
+        _, traced = tracemalloc.get_traced_memory()
+    return {"held_bytes": held, "array_bytes": traced, "step_seconds": float(np.median(seconds))}
+
+
+def _loop(job: Any, folder: Path) -> Loop:
+    estimator, transform = job.method(0.0, {})
+    return Loop(
+        runtime=job.open_runtime(),
+        task=job.task(),
+        estimator=estimator,
+        transform=transform,
+        guard=Guard(None, lambda: 0),
+        journal=Journal(folder / "journal.jsonl"),
+        checkpoints=folder,
+        seed=job.recipe.seed,
+        evaluate_every=1,
+        patience=0,
+    )
+
+
+def _warm_up() -> None:
+    """Let libraries make the buffers that they keep, so that no method pays for them."""
+    square = np.ones((256, 256), np.float32)
+    np.random.Generator(np.random.Philox(0)).standard_normal(8)
+    np.tanh(square @ square)
+
+
+def _forget_peak() -> None:
+    """Let the kernel's peak counter start again from what is held now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # then the peak of loading counts too, an upper bound
+
+
+if __name__ == "__main__":
+    print(json.dumps(step_cost(recipes.read(Path(sys.argv[1])), int(sys.argv[2]))))

@@ -1,0 +1,398 @@
+"""The job of training a small network: labeled samples in; the network and its scores out."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train import network_file, networks
+from edge_train.build import known
+from edge_train.errors import InputError, RunFolderError
+from edge_train.jobs.protocol import Outcome, Say
+from edge_train.methods.backprop import Backprop
+from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier, local_heads
+from edge_train.methods.sequential import Sequential
+from edge_train.methods.targets import Projections
+from edge_train.methods.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
+from edge_train.network_file import SavedNetwork
+from edge_train.params import Int8Parameters, Parameters
+from edge_train.protocols import Array, Estimator, Point, Reach, Task, Transform
+from edge_train.recipe import Recipe
+from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
+from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.tasks.datasets import Dataset, Samples, load
+from edge_train.tasks.labeled import Labeled, Prepare, confusion, scores
+from edge_train.tensors import write_bytes
+from edge_train.transforms import Chain, LearningRate, Momentum
+
+_METHODS = ("tpsgd", "local", "drtp", "dfa", "backprop")
+_NEEDS_NO_SIGNAL = ("dfa", "backprop")  # they go through all blocks before they change any
+_FINAL_RATE = 0.02  # share of the rate at the end of the cosine
+_CALIBRATION = 100  # samples whose statistics batch normalization uses outside of training
+_HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is given
+_MOST_HELD_OUT = 1000
+_PROJECTING = ("tpsgd", "drtp", "dfa")
+_LOCAL = (*_PROJECTING, "local")
+# Keys that only some methods read. Set for another method they are refused, not ignored.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "loss": ("tpsgd",),
+    **dict.fromkeys(("projection", "projection_scale", "projection_memory"), _PROJECTING),
+    **dict.fromkeys(("targets", "through_time"), _LOCAL),
+    "micro_batch": ("backprop", "tpsgd", "drtp", "local"),
+}
+# Measured with `edge-train bench tpsgd`; BENCHMARKS.md has the sweep.
+_DEFAULTS: dict[str, Any] = {
+    "steps": 2000,
+    "schedule": "cosine",
+    "samples": 100,
+    "evaluate_every": 100,
+    "patience": 0,
+}
+_RATES = {"tpsgd": 0.5, "local": 0.5, "drtp": 0.02, "dfa": 0.2, "backprop": 0.5}
+_USE = {
+    "backbone_blocks": "there is no backbone",
+    "series": "only a csv file can be a time series",
+    "resolution": "only a folder of pictures can be resized",
+}
+_SCALES = {"drtp": 0.5, "dfa": 0.1}
+_TARGET_SCALE = 0.9  # just within what tanh can reach
+_DATA_FILE = "data.sha256"
+
+
+class NetworkJob:
+    """A `Job`: words are checked here; data, network and backbone when `load` reads them.
+
+    Raises:
+      InputError: a word or size that cannot be used.
+    """
+
+    name = "network"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = _checked(recipe)
+        self._data: Dataset
+        self._network: networks.Network
+        self._prepare: Prepare
+        self._backbone: Backbone | None = None
+        self._task: Labeled
+        self._folder: Path
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The hash of what the weights start from: the network's words, and the backbone's file."""
+        digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
+        if self.recipe.backbone:
+            digest.update(_readable(self.recipe.backbone).read_bytes())
+        return digest.hexdigest()
+
+    def load(self) -> None:
+        recipe = self.recipe
+        self._data = load(
+            Path(known(recipe.data)).expanduser(),
+            train_samples=recipe.train_samples,
+            test_samples=recipe.test_samples,
+            resolution=recipe.resolution,
+            window=recipe.series,
+        )
+        self._prepare, shape = self._data.standardized, self._data.shape
+        self._source: SavedNetwork | None = None
+        if recipe.backbone:
+            self._backbone = self._opened_backbone(_readable(recipe.backbone))
+            self._prepare, shape = self._backbone, self._backbone.feature_shape
+        classes = len(self._data.class_names)
+        self._network = networks.parse(known(recipe.network), shape, classes)
+        count = len(self._data.train.labels)
+        aside = recipe.evaluation_samples or min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count))
+        aside = max(1, aside)
+        if aside > count // 2:
+            raise InputError(
+                f"evaluation_samples is {aside}, more than half of {count} training samples."
+            )
+        self._task = Labeled(
+            self._data.train, self._prepare, recipe.seed, known(recipe.samples), aside
+        )
+
+    def _opened_backbone(self, path: Path) -> Backbone:
+        if path.suffix == ".onnx":
+            if self.recipe.backbone_blocks:
+                raise InputError(
+                    "backbone_blocks is for networks that edge-train saved; an ONNX graph is used "
+                    "whole. Cut it before it is exported."
+                )
+            return OnnxBackbone(path, self._data.shape)
+        self._source = source = network_file.load(path)
+        if source.network.input_shape != self._data.shape:
+            raise InputError(
+                f"backbone {path}: it reads samples of shape {source.network.input_shape}, data "
+                f"has {self._data.shape}."
+            )
+        blocks = self.recipe.backbone_blocks or len(source.network.blocks) - 1
+        if not 1 <= blocks <= len(source.network.blocks):
+            raise InputError(
+                f"backbone_blocks is {blocks}, {path} has {len(source.network.blocks)} blocks."
+            )
+        return NumpyBackbone(source, blocks)
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        self._folder = folder
+        write_bytes(folder / _DATA_FILE, self._fingerprint().encode())
+        data, blocks = self._data, self._network.blocks
+        weights = sum(
+            int(np.prod(shape))
+            for block in blocks
+            for shape in networks.parameter_shapes(block).values()
+        )
+        say(
+            f"{self._task.count} samples to train on, {len(data.train.labels) - self._task.count} "
+            f"held out, {len(data.test.labels)} for the test, {len(data.class_names)} classes; "
+            f"{len(blocks)} blocks with {weights:,} weights"
+        )
+
+    def restore(self, folder: Path, say: Say) -> None:
+        self._folder = folder
+        self.load()
+        kept = folder / _DATA_FILE
+        if not kept.exists() or kept.read_text() != self._fingerprint():
+            raise RunFolderError(
+                f"{folder}: the samples in {self.recipe.data} are not those that this run began "
+                "with; put them back, or start a new run."
+            )
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for part in (self._data.train, self._data.test):
+            digest.update(np.ascontiguousarray(part.inputs).data)
+            digest.update(part.labels.data)
+        return digest.hexdigest()
+
+    def open_runtime(self) -> NumpyNetwork:
+        recipe, network = self.recipe, self._network
+        blocks = networks.initial_parameters(network, recipe.seed)
+        if recipe.method == "local":
+            heads = local_heads(network.blocks, recipe.targets, network.classes)
+            blocks = chain(blocks, heads.items())
+        parameters = Int8Parameters(blocks) if recipe.quant == "int8" else Parameters(blocks)
+        calibration = None
+        if any(isinstance(layer, networks.Normalization) for layer in network.layers):
+            calibration = self._task.inputs(np.arange(min(_CALIBRATION, self._task.count)))
+        return NumpyNetwork(
+            network,
+            parameters,
+            calibration,
+            together=known(recipe.samples),
+            micro_batch=recipe.micro_batch,
+        )
+
+    def task(self) -> Task:
+        return self._task
+
+    def smallest_radius(self) -> float:
+        return 0.0
+
+    def method(
+        self, epsilon: float, scale: Mapping[str, float]
+    ) -> tuple[Estimator[Any], Transform]:
+        recipe, steps = self.recipe, known(self.recipe.steps)
+        final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
+        span = steps
+        if recipe.mode == "sequential":  # every block has a whole schedule of its own
+            span = -(-steps // len(self._network.blocks))
+        rate = LearningRate(known(recipe.learning_rate), span, final)
+        return self._estimator(steps), Chain((Momentum(recipe.momentum), rate))
+
+    def _estimator(self, steps: int) -> Estimator[Any]:
+        recipe, classes = self.recipe, self._network.classes
+        reach: Reach = "rows" if recipe.through_time else "row"
+        projections = Projections(
+            recipe.projection,
+            recipe.projection_scale or self._scale(),
+            recipe.seed,
+            hold=recipe.projection_memory == "int8",
+        )
+        if recipe.method == "backprop":
+            return Backprop()
+        if recipe.method == "dfa":
+            return DirectFeedback(projections, recipe.targets, reach)
+        signals: dict[str, Signal] = {
+            "tpsgd": TargetProjection(recipe.loss, projections, classes),
+            "drtp": Drtp(projections, classes),
+            "local": LocalClassifier(),
+        }
+        rule = LocalRule(signals[recipe.method], recipe.targets, reach, recipe.micro_batch)
+        if recipe.mode == "online":
+            return LayerByLayer(rule)
+        task = self._task
+        cache = self._folder / "outputs"
+        return Sequential(rule, steps, cache, task.count, task.inputs)
+
+    def _scale(self) -> float:
+        """Return the projection's default size, from the sweep in BENCHMARKS.md."""
+        recipe = self.recipe
+        if recipe.method != "tpsgd":
+            return _SCALES.get(recipe.method, 1.0)
+        if recipe.loss != "softmax":
+            return _TARGET_SCALE
+        pictures = any(isinstance(layer, networks.Convolution) for layer in self._network.layers)
+        return 1.0 if pictures else 3.0  # outputs of a convolution vary together
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        recipe, data = self.recipe, self._data
+        return {
+            "network": recipe.network,
+            "blocks": [_words(block) for block in self._network.blocks],
+            "data": Path(known(recipe.data)).name,
+            "train_samples": self._task.count,
+            "held_out_samples": len(data.train.labels) - self._task.count,
+            "test_samples": len(data.test.labels),
+            "batch": recipe.samples,
+            "learning_rate": recipe.learning_rate,
+            "momentum": recipe.momentum,
+            "mode": recipe.mode,
+            **({"loss": recipe.loss} if recipe.method == "tpsgd" else {}),
+            **({"backbone": Path(recipe.backbone).name} if recipe.backbone else {}),
+        }
+
+    def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str:
+        return f"step {step}: there is nothing to show but the curves"
+
+    def finish(
+        self, folder: Path, runtime: NumpyNetwork, best: Point, steps: int, whole: bool
+    ) -> Outcome:
+        parameters = runtime.parameters
+        parameters.load(best)
+        statistics = runtime.calibrated(parameters)
+        data = self._data
+        saved = SavedNetwork(
+            self._network, parameters, statistics, data.mean, data.deviation, data.class_names
+        )
+        outputs = {}
+        if self._backbone is None:  # an adapter alone cannot read samples
+            network_file.save(folder / "network.safetensors", saved)
+            outputs["network"] = "network.safetensors"
+        else:
+            network_file.save(folder / "adapter.safetensors", saved)
+            outputs["adapter"] = "adapter.safetensors"
+        if not whole:
+            return Outcome(outputs=outputs)
+        shutil.rmtree(folder / "outputs", ignore_errors=True)
+
+        def logits(stored: NDArray[Any]) -> Array:
+            return runtime.outputs(self._prepare(stored), parameters, statistics)
+
+        metrics = dict(scores(self._confusion(data.test, logits), data.class_names))
+        metrics |= self._old_scores(logits)
+        line = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_samples']}"
+        if "backbone_accuracy" in metrics:
+            line += f" (the backbone's own: {100 * metrics['backbone_accuracy']:.2f} %)"
+        return Outcome(metrics, outputs, line)
+
+    def _old_scores(self, logits: Prepare) -> dict[str, float]:
+        """Return what the backbone reaches alone, and what is left of it where it came from."""
+        found: dict[str, float] = {}
+        source = self._source
+        if source and len(source.class_names) == len(self._data.class_names):
+            whole = NumpyBackbone(source, len(source.network.blocks))
+            found["backbone_accuracy"] = self._accuracy(self._data.test, whole)
+        if self.recipe.old_data:
+            old = load(
+                Path(self.recipe.old_data).expanduser(),
+                train_samples=self.recipe.train_samples,
+                test_samples=self.recipe.test_samples,
+                resolution=self.recipe.resolution,
+                window=self.recipe.series,
+            )
+            if old.shape != self._data.shape or len(old.class_names) != self._network.classes:
+                raise InputError(
+                    f"old_data {self.recipe.old_data}: samples of shape {old.shape} and "
+                    f"{len(old.class_names)} classes do not fit data of shape {self._data.shape} "
+                    f"and {self._network.classes} classes."
+                )
+            found["old_accuracy"] = self._accuracy(old.test, logits)
+            if "backbone_accuracy" in found:
+                found["old_backbone_accuracy"] = self._accuracy(old.test, whole)
+        return found
+
+    def _confusion(self, samples: Samples, logits: Prepare) -> NDArray[np.int64]:
+        return confusion(samples, logits, self._network.classes, known(self.recipe.samples))
+
+    def _accuracy(self, samples: Samples, logits: Prepare) -> float:
+        table = self._confusion(samples, logits)
+        return float(np.trace(table) / table.sum())
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    """Return the recipe with every default filled in."""
+    for key, example in (("data", "fashion.npz"), ("network", "mlp 500 500")):
+        if getattr(recipe, key) is None:
+            raise InputError(f'task "network" needs {key} in its recipe, such as "{example}".')
+    method = "tpsgd" if recipe.method == "auto" else recipe.method
+    if method not in _METHODS:
+        raise InputError(
+            f"method {method!r} is not for task 'network'; choose one of {', '.join(_METHODS)}."
+        )
+    if recipe.runtime not in ("auto", "numpy") or recipe.device not in ("auto", "cpu"):
+        raise InputError(
+            f"task 'network' runs with NumPy on the cpu, not on runtime {recipe.runtime!r}, device "
+            f"{recipe.device!r}; leave both out."
+        )
+    if recipe.quant not in ("auto", "none", "int8"):
+        raise InputError(f"quant {recipe.quant!r}: weights in training are none or int8.")
+    if recipe.threads is not None:
+        raise InputError(
+            "threads: NumPy takes its number of threads from the environment variable "
+            "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
+        )
+    if recipe.mode == "sequential" and method in _NEEDS_NO_SIGNAL:
+        raise InputError(
+            f"mode 'sequential' trains one block to its end before the next; method {method!r} "
+            "needs all of them in every step. Use mode 'online', or method tpsgd, local or drtp."
+        )
+    for field in fields(Recipe):
+        readers = _READ_BY.get(field.name, _METHODS)
+        if method not in readers and getattr(recipe, field.name) != field.default:
+            raise InputError(
+                f"{field.name} is not read by method {method!r}, only by {', '.join(readers)}; "
+                "leave it out."
+            )
+    suffix = Path(known(recipe.data)).suffix
+    for key, useless in (
+        ("backbone_blocks", recipe.backbone is None),
+        ("series", suffix != ".csv"),
+        ("resolution", suffix in (".csv", ".npz")),
+    ):
+        if useless and getattr(recipe, key) is not None:
+            raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
+    filled = {key: value for key, value in _DEFAULTS.items() if getattr(recipe, key) is None}
+    if recipe.learning_rate is None:
+        filled["learning_rate"] = _RATES[method]
+    quant = "none" if recipe.quant == "auto" else recipe.quant
+    model = known(recipe.network)
+    return replace(
+        recipe, method=method, quant=quant, runtime="numpy", device="cpu", model=model, **filled
+    )
+
+
+def _readable(path: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"backbone {path}: there is no such file.")
+    return file
+
+
+def _words(block: networks.Block) -> str:
+    """Return what a block is made of, for people."""
+    kinds = [
+        getattr(layer, "kind", type(layer).__name__.lower())
+        for layer in block.layers
+        if not isinstance(layer, networks.Reshape)
+    ]
+    shape = " x ".join(map(str, block.output_shape))
+    return f"{' + '.join(kinds)} -> {shape}"

@@ -1,0 +1,172 @@
+"""Target projection: every block learns from a fixed random projection of the label."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import NonFinite
+from edge_train.losses import cross_entropy, local_error
+from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
+from edge_train.networks import Block
+from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Reach, Task
+from edge_train.rng import Key
+
+
+class Signal(Protocol):
+    """What tells a hidden block how its outputs should change."""
+
+    def error(
+        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+    ) -> tuple[Array, Array]:
+        """Return the local loss of every row, and its gradient with respect to the row.
+
+        Args:
+          rows: (rows, units) what `rows_of` makes of the outputs.
+          labels: (rows,).
+          apply: consumes gradients of what the signal itself trains.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TargetProjection:
+    """The rule of tpSGD: pull the outputs of a block towards t = P[label], P random and fixed.
+
+    With an elementwise loss the error is phi'(y - t); `softmax` reads the outputs through P instead
+    (logits = P y / sqrt(units)) and takes the cross entropy, so that outputs are free in whatever
+    does not tell classes apart.
+
+    Source: tpSGD (arXiv:2208.08503). Its residual is what tells it from DRTP (arXiv:1909.01311): it
+    has a fixed point. `softmax` is ours. Every loss is a mean over rows, so that a rate carries
+    over between batch sizes, which the code of DRTP does not do.
+    """
+
+    loss: str
+    projections: Projections
+    classes: int
+
+    def error(
+        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+    ) -> tuple[Array, Array]:
+        """Return local losses and errors."""
+        units = rows.shape[1]
+        positive = block.nonnegative and self.loss != "softmax"  # targets must be within reach
+        matrix = self.projections.matrix(block.name, self.classes, units, positive)
+        if self.loss != "softmax":
+            return local_error(self.loss, rows, matrix[labels])
+        matrix *= np.float32(1 / math.sqrt(units))
+        losses, error = cross_entropy(rows @ matrix.T, labels)
+        return losses, error @ matrix
+
+
+@dataclass(frozen=True)
+class LocalRule:
+    """How a block is trained on its own.
+
+    Args:
+      signal: what tells a hidden block how to change; the last one has its cross entropy.
+      view: how pictures and sequences meet their targets; see `rows_of`.
+      reach: "row" takes the state before each row of a sequence for a constant; "rows" is exact
+        within a recurrent block, whose rows are in memory anyway. Other blocks are the same.
+      micro_batch: samples whose inner activations exist at once, in blocks where that saves
+        memory; None takes the whole batch. Gradients of the parts are added up.
+    """
+
+    signal: Signal
+    view: str
+    reach: Reach = "rows"
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerByLayer:
+    """Trains all blocks in one forward pass, each on its own target: the `online` mode.
+
+    A block hands on what it computed before its update. One tape exists at a time, so the peak is
+    that of the largest block, whatever the depth.
+    """
+
+    rule: LocalRule
+
+    def estimate(
+        self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
+    ) -> Estimate:
+        """Emit every block's local gradient, first block first.
+
+        Raises:
+          NonFinite: a local loss was not finite; blocks before it have been applied.
+        """
+        values, labels = batch["inputs"], batch["labels"]
+        found = []
+        for index in range(len(runtime.blocks)):
+            values, loss = train_block(runtime, index, values, labels, self.rule, apply)
+            found.append(loss)
+        return Estimate(found[-1], (), forwards=len(labels), block_losses=tuple(found))
+
+
+def train_block(
+    runtime: BlockwiseRuntime,
+    index: int,
+    inputs: Array,
+    labels: NDArray[Any],
+    rule: LocalRule,
+    apply: Apply,
+) -> tuple[Array, float]:
+    """Run one block, hand `apply` its local gradients and let go of all but its outputs.
+
+    The last block learns from the cross entropy of its logits: the exact gradient of one layer.
+
+    Raises:
+      NonFinite: a local loss is not finite; nothing of this block was applied.
+    """
+    block, count = runtime.blocks[index], len(labels)
+    size = rule.micro_batch or count
+    if size >= count or not block.divisible:
+        return _train(runtime, index, inputs, labels, rule, apply)
+    outputs = np.empty((count, *block.output_shape), np.float32)
+    total: dict[str, Array] = {}
+    mean = 0.0
+    for start in range(0, count, size):
+        some = slice(start, min(start + size, count))
+        share = (some.stop - some.start) / count
+
+        def add(name: str, gradient: Array, share: float = share) -> None:
+            gradient *= np.float32(share)
+            total[name] = np.add(total[name], gradient, out=gradient) if name in total else gradient
+
+        outputs[some], loss = _train(runtime, index, inputs[some], labels[some], rule, add)
+        mean += share * loss
+    for name in list(total):
+        apply(name, total.pop(name))
+    return outputs, mean
+
+
+def _train(
+    runtime: BlockwiseRuntime,
+    index: int,
+    inputs: Array,
+    labels: NDArray[Any],
+    rule: LocalRule,
+    apply: Apply,
+) -> tuple[Array, float]:
+    block = runtime.blocks[index]
+    outputs, tape = runtime.run(index, inputs)
+    if index == len(runtime.blocks) - 1:
+        losses, error = cross_entropy(outputs, labels)
+        count = len(losses)
+    else:
+        view = view_of(block, rule.view)
+        rows = rows_of(outputs, view)
+        count = len(rows)
+        repeats = repeated(labels, count)
+        losses, error = rule.signal.error(block, rows, repeats, runtime.parameters, apply)
+        del rows
+        error = spread(error, outputs.shape, view)
+    if not np.isfinite(losses).all():
+        raise NonFinite(f"the local loss of block {block.name!r} is not finite")
+    error *= np.float32(1 / count)
+    runtime.pull(index, tape, error, apply, rule.reach)
+    return outputs, float(losses.mean(dtype=np.float64))

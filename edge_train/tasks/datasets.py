@@ -1,0 +1,368 @@
+"""Labeled samples from npz arrays, folders of pictures, tables and sensor series, checked."""
+
+import csv
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_train.errors import InputError
+from edge_train.rng import Key
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_TEST_SHARE = 0.2  # of samples that come without a test part
+_MOST_CLASSES = 1000
+_FEWEST = 4  # training samples
+_MOST_SIDE = 512  # pixels; networks here are small
+_CHUNK = 1000  # samples that exist in float64 at once
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs (samples, ...), uint8 or float32, channels last, and a class number for each."""
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def taken(self, numbers: NDArray[Any]) -> "Samples":
+        """Return some of them."""
+        return Samples(self.inputs[numbers], self.labels[numbers])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test samples of the same shape, and what makes their numbers comparable.
+
+    `mean` and `deviation` are those of the training samples: per channel of pictures and sensors,
+    per column of a table.
+    """
+
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.train.inputs.shape[1:]
+
+    def standardized(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """Return inputs with zero mean and unit deviation, as fresh float32."""
+        values = inputs.astype(np.float32)
+        values -= self.mean
+        values /= self.deviation
+        return values
+
+
+def load(
+    path: Path,
+    *,
+    train_samples: int | None = None,
+    test_samples: int | None = None,
+    resolution: int | None = None,
+    window: tuple[int, int] | None = None,
+) -> Dataset:
+    """Return the samples in a file or folder.
+
+    - `.npz`: `train_images` and `train_labels`, the same for `test_` if there is a test part,
+      and `class_names` if there are names. Instead of images, `train_inputs` may hold any arrays,
+      or `train_jpeg` and `train_offsets` JPEG files one after another.
+    - a folder: one subfolder of pictures per class, or `train` and `test` with such subfolders.
+    - `.csv`: a header, numbers, and the class in the column `label` (else the last one).
+
+    Where no test part is given, a fifth of the samples is set aside, always the same.
+
+    Args:
+      train_samples, test_samples: take this many, picked by a fixed draw.
+      resolution: side of pictures from a folder; default: that of the first one.
+      window: (rows, stride) reads a table as a series in time: every `stride` rows, a window of
+        `rows` with one label throughout becomes a sample.
+
+    Raises:
+      InputError: what is there cannot be used.
+    """
+    if path.is_dir():
+        train, test, names = _folder(path, resolution)
+    elif path.suffix == ".npz":
+        train, test, names = _npz(path)
+    elif path.suffix == ".csv":
+        train, test, names = _csv(path, window)
+    elif not path.exists():
+        raise InputError(f"data {path}: there is no such file or folder.")
+    else:
+        raise InputError(f"data {path}: must be a .npz or .csv file, or a folder of pictures.")
+    if test is None:
+        order = Key(0, 0).generator("test part").permutation(len(train.labels))
+        aside = max(1, round(_TEST_SHARE * len(order)))
+        train, test = train.taken(order[aside:]), train.taken(order[:aside])
+    train, test = _some(train, train_samples), _some(test, test_samples)
+    _check(path, train, test, names)
+    mean, deviation = _statistics(train.inputs)
+    if not (deviation > 0).any():
+        raise InputError(
+            f"data {path}: every training sample is the same (all numbers are constant), so there "
+            "is nothing to tell classes apart by."
+        )
+    return Dataset(train, test, names, mean, np.where(deviation > 0, deviation, np.float32(1)))
+
+
+def _some(samples: Samples, count: int | None) -> Samples:
+    if count is None or count >= len(samples.labels):
+        return samples
+    order = Key(0, 0).generator("subset").permutation(len(samples.labels))
+    return samples.taken(np.sort(order[:count]))
+
+
+def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> None:
+    for part, samples in (("train", train), ("test", test)):
+        labels = samples.labels
+        if len(labels) != len(samples.inputs):
+            raise InputError(
+                f"data {path}: {len(samples.inputs)} {part} samples, but {len(labels)} labels."
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+            wrong = labels[(labels < 0) | (labels >= len(names))][0]
+            raise InputError(
+                f"data {path}: {part} label {wrong} is out of range; {len(names)} classes are "
+                f"numbered from 0 to {len(names) - 1}."
+            )
+        bad = sum(int((~np.isfinite(some)).sum()) for some in _chunks(samples.inputs))
+        if bad:
+            raise InputError(
+                f"data {path}: {bad} numbers of the {part} samples are NaN or infinite; remove or "
+                "fill them first."
+            )
+    if len(train.labels) < _FEWEST or not len(test.labels):
+        raise InputError(
+            f"data {path}: {len(train.labels)} training and {len(test.labels)} test samples are "
+            f"too few; at least {_FEWEST} and 1 are needed."
+        )
+    found = np.unique(train.labels)
+    if len(found) < 2:
+        raise InputError(
+            f"data {path}: all training samples are of one class ({names[found[0]]!r}); two are "
+            "the fewest that can be told apart."
+        )
+    if len(names) > _MOST_CLASSES:
+        raise InputError(f"data {path}: {len(names)} classes, at most {_MOST_CLASSES} are handled.")
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise InputError(
+            f"data {path}: training samples are of shape {train.inputs.shape[1:]}, test samples of "
+            f"{test.inputs.shape[1:]}."
+        )
+
+
+def _chunks(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(inputs), _CHUNK):
+        yield inputs[start : start + _CHUNK]
+
+
+def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and standard deviation of every channel or column."""
+    axes = tuple(range(inputs.ndim - 1))
+    count = inputs.size // inputs.shape[-1]
+    mean = sum(some.sum(axis=axes, dtype=np.float64) for some in _chunks(inputs)) / count
+    square = sum(((some - mean) ** 2).sum(axis=axes) for some in _chunks(inputs)) / count
+    deviation = np.sqrt(square)
+    deviation[deviation < 1e-7 * (1 + np.abs(mean))] = 0
+    return np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
+
+
+# ----------------------------------------------------------------------------- npz
+
+
+def _npz(path: Path) -> tuple[Samples, Samples | None, tuple[str, ...]]:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            train = _npz_part(path, arrays, "train")
+            if train is None:
+                raise InputError(
+                    f"data {path}: it holds {', '.join(arrays.files) or 'nothing'}; expected "
+                    "train_images (or train_inputs) and train_labels."
+                )
+            test = _npz_part(path, arrays, "test")
+            highest = max(int(part.labels.max(initial=0)) for part in (train, test) if part)
+            if "class_names" in arrays.files:
+                names = tuple(str(name) for name in arrays["class_names"].ravel())
+            else:
+                names = tuple(str(number) for number in range(min(highest, _MOST_CLASSES) + 1))
+    except FileNotFoundError as error:
+        raise InputError(f"data {path}: there is no such file or folder.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error):
+            raise InputError(
+                f"data {path}: it holds pickled objects, which are never read; save plain numeric "
+                "arrays with numpy.savez_compressed."
+            ) from error
+        raise InputError(f"data {path}: damaged or not an npz file ({error}).") from error
+    return train, test, names
+
+
+def _npz_part(path: Path, arrays: Any, part: str) -> Samples | None:
+    keys = [f"{part}_{name}" for name in ("images", "inputs", "jpeg")]
+    found = [key for key in keys if key in arrays.files]
+    if not found or f"{part}_labels" not in arrays.files:
+        return None
+    inputs = arrays[found[0]]
+    if found[0].endswith("jpeg"):
+        inputs = _jpegs(path, inputs, arrays[f"{part}_offsets"])
+    labels = arrays[f"{part}_labels"]
+    if inputs.ndim < 2 or inputs.dtype.kind not in "uif" or 0 in inputs.shape[1:]:
+        raise InputError(
+            f"data {path}: {found[0]} is {inputs.dtype} of shape {inputs.shape}; expected numbers "
+            "of shape (samples, ...)."
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "ui":
+        raise InputError(
+            f"data {path}: {part}_labels is {labels.dtype} of shape {labels.shape}; expected one "
+            "whole number a sample."
+        )
+    if inputs.dtype != np.uint8:
+        inputs = inputs.astype(np.float32)
+    if found[0].endswith("images") and inputs.ndim == 3:
+        inputs = inputs[..., None]  # grey pictures have one channel
+    return Samples(inputs, labels.astype(np.int64))
+
+
+def _jpegs(path: Path, content: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.uint8]:
+    pictures = []
+    for start, end in pairwise(offsets.tolist()):
+        try:
+            with Image.open(io.BytesIO(content[start:end].tobytes()), formats=("JPEG",)) as image:
+                pictures.append(np.asarray(image.convert("RGB")))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise InputError(f"data {path}: picture {len(pictures)} is damaged.") from error
+    return np.stack(pictures)
+
+
+# ----------------------------------------------------------------------------- pictures
+
+
+def _folder(path: Path, resolution: int | None) -> tuple[Samples, Samples | None, tuple[str, ...]]:
+    split = (path / "train").is_dir() and (path / "test").is_dir()
+    roots = [path / "train", path / "test"] if split else [path]
+    names = tuple(sorted(f.name for f in roots[0].iterdir() if f.is_dir() and _pictures_in(f)))
+    if not names:
+        raise InputError(
+            f"data {path}: no subfolder holds pictures ({', '.join(_PICTURES)}); expected one "
+            "subfolder a class."
+        )
+    first = _pictures_in(roots[0] / names[0])[0]
+    mode, size = _opened(first, None, None)[1:]
+    side = (resolution, resolution) if resolution else size
+    if max(side) > _MOST_SIDE:
+        raise InputError(
+            f"data {first}: {size[0]}x{size[1]} pixels is more than {_MOST_SIDE} a side; set "
+            "resolution, such as 64."
+        )
+    parts = []
+    for root in roots:
+        pictures, labels = [], []
+        for number, name in enumerate(names):
+            for file in _pictures_in(root / name):
+                pictures.append(_opened(file, mode, side)[0])
+                labels.append(number)
+        if not pictures:
+            raise InputError(f"data {root}: its subfolders hold no pictures.")
+        parts.append(Samples(np.stack(pictures), np.array(labels)))
+    return parts[0], parts[1] if split else None, names
+
+
+def _opened(
+    file: Path, mode: str | None, side: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], str, tuple[int, int]]:
+    """Return a picture (height, width, channels), its kind (grey or color) and its own size."""
+    try:
+        with Image.open(file) as image:
+            size = image.size
+            mode = mode or ("L" if image.mode in ("1", "L", "I;16") else "RGB")
+            if side is None:
+                return np.empty((0, 0, 0), np.uint8), mode, size
+            fitted = np.asarray(image.convert(mode).resize(side, Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"data {file}: not a readable picture.") from error
+    return fitted.reshape(*fitted.shape[:2], -1), mode, size
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+
+
+# ----------------------------------------------------------------------------- tables
+
+
+def _csv(
+    path: Path, window: tuple[int, int] | None
+) -> tuple[Samples, Samples | None, tuple[str, ...]]:
+    values: list[list[float]] = []
+    words: list[str] = []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            head = next(rows, [])
+            if len(head) < 2:
+                raise InputError(f"data {path}: its header names {len(head)} columns, not two.")
+            place = head.index("label") if "label" in head else len(head) - 1
+            for number, row in enumerate(rows, 2):
+                if not row:
+                    continue
+                if len(row) != len(head):
+                    raise InputError(
+                        f"data {path}: line {number} has {len(row)} columns, the header "
+                        f"{len(head)}."
+                    )
+                words.append(row.pop(place).strip())
+                try:
+                    values.append([float(cell or "nan") for cell in row])
+                except ValueError as error:
+                    raise InputError(f"data {path}: line {number}: {error}.") from error
+    except OSError as error:
+        raise InputError(f"data {path}: cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"data {path}: not a csv file ({error}).") from error
+    if not words:
+        raise InputError(f"data {path}: it has a header and no rows.")
+    names = tuple(sorted(set(words)))
+    numbers = {name: number for number, name in enumerate(names)}
+    table = Samples(np.array(values, np.float32), np.array([numbers[word] for word in words]))
+    if window is None:
+        return table, None, names
+    train, test = _windows(path, table, *window)
+    return train, test, names
+
+
+def _windows(path: Path, table: Samples, rows: int, stride: int) -> tuple[Samples, Samples]:
+    """Cut runs of one label into windows; the last fifth of every run is for the test.
+
+    Windows overlap, so a random split would test on rows that were trained on.
+    """
+    starts: tuple[list[int], list[int]] = ([], [])
+    begin = 0
+    for _, run in groupby(table.labels.tolist()):
+        end = begin + len(list(run))
+        cut = end - round(_TEST_SHARE * (end - begin))
+        starts[0].extend(range(begin, cut - rows + 1, stride))
+        starts[1].extend(range(cut, end - rows + 1, stride))
+        begin = end
+    if not starts[0] or not starts[1]:
+        raise InputError(
+            f"data {path}: windows of {rows} rows leave {len(starts[0])} for training and "
+            f"{len(starts[1])} for the test; runs of one label are too short. Try a smaller window."
+        )
+    parts = []
+    for some in starts:
+        where = np.array(some)[:, None] + np.arange(rows)
+        parts.append(Samples(table.inputs[where], table.labels[some]))
+    return parts[0], parts[1]

@@ -1,0 +1,218 @@
+"""Runs a small network block by block with NumPy alone: neither torch nor an engine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.losses import cross_entropy
+from edge_train.networks import (
+    Activation,
+    Convolution,
+    Dense,
+    Layer,
+    Network,
+    Normalization,
+    Pool,
+    Recurrent,
+)
+from edge_train.params import Parameters
+from edge_train.protocols import Apply, Array, Batch, Point, Reach
+from edge_train.runtimes.numpy_layers import Statistics, backward, channel_statistics, forward
+
+_TRAINED = (Dense, Convolution, Recurrent, Normalization)
+_OVERWRITABLE = (Dense, Convolution, Normalization, Pool)  # their backward needs no outputs
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What the gradient of one block needs of its forward pass; dropping it frees the memory."""
+
+    saved: tuple[Any, ...]
+
+
+class NumpyNetwork:
+    """A network whose blocks are run and differentiated one at a time.
+
+    Args:
+      network: the chain of blocks.
+      parameters: their trainable arrays; `networks.parameter_shapes` names them.
+      calibration: samples whose statistics stand for all in batch normalization, outside of
+        training. They are measured from the parameters whenever they are needed, so that no moving
+        average belongs to the state of a run. None for a network without batch normalization.
+      together: samples of a forward pass outside of training.
+      micro_batch: samples that `backward` holds the activations of at once; gradients of the parts
+        are added up. None takes the whole batch.
+    """
+
+    device = "cpu"
+    dtype = "float32"
+
+    def __init__(
+        self,
+        network: Network,
+        parameters: Parameters,
+        calibration: Array | None = None,
+        *,
+        together: int = 100,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.network = network
+        self.blocks = network.blocks
+        self.parameters = parameters
+        self._calibration = calibration
+        self.batch_limit: int | None = None  # most samples in one forward pass; None: `together`
+        self._together = together
+        self._micro_batch = micro_batch
+
+    def run(self, index: int, inputs: Array) -> tuple[Array, Tape]:
+        """Return the outputs of one block in training, and what its gradient needs."""
+        saved = []
+        for _, layer, read, reuse in self._layers(index, self.parameters):
+            inputs, needs = forward(layer, read, inputs, reuse=reuse)
+            saved.append(needs)
+        return inputs, Tape(tuple(saved))
+
+    def pull(
+        self, index: int, tape: Tape, error: Array, apply: Apply, reach: Reach
+    ) -> Array | None:
+        """Hand `apply` the gradients of one block for `error` at its outputs.
+
+        Args:
+          error: (samples, ...) gradient of the loss with respect to the outputs; it is overwritten.
+          reach: "inputs" also returns the error at the block's inputs (there is none at those of
+            the network); "rows" goes back through the rows of a sequence only, "row" not even that.
+        """
+        name = self.blocks[index].name
+        layers = list(self._layers(index, self.parameters))
+        trainable = min(i for i, (_, layer, *_) in enumerate(layers) if isinstance(layer, _TRAINED))
+        wanted = reach == "inputs" and index > 0
+        passed: Array | None = error
+        for position in reversed(range(len(layers))):
+            _, layer, read, _ = layers[position]
+            if position < trainable and not wanted:
+                return None
+            assert passed is not None
+            passed = backward(
+                layer,
+                tape.saved[position],
+                read,
+                passed,
+                lambda part, gradient: apply(f"{name}.{part}", gradient),
+                propagate=reach != "row",
+                needed=wanted or position > trainable,
+            )
+        return passed if wanted else None
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the cross entropy of every sample at every point, shape (points, samples)."""
+        labels = batch["labels"]
+        losses = [
+            cross_entropy(self.predict(batch["inputs"], point), labels)[0] for point in points
+        ]
+        return np.stack(losses)
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` the exact gradient of the mean cross entropy; return losses (samples,)."""
+        count = len(batch["labels"])
+        size = self._micro_batch or count
+        if size >= count:
+            return self._backward(batch["inputs"], batch["labels"], count, apply)
+        total: dict[str, Array] = {}
+
+        def add(name: str, gradient: Array) -> None:
+            total[name] = np.add(total[name], gradient, out=gradient) if name in total else gradient
+
+        losses = [
+            self._backward(
+                batch["inputs"][start : start + size],
+                batch["labels"][start : start + size],
+                count,
+                add,
+            )
+            for start in range(0, count, size)
+        ]
+        together = np.concatenate(losses)
+        if np.isfinite(together).all():
+            for name in list(total):
+                apply(name, total.pop(name))
+        return together
+
+    def _backward(self, inputs: Array, labels: NDArray[Any], count: int, apply: Apply) -> Array:
+        tapes = []
+        for index in range(len(self.blocks)):
+            inputs, tape = self.run(index, inputs)
+            tapes.append(tape)
+        losses, error = cross_entropy(inputs, labels)
+        del inputs, tape
+        if not np.isfinite(losses).all():
+            return losses  # the caller stops the step
+        error /= np.float32(count)
+        for index in reversed(range(len(self.blocks))):
+            passed = self.pull(index, tapes.pop(), error, apply, "inputs")
+            if passed is not None:
+                error = passed
+        return losses
+
+    def predict(self, inputs: Array, point: Point) -> Array:
+        """Return (samples, classes) logits at a point, a few samples at a time."""
+        statistics = self.calibrated(point)
+        size = min(self._together, self.batch_limit or self._together)
+        return np.concatenate(
+            [
+                self.outputs(inputs[start : start + size], point, statistics)
+                for start in range(0, len(inputs), size)
+            ]
+        )
+
+    def outputs(
+        self,
+        inputs: Array,
+        point: Point,
+        statistics: dict[str, Statistics],
+        blocks: range | None = None,
+    ) -> Array:
+        """Return the outputs of the last of `blocks` (default: all) outside of training."""
+        for index in blocks or range(len(self.blocks)):
+            for place, layer, read, reuse in self._layers(index, point):
+                inputs, _ = forward(
+                    layer, read, inputs, statistics=statistics.get(place), reuse=reuse
+                )
+        return inputs
+
+    def calibrated(self, point: Point) -> dict[str, Statistics]:
+        """Return the statistics of every batch normalization at a point, by place."""
+        found: dict[str, Statistics] = {}
+        values = self._calibration
+        if values is None:
+            return found
+        for index in range(len(self.blocks)):
+            for place, layer, read, reuse in self._layers(index, point):
+                if layer == Normalization("batch"):
+                    found[place] = channel_statistics(values)
+                values, _ = forward(layer, read, values, statistics=found.get(place), reuse=reuse)
+        return found
+
+    def _layers(self, index: int, point: Point) -> Iterator[tuple[str, Layer, Any, bool]]:
+        """Yield place, layer, reader of its parameters, and whether its inputs may be reused."""
+        block = self.blocks[index]
+        before: Layer | None = None
+        for number, layer in enumerate(block.layers):
+            read = partial(_read, point, block.name)
+            reuse = isinstance(layer, Activation) and isinstance(before, _OVERWRITABLE)
+            yield f"{block.name}.{number}", layer, read, reuse
+            before = layer
+
+    def device_bytes(self) -> int:
+        """Return 0: there is no device beside the host."""
+        return 0
+
+    def close(self) -> None:
+        """Release nothing: arrays go when nobody holds them."""
+
+
+def _read(point: Point, block: str, part: str) -> Array:
+    return point[f"{block}.{part}"]

@@ -1,0 +1,304 @@
+"""Task `network` through the real command: trains, resumes bit for bit, keeps small."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_train import cli, journal, network_file
+from edge_train.errors import ModelError
+from edge_train.runtimes.numpy_network import NumpyNetwork
+
+DEMOS = Path(__file__).parent.parent / "demos"
+PATTERNS = np.random.default_rng(5).integers(0, 256, (3, 8, 8))
+
+
+def pictures(path, count=240, shift=0, labels=None):
+    """Save pictures of three patterns under noise; `shift` inverts their contrast."""
+    random = np.random.default_rng(1)
+    found = {}
+    for part, size in (("train", count), ("test", 60)):
+        numbers = random.integers(0, 3, size) if labels is None else np.resize(labels, size)
+        noisy = PATTERNS[numbers] + 60 * random.standard_normal((size, 8, 8))
+        images = np.clip(noisy, 0, 255).astype(np.uint8)
+        found[f"{part}_images"] = 255 - images if shift else images
+        found[f"{part}_labels"] = numbers
+    np.savez(path, **found, class_names=np.array(["a", "b", "c"]))
+    return path
+
+
+def recipe(folder, name="recipe", **keys):
+    if "data" not in keys:
+        keys["data"] = pictures(folder / "data.npz").name
+    keys = {"task": "network", "network": "mlp 20 16", "steps": 60, "samples": 20} | keys
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None]
+    path = folder / f"{name}.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(path, out, *options):
+    status = cli.main(["run", "--recipe", str(path), "--out", str(out), "--json", *options])
+    assert status == 0
+    return json.loads((out / "report.json").read_text())
+
+
+def refused(capsys, path, out, status=2):
+    assert cli.main(["run", "--recipe", str(path), "--out", str(out)]) == status
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("edge-train: ")
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize("method", ["tpsgd", "local", "drtp", "dfa", "backprop"])
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_every_method_learns_what_can_be_learned(tmp_path, method, quant):
+    momentum = 0.9 if quant == "none" else 0.0
+    path = recipe(tmp_path, method=method, quant=quant, momentum=momentum, steps=120)
+    report = run(path, tmp_path / "run")
+    assert report["status"] == "done"
+    assert report["metrics"]["test_accuracy"] > 0.9
+    assert (report["backwards"] > 0) == (method == "backprop")
+    assert np.sum(report["metrics"]["confusion"]) == 60
+
+
+@pytest.mark.parametrize(
+    ("network", "keys"),
+    [
+        ("conv 4 3, batchnorm, relu, maxpool 2, dense 12, tanh", {}),
+        ("gru 12 12", {"targets": "every", "through_time": False}),
+        ("lstm 12", {"micro_batch": 8}),
+        ("mlp 20", {"mode": "sequential", "loss": "l2", "projection_scale": 0.5}),
+    ],
+)
+def test_other_networks_and_modes_learn_too(tmp_path, network, keys):
+    path = recipe(tmp_path, network=network, steps=150, **keys)
+    assert run(path, tmp_path / "run")["metrics"]["test_accuracy"] > 0.8
+
+
+def test_the_run_folder_has_the_network_and_a_page_with_its_curves(tmp_path):
+    report = run(recipe(tmp_path), tmp_path / "run")
+    assert report["outputs"] == {"network": "network.safetensors"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    for words in ("Layer by layer", "Block 3: dense", "What is taken for what", "mlp 20 16 on"):
+        assert words in page
+    records, _ = journal.read(tmp_path / "run" / "journal.jsonl")
+    steps = [record for record in records if record["kind"] == "step"]
+    assert all(len(record["block_losses"]) == 3 for record in steps)
+    assert not (tmp_path / "run" / "outputs").exists()
+
+
+def test_a_saved_network_reads_as_it_was_and_a_damaged_one_is_refused(tmp_path):
+    text = "conv 4 3, batchnorm, relu, maxpool 2, dense 12, tanh"
+    report = run(recipe(tmp_path, network=text, quant="int8", momentum=0.0), tmp_path / "run")
+    path = tmp_path / "run" / "network.safetensors"
+    saved = network_file.load(path)
+    assert saved.class_names == ("a", "b", "c")
+    runtime = NumpyNetwork(saved.network, saved.parameters)
+    with np.load(tmp_path / "data.npz") as arrays:
+        images, labels = arrays["test_images"][..., None], arrays["test_labels"]
+    inputs = ((images - saved.mean) / saved.deviation).astype(np.float32)
+    logits = runtime.outputs(inputs, saved.parameters, dict(saved.statistics))
+    assert (logits.argmax(axis=1) == labels).mean() == report["metrics"]["test_accuracy"]
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ModelError, match="not a network that edge-train saved"):
+        network_file.load(path)
+
+
+def steps_done(out):
+    if not (out / "journal.jsonl").exists():
+        return 0
+    records, _ = journal.read(out / "journal.jsonl")
+    return sum(record["kind"] == "step" for record in records)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"quant": "int8", "momentum": 0.5},
+        {"mode": "sequential", "method": "local"},
+        {"network": "conv 4 3, batchnorm, relu, dense 9, tanh", "micro_batch": 10},
+    ],
+    ids=["int8", "sequential", "conv"],
+)
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, keys):
+    path = recipe(tmp_path, steps=1500, evaluate_every=500, **keys)
+    run(path, tmp_path / "whole")
+    out = tmp_path / "killed"
+    base = [sys.executable, "-m", "edge_train", "run"]
+    command = [*base, "--recipe", str(path), "--out", str(out)]
+    for kill in range(3):
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while steps_done(out) < 300 * (kill + 1) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        command = [*base, "--resume", str(out)]
+    assert steps_done(out) < 1500  # it was killed on the way, not after
+    assert cli.main(["run", "--resume", str(out), "--json"]) == 0
+    whole, resumed = tmp_path / "whole" / "network.safetensors", out / "network.safetensors"
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_other_data_under_the_same_name_is_noticed_on_resume(tmp_path, capsys):
+    path = recipe(tmp_path)
+    run(path, tmp_path / "run")
+    book = tmp_path / "run" / "journal.jsonl"
+    book.write_bytes(b"".join(book.read_bytes().splitlines(keepends=True)[:-5]))
+    pictures(tmp_path / "data.npz", count=239)
+    assert cli.main(["run", "--resume", str(tmp_path / "run")]) == 2
+    assert "not those that this run began with" in capsys.readouterr().err
+
+
+BAD = {
+    "no network": ({"network": None}, "needs network in its recipe"),
+    "no data": ({"data": None}, "needs data in its recipe"),
+    "a skip": (
+        {"network": "dense 5, skip, dense 5"},
+        "'skip' carries values past trainable layers",
+    ),
+    "unknown loss": ({"loss": "l3"}, "loss 'l3' is not known"),
+    "method": ({"method": "zo"}, "choose one of tpsgd, local"),
+    "runtime": ({"runtime": "torch"}, "runs with NumPy on the cpu"),
+    "quant": ({"quant": "int4"}, "none or int8"),
+    "threads": ({"threads": 2}, "OPENBLAS_NUM_THREADS"),
+    "sequential": ({"method": "backprop", "mode": "sequential"}, "needs all of them in every step"),
+    "micro": ({"method": "dfa", "micro_batch": 5}, "micro_batch is not read by method 'dfa'"),
+    "loss of another": ({"method": "local", "loss": "l2"}, "loss is not read by method 'local'"),
+    "blocks of none": ({"backbone_blocks": 1}, "there is no backbone"),
+    "series of none": ({"series": [5, 1]}, "only a csv file can be a time series"),
+    "no resizing": ({"resolution": 16}, "only a folder of pictures can be resized"),
+    "photos": ({"photos": "x"}, "photos is not read by task 'network'"),
+    "held out": ({"evaluation_samples": 200}, "more than half of 240"),
+    "no backbone": ({"backbone": "nothing.safetensors"}, "there is no such file"),
+    "no picture": ({"network": "conv 3 9 valid"}, "does not fit"),
+}
+
+
+@pytest.mark.parametrize(("keys", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_words_are_one_sentence_before_anything_starts(tmp_path, capsys, keys, words):
+    message = refused(capsys, recipe(tmp_path, **keys), tmp_path / "run")
+    assert words in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_only_is_refused(tmp_path, capsys):
+    pictures(tmp_path / "data.npz", labels=[1])
+    message = refused(capsys, recipe(tmp_path, data="data.npz"), tmp_path / "run")
+    assert "all training samples are of one class ('b')" in message
+
+
+def test_keys_and_methods_of_networks_are_refused_by_other_tasks(tmp_path, capsys):
+    path = tmp_path / "recipe.toml"
+    path.write_text('network = "lenet"\n')
+    assert "network is not read by task 'personalize'" in refused(capsys, path, tmp_path / "run")
+
+
+def adapted(tmp_path, backbone, **keys):
+    """Train on what an inversion of contrast leaves of a backbone's features."""
+    data = pictures(tmp_path / "new.npz", shift=1).name
+    path = recipe(tmp_path, "adapter", network="mlp 16", backbone=backbone, data=data, **keys)
+    return run(path, tmp_path / "adapted")
+
+
+def test_an_adapter_recovers_what_a_shift_took(tmp_path):
+    run(recipe(tmp_path, network="conv 4 3, tanh, dense 24, tanh"), tmp_path / "source")
+    metrics = adapted(
+        tmp_path, "source/network.safetensors", backbone_blocks=1, old_data="data.npz"
+    )["metrics"]
+    assert metrics["old_backbone_accuracy"] > 0.9
+    assert metrics["backbone_accuracy"] < 0.6
+    assert metrics["test_accuracy"] > 0.9
+    assert 0 <= metrics["old_accuracy"] <= 1
+    assert not (tmp_path / "adapted" / "network.safetensors").exists()
+
+
+@pytest.mark.skipif(not find_spec("onnx"), reason="onnx writes the graph")
+@pytest.mark.parametrize("quant", ["none", "int8"])
+@pytest.mark.parametrize(
+    "text",
+    ["conv 4 3, batchnorm, relu, maxpool 2, conv 3 3 valid, tanh, meanpool 2, dense 9, sigmoid"],
+)
+def test_an_exported_backbone_gives_the_features_of_the_saved_one(tmp_path, text, quant):
+    from edge_train.runtimes.backbones import NumpyBackbone, OnnxBackbone
+
+    run(recipe(tmp_path, network=text), tmp_path / "source")
+    source = tmp_path / "source" / "network.safetensors"
+    saved = network_file.load(source)
+    random = np.random.default_rng(0)
+    stored = random.integers(0, 256, (7, 8, 8, 1), np.uint8)
+    for blocks in (1, 2, 3, 4):
+        out = tmp_path / f"{blocks}.onnx"
+        options = ["--blocks", str(blocks), "--quant", quant]
+        assert cli.main(["export", str(source), str(out), *options]) == 0
+        exported = OnnxBackbone(out, (8, 8, 1))
+        exact = NumpyBackbone(saved, blocks)
+        assert exported.feature_shape == exact.feature_shape
+        tolerance = 1e-4 if quant == "none" else 0.1  # 1 / 127 of the largest weight, four layers
+        np.testing.assert_allclose(exported(stored), exact(stored), atol=tolerance)
+    metrics = adapted(tmp_path, "1.onnx", steps=200)["metrics"]
+    assert metrics["test_accuracy"] > 0.9
+
+
+def held(folder, name, **keys):
+    """Return the bytes of arrays above the loaded data in a fresh process."""
+    path = recipe(folder, name, **keys)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_train.bench.step_cost", str(path), "3"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)["array_bytes"]
+
+
+def test_one_block_at_a_time_holds_what_the_largest_block_needs(tmp_path):
+    """Eight equal layers: their activations and float weights must not add up."""
+    deep = {"network": "mlp" + " 300" * 8, "samples": 100}
+    exact = held(tmp_path, "backprop", method="backprop", **deep)
+    local = held(tmp_path, "local", method="tpsgd", quant="int8", momentum=0.0, **deep)
+    assert local < 0.4 * exact
+    shallow = {"network": "mlp 300 300", "samples": 100}
+    more = local - held(tmp_path, "shallow", quant="int8", momentum=0.0, **shallow)
+    assert more < 6 * 300 * 300 * 1.5  # what is added are six more matrices at a byte per weight
+
+
+def test_parts_of_a_batch_bound_what_a_convolution_holds(tmp_path):
+    wide = {"network": "conv 32 3, tanh, conv 32 3, tanh, maxpool 2", "samples": 120}
+    exact = held(tmp_path, "backprop", method="backprop", **wide)
+    assert held(tmp_path, "parts", micro_batch=12, **wide) < 0.6 * exact
+
+
+@pytest.mark.parametrize("name", ["tpsgd_fashion", "tpsgd_rows"])
+def test_the_shipped_recipes_stay_under_their_cap(tmp_path, name):
+    path = DEMOS / f"{name}.toml"
+    out = tmp_path / "run"
+    options = ["--steps", "20", "--mem", "200MB", "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "edge_train", "run", "--recipe", str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "done"
+    assert report["measured_peak_bytes"] < 200e6
+
+
+def test_data_may_be_named_on_the_command_line(tmp_path):
+    pictures(tmp_path / "elsewhere.npz")
+    path = recipe(tmp_path, data="missing.npz")
+    options = ["--data", str(tmp_path / "elsewhere.npz"), "--network", "mlp 8"]
+    assert run(path, tmp_path / "run", *options)["metrics"]["test_samples"] == 60
