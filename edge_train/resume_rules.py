@@ -14,7 +14,12 @@ from edge_train.errors import RunFolderError
 
 Facts = Mapping[str, Any]  # of a journal's first record
 
-_ENGINES = {"onnx": "onnxruntime", "ort-training": "onnxruntime", "torch": "torch"}
+_ENGINES = {
+    "onnx": "onnxruntime",
+    "ort-training": "onnxruntime",
+    "torch": "torch",
+    "numpy": "numpy",
+}
 _SETTINGS = ("device", "dtype", "threads", "lean")
 
 
