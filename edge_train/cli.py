@@ -309,7 +309,6 @@ def _train(options: argparse.Namespace) -> int:
                     "Only --mem and --host-mem can."
                 )
         return session.resume(options.resume, overrides, observer, options.link)
-    base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
     return session.run(replace(base, **overrides), observer, options.link)
 
 

@@ -6,7 +6,7 @@ from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train import reference
 from edge_train.errors import ModelError
-from edge_train.methods.slopes import check_slopes
+from edge_train.methods.slopes import _AGREEMENT, check_slopes
 from edge_train.methods.zo import ZerothOrder
 from edge_train.rng import Key, direction
 
@@ -85,8 +85,8 @@ def test_slope_check_keeps_the_wanted_radius_where_the_engine_is_exact():
 def test_slope_check_raises_the_radius_above_rounding_noise():
     found = check(RoundingRuntime(0.02))
     assert found.epsilon > 0.01
-    assert found.rows[0].agreement < 0.7
-    assert found.rows[-1].agreement >= 0.7
+    assert found.rows[0].agreement < _AGREEMENT
+    assert found.rows[-1].agreement >= _AGREEMENT
     assert "raised from 0.01, where slopes agree only to" in found.sentence()
 
 
