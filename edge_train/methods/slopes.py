@@ -18,7 +18,7 @@ _DIRECTIONS = 4
 _FACTORS = (1, 2, 0.5, 4, 0.25)  # of the wanted radius, in the order in which they are tried
 # Rounding that is the share v of the slopes' variance at a radius is v / 4 at the double: the two
 # differ by sqrt(1.25 v / (1 + v)), so 0.4 is v = 0.4, slopes that correlate 0.85 with exact ones.
-# Noise alone is below 0. Twelve slopes are few: on the embedded model's 8-bit profiles at their safe
+# Noise alone is below 0. Twelve slopes are few: on the embedded 8-bit profiles at their safe
 # radius 17 seeds gave 0.39 to 0.93 (mean 0.74), at an eighth of it -0.16 to 0.66 (mean 0.2).
 _AGREEMENT = 0.4
 _SETUP_STEP = -1  # the key of draws made before step 0
