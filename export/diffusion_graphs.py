@@ -5,10 +5,7 @@ model; an initializer carries the name of its parameter and no value. Attention 
 com.microsoft.MultiHeadAttention, which never holds the attention matrix of all heads.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -19,12 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from edge_train.errors import InputError, ModelError
 from edge_train.export.model_weights import HALVES
+from edge_train.export.quiet import quiet
 from edge_train.models import ModelFolder
 
 OPSET = 18
 IR_VERSION = 10  # what onnxruntime-training 1.19.2 still reads
 _BATCH = torch.export.Dim("batch")
-_SILENCED = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def check_exporter() -> None:
@@ -71,7 +68,7 @@ def _export(network: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[
     }
     if "token_2" in shapes:
         shapes["token_2"] = shapes["token"]
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 network.eval().requires_grad_(False),
@@ -100,21 +97,6 @@ def _export(network: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[
         optimizer.optimize_ir(model)
     model.ir_version = IR_VERSION
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says of its own inner workings."""
-    levels = {name: logging.getLogger(name).level for name in _SILENCED}
-    for name in _SILENCED:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 class _Step(nn.Module):

@@ -5,10 +5,8 @@ unless `onnx.IR_VERSION` says otherwise, which is set for the call and put back.
 differentiates a LayerNormalization by two outputs that exporters leave out: they are added.
 """
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +19,11 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from edge_train.errors import ModelError
+from edge_train.export.quiet import quiet
 from edge_train.protocols import Array
 
 OPSET = 18
 IR_VERSION = 9
-_SILENCED = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _STANDARD_ERROR = 2  # its file descriptor
 _BATCH, _LENGTH = 2, 8  # of the example that is traced; both stay free in the graph
 _INPUTS = ("ids", "mask", "labels")
@@ -48,7 +46,7 @@ def trace(network: nn.Module, positions: int) -> tuple[ir.Model, tuple[str, ...]
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=positions)
     ids = torch.ones(_BATCH, _LENGTH, dtype=torch.int64)
     axes = {0: batch, 1: length}
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 _WithLoss(network).eval().requires_grad_(False),
@@ -161,18 +159,3 @@ def _no_standard_error() -> Iterator[None]:
     finally:
         os.dup2(kept, _STANDARD_ERROR)
         os.close(kept)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says of its own inner workings."""
-    levels = {name: logging.getLogger(name).level for name in _SILENCED}
-    for name in _SILENCED:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -23,7 +23,7 @@ from edge_train.memory import measure
 from edge_train.units import format_bytes
 
 QUANTS = ("int8-fast", "int4")
-_REPEATS = 5
+_REPEATS = 3
 _MEMORY_HEAD = ("profile", "peak", "of it anonymous at the end", "seconds per forward")
 _SPEED_HEAD = ("forward of one 512-pixel sample", "times as fast as torch float32")
 
