@@ -287,7 +287,14 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
         "patience": 0,
     },
 }
-_AUTO = {"personalize": "zo", "classify": "backprop"}  # the method that is best where both run
+_FORWARD_ONLY_KEYS = ("queries", "sides", "epsilon")
+
+
+def _auto_method(recipe: Recipe) -> str:
+    """Return the best method that the engine can: the exact gradient, unless keys are about zo."""
+    forward_only = recipe.runtime == "onnx" or recipe.preset == "zoodip"
+    asked = any(getattr(recipe, name) is not None for name in _FORWARD_ONLY_KEYS)
+    return "zo" if forward_only or asked else "backprop"
 
 
 def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
@@ -299,7 +306,7 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
     Raises:
       InputError: the preset does not exist for the method.
     """
-    method = _AUTO[recipe.task] if recipe.method == "auto" else recipe.method
+    method = _auto_method(recipe) if recipe.method == "auto" else recipe.method
     defaults = _DEFAULTS.get((recipe.task, method, recipe.preset))
     if defaults is None:
         raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError, ModelError
-from edge_train.memory import map_large_blocks
+from edge_train.memory import is_shortage, map_large_blocks
 from edge_train.runtimes.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
@@ -245,7 +245,7 @@ def open_session(
     try:
         session = engine.InferenceSession(str(path), settings, providers=chosen)
     except Exception as error:  # the engine's errors share no base class
-        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        if is_shortage(error):
             raise
         raise ModelError(
             f"{path}: ONNX Runtime {engine.__version__} cannot load it ({error}); export it again "
@@ -295,7 +295,7 @@ def call(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) 
     try:
         results: list[Any] = session.run(outputs, feeds)
     except Exception as error:  # the engine's errors share no base class
-        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        if is_shortage(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
