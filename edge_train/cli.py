@@ -208,11 +208,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training")
+    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "cap")
     bench.add_argument("name", choices=names, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
+    bench.add_argument("--limit", type=int, help="runs at most, for cap; default: 96")
     bench.add_argument(
         "--python", help="interpreter of the device environment, for engine-quality; default: ours"
     )
@@ -412,7 +413,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.errors import InputError
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    own = {"data": options.data, "python": options.python}
+    own = {"data": options.data, "python": options.python, "limit": options.limit}
     given = {name: value for name, value in own.items() if value is not None}
     takes = inspect.signature(bench.main).parameters
     for name in given.keys() - takes.keys():
