@@ -15,6 +15,7 @@ from edge_train.journal import Journal
 from edge_train.memory import Guard
 from edge_train.protocols import (
     Array,
+    ByBlock,
     Estimator,
     Replayable,
     State,
@@ -57,8 +58,13 @@ class Loop:
     stop_requested: bool = False
 
     def __post_init__(self) -> None:
+        parameters, transform = self.runtime.parameters, self.transform
+        self.rules: dict[str, Transform] = {
+            name: transform.rule(name) if isinstance(transform, ByBlock) else transform
+            for name in parameters
+        }
         self.state: dict[str, State] = {
-            name: self.transform.init(block) for name, block in self.runtime.parameters.items()
+            name: self.rules[name].init(block) for name, block in parameters.items()
         }
         self._since: list[StepRecord] = []  # steps taken after the last snapshot
 
@@ -85,7 +91,7 @@ class Loop:
         if not np.isfinite(gradient).all():
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters = self.runtime.parameters
-        update = self.transform.update(gradient, self.state[name], parameters[name])
+        update = self.rules[name].update(gradient, self.state[name], parameters[name])
         parameters.subtract(name, update)
 
     def begin(self, first_eval: float) -> None:
