@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training")
+    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "lowrank")
     bench.add_argument("name", choices=names, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
