@@ -370,8 +370,8 @@ def pack_int4(
 def activation_step(extent: Range) -> tuple[float, int]:
     """Return step (a float32) and zero point that map a range, widened to hold 0, onto 0..255.
 
-    >>> activation_step((-1.0, 1.0))[1]
-    128
+    >>> activation_step((-1.0, 3.0))[1]
+    64
     """
     low, high = min(extent[0], 0.0), max(extent[1], 0.0)
     step = float(np.float32((high - low) / 255)) or 1.0
