@@ -58,26 +58,34 @@ Outputs: loss (B,), the mean squared error, and prediction (B, C, h, w), both fl
 `vae_decoder.onnx`: latents (B, C, h, w), as the VAE knows them -> pixels (B, 3, H, W).
 """
 
-import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
 from edge_train.graph_file import read_graph_file
+from edge_train.manifest import (
+    AGAIN,
+    MANIFEST,
+    FileEntry,
+    impossible_file,
+    manifest_bytes,
+    missing_key,
+    read_manifest,
+    refuse_content,
+    same_content,
+)
 from edge_train.tensor_file import TensorFile
 
 FORMAT = "edge-train artifact"
 VERSION = 1
-MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings.safetensors"
 QUANTS = ("none", "int8", "int8-fast", "int4")
 ROUNDED = ("int8-fast", "int4")  # whose activations are int8
@@ -103,17 +111,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("loss_tolerance", 0, 1e3),
     ("forward_bytes", 0, 1e15),
 )
-_LARGEST_MANIFEST_BYTES = 100_000_000  # one of SD-XL has about 1 MB
-_READ_BYTES = 1 << 20
-_AGAIN = "The copy is damaged or was edited; export it again."
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """Size and hash of one file."""
-
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -176,8 +173,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""
-        content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+        return manifest_bytes(self, FORMAT, VERSION)
 
 
 @dataclass(frozen=True)
@@ -248,7 +244,7 @@ class Artifact:
             if not 0 <= index < size:
                 raise ModelError(
                     f"{self.path / EMBEDDINGS}: token id {index} is outside the vocabulary of "
-                    f"{size}; tokenizer and table do not belong together. {_AGAIN}"
+                    f"{size}; tokenizer and table do not belong together. {AGAIN}"
                 )
         return file.rows(component, ids)
 
@@ -264,9 +260,11 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
       ModelError: it is damaged, edited, incomplete, newer than this program or no artifact.
     """
-    manifest = _read_manifest(path / MANIFEST)
+    manifest = _read_manifest(path)
     for name, entry in manifest.files.items():
-        _check_file(path, name, entry, manifest.tensors)
+        if found := same_content(path, name, entry):
+            own = [tensor for tensor in manifest.tensors if tensor.file == name]
+            refuse_content(path, f"{name}{_damaged_tensor(path / name, own)}", found, entry)
     for name in GRAPHS:
         _check_graph(path, name, manifest)
     artifact = Artifact(path, manifest)
@@ -274,41 +272,8 @@ def open_artifact(path: Path) -> Artifact:
     return artifact
 
 
-def describe_file(path: Path) -> FileEntry:
-    """Return the size and hash of a file."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            size += len(block)
-    return FileEntry(size, digest.hexdigest())
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        if (size := path.stat().st_size) > _LARGEST_MANIFEST_BYTES:
-            raise ValueError(f"{size} bytes, at most {_LARGEST_MANIFEST_BYTES} are expected")
-        content = json.loads(
-            path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_unique_keys
-        )
-        kind, version = content.pop("format", None), content.pop("version", None)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); export it again.") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: not a JSON object ({error}). {_AGAIN}") from error
-    if kind != FORMAT:
-        raise ModelError(f"{path}: format is {kind!r}, expected {FORMAT!r}; not our artifact.")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise ModelError(
-            f"{path}: format version {version!r} is not known, this program reads 1 to {VERSION}; "
-            "install a newer edge-train, or export it again with this one."
-        )
-    try:
-        manifest: Manifest = _typed("", Manifest, content)
-    except KeyError as error:
-        raise ModelError(f"{path}: key {error.args[0]} is missing. {_AGAIN}") from error
-    except TypeError as error:
-        raise ModelError(f"{path}: {error}. {_AGAIN}") from error
+def _read_manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder, Manifest, FORMAT, VERSION, "not our artifact")
     for word, known in (
         ("family", _FAMILIES),
         ("quant", QUANTS),
@@ -316,62 +281,18 @@ def _read_manifest(path: Path) -> Manifest:
     ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(
-                f"{path}: {word} is {found!r}, this program knows {', '.join(known)}; install a "
-                "newer edge-train, or export another model."
+                f"{folder / MANIFEST}: {word} is {found!r}, this program knows {', '.join(known)}; "
+                "install a newer edge-train, or export another model."
             )
     if complaint := _impossible(manifest):
-        raise ModelError(f"{path}: {complaint}. {_AGAIN}")
+        raise ModelError(f"{folder / MANIFEST}: {complaint}. {AGAIN}")
     return manifest
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {max(names, key=names.count)!r} stands there twice")
-    return content
-
-
-def _typed(name: str, kind: Any, value: Any) -> Any:
-    """Return a JSON value as the type that a field of the manifest has.
-
-    Args:
-      name: of the value, for messages.
-
-    Raises:
-      KeyError, TypeError: a key is missing, or a value has another type.
-    """
-    origin, inner = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        fields = {}
-        for key, hint in get_type_hints(kind).items():
-            place = f"{name}.{key}".lstrip(".")
-            if key not in value:
-                raise KeyError(place)
-            fields[key] = _typed(place, hint, value[key])
-        return kind(**fields)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(f"{name}[{i}]", inner[0], item) for i, item in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _typed(f"{name}.{key}", inner[1], item) for key, item in value.items()}
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    plain = str if origin is Literal else kind
-    if plain in (int, str) and type(value) is plain:
-        return value
-    raise TypeError(f"{name} is {str(value)[:40]!r}, which is of a wrong type")
 
 
 def _impossible(manifest: Manifest) -> str:
     """Return what no real model has, as part of a message; empty if there is nothing."""
-    for name, keys in (("requires", _REQUIRES), ("origin", _ORIGIN)):
-        for key in keys:
-            if key not in getattr(manifest, name):
-                return f"key {name}.{key} is missing"
+    if complaint := missing_key(manifest, {"requires": _REQUIRES, "origin": _ORIGIN}):
+        return complaint
     for key in manifest.engine:
         if key not in _ENGINE:
             return f"engine option {key!r} is not known; expected {', '.join(_ENGINE)}"
@@ -387,20 +308,7 @@ def _impossible(manifest: Manifest) -> str:
         return f"text_widths has {len(manifest.text_widths)} numbers, {manifest.family} {encoders}"
     if not manifest.signal:
         return "signal has no timesteps"
-    return _impossible_file(manifest) or _impossible_tensor(manifest)
-
-
-def _impossible_file(manifest: Manifest) -> str:
-    for name, entry in manifest.files.items():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            return f"file {name!r} lies outside the folder"
-        if str(path) != name or name == MANIFEST or entry.bytes < 0:
-            return f"file {name!r} ({entry.bytes} bytes) cannot be"
-    for name in (*GRAPHS, EMBEDDINGS):
-        if name not in manifest.files:
-            return f"file {name!r} is not listed"
-    return ""
+    return impossible_file(manifest.files, (*GRAPHS, EMBEDDINGS)) or _impossible_tensor(manifest)
 
 
 def _impossible_tensor(manifest: Manifest) -> str:
@@ -422,31 +330,6 @@ def _impossible_tensor(manifest: Manifest) -> str:
     return ""
 
 
-def _check_file(
-    folder: Path, name: str, entry: FileEntry, tensors: Sequence[ArtifactTensor]
-) -> None:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"{folder / MANIFEST}: file {name!r} lies outside the folder. {_AGAIN}")
-    try:
-        size = path.stat().st_size if path.is_file() else None
-        found = describe_file(path) if size == entry.bytes else None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from error
-    if size is None:
-        raise ModelError(f"artifact {folder}: {name} is missing or no file. {_AGAIN}")
-    if found is None:
-        raise ModelError(
-            f"artifact {folder}: {name} has {size} bytes, manifest says {entry.bytes}. {_AGAIN}"
-        )
-    if found.sha256 != entry.sha256:
-        where = _damaged_tensor(path, [tensor for tensor in tensors if tensor.file == name])
-        raise ModelError(
-            f"artifact {folder}: {name}{where} has sha256 {found.sha256[:12]}..., manifest says "
-            f"{entry.sha256[:12]}.... {_AGAIN}"
-        )
-
-
 def _check_graph(folder: Path, name: str, manifest: Manifest) -> None:
     """Raise ModelError if a graph asks for more than the manifest says."""
     graph = read_graph_file(folder / name)
@@ -454,19 +337,19 @@ def _check_graph(folder: Path, name: str, manifest: Manifest) -> None:
         if found > manifest.requires[word]:
             raise ModelError(
                 f"artifact {folder}: {name} is of {word} {found}, manifest says "
-                f"{manifest.requires[word]}. {_AGAIN}"
+                f"{manifest.requires[word]}. {AGAIN}"
             )
     for place in graph.external:
         entry = manifest.files.get(place.location)
         if entry is None:
             raise ModelError(
                 f"artifact {folder}: {name} reads its weights from {place.location!r}, which is "
-                f"not a file of this artifact. {_AGAIN}"
+                f"not a file of this artifact. {AGAIN}"
             )
         end = place.offset + (place.length or 0)
         if place.offset < 0 or end < place.offset or end > entry.bytes:
             raise ModelError(
-                f"artifact {folder}: {name} reads past the end of {place.location}. {_AGAIN}"
+                f"artifact {folder}: {name} reads past the end of {place.location}. {AGAIN}"
             )
 
 
@@ -479,11 +362,11 @@ def _check_texts(artifact: Artifact) -> None:
         if found is None or not found.is_float or found.shape[1:] != (width,) or not found.shape[0]:
             what = f"{found.dtype} {list(found.shape)}" if found else "missing"
             raise ModelError(
-                f"{path}: table {component!r} is {what}, expected floats, {width} a token. {_AGAIN}"
+                f"{path}: table {component!r} is {what}, expected floats, {width} a token. {AGAIN}"
             )
     for folder in artifact.tokenizers:
         if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-            raise ModelError(f"{folder}: no vocab.json. {_AGAIN}")
+            raise ModelError(f"{folder}: no vocab.json. {AGAIN}")
 
 
 def _damaged_tensor(path: Path, tensors: Sequence[ArtifactTensor]) -> str:

@@ -35,7 +35,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ),
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
-    ("task", ("--task",), str, "personalize or classify"),
+    ("task", ("--task",), str, "personalize, classify or network"),
     ("data", ("--data",), str, "labeled examples: texts, arrays, tables or pictures"),
     ("length", ("--length",), int, "tokens of a text"),
     ("trainable", ("--trainable",), str, "of a classifier: all or head"),
@@ -45,7 +45,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
     ("method", ("--method",), str, "auto, zo or backprop; for networks tpsgd, local, ..."),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
-    ("runtime", ("--runtime",), str, "auto, torch, onnx or ort-training"),
+    ("runtime", ("--runtime",), str, "auto, torch, onnx, ort-training or numpy"),
     (
         "device",
         ("--device",),
@@ -65,7 +65,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("resolution", ("--resolution",), int, "pixels"),
     ("seed", ("--seed",), int, "of every random draw"),
     ("threads", ("--threads",), int, "of the engine"),
-    ("network", ("--network",), str, "such as 'mlp 500 500', for the same"),
+    ("network", ("--network",), str, "of task network, such as 'mlp 500 500'"),
     ("patience", ("--patience",), int, "evaluations without progress before it stops; 0 never"),
     ("evaluate_every", ("--evaluate-every",), int, "steps"),
     ("preview_every", ("--preview-every", "--validation_steps"), int, "steps; 0: before and after"),
@@ -91,6 +91,7 @@ _REFUSED = {
     "--allow_tf32": "torch's own default is used",
 }
 
+BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd")
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 
@@ -155,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="personalize a token from a folder of photos", allow_abbrev=False
+        "run", help="train: a token from photos, a classifier, a network", allow_abbrev=False
     )
     run.add_argument("photos", nargs="?", help="folder of 1-50 photos; default: five examples")
     run.add_argument("--train_data_dir", dest="photos_alias", help=argparse.SUPPRESS)
@@ -223,8 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
-    names = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd")
-    bench.add_argument("name", choices=names, metavar="NAME")
+    bench.add_argument("name", choices=BENCHES, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))

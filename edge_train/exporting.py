@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_train.artifact import (
-    MANIFEST,
     QUANTS,
     ArtifactTensor,
     Manifest,
@@ -32,6 +31,7 @@ from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
+from edge_train.manifest import MANIFEST
 from edge_train.methods.slope_table import (
     GRID,
     KEY,
@@ -50,6 +50,7 @@ from edge_train.tasks.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize import Personalize, build_cache
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
+from edge_train.whole_folder import check_free, whole_folder
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
 _BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
@@ -117,7 +118,7 @@ def export(
     """
     if quant not in QUANTS:
         raise InputError(f"unknown quant {quant!r}; expected {', '.join(QUANTS)}.")
-    _check_free(out)
+    check_free(out)
     load_engine()
     check_exporter()
     job = diffusion.check(
@@ -127,23 +128,11 @@ def export(
     if not isinstance(model, ModelFolder):
         raise InputError(f"{name} is an artifact already; export the model folder it came from.")
     _check_space(model, out, quant)
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        effort = _EFFORT_LARGE if model.parameter_count("unet") > _LARGE else _EFFORT
-        task = _task(job, effort.calibration_samples)
-        work = _Work(job, model, partial, quant, task, effort)
-        _write(work, say)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); try another disk.") from (
-            error
+    effort = _EFFORT_LARGE if model.parameter_count("unet") > _LARGE else _EFFORT
+    with whole_folder(out) as folder:
+        _write(
+            _Work(job, model, folder, quant, _task(job, effort.calibration_samples), effort), say
         )
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     say(f"{out}: {format_bytes(sum(f.stat().st_size for f in out.rglob('*') if f.is_file()))}")
 
 
@@ -312,18 +301,6 @@ def _fresh_peak(folder: Path) -> int:
             "was killed for want of memory, export on a larger machine or with a smaller --quant."
         )
     return int(done.stdout)
-
-
-def _check_free(out: Path) -> None:
-    """Raise InputError if something is in the way."""
-    try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); name another folder.") from (
-            error
-        )
-    if taken:
-        raise InputError(f"{out} exists already; remove it, or name another folder.")
 
 
 def _check_space(model: ModelFolder, out: Path, quant: str) -> None:

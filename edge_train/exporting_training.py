@@ -1,7 +1,6 @@
 """From a classifier folder to a training artifact whose first step is compared with torch's."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_train import __version__
-from edge_train.artifact import MANIFEST, describe_file
 from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.errors import InputError, ModelError
 from edge_train.export.training_graphs import IR_VERSION, OPSET, trace, write_training_graphs
+from edge_train.manifest import MANIFEST, describe_file
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Array, Batch
 from edge_train.rng import Key
@@ -32,6 +31,7 @@ from edge_train.training_artifact import (
     open_training_artifact,
 )
 from edge_train.units import format_bytes
+from edge_train.whole_folder import check_free, whole_folder
 
 _CHECKED_TEXTS, _CHECKED_LENGTH = 4, 16
 _MOST_DIFFERENCE = 1e-3  # of the loss, as a share; rounding alone is far below 1e-5
@@ -50,8 +50,7 @@ def export_training(
     Raises:
       InputError, ModelError: one sentence about what the user must change.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; remove it, or name another folder.")
+    check_free(out)
     path = Path(name).expanduser()
     if name == EMBEDDED or (path / "model_index.json").is_file():
         raise InputError(
@@ -62,22 +61,10 @@ def export_training(
     check_flavor()
     folder = open_classifier(path)
     TextTokenizer.from_folder(folder.path, folder.pad, folder.vocabulary)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(out) as partial:
         say("exporting the graphs")
         artifact = _write(folder, name, partial, head_only)
         say(_compare(folder, artifact, head_only, threads or 1))
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); try another disk.") from (
-            error
-        )
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     say(f"{out}: {format_bytes(sum(file.stat().st_size for file in out.iterdir()))}")
 
 

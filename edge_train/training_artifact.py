@@ -31,16 +31,24 @@ labels (B,), all int64, and every parameter by name, float32. `training_model.on
 mean over the batch; losses (B,); logits (B, classes).
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edge_train.artifact import MANIFEST, FileEntry, describe_file
 from edge_train.errors import ModelError
+from edge_train.manifest import (
+    AGAIN,
+    MANIFEST,
+    FileEntry,
+    impossible_file,
+    manifest_bytes,
+    missing_key,
+    read_manifest,
+    refuse_content,
+    same_content,
+)
 
 FORMAT = "edge-train training artifact"
 VERSION = 1
@@ -48,7 +56,6 @@ TRAINING, EVALUATION, OPTIMIZER = "training_model.onnx", "eval_model.onnx", "opt
 CHECKPOINT, WEIGHTS = "checkpoint", "weights.safetensors"
 BUFFER = "_grad.accumulation.buffer"
 RESET = "lazy_reset_grad"
-_AGAIN = "The copy is damaged or was edited; export it again."
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,7 @@ class TrainingManifest:
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""
-        content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+        return manifest_bytes(self, FORMAT, VERSION)
 
 
 @dataclass(frozen=True)
@@ -119,49 +125,18 @@ def open_training_artifact(path: Path) -> TrainingArtifact:
     Raises:
       ModelError: it is damaged, edited, incomplete or newer than this program.
     """
-    manifest = _read_manifest(path / MANIFEST)
+    manifest = read_manifest(
+        path,
+        TrainingManifest,
+        FORMAT,
+        VERSION,
+        "write one with `edge-train export MODEL OUT --for ort-training`",
+    )
+    complaint = missing_key(manifest, {"requires": ("ir", "opset"), "origin": ("model", "sha256")})
+    complaint = complaint or impossible_file(manifest.files, (TRAINING, EVALUATION, WEIGHTS))
+    if complaint:
+        raise ModelError(f"{path / MANIFEST}: {complaint}. {AGAIN}")
     for name, entry in manifest.files.items():
-        file = path / name
-        if not file.resolve().is_relative_to(path.resolve()):
-            raise ModelError(f"{path / MANIFEST}: file {name!r} lies outside the folder. {_AGAIN}")
-        try:
-            found = describe_file(file)
-        except OSError as error:
-            raise ModelError(f"{file}: cannot be read ({error.strerror}). {_AGAIN}") from error
-        for word in ("bytes", "sha256"):
-            if getattr(found, word) != getattr(entry, word):
-                raise ModelError(
-                    f"artifact {path}: {name} has {word} {str(getattr(found, word))[:12]}, "
-                    f"manifest says {str(getattr(entry, word))[:12]}. {_AGAIN}"
-                )
+        if found := same_content(path, name, entry):
+            refuse_content(path, name, found, entry)
     return TrainingArtifact(path, manifest)
-
-
-def _read_manifest(path: Path) -> TrainingManifest:
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        version = content.get("version")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); export it again.") from error
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: not a JSON object ({error}). {_AGAIN}") from error
-    if content.get("format") != FORMAT:
-        raise ModelError(
-            f"{path}: format is {content.get('format')!r}, expected {FORMAT!r}; write one with "
-            "`edge-train export MODEL OUT --for ort-training`."
-        )
-    if not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise ModelError(
-            f"{path}: format version {version} is not known, this program reads 1 to {VERSION}; "
-            "install a newer edge-train, or export it again with this one."
-        )
-    try:
-        values = {field.name: content[field.name] for field in dataclasses.fields(TrainingManifest)}
-        for name in ("trainable", "frozen", "labels"):
-            values[name] = tuple(map(str, values[name]))
-        values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
-        return TrainingManifest(**values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: a key is missing or of a wrong type ({error}). {_AGAIN}") from (
-            error
-        )

@@ -12,16 +12,15 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from edge_train import __version__
 from edge_train.artifact import (
     EMBEDDINGS,
-    MANIFEST,
     ArtifactTensor,
     Manifest,
     SlopeBasis,
-    describe_file,
 )
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, fill
 from edge_train.export.weight_file import PAGE, WeightFile
+from edge_train.manifest import MANIFEST, describe_file
 from edge_train.models import ModelFolder
 from edge_train.tensors import write_bytes
 

@@ -11,6 +11,7 @@ from edge_train.network_file import SavedNetwork
 from edge_train.networks import Shape
 from edge_train.protocols import Array
 from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.runtimes.onnx_engine import call, load_graph, session_settings
 
 
 class Backbone(Protocol):
@@ -56,20 +57,7 @@ class OnnxBackbone:
     """
 
     def __init__(self, path: Path, sample_shape: Shape) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ModelError(
-                f"backbone {path}: ONNX Runtime is not installed; `pip install edge-train[device]`."
-            ) from error
-        try:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the engine has no base class of its own
-            raise ModelError(f"backbone {path}: not a readable ONNX model ({error}).") from error
+        session = load_graph(path, session_settings(1), ["CPUExecutionProvider"])
         self._session = session
         entry = session.get_inputs()[0]
         self._input, wanted = entry.name, tuple(entry.shape[1:])
@@ -86,5 +74,5 @@ class OnnxBackbone:
         values = stored.astype(np.float32)
         if self._channels_first:
             values = np.ascontiguousarray(np.moveaxis(values, -1, 1))
-        (features,) = self._session.run(None, {self._input: values})
+        (features,) = call(self._session, None, {self._input: values})
         return np.asarray(features, np.float32)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_train.errors import InputError, ModelError
+from edge_train.errors import InputError
 from edge_train.params import Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
-from edge_train.runtimes.onnx_engine import load_engine
+from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
 from edge_train.tensor_file import TensorFile
 from edge_train.training_artifact import (
     BUFFER,
@@ -22,7 +22,6 @@ from edge_train.training_artifact import (
 )
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more takes memory and time
-_ERRORS_ONLY = 3  # ONNX Runtime's name for it
 
 
 class OrtClassifier:
@@ -76,7 +75,7 @@ class OrtClassifier:
         buffers = {f"{name}{BUFFER}": value for name, value in self._buffers.items()}
         feeds = {**_inputs(batch), **self._values(self.parameters), **buffers}
         names = [output.name for output in self._training.get_outputs()]
-        found = self._training.run(names, {**feeds, RESET: np.array([True])})
+        found = call(self._training, names, {**feeds, RESET: np.array([True])})
         losses: Array = found[names.index("losses")]
         if np.isfinite(losses).all():
             for name, gradient in self._buffers.items():
@@ -110,7 +109,7 @@ class OrtClassifier:
             at = slice(start, start + limit)
             some = _inputs({name: value[at] for name, value in batch.items()})
             feeds = {name: value for name, value in {**some, **values}.items() if name in taken}
-            yield self._evaluation.run([output], feeds)[0]
+            yield call(self._evaluation, [output], feeds)[0]
 
 
 def check_flavor() -> None:
@@ -134,19 +133,6 @@ def _inputs(batch: Batch) -> Mapping[str, Any]:
 
 
 def _open(path: Path, threads: int, lean: bool) -> Any:
-    engine = load_engine()
-    settings = engine.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = _ERRORS_ONLY
-    settings.use_deterministic_compute = True
+    settings = session_settings(threads)
     settings.enable_cpu_mem_arena = not lean
-    try:
-        return engine.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the engine's errors share no base class
-        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
-            raise
-        raise ModelError(
-            f"{path}: ONNX Runtime {engine.__version__} cannot load it ({error}); export it again "
-            "with this version of edge-train."
-        ) from error
+    return load_graph(path, settings, ["CPUExecutionProvider"])

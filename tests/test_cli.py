@@ -1,5 +1,6 @@
 """Every command answers in one sentence with the right exit status, on good and on bad input."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from edge_train import cli
+from edge_train.cli import BENCHES
 
 torch = pytest.importorskip("torch")
 
@@ -298,3 +300,15 @@ def test_no_room_for_a_file_is_one_sentence_and_what_was_learned_is_kept(
         assert (out / "my-dog.safetensors").exists()
         assert cli.main(["run", "--resume", str(out), "--json"]) == 0
         assert json.loads((out / "report.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("name", ["ort-training", "tpsgd"])
+def test_a_bench_without_the_data_it_needs_says_so(name, tmp_path, capsys):
+    assert cli.main(["bench", name, "--out", str(tmp_path)]) == 2
+    assert "--data FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_runs_without_options_of_its_own(name):
+    bench = pytest.importorskip(f"edge_train.bench.{name.replace('-', '_')}")
+    inspect.signature(bench.main).bind(Path(), 1)

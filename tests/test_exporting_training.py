@@ -135,12 +135,12 @@ def edit(folder, name, change):
     ("name", "change", "sentence"),
     [
         ("weights.safetensors", lambda b: b[:-4] + bytes(4), "has sha256"),
-        ("training_model.onnx", lambda b: b[:100], "has bytes"),
+        ("training_model.onnx", lambda b: b[:100], "has 100 bytes, manifest says"),
         ("manifest.json", {"version": 2}, "format version 2 is not known"),
         ("manifest.json", {"format": "other"}, "format is 'other'"),
-        ("manifest.json", {"files": 3}, "a key is missing or of a wrong type"),
+        ("manifest.json", {"files": 3}, "files is .3., which is of a wrong type"),
         ("manifest.json", {"files": {"../x": {"bytes": 1, "sha256": ""}}}, "outside the folder"),
-        ("manifest.json", {"files": {"x": {"bytes": 1, "sha256": ""}}}, "cannot be read"),
+        ("manifest.json", {"files": {"x": {"bytes": 1, "sha256": ""}}}, "is not listed"),
     ],
 )
 def test_a_damaged_artifact_is_refused(classifiers, tmp_path, name, change, sentence):

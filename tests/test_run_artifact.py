@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from edge_train import cli, journal
-from edge_train.artifact import MANIFEST, open_artifact
+from edge_train.artifact import open_artifact
+from edge_train.manifest import MANIFEST
 
 pytest.importorskip("onnxruntime")
 

@@ -129,7 +129,7 @@ class _Bench:
         return found
 
 
-def main(out: Path, seeds: int, data: Path | None, samples: int) -> str:
+def main(out: Path, seeds: int, data: Path | None = None, samples: int = 10_000) -> str:
     """Run every cell with seeds 0, 1, ... in fresh processes; return Markdown tables.
 
     Args:

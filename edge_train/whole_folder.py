@@ -1,0 +1,48 @@
+"""A folder that appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_train.errors import InputError
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds something already, before the work that would fill it.
+
+    Raises:
+      InputError: something is in the way, or nothing can be made there.
+    """
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}); name another folder.") from (
+            error
+        )
+    if taken:
+        raise InputError(f"{out} exists already; remove it, or name another folder.")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; it becomes `out` at the end, or vanishes on an error.
+
+    Raises:
+      InputError: the disk is full or cannot be written.
+    """
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); try another disk.") from (
+            error
+        )
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
