@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
 from edge_train.supervise import Link, supervise
 from edge_train.units import parse_bytes
+
+if TYPE_CHECKING:
+    from edge_train.recipe import Recipe
 
 # Packages that only some installations have; what needs one says so in a sentence.
 _OF_THE_DESK = {
@@ -62,6 +65,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("queries", ("--queries", "--n"), int, "perturbed evaluations per step"),
     ("sides", ("--sides",), int, "1 or 2 evaluations per direction"),
     ("epsilon", ("--epsilon", "--zo_eps"), float, "perturbation radius; else picked by a check"),
+    ("batch_limit", ("--batch-limit",), int, "most samples in one call of the model"),
     ("resolution", ("--resolution",), int, "pixels"),
     ("seed", ("--seed",), int, "of every random draw"),
     ("threads", ("--threads",), int, "of the engine"),
@@ -158,32 +162,17 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="train: a token from photos, a classifier, a network", allow_abbrev=False
     )
-    run.add_argument("photos", nargs="?", help="folder of 1-50 photos; default: five examples")
-    run.add_argument("--train_data_dir", dest="photos_alias", help=argparse.SUPPRESS)
-    run.add_argument("--recipe", type=Path, metavar="FILE.toml", help="a run as a file")
+    _add_run_options(run)
     run.add_argument(
         "--resume", "--resume_from_checkpoint", type=Path, metavar="RUN", help="go on with a run"
     )
-    for key, (ours, *aliases), kind, text in _OPTIONS:
-        run.add_argument(ours, dest=key, type=kind, metavar=key.upper(), help=text)
-        for alias in aliases:
-            run.add_argument(alias, dest=key, type=kind, help=argparse.SUPPRESS)
-    run.add_argument(
-        "--prompt",
-        "--validation_prompt",
-        "--sample_prompts",
-        dest="prompts",
-        action="append",
-        metavar="PROMPT",
-        help="of a preview; {} or the token marks the thing; may be repeated",
-    )
-    run.add_argument("--lean", action="store_true", default=None, help="less memory, slower")
-    run.add_argument("--no-flips", dest="flips", action="store_false", default=None)
-    run.add_argument("--mixed_precision", choices=_PRECISION, help=argparse.SUPPRESS)
-    for flag in _ALWAYS:
-        run.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
-    run.add_argument("--json", action="store_true", help="events on stdout, no progress bar")
     run.set_defaults(command=_run)
+
+    plan = commands.add_parser(
+        "plan", help="what a run would hold, line by line; trains nothing", allow_abbrev=False
+    )
+    _add_run_options(plan)
+    plan.set_defaults(command=_plan, resume=None)
 
     export = commands.add_parser(
         "export", help="write an artifact for the inference engine", allow_abbrev=False
@@ -239,6 +228,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    """Add what defines a run, and how it talks."""
+    run.add_argument("photos", nargs="?", help="folder of 1-50 photos; default: five examples")
+    run.add_argument("--train_data_dir", dest="photos_alias", help=argparse.SUPPRESS)
+    run.add_argument("--recipe", type=Path, metavar="FILE.toml", help="a run as a file")
+    for key, (ours, *aliases), kind, text in _OPTIONS:
+        run.add_argument(ours, dest=key, type=kind, metavar=key.upper(), help=text)
+        for alias in aliases:
+            run.add_argument(alias, dest=key, type=kind, help=argparse.SUPPRESS)
+    run.add_argument(
+        "--prompt",
+        "--validation_prompt",
+        "--sample_prompts",
+        dest="prompts",
+        action="append",
+        metavar="PROMPT",
+        help="of a preview; {} or the token marks the thing; may be repeated",
+    )
+    run.add_argument("--lean", action="store_true", default=None, help="less memory, slower")
+    run.add_argument("--no-previews", dest="previews", action="store_false", default=None)
+    run.add_argument("--no-flips", dest="flips", action="store_false", default=None)
+    run.add_argument("--mixed_precision", choices=_PRECISION, help=argparse.SUPPRESS)
+    for flag in _ALWAYS:
+        run.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    run.add_argument("--json", action="store_true", help="for programs, on stdout; no progress bar")
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.typed and hasattr(os, "fork"):
         cap_bytes, host = _cap(options)
@@ -275,41 +291,65 @@ def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from edge_train import recipe as recipes
     from edge_train import session
     from edge_train.errors import InputError
     from edge_train.progress import Bar, JsonEvents
 
     observer = JsonEvents() if options.json else Bar()
+    if options.resume is None:
+        return session.run(_recipe(options), observer, options.link)
+    overrides = _overrides(options, "personalize")
+    for name in overrides:
+        if name not in {"cap_bytes", "host_cap_bytes"}:
+            raise InputError(
+                f"--resume goes on with the run as it was recorded; {name} cannot be changed. "
+                "Only --mem and --host-mem can."
+            )
+    return session.resume(options.resume, overrides, observer, options.link)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from edge_train.choices import survey
+
+    found = survey(_recipe(options))
+    print(found.json() if options.json else found.text())
+    if found.fits:
+        return 0
+    print(f"edge-train: {found.refusal()}", file=sys.stderr)
+    return NOT_STARTED
+
+
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    """Return the recipe that a file and the words of the command line make."""
+    from dataclasses import replace
+
+    from edge_train import recipe as recipes
+
     base = recipes.read(options.recipe) if options.recipe else recipes.Recipe()
+    return replace(base, **_overrides(options, base.task))
+
+
+def _overrides(options: argparse.Namespace, task: str) -> dict[str, Any]:
+    """Return what the command line says of a recipe of a task, by key."""
+    from edge_train import recipe as recipes
+
     given = {key: getattr(options, key) for key, *_ in _OPTIONS}
     given |= {
         "prompts": options.prompts,
         "flips": options.flips,
+        "previews": options.previews,
         "lean": options.lean,
         "photos": options.photos or options.photos_alias,
     }
     if options.mixed_precision:
         given["dtype"] = _PRECISION[options.mixed_precision]
     given = {key: value for key, value in given.items() if value is not None}
-    overrides: dict[str, Any] = {}
-    if given:
-        parsed = recipes.from_mapping({"task": base.task, **given}, "command line")
-        renamed = {"mem": "cap_bytes", "host_mem": "host_cap_bytes"}
-        names = [renamed.get(key, key) for key in given]
-        overrides = {name: getattr(parsed, name) for name in names}
-    if options.resume is not None:
-        allowed = {"cap_bytes", "host_cap_bytes"}
-        for name in overrides:
-            if name not in allowed:
-                raise InputError(
-                    f"--resume goes on with the run as it was recorded; {name} cannot be changed. "
-                    "Only --mem and --host-mem can."
-                )
-        return session.resume(options.resume, overrides, observer, options.link)
-    return session.run(replace(base, **overrides), observer, options.link)
+    if not given:
+        return {}
+    parsed = recipes.from_mapping({"task": task, **given}, "command line")
+    renamed = {"mem": "cap_bytes", "host_mem": "host_cap_bytes"}
+    names = [renamed.get(key, key) for key in given]
+    return {name: getattr(parsed, name) for name in names}
 
 
 def _export(options: argparse.Namespace) -> int:

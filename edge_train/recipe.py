@@ -333,7 +333,14 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
         "patience": 0,
     },
 }
-_AUTO = {"personalize": "zo", "classify": "backprop"}  # the method that is best where both run
+_FORWARD_ONLY_KEYS = ("queries", "sides", "epsilon")
+
+
+def _auto_method(recipe: Recipe) -> str:
+    """Return the best method that the engine can: the exact gradient, unless keys are about zo."""
+    forward_only = recipe.runtime == "onnx" or recipe.preset == "zoodip"
+    asked = any(getattr(recipe, name) is not None for name in _FORWARD_ONLY_KEYS)
+    return "zo" if forward_only or asked else "backprop"
 
 
 def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
@@ -345,7 +352,7 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
     Raises:
       InputError: the preset does not exist for the method.
     """
-    method = _AUTO[recipe.task] if recipe.method == "auto" else recipe.method
+    method = _auto_method(recipe) if recipe.method == "auto" else recipe.method
     if method not in ("zo", "backprop"):
         raise InputError(
             f"method {method!r} trains a network block by block, which the runtimes of task "

@@ -1,5 +1,6 @@
 """Start a run, or go on with one: its folder, and what a crash may have damaged."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.ladder import next_smaller, words
 from edge_train.memory import machine_bytes
+from edge_train.planning import choice_of, make_plan
 from edge_train.recipe import Recipe
 from edge_train.report import write_report
 from edge_train.resume_rules import check_same_model
@@ -42,16 +44,22 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
     job = open_job(replace(recipe, **link.changes))
-    link.tell(smaller=next_smaller(job.recipe))
+    link.tell(smaller=next_smaller(job.recipe, recipe))
+    plan = make_plan(job, recipe, link, observer.said)
     job.load()
     folder = _new_folder(job)
     for note in (*job.notes, *_machine_notes(recipe.cap_bytes)):
         observer.said(note)
-    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in link.changes})
+    own = [name for name in link.changes if name not in ("method", "quant")]
+    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
     write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(asked)).encode())
     link.tell(folder=str(folder))
+    choice = choice_of(job, recipe, link)
+    observer.said(choice)
+    content = {"cap_bytes": recipe.cap_bytes, "choice": choice, **plan.record()}
+    write_bytes(folder / "plan.json", (json.dumps(content, indent=2) + "\n").encode())
     job.prepare(folder, observer.said)
-    return train(Session(folder, job, observer, began, link), [], None)
+    return train(Session(folder, job, observer, began, link, plan, choice), [], None)
 
 
 def resume(

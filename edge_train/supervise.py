@@ -11,9 +11,9 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
 from edge_train.units import format_bytes
@@ -26,9 +26,12 @@ OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
+# The least that a run of the smallest model was seen to hold (`edge-train bench cap`), for advice
+# where not even the libraries load under the cap.
+_LEAST_RUN_BYTES = 130_000_000
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
-_THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
+THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
 
 
 class Link:
@@ -42,6 +45,8 @@ class Link:
       wall: what the system enforces, for the record.
       changes: recipe keys that earlier attempts were made smaller by.
       reason: why there was an earlier attempt; empty for the first.
+      plan: what a rehearsal in this process, before it became a fresh one, has measured.
+      again: makes this process a fresh one that has such a plan; None where it cannot.
     """
 
     def __init__(
@@ -52,17 +57,20 @@ class Link:
         changes: Mapping[str, Any] | None = None,
         reason: str = "",
         pipe: int | None = None,
+        plan: Mapping[str, Any] | None = None,
+        again: Callable[[Mapping[str, Any]], NoReturn] | None = None,
     ) -> None:
         self.watch, self.supervisor, self.wall = watch, supervisor, wall
         self.changes: Mapping[str, Any] = changes or {}
         self.reason, self._pipe = reason, pipe
+        self.plan, self.again = plan, again
 
     def tell(self, **facts: Any) -> None:
         """Let the supervisor know; later facts replace earlier ones of the same name.
 
         `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the
         changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
-        fit; `least_bytes`: what would have.
+        fit; `least_bytes`: what would have. `needs_bytes` and `largest`: of the plan, in words.
         """
         if self._pipe is not None:
             os.write(self._pipe, json.dumps(facts).encode() + b"\n")
@@ -80,7 +88,7 @@ def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) ->
     own = _own_bytes()
     if host and cap_bytes < _LEAST_OF_OWN * own:
         shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
-        return _give_up(cap_bytes, {"shortage": shortage, "least_bytes": 6 * own})
+        return _give_up(cap_bytes, {"shortage": shortage, "least_bytes": 0})
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     group = make_group(cap_bytes - own) if host else None
@@ -174,9 +182,9 @@ def _become(command: list[str], group: Group | None) -> None:
             group.join()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-        resource.setrlimit(resource.RLIMIT_STACK, (_THREAD_STACK, hard))
+        resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(command[0], command, {**os.environ, **_ENVIRONMENT})  # noqa: S606 - no shell
+        os.execvpe(command[0], command, {**os.environ, **ENVIRONMENT})  # noqa: S606 - no shell
     finally:
         os._exit(NOT_STARTED)
 
@@ -203,7 +211,10 @@ def _wait(child: int) -> tuple[int, bool, int]:
 def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
     """Say what did not fit and what would; return the exit status."""
     cap, shortage = format_bytes(cap_bytes), facts["shortage"]
-    advice = f"Try --mem {_round_up(max(facts.get('least_bytes', 0), cap_bytes * 5 // 4))}"
+    least_bytes = max(facts.get("least_bytes") or 0, cap_bytes + 1)
+    # what failed first is seldom the most that a run holds; what the plan expects is nearer
+    needs_bytes = max(facts.get("needs_bytes", _LEAST_RUN_BYTES), least_bytes)
+    advice = f"Try --mem {_round_up(needs_bytes)}"
     if facts.get("started"):
         folder = facts["folder"]
         _print(
@@ -211,9 +222,11 @@ def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
             f"stopped. {advice} with `edge-train run --resume {folder}`."
         )
         return STOPPED
+    largest = facts.get("largest") or f"not known, {shortage}"
     _print(
-        f"--mem {cap} is too little for this run: {shortage}. Nothing was trained. {advice}, or "
-        "a smaller model (`edge-train export ... --quant int8-fast`)."
+        f"plan needs {format_bytes(needs_bytes)}, cap is {cap} (--mem {cap.replace(' ', '')}). "
+        f"Largest: {largest}. Nothing was trained, and nothing smaller is left to try. {advice}; "
+        "`edge-train plan` lists every line."
     )
     return NOT_STARTED
 

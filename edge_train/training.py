@@ -29,6 +29,7 @@ from edge_train.journal import Journal
 from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
 from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure, shortage
+from edge_train.plan import Plan
 from edge_train.protocols import Point, StepRecord, Task
 from edge_train.recipe import Recipe
 from edge_train.report import summarize, write_report
@@ -73,13 +74,18 @@ class Observer(Protocol):
 
 @dataclass
 class Session:
-    """A run folder with everything that is needed to train in it; `job` has its data."""
+    """A run folder with everything that is needed to train in it; `job` has its data.
+
+    `plan` and `choice` (of the method, with its reason) are those of a new run, for its journal.
+    """
 
     folder: Path
     job: Job
     observer: Observer
     began: float
     link: Link
+    plan: Plan | None = None
+    choice: str = ""
 
 
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
@@ -335,6 +341,9 @@ def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "threads": recipe.threads,
         "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
+        "plan_peak_bytes": session.plan.peak_bytes if session.plan else None,
+        "plan_source": session.plan.source if session.plan else None,
+        "choice": session.choice,
         "wall": session.link.wall,
         "smaller": dict(session.link.changes),
         "versions": _versions(),

@@ -8,11 +8,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_train.errors import NOT_STARTED, OutOfMemory
 from edge_train.memory import bytes_asked, is_shortage, measure, shortage
-from edge_train.supervise import OUT_OF_MEMORY, Link
+from edge_train.supervise import OUT_OF_MEMORY, THREAD_STACK, Link
 from edge_train.watch import Watch
 
 _PR_SET_PDEATHSIG = 1
@@ -38,12 +38,15 @@ def main(words: str, arguments: Sequence[str]) -> int:
         given["changes"],
         given["reason"],
         given["pipe"],
+        given.get("plan"),
+        lambda plan: _again({**given, "plan": plan}, arguments),
     )
     if cap_bytes is not None:
         watch.enforce(cap_bytes, wall=True)
     watch.start()
     try:
         from edge_train import cli, session
+        from edge_train.tensors import warm_up
 
         warm_up()
         watch.count_idle()
@@ -64,12 +67,19 @@ def main(words: str, arguments: Sequence[str]) -> int:
         return OUT_OF_MEMORY
 
 
-def warm_up() -> None:
-    """Multiply two small matrices, so that the work buffers for it are there to be counted."""
-    import numpy as np
-
-    square = np.ones((256, 256), np.float32)  # smaller ones are multiplied without
-    np.dot(square, square)
+def _again(given: dict[str, Any], arguments: Sequence[str]) -> NoReturn:
+    """Become a fresh worker: same process, pipe and limits, nothing left of what was held."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # it sets its own, as a first one does
+    stack = (min(THREAD_STACK, given["stack"][0]), given["stack"][1])
+    if given["stack"][0] == resource.RLIM_INFINITY:
+        stack = (THREAD_STACK, given["stack"][1])
+    resource.setrlimit(resource.RLIMIT_STACK, stack)
+    os.set_inheritable(given["pipe"], True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    command = [sys.executable, "-m", "edge_train.worker", json.dumps(given), *arguments]
+    os.execv(command[0], command)  # noqa: S606 - no shell
 
 
 def die_with(supervisor: int) -> None:

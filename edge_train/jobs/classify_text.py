@@ -21,8 +21,10 @@ from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusi
 from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.text_tokenizer import TextTokenizer
 from edge_train.tasks.texts import Example, LabeledTexts, load_texts
+from edge_train.tensor_file import TensorFile
 from edge_train.tensors import load_tensors, save_tensors
 from edge_train.training_artifact import (
+    WEIGHTS,
     TrainingArtifact,
     is_training_artifact,
     open_training_artifact,
@@ -39,6 +41,7 @@ _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
 _MODEL_FOLDER = "model"
+_HEADS = ("classifier", "score", "pre_classifier", "pooler")
 
 
 class ClassifyTextJob:
@@ -71,6 +74,23 @@ class ClassifyTextJob:
         self.name = f"classify-{Path(known(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+
+    @property
+    def model(self) -> ClassifierFolder | TrainingArtifact:
+        return self._model
+
+    @property
+    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every trained block; a head is what the weight files call by its name."""
+        if isinstance(self._model, TrainingArtifact):
+            frozen = set(self._model.manifest.frozen)
+            files: tuple[TensorFile, ...] = (TensorFile(self._model.path / WEIGHTS),)
+        else:
+            frozen, files = set(), self._model.weight_files()
+        shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
+        if self.recipe.trainable == "head" and not frozen:
+            frozen = {name for name in shapes if not name.startswith(_HEADS)}
+        return {name: shape for name, shape in shapes.items() if name not in frozen}
 
     @cached_property
     def model_sha256(self) -> str:

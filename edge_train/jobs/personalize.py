@@ -9,11 +9,13 @@ import numpy as np
 from PIL import Image
 
 from edge_train import __version__
+from edge_train.artifact import Artifact
 from edge_train.build import build_method
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
 from edge_train.jobs import diffusion
 from edge_train.jobs.protocol import Outcome, Say
+from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, Pixels, draw, save_pictures
 from edge_train.protocols import Estimator, Point, Transform
@@ -44,6 +46,14 @@ class PersonalizeJob:
         self._photos: PhotoSet
         self._texts: Sequence[Sequence[str]]
         self._cache: PhotoCache
+
+    @property
+    def model(self) -> ModelFolder | Artifact:
+        return self._token_job.model
+
+    @property
+    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: block.shape for name, block in self._token_job.start.items()}
 
     @cached_property
     def model_sha256(self) -> str:

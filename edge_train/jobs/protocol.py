@@ -60,6 +60,16 @@ class Job(Protocol):
         ...
 
     @property
+    def model(self) -> Any:
+        """The checked model: a folder or an artifact."""
+        ...
+
+    @property
+    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every trained block, without loading the model."""
+        ...
+
+    @property
     def model_sha256(self) -> str:
         """The hash of the model that is trained; a run is resumed with the same one only."""
         ...

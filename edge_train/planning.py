@@ -1,0 +1,82 @@
+"""When a plan is made and how: estimated, or rehearsed under the wall; and what `auto` came to."""
+
+from edge_train.errors import InputError, OutOfMemory
+from edge_train.jobs.protocol import Job, Say
+from edge_train.memory import measure
+from edge_train.plan import (
+    Plan,
+    estimate,
+    is_far,
+    is_large,
+    load_libraries,
+    needs,
+    surely_above,
+)
+from edge_train.recipe import Recipe
+from edge_train.rehearsal import rehearse
+from edge_train.supervise import Link
+from edge_train.units import format_bytes
+
+
+def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
+    """Return the plan of a run that is about to start.
+
+    Far from the cap an estimate does. Near it, a worker rehearses the run under its wall, becomes
+    a fresh process with the measured plan, and this returns there.
+
+    Args:
+      recipe: as it was asked for.
+
+    Raises:
+      OutOfMemory: the cap cannot hold it; in a worker, so a smaller way is tried.
+      InputError: likewise, where nobody would try.
+    """
+    if link.plan is not None:
+        plan = Plan.from_record(link.plan)
+        _tell(plan, link)
+        return plan
+    load_libraries(job.recipe)
+    plan = estimate(job, measure(link.supervisor).resident_bytes)
+    _tell(plan, link)
+    cap_bytes = recipe.cap_bytes
+    on_host = link.supervisor is None or link.watch.cap_bytes is not None
+    if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
+        return plan
+    if is_large(job):
+        if surely_above(plan, cap_bytes):
+            _refuse(plan, cap_bytes, link)
+        return plan
+    if link.again is not None:
+        say(f"the cap is near what this run needs; rehearsing it ({format_bytes(cap_bytes)})")
+        link.again(rehearse(job.recipe, link).record())
+    return plan
+
+
+def _tell(plan: Plan, link: Link) -> None:
+    largest = ", ".join(f"{line.name} {format_bytes(line.bytes)}" for line in plan.largest)
+    link.tell(needs_bytes=plan.peak_bytes, largest=largest)
+
+
+def _refuse(plan: Plan, cap_bytes: int, link: Link) -> None:
+    if link.supervisor is None:
+        raise InputError(f"{needs(plan, cap_bytes)} `edge-train plan` lists every line.")
+    raise OutOfMemory(f"plan needs {format_bytes(plan.peak_bytes)}", plan.peak_bytes)
+
+
+def choice_of(job: Job, asked: Recipe, link: Link) -> str:
+    """Return which method and weights are taken, and why, as a line for people."""
+    method, quant = job.recipe.method, job.recipe.quant
+    if asked.method != "auto":
+        reason = "asked for"
+    elif "method" in link.changes:
+        reason = "the exact gradient does not fit under the cap"
+    elif method == "backprop":
+        reason = "the exact gradient, recomputing activations, fits"
+    elif job.recipe.runtime == "onnx":
+        reason = "this engine only runs forward"
+    else:
+        reason = "its own keys were set"
+    line = f"method {method}: {reason}"
+    if asked.quant == "auto" and "quant" in link.changes:
+        line += f"; quant {quant}: float weights do not fit under the cap"
+    return line

@@ -1,0 +1,154 @@
+"""A run in small, to measure what the real one will hold: every phase once, two steps, no traces.
+
+The same code as a run, on the same photos or texts and in a folder that goes away: preparing,
+opening the model, the slope check, an evaluation, two steps, a checkpoint, the last files, and as
+many pictures as at the end, each denoised once. What is held does not depend on how often a thing
+is done, so nothing is left to guess but what the allocator makes of a long run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edge_train import recipe as recipes
+from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
+from edge_train.jobs import open_job
+from edge_train.memory import measure
+from edge_train.plan import Plan, known_lines, load_libraries, with_remainder
+from edge_train.protocols import StepRecord
+from edge_train.recipe import Recipe
+from edge_train.supervise import ENVIRONMENT, Link
+from edge_train.tensors import warm_up
+from edge_train.training import Session, train
+from edge_train.watch import Watch
+
+_STEPS = 2
+
+
+class _Peaks:
+    """An `Observer` that notes the most that was held in each phase."""
+
+    def __init__(self, root: int | None) -> None:
+        self._root = root
+        self.bytes: dict[str, int] = {}
+        self.seconds_per_step = 0.0
+
+    def close(self, phase: str) -> None:
+        """The phase in progress is over; forget its peak."""
+        self.bytes[phase] = measure(self._root).peak_bytes
+        with suppress(OSError):  # then a later phase's peak is at least that of the earlier ones
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def started(self, first_step: int, steps: int, cap_bytes: int | None) -> None:
+        """Do nothing."""
+
+    def stepped(self, record: StepRecord, best: tuple[int, float] | None) -> None:
+        """Close the phase of training after the last step."""
+        if record.step == 0:  # the last one has an evaluation in it; loading is long over
+            self.seconds_per_step = record.seconds
+        if record.step + 1 == _STEPS:
+            self.close("train")
+
+    def said(self, text: str) -> None:
+        """Do nothing: the run will say it."""
+
+    def ended(self, status: str) -> None:
+        """Do nothing."""
+
+
+def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
+    """Return the measured plan of a recipe; call it in a process that does nothing else.
+
+    Args:
+      link: its watch guards this process, its supervisor's bytes are counted.
+      others_bytes: what a supervisor will hold, where there is none yet.
+
+    Raises:
+      OutOfMemory: under a wall, where a phase did not fit.
+      EdgeTrainError: the run itself would be refused.
+      KeyboardInterrupt: somebody asked to stop.
+    """
+    job = open_job(replace(recipe, steps=_STEPS, preview_steps=1, preview_every=0, patience=0))
+    own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
+    load_libraries(job.recipe)
+    base_bytes = measure(link.supervisor).resident_bytes
+    peaks = _Peaks(link.supervisor)
+    with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
+        folder = Path(name)
+        for part in ("samples", "checkpoints"):
+            (folder / part).mkdir()
+        job.load()
+        job.prepare(folder, peaks.said)
+        peaks.close("prepare")
+        if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
+            raise KeyboardInterrupt
+        peaks.close("save and draw")
+    lines = known_lines(job, base_bytes + others_bytes)
+    phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
+    return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step)
+
+
+def rehearse_apart(recipe: Recipe) -> Plan:
+    """Return the measured plan of a recipe, from a fresh process and without a cap.
+
+    Raises:
+      InputError: the run would be refused, in the words of that refusal.
+    """
+    free = replace(recipes.anywhere(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
+    keys = {name: value for name, value in recipes.as_mapping(free).items() if value is not None}
+    text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
+    done = _fresh(["-m", "edge_train.rehearsal"], text)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise InputError(last)
+    return Plan.from_record(json.loads(done.stdout))
+
+
+@cache
+def _supervisor_bytes() -> int:
+    """Return what the parent of a run holds while it waits."""
+    script = (
+        "import argparse, edge_train.cli as cli; cli._parser(); "
+        "from edge_train.supervise import _own_bytes; print(_own_bytes())"
+    )
+    return int(_fresh(["-c", script], "").stdout or 0)
+
+
+def _fresh(words: list[str], text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        input=text,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def main() -> int:
+    """Rehearse the recipe on standard input; write the plan's record to standard output."""
+    given: dict[str, Any] = json.loads(sys.stdin.read())
+    warm_up()
+    watch = Watch(None).start()
+    try:
+        recipe = recipes.from_mapping(given["recipe"], "plan")
+        plan = rehearse(recipe, Link(watch), given["others_bytes"])
+    except EdgeTrainError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    finally:
+        watch.stop()
+    print(json.dumps(plan.record()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
