@@ -95,7 +95,7 @@ _REFUSED = {
     "--allow_tf32": "torch's own default is used",
 }
 
-BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd")
+BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd", "cap")
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 
@@ -218,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.add_argument("--samples", type=int, help="of each data set; for tpsgd")
+    bench.add_argument("--limit", type=int, help="runs at most, for cap; default: 96")
     bench.add_argument(
         "--python", help="interpreter of the device environment, for engine-quality; default: ours"
     )
@@ -424,7 +425,8 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.errors import InputError
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    own = {"data": options.data, "python": options.python, "samples": options.samples}
+    keys = ("data", "python", "samples", "limit")
+    own = {key: getattr(options, key) for key in keys}
     given = {name: value for name, value in own.items() if value is not None}
     takes = inspect.signature(bench.main).parameters
     for name in given.keys() - takes.keys():
