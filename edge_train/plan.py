@@ -58,6 +58,9 @@ _PIXELS_PER_CALL = 65_536
 _BARE_ENGINE_BYTES = 56_000_000
 _WEIGHT_ITEMS = {"none": 4.0, "int8": 1.0, "int8-fast": 1.0, "int4": 0.5}
 _ACTIVATION_ITEMS = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Code and buffers that an engine touches at its first pass, beside what loading it took: on the
+# embedded model, a rehearsal less everything else here.
+_FIRST_USE_BYTES = {"torch": 70_000_000, "ort-training": 30_000_000, "onnx": 0}
 _STATE_COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
 
 
@@ -270,10 +273,12 @@ def estimate(job: Job, base_bytes: int) -> Plan:
     lines = known_lines(job, base_bytes)
     workspace = _activations(job)
     phases = []
+    first = Line("engine at its first pass", _FIRST_USE_BYTES[job.recipe.runtime])
     for name, known in lines.items():
         if name == "save and draw" and not (job.recipe.previews and workspace[name]):
             continue
-        phases.append(Phase(name, (*known, Line("activations and workspace", workspace[name]))))
+        work = Line("activations and workspace", workspace[name])
+        phases.append(Phase(name, (*known, first, work)))
     return Plan(tuple(phases), "estimate")
 
 

@@ -39,7 +39,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
         given["reason"],
         given["pipe"],
         given.get("plan"),
-        lambda plan: _again({**given, "plan": plan}, arguments),
+        lambda plan: _again(words, {**given, "plan": plan}),
     )
     if cap_bytes is not None:
         watch.enforce(cap_bytes, wall=True)
@@ -67,18 +67,16 @@ def main(words: str, arguments: Sequence[str]) -> int:
         return OUT_OF_MEMORY
 
 
-def _again(given: dict[str, Any], arguments: Sequence[str]) -> NoReturn:
+def _again(words: str, given: dict[str, Any]) -> NoReturn:
     """Become a fresh worker: same process, pipe and limits, nothing left of what was held."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # it sets its own, as a first one does
-    stack = (min(THREAD_STACK, given["stack"][0]), given["stack"][1])
-    if given["stack"][0] == resource.RLIM_INFINITY:
-        stack = (THREAD_STACK, given["stack"][1])
-    resource.setrlimit(resource.RLIMIT_STACK, stack)
+    resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, given["stack"][1]))
     os.set_inheritable(given["pipe"], True)
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", "edge_train.worker", json.dumps(given), *arguments]
+    new = json.dumps(given)
+    command = [sys.executable, *(new if w == words else w for w in sys.orig_argv[1:])]
     os.execv(command[0], command)  # noqa: S606 - no shell
 
 

@@ -25,7 +25,9 @@ def test_every_key_survives_toml(tmp_path):
 
 
 def test_a_resolved_recipe_has_no_gaps_that_training_reads():
-    resolved = recipes.resolve(Recipe(), {"window": (1, 2), "resolution": 32, "threads": 1})
+    resolved = recipes.resolve(
+        Recipe(method="zo"), {"window": (1, 2), "resolution": 32, "threads": 1}
+    )
     for name in ("steps", "samples", "queries", "window", "evaluate_every", "resolution"):
         assert getattr(resolved, name) is not None, name
 
@@ -87,8 +89,15 @@ def test_a_key_of_another_task_is_refused_by_name(task, key, value, advice):
         Recipe(task=task, **{key: value})
 
 
+def test_auto_is_the_exact_gradient_where_the_engine_has_one():
+    assert recipes.resolve(Recipe(runtime="torch"), {}).method == "backprop"
+    assert recipes.resolve(Recipe(runtime="onnx"), {}).method == "zo"
+    # keys that only a forward-only method reads ask for it
+    assert recipes.resolve(Recipe(runtime="torch", preset="zoodip"), {}).method == "zo"
+    assert recipes.resolve(Recipe(runtime="torch", queries=2), {}).method == "zo"
+
+
 def test_every_task_has_a_method_of_its_own():
-    assert recipes.resolve(Recipe(), {}).method == "zo"
     found = recipes.resolve(Recipe(task="classify"), {})
     assert (found.method, found.learning_rate, found.weight_decay) == ("backprop", 5e-5, 0.01)
     with pytest.raises(InputError, match="preset 'zoodip' is for task personalize"):

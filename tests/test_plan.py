@@ -1,0 +1,215 @@
+"""A plan's lines add up, it says what a run will hold, and a cap that is too small is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_train import cli
+from edge_train.choices import Choice, Survey, _scaled
+from edge_train.jobs import open_job
+from edge_train.ladder import next_smaller
+from edge_train.plan import Line, Phase, Plan, estimate, is_far, surely_above, with_remainder
+from edge_train.planning import choice_of
+from edge_train.recipe import Recipe
+from edge_train.rehearsal import rehearse_apart
+from edge_train.supervise import Link
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden" / "artifact-v1"
+MEGABYTE = 10**6
+linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are Linux's")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def recipe(photos):
+    pytest.importorskip("onnxruntime")
+    return Recipe(model=str(GOLDEN), photos=str(photos), class_word="dog", threads=1)
+
+
+def words(photos, *options):
+    return [str(photos), "--model", str(GOLDEN), "--class", "dog", "--threads", "1", *options]
+
+
+def a_plan(megabytes, **others):
+    libraries = Line("interpreter and libraries", 90 * MEGABYTE)
+    lines = (libraries, Line("weights", (megabytes - 90) * MEGABYTE))
+    return Plan((Phase("prepare", lines[:1]), Phase("train", lines)), "rehearsal", **others)
+
+
+def test_the_peak_is_the_largest_phase_and_phases_are_the_sum_of_their_lines(recipe):
+    found = estimate(open_job(recipe), 90 * MEGABYTE)
+    assert len(found.phases) == 3
+    for phase in found.phases:
+        assert phase.bytes == sum(line.bytes for line in phase.lines)
+        assert all(line.bytes >= 0 for line in phase.lines)
+    assert found.peak_bytes == max(phase.bytes for phase in found.phases)
+    assert found.peak_bytes < sum(phase.bytes for phase in found.phases)
+
+
+def test_a_measured_phase_adds_up_to_its_peak_whatever_was_known():
+    for known in ([], [Line("a", 3)], [Line("a", 30), Line("b", 5)]):
+        assert with_remainder("train", 20, known).bytes == 20
+
+
+def test_a_plan_survives_its_record():
+    plan = a_plan(120, seconds_per_step=0.5)
+    assert Plan.from_record(json.loads(json.dumps(plan.record()))) == plan
+    assert plan.record()["peak_bytes"] == 120 * MEGABYTE
+
+
+def test_states_of_the_optimizer_are_counted_by_their_own_init(recipe):
+    few, many = (
+        next(
+            line.bytes
+            for line in estimate(open_job(replace(recipe, vectors=n)), 0).phases[1].lines
+            if "optimizer" in line.name
+        )
+        for n in (1, 8)
+    )
+    width = open_job(recipe).block_shapes["token"][1]
+    # two moments, four copies and four directions of float32 each
+    assert many - few == 7 * width * 4 * (2 + 4 + 4)
+
+
+def test_a_rehearsal_shows_every_phase_and_what_smaller_calls_save(recipe):
+    whole = rehearse_apart(recipe)
+    small = rehearse_apart(replace(recipe, batch_limit=1))
+    assert [phase.name for phase in whole.phases] == ["prepare", "train", "save and draw"]
+    assert whole.source == "rehearsal" and whole.seconds_per_step > 0
+    assert small.peak_bytes < whole.peak_bytes
+
+
+@linux
+def test_a_run_near_its_cap_holds_what_its_plan_says(recipe, photos, tmp_path):
+    out = tmp_path / "run"
+    options = ("--mem", "200MB", "--steps", "6", "--preview-steps", "2", "--out", str(out))
+    command = [sys.executable, "-m", "edge_train", "run", *words(photos, *options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rehearsing it" in done.stderr
+    assert "method zo: this engine only runs forward" in done.stderr
+    plan = json.loads((out / "plan.json").read_text())
+    report = json.loads((out / "report.json").read_text())
+    assert plan["source"] == "rehearsal" and plan["cap_bytes"] == 200 * MEGABYTE
+    assert report["plan_peak_bytes"] == plan["peak_bytes"]
+    # arenas grow a little differently in every process; 3 % is what the bench finds at most
+    assert report["measured_peak_bytes"] == pytest.approx(plan["peak_bytes"], rel=0.06)
+    assert "plan" in (out / "report.html").read_text()
+
+
+def test_plan_prints_lines_and_choices_and_trains_nothing(
+    recipe, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    assert cli.main(["plan", *words(photos, "--json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] and found["refusal"] is None
+    assert found["choices"][0]["source"] == "rehearsal"
+    assert {choice["batch_limit"] for choice in found["choices"]} == {None, 8, 1}
+    assert {choice["lean"] for choice in found["choices"]} == {False, True}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cap_that_is_too_small_is_refused_with_the_sentence(
+    recipe, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    assert cli.main(["plan", *words(photos, "--mem", "20MB")]) == 2
+    printed = capsys.readouterr()
+    assert "interpreter and libraries" in printed.out and "too large" in printed.out
+    sentence = printed.err
+    assert sentence.startswith("edge-train: plan needs ")
+    assert "cap is 20 MB (--mem 20MB). Largest: " in sentence
+    assert "Nothing fits; the smallest cap that does is --mem" in sentence
+    assert sentence.endswith("`edge-train plan` lists every line.\n")
+
+
+def test_the_advice_is_the_change_that_gives_up_least():
+    asked = Choice({}, Recipe(), a_plan(200))
+    choices = (
+        asked,
+        Choice({"batch_limit": 8}, Recipe(), a_plan(180)),
+        Choice({"batch_limit": 1}, Recipe(), a_plan(140)),
+        Choice({"batch_limit": 1, "lean": True}, Recipe(), a_plan(120)),
+    )
+    survey = Survey(asked, choices, 150 * MEGABYTE)
+    assert not survey.fits
+    assert "Try --batch-limit 1 (saves 60 MB)" in survey.refusal()
+    assert "smallest cap that does is --mem 120MB" in Survey(asked, choices, 10**8).refusal()
+
+
+def test_an_estimate_is_scaled_by_what_a_rehearsal_found_beside_the_libraries():
+    assert _scaled(a_plan(120), 1.0).peak_bytes == 120 * MEGABYTE
+    assert _scaled(a_plan(120), 1.5).peak_bytes == pytest.approx(180 * MEGABYTE, rel=1e-6)
+
+
+def test_a_far_cap_needs_no_rehearsal_and_an_estimate_refuses_only_what_is_sure():
+    plan = a_plan(100)
+    assert is_far(plan, None) and is_far(plan, 8 * 10**9) and not is_far(plan, 150 * MEGABYTE)
+    assert surely_above(plan, 70 * MEGABYTE) and not surely_above(plan, 90 * MEGABYTE)
+
+
+def test_auto_gives_up_the_exact_gradient_only_when_smaller_calls_do_not_help():
+    asked = Recipe(runtime="torch")
+    now = replace(asked, method="backprop", quant="none")
+    taken = []
+    while changes := next_smaller(now, asked):
+        taken.append(changes)
+        now = replace(now, **changes)
+    assert taken == [
+        {"batch_limit": 8},
+        {"batch_limit": 1},
+        {"quant": "int8"},
+        {"method": "zo"},
+        {"previews": False},
+    ]
+
+
+def test_what_was_asked_for_and_what_is_trained_already_is_never_chosen_again():
+    now = Recipe(runtime="torch", method="backprop", quant="none", batch_limit=1)
+    assert next_smaller(now, asked=now) == {"previews": False}
+    assert next_smaller(now) == {"previews": False}
+
+
+def test_a_choice_has_a_reason(recipe):
+    job, link = open_job(recipe), Link(watch=None)
+    assert choice_of(job, recipe, link) == "method zo: this engine only runs forward"
+    asked = replace(recipe, method="zo")
+    assert choice_of(job, asked, link) == "method zo: asked for"
+    link = Link(watch=None, changes={"method": "zo", "quant": "int8"})
+    line = choice_of(job, recipe, link)
+    assert "the exact gradient does not fit" in line and "quant int8" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words_of_it"),
+    [
+        (("--mem", "8 bananas"), "write for example 8GB"),
+        (("--resume", "runs/x"), "--resume"),
+        (("--model", "nowhere"), "no model 'nowhere'"),
+        (("--batch-limit", "0"), "batch_limit is 0, must be from 1"),
+    ],
+)
+def test_bad_input_of_plan_is_one_sentence(capsys, options, words_of_it):
+    try:
+        status = cli.main(["plan", *options])
+    except SystemExit as end:  # argparse
+        status = end.code
+    assert status == 2
+    assert words_of_it in capsys.readouterr().err
