@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
 def finished(model, photos, tmp_path_factory):
     """A short run that is done."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    assert run(photos, model, out, "--steps", "6") == 0
+    assert run(photos, model, out, "--method", "zo", "--steps", "6") == 0
     return out
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Denoiser = TorchDiffusion | OnnxDiffusion
 
+_JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another side
 DATA = Path(__file__).parent.parent / "data"
 # Rounded activations put noise of one size on every slope, and slopes shrink as a word is learned.
 # With the usual 4 directions a step one run in three ended far below float; edge-train bench
@@ -72,8 +73,7 @@ class TokenJob:
     @property
     def judged(self) -> bool:
         """Whether the embedded judge can score pictures: those of the embedded model."""
-        side = self.model.resolution
-        return _is_embedded(self.recipe, self.model) and self.recipe.resolution == side
+        return _is_embedded(self.recipe, self.model) and self.recipe.resolution == _JUDGED_SIDE
 
     def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
         """Return the token ids of a prompt for every text encoder."""
