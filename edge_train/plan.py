@@ -8,7 +8,7 @@ from `init` on shapes, and activations from the constants below; it is what larg
 are never loaded just to plan, and what tells whether a rehearsal is needed at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -331,8 +331,3 @@ def surely_above(plan: Plan, cap_bytes: int) -> bool:
 def is_far(plan: Plan, cap_bytes: int | None) -> bool:
     """Return whether a cap is so large that it does not matter what exactly is held."""
     return cap_bytes is None or plan.peak_bytes * NEAR <= cap_bytes
-
-
-def total(lines: Iterable[Line]) -> int:
-    """Return the sum of lines."""
-    return sum(line.bytes for line in lines)
