@@ -28,7 +28,7 @@ _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
 # The least that a run of the smallest model was seen to hold (`edge-train bench cap`), for advice
 # where not even the libraries load under the cap.
-_LEAST_RUN_BYTES = 130_000_000
+_LEAST_RUN_BYTES = 140_000_000
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
