@@ -264,20 +264,7 @@ def open_session(
     if pages is not None:
         for name, value in pages.lend(load_engine()).items():
             settings.add_initializer(name, value)
-<<<<<<< HEAD
     session = load_graph(path, settings, [(provider.name, dict(provider.options))])
-=======
-    chosen = [(provider.name, dict(provider.options))]
-    try:
-        session = engine.InferenceSession(str(path), settings, providers=chosen)
-    except Exception as error:  # the engine's errors share no base class
-        if is_shortage(error):
-            raise
-        raise ModelError(
-            f"{path}: ONNX Runtime {engine.__version__} cannot load it ({error}); export it again "
-            "with this version of edge-train, or install a newer onnxruntime."
-        ) from error
->>>>>>> 710f6c6 (A plan before the run: phases and lines from a rehearsal or an estimate; edge-train plan; run rehearses near its cap)
     if provider.name not in session.get_providers():
         raise InputError(
             f"device {provider.device!r} does not start on this machine (its libraries or its "
