@@ -6,6 +6,8 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     step.onnx, step.weights   prompts -> text encoders -> denoiser -> loss of every sample
     vae_encoder.onnx, .weights    pictures -> mean and deviation of their latents
     vae_decoder.onnx, .weights    latents -> pictures
+    vae_encoder_strips.onnx, vae_decoder_strips.onnx
+                              the same from the same weights, for little memory; both or neither
     embeddings.safetensors    the token tables, (vocabulary, width), one tensor per text encoder
     tokenizer/, tokenizer_2/  as the model's author published them
 
@@ -56,6 +58,8 @@ Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:
 Outputs: loss (B,), the mean squared error, and prediction (B, C, h, w), both float32.
 `vae_encoder.onnx`: pixels (B, 3, H, W) in [-1, 1] -> mean, deviation (B, C, h, w).
 `vae_decoder.onnx`: latents (B, C, h, w), as the VAE knows them -> pixels (B, 3, H, W).
+The graphs in strips take and give the same. They hold little only if an engine runs their nodes in
+the order of the file; a reader that does not know them loses nothing.
 """
 
 import hashlib
@@ -92,6 +96,7 @@ ROUNDED = ("int8-fast", "int4")  # whose activations are int8
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
+STRIP_GRAPHS = ("vae_encoder_strips.onnx", "vae_decoder_strips.onnx")
 _ORIGIN = ("model", "sha256", "edge_train")
 _REQUIRES = ("ir", "opset")
 # Session options that only change arithmetic. Others may name files, so they are no free choice.
@@ -265,7 +270,7 @@ def open_artifact(path: Path) -> Artifact:
         if found := same_content(path, name, entry):
             own = [tensor for tensor in manifest.tensors if tensor.file == name]
             refuse_content(path, f"{name}{_damaged_tensor(path / name, own)}", found, entry)
-    for name in GRAPHS:
+    for name in (*GRAPHS, *(name for name in STRIP_GRAPHS if name in manifest.files)):
         _check_graph(path, name, manifest)
     artifact = Artifact(path, manifest)
     _check_texts(artifact)
@@ -308,6 +313,8 @@ def _impossible(manifest: Manifest) -> str:
         return f"text_widths has {len(manifest.text_widths)} numbers, {manifest.family} {encoders}"
     if not manifest.signal:
         return "signal has no timesteps"
+    if len(set(STRIP_GRAPHS) & manifest.files.keys()) == 1:
+        return f"only one of {', '.join(STRIP_GRAPHS)} is listed"
     return impossible_file(manifest.files, (*GRAPHS, EMBEDDINGS)) or _impossible_tensor(manifest)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_train.artifact import (
     QUANTS,
+    STRIP_GRAPHS,
     ArtifactTensor,
     Manifest,
     SlopeBasis,
@@ -23,12 +24,14 @@ from edge_train.export.artifact_folder import (
     describe,
     write_embeddings,
     write_graph,
+    write_graph_of_same_weights,
     write_manifest,
     write_range_graph,
 )
 from edge_train.export.diffusion_graphs import check_exporter, step_graph, vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
+from edge_train.export.strip_graphs import strip_graphs
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
 from edge_train.manifest import MANIFEST
@@ -54,6 +57,7 @@ from edge_train.whole_folder import check_free, whole_folder
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
 _BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
+_PIXELS_IN_STRIPS = 128**2  # a VAE's feature maps of smaller pictures are no larger than a strip
 _NEEDS_RANGES = ("int8-fast", "int4")
 
 
@@ -145,6 +149,10 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     encoder, decoder = vae_graphs(model, resolution)
     tensors = write_graph(folder / "vae_encoder.onnx", encoder, source)
     tensors += write_graph(folder / "vae_decoder.onnx", decoder, source)
+    if resolution**2 >= _PIXELS_IN_STRIPS:
+        for name, graph in zip(STRIP_GRAPHS, strip_graphs(model, resolution), strict=True):
+            weights = name.replace("_strips.onnx", ".weights")
+            write_graph_of_same_weights(folder / name, graph, source, weights, tensors)
     write_embeddings(folder, model)
     copy_tokenizers(folder, model)
 

@@ -63,6 +63,9 @@ def draw(
                 constant=job.constant(),
             )
         )
+    pages = getattr(runtime, "pages", None)
+    if pages is not None:
+        pages.release()  # the decoder needs the room; they are read again when they are needed
     return decode_latents(job, np.concatenate(latents))
 
 

@@ -19,7 +19,7 @@ from edge_train.artifact import (
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, fill
-from edge_train.export.weight_file import PAGE, WeightFile
+from edge_train.export.weight_file import PAGE, StoredWeights, WeightFile
 from edge_train.manifest import MANIFEST, describe_file
 from edge_train.models import ModelFolder
 from edge_train.tensors import write_bytes
@@ -49,6 +49,24 @@ def write_graph(
     ClearMetadataAndDocStringPass()(graph)  # the exporter's stack traces are most of the file
     ir.save(graph, path)
     return file.tensors
+
+
+def write_graph_of_same_weights(
+    path: Path,
+    graph: ir.Model,
+    source: ModelWeights,
+    weights: str,
+    tensors: Sequence[ArtifactTensor],
+) -> None:
+    """Write a graph that computes the same as one that `write_graph` wrote, from its weights.
+
+    Args:
+      weights: the file of the other graph, in the same folder.
+      tensors: what lies in it; others may be among them.
+    """
+    fill(graph, "none", source, StoredWeights(path.with_name(weights), tensors), {})
+    ClearMetadataAndDocStringPass()(graph)
+    ir.save(graph, path)
 
 
 def write_range_graph(path: Path, graph: ir.Model, names: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_train.export.model_weights import ModelWeights
-from edge_train.export.weight_file import Role, WeightFile
+from edge_train.export.weight_file import Role, StoredWeights, WeightFile
 
 INT4_GROUP = 32  # columns that share a float32 scale: 5 bits per weight (64 would be 4.5)
 # com.microsoft.MatMulNBits: 4 is int8 activations in groups. The default, 0, leaves the choice to
@@ -47,7 +47,7 @@ def fill(
     model: ir.Model,
     profile: str,
     source: ModelWeights,
-    file: WeightFile,
+    file: WeightFile | StoredWeights,
     ranges: Mapping[str, Range],
 ) -> None:
     """Rewrite `model` in place for a profile; every weight goes through `file`.
@@ -128,7 +128,7 @@ class _Writer:
         self,
         graph: ir.Graph,
         source: ModelWeights,
-        file: WeightFile,
+        file: WeightFile | StoredWeights,
         ranges: Mapping[str, Range],
     ) -> None:
         self._graph, self._source, self._file, self._ranges = graph, source, file, ranges

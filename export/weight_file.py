@@ -1,6 +1,7 @@
 """The weights of a graph as ONNX external data: one tensor after another, aligned for mapping."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -48,7 +49,6 @@ class WeightFile:
         offset = -(-self._file.tell() // alignment) * alignment
         self._file.write(bytes(offset - self._file.tell()))
         self._file.write(content)
-        kind = ir.DataType.from_numpy(array.dtype)
         self.tensors.append(
             ArtifactTensor(
                 name=name,
@@ -61,15 +61,40 @@ class WeightFile:
                 sha256=hashlib.sha256(content).hexdigest(),
             )
         )
-        tensor = ir.ExternalTensor(
-            self._path.name,
-            offset,
-            len(content),
-            kind,
-            shape=ir.Shape(array.shape),
-            name=name,
-            base_dir=self._path.parent,
-        )
-        return ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(kind), const_value=tensor
-        )
+        return _initializer(self._path, self.tensors[-1])
+
+
+class StoredWeights:
+    """A weight file that was written before, where another graph finds its tensors by name."""
+
+    def __init__(self, path: Path, tensors: Sequence[ArtifactTensor]) -> None:
+        self._path = path
+        self._stored = {tensor.name: tensor for tensor in tensors if tensor.file == path.name}
+
+    def add(
+        self, name: str, array: NDArray[np.float32 | np.int8 | np.uint8 | np.int32], role: Role
+    ) -> ir.Value:
+        """Return the initializer that reads a tensor that the file has already.
+
+        Raises:
+          ValueError: it has no such tensor, or another one by that name.
+        """
+        stored = self._stored.get(name)
+        found = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+        if stored is None or (stored.sha256, stored.role) != (found, role):
+            raise ValueError(f"{self._path.name} does not hold this {name}")
+        return _initializer(self._path, stored)
+
+
+def _initializer(path: Path, stored: ArtifactTensor) -> ir.Value:
+    shape, kind = ir.Shape(stored.shape), ir.DataType.from_numpy(np.dtype(stored.dtype))
+    tensor = ir.ExternalTensor(
+        path.name,
+        stored.offset,
+        stored.bytes,
+        kind,
+        shape=shape,
+        name=stored.name,
+        base_dir=path.parent,
+    )
+    return ir.Value(name=stored.name, shape=shape, type=ir.TensorType(kind), const_value=tensor)

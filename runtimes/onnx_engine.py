@@ -234,6 +234,7 @@ def open_session(
     options: Mapping[str, str],
     lean: bool = False,
     pages: MappedWeights | None = None,
+    as_written: bool = False,
 ) -> Any:
     """Return an inference session.
 
@@ -242,6 +243,7 @@ def open_session(
       lean: use weights as they lie in memory or file and give memory back after every call;
         slower.
       pages: the graph's weights, to be read in place; they have to outlive the session.
+      as_written: run the graph's nodes in their order and change none of them.
 
     Raises:
       ModelError: the engine cannot read the graph.
@@ -259,6 +261,9 @@ def open_session(
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if as_written:
+        settings.execution_order = engine.ExecutionOrder.PRIORITY_BASED
+        settings.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
     if provider.device == "directml":
         settings.enable_mem_pattern = False  # it cannot; so says its page at onnxruntime.ai
     if pages is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_train import vae_strips
 from edge_train.memory import give_back_memory
 from edge_train.models import ModelFolder
 from edge_train.protocols import Array
@@ -20,7 +21,7 @@ _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_ou
 
 
 def encode_photos(
-    model: ModelFolder, images: NDArray[np.uint8], device: str = "auto"
+    model: ModelFolder, images: NDArray[np.uint8], device: str = "auto", *, strips: bool = False
 ) -> tuple[Array, Array]:
     """Return mean and standard deviation of the photos' latents, (n, C, h, w) each.
 
@@ -29,6 +30,7 @@ def encode_photos(
 
     Args:
       images: (n, H, W, 3), sides multiples of the model's `latent_scale`.
+      strips: hold less, see `vae_strips`.
 
     Memory:
       The VAE's encoder, and the activations of one photo; both gone on return.
@@ -38,9 +40,14 @@ def encode_photos(
     with torch.no_grad():
         for part in _chunks(len(images), images.shape[1] * images.shape[2]):
             pixels = torch.from_numpy(images[part]).to(where).permute(0, 3, 1, 2)
-            latents = vae.encode(pixels.float() / 255 * 2 - 1).latent_dist
-            means.append(latents.mean.cpu().numpy())
-            deviations.append(latents.std.cpu().numpy())
+            values = pixels.float() / 255 * 2 - 1
+            if strips:
+                mean, deviation = vae_strips.encode(vae, values)
+            else:
+                latents = vae.encode(values).latent_dist
+                mean, deviation = latents.mean, latents.std
+            means.append(mean.cpu().numpy())
+            deviations.append(deviation.cpu().numpy())
     del vae
     _let_go(where)
     scale = np.float32(model.scaling_factor)
@@ -51,9 +58,17 @@ def encode_photos(
 
 
 def decode_latents(
-    model: ModelFolder, latents: Array, device: str = "auto", limit: int | None = None
+    model: ModelFolder,
+    latents: Array,
+    device: str = "auto",
+    limit: int | None = None,
+    *,
+    strips: bool = False,
 ) -> NDArray[np.uint8]:
     """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w), `limit` at a time at most.
+
+    Args:
+      strips: hold less, see `vae_strips`.
 
     Memory:
       The VAE's decoder, and the activations of one picture; both gone on return.
@@ -64,7 +79,11 @@ def decode_latents(
     with torch.no_grad():
         pixels = latents.shape[2] * latents.shape[3] * model.latent_scale**2
         for part in _chunks(len(latents), pixels, limit):
-            decoded = vae.decode(torch.from_numpy(scaled[part]).to(where), return_dict=False)[0]
+            values = torch.from_numpy(scaled[part]).to(where)
+            if strips:
+                decoded = vae_strips.decode(vae, values)
+            else:
+                decoded = vae.decode(values, return_dict=False)[0]
             levels = (decoded / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
             pictures.append(levels.permute(0, 2, 3, 1).cpu().numpy())
     del vae

@@ -39,6 +39,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "tensor_file",
             "tensors",
             "training_artifact",
+            "vae_strips",
             "wall",
             "watch",
             "whole_folder",
@@ -86,7 +87,7 @@ IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report"
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.
-NEED_EXTRAS = {"export", "runtimes"}
+NEED_EXTRAS = {"export", "runtimes", "vae_strips"}
 HEAVY = {"torch", "onnxruntime", "onnx", "diffusers", "transformers", "optimum", "huggingface_hub"}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.artifact import ROUNDED, Artifact, is_artifact, open_artifact
+from edge_train.artifact import ROUNDED, STRIP_GRAPHS, Artifact, is_artifact, open_artifact
 from edge_train.build import cores, known
 from edge_train.errors import InputError
 from edge_train.models import EMBEDDED, ModelFolder, find_model
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     Denoiser = TorchDiffusion | OnnxDiffusion
 
 _JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another side
+# What a run holds, at most, while it decodes one picture in one piece: bytes, and bytes per pixel.
+# For the VAE that all three families share; measured at 512 pixels: 1.50 GB and 2.76 GB.
+_ONNX_VAE = (300_000_000, 5_000)
+_TORCH_VAE = (700_000_000, 8_000)
+_PIXELS_IN_STRIPS = 128**2  # below this everything fits in a strip or two
 DATA = Path(__file__).parent.parent / "data"
 # Rounded activations put noise of one size on every slope, and slopes shrink as a word is learned.
 # With the usual 4 directions a step one run in three ended far below float; edge-train bench
@@ -288,25 +293,51 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
         from edge_train.runtimes import onnx_vae
 
         threads = known(recipe.threads)
-        mean, deviation = onnx_vae.encode_photos(job.model, pixels, recipe.device, threads)
+        mean, deviation = onnx_vae.encode_photos(
+            job.model, pixels, recipe.device, threads, strips=vae_in_strips(job)
+        )
     else:
         from edge_train.runtimes import torch_vae
 
-        mean, deviation = torch_vae.encode_photos(job.model, pixels, recipe.device)
+        mean, deviation = torch_vae.encode_photos(
+            job.model, pixels, recipe.device, strips=vae_in_strips(job)
+        )
     return build_cache(mean, deviation, [[job.ids(text) for text in own] for own in texts])
 
 
 def decode_latents(job: TokenJob, latents: Array) -> NDArray[np.uint8]:
     """Return the pictures (n, height, width, 3) of latents; the VAE comes and goes."""
-    limit = job.recipe.batch_limit
+    limit, strips = job.recipe.batch_limit, vae_in_strips(job)
     if isinstance(job.model, Artifact):
         from edge_train.runtimes import onnx_vae
 
         threads = known(job.recipe.threads)
-        return onnx_vae.decode_latents(job.model, latents, job.recipe.device, threads, limit)
+        return onnx_vae.decode_latents(
+            job.model, latents, job.recipe.device, threads, limit, strips=strips
+        )
     from edge_train.runtimes import torch_vae
 
-    return torch_vae.decode_latents(job.model, latents, job.recipe.device, limit)
+    return torch_vae.decode_latents(job.model, latents, job.recipe.device, limit, strips=strips)
+
+
+def vae_in_strips(job: TokenJob) -> bool:
+    """Return whether photos and pictures go through the VAE in strips, for want of memory.
+
+    They do in a lean run, and under a cap that the VAE in one piece would exceed on a CPU. The
+    numbers then differ as sums in another order do; an artifact needs the graphs for it.
+    """
+    recipe, model = job.recipe, job.model
+    pixels = known(recipe.resolution) ** 2
+    if isinstance(model, Artifact):
+        if STRIP_GRAPHS[0] not in model.manifest.files or recipe.device not in ("auto", "cpu"):
+            return False
+        base_bytes, pixel_bytes = _ONNX_VAE
+    else:
+        base_bytes, pixel_bytes = _TORCH_VAE
+        if recipe.device not in ("auto", "cpu") or pixels < _PIXELS_IN_STRIPS:
+            return False
+    needed = base_bytes + pixels * pixel_bytes
+    return recipe.lean or (recipe.cap_bytes is not None and recipe.cap_bytes < needed)
 
 
 def open_runtime(

@@ -121,6 +121,7 @@ class PersonalizeJob:
             "vectors": recipe.vectors,
             "resolution": recipe.resolution,
             "window": list(recipe.window or ()),
+            "vae": "in strips" if diffusion.vae_in_strips(self._token_job) else "whole",
             "prompts": list(recipe.prompts),
             "photos": [
                 {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
