@@ -11,7 +11,7 @@ from PIL import Image
 
 from edge_train.jobs.diffusion import DATA, TokenJob, decode_latents
 from edge_train.judge import Judge
-from edge_train.protocols import Point
+from edge_train.protocols import Array, Point
 from edge_train.rng import Key
 from edge_train.tasks.sampler import sample
 from edge_train.tensors import write_bytes
@@ -33,7 +33,24 @@ def draw(
     seed: int = 0,
     together: int = 8,
 ) -> Pixels:
-    """Return one picture (height, width, 3) per prompt; picture i always starts from noise i.
+    """Return one picture (height, width, 3) per prompt; picture i always starts from noise i."""
+    latents = sample_latents(job, runtime, point, prompts, seed=seed, together=together)
+    pages = getattr(runtime, "pages", None)
+    if pages is not None:
+        pages.release()  # the decoder needs the room; they are read again when they are needed
+    return decode_latents(job, latents)
+
+
+def sample_latents(
+    job: TokenJob,
+    runtime: "Denoiser",
+    point: Point,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    together: int = 8,
+) -> Array:
+    """Return the latents (n, C, h, w) of the pictures that `draw` decodes.
 
     Args:
       point: value of the token's vectors.
@@ -63,10 +80,7 @@ def draw(
                 constant=job.constant(),
             )
         )
-    pages = getattr(runtime, "pages", None)
-    if pages is not None:
-        pages.release()  # the decoder needs the room; they are read again when they are needed
-    return decode_latents(job, np.concatenate(latents))
+    return np.concatenate(latents)
 
 
 def save_pictures(folder: Path, name: str, pictures: Iterable[Pixels]) -> list[str]:

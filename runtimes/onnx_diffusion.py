@@ -130,9 +130,13 @@ class OnnxDiffusion:
         return 0
 
     def close(self) -> None:
-        """Let go of every weight; the runtime cannot be used afterwards."""
-        del self.session
-        self.pages = None
+        """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.
+
+        `pages` still says how large the mapped weights are.
+        """
+        self.session = None
+        if self.pages is not None:
+            self.pages.release()
         self._rows.clear()
         give_back_memory()
 

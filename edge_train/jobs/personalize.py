@@ -17,7 +17,7 @@ from edge_train.jobs import diffusion
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.models import ModelFolder
 from edge_train.params import Parameters
-from edge_train.pictures import EmbeddedJudge, Pixels, draw, save_pictures
+from edge_train.pictures import EmbeddedJudge, Pixels, draw, sample_latents, save_pictures
 from edge_train.protocols import Estimator, Point, Transform
 from edge_train.recipe import Recipe
 from edge_train.tasks.captions import file_name_of
@@ -153,12 +153,19 @@ class PersonalizeJob:
         if not (whole and recipe.previews):
             return Outcome(outputs=outputs)
         # pictures wait until the token is safe: decoding them may hold the most
-        for name, point in (("before", job.start), ("after", best)):
-            pictures = draw(job, runtime, point, recipe.prompts)
-            save_pictures(folder / "samples", name, pictures)
+        latents = {
+            name: sample_latents(job, runtime, point, recipe.prompts)
+            for name, point in (("before", job.start), ("after", best))
+        }
+        if self._judge is not None:
+            judged = sample_latents(job, runtime, best, self._judge.prompts, together=64)
+        if recipe.lean:
+            runtime.close()  # nothing asks it again, and the decoder needs its room
+        for name, own in latents.items():
+            save_pictures(folder / "samples", name, diffusion.decode_latents(job, own))
         if self._judge is None:
             return Outcome(outputs=outputs)
-        metrics = self._judge.score(draw(job, runtime, best, self._judge.prompts, together=64))
+        metrics = self._judge.score(diffusion.decode_latents(job, judged))
         return Outcome(metrics, outputs, _verdict(metrics))
 
 
