@@ -262,8 +262,8 @@ def open_session(
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if as_written:
-        settings.execution_order = engine.ExecutionOrder.PRIORITY_BASED
-        settings.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.execution_order = load_engine().ExecutionOrder.PRIORITY_BASED
+        settings.graph_optimization_level = load_engine().GraphOptimizationLevel.ORT_DISABLE_ALL
     if provider.device == "directml":
         settings.enable_mem_pattern = False  # it cannot; so says its page at onnxruntime.ai
     if pages is not None:
