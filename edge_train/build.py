@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import Recipe
+from edge_train.recipe import EXACT, LOW_RANK, Recipe
 from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 
@@ -27,9 +27,19 @@ def build_method(
     schedule = LearningRate(rate, steps, final, relative)
     decay = (WeightDecay(recipe.weight_decay),) if recipe.weight_decay else ()
     adam = Chain((Adam(), *decay, schedule))
-    if recipe.method == "backprop":
+    if recipe.method in EXACT:
         from edge_train.methods.backprop import Backprop
 
+        if recipe.method in LOW_RANK:
+            from edge_train.methods.low_rank import low_rank
+
+            rank, every, factor = map(known, (recipe.rank, recipe.refresh_every, recipe.scale))
+            after = (*decay, schedule)
+            return Backprop(), low_rank(recipe.method, rank, every, factor, recipe.seed, after)
+        if recipe.method == "adamw8bit":
+            from edge_train.adam8bit import Adam8bit
+
+            return Backprop(), Chain((Adam8bit(), *decay, schedule))
         return Backprop(), adam
     from edge_train.methods.zo import ZerothOrder
 

@@ -46,7 +46,12 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
     ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
     ("host_mem", ("--host-mem",), str, "the same for the host, with a discrete GPU"),
-    ("method", ("--method",), str, "auto, zo or backprop; for networks tpsgd, local, ..."),
+    (
+        "method",
+        ("--method",),
+        str,
+        "auto, zo, backprop, adamw8bit, galore, q-galore, apollo, ...; of networks tpsgd, ...",
+    ),
     ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
     ("runtime", ("--runtime",), str, "auto, torch, onnx, ort-training or numpy"),
     (
@@ -60,6 +65,9 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
     ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
     ("weight_decay", ("--weight-decay", "--adam_weight_decay"), float, "of a classifier"),
+    ("rank", ("--rank",), int, "of a low-rank method: vectors of a basis"),
+    ("refresh_every", ("--refresh-every", "--update_proj_gap"), int, "steps between two bases"),
+    ("scale", ("--scale",), float, "of a low-rank update"),
     ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
     ("samples", ("--samples", "--train_batch_size"), int, "photos or texts per step"),
     ("queries", ("--queries", "--n"), int, "perturbed evaluations per step"),

@@ -17,6 +17,7 @@ from edge_train.memory import Guard
 from edge_train.params import all_finite
 from edge_train.protocols import (
     Array,
+    ByBlock,
     Estimator,
     Replayable,
     State,
@@ -59,8 +60,13 @@ class Loop:
     stop_requested: bool = False
 
     def __post_init__(self) -> None:
+        parameters, transform = self.runtime.parameters, self.transform
+        self.rules: dict[str, Transform] = {
+            name: transform.rule(name) if isinstance(transform, ByBlock) else transform
+            for name in parameters
+        }
         self.state: dict[str, State] = {
-            name: self.transform.init(block) for name, block in self.runtime.parameters.items()
+            name: self.rules[name].init(block) for name, block in parameters.items()
         }
         self._since: list[StepRecord] = []  # steps taken after the last snapshot
 
@@ -89,7 +95,8 @@ class Loop:
         if not all_finite(gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters = self.runtime.parameters
-        update = self.transform.update(gradient, self.state[name], parameters.for_transform(name))
+        rule = self.rules[name]
+        update = rule.update(gradient, self.state[name], parameters.for_transform(name))
         parameters.subtract(name, update, key)  # INT8 blocks round by key
 
     def begin(self, first_eval: float) -> None:

@@ -157,3 +157,12 @@ class Transform(Protocol):
     def update(self, update: Array, state: State, param: Array) -> Array:
         """Return the transformed update, same shape; `state` changes in place."""
         ...
+
+
+@runtime_checkable
+class ByBlock(Transform, Protocol):
+    """A transform that is another one for blocks of some names."""
+
+    def rule(self, name: str) -> Transform:
+        """Return the transform of a block."""
+        ...

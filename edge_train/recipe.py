@@ -18,10 +18,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal")
+_LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
+EXACT = ("backprop", "adamw", "adamw8bit", *LOW_RANK)  # methods on exact gradients
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("personalize", "classify", "network"),
     "learn": ("object", "style"),
-    "method": ("auto", "zo", "backprop", "tpsgd", "local", "drtp", "dfa"),
+    "method": ("auto", "zo", *EXACT, *_LAYERWISE),
     "preset": ("default", "zoodip"),
     "runtime": ("auto", "torch", "onnx", "ort-training", "numpy"),
     "trainable": ("all", "head"),
@@ -73,6 +76,9 @@ class Recipe:
     relative_rate: float | None = None  # the same as a share of the start vector's rms
     weight_decay: float | None = None  # decoupled; matrices only
     schedule: str | None = None
+    rank: int | None = None  # vectors of a low-rank basis
+    refresh_every: int | None = None  # steps between two bases; adaptive ones start from it
+    scale: float | None = None  # of a low-rank update; of frugal that of the signs beside it
     samples: int | None = None  # photos or texts per step
     queries: int | None = None  # directions per step
     sides: int | None = None
@@ -114,6 +120,12 @@ class Recipe:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")
         _refuse_keys_of_other_tasks(self)
+        for name in ("rank", "refresh_every", "scale"):
+            if getattr(self, name) is not None and self.method not in LOW_RANK:
+                raise InputError(
+                    f"{name} is not read by method {self.method!r}, only by {_list(LOW_RANK)}; "
+                    "leave it out."
+                )
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -127,6 +139,9 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("learning_rate", 1e-9, 1e3),
     ("weight_decay", 0, 1e3),
     ("relative_rate", 1e-9, 1e3),
+    ("rank", 1, 65536),
+    ("refresh_every", 1, 10_000_000),
+    ("scale", 0, 1e6),
     ("samples", 1, 4096),
     ("queries", 1, 1024),
     ("sides", 1, 2),
@@ -158,6 +173,7 @@ _READ_BY: dict[str, tuple[str, ...]] = {
         ("personalize",),
     ),
     **dict.fromkeys(("length", "trainable", "weight_decay"), ("classify",)),
+    **dict.fromkeys(("rank", "refresh_every", "scale"), ("classify",)),
     **dict.fromkeys(
         (
             *("network", "loss", "targets", "projection", "projection_scale", "mode"),
@@ -272,6 +288,29 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
+# The usual ones for fine-tuning an encoder; not tuned here.
+_EXACT_CLASSIFY: dict[str, Any] = {
+    "steps": 500,
+    "learning_rate": 5e-5,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "samples": 32,
+    "evaluation_samples": 256,
+    "evaluate_every": 50,
+    "patience": 0,
+}
+# Scales are the papers' for fine-tuning where they name one (METHODS 3, 5 and 8).
+_EXACT_OWN: dict[str, dict[str, Any]] = {
+    "backprop": {},
+    "adamw": {},
+    "adamw8bit": {},
+    "galore": {"rank": 8, "refresh_every": 200, "scale": 4.0},
+    "q-galore": {"rank": 8, "refresh_every": 200, "scale": 4.0},
+    "dct-adamw": {"rank": 32, "refresh_every": 1, "scale": 1.0},
+    "apollo": {"rank": 32, "refresh_every": 200, "scale": 12.0},
+    "apollo-mini": {"rank": 1, "refresh_every": 200, "scale": 32.0},
+    "frugal": {"rank": 8, "refresh_every": 200, "scale": 0.1},
+}
 # What an unset key becomes, by task, method and preset. Those of personalize were measured with
 # `edge-train bench personalize`; BENCHMARKS.md has the table.
 _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
@@ -309,16 +348,9 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
         "evaluate_every": 25,
         "patience": 0,
     },
-    # The usual ones for fine-tuning an encoder; not tuned here.
-    ("classify", "backprop", "default"): {
-        "steps": 500,
-        "learning_rate": 5e-5,
-        "weight_decay": 0.01,
-        "schedule": "cosine",
-        "samples": 32,
-        "evaluation_samples": 256,
-        "evaluate_every": 50,
-        "patience": 0,
+    **{
+        ("classify", method, "default"): {**_EXACT_CLASSIFY, **own}
+        for method, own in _EXACT_OWN.items()
     },
     ("classify", "zo", "default"): {
         "steps": 2000,
@@ -353,13 +385,20 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
       InputError: the preset does not exist for the method.
     """
     method = _auto_method(recipe) if recipe.method == "auto" else recipe.method
-    if method not in ("zo", "backprop"):
+    if method in _LAYERWISE:
         raise InputError(
             f"method {method!r} trains a network block by block, which the runtimes of task "
             f"{recipe.task!r} cannot: they run the whole model at once. Use --method zo or "
             "backprop."
         )
     defaults = _DEFAULTS.get((recipe.task, method, recipe.preset))
+    if (recipe.task, method, "default") not in _DEFAULTS:
+        able = tuple(
+            name for task, name, kind in _DEFAULTS if (task, kind) == (recipe.task, "default")
+        )
+        raise InputError(
+            f"method {method!r} is not for task {recipe.task!r}, only {_list(able)}; see --method."
+        )
     if defaults is None:
         raise InputError(
             f"preset {recipe.preset!r} is for task personalize with --method zo, not for "

@@ -66,3 +66,11 @@ def ddim_step(latents: Vector, noise: Vector, signal_now: float, signal_before: 
     clean = (latents - (1 - signal_now) ** 0.5 * noise) / signal_now**0.5
     earlier: Vector = signal_before**0.5 * clean + (1 - signal_before) ** 0.5 * noise
     return earlier
+
+
+def cosine_basis(width: int) -> Vector:
+    """Return the orthonormal DCT-II: row i is sqrt(2 / width) cos(pi i (2 j + 1) / (2 width))."""
+    rows, columns = np.indices((width, width))
+    basis: Vector = np.sqrt(2 / width) * np.cos(np.pi * rows * (2 * columns + 1) / (2 * width))
+    basis[0] *= np.sqrt(0.5)
+    return basis

@@ -85,6 +85,11 @@ class Adam:
         root: Array = np.sqrt(second / np.float32(1 - self.beta2**count), dtype=np.float32)
         return first_debiased / (root + np.float32(self.epsilon))
 
+    def rotate(self, state: State, rotation: Array) -> None:
+        """Express moments of rows in another basis; see `low_rank.Moments`."""
+        state["first"][:] = state["first"] @ rotation.T
+        state["second"][:] = state["second"] @ np.square(rotation).T
+
 
 @dataclass(frozen=True)
 class WeightDecay:

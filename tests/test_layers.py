@@ -45,7 +45,12 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "whole_folder",
         ),
     ),
-    (("methods", "transforms", "subspace"), ("tasks",), ("export",), ("runtimes",)),
+    (
+        ("methods", "transforms", "subspace", "adam8bit", "int4", "projection", "low_rank"),
+        ("tasks",),
+        ("export",),
+        ("runtimes",),
+    ),
     (("loop",),),
     (
         (

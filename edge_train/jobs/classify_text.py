@@ -14,6 +14,7 @@ from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.jobs.protocol import Outcome, Say
+from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Point, Transform
 from edge_train.recipe import Recipe, resolve
@@ -62,6 +63,7 @@ class ClassifyTextJob:
                     f"{value!r}; leave it out."
                 )
         self.recipe = replace(resolve(recipe, {"threads": cores()}), **fixed)
+        _check_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
@@ -234,6 +236,35 @@ def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
                 f"{model.path}: training a model folder needs {package}, which is not installed; "
                 "`pip install edge-train[desk]` brings it."
             )
+
+
+def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> None:
+    """Refuse a low-rank method that would project nothing.
+
+    Raises:
+      InputError: only the head is trained, or no matrix is larger than the rank.
+    """
+    if recipe.rank is None:
+        return
+    if recipe.trainable == "head":
+        raise InputError(
+            f"method {recipe.method!r} projects the matrices of layers, and trainable 'head' "
+            "trains none of them; use --method adamw."
+        )
+    files = (
+        model.weight_files()
+        if isinstance(model, ClassifierFolder)
+        else (TensorFile(model.path / WEIGHTS),)
+    )
+    shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
+    most = max(
+        (min(s) - 1 for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)), default=0
+    )
+    if recipe.rank > most:
+        raise InputError(
+            f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
+            f"{most + 1} rows and columns; use a --rank of at most {most}."
+        )
 
 
 def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:

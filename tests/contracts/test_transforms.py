@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from edge_train.adam8bit import SMALLEST, Adam8bit
+from edge_train.low_rank import Apollo, LowRank
+from edge_train.projection import Columns, RandomVectors, TopVectors
 from edge_train.subspace import DenoiseSubspace
 from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
@@ -12,6 +15,16 @@ TRANSFORMS = {
     "learning rate": LearningRate(0.1, 10, 0.1, relative=True),
     "denoise": DenoiseSubspace(2, tau=6, nu=1e-2),
     "weight decay": WeightDecay(0.1),
+    "adam8bit": Adam8bit(),
+    "galore": LowRank(Adam(), TopVectors(2), 4, 0.25),
+    "q-galore": LowRank(Adam8bit(), TopVectors(2, packed=True), 2, 0.25, adaptive=True),
+    "rotated": LowRank(Adam8bit(), TopVectors(2), 4, moments="rotate"),
+    "dct-adamw": LowRank(Adam(), Columns(2, of="dct"), 1, moments="rotate"),
+    "columns": LowRank(Adam8bit(), Columns(2), 3, moments="rotate"),
+    "frugal": LowRank(Adam(), Columns(2, by="chance"), 4, moments="reset", remainder=0.1),
+    "frugal sgd": LowRank(Adam(), Columns(2), 4, moments="reset", remainder=0.1, rule="sgd"),
+    "apollo": Apollo(Adam(), RandomVectors(2), 4),
+    "apollo-mini": Apollo(Adam(), RandomVectors(1), 4, 11.3, by="tensor"),
     "zoodip": Chain((NormCorrection(2), DenoiseSubspace(2, tau=6), Adam(), LearningRate(1, 9))),
 }
 
@@ -32,7 +45,10 @@ def updates(transform, state, param, steps, seed=0):
     return result
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 768)])
+SHAPES = [(1, 1), (7,), (3, 5), (9, 4), (1, 768), (6, 2, 3), (SMALLEST // 4 + 1, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shape_and_dtype_are_kept(transform, shape):
     param = np.ones(shape, np.float32)
     for update in updates(transform, transform.init(param), param, 15):
@@ -41,16 +57,18 @@ def test_shape_and_dtype_are_kept(transform, shape):
         assert np.isfinite(update).all()
 
 
-def test_state_does_not_grow_after_init(transform):
-    param = np.ones((2, 5), np.float32)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_state_does_not_grow_after_init(transform, shape):
+    param = np.ones(shape, np.float32)
     state = transform.init(param)
     before = {name: (value.shape, value.dtype) for name, value in state.items()}
     updates(transform, state, param, 15)
     assert {name: (value.shape, value.dtype) for name, value in state.items()} == before
 
 
-def test_a_copied_state_goes_on_bit_for_bit(transform):
-    param = np.ones((2, 5), np.float32)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_copied_state_goes_on_bit_for_bit(transform, shape):
+    param = np.ones(shape, np.float32)
     state = transform.init(param)
     updates(transform, state, param, 9)
     copy = {name: value.copy() for name, value in state.items()}
@@ -60,8 +78,21 @@ def test_a_copied_state_goes_on_bit_for_bit(transform):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_zero_gradient_stays_finite(transform):
-    param = np.zeros((2, 5), np.float32)
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e18])
+def test_gradients_of_any_size_give_finite_updates(transform, size):
+    param = np.zeros((5, 4), np.float32)
     state = transform.init(param)
+    random = np.random.default_rng(0)
     for _ in range(15):
-        assert np.isfinite(transform.update(np.zeros_like(param), state, param)).all()
+        gradient = (size * random.standard_normal(param.shape)).astype(np.float32)
+        assert np.isfinite(transform.update(gradient, state, param)).all()
+
+
+def test_neither_gradient_nor_parameter_is_changed(transform):
+    random = np.random.default_rng(0)
+    param, gradient = random.standard_normal((2, 5, 4)).astype(np.float32)
+    state = transform.init(param)
+    before = param.copy(), gradient.copy()
+    for _ in range(3):
+        transform.update(gradient, state, param)
+    np.testing.assert_array_equal((param, gradient), before)

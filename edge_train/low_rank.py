@@ -1,0 +1,224 @@
+"""Updates of matrices through few vectors: the links of GaLore, DCT-AdamW, FRUGAL and APOLLO."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from edge_train.projection import Basis, RandomVectors, lay_back, stand
+from edge_train.protocols import Array, State
+
+_STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random subspaces
+_LOST = 0.1
+_LONGEST = 16  # times the interval asked for
+_SHORTEST = 4  # a fourth of it
+_ROUGHLY_NONE = 0.1  # share of the usual length of an update; below it a length says nothing
+
+
+class Moments(Protocol):
+    """A transform that keeps a mean and a mean square of every coordinate."""
+
+    def init(self, param: Array) -> State:
+        """Return zero moments."""
+        ...
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update that the moments make of it."""
+        ...
+
+    def rotate(self, state: State, rotation: Array) -> None:
+        """Express the moments of rows (count, rank) in another basis, in place.
+
+        Means turn with the rotation. Mean squares are spread by its squares: exact where
+        coordinates are uncorrelated, and never negative.
+
+        Args:
+          rotation: (rank, rank), the new vectors by the old ones.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Applies moments to a matrix inside a basis, and may use what is left of it without any.
+
+    With P the basis, R = G - lift(project(G)) and A the inner transform, the update is
+    scale * lift(A(project(G))) + remainder * sign(R). Blocks that have no more rows or columns than
+    the basis has vectors, and vectors, get A as it is.
+
+    Args:
+      inner: the transform inside the basis, and that of blocks without one.
+      basis: found anew from the gradient of the moment every `refresh_every` steps.
+      refresh_every: steps; of an adaptive one the interval at the start.
+      moments: what becomes of them at a refresh. "keep" leaves numbers that belong to old vectors,
+        as GaLore does; "rotate" turns them (for chosen columns: those that stay keep theirs, new
+        ones start from zero); "reset" starts again, bias correction too, as FRUGAL does.
+      adaptive: double the interval of a block after a refresh that left its subspace much as it
+        was, halve it where hardly anything was left of it.
+      remainder: of FRUGAL; 0 drops what the basis does not hold.
+      rule: "sign" or "sgd", what is done with the remainder.
+
+    Source: GaLore (arXiv:2403.03507), Q-GaLore (arXiv:2407.08296), DCT-AdamW (arXiv:2505.17967,
+    without its error feedback, which is as large as the weights), FRUGAL (arXiv:2411.07837). We
+    differ from Q-GaLore in the test of an interval: it compares the sign and direction of one
+    vector, which may trade places with the next one, and only ever doubles; we take the overlap
+    |P_new P_old^T|^2 / rank of the whole subspaces, and shrink too.
+    """
+
+    inner: Moments
+    basis: Basis
+    refresh_every: int
+    scale: float = 1.0
+    moments: Literal["keep", "rotate", "reset"] = "keep"
+    adaptive: bool = False
+    remainder: float = 0.0
+    rule: Literal["sign", "sgd"] = "sign"
+
+    def init(self, param: Array) -> State:
+        """Return the basis, the moments inside it and when it is due; all full-sized."""
+        if not is_projected(param.shape, self.basis.rank):
+            return _named("inner.", self.inner.init(param))
+        long, short = stand(param).shape
+        low = np.zeros((long, self.basis.rank), np.float32)
+        return {
+            **_named("basis.", self.basis.init(short)),
+            **_named("inner.", self.inner.init(low)),
+            "count": np.zeros(1, np.int64),
+            "due": np.zeros(1, np.int64),
+            "interval": np.array([self.refresh_every], np.int64),
+            "refreshes": np.zeros(1, np.int64),
+            "overlap": np.zeros(1, np.float32),
+        }
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update; refresh the basis first when it is due."""
+        inner = _part("inner.", state)
+        if not is_projected(param.shape, self.basis.rank):
+            return self.inner.update(update, inner, param)
+        basis, standing = _part("basis.", state), stand(update)
+        if state["count"][0] >= state["due"][0]:
+            self._refresh(standing, state, basis, inner)
+        state["count"] += 1
+        width = standing.shape[1]
+        low = self.basis.project(standing, basis)
+        moved = self.inner.update(low, inner, low)
+        moved *= np.float32(self.scale)
+        result = self.basis.lift(moved, basis, width)
+        if self.remainder:
+            left = standing - self.basis.lift(low, basis, width)
+            left = np.sign(left, out=left) if self.rule == "sign" else left
+            left *= np.float32(self.remainder)
+            result += left
+        return lay_back(result, param.shape)
+
+    def _refresh(self, standing: Array, state: State, basis: State, inner: State) -> None:
+        number = int(state["refreshes"][0])
+        rotation = self.basis.refresh(standing, basis, number)
+        if number > 0:
+            rank, width = self.basis.rank, standing.shape[1]
+            state["overlap"][0] = overlap = float(np.square(rotation).sum()) / rank
+            if self.moments == "rotate":
+                self.inner.rotate(inner, rotation)
+            elif self.moments == "reset":
+                for value in inner.values():
+                    value[...] = 0
+            if self.adaptive:
+                by_chance = rank / width
+                state["interval"][0] = self._interval(
+                    int(state["interval"][0]), (overlap - by_chance) / (1 - by_chance)
+                )
+        state["refreshes"] += 1
+        state["due"][:] = state["count"] + state["interval"]
+
+    def _interval(self, now: int, overlap: float) -> int:
+        if overlap >= _STABLE:
+            return min(2 * now, _LONGEST * self.refresh_every)
+        if overlap < _LOST:
+            return max(now // 2, self.refresh_every // _SHORTEST, 1)
+        return now
+
+
+@dataclass(frozen=True)
+class Apollo:
+    """Scales the raw gradient as Adam would, with moments of a random projection of it alone.
+
+    With R = G P^T and A the inner transform: each row of the standing gradient is multiplied by
+    |A(R)_j| / |R_j| ("rows"), or all of it by |A(R)| / |R| ("tensor", APOLLO-Mini). The update may
+    then grow by 1 % a step.
+
+    Args:
+      inner: the transform of the projection, and that of blocks without one.
+      basis: drawn anew every `refresh_every` steps; moments are kept then, as in the paper.
+      scale: multiplies the update; the papers' alpha is its square.
+
+    Bytes: 8 * rank per row of the longer side, and 24.
+
+    Source: APOLLO (arXiv:2412.05270), with its limit of growth. Its code compares with the step
+    before, however small: after one gradient of zeros it holds updates down for a thousand steps.
+    Here lengths below a tenth of an update's usual sqrt(rows * rank) count as that tenth.
+    """
+
+    inner: Moments
+    basis: RandomVectors
+    refresh_every: int
+    scale: float = 1.0
+    by: Literal["rows", "tensor"] = "rows"
+    growth: float = 1.01
+
+    def init(self, param: Array) -> State:
+        """Return the moments of the projection, the number of its draw and the last length."""
+        if not is_projected(param.shape, self.basis.rank):
+            return _named("inner.", self.inner.init(param))
+        long, short = stand(param).shape
+        return {
+            **_named("basis.", self.basis.init(short)),
+            **_named("inner.", self.inner.init(np.zeros((long, self.basis.rank), np.float32))),
+            "count": np.zeros(1, np.int64),
+            "length": np.zeros(1, np.float32),
+        }
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the scaled gradient."""
+        inner = _part("inner.", state)
+        if not is_projected(param.shape, self.basis.rank):
+            return self.inner.update(update, inner, param)
+        standing, basis = stand(update), _part("basis.", state)
+        epoch, late = divmod(int(state["count"][0]), self.refresh_every)
+        if late == 0:
+            self.basis.refresh(standing, basis, epoch)
+        state["count"] += 1
+        low = self.basis.project(standing, basis)
+        moved = self.inner.update(low, inner, low)
+        axis = 1 if self.by == "rows" else None
+        before = np.linalg.norm(low, axis=axis, keepdims=True)
+        after = np.linalg.norm(moved, axis=axis, keepdims=True)
+        scaled: Array = standing * (after / np.where(before > 0, before, 1))
+        length = float(np.linalg.norm(scaled))
+        if state["count"][0] > 1:
+            least = _ROUGHLY_NONE * math.sqrt(low.size)
+            most = self.growth * max(float(state["length"][0]), least)
+            if length > most:
+                scaled *= np.float32(most / length)
+                length = most
+        state["length"][0] = length
+        scaled *= np.float32(self.scale)
+        return lay_back(scaled, param.shape)
+
+
+def is_projected(shape: tuple[int, ...], rank: int) -> bool:
+    """Return whether a block is a matrix with more rows and more columns than a basis has vectors.
+
+    >>> is_projected((384, 2), 8), is_projected((384,), 8), is_projected((384, 1536), 8)
+    (False, False, True)
+    """
+    return len(shape) > 1 and min(shape[0], math.prod(shape[1:])) > rank
+
+
+def _named(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def _part(prefix: str, state: State) -> State:
+    """Return the arrays themselves, not copies, of one part of a state."""
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}

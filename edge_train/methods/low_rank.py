@@ -1,0 +1,84 @@
+"""Exact gradients, and update rules that remember little of them: chains as users name them."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_train.adam8bit import Adam8bit
+from edge_train.low_rank import Apollo, LowRank
+from edge_train.projection import Columns, RandomVectors, TopVectors
+from edge_train.protocols import Array, State, Transform
+from edge_train.transforms import Adam, Chain
+
+_EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
+
+
+@dataclass(frozen=True)
+class MatricesApart:
+    """Gives the matrices of layers another rule than embeddings; a `ByBlock`.
+
+    Rows of an embedding get a gradient when their token is there: few at a time, with little in
+    common. All papers leave them, vectors and heads to Adam; `is_projected` sees to the latter two.
+    """
+
+    matrices: Transform
+    others: Transform
+
+    def init(self, param: Array) -> State:
+        """Return the state of a block without a name."""
+        return self.matrices.init(param)
+
+    def update(self, update: Array, state: State, param: Array) -> Array:
+        """Return the update of a block without a name."""
+        return self.matrices.update(update, state, param)
+
+    def rule(self, name: str) -> Transform:
+        """Return the rule of a block."""
+        return self.others if is_embedding(name) else self.matrices
+
+
+def is_embedding(name: str) -> bool:
+    """Return whether a parameter is a table of tokens, positions or kinds, by its usual names.
+
+    >>> is_embedding("bert.embeddings.word_embeddings.weight"), is_embedding("h.0.attn.weight")
+    (True, False)
+    """
+    return _EMBEDDING.search(name) is not None
+
+
+def low_rank(
+    name: str,
+    rank: int,
+    refresh_every: int,
+    scale: float,
+    seed: int,
+    after: tuple[Transform, ...],
+) -> MatricesApart:
+    """Return the update rule that users call `name`.
+
+    Args:
+      rank: vectors of a basis.
+      refresh_every: steps; of q-galore the interval at the start.
+      scale: of the update (GaLore's alpha; of APOLLO its root is taken, as in the paper), of
+        frugal the size of the sign update beside Adam's.
+      after: links that follow for every block: weight decay, rate.
+    """
+    adam = Adam8bit() if name == "q-galore" else Adam()
+    matrices: Transform
+    if name == "galore":
+        matrices = LowRank(adam, TopVectors(rank, seed), refresh_every, scale)
+    elif name == "q-galore":
+        basis = TopVectors(rank, seed, packed=True)
+        matrices = LowRank(adam, basis, refresh_every, scale, adaptive=True)
+    elif name == "dct-adamw":
+        cosines = Columns(rank, of="dct")
+        matrices = LowRank(adam, cosines, refresh_every, scale, moments="rotate")
+    elif name == "frugal":
+        chance = Columns(rank, by="chance", seed=seed)
+        matrices = LowRank(adam, chance, refresh_every, moments="reset", remainder=scale)
+    else:
+        vectors, grown = RandomVectors(rank, seed), math.sqrt(scale)
+        by: Literal["rows", "tensor"] = "tensor" if name == "apollo-mini" else "rows"
+        matrices = Apollo(adam, vectors, refresh_every, grown, by)
+    return MatricesApart(Chain((matrices, *after)), Chain((adam, *after)))

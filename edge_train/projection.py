@@ -1,0 +1,278 @@
+"""Bases of a low-rank update: project a gradient, lift an update, refresh from a gradient.
+
+All of them see a matrix *standing*: (long, short), the shorter side last. A basis is `rank` vectors
+of `short` values; projecting gives (long, rank). So groups of a packed vector never mix vectors,
+whichever side of the weight is the shorter one.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train import int4
+from edge_train.protocols import Array, State
+from edge_train.rng import Key
+
+_EXTRA = 8  # vectors that a sketch has more than the basis; the usual advice is 5 to 10
+_PASSES = 2  # over the gradient and back: each squares the ratio of singular values
+_ROWS = 1024  # of a gradient transformed at once
+
+
+class Basis(Protocol):
+    """`rank` vectors in which a gradient is kept."""
+
+    @property
+    def rank(self) -> int:
+        """The number of vectors."""
+        ...
+
+    def init(self, width: int) -> State:
+        """Return the full-sized storage of a basis of vectors of `width` values."""
+        ...
+
+    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+        """Choose the vectors anew for a gradient (long, width), in place.
+
+        Args:
+          epoch: counts the refreshes; every random draw is a function of it.
+
+        Returns:
+          The new vectors by the old ones, (rank, rank): their inner products.
+        """
+        ...
+
+    def project(self, standing: Array, state: State) -> Array:
+        """Return the coordinates (long, rank) of a matrix (long, width)."""
+        ...
+
+    def lift(self, low: Array, state: State, width: int) -> Array:
+        """Return the matrix (long, width) that has the coordinates `low`."""
+        ...
+
+
+@dataclass(frozen=True)
+class TopVectors:
+    """The leading right singular vectors, in float32 or packed INT4.
+
+    A randomized range finder with two passes over the gradient: O(long * short * rank) instead of
+    the SVD's O(long * short^2), so that a refresh costs about as much as a few projections.
+
+    Args:
+      packed: keep the vectors in 4.25 bits a value. What is read back is no longer orthonormal;
+        project and lift use the same vectors.
+
+    Source: GaLore (arXiv:2403.03507); Halko, Martinsson and Tropp (arXiv:0909.4061), 4.4.
+    """
+
+    rank: int
+    seed: int = 0
+    packed: bool = False
+
+    def init(self, width: int) -> State:
+        """Return zero vectors."""
+        if self.packed:
+            return int4.empty(self.rank, width)
+        return {"vectors": np.zeros((self.rank, width), np.float32)}
+
+    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+        """Find the vectors of `standing`."""
+        width = standing.shape[1]
+        before = self._vectors(state, width)
+        draw = Key(self.seed, epoch).generator("sketch", *standing.shape)
+        found = top_vectors(standing, self.rank, draw)
+        if self.packed:
+            int4.pack(found, state)
+        else:
+            before = before.copy()
+            state["vectors"][:] = found
+        turned: Array = self._vectors(state, width) @ before.T
+        return turned
+
+    def project(self, standing: Array, state: State) -> Array:
+        """Return inner products with the vectors."""
+        low: Array = standing @ self._vectors(state, standing.shape[1]).T
+        return low
+
+    def lift(self, low: Array, state: State, width: int) -> Array:
+        """Return the vectors, weighted by `low`."""
+        lifted: Array = low @ self._vectors(state, width)
+        return lifted
+
+    def _vectors(self, state: State, width: int) -> Array:
+        return int4.unpack(state, width) if self.packed else state["vectors"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of the gradient, or of its discrete cosine transform; only indices are kept.
+
+    Args:
+      of: "gradient", or "dct" for the cosine basis, which all layers of a width share.
+      by: "energy" takes the columns that hold most of the gradient, which is optimal for a fixed
+        orthonormal basis; "chance" draws them.
+
+    Source: Trion and DCT-AdamW (arXiv:2505.17967); FRUGAL (arXiv:2411.07837) for "chance". Ranking
+    by l1 or l2 norm makes no difference in practice; l2 has the proof.
+    """
+
+    rank: int
+    of: Literal["gradient", "dct"] = "gradient"
+    by: Literal["energy", "chance"] = "energy"
+    seed: int = 0
+
+    def init(self, width: int) -> State:
+        """Return indices of no column."""
+        return {"indices": np.full(self.rank, -1, np.int32)}
+
+    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+        """Choose columns; the result has a 1 where one stays and 0 elsewhere."""
+        before = state["indices"].copy()
+        if self.by == "chance":
+            draw = Key(self.seed, epoch).generator("columns", *standing.shape)
+            chosen = draw.permutation(standing.shape[1])[: self.rank]
+        else:
+            energy = self._energy(standing)
+            chosen = np.argsort(-energy, kind="stable")[: self.rank]
+        state["indices"][:] = np.sort(chosen)
+        same: Array = (state["indices"][:, None] == before).astype(np.float32)
+        return same
+
+    def project(self, standing: Array, state: State) -> Array:
+        """Return the chosen columns."""
+        if self.of == "gradient":
+            return np.take(standing, state["indices"], axis=1)
+        vectors = cosines(state["indices"], standing.shape[1])
+        low: Array = standing @ vectors.T
+        return low
+
+    def lift(self, low: Array, state: State, width: int) -> Array:
+        """Return a matrix that has `low` in the chosen columns and zeros elsewhere."""
+        if self.of == "dct":
+            lifted: Array = low @ cosines(state["indices"], width)
+            return lifted
+        lifted = np.zeros((len(low), width), np.float32)
+        lifted[:, state["indices"]] = low
+        return lifted
+
+    def _energy(self, standing: Array) -> NDArray[np.float64]:
+        total = np.zeros(standing.shape[1], np.float64)
+        for start in range(0, len(standing), _ROWS):
+            rows = standing[start : start + _ROWS]
+            rows = cosine_transform(rows) if self.of == "dct" else rows
+            total += np.square(rows, dtype=np.float64).sum(axis=0)
+        return total
+
+
+@dataclass(frozen=True)
+class RandomVectors:
+    """Independent normals of variance 1 / rank, made again from a key at every use.
+
+    Lengths are kept on average, but the vectors are not orthonormal: `lift(project(x))` is not the
+    nearest matrix. Blocks of the same width share vectors. Bytes: 8, the number of the refresh.
+
+    Source: APOLLO (arXiv:2412.05270), whose code keeps the matrix.
+    """
+
+    rank: int
+    seed: int = 0
+
+    def init(self, width: int) -> State:
+        """Return the number of the refresh."""
+        return {"epoch": np.zeros(1, np.int64)}
+
+    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+        """Go on to other vectors."""
+        width = standing.shape[1]
+        before = self._vectors(state, width)
+        state["epoch"][0] = epoch
+        turned: Array = self._vectors(state, width) @ before.T
+        return turned
+
+    def project(self, standing: Array, state: State) -> Array:
+        """Return inner products with the vectors."""
+        low: Array = standing @ self._vectors(state, standing.shape[1]).T
+        return low
+
+    def lift(self, low: Array, state: State, width: int) -> Array:
+        """Return the vectors, weighted by `low`."""
+        lifted: Array = low @ self._vectors(state, width)
+        return lifted
+
+    def _vectors(self, state: State, width: int) -> Array:
+        draw = Key(self.seed, int(state["epoch"][0])).generator("vectors", width)
+        vectors = draw.standard_normal((self.rank, width), np.float32)
+        return vectors / np.float32(np.sqrt(self.rank))
+
+
+def stand(matrix: Array) -> Array:
+    """Return a view of a block of two or more dimensions as (long, short).
+
+    >>> stand(np.zeros((2, 5), np.float32)).shape, stand(np.zeros((4, 3, 2), np.float32)).shape
+    ((5, 2), (6, 4))
+    """
+    flat = matrix.reshape(len(matrix), -1)
+    return flat if flat.shape[0] >= flat.shape[1] else flat.T
+
+
+def lay_back(standing: Array, shape: tuple[int, ...]) -> Array:
+    """Return a view of `standing` in the shape it had before it was stood up."""
+    tall = shape[0] * shape[0] >= math.prod(shape)
+    return (standing if tall else standing.T).reshape(shape)
+
+
+def captured(standing: Array, basis: Basis, state: State) -> float:
+    """Return the share of a matrix's energy that projecting and lifting keeps."""
+    left = standing - basis.lift(basis.project(standing, state), state, standing.shape[1])
+    whole = float(np.square(standing, dtype=np.float64).sum())
+    return 1 - float(np.square(left, dtype=np.float64).sum()) / whole if whole else 1.0
+
+
+def top_vectors(standing: Array, rank: int, draw: np.random.Generator) -> Array:
+    """Return about the `rank` leading right singular vectors, (rank, width), orthonormal.
+
+    Memory: a sketch of rank + 8 columns on either side of the matrix.
+    """
+    size = min(rank + _EXTRA, standing.shape[1])
+    sketch = draw.standard_normal((standing.shape[1], size), np.float32)
+    for _ in range(_PASSES):
+        seen = standing @ sketch
+        seen /= np.float32(np.abs(seen).max() or 1)  # else the square of a tiny one vanishes
+        sketch = np.linalg.qr(standing.T @ seen)[0]
+    seen = (standing @ sketch).astype(np.float64)
+    _, turns = np.linalg.eigh(seen.T @ seen)
+    vectors = sketch @ turns[:, ::-1][:, :rank].astype(np.float32)
+    return np.ascontiguousarray(vectors.T)
+
+
+def cosines(indices: NDArray[np.int32], width: int) -> Array:
+    """Return rows `indices` of the orthonormal DCT-II matrix, (len(indices), width)."""
+    places = indices.astype(np.int64)[:, None] * (2 * np.arange(width) + 1)
+    rows = np.cos(np.pi / (2 * width) * (places % (4 * width)))
+    rows *= np.sqrt(2 / width)
+    rows[indices == 0] *= np.sqrt(0.5)
+    found: Array = rows.astype(np.float32)
+    return found
+
+
+def cosine_transform(rows: Array) -> Array:
+    """Return the orthonormal DCT-II of every row, by one FFT of its own length.
+
+    Source: Makhoul (1980): even columns ascending, then odd ones descending, then a twist.
+    """
+    order, twist = _twist(rows.shape[1])
+    turned = np.fft.fft(np.take(rows, order, axis=1), axis=1) * twist
+    real: Array = np.real(turned).astype(np.float32)
+    return real
+
+
+@lru_cache(maxsize=8)
+def _twist(width: int) -> tuple[NDArray[np.int64], NDArray[np.complex64]]:
+    places: NDArray[np.int64] = np.arange(width)
+    order = np.concatenate([np.flatnonzero(places % 2 == 0), np.flatnonzero(places % 2)[::-1]])
+    twist = np.exp(-0.5j * np.pi * places / width) * np.sqrt(2 / width)
+    twist[0] = np.sqrt(1 / width)
+    return order, twist.astype(np.complex64)

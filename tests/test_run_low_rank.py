@@ -1,0 +1,92 @@
+"""Low-rank methods through the command line: they learn, go on with the same bits, and refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edge_train import checkpoint, cli
+from edge_train.recipe import LOW_RANK
+
+pytest.importorskip("torch")
+
+_RATE = ("--lr", "5e-3")
+_SCALES = {"frugal": "0.1"}
+
+
+def run(classifiers, out, *options, model=None):
+    words = ["run", "--task", "classify", "--data", str(classifiers.data), "--threads", "1"]
+    words += ["--model", str(model or classifiers.model), "--out", str(out), "--json"]
+    words += ["--steps", "80", "--samples", "16", "--evaluate-every", "10"]
+    return cli.main([*words, *options])
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+@pytest.mark.parametrize("method", [*LOW_RANK, "adamw8bit"])
+def test_every_method_learns_and_goes_on_with_the_same_bits(classifiers, tmp_path, method):
+    whole = tmp_path / "whole"
+    options = ("--rank", "4", "--refresh-every", "5", "--scale", _SCALES.get(method, "4"))
+    options = () if method == "adamw8bit" else options
+    assert run(classifiers, whole, "--method", method, *_RATE, *options) == 0
+    report = report_of(whole)
+    assert (report["status"], report["method"]) == ("done", method)
+    assert report["metrics"]["accuracy"] == 1.0
+    assert report["eval"]["best"] < 0.1 * report["eval"]["first"]
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "model")
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:44]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    expected = load_file(whole / "model" / "model.safetensors")
+    for name, value in load_file(again / "model" / "model.safetensors").items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+def test_a_checkpoint_holds_the_small_state_of_the_paper(classifiers, tmp_path):
+    options = ("--method", "q-galore", "--rank", "4")
+    assert run(classifiers, tmp_path / "run", *options) == 0
+    [*_, newest] = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    state = checkpoint.load(newest).state
+    layer = state["bert.encoder.layer.0.output.dense.weight"]
+    assert layer["0.basis.codes"].shape == (4, 16)  # 32 values in 16 bytes
+    assert "0.basis.codes" not in state["bert.embeddings.word_embeddings.weight"]
+
+
+def test_a_training_artifact_is_trained_by_the_same_rules(classifiers, tmp_path):
+    options = ("--method", "galore", "--rank", "4", *_RATE)
+    losses = []
+    for name, model in (("torch", classifiers.model), ("ort", classifiers.artifact)):
+        assert run(classifiers, tmp_path / name, *options, model=model) == 0
+        losses.append(report_of(tmp_path / name)["eval"]["best"])
+    assert max(losses) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
+        (("--method", "galore", "--trainable", "head"), "trainable 'head' trains none of them"),
+        (("--method", "adamw", "--rank", "4"), "rank is not read by method 'adamw'"),
+        (("--scale", "4"), "scale is not read by method 'auto'"),
+        (("--method", "galore", "--rank", "0"), "rank is 0, must be from 1"),
+        (("--method", "galor"), "method 'galor' is not known; choose one of"),
+    ],
+)
+def test_what_cannot_be_projected_is_one_sentence(classifiers, tmp_path, capsys, options, sentence):
+    assert run(classifiers, tmp_path / "run", *options) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_word_is_not_learned_by_projection(capsys):
+    assert cli.main(["run", "--method", "galore"]) == 2
+    assert "method 'galore' is not for task 'personalize', only zo, back" in capsys.readouterr().err
