@@ -68,7 +68,8 @@ class Loop:
         self.state: dict[str, State] = {
             name: self.rules[name].init(block) for name, block in parameters.items()
         }
-        self._since: list[StepRecord] = []  # steps taken after the last snapshot
+        self._good: Path | None = None  # the checkpoint that a bad step rolls back to
+        self._since: list[StepRecord] = []  # steps taken after it
 
     def step(self, step: int) -> StepRecord:
         """Take one step; every random draw in it is a function of the seed and the step."""
@@ -102,8 +103,7 @@ class Loop:
     def begin(self, first_eval: float) -> None:
         """Start from the parameters as they are, whose evaluation loss is `first_eval`."""
         self.evals = [first_eval]
-        self.best = Best(0, first_eval, self.runtime.parameters.copy())
-        self._good = self.snapshot()
+        self.best = self._save_best(0, first_eval)
 
     def fit(self, steps: int) -> str:
         """Take steps until `steps` are taken, the run has settled or a stop was requested.
@@ -114,6 +114,8 @@ class Loop:
         Raises:
           TrainingStopped: the cap is broken, or too many steps in a row were not finite.
         """
+        if self._good is None:
+            self.save()
         saved = time.monotonic()
         while self.next_step < steps and not self.stop_requested:
             if settled(self.evals, self.patience):
@@ -138,7 +140,8 @@ class Loop:
         try:
             return self.step(step)
         except NonFinite as error:
-            self.restore(self._good, self._since)
+            assert self._good is not None  # `fit` begins by saving
+            self.restore(checkpoint.load(self._good), self._since)
             bad = 1
             for record in reversed(self._since):
                 bad += 1 if record.skipped else 0
@@ -172,7 +175,7 @@ class Loop:
         if record.eval is not None:
             self.evals.append(record.eval)
             if record.eval < self.best.loss:
-                self.best = Best(self.next_step, record.eval, self.runtime.parameters.copy())
+                self.best = self._save_best(self.next_step, record.eval)
 
     def redo(self, record: StepRecord) -> None:
         """Rebuild a journaled step: from its scalars without the model, else by taking it again."""
@@ -197,17 +200,17 @@ class Loop:
         records = list(records)
         self.evals = self.evals[: len(self.evals) - sum(r.eval is not None for r in self._since)]
         self._since = []
-        self._good = snapshot
         for record in records:
             self.redo(record)
 
     def snapshot(self) -> Snapshot:
-        """Return a copy of everything the run needs to go on from here."""
-        state = {n: {p: v.copy() for p, v in parts.items()} for n, parts in self.state.items()}
-        return Snapshot(self.next_step, self.runtime.parameters.copy(), state, self.best)
+        """Return everything the run needs to go on from here: the live arrays, not copies."""
+        return Snapshot(self.next_step, self.runtime.parameters, self.state, self.best)
 
     def save(self) -> None:
         """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
-        self._good = self.snapshot()
+        self._good = checkpoint.save(self.checkpoints, self.snapshot())
         self._since = []
-        checkpoint.save(self.checkpoints, self._good)
+
+    def _save_best(self, step: int, loss: float) -> Best:
+        return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters)

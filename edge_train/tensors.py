@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ _TYPES = {
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it and rename it into place.
+    """Write a file whole or not at all; see `write_parts`."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file, a part at a time, under a temporary name, sync it and rename it into place.
 
     Raises:
       RunFolderError: the disk is full or the folder cannot be written; the old file is intact.
@@ -34,7 +39,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -60,29 +66,41 @@ def to_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, s
 
     Source: the safetensors format, version 0.4: length, JSON header, data.
     """
+    return b"".join(safetensors_parts(tensors, metadata))
+
+
+def safetensors_parts(
+    tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
+    """Yield the pieces of a safetensors file; those of contiguous arrays are not copied."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    data = []
     start = 0
     for name in sorted(tensors):
-        values = np.ascontiguousarray(tensors[name])
+        values = tensors[name]
         end = start + values.nbytes
         header[name] = {
             "dtype": _TYPES[values.dtype.str],
             "shape": list(values.shape),
             "data_offsets": [start, end],
         }
-        data.append(values.tobytes())
         start = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + b"".join(data)
+    yield len(text).to_bytes(8, "little") + text
+    for name in sorted(tensors):
+        yield _content(tensors[name])
+
+
+def _content(values: NDArray[Any]) -> memoryview:
+    """Return the bytes of an array, in C order."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
     """Write named arrays and metadata strings to `path`, atomically, with a CRC-32 of the data."""
-    write_bytes(path, to_safetensors(tensors, {**metadata, "crc32": _checksum(tensors)}))
+    write_parts(path, safetensors_parts(tensors, {**metadata, "crc32": _checksum(tensors)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -102,10 +120,23 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return tensors, metadata
 
 
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a file, without reading its data.
+
+    Raises:
+      RunFolderError: the file is missing or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}).") from error
+
+
 def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
     crc = 0
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].tobytes(), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(_content(tensors[name]), zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_train.errors import RunFolderError
 from edge_train.protocols import Array
-from edge_train.tensors import to_safetensors, write_bytes
+from edge_train.tensors import safetensors_parts, write_parts
 
 
 def write_classifier(folder: Path, weights: Mapping[str, Array], texts: Sequence[Path]) -> None:
@@ -24,4 +24,4 @@ def write_classifier(folder: Path, weights: Mapping[str, Array], texts: Sequence
             shutil.copyfile(path, folder / path.name)
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
-    write_bytes(folder / "model.safetensors", to_safetensors(weights, {"format": "pt"}))
+    write_parts(folder / "model.safetensors", safetensors_parts(weights, {"format": "pt"}))

@@ -1,5 +1,7 @@
 """The loop learns, records, rolls back, settles, stops and resumes to the same bits."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from quadratic import QuadraticRuntime
@@ -96,7 +98,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(make_loop, 
     whole = make_loop(tmp_path / "whole", estimator=estimator)
     whole.fit(30)
     make_loop(tmp_path / "part", estimator=estimator, checkpoint_seconds=0.0).fit(20)
-    newest = sorted((tmp_path / "part" / "checkpoints").iterdir())[-1]
+    newest = sorted((tmp_path / "part" / "checkpoints").glob("step-*"))[-1]
     content = bytearray(newest.read_bytes())
     content[-3] ^= 0xFF
     newest.write_bytes(content)
@@ -106,6 +108,44 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(make_loop, 
     np.testing.assert_array_equal(
         loop.runtime.parameters["token"], whole.runtime.parameters["token"]
     )
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_checkpoint_whose_best_is_lost_is_not_used(make_loop, tmp_path, remove):
+    estimator = METHODS["backprop"]
+    whole = make_loop(tmp_path / "whole", estimator=estimator)
+    whole.fit(30)
+    make_loop(tmp_path / "part", estimator=estimator).fit(20)
+    for path in (tmp_path / "part" / "checkpoints").glob("best-*"):
+        path.unlink() if remove else path.write_bytes(path.read_bytes()[:-1])
+    loop, complaints = resumed(make_loop, tmp_path / "part", estimator)
+    assert complaints and "best-" in complaints[0]
+    loop.fit(30)
+    for mine, expected in ((loop.runtime.parameters, whole.runtime.parameters),):
+        np.testing.assert_array_equal(mine["token"], expected["token"])
+    np.testing.assert_array_equal(loop.best.parameters["token"], whole.best.parameters["token"])
+
+
+def test_only_what_two_checkpoints_refer_to_is_kept(make_loop, tmp_path):
+    loop = make_loop(estimator=METHODS["backprop"], checkpoint_seconds=0.0)
+    loop.fit(40)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert len([name for name in names if name.startswith("step-")]) == 2
+    assert 1 <= len([name for name in names if name.startswith("best-")]) <= 2
+    assert loop.best.path.name in names
+
+
+def test_saving_copies_no_array(tmp_path):
+    block = np.zeros((1000, 1000), np.float32)
+    tracemalloc.start()
+    try:
+        best = checkpoint.save_best(tmp_path, 0, 1.0, {"block": block})
+        snapshot = checkpoint.Snapshot(3, {"block": block}, {"block": {"first": block}}, best)
+        path = checkpoint.save(tmp_path, snapshot)
+        assert tracemalloc.get_traced_memory()[1] < 0.2 * block.nbytes
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(checkpoint.load(path).state["block"]["first"], block)
 
 
 def test_a_bad_step_is_rolled_back_and_recorded(make_loop, estimator, tmp_path):
