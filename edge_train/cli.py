@@ -103,7 +103,7 @@ _REFUSED = {
     "--allow_tf32": "torch's own default is used",
 }
 
-BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd", "cap")
+BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd", "cap", "lowrank")
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 
