@@ -9,8 +9,7 @@ from typing import Any
 from edge_train.errors import InputError
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
-from edge_train.memory import measure
-from edge_train.plan import Plan, estimate, is_large, load_libraries, needs
+from edge_train.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
 from edge_train.units import format_bytes
@@ -131,17 +130,16 @@ def survey(recipe: Recipe) -> Survey:
       InputError, ModelError: the recipe cannot be run at all.
     """
     job = open_job(recipe)
-    large = is_large(job)
-    load_libraries(job.recipe)
-    base_bytes = measure().resident_bytes
+    footprint = job.footprint()
+    base_bytes = load_libraries(footprint)
     until = time.monotonic() + _REHEARSED_SECONDS
     correction = 1.0
     choices: list[Choice] = []
     for changes in _ways(job):
         wanted = replace(recipe, **changes)
         own = job if not changes else open_job(wanted)
-        guess = estimate(own, base_bytes)
-        if large or (choices and time.monotonic() > until):
+        guess = estimate(own.footprint(), base_bytes)
+        if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
             choices.append(Choice(changes, own.recipe, _scaled(guess, correction)))
             continue
         try:

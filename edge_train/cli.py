@@ -103,7 +103,10 @@ _REFUSED = {
     "--allow_tf32": "torch's own default is used",
 }
 
-BENCHES = ("personalize", "sd15", "engine", "engine-quality", "ort-training", "tpsgd", "cap", "lowrank")
+BENCHES = (
+    *("personalize", "sd15", "engine", "engine-quality", "cap"),
+    *("ort-training", "lowrank", "tpsgd"),
+)
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 

@@ -4,10 +4,10 @@ from edge_train.errors import InputError, OutOfMemory
 from edge_train.jobs.protocol import Job, Say
 from edge_train.memory import measure
 from edge_train.plan import (
+    LARGE_BYTES,
     Plan,
     estimate,
     is_far,
-    is_large,
     load_libraries,
     needs,
     surely_above,
@@ -35,14 +35,15 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         plan = Plan.from_record(link.plan)
         _tell(plan, link)
         return plan
-    load_libraries(job.recipe)
-    plan = estimate(job, measure(link.supervisor).resident_bytes)
+    footprint = job.footprint()
+    load_libraries(footprint)
+    plan = estimate(footprint, measure(link.supervisor).resident_bytes)
     _tell(plan, link)
     cap_bytes = recipe.cap_bytes
     on_host = link.supervisor is None or link.watch.cap_bytes is not None
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
         return plan
-    if is_large(job):
+    if footprint.model_bytes > LARGE_BYTES:
         if surely_above(plan, cap_bytes):
             _refuse(plan, cap_bytes, link)
         return plan

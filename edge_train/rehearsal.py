@@ -78,7 +78,8 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     """
     job = open_job(replace(recipe, steps=_STEPS, preview_steps=1, preview_every=0, patience=0))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
-    load_libraries(job.recipe)
+    footprint = job.footprint()
+    load_libraries(footprint)
     base_bytes = measure(link.supervisor).resident_bytes
     peaks = _Peaks(link.supervisor)
     with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
@@ -91,7 +92,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
             raise KeyboardInterrupt
         peaks.close("save and draw")
-    lines = known_lines(job, base_bytes + others_bytes)
+    lines = known_lines(footprint, base_bytes + others_bytes)
     phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
     return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step)
 

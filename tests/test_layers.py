@@ -67,6 +67,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "session",
             "exporting",
             "exporting_training",
+            "footprint",
             "generate",
             "doctor",
             "report",

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from edge_train import cli
+from edge_train.artifact import open_artifact
 from edge_train.choices import Choice, Survey, _scaled
+from edge_train.footprint import Line
 from edge_train.jobs import open_job
 from edge_train.ladder import next_smaller
-from edge_train.plan import Line, Phase, Plan, estimate, is_far, surely_above, with_remainder
+from edge_train.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
 from edge_train.planning import choice_of
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
@@ -52,7 +54,7 @@ def a_plan(megabytes, **others):
 
 
 def test_the_peak_is_the_largest_phase_and_phases_are_the_sum_of_their_lines(recipe):
-    found = estimate(open_job(recipe), 90 * MEGABYTE)
+    found = estimate(open_job(recipe).footprint(), 90 * MEGABYTE)
     assert len(found.phases) == 3
     for phase in found.phases:
         assert phase.bytes == sum(line.bytes for line in phase.lines)
@@ -76,12 +78,14 @@ def test_states_of_the_optimizer_are_counted_by_their_own_init(recipe):
     few, many = (
         next(
             line.bytes
-            for line in estimate(open_job(replace(recipe, vectors=n)), 0).phases[1].lines
+            for line in estimate(open_job(replace(recipe, vectors=n)).footprint(), 0)
+            .phases[1]
+            .lines
             if "optimizer" in line.name
         )
         for n in (1, 8)
     )
-    width = open_job(recipe).block_shapes["token"][1]
+    width = open_artifact(GOLDEN).manifest.text_widths[0]
     # two moments, four copies and four directions of float32 each
     assert many - few == 7 * width * 4 * (2 + 4 + 4)
 

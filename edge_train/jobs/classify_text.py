@@ -1,6 +1,7 @@
 """The job of training a text classifier: labeled texts in, a model folder and its score out."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from edge_train.build import build_method, cores, known
 from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
+from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
@@ -37,11 +39,21 @@ if TYPE_CHECKING:
 
     Classifier = TorchClassifier | OrtClassifier
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 _START_FILE = "start.safetensors"
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
 _MODEL_FOLDER = "model"
+_LIBRARIES = {
+    "torch": ("torch", "edge_train.runtimes.torch_classifier"),
+    "ort-training": ("edge_train.runtimes.ort_training",),
+}
+# On a small BERT, a rehearsal less everything else of the estimate.
+_FIRST_USE_BYTES = {"torch": 70_000_000, "ort-training": 30_000_000}
+_KEPT_ITEMS = 24
+_COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
 
 
@@ -77,27 +89,37 @@ class ClassifyTextJob:
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
 
-    @property
-    def model(self) -> ClassifierFolder | TrainingArtifact:
-        return self._model
-
-    @property
-    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every trained block; a head is what the weight files call by its name."""
-        if isinstance(self._model, TrainingArtifact):
-            frozen = set(self._model.manifest.frozen)
-            files: tuple[TensorFile, ...] = (TensorFile(self._model.path / WEIGHTS),)
-        else:
-            frozen, files = set(), self._model.weight_files()
-        shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
-        if self.recipe.trainable == "head" and not frozen:
-            frozen = {name for name in shapes if not name.startswith(_HEADS)}
-        return {name: shape for name, shape in shapes.items() if name not in frozen}
-
     @cached_property
     def model_sha256(self) -> str:
         """The hash of the model's weights, or of the artifact."""
         return self._model.sha256()
+
+    def footprint(self) -> Footprint:
+        recipe, shapes = self.recipe, _shapes(self._model)
+        trained = self._trained_shapes(shapes)
+        _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
+        items = sum(map(math.prod, shapes.values()))
+        weights = Line("weights", 4 * items)
+        state = state_line(transform, trained, _COPIES)
+        texts = (recipe.batch_limit or known(recipe.samples)) * (recipe.length or _MOST_TOKENS)
+        # each weight meets each token once; what a layer keeps grows with the root of its size
+        kept = int(_KEPT_ITEMS * texts * math.sqrt(items))
+        return Footprint(
+            _LIBRARIES[recipe.runtime],
+            weights.bytes,
+            {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
+            {TRAIN: kept},
+            _FIRST_USE_BYTES[recipe.runtime],
+        )
+
+    def _trained_shapes(self, shapes: Shapes) -> Shapes:
+        """Return the shape of every trained block; a head is what the files call by its name."""
+        frozen: Container[str] = ()
+        if isinstance(self._model, TrainingArtifact):
+            frozen = self._model.manifest.frozen
+        elif self.recipe.trainable == "head":
+            frozen = {name for name in shapes if not name.startswith(_HEADS)}
+        return {name: shape for name, shape in shapes.items() if name not in frozen}
 
     def load(self) -> None:
         path = Path(known(self.recipe.data)).expanduser()
@@ -251,12 +273,7 @@ def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> N
             f"method {recipe.method!r} projects the matrices of layers, and trainable 'head' "
             "trains none of them; use --method adamw."
         )
-    files = (
-        model.weight_files()
-        if isinstance(model, ClassifierFolder)
-        else (TensorFile(model.path / WEIGHTS),)
-    )
-    shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
+    shapes = _shapes(model)
     most = max(
         (min(s) - 1 for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)), default=0
     )
@@ -265,6 +282,14 @@ def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> N
             f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
             f"{most + 1} rows and columns; use a --rank of at most {most}."
         )
+
+
+def _shapes(model: ClassifierFolder | TrainingArtifact) -> Shapes:
+    if isinstance(model, ClassifierFolder):
+        files = model.weight_files()
+    else:
+        files = (TensorFile(model.path / WEIGHTS),)
+    return {name: entry.shape for file in files for name, entry in file.entries.items()}
 
 
 def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:

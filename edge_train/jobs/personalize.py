@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from edge_train import __version__
-from edge_train.artifact import Artifact
 from edge_train.build import build_method
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
+from edge_train.footprint import Footprint
 from edge_train.jobs import diffusion
+from edge_train.jobs.diffusion_footprint import footprint
 from edge_train.jobs.protocol import Outcome, Say
-from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, Pixels, draw, sample_latents, save_pictures
 from edge_train.protocols import Estimator, Point, Transform
@@ -47,18 +47,14 @@ class PersonalizeJob:
         self._texts: Sequence[Sequence[str]]
         self._cache: PhotoCache
 
-    @property
-    def model(self) -> ModelFolder | Artifact:
-        return self._token_job.model
-
-    @property
-    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: block.shape for name, block in self._token_job.start.items()}
-
     @cached_property
     def model_sha256(self) -> str:
         """The hash of the model's weights."""
         return self._token_job.model.sha256()
+
+    def footprint(self) -> Footprint:
+        _, transform = self.method(0.1, dict.fromkeys(self._token_job.start, 1.0))
+        return footprint(self._token_job, transform)
 
     def load(self) -> None:
         self._photos, self._texts = diffusion.load_job_photos(self._token_job)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_train.footprint import Footprint
 from edge_train.protocols import Estimator, Point, Runtime, Task, Transform
 from edge_train.recipe import Recipe
 
@@ -60,18 +61,12 @@ class Job(Protocol):
         ...
 
     @property
-    def model(self) -> Any:
-        """The checked model: a folder or an artifact."""
-        ...
-
-    @property
-    def block_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every trained block, without loading the model."""
-        ...
-
-    @property
     def model_sha256(self) -> str:
         """The hash of the model that is trained; a run is resumed with the same one only."""
+        ...
+
+    def footprint(self) -> Footprint:
+        """Return what a run will hold, without loading the model."""
         ...
 
     def load(self) -> None:

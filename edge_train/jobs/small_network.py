@@ -1,6 +1,7 @@
 """The job of training a small network: labeled samples in; the network and its scores out."""
 
 import hashlib
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from edge_train import network_file, networks
 from edge_train.build import known
 from edge_train.errors import InputError, RunFolderError
+from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.methods.backprop import Backprop
 from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier, local_heads
@@ -64,6 +66,8 @@ _USE = {
 _SCALES = {"drtp": 0.5, "dfa": 0.1}
 _TARGET_SCALE = 0.9  # just within what tanh can reach
 _DATA_FILE = "data.sha256"
+_COPIES = 3  # of the weights in float32: gradient, update, what is being written
+_KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
 
 class NetworkJob:
@@ -92,6 +96,28 @@ class NetworkJob:
         if self.recipe.backbone:
             digest.update(_readable(self.recipe.backbone).read_bytes())
         return digest.hexdigest()
+
+    def footprint(self) -> Footprint:
+        self.load()  # the network's shapes depend on the data's
+        recipe = self.recipe
+        shapes = {
+            f"{index}.{name}": shape
+            for index, block in enumerate(self._network.blocks)
+            for name, shape in networks.parameter_shapes(block).items()
+        }
+        items = sum(map(math.prod, shapes.values()))
+        data = Line("data", sum(p.inputs.nbytes for p in (self._data.train, self._data.test)))
+        weights = Line("weights", items if recipe.quant == "int8" else 4 * items)
+        state = state_line(self._chain(), shapes, _COPIES)
+        together = recipe.micro_batch or known(recipe.samples)
+        widths = [math.prod(block.output_shape) for block in self._network.blocks]
+        kept = max(widths) if recipe.method in _LOCAL else sum(widths)
+        return Footprint(
+            ("edge_train.runtimes.numpy_network",),
+            weights.bytes,
+            {PREPARE: (data,), TRAIN: (data, weights, state), SAVE: (data, weights)},
+            {TRAIN: _KEPT_ITEMS * together * kept},
+        )
 
     def load(self) -> None:
         recipe = self.recipe
@@ -200,13 +226,16 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
+        return self._estimator(known(self.recipe.steps)), self._chain()
+
+    def _chain(self) -> Transform:
         recipe, steps = self.recipe, known(self.recipe.steps)
         final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
         span = steps
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
             span = -(-steps // len(self._network.blocks))
         rate = LearningRate(known(recipe.learning_rate), span, final)
-        return self._estimator(steps), Chain((Momentum(recipe.momentum), rate))
+        return Chain((Momentum(recipe.momentum), rate))
 
     def _estimator(self, steps: int) -> Estimator[Any]:
         recipe, classes = self.recipe, self._network.classes

@@ -1,0 +1,53 @@
+"""What a job says of the bytes its run will hold, from file headers and shapes, nothing loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge_train.protocols import ByBlock, Transform
+
+# The phases of a run. What one lets go of, the next does not pay for.
+PREPARE, TRAIN, SAVE = "prepare", "train", "save and draw"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that is held, and its bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a run holds beside interpreter and libraries.
+
+    Attributes:
+      libraries: modules that the run imports, the heavy ones among them.
+      model_bytes: weights as they lie in files; large models are not loaded just to plan.
+      known: lines by phase, exact to headers and shapes: weights, data, state.
+      workspace: activations by phase, in bytes, estimated; zero where a phase has none.
+      first_use_bytes: code and buffers that the engine touches at its first pass.
+    """
+
+    libraries: tuple[str, ...]
+    model_bytes: int
+    known: Mapping[str, tuple[Line, ...]]
+    workspace: Mapping[str, int] = field(default_factory=dict)
+    first_use_bytes: int = 0
+
+
+def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:
+    """Return the line of the optimizer's state, by its own `init`, and of copies of the blocks.
+
+    Args:
+      shapes: of the trained blocks, by name.
+      copies: of every block in float32 beside the weights: gradients, updates, perturbations.
+    """
+    total = 0
+    for name, shape in shapes.items():
+        rule = transform.rule(name) if isinstance(transform, ByBlock) else transform
+        block = np.empty(shape, np.float32)  # pages that nobody writes are not held
+        total += sum(part.nbytes for part in rule.init(block).values()) + copies * block.nbytes
+    return Line("optimizer state and copies", total)

@@ -1,0 +1,136 @@
+"""What personalizing a token holds: headers of weight files, and activations as measured."""
+
+import numpy as np
+
+from edge_train.artifact import Artifact
+from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.jobs.diffusion import TokenJob, vae_in_strips
+from edge_train.models import ModelFolder
+from edge_train.protocols import Transform
+from edge_train.recipe import Recipe
+
+_LIBRARIES = {
+    "torch": (
+        "torch",
+        "diffusers.models.unets.unet_2d_condition",
+        "diffusers.models.autoencoders.autoencoder_kl",
+        "transformers.models.clip.modeling_clip",
+        "edge_train.runtimes.torch_diffusion",
+    ),
+    "onnx": ("edge_train.runtimes.onnx_diffusion", "edge_train.runtimes.onnx_vae"),
+}
+# Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of the
+# activation type; of a recomputing backward pass beside it. From `edge-train bench sd15`:
+# 0.3 GB and 0.7 GB at 64 x 64 cells and 320 channels in float32.
+_FORWARD_ITEMS, _BACKWARD_ITEMS = 57, 135
+# The same of the VAE, per pixel and channel of its first level, float32.
+_ENCODE_ITEMS, _DECODE_ITEMS = 5, 8
+_STRIP_ITEMS = 2  # a whole map of the first level, and strips of the next
+_CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
+_PIXELS_PER_CALL = 65_536
+# `forward_bytes` of a manifest includes an interpreter with numpy and ONNX Runtime.
+_BARE_ENGINE_BYTES = 56_000_000
+_WEIGHT_ITEMS = {"none": 4.0, "int8": 1.0, "int8-fast": 1.0, "int4": 0.5}
+_ACTIVATION_ITEMS = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Code and buffers that an engine touches at its first pass, beside what loading it took: on the
+# embedded model, a rehearsal less everything else here.
+_FIRST_USE_BYTES = {"torch": 70_000_000, "onnx": 0}
+_COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
+
+
+def footprint(job: TokenJob, transform: Transform) -> Footprint:
+    """Return what training and drawing hold.
+
+    Args:
+      transform: the chain of the method, for the bytes of its state.
+    """
+    recipe = job.recipe
+    parts = _weights(job)
+    lean = " (in their file)" if recipe.lean else ""
+    step = Line(f"weights{lean}", parts["step"])
+    directions = (recipe.queries or 0) * (recipe.sides or 1)
+    shapes = {name: block.shape for name, block in job.start.items()}
+    state = state_line(transform, shapes, _COPIES + directions)
+    decoder = Line("weights of the VAE's decoder", parts["decoder"])
+    known = {
+        PREPARE: (Line("weights of the VAE's encoder", parts["encoder"]),),
+        TRAIN: (step, state),
+        SAVE: (step, state, decoder),
+    }
+    return Footprint(
+        _LIBRARIES[recipe.runtime],
+        _stored_bytes(job, sum(parts.values())),
+        known,
+        _activations(job, parts["step"]),
+        _FIRST_USE_BYTES[recipe.runtime],
+    )
+
+
+def _weights(job: TokenJob) -> dict[str, int]:
+    """Return the bytes of weights, as loaded, of the trained step and of the VAE's halves."""
+    model, recipe = job.model, job.recipe
+    if isinstance(model, Artifact):
+        sizes = dict.fromkeys(("step", "vae_encoder", "vae_decoder"), 0)
+        for tensor in model.manifest.tensors:
+            sizes[tensor.file.removesuffix(".weights")] += tensor.bytes
+        return {
+            "step": sizes["step"],
+            "encoder": sizes["vae_encoder"],
+            "decoder": sizes["vae_decoder"],
+        }
+    names = ("unet", *model.text_encoders)
+    tables = sum(_table_items(model, name) for name in model.text_encoders)
+    items = sum(model.parameter_count(name) for name in names) - tables
+    width = _ACTIVATION_ITEMS.get(recipe.dtype, 4)
+    each = min(_WEIGHT_ITEMS[recipe.quant], width) if recipe.quant != "none" else width
+    half = 4 * model.parameter_count("vae") // 2
+    return {"step": int(items * each), "encoder": half, "decoder": half}
+
+
+def _table_items(model: ModelFolder, component: str) -> int:
+    file, name = model.token_table(component)
+    return int(np.prod(file.entries[name].shape))
+
+
+def _stored_bytes(job: TokenJob, loaded_bytes: int) -> int:
+    if isinstance(job.model, Artifact):
+        return loaded_bytes
+    paths = [path for name in job.model.components for path in job.model.weight_files(name)]
+    return sum(path.stat().st_size for path in paths)
+
+
+def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
+    """Return the bytes of activations by phase, from the constants above."""
+    model, recipe = job.model, job.recipe
+    side = recipe.resolution or model.resolution
+    cells = (side // model.latent_scale) ** 2
+    together = max(1, min(_SAMPLES_PER_CALL, _CELLS_PER_CALL // cells))
+    samples = min(together, recipe.batch_limit or together, _most_samples(recipe))
+    pictures = min(max(1, _PIXELS_PER_CALL // side**2), recipe.batch_limit or _SAMPLES_PER_CALL)
+    vae_width = 128
+    if isinstance(model, ModelFolder):
+        channels = int(model.configs["unet"]["block_out_channels"][0])
+        vae_width = int(model.configs["vae"]["block_out_channels"][0])
+        width = _ACTIVATION_ITEMS.get(recipe.dtype, 4)
+        each = cells * channels * width
+        train = each * _FORWARD_ITEMS * samples
+        if recipe.method == "backprop":
+            train = max(train, each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4))
+    else:
+        one = model.manifest.forward_bytes - _BARE_ENGINE_BYTES - step_bytes
+        train = max(one, 0) * samples // min(2, together)  # the export measured two at once
+        vae_width = 32 if side <= 64 else vae_width
+    pixels = 4 * side * side * vae_width * pictures
+    strips = vae_in_strips(job)
+    encode, decode = (_STRIP_ITEMS,) * 2 if strips else (_ENCODE_ITEMS, _DECODE_ITEMS)
+    return {
+        PREPARE: encode * pixels,
+        TRAIN: train,
+        SAVE: max(decode * pixels, train) if recipe.previews else 0,
+    }
+
+
+def _most_samples(recipe: Recipe) -> int:
+    """Return how many samples the largest call could have: that of the evaluation, or a step."""
+    step = (recipe.samples or 1) * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
+    return max(recipe.evaluation_samples or 1, step)
