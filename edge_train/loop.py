@@ -205,7 +205,7 @@ class Loop:
 
     def snapshot(self) -> Snapshot:
         """Return everything the run needs to go on from here: the live arrays, not copies."""
-        return Snapshot(self.next_step, self.runtime.parameters, self.state, self.best)
+        return Snapshot(self.next_step, self.runtime.parameters.stored(), self.state, self.best)
 
     def save(self) -> None:
         """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
@@ -213,4 +213,4 @@ class Loop:
         self._since = []
 
     def _save_best(self, step: int, loss: float) -> Best:
-        return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters)
+        return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters.stored())

@@ -41,7 +41,7 @@ def save(path: Path, saved: SavedNetwork) -> None:
     """Write a network; INT8 weights stay INT8."""
     tensors: dict[str, NDArray[Any]] = {
         f"parameters/{name}": block
-        for name, block in saved.parameters.copy().items()
+        for name, block in saved.parameters.stored().items()
         if not name.endswith(".local")  # heads that only served training
     }
     for place, (mean, variance) in saved.statistics.items():

@@ -70,13 +70,17 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         self._blocks[name] -= update
 
     def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
-        """Overwrite every block, in place, with the one of the same name in what `copy` gave."""
+        """Overwrite every block, in place, with the one of the same name in what `stored` gave."""
         for name, block in self._blocks.items():
             np.copyto(block, blocks[name])
 
+    def stored(self) -> dict[str, NDArray[Any]]:
+        """Return every block as it is stored: the live arrays, to be written to a file."""
+        return dict(self._blocks)
+
     def copy(self) -> dict[str, NDArray[Any]]:
-        """Return every block as a fresh array."""
-        return {name: block.copy() for name, block in self._blocks.items()}
+        """Return every block as it is stored, in a fresh array."""
+        return {name: block.copy() for name, block in self.stored().items()}
 
 
 class Int8Parameters(Parameters):
@@ -157,10 +161,10 @@ class Int8Parameters(Parameters):
             np.copyto(self._levels[name], blocks[name])
             np.copyto(self._scales[name], blocks[f"{name}:scale"])
 
-    def copy(self) -> dict[str, NDArray[Any]]:
-        """Return every block as a fresh array: matrices in INT8, with `<name>:scale` beside."""
-        scales = {f"{name}:scale": scale.copy() for name, scale in self._scales.items()}
-        return super().copy() | {n: v.copy() for n, v in self._levels.items()} | scales
+    def stored(self) -> dict[str, NDArray[Any]]:
+        """Return the live arrays: matrices in INT8, with `<name>:scale` beside."""
+        scales = {f"{name}:scale": scale for name, scale in self._scales.items()}
+        return super().stored() | self._levels | scales
 
 
 def all_finite(block: NDArray[np.floating]) -> bool:
