@@ -109,7 +109,8 @@ class NetworkJob:
         data = Line("data", sum(p.inputs.nbytes for p in (self._data.train, self._data.test)))
         weights = Line("weights", items if recipe.quant == "int8" else 4 * items)
         state = state_line(self._chain(), shapes, _COPIES)
-        together = recipe.micro_batch or known(recipe.samples)
+        divisible = any(block.divisible for block in self._network.blocks)
+        together = (self._together() if divisible else None) or known(recipe.samples)
         widths = [math.prod(block.output_shape) for block in self._network.blocks]
         kept = max(widths) if recipe.method in _LOCAL else sum(widths)
         return Footprint(
@@ -255,12 +256,17 @@ class NetworkJob:
             "drtp": Drtp(projections, classes),
             "local": LocalClassifier(),
         }
-        rule = LocalRule(signals[recipe.method], recipe.targets, reach, recipe.micro_batch)
+        rule = LocalRule(signals[recipe.method], recipe.targets, reach, self._together())
         if recipe.mode == "online":
             return LayerByLayer(rule)
         task = self._task
         cache = self._folder / "outputs"
         return Sequential(rule, steps, cache, task.count, task.inputs)
+
+    def _together(self) -> int | None:
+        """Return how many samples' inner activations may exist at once, None for the batch's."""
+        limits = (self.recipe.micro_batch, self.recipe.batch_limit)
+        return min((limit for limit in limits if limit), default=None)
 
     def _scale(self) -> float:
         """Return the projection's default size, from the sweep in BENCHMARKS.md."""
