@@ -129,6 +129,8 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         if "shortage" not in facts:
             return status
         smaller = facts.get("smaller")
+        if not facts.get("started") and "needs_bytes" not in facts:
+            smaller = {}  # it ended before it knew the model, which is all that could be smaller
         if not smaller or smaller.items() <= changes.items():
             return _give_up(cap_bytes, facts)
         changes = {**changes, **smaller}
