@@ -73,8 +73,9 @@ def main(out: Path, seeds: int, limit: int = 64) -> str:
       InputError: there is nothing to run here.
     """
     del seeds
-    grid = ways(out)[: max(1, limit // len(_SHARES))]
-    if not any(way.task == "personalize" for way in grid):
+    every = ways(out)
+    grid = every[: max(1, limit // len(_SHARES))]
+    if not any(way.task == "personalize" for way in every):
         raise InputError(
             f"{out}: no artifacts in it, and without torch none can be made; run this where torch "
             "is and copy the folder, or `edge-train export tiny-sd "
@@ -86,7 +87,11 @@ def main(out: Path, seeds: int, limit: int = 64) -> str:
         for share in _SHARES:
             _try(out, way, int(needed_bytes * share), found)
     rows = [
-        ["runs", f"{len(grid) * len(_SHARES)}: {_outcomes(found)}", ""],
+        [
+            "runs",
+            f"{len(grid) * len(_SHARES)} of {len(every) * len(_SHARES)}: {_outcomes(found)}",
+            "",
+        ],
         ["runs that held more than their cap", _listed(found.over), "0"],
         *_errors("plan error, near the cap", found.errors["rehearsal"], ("3 %", "10 %")),
         *_errors("plan error, far from the cap (an estimate)", found.errors["estimate"], ("", "")),
