@@ -124,6 +124,8 @@ def _try(out: Path, way: Recipe, cap_bytes: int, found: _Found) -> None:
         tried_bytes = int(parse_bytes(advice[1]) * _TRIED)
         least = replace(smallest(open_job(way).recipe), cap_bytes=tried_bytes)
         again = _watched(out / "run", least)
+        if again.peak_bytes > tried_bytes:
+            found.over.append(f"{name(least)} at {format_bytes(tried_bytes)}")
         line += f"; under {format_bytes(tried_bytes)}: status {again.status}, held "
         line += format_bytes(again.peak_bytes)
         if again.status != 0:
