@@ -118,7 +118,7 @@ class _Parser(argparse.ArgumentParser):
             if "unrecognized" in message and flag in message.split():
                 message = f"{flag} cannot be honored: {instead}."
         if message == "argument --mem: expected one argument":
-            message = f"--mem needs a size after it, such as 8GB; the least that works is {LEAST}."
+            message = f"--mem needs a size after it, such as 8GB. The least that works is {LEAST}."
         self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from edge_train.wall import limit_data
 
 _PERIOD_SECONDS = 0.01  # between looks near the cap; a look costs about 0.1 ms, mostly waking up
 _CALM = (0.02, 0.75)  # seconds between looks while less than this share of the cap is held
+_LOADING_SECONDS = 0.002  # between looks while libraries load, which no data limit can stop
 _SLOW_SECONDS = 0.5  # between looks at other processes, the machine, and where file pages belong
 _LINE = 0.9  # share of the cap at which it acts
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -67,6 +69,7 @@ class Watch:
       released_bytes: mapped weights let go in all; every one of them was, or will be, read again.
       anon_peak_bytes: the most private memory that a look found.
       busy_seconds: processor time that watching took.
+      give_up: what to do when libraries alone are about to exceed the cap, before `count_idle`.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Watch:
         self.released_bytes = 0
         self.anon_peak_bytes = 0
         self.busy_seconds = 0.0
+        self.give_up: Callable[[int], None] | None = None
         self._supervisor, self._meminfo = supervisor, meminfo
         self._began = time.monotonic()
         self._others = 0  # resident bytes of the rest of the tree
@@ -189,6 +193,8 @@ class Watch:
                 held = self._look()
             calm = self.cap_bytes is None or held < _CALM[1] * self.cap_bytes
             period = _CALM[0] if calm else _PERIOD_SECONDS
+            if self.give_up and not self._counted:
+                period = _LOADING_SECONDS
         self.busy_seconds = time.thread_time()
 
     def _counters(self) -> tuple[int, int, int, int]:
@@ -211,6 +217,8 @@ class Watch:
             return held
         if self._counted:
             self._idle = min(self._idle, max(data - anon, 0))
+        if self.give_up and not self._counted and held > self.cap_bytes - self._slack[0]:
+            self.give_up(held)
         if self._walled:
             if held > _CALM[1] * self.cap_bytes:
                 self._unread = max(_code_bytes() - files, 0)
