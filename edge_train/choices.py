@@ -4,19 +4,51 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
+from edge_train.known_quality import known_quality
 from edge_train.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
 from edge_train.units import format_bytes
 
-_BATCHES: tuple[Mapping[str, Any], ...] = ({}, {"batch_limit": 8}, {"batch_limit": 1})
-_QUANTS = ("none", "int8", "int4")
+_BATCHES = (None, 8, 1)
+# What may be chosen, by task and runtime, the one that gives up least first. A list of values that
+# the model cannot take (weights it cannot learn from, a rank it has no room for) is left out.
+_AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
+    ("personalize", "torch"): {
+        "previews": (True, False),
+        "batch_limit": _BATCHES,
+        "method": ("backprop", "zo"),
+        "quant": ("none", "int8", "int4"),
+    },
+    ("personalize", "onnx"): {
+        "previews": (True, False),
+        "lean": (False, True),
+        "batch_limit": _BATCHES,
+    },
+    ("classify", "torch"): {
+        "batch_limit": _BATCHES,
+        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
+    },
+    ("classify", "ort-training"): {
+        "lean": (False, True),
+        "batch_limit": _BATCHES,
+        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
+    },
+    ("network", "numpy"): {
+        "batch_limit": _BATCHES,
+        "method": ("backprop", "local", "tpsgd", "dfa", "drtp"),
+        "quant": ("none", "int8"),
+    },
+}
 _HEAD = ("method", "runtime", "weights", "samples a call", "lean", "pictures")
+_GIVEN_UP = ("batch_limit", "lean", "quant", "method", "previews")  # the cheapest first
+_KEYS = ("method", "quant", "batch_limit", "lean", "previews")
 _REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
 
 
@@ -30,14 +62,21 @@ class Choice:
 
     def record(self, cap_bytes: int | None) -> dict[str, Any]:
         """Return plain values."""
-        names = ("method", "runtime", "quant", "batch_limit", "lean", "previews")
+        recipe = self.recipe
         return {
-            **{name: getattr(self.recipe, name) for name in names},
+            **{name: getattr(recipe, name) for name in (*_KEYS, "runtime")},
             "peak_bytes": self.plan.peak_bytes,
             "seconds_per_step": self.plan.seconds_per_step,
+            "passes_per_step": _passes(recipe),
+            "quality": known_quality(recipe),
             "source": self.plan.source,
             "fits": cap_bytes is None or self.plan.peak_bytes <= cap_bytes,
         }
+
+    @property
+    def given_up(self) -> int:
+        """How much it gives up: less than any one thing that comes later among `_GIVEN_UP`."""
+        return sum(2**index for index, name in enumerate(_GIVEN_UP) if name in self.changes)
 
     @property
     def flags(self) -> str:
@@ -69,7 +108,7 @@ class Survey:
         fitting = [c for c in self.choices if c.plan.peak_bytes <= self.cap_bytes]
         least = min(self.choices, key=lambda choice: choice.plan.peak_bytes)
         if fitting:
-            best = min(fitting, key=lambda choice: (len(choice.changes), -choice.plan.peak_bytes))
+            best = min(fitting, key=lambda choice: (choice.given_up, -choice.plan.peak_bytes))
             saved = self.asked.plan.peak_bytes - best.plan.peak_bytes
             advice = f"Try {best.flags} (saves {format_bytes(saved)})"
         else:
@@ -91,7 +130,7 @@ class Survey:
     def text(self) -> str:
         """Return every line and every choice, for people."""
         rows = [self.asked.plan.text(), ""]
-        head = [*_HEAD, "bytes", "seconds a step", "", ""]
+        head = [*_HEAD, "bytes", "seconds a step", "passes", "quality, measured", "bytes by", ""]
         table = [head]
         for choice in self.choices:
             recipe, plan, found = choice.recipe, choice.plan, choice.record(self.cap_bytes)
@@ -105,6 +144,8 @@ class Survey:
                     "yes" if recipe.previews else "no",
                     format_bytes(plan.peak_bytes),
                     "not known" if pace is None else f"{pace:.3g}",
+                    _passes(recipe),
+                    known_quality(recipe),
                     plan.source,
                     fits,
                 ]
@@ -134,24 +175,46 @@ def survey(recipe: Recipe) -> Survey:
     base_bytes = load_libraries(footprint)
     until = time.monotonic() + _REHEARSED_SECONDS
     correction = 1.0
+    paces: dict[str, float | None] = {}
     choices: list[Choice] = []
     for changes in _ways(job):
-        wanted = replace(recipe, **changes)
-        own = job if not changes else open_job(wanted)
-        guess = estimate(own.footprint(), base_bytes)
-        if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
-            choices.append(Choice(changes, own.recipe, _scaled(guess, correction)))
-            continue
         try:
-            plan = rehearse_apart(wanted)
+            wanted = replace(recipe, **changes)
+            own = open_job(wanted) if changes else job
+            guess = estimate(own.footprint(), base_bytes)
+            if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
+                plan = replace(
+                    _scaled(guess, correction), seconds_per_step=paces.get(own.recipe.method)
+                )
+            else:
+                plan = rehearse_apart(wanted)
+                # the same passes in calls of another size take about as long
+                paces.setdefault(own.recipe.method, plan.seconds_per_step)
         except InputError:
             if not changes:
                 raise
-            continue  # a way that this model cannot take, such as weights it cannot learn from
+            continue  # this model cannot take it
         if not choices:
             correction = plan.peak_bytes / guess.peak_bytes
         choices.append(Choice(changes, own.recipe, plan))
     return Survey(choices[0], tuple(choices), recipe.cap_bytes)
+
+
+def _passes(recipe: Recipe) -> str:
+    """Return the passes through the model in a step, a sample each, as words.
+
+    >>> _passes(Recipe(method="zo", samples=1, queries=4, sides=1))
+    '5 forward'
+    """
+    samples = recipe.samples or 1
+    if recipe.method == "zo":
+        sides, queries = recipe.sides or 1, recipe.queries or 1
+        return f"{samples * (queries + 1 if sides == 1 else 2 * queries)} forward"
+    if recipe.method in ("tpsgd", "local", "drtp"):
+        return f"{samples} forward"
+    if recipe.method == "dfa":
+        return f"{2 * samples} forward"
+    return f"{samples} forward and back"
 
 
 def _scaled(plan: Plan, factor: float) -> Plan:
@@ -176,30 +239,15 @@ def _scaled(plan: Plan, factor: float) -> Plan:
 def _ways(job: Job) -> Iterator[dict[str, Any]]:
     """Yield recipe changes: none first, then the ones that give up least."""
     recipe = job.recipe
-    methods: Sequence[str] = ("zo",) if recipe.runtime == "onnx" else ("backprop", "zo")
-    diffusion = recipe.task == "personalize"
-    quants: Sequence[str] = (recipe.quant,)
-    if diffusion and recipe.runtime == "torch":
-        quants = _QUANTS
-    leans = (False, True) if recipe.runtime in ("onnx", "ort-training") else (False,)
-    previews = (True, False) if diffusion else (True,)
-    seen = set()
-    wanted = (recipe.method, recipe.quant, recipe.batch_limit, recipe.lean, recipe.previews)
-    combinations = [wanted] + [
-        (method, quant, batch.get("batch_limit", recipe.batch_limit), lean, shown)
-        for shown in previews
-        for lean in leans
-        for batch in _BATCHES
-        for method in sorted(methods, key=lambda name: name != recipe.method)
-        for quant in quants
-    ]
-    names = ("method", "quant", "batch_limit", "lean", "previews")
-    for values in combinations:
-        if values in seen:
-            continue
-        seen.add(values)
-        yield {
-            name: value
-            for name, value, asked in zip(names, values, wanted, strict=True)
-            if value != asked
-        }
+    asked = {name: getattr(recipe, name) for name in _KEYS}
+    if recipe.task == "classify" and asked["method"] == "backprop":
+        asked["method"] = "adamw"  # one thing with two names there
+    axes = _AXES[recipe.task, recipe.runtime]
+    # what was asked for comes first, whatever it is
+    values = [[asked[name], *(v for v in axis if v != asked[name])] for name, axis in axes.items()]
+    yield {}
+    for combination in product(*values):
+        wanted = dict(zip(axes, combination, strict=True))
+        changes = {name: value for name, value in wanted.items() if value != asked[name]}
+        if changes:
+            yield changes

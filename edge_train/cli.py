@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
 from edge_train.supervise import Link, supervise
-from edge_train.units import parse_bytes
+from edge_train.units import LEAST, parse_bytes
 
 if TYPE_CHECKING:
     from edge_train.recipe import Recipe
@@ -117,6 +117,8 @@ class _Parser(argparse.ArgumentParser):
         for flag, instead in _REFUSED.items():
             if "unrecognized" in message and flag in message.split():
                 message = f"{flag} cannot be honored: {instead}."
+        if message == "argument --mem: expected one argument":
+            message = f"--mem needs a size after it, such as 8GB. The least that works is {LEAST}."
         self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
 
 

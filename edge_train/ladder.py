@@ -1,26 +1,66 @@
 """What a run gives up, one thing at a time, when memory does not suffice.
 
-No rung changes what is computed, only how much of it at once: batches, noise, directions and rates
-stay. Engines round differently in calls of another size, so a run that went down the ladder is not
-bitwise the one that did not; the journal's `resume` record says which rungs it stands on.
+Once training began, no rung changes what is computed, only how much of it at once: batches, noise,
+directions and rates stay. Engines round differently in calls of another size, so a run that went
+down the ladder is not bitwise the one that did not; the journal's `resume` record says which rungs
+it stands on. Before the first step, what the user left to `auto` may be chosen smaller, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_train.recipe import Recipe
 
-# What `auto` leaves to choose, before the first step only. Smaller calls come first, since they
-# compute the same; then weights that are nearly the same; then a gradient that is estimated.
-_CHOICES: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("int8 weights", {"quant": "int8"}),
-    ("forward passes only", {"method": "zo"}),
-)
-RUNGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("at most 8 samples in each call of the model", {"batch_limit": 8}),
-    ("one sample in each call of the model", {"batch_limit": 1}),
-    ("weights left in the artifact's file", {"lean": True}),
-    ("no pictures", {"previews": False}),
+
+@dataclass(frozen=True)
+class Rung:
+    """One thing to give up.
+
+    Attributes:
+      words: what it means, for people.
+      changes: recipe keys and the values they get.
+      helps: whether it saves anything in a run of this recipe.
+      choice: it changes what is learned, or how well; taken only where the user said `auto`.
+    """
+
+    words: str
+    changes: Mapping[str, Any]
+    helps: Callable[[Recipe], bool] = lambda recipe: True
+    choice: bool = False
+
+
+# Where weights are quantized when a run starts; elsewhere they are as they were exported, or float.
+_QUANTIZED_HERE = (("personalize", "torch"), ("network", "numpy"))
+# Smaller calls come first, since they compute the same; then weights or moments that are nearly
+# the same; then a gradient that is estimated.
+RUNGS: tuple[Rung, ...] = (
+    Rung("at most 8 samples in each call of the model", {"batch_limit": 8}),
+    Rung("one sample in each call of the model", {"batch_limit": 1}),
+    Rung(
+        "int8 weights",
+        {"quant": "int8"},
+        lambda recipe: recipe.quant == "none" and (recipe.task, recipe.runtime) in _QUANTIZED_HERE,
+        choice=True,
+    ),
+    Rung(
+        "optimizer state in 8 bits",
+        {"method": "adamw8bit"},
+        lambda recipe: recipe.task == "classify" and recipe.method == "backprop",
+        choice=True,
+    ),
+    Rung(
+        "forward passes only",
+        {"method": "zo"},
+        lambda recipe: recipe.task != "network" and recipe.method in ("backprop", "adamw8bit"),
+        choice=True,
+    ),
+    Rung(
+        "an engine that keeps less between calls, weights in their file",
+        {"lean": True},
+        lambda recipe: recipe.runtime in ("onnx", "ort-training"),
+    ),
+    Rung("no pictures", {"previews": False}, lambda recipe: recipe.task == "personalize"),
 )
 
 
@@ -35,25 +75,33 @@ def next_smaller(recipe: Recipe, asked: Recipe | None = None) -> dict[str, Any]:
     >>> next_smaller(Recipe(batch_limit=1))
     {'previews': False}
     """
-    rungs = RUNGS if asked is None else (*RUNGS[:2], *_CHOICES, *RUNGS[2:])
-    for _, changes in rungs:
-        if asked is not None and not _is_free(changes, recipe, asked):
+    for rung in RUNGS:
+        if rung.choice and not (asked and _is_auto(rung, asked)):
             continue
-        if "lean" in changes and recipe.runtime != "onnx":
-            continue
-        if any(_is_larger(getattr(recipe, name), value) for name, value in changes.items()):
-            return dict(changes)
+        larger = any(_is_larger(getattr(recipe, key), value) for key, value in rung.changes.items())
+        if larger and rung.helps(recipe):
+            return dict(rung.changes)
     return {}
 
 
-def _is_free(changes: Mapping[str, Any], recipe: Recipe, asked: Recipe) -> bool:
-    """Return whether a choice was left to us and is another one than was made."""
-    if "method" in changes:
-        return asked.method == "auto" and recipe.method == "backprop"
-    if "quant" in changes:
-        diffusion = recipe.task == "personalize" and recipe.runtime == "torch"
-        return asked.quant == "auto" and recipe.quant == "none" and diffusion
-    return True
+def smallest(recipe: Recipe) -> Recipe:
+    """Return a recipe at the bottom of the ladder, its choices as they are."""
+    while changes := next_smaller(recipe):
+        recipe = replace(recipe, **changes)
+    return recipe
+
+
+def words(changes: Mapping[str, Any]) -> str:
+    """Return what a set of changes means, for people.
+
+    >>> words({"batch_limit": 1, "previews": False})
+    'one sample in each call of the model, no pictures'
+    """
+    return ", ".join(rung.words for rung in RUNGS if rung.changes.items() <= changes.items())
+
+
+def _is_auto(rung: Rung, asked: Recipe) -> bool:
+    return all(getattr(asked, key) == "auto" for key in rung.changes)
 
 
 def _is_larger(value: Any, than: Any) -> bool:
@@ -61,12 +109,3 @@ def _is_larger(value: Any, than: Any) -> bool:
     if isinstance(than, bool | str):
         return bool(value != than)
     return value is None or value > than
-
-
-def words(changes: Mapping[str, Any]) -> str:
-    """Return what a set of changes means, for people.
-
-    >>> words({"batch_limit": 1, "lean": True})
-    "one sample in each call of the model, weights left in the artifact's file"
-    """
-    return ", ".join(text for text, own in (*_CHOICES, *RUNGS) if own.items() <= changes.items())

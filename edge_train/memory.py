@@ -18,7 +18,7 @@ _FIELDS = ("VmRSS", "VmHWM", "RssAnon")
 _SHORTAGE = re.compile(
     r"bad_alloc|can't allocate memory|[Cc]annot allocate memory|[Uu]nable to allocate"
     r"|[Ff]ailed to allocate|not enough memory|[Oo]ut of memory|can't start new thread"
-    r"|failed to map segment"
+    r"|failed to map segment|could not (create|execute) a (primitive|memory)"
 )
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

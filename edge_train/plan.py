@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from edge_train.footprint import SAVE, Footprint, Line
-from edge_train.memory import measure
+from edge_train.memory import give_back_memory, measure
 from edge_train.units import format_bytes
 
 # Weight files above this are never loaded to plan; below it a rehearsal takes seconds.
@@ -118,6 +118,7 @@ def load_libraries(footprint: Footprint) -> int:
     """Import what a run will import; return the resident bytes of this process tree after it."""
     for name in footprint.libraries:
         import_module(name)
+    give_back_memory()  # what was read to make the footprint
     return measure().resident_bytes
 
 

@@ -69,10 +69,16 @@ def choice_of(job: Job, asked: Recipe, link: Link) -> str:
     method, quant = job.recipe.method, job.recipe.quant
     if asked.method != "auto":
         reason = "asked for"
+    elif link.changes.get("method") == "adamw8bit":
+        reason = "AdamW's moments in float32 do not fit under the cap"
     elif "method" in link.changes:
         reason = "the exact gradient does not fit under the cap"
     elif method == "backprop":
         reason = "the exact gradient, recomputing activations, fits"
+        if job.recipe.task == "classify":
+            reason = "the exact gradient fits"
+    elif job.recipe.task == "network":
+        reason = "the usual one of small networks"
     elif job.recipe.runtime == "onnx":
         reason = "this engine only runs forward"
     else:

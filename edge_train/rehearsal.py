@@ -31,13 +31,14 @@ from edge_train.training import Session, train
 from edge_train.watch import Watch
 
 _STEPS = 2
+_STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
 
 
 class _Peaks:
     """An `Observer` that notes the most that was held in each phase."""
 
-    def __init__(self, root: int | None) -> None:
-        self._root = root
+    def __init__(self, root: int | None, steps: int) -> None:
+        self._root, self._steps = root, steps
         self.bytes: dict[str, int] = {}
         self.seconds_per_step = 0.0
 
@@ -54,7 +55,7 @@ class _Peaks:
         """Close the phase of training after the last step."""
         if record.step == 0:  # the last one has an evaluation in it; loading is long over
             self.seconds_per_step = record.seconds
-        if record.step + 1 == _STEPS:
+        if record.step + 1 == self._steps:
             self.close("train")
 
     def said(self, text: str) -> None:
@@ -76,12 +77,12 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
       EdgeTrainError: the run itself would be refused.
       KeyboardInterrupt: somebody asked to stop.
     """
-    job = open_job(replace(recipe, steps=_STEPS, preview_steps=1, preview_every=0, patience=0))
+    job = open_job(_in_small(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
     footprint = job.footprint()
     load_libraries(footprint)
     base_bytes = measure(link.supervisor).resident_bytes
-    peaks = _Peaks(link.supervisor)
+    peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
         folder = Path(name)
         for part in ("samples", "checkpoints"):
@@ -95,6 +96,13 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     lines = known_lines(footprint, base_bytes + others_bytes)
     phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
     return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step)
+
+
+def _in_small(recipe: Recipe) -> Recipe:
+    """Return a recipe of few steps that holds what the whole run will hold."""
+    steps = _STEPS_IN_SEQUENCE if recipe.mode == "sequential" else _STEPS
+    small = replace(recipe, steps=steps, preview_every=0, patience=0)
+    return replace(small, preview_steps=1) if recipe.task == "personalize" else small
 
 
 def rehearse_apart(recipe: Recipe) -> Plan:

@@ -74,9 +74,12 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
     return {
         "status": "over cap" if _over_cap(records) else _status(records),
         **{name: facts.get(name) for name in _FACTS},
-        "cap_bytes": _cap_in_force(records),
+        "cap_bytes": cap_in_force(records),
         "wall": next((r["wall"] for r in reversed(records) if r.get("wall")), facts.get("wall")),
-        "plan_peak_bytes": facts.get("plan_peak_bytes"),
+        "plan_peak_bytes": next(
+            (r["plan_peak_bytes"] for r in reversed(records) if "plan_peak_bytes" in r),
+            facts.get("plan_peak_bytes"),
+        ),
         "measured_peak_bytes": peak,
         "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
         **{
@@ -96,8 +99,8 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _cap_in_force(records: Sequence[Record]) -> int | None:
-    """Return the cap at the end of the records: a resumed run may have another one."""
+def cap_in_force(records: Sequence[Record]) -> int | None:
+    """Return the cap at the end of a journal's records: a resumed run may have another one."""
     cap: int | None = records[0]["facts"].get("cap_bytes")
     for record in records:
         if record["kind"] == "resume":

@@ -15,9 +15,10 @@ from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.ladder import next_smaller, words
 from edge_train.memory import machine_bytes
+from edge_train.plan import Plan
 from edge_train.planning import choice_of, make_plan
 from edge_train.recipe import Recipe
-from edge_train.report import write_report
+from edge_train.report import cap_in_force, write_report
 from edge_train.resume_rules import check_same_model
 from edge_train.supervise import Link
 from edge_train.tensors import write_bytes
@@ -56,10 +57,14 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
     observer.said(choice)
-    content = {"cap_bytes": recipe.cap_bytes, "choice": choice, **plan.record()}
-    write_bytes(folder / "plan.json", (json.dumps(content, indent=2) + "\n").encode())
+    _write_plan(folder, recipe, choice, plan)
     job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan, choice), [], None)
+
+
+def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
+    content = {"cap_bytes": recipe.cap_bytes, "choice": choice, **plan.record()}
+    write_bytes(folder / "plan.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
 def resume(
@@ -67,7 +72,8 @@ def resume(
 ) -> int:
     """Go on with a run from its last durable step; return the exit status.
 
-    A run that was made smaller for want of memory stays so, unless it gets another cap.
+    A run that was made smaller for want of memory stays so, unless it gets another cap: then it is
+    planned again.
 
     Args:
       changes: recipe keys that do not change what is computed (the caps).
@@ -115,8 +121,13 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0
+    plan = None
+    if recipe.cap_bytes != cap_in_force(records):
+        plan = make_plan(job, recipe, link, observer.said)
+        choice = "as before; planned again for another cap"
+        _write_plan(folder, recipe, choice, plan)
     job.restore(folder, observer.said)
-    return train(Session(folder, job, observer, began, link), records, intact)
+    return train(Session(folder, job, observer, began, link, plan), records, intact)
 
 
 @contextmanager
@@ -151,16 +162,14 @@ def _machine_notes(cap_bytes: int | None) -> list[str]:
 def _smaller(records: Sequence[Mapping[str, Any]], cap_bytes: int | None) -> dict[str, Any]:
     """Return the recipe keys that memory made a run change, none if its cap is another one now."""
     found: dict[str, Any] = {}
-    cap_then = records[0]["facts"].get("cap_bytes")
     for record in records:
         if record["kind"] == "resume":
-            cap_then = record.get("cap_bytes", cap_then)
             found = dict(record.get("changes", {}))
         elif record["kind"] == "event":
             found |= record.get("changes", {})
         elif record["kind"] == "start":
             found |= record["facts"].get("smaller", {})
-    return found if cap_then == cap_bytes else {}
+    return found if cap_in_force(records) == cap_bytes else {}
 
 
 def _new_folder(job: Job) -> Path:

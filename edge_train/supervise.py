@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
-from edge_train.units import format_bytes
+from edge_train.units import LEAST_RUN_BYTES, format_bytes
 from edge_train.wall import Group, make_group
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
-# The least that a run of the smallest model was seen to hold (`edge-train bench cap`), for advice
-# where not even the libraries load under the cap.
-_LEAST_RUN_BYTES = 140_000_000
+_MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
@@ -129,6 +127,8 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         if "shortage" not in facts:
             return status
         smaller = facts.get("smaller")
+        if not facts.get("started") and "needs_bytes" not in facts:
+            smaller = {}  # it ended before it knew the model, which is all that could be smaller
         if not smaller or smaller.items() <= changes.items():
             return _give_up(cap_bytes, facts)
         changes = {**changes, **smaller}
@@ -211,9 +211,12 @@ def _wait(child: int) -> tuple[int, bool, int]:
 def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
     """Say what did not fit and what would; return the exit status."""
     cap, shortage = format_bytes(cap_bytes), facts["shortage"]
-    least_bytes = max(facts.get("least_bytes") or 0, cap_bytes + 1)
     # what failed first is seldom the most that a run holds; what the plan expects is nearer
-    needs_bytes = max(facts.get("needs_bytes", _LEAST_RUN_BYTES), least_bytes)
+    needs_bytes = max(facts.get("needs_bytes", LEAST_RUN_BYTES), facts.get("least_bytes") or 0)
+    needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.get("largest")
+    if needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
+        needs_bytes = int(_MORE * cap_bytes)
+        needs, largest = f"it needs more than {cap}", None
     advice = f"Try --mem {_round_up(needs_bytes)}"
     if facts.get("started"):
         folder = facts["folder"]
@@ -222,11 +225,10 @@ def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
             f"stopped. {advice} with `edge-train run --resume {folder}`."
         )
         return STOPPED
-    largest = facts.get("largest") or f"not known, {shortage}"
     _print(
-        f"plan needs {format_bytes(needs_bytes)}, cap is {cap} (--mem {cap.replace(' ', '')}). "
-        f"Largest: {largest}. Nothing was trained, and nothing smaller is left to try. {advice}; "
-        "`edge-train plan` lists every line."
+        f"{needs}, cap is {cap} (--mem {cap.replace(' ', '')}). "
+        f"Largest: {largest or f'not known, {shortage}'}. No step was taken, and nothing smaller "
+        f"is left to try. {advice}; `edge-train plan` lists every line."
     )
     return NOT_STARTED
 

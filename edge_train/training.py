@@ -194,6 +194,7 @@ def _loop(
                 "changes": dict(link.changes),
                 "reason": link.reason,
                 "wall": link.wall,
+                **({"plan_peak_bytes": session.plan.peak_bytes} if session.plan else {}),
             }
         )
         if change := changed_engine(records[0]["facts"], _facts(session, runtime)):

@@ -4,6 +4,10 @@ import re
 
 from edge_train.errors import InputError
 
+# The least that the embedded model was trained in (`edge-train bench cap`): advice for whoever
+# names no size, or one under which not even the libraries load.
+LEAST_RUN_BYTES = 140_000_000
+LEAST = "140MB, for the embedded model as an artifact"
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
@@ -23,11 +27,16 @@ def parse_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None or (match[3] and not match[2]):
-        raise InputError(f"{text!r} is not a size; write for example 8GB, 900MB or 1.5GiB.")
+        raise InputError(
+            f"{text!r} is not a size; write for example 8GB, 900MB or 1.5GiB. The least that works "
+            f"is {LEAST}."
+        )
     prefix = match[2].upper()
     count = int(float(match[1]) * (_BINARY if match[3] else _DECIMAL)[prefix])
     if count <= 0:
-        raise InputError(f"{text!r} is no memory at all; write for example 8GB.")
+        raise InputError(
+            f"{text!r} is no memory at all; write for example 8GB. The least that works is {LEAST}."
+        )
     return count
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,11 +21,15 @@ from edge_train.wall import limit_data
 
 _PERIOD_SECONDS = 0.01  # between looks near the cap; a look costs about 0.1 ms, mostly waking up
 _CALM = (0.02, 0.75)  # seconds between looks while less than this share of the cap is held
+_LOADING_SECONDS = 0.002  # between looks while libraries load, which no data limit can stop
 _SLOW_SECONDS = 0.5  # between looks at other processes, the machine, and where file pages belong
 _LINE = 0.9  # share of the cap at which it acts
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 # Room between data limit and cap: counters of running threads lag, libraries fault in more code.
 _SLACK = (4_000_000, 0.01)  # bytes, or this share of the cap if that is more
+# More of it where libraries have much code that was not read yet: a first pass faults it in faster
+# than we look, and the data limit does not count it. With torch (340 MB of it) 4 MB did not do.
+_LIBRARY_ROOM = (1 / 16, 16_000_000)  # share of that code, bytes at most
 # Mapped weights that may be resident when everything else is full: what is read between two looks.
 _WINDOW = (16_000_000, 0.05, 64_000_000)  # at least, share of the cap, at most
 _BUCKET_SECONDS = 0.1  # of the history, at first
@@ -64,6 +69,7 @@ class Watch:
       released_bytes: mapped weights let go in all; every one of them was, or will be, read again.
       anon_peak_bytes: the most private memory that a look found.
       busy_seconds: processor time that watching took.
+      give_up: what to do when libraries alone are about to exceed the cap, before `count_idle`.
     """
 
     def __init__(
@@ -79,13 +85,15 @@ class Watch:
         self.released_bytes = 0
         self.anon_peak_bytes = 0
         self.busy_seconds = 0.0
+        self.give_up: Callable[[int], None] | None = None
         self._supervisor, self._meminfo = supervisor, meminfo
         self._began = time.monotonic()
         self._others = 0  # resident bytes of the rest of the tree
         self._libraries: int | None = None  # resident file bytes that are not mapped weights
         self._idle = _IDLE_BYTES  # mapped, charged to the data limit, never touched
         self._counted = False
-        self._slack = _SLACK
+        self._slack, self._library_room = _SLACK, _LIBRARY_ROOM
+        self._unread = 0  # code of libraries that is not resident
         self._pages: Pages | None = None
         self._kept = 0  # head of the weights that stays
         self._walled = False
@@ -139,7 +147,7 @@ class Watch:
     def spend_reserve(self) -> None:
         """Let the room between data limit and cap be used: memory ran out, and words need some."""
         with self._lock:
-            self._slack = (0, 0.0)
+            self._slack, self._library_room = (0, 0.0), (0.0, 0)
             if self._walled and self._statm is not None:
                 self._move_wall(self._counters()[1])
 
@@ -185,6 +193,8 @@ class Watch:
                 held = self._look()
             calm = self.cap_bytes is None or held < _CALM[1] * self.cap_bytes
             period = _CALM[0] if calm else _PERIOD_SECONDS
+            if self.give_up and not self._counted:
+                period = _LOADING_SECONDS
         self.busy_seconds = time.thread_time()
 
     def _counters(self) -> tuple[int, int, int, int]:
@@ -207,7 +217,11 @@ class Watch:
             return held
         if self._counted:
             self._idle = min(self._idle, max(data - anon, 0))
+        if self.give_up and not self._counted and held > self.cap_bytes - self._slack[0]:
+            self.give_up(held)
         if self._walled:
+            if held > _CALM[1] * self.cap_bytes:
+                self._unread = max(_code_bytes() - files, 0)
             self._move_wall(files)
         if held > _LINE * self.cap_bytes:
             self._act(now, held, files)
@@ -231,7 +245,9 @@ class Watch:
         fixed = files
         if self._pages is not None and self._libraries is not None:
             fixed = min(files, self._libraries + _between(self.cap_bytes, _WINDOW))
-        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes))
+        share, most = self._library_room
+        unread = int(min(share * self._unread, most))
+        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes), unread)
         limit = self.cap_bytes - self._others - fixed - slack + self._idle
         if abs(limit - self._limit) >= _PAGE * 16:
             limit_data(limit)
@@ -317,6 +333,12 @@ class _History:
 def measure_alone() -> int:
     """Return the resident bytes of this process only."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _code_bytes() -> int:
+    """Return the bytes of code that this process has mapped, resident or not."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmExe", "VmLib")))
 
 
 def _between(cap_bytes: int, bounds: tuple[int, float, int]) -> int:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from edge_train.errors import NOT_STARTED, OutOfMemory
 from edge_train.memory import bytes_asked, is_shortage, measure, shortage
 from edge_train.supervise import OUT_OF_MEMORY, THREAD_STACK, Link
+from edge_train.units import format_bytes
 from edge_train.watch import Watch
 
 _PR_SET_PDEATHSIG = 1
@@ -42,6 +43,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
         lambda plan: _again(words, {**given, "plan": plan}),
     )
     if cap_bytes is not None:
+        watch.give_up = lambda held: _end_before_the_cap(link, held)
         watch.enforce(cap_bytes, wall=True)
     watch.start()
     try:
@@ -65,6 +67,11 @@ def main(words: str, arguments: Sequence[str]) -> int:
         least = max(held + bytes_asked(error), cap_bytes or 0)
         link.tell(shortage=shortage(error, held), least_bytes=least)
         return OUT_OF_MEMORY
+
+
+def _end_before_the_cap(link: Link, held_bytes: int) -> NoReturn:
+    link.tell(shortage=f"libraries were still loading at {format_bytes(held_bytes)}", least_bytes=0)
+    os._exit(OUT_OF_MEMORY)
 
 
 def _again(words: str, given: dict[str, Any]) -> NoReturn:

@@ -64,7 +64,7 @@ class NumpyNetwork:
         self.blocks = network.blocks
         self.parameters = parameters
         self._calibration = calibration
-        self.batch_limit: int | None = None  # most samples in one forward pass; None: `together`
+        self.batch_limit: int | None = None  # most samples in one call; see `backward`
         self._together = together
         self._micro_batch = micro_batch
 
@@ -116,9 +116,16 @@ class NumpyNetwork:
         return np.stack(losses)
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
-        """Hand `apply` the exact gradient of the mean cross entropy; return losses (samples,)."""
+        """Hand `apply` the exact gradient of the mean cross entropy; return losses (samples,).
+
+        A `batch_limit` is a smaller micro-batch where that saves memory and changes no gradient:
+        nowhere in dense networks, nor with batch normalization.
+        """
         count = len(batch["labels"])
         size = self._micro_batch or count
+        divisible = self._calibration is None and any(b.divisible for b in self.blocks)
+        if self.batch_limit and divisible:
+            size = min(size, self.batch_limit)
         if size >= count:
             return self._backward(batch["inputs"], batch["labels"], count, apply)
         total: dict[str, Array] = {}

@@ -49,7 +49,7 @@ class OrtClassifier:
           ModelError: it cannot read the graphs.
         """
         check_flavor()
-        self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
+        self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         manifest = artifact.manifest
         stored = TensorFile(artifact.path / WEIGHTS)
         self._stored = stored
@@ -70,15 +70,25 @@ class OrtClassifier:
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient; return losses (samples,).
 
-        A loss that is not finite is returned without any gradient.
+        With a `batch_limit`, the engine sums the gradients of parts of equal size: the largest
+        that divides the batch. A loss that is not finite is returned without any gradient.
         """
         buffers = {f"{name}{BUFFER}": value for name, value in self._buffers.items()}
-        feeds = {**_inputs(batch), **self._values(self.parameters), **buffers}
+        feeds = {**self._values(self.parameters), **buffers}
         names = [output.name for output in self._training.get_outputs()]
-        found = call(self._training, names, {**feeds, RESET: np.array([True])})
-        losses: Array = found[names.index("losses")]
+        count = len(batch["labels"])
+        size = next(
+            n for n in range(min(self.batch_limit or count, count), 0, -1) if count % n == 0
+        )
+        parts = []
+        for start in range(0, count, size):
+            some = _inputs({name: value[start : start + size] for name, value in batch.items()})
+            found = call(self._training, names, {**some, **feeds, RESET: np.array([start == 0])})
+            parts.append(found[names.index("losses")])
+        losses: Array = np.concatenate(parts)
         if np.isfinite(losses).all():
             for name, gradient in self._buffers.items():
+                gradient /= np.float32(len(parts))  # each part's is that of its own mean
                 apply(name, gradient)
         return losses
 

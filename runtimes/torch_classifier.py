@@ -36,7 +36,7 @@ class TorchClassifier:
 
     def __init__(self, network: nn.Module, parameters: Parameters) -> None:
         self.parameters = parameters
-        self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
+        self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         self._network = network
 
     @classmethod
@@ -80,26 +80,38 @@ class TorchClassifier:
         without any gradient.
 
         Memory:
-          The activations of the whole batch, and the gradients of one layer.
+          The activations of the whole batch, and the gradients of one layer. With a `batch_limit`
+          below the batch, the activations of that many texts, and the gradients of all layers:
+          they add up in parts, and are handed over with the last one.
         """
         trained: list[tuple[str, Any]] = [
             (name, parameter)
             for name, parameter in self._network.named_parameters()
             if parameter.requires_grad
         ]
-        hooks = [
-            parameter.register_post_accumulate_grad_hook(_hand_over(name, apply))
-            for name, parameter in trained
-        ]
+        count = len(batch["labels"])
+        size = min(self.batch_limit or count, count)
+        losses = torch.empty(count)
+        hooks: list[Any] = []
         try:
-            losses = _losses(self._run(batch, slice(None)), batch["labels"])
-            if bool(torch.isfinite(losses).all()):
-                torch.autograd.backward(losses.mean())
+            for start in range(0, count, size):
+                at = slice(start, start + size)
+                own = _losses(self._run(batch, at), batch["labels"][at])
+                losses[at] = own.detach()
+                if not bool(torch.isfinite(losses[: at.stop]).all()):
+                    losses[at.stop :] = torch.nan  # not computed
+                    break
+                if at.stop >= count:  # what the parts left is whole now
+                    hooks += [
+                        parameter.register_post_accumulate_grad_hook(_hand_over(name, apply))
+                        for name, parameter in trained
+                    ]
+                torch.autograd.backward(own.sum() / count)
         finally:
             for hook in hooks:
                 hook.remove()
             self._network.zero_grad(set_to_none=True)  # left over where `apply` raised
-        return losses.detach().numpy()
+        return losses.numpy()
 
     def weights(self, point: Point) -> dict[str, Array]:
         """Return every parameter of the network by name; trainable ones are those of `point`."""

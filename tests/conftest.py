@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.journal import Journal
@@ -42,6 +44,16 @@ def make_loop(tmp_path: Path):
     yield make
     for book in journals:
         book.close()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two small photos of noise; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
 
 
 @dataclass(frozen=True)

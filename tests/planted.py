@@ -31,6 +31,21 @@ def spike():
     Loop.step = spiking
 
 
+def no_wall():
+    """The fifth step takes more than the cap, and nothing of the system's keeps it from that."""
+    from edge_train import watch
+
+    watch.limit_data = lambda limit: True
+    step = Loop.step
+
+    def spiking(loop, number):
+        if number == 5:
+            bytearray(b"x") * 300_000_000
+        return step(loop, number)
+
+    Loop.step = spiking
+
+
 def lying_plan():
     """A call of the model needs four megabytes a sample that nobody planned."""
     from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
@@ -62,7 +77,7 @@ def short_machine():
     watch.Watch.__init__ = changed
 
 
-PLANTS = {f.__name__: f for f in (leak, spike, lying_plan, short_machine)}
+PLANTS = {f.__name__: f for f in (leak, spike, no_wall, lying_plan, short_machine)}
 
 if __name__ == "__main__":
     kind, first, *rest = sys.argv[1:]
@@ -70,5 +85,7 @@ if __name__ == "__main__":
         PLANTS[kind]()
         sys.exit(worker.main(first, rest))
     supervise._WORKER = (__file__, kind)
+    if kind == "no_wall":
+        supervise.make_group = lambda limit: None
     sys.argv[1:] = [first, *rest]
     sys.exit(cli.main())

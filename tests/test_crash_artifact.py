@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from edge_train import journal
@@ -22,15 +21,6 @@ pytest.importorskip("onnxruntime")
 GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 STEPS = 400
 KILLS = 6
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
 
 
 def start(photos, out):

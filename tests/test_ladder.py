@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from edge_train.ladder import RUNGS, next_smaller, words
+from edge_train.ladder import RUNGS, next_smaller, smallest, words
 from edge_train.recipe import Recipe
 
 
@@ -16,7 +16,11 @@ def down(recipe):
 
 
 def test_every_rung_is_taken_once_and_then_there_is_none():
-    assert down(Recipe(runtime="onnx")) == [dict(changes) for _, changes in RUNGS]
+    kept = [dict(rung.changes) for rung in RUNGS if not rung.choice]
+    assert down(Recipe(runtime="onnx")) == kept
+    assert smallest(Recipe(runtime="onnx")) == Recipe(
+        runtime="onnx", batch_limit=1, lean=True, previews=False
+    )
 
 
 def test_only_artifacts_can_leave_their_weights_in_the_file():
@@ -30,8 +34,24 @@ def test_what_is_small_already_is_not_made_smaller_again():
 
 
 def test_no_rung_touches_what_is_computed():
-    changed = {name for _, changes in RUNGS for name in changes}
+    changed = {name for rung in RUNGS if not rung.choice for name in rung.changes}
     assert changed == {"batch_limit", "lean", "previews"}
+
+
+def test_only_pictures_of_a_task_that_draws_are_given_up():
+    assert {"previews": False} not in down(Recipe(task="network", runtime="numpy"))
+    assert {"lean": True} in down(Recipe(task="classify", runtime="ort-training"))
+
+
+def test_a_network_may_get_int8_weights_and_a_classifier_small_moments_where_auto_was_asked():
+    network = Recipe(task="network", runtime="numpy", method="tpsgd", quant="none", batch_limit=1)
+    assert next_smaller(network, Recipe(task="network")) == {"quant": "int8"}
+    assert next_smaller(network, replace(network, quant="none")) == {}
+    text = Recipe(task="classify", method="backprop", quant="none", batch_limit=1)
+    assert next_smaller(text, Recipe(task="classify")) == {"method": "adamw8bit"}
+    last = replace(text, method="adamw8bit")
+    assert next_smaller(last, Recipe(task="classify")) == {"method": "zo"}
+    assert next_smaller(text, replace(text, method="adamw")) == {}
 
 
 def test_changes_have_words():

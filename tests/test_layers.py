@@ -55,6 +55,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (
             "recipe",
+            "known_quality",
             "ladder",
             "build",
             "jobs",

@@ -6,9 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from edge_train import cli
 from edge_train.artifact import open_artifact
@@ -26,15 +24,6 @@ HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "artifact-v1"
 MEGABYTE = 10**6
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are Linux's")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
 
 
 @pytest.fixture

@@ -249,3 +249,16 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     save_tensors(folder / "model.safetensors", plain, {})
     with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
         load_classifier(open_classifier(folder))
+
+
+@pytest.mark.parametrize("engine", ["torch", "ort-training"])
+def test_a_gradient_in_parts_is_that_of_the_whole_batch(classifiers, tmp_path, engine):
+    found = []
+    for limit in ("8", "3", "1"):
+        out = tmp_path / limit
+        assert run(classifiers, engine, out, "--batch-limit", limit) == 0
+        found.append([loss for loss, _ in losses_of(out)])
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    # as between engines: rounding alone
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+    assert found[0] == pytest.approx(found[2], rel=0.02)

@@ -10,9 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from edge_train import journal
 
@@ -22,15 +20,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wall is Lin
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "artifact-v1"
 MEGABYTE = 10**6
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
 
 
 class Command:
@@ -165,6 +154,36 @@ def test_made_smaller_a_run_stays_so_until_it_gets_another_cap(photos, tmp_path)
     assert json.loads((out / "report.json").read_text())["cap_bytes"] == 400 * MEGABYTE
 
 
+def test_a_cap_lowered_on_resume_is_planned_again_and_one_too_low_leaves_the_run_whole(
+    photos, tmp_path
+):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "2GB", steps=100_000))
+    wait_for_steps(command, out, 3)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 130, command.err
+    assert json.loads((out / "plan.json").read_text())["source"] == "estimate"
+    taken = steps_in(out)
+    for cap in ("60MB", "90MB"):
+        low = Command("run", "--resume", out, "--mem", cap)
+        assert low.wait() in (2, 3), low.err
+        assert low.peak <= int(cap[:-2]) * MEGABYTE
+        (sentence,) = [line for line in low.err.splitlines() if line.startswith("edge-train:")]
+        assert "Try --mem" in sentence and f"cap is {cap[:-2]} MB" in sentence
+        assert steps_in(out) == taken
+    again = Command("run", "--resume", out, "--mem", "170MB")
+    wait_for_steps(again, out, taken + 2)
+    again.process.send_signal(signal.SIGINT)
+    assert again.wait() == 130, again.err
+    assert "rehearsing it (170 MB)" in again.err
+    assert again.peak <= 170 * MEGABYTE
+    plan = json.loads((out / "plan.json").read_text())
+    report = json.loads((out / "report.json").read_text())
+    assert (plan["source"], plan["cap_bytes"]) == ("rehearsal", 170 * MEGABYTE)
+    assert report["cap_bytes"] == 170 * MEGABYTE
+    assert report["plan_peak_bytes"] == plan["peak_bytes"]
+
+
 def test_a_machine_that_runs_short_stops_the_run_with_everything_saved(photos, tmp_path):
     shutil.copy(HERE / "planted.py", tmp_path)
     meminfo = tmp_path / "meminfo"
@@ -228,11 +247,23 @@ def test_a_cap_below_the_interpreter_is_refused_in_one_sentence(photos, tmp_path
     assert command.peak <= int(cap[:-2]) * MEGABYTE
 
 
-@pytest.mark.parametrize("cap", ["0", "-5GB", "8 bananas", "1e9"])
-def test_a_cap_that_is_no_size_is_refused(photos, tmp_path, cap):
-    command = Command(*words(photos, tmp_path / "run", f"--mem={cap}"))
+@pytest.mark.parametrize("words_of_it", ["=0", "=-5GB", " -5GB", "=8 bananas", "=1e9", ""])
+def test_a_cap_that_is_no_size_is_refused(photos, tmp_path, words_of_it):
+    command = Command(*words(photos, tmp_path / "run"), *f"--mem{words_of_it}".split(" ", 1))
     assert command.wait() == 2
-    assert "write for example 8GB" in command.err
+    assert "8GB" in command.err and "The least that works is 140MB" in command.err
+    assert "Traceback" not in command.err
+
+
+def test_a_run_that_held_more_than_its_cap_has_failed_and_says_so(photos, tmp_path):
+    out = tmp_path / "run"
+    command = Command(*words(photos, out, "--mem", "250MB"), plant="no_wall")
+    assert command.wait() == 3
+    assert "held" in command.err and "the cap is 250 MB" in command.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "over cap"
+    assert report["measured_peak_bytes"] > 250 * MEGABYTE
+    assert "failed: held more than its cap" in (out / "report.html").read_text()
 
 
 def test_a_cap_beyond_the_machine_is_a_note(photos, tmp_path):

@@ -1,14 +1,14 @@
 """`edge-train bench cap`: does the cap hold, is the plan right, and how small may the cap be?
 
 Every run is the real command, watched from outside: the resident bytes of its process tree, read
-a thousand times a second. Runs are of the embedded model, as a folder on torch where that is
-installed and as exported artifacts; these are made where torch is and kept, so that the same
-command works in the device environment too.
+a thousand times a second, and the kernel's own peak counters that the run reports, whichever is
+more. A way to run (`cap_grid.py`) is rehearsed once without a cap; then it runs under caps below,
+just above, near and far from what that rehearsal found.
 """
 
 import json
 import os
-import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -16,22 +16,22 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edge_train import bench
+from edge_train.bench.cap_grid import folder, name, ways
 from edge_train.errors import InputError
-from edge_train.models import EMBEDDED
+from edge_train.jobs import open_job
+from edge_train.ladder import smallest
 from edge_train.recipe import Recipe, to_toml
 from edge_train.rehearsal import rehearse_apart
-from edge_train.units import format_bytes
+from edge_train.units import format_bytes, parse_bytes
 
-_QUANTS, _SIDES = ("none", "int8", "int8-fast", "int4"), (32, 64)
-_SHARES = (0.8, 1.1, 1.25, 1.6)  # of what the plan needs without a cap
-_STEPS = 3
-_SMALLEST: dict[str, Any] = {"batch_limit": 1, "lean": True, "previews": False}
+_SHARES = (0.75, 1.05, 1.4, 4.0)  # of what the plan needs without a cap; the last is estimated
+_TRIED = 1.1  # a refusal is checked at this share of the cap that it names
+_ADVICE = re.compile(r"Try --mem (\w+)")
 _SAME = 1.02  # times the best evaluation of a run without a cap: smaller calls round otherwise
 _HEAD = ("what", "found", "wanted")
 
@@ -46,108 +46,117 @@ class _Watched:
     report: dict[str, Any]
 
 
-def main(out: Path, seeds: int, limit: int = 96) -> str:
-    """Run the grid, or `limit` runs spread over it; return Markdown tables.
+@dataclass
+class _Found:
+    """What the runs of a grid came to; errors of plans by how they were made."""
+
+    ended: int = 0
+    stopped: int = 0
+    refused: int = 0
+    smaller: int = 0
+    over: list[str] = field(default_factory=list)
+    wrongly_refused: list[str] = field(default_factory=list)
+    misadvised: list[str] = field(default_factory=list)
+    errors: dict[str, list[float]] = field(
+        default_factory=lambda: {"rehearsal": [], "estimate": []}
+    )
+
+
+def main(out: Path, seeds: int, limit: int = 64) -> str:
+    """Run a grid of about `limit` runs; return a Markdown table.
 
     Args:
       seeds: ignored: memory does not depend on it.
-      limit: runs at most.
+      limit: runs at most; every way is run under each of the four caps.
 
     Raises:
       InputError: there is nothing to run here.
     """
     del seeds
-    ways = _ways(out)
-    if not ways:
+    every = ways(out)
+    grid = every[: max(1, limit // len(_SHARES))]
+    if not any(way.task == "personalize" for way in every):
         raise InputError(
             f"{out}: no artifacts in it, and without torch none can be made; run this where torch "
             "is and copy the folder, or `edge-train export tiny-sd "
-            f"{_folder(out, 'int8', 32)} --quant int8`."
+            f"{folder(out, 'int8', 32)} --quant int8`."
         )
-    cells = [(way, share) for way in ways for share in _SHARES]
-    random.Random(0).shuffle(cells)
-    plans: dict[Recipe, int] = {}
-    over, errors, refused, wrong, ended = 0, [], 0, [], 0
-    for way, share in cells[:limit]:
-        if way not in plans:
-            plans[way] = rehearse_apart(way).peak_bytes
-        cap_bytes = int(plans[way] * share)
-        done = _watched(out / "run", replace(way, cap_bytes=cap_bytes))
-        over += done.peak_bytes > cap_bytes
-        if done.status == 0:
-            ended += 1
-            if done.report["resumed"] == 0 and done.report["plan_peak_bytes"]:
-                errors.append(done.peak_bytes / done.report["plan_peak_bytes"] - 1)
-        elif done.status == 2:
-            refused += 1
-            free = _watched(out / "run", replace(way, **_smallest(way)))
-            if free.status == 0 and free.peak_bytes <= cap_bytes:
-                wrong.append(f"{_name(way)} at {format_bytes(cap_bytes)}")
-        line = f"{_name(way)} --mem {format_bytes(cap_bytes)}: status {done.status}, "
-        print(line + f"held {format_bytes(done.peak_bytes)}", file=sys.stderr, flush=True)
-    sizes = sorted(abs(error) for error in errors)
+    found = _Found()
+    for way in grid:
+        needed_bytes = rehearse_apart(way).peak_bytes
+        for share in _SHARES:
+            _try(out, way, int(needed_bytes * share), found)
     rows = [
-        ["runs", f"{min(limit, len(cells))} of {len(cells)}, {ended} done, {refused} refused", ""],
-        ["runs that held more than their cap", str(over), "0"],
-        ["plan error, median", _percent(statistics.median(sizes)) if sizes else "-", "3 %"],
-        ["plan error, worst", _percent(sizes[-1]) if sizes else "-", "10 %"],
-        ["caps refused that a run fits in", ", ".join(wrong) or "0", "0"],
+        [
+            "runs",
+            f"{len(grid) * len(_SHARES)} of {len(every) * len(_SHARES)}: {_outcomes(found)}",
+            "",
+        ],
+        ["runs that held more than their cap", _listed(found.over), "0"],
+        *_errors("plan error, near the cap", found.errors["rehearsal"], ("3 %", "10 %")),
+        *_errors("plan error, far from the cap (an estimate)", found.errors["estimate"], ("", "")),
+        ["caps refused that a run fits in", _listed(found.wrongly_refused), "0"],
+        ["caps named by a refusal in which it does not run", _listed(found.misadvised), "0"],
     ]
     return bench.table(_HEAD, [*rows, *_smallest_cap(out)])
 
 
-def _ways(out: Path) -> list[Recipe]:
-    """Return every recipe of the grid that this environment can run."""
-    recipe = Recipe(
-        steps=_STEPS,
-        preview_steps=1,
-        evaluation_samples=8,
-        epsilon=0.1,  # the check could find that a profile does not learn, which is no matter here
-        evaluate_every=_STEPS,
-        threads=1,
-    )
-    found = []
-    torch = find_spec("torch") is not None
-    for quant in _QUANTS:
-        for side in _SIDES:
-            folder = _folder(out, quant, side)
-            if torch and not folder.is_dir():
-                _export(folder, quant, side)
-            if folder.is_dir():
-                found += [
-                    replace(recipe, model=str(folder), lean=lean, batch_limit=batch, method="zo")
-                    for lean in (False, True)
-                    for batch in (None, 1)
-                ]
-    if torch:
-        found += [
-            replace(recipe, method=method, quant=quant, resolution=side, batch_limit=batch)
-            for method in ("zo", "backprop")
-            for quant in ("none", "int8")
-            for side in _SIDES
-            for batch in (None, 1)
-        ]
-    return found
+def _try(out: Path, way: Recipe, cap_bytes: int, found: _Found) -> None:
+    """Run a way under a cap, and what a refusal says would run; add to what was found."""
+    done = _watched(out / "run", replace(way, cap_bytes=cap_bytes))
+    what = f"{name(way)} at {format_bytes(cap_bytes)}"
+    line = f"{what}: status {done.status}, held {format_bytes(done.peak_bytes)}"
+    if done.peak_bytes > cap_bytes:
+        found.over.append(what)
+    if done.status == 0:
+        found.ended += 1
+        plan = json.loads((out / "run" / "plan.json").read_text())
+        # the kernel's counter of the process that the plan is about, not of rehearsals before it
+        error = done.report["measured_peak_bytes"] / plan["peak_bytes"] - 1
+        if done.report["resumed"]:
+            found.smaller += 1
+        else:
+            found.errors[plan["source"]].append(error)
+        line += f", {plan['source']} off by {_percent(error)}"
+        line += ", started again smaller" * bool(done.report["resumed"])
+    elif done.status == 2 and (advice := _ADVICE.search(done.said)):
+        found.refused += 1
+        tried_bytes = int(parse_bytes(advice[1]) * _TRIED)
+        least = replace(smallest(open_job(way).recipe), cap_bytes=tried_bytes)
+        again = _watched(out / "run", least)
+        if again.peak_bytes > tried_bytes:
+            found.over.append(f"{name(least)} at {format_bytes(tried_bytes)}")
+        line += f"; under {format_bytes(tried_bytes)}: status {again.status}, held "
+        line += format_bytes(again.peak_bytes)
+        if again.status != 0:
+            found.misadvised.append(f"{what}: {advice[1]}")
+            line += f" {again.said[-400:]}"
+        elif again.peak_bytes <= cap_bytes:
+            found.wrongly_refused.append(f"{what}, {format_bytes(again.peak_bytes)}")
+    else:
+        found.stopped += 1
+        line += f" {done.said[-800:]}"
+    print(line, file=sys.stderr, flush=True)
 
 
-def _folder(out: Path, quant: str, side: int) -> Path:
-    return out / f"{EMBEDDED}-{quant}-{side}"
+def _outcomes(found: _Found) -> str:
+    words = f"{found.ended} done, {found.refused} refused, {found.stopped} stopped"
+    return f"{words}; {found.smaller} of the done after a restart in a smaller way"
 
 
-def _export(folder: Path, quant: str, side: int) -> None:
-    words = ("export", EMBEDDED, str(folder), "--quant", quant, "--resolution", str(side))
-    subprocess.run([sys.executable, "-m", "edge_train", *words, "--threads", "1"], check=True)
+def _listed(what: Sequence[str]) -> str:
+    return f"{len(what)} ({'; '.join(what)})" if what else "0"
 
 
-def _smallest(way: Recipe) -> dict[str, Any]:
-    lean = way.model != EMBEDDED
-    return {**_SMALLEST, "lean": lean, "cap_bytes": None}
-
-
-def _name(way: Recipe) -> str:
-    words = [Path(way.model).name, way.method, way.quant, str(way.resolution or "")]
-    words += ["lean"] * way.lean + ["one sample a call"] * (way.batch_limit == 1)
-    return " ".join(word for word in words if word and word != "auto")
+def _errors(what: str, errors: Sequence[float], wanted: tuple[str, str]) -> list[list[str]]:
+    if not errors:
+        return []
+    worst = max(errors, key=abs)
+    median = statistics.median(map(abs, errors))
+    return [
+        [f"{what}, median of {len(errors)}", _percent(median), wanted[0]],
+        [f"{what}, worst", f"{100 * worst:+.2g} %", wanted[1]],
+    ]
 
 
 def _watched(out: Path, recipe: Recipe) -> _Watched:
@@ -165,7 +174,8 @@ def _watched(out: Path, recipe: Recipe) -> _Watched:
     thread.join()
     report = out / "report.json"
     content = json.loads(report.read_text()) if report.is_file() else {}
-    return _Watched(process.returncode, said, peaks[0], content)
+    peak_bytes = max(peaks[0], content.get("measured_peak_bytes") or 0)
+    return _Watched(process.returncode, said, peak_bytes, content)
 
 
 def _sample(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
@@ -187,13 +197,14 @@ def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
 
     Learned is: the evaluation falls as far as in a run without a cap, whose pictures are judged.
     """
-    folder = _folder(out, "int8", 32)
-    if not folder.is_dir():
+    model = folder(out, "int8", 32)
+    if not model.is_dir():
         return []
-    recipe = Recipe(model=str(folder), method="zo", threads=1)
+    recipe = Recipe(model=str(model), method="zo", threads=1)
     free = _watched(out / "smallest", recipe).report
     wanted, shown = free["eval"]["best"] * _SAME, free["metrics"]["class_accuracy"]
-    cap_bytes = rehearse_apart(replace(recipe, **_SMALLEST)).peak_bytes // 10**7 * 10**7
+    least = rehearse_apart(smallest(open_job(recipe).recipe))
+    cap_bytes = least.peak_bytes // 10**7 * 10**7
     while True:
         done = _watched(out / "smallest", replace(recipe, cap_bytes=cap_bytes, previews=False))
         if done.status == 0 and done.report["eval"]["best"] <= wanted:

@@ -47,7 +47,12 @@ _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows wi
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
 _MODEL_FOLDER = "model"
 _LIBRARIES = {
-    "torch": ("torch", "edge_train.runtimes.torch_classifier"),
+    "torch": (
+        "torch",
+        "accelerate",
+        "transformers.models.auto.modeling_auto",
+        "edge_train.runtimes.torch_classifier",
+    ),
     "ort-training": ("edge_train.runtimes.ort_training",),
 }
 # On a small BERT, a rehearsal less everything else of the estimate.
@@ -104,8 +109,11 @@ class ClassifyTextJob:
         texts = (recipe.batch_limit or known(recipe.samples)) * (recipe.length or _MOST_TOKENS)
         # each weight meets each token once; what a layer keeps grows with the root of its size
         kept = int(_KEPT_ITEMS * texts * math.sqrt(items))
+        libraries = _LIBRARIES[recipe.runtime]
+        if isinstance(self._model, ClassifierFolder):
+            libraries = (*libraries, *_network_module(self._model))
         return Footprint(
-            _LIBRARIES[recipe.runtime],
+            libraries,
             weights.bytes,
             {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
             {TRAIN: kept},
@@ -258,6 +266,16 @@ def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
                 f"{model.path}: training a model folder needs {package}, which is not installed; "
                 "`pip install edge-train[desk]` brings it."
             )
+
+
+def _network_module(model: ClassifierFolder) -> tuple[str, ...]:
+    """Return the module of transformers that has the network, where it knows this kind."""
+    kind = str(model.config["model_type"]).replace("-", "_")
+    name = f"transformers.models.{kind}.modeling_{kind}"
+    try:
+        return (name,) if find_spec(name) is not None else ()
+    except ModuleNotFoundError:
+        return ()
 
 
 def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> None:

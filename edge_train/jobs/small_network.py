@@ -3,7 +3,8 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import fields, replace
 from functools import cached_property
 from itertools import chain
@@ -98,24 +99,26 @@ class NetworkJob:
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
-        self.load()  # the network's shapes depend on the data's
-        recipe = self.recipe
+        job = copy(self)
+        job.load()  # the network's shapes depend on the data's; gone when this returns
+        recipe, blocks, data = self.recipe, job._network.blocks, job._data
         shapes = {
             f"{index}.{name}": shape
-            for index, block in enumerate(self._network.blocks)
+            for index, block in enumerate(blocks)
             for name, shape in networks.parameter_shapes(block).items()
         }
         items = sum(map(math.prod, shapes.values()))
-        data = Line("data", sum(p.inputs.nbytes for p in (self._data.train, self._data.test)))
+        samples = Line("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
         weights = Line("weights", items if recipe.quant == "int8" else 4 * items)
-        state = state_line(self._chain(), shapes, _COPIES)
-        together = recipe.micro_batch or known(recipe.samples)
-        widths = [math.prod(block.output_shape) for block in self._network.blocks]
+        state = state_line(self._chain(blocks), shapes, _COPIES)
+        divisible = any(block.divisible for block in blocks)
+        together = (self._together() if divisible else None) or known(recipe.samples)
+        widths = [math.prod(block.output_shape) for block in blocks]
         kept = max(widths) if recipe.method in _LOCAL else sum(widths)
         return Footprint(
             ("edge_train.runtimes.numpy_network",),
             weights.bytes,
-            {PREPARE: (data,), TRAIN: (data, weights, state), SAVE: (data, weights)},
+            {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
             {TRAIN: _KEPT_ITEMS * together * kept},
         )
 
@@ -226,14 +229,14 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return self._estimator(known(self.recipe.steps)), self._chain()
+        return self._estimator(known(self.recipe.steps)), self._chain(self._network.blocks)
 
-    def _chain(self) -> Transform:
+    def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
         recipe, steps = self.recipe, known(self.recipe.steps)
         final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
         span = steps
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
-            span = -(-steps // len(self._network.blocks))
+            span = -(-steps // len(blocks))
         rate = LearningRate(known(recipe.learning_rate), span, final)
         return Chain((Momentum(recipe.momentum), rate))
 
@@ -255,12 +258,17 @@ class NetworkJob:
             "drtp": Drtp(projections, classes),
             "local": LocalClassifier(),
         }
-        rule = LocalRule(signals[recipe.method], recipe.targets, reach, recipe.micro_batch)
+        rule = LocalRule(signals[recipe.method], recipe.targets, reach, self._together())
         if recipe.mode == "online":
             return LayerByLayer(rule)
         task = self._task
         cache = self._folder / "outputs"
         return Sequential(rule, steps, cache, task.count, task.inputs)
+
+    def _together(self) -> int | None:
+        """Return how many samples' inner activations may exist at once, None for the batch's."""
+        limits = (self.recipe.micro_batch, self.recipe.batch_limit)
+        return min((limit for limit in limits if limit), default=None)
 
     def _scale(self) -> float:
         """Return the projection's default size, from the sweep in BENCHMARKS.md."""
