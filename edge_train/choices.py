@@ -181,7 +181,9 @@ def _ways(job: Job) -> Iterator[dict[str, Any]]:
     quants: Sequence[str] = (recipe.quant,)
     if diffusion and recipe.runtime == "torch":
         quants = _QUANTS
-    leans = (False, True) if recipe.runtime in ("onnx", "ort-training") else (False,)
+    leans: Sequence[bool] = (recipe.lean,)
+    if recipe.runtime in ("onnx", "ort-training") or (diffusion and recipe.device != "cuda"):
+        leans = (False, True)
     previews = (True, False) if diffusion else (True,)
     seen = set()
     wanted = (recipe.method, recipe.quant, recipe.batch_limit, recipe.lean, recipe.previews)

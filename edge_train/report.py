@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 _WEIGHTS = (
     *("weights_bytes", "weights_reread_bytes"),
-    *("weights_passes", "weights_evaluations"),
+    *("weights_order", "weights_passes", "weights_evaluations"),
 )
 _FACTS = (
     "task",

@@ -399,13 +399,12 @@ def _settings(summary: Record, facts: Record) -> str:
 def _passes(summary: Record) -> str:
     """Return how a run went over the file of its weights.
 
-    >>> _passes({"weights_passes": 6, "weights_evaluations": 12})
-    'from the first byte of the file to the last, 6 passes for 12 forward passes of one sample'
+    >>> _passes({"weights_order": "block by block", "weights_passes": 6, "weights_evaluations": 9})
+    'block by block, 6 passes for 9 forward passes of one sample'
     """
     return (
-        "from the first byte of the file to the last, "
-        f"{summary['weights_passes']} passes for {summary['weights_evaluations']} forward passes "
-        "of one sample"
+        f"{summary['weights_order']}, {summary['weights_passes']} passes for "
+        f"{summary['weights_evaluations']} forward passes of one sample"
     )
 
 

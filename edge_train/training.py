@@ -444,6 +444,7 @@ def _weights(runtime: Any, watch: Watch) -> dict[str, int]:
     return {
         "weights_bytes": pages.bytes,
         "weights_reread_bytes": watch.released_bytes,
+        "weights_order": pages.order,
         "weights_passes": runtime.passes,
         "weights_evaluations": runtime.evaluations,
     }
