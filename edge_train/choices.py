@@ -22,6 +22,7 @@ _BATCHES = (None, 8, 1)
 _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
     ("personalize", "torch"): {
         "previews": (True, False),
+        "lean": (False, True),
         "batch_limit": _BATCHES,
         "method": ("backprop", "zo"),
         "quant": ("none", "int8", "int4"),

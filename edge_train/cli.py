@@ -104,7 +104,7 @@ _REFUSED = {
 }
 
 BENCHES = (
-    *("personalize", "sd15", "engine", "engine-quality", "cap"),
+    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
     *("ort-training", "lowrank", "tpsgd"),
 )
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used

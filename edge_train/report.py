@@ -12,6 +12,10 @@ from edge_train.tensors import write_bytes
 
 Record = Mapping[str, Any]
 
+_WEIGHTS = (
+    *("weights_bytes", "weights_reread_bytes"),
+    *("weights_order", "weights_passes", "weights_evaluations"),
+)
 _FACTS = (
     "task",
     "method",
@@ -82,10 +86,7 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
         ),
         "measured_peak_bytes": peak,
         "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
-        **{
-            name: max((r[name] for r in ends if name in r), default=None)
-            for name in ("weights_bytes", "weights_reread_bytes")
-        },
+        **{name: max((r[name] for r in ends if name in r), default=None) for name in _WEIGHTS},
         "steps": len(steps),
         "forwards": start.get("forwards", 0) + sum(r["forwards"] for r in steps),
         "backwards": sum(r["backwards"] for r in steps),

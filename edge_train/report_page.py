@@ -23,7 +23,6 @@ _THUMBNAIL = 320  # pixels; photos are shown small and would make the page heavy
 _PIXELATED = 128  # pictures up to this side are enlarged without smoothing
 _STRIP = 8  # previews in the film strip
 _MOST_EVENTS = 100
-_WEIGHTS = ("weights_bytes", "weights_reread_bytes")
 _LOSS_KEY = (
     '<span class="key faint"></span>each step <span class="key"></span>running median; '
     "single steps differ with the noise level drawn"
@@ -380,18 +379,33 @@ def _events(records: Sequence[Record]) -> str:
 def _settings(summary: Record, facts: Record) -> str:
     shown = {"photos", "skipped", "captions_from", "versions", "prompts"}
     rows = [(_words(k), _value(k, v)) for k, v in facts.items() if k not in shown]
-    for name in ("measured_peak_bytes", "measured_anon_bytes", "plan_peak_bytes", *_WEIGHTS):
+    counts = ("measured_peak_bytes", "measured_anon_bytes", "plan_peak_bytes")
+    for name in (*counts, "weights_bytes", "weights_reread_bytes"):
         if summary[name] is not None:
             rows.append((_words(name), _value(name, summary[name])))
     if summary["weights_bytes"]:
-        passes = summary["weights_reread_bytes"] / summary["weights_bytes"]
-        rows.append(("Weights read again from the file", f"{passes:.1f} times"))
+        again = summary["weights_reread_bytes"] / summary["weights_bytes"]
+        rows.append(("Weights read again from the file", f"{again:.1f} times"))
+        if summary["weights_passes"]:
+            rows.append(("Reading order of the weights", _passes(summary)))
     rows.append(("Times resumed", str(summary["resumed"])))
     metrics = {k: v for k, v in summary["metrics"].items() if k != "confusion"}
     rows += [(_words(k), _value(k, v)) for k, v in metrics.items()]
     rows += [(f"Version of {name}", str(v)) for name, v in summary["versions"].items()]
     rows = [(name, value) for name, value in rows if value]
     return _section("Settings", _table(("setting", "value"), rows), bool(rows))
+
+
+def _passes(summary: Record) -> str:
+    """Return how a run went over the file of its weights.
+
+    >>> _passes({"weights_order": "block by block", "weights_passes": 6, "weights_evaluations": 9})
+    'block by block, 6 passes for 9 forward passes of one sample'
+    """
+    return (
+        f"{summary['weights_order']}, {summary['weights_passes']} passes for "
+        f"{summary['weights_evaluations']} forward passes of one sample"
+    )
 
 
 def _words(name: str) -> str:

@@ -438,8 +438,14 @@ def _end(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
 
 
 def _weights(runtime: Any, watch: Watch) -> dict[str, int]:
-    """Return the size of weights that stay in their file, and how much of it was read again."""
+    """Return the size of weights that stay in their file, and how often all of it was passed."""
     pages = getattr(runtime, "pages", None)
     if pages is None:
         return {}
-    return {"weights_bytes": pages.bytes, "weights_reread_bytes": watch.released_bytes}
+    return {
+        "weights_bytes": pages.bytes,
+        "weights_reread_bytes": watch.released_bytes,
+        "weights_order": pages.order,
+        "weights_passes": runtime.passes,
+        "weights_evaluations": runtime.evaluations,
+    }

@@ -1,25 +1,48 @@
 """A VAE in horizontal strips: the same numbers as in one piece, from a fraction of the memory.
 
-The feature maps of a VAE at the size of the picture decide what encoding and decoding hold: 268 MB
-each at 512 pixels, several at a time. Here a map is a list of strips, from the top down, and a list
-lets go of every strip that nothing reads any more. A convolution reads one more row on each side of
-its strip; a group norm first takes the mean and the variance over all strips. So nothing is
-approximated, unlike in tiles that are blended: results differ from the whole picture's only as sums
-of floats in another order do.
+The feature maps of a VAE at the size of the picture decide what encoding and decoding hold: 134 and
+268 MB each at 512 pixels, several at a time. Here a map is a list of strips, from the top down, and
+lets go of every strip that nothing reads any more; a map too large to keep beside another is not
+kept at all, its strips are computed whenever they are read. A convolution reads one more row on
+each side of its strip; a group norm first takes the mean and the variance over all strips. So
+nothing is approximated, unlike in tiles that are blended: results differ from the whole picture's
+only as sums of floats in another order do.
 
 Written for torch; `export.strip_graphs` writes the same as a graph.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIP_BYTES = 2**24  # of one strip; larger saves little time, smaller little memory
+STRIP_BYTES = 2**23  # of one strip; larger saves little time, smaller little memory
+KEPT_BYTES = 2**27  # of maps side by side; what would be more is computed again when it is read
+_RECENT = 2  # strips on each side of the one just read: a window's neighbors
+
+T = TypeVar("T")
 
 
-def encode(vae: Any, pixels: Tensor, strip_bytes: int = STRIP_BYTES) -> tuple[Tensor, Tensor]:
+class Recent(Generic[T]):
+    """Values that are computed when they are read, and again unless they were just read."""
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        self._make, self._held = make, dict[int, T]()
+
+    def __call__(self, index: int) -> T:
+        if index not in self._held:
+            made = self._make(index)
+            for other in [one for one in self._held if abs(one - index) > _RECENT]:
+                del self._held[other]
+            self._held[index] = made
+        return self._held[index]
+
+
+def encode(
+    vae: Any, pixels: Tensor, strip_bytes: int = STRIP_BYTES, kept_bytes: int = KEPT_BYTES
+) -> tuple[Tensor, Tensor]:
     """Return mean and deviation (B, C, h, w) of the latents of pixels (B, 3, H, W) in [-1, 1].
 
     Args:
@@ -30,24 +53,26 @@ def encode(vae: Any, pixels: Tensor, strip_bytes: int = STRIP_BYTES) -> tuple[Te
     encoder = vae.encoder
     unit = 2 ** (len(encoder.down_blocks) - 1)
     largest = pixels[:1, :1].numel() * 4 * encoder.conv_in.out_channels
-    strips = _split(pixels, largest, strip_bytes, unit)
-    strips = _convolve(encoder.conv_in, strips)
+    hidden: _Map = _split(pixels, largest, strip_bytes, unit)
+    hidden = _convolution(encoder.conv_in, hidden, kept_bytes)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
-            strips = _resnet(resnet, strips)
+            hidden = _resnet(resnet, hidden, kept_bytes)
         for layer in block.downsamplers or ():
-            strips = _downsample(layer.conv, strips)
-        if sum(_bytes(strip) for strip in strips) <= strip_bytes:
-            strips = [torch.cat(strips, 2)]
-    hidden = encoder.mid_block(torch.cat(strips, 2))
-    (moments,) = _normalized_convolution(encoder.conv_norm_out, encoder.conv_out, [hidden])
+            hidden = _convolution(layer.conv, hidden, kept_bytes)
+        if hidden.bytes <= strip_bytes:
+            hidden = _Kept([_joined(hidden)])
+    middle = _Kept([encoder.mid_block(_joined(hidden))])
+    moments = _joined(_convolution(encoder.conv_out, middle, kept_bytes, encoder.conv_norm_out))
     if vae.quant_conv is not None:
         moments = vae.quant_conv(moments)
     latents = DiagonalGaussianDistribution(moments)
     return latents.mean, latents.std
 
 
-def decode(vae: Any, latents: Tensor, strip_bytes: int = STRIP_BYTES) -> Tensor:
+def decode(
+    vae: Any, latents: Tensor, strip_bytes: int = STRIP_BYTES, kept_bytes: int = KEPT_BYTES
+) -> Tensor:
     """Return pixels (B, 3, H, W) of latents (B, C, h, w), as the VAE knows them.
 
     Args:
@@ -59,130 +84,179 @@ def decode(vae: Any, latents: Tensor, strip_bytes: int = STRIP_BYTES) -> Tensor:
     upsamplers = [layer for block in decoder.up_blocks for layer in block.upsamplers or ()]
     widths = [layer.conv.out_channels * 4**level for level, layer in enumerate(upsamplers, 1)]
     largest = latents[:1, :1].numel() * 4 * max(widths, default=0)
-    strips = [decoder.mid_block(decoder.conv_in(latents))]
+    hidden: _Map = _Kept([decoder.mid_block(decoder.conv_in(latents))])
     for block in decoder.up_blocks:
         for resnet in block.resnets:
-            strips = _resnet(resnet, strips)
+            hidden = _resnet(resnet, hidden, kept_bytes)
         for layer in block.upsamplers or ():
-            if len(strips) == 1 and 4 * _bytes(strips[0]) > 2 * strip_bytes:
-                strips = _split(strips.pop(), largest, strip_bytes, 1)
-            strips = _upsample(layer.conv, strips)
-    return torch.cat(_normalized_convolution(decoder.conv_norm_out, decoder.conv_out, strips), 2)
+            if hidden.count == 1 and 4 * hidden.bytes > 2 * strip_bytes:
+                hidden = _split(_joined(hidden), largest, strip_bytes, 1)
+            hidden = _convolution(layer.conv, hidden, kept_bytes, doubled=True)
+    return _joined(_convolution(decoder.conv_out, hidden, kept_bytes, decoder.conv_norm_out))
 
 
-def _bytes(tensor: Tensor) -> int:
-    """Return the size of one sample."""
-    return tensor[:1].numel() * 4
+class _Kept:
+    """A feature map whose strips are kept until they are forgotten."""
+
+    def __init__(self, strips: Sequence[Tensor]) -> None:
+        self._strips: list[Tensor | None] = list(strips)
+        self.count, self.channels = len(strips), strips[0].shape[1]
+        self.bytes: int = sum(strip[:1].numel() * 4 for strip in strips)  # of one sample
+
+    def read(self, index: int) -> Tensor:
+        strip = self._strips[index]
+        if strip is None:
+            raise ValueError(f"strip {index} was forgotten")
+        return strip
+
+    def forget(self, before: int) -> None:
+        """Let go of the strips before one: they are not read again."""
+        for index in range(min(before, self.count)):
+            self._strips[index] = None
 
 
-def _split(whole: Tensor, largest: int, strip_bytes: int, unit: int) -> list[Tensor]:
+class _Computed:
+    """A feature map whose strips are computed, from another map's, whenever they are read."""
+
+    def __init__(
+        self, make: Callable[[int], Tensor], given: "_Map", channels: int, times: float = 1
+    ) -> None:
+        self._given, self.channels = given, channels
+        self.count: int = given.count
+        self.bytes: int = int(given.bytes // given.channels * channels * times)
+        self.read = Recent(make)
+
+    def forget(self, before: int) -> None:
+        self._given.forget(before - 1)
+
+
+_Map = _Kept | _Computed
+
+
+def _split(whole: Tensor, largest: int, strip_bytes: int, unit: int) -> _Kept:
     """Return strips of whole units of rows, so that `largest` bytes would lie in pieces."""
     rows = whole.shape[2]
     each = max(1, rows * strip_bytes // (largest * unit)) * unit
-    return [whole[:, :, start : start + each] for start in range(0, rows, each)]
+    return _Kept([whole[:, :, start : start + each].clone() for start in range(0, rows, each)])
 
 
-def _window(strips: list[Tensor], index: int, above: int = 1, below: int = 1) -> Tensor:
-    """Return a strip with the nearest rows of its neighbors, as far as there are any."""
-    parts = [strips[index]]
-    if index and above:
-        parts.insert(0, strips[index - 1][:, :, -above:])
-    if index + 1 < len(strips) and below:
-        parts.append(strips[index + 1][:, :, :below])
-    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+def _joined(hidden: _Map) -> Tensor:
+    if hidden.count == 1:
+        return hidden.read(0)
+    return torch.cat([hidden.read(index) for index in range(hidden.count)], 2)
 
 
-def _convolution(layer: nn.Conv2d, window: Tensor, first: bool, last: bool) -> Tensor:
-    """Return a 3 x 3 convolution of a window: padded with zeros only where the picture ends."""
-    if first or last:
-        window = F.pad(window, (0, 0, int(first), int(last)))
-    return F.conv2d(window, layer.weight, layer.bias, padding=(0, 1))
+def _convolution(
+    layer: nn.Conv2d,
+    given: _Map,
+    kept_bytes: int,
+    norm: nn.GroupNorm | None = None,
+    *,
+    doubled: bool = False,
+) -> _Map:
+    """Return a convolution; one that is too large to keep is computed whenever it is read."""
+    affine = _affine(norm, given) if norm is not None else None
+
+    def strip(index: int) -> Tensor:
+        return _convolved(layer, given, index, affine, doubled=doubled)
+
+    times = (2 if doubled else 1) / layer.stride[0]
+    output = _Computed(strip, given, layer.out_channels, times**2)
+    return output if output.bytes > kept_bytes else _kept(output)
 
 
-def _convolve(layer: nn.Conv2d, strips: list[Tensor]) -> list[Tensor]:
-    last = len(strips) - 1
-    return [
-        _convolution(layer, _window(strips, index), index == 0, index == last)
-        for index in range(last + 1)
-    ]
+def _kept(computed: _Computed) -> _Kept:
+    """Return the same map, computed once; nothing else may read what it is computed from."""
+    strips = []
+    for index in range(computed.count):
+        strips.append(computed.read(index))
+        computed.forget(index + 1)
+    return _Kept(strips)
 
 
-def _normalized_convolution(
-    norm: nn.GroupNorm, layer: nn.Conv2d, strips: list[Tensor]
-) -> list[Tensor]:
-    """Return the convolution of the normalized, SiLU-activated strips; the list keeps its own."""
-    scale, shift = _affine(norm, strips)
-    last = len(strips) - 1
-    return [
-        _convolution(
-            layer, _activated(_window(strips, index), scale, shift), index == 0, index == last
-        )
-        for index in range(last + 1)
-    ]
+def _resnet(block: Any, given: _Map, kept_bytes: int) -> _Kept:
+    """Return a residual block; the strips of what it is given are forgotten on the way.
+
+    Where that is too much to keep twice, what its first convolution gives is computed twice.
+    """
+    affine, channels = _affine(block.norm1, given), block.conv1.out_channels
+
+    def hidden_strip(index: int) -> Tensor:
+        return _convolved(block.conv1, given, index, affine)
+
+    def residual_strip(index: int) -> Tensor:
+        own = given.read(index)
+        return own if block.conv_shortcut is None else block.conv_shortcut(own)
+
+    hidden: _Map = _Computed(hidden_strip, given, channels)
+    residual: _Map = _Computed(residual_strip, given, channels)
+    if 2 * hidden.bytes <= kept_bytes:
+        pairs = []
+        for index in range(given.count):
+            pairs.append((hidden.read(index), residual.read(index)))
+            given.forget(index)
+        hidden, residual = (_Kept(strips) for strips in zip(*pairs, strict=True))
+        del pairs
+    affine_after, output = _affine(block.norm2, hidden), []
+    for index in range(given.count):
+        change = _convolved(block.conv2, hidden, index, affine_after)
+        output.append((residual.read(index) + change) / block.output_scale_factor)
+        hidden.forget(index)
+        residual.forget(index + 1)
+    return _Kept(output)
 
 
-def _affine(norm: nn.GroupNorm, strips: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the factor and the summand (B, C, 1, 1) that a group norm over all strips is."""
-    batch, channels, _, width = strips[0].shape
-    groups = norm.num_groups
-    rows = sum(strip.shape[2] for strip in strips)
-    numbers = channels // groups * rows * width
-    flat = [strip.reshape(batch, groups, -1) for strip in strips]
-    mean = torch.stack([own.sum(2, keepdim=True) for own in flat]).sum(0) / numbers
-    squares = [(own - mean).square_().sum(2, keepdim=True) for own in flat]
-    variance = torch.stack(squares).sum(0) / numbers
+def _convolved(
+    layer: nn.Conv2d,
+    given: _Map,
+    index: int,
+    affine: tuple[Tensor, Tensor] | None = None,
+    *,
+    doubled: bool = False,
+) -> Tensor:
+    """Return one strip of a 3 x 3 convolution: padded with zeros only where the picture ends.
+
+    Args:
+      affine: of the group norm before it, which a SiLU follows.
+      doubled: each row and column stands twice.
+    """
+    first, last, stride = index == 0, index == given.count - 1, layer.stride[0]
+    above = stride == 1  # with stride 2 it is padded below and right only, as diffusers does
+    parts = [given.read(index)]
+    if above and not first:
+        parts.insert(0, given.read(index - 1)[:, :, -1:])
+    if not last:
+        parts.append(given.read(index + 1)[:, :, :1])
+    window = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+    if affine is not None:
+        scale, shift = affine
+        window = F.silu((window * scale).add_(shift), inplace=True)
+    if doubled:
+        window = F.interpolate(window, scale_factor=2.0, mode="nearest")
+        rows = window.shape[2]  # of a neighbor's row doubled, the convolution reads the nearer one
+        window = window[:, :, int(not first) : rows - int(not last)]
+    window = F.pad(window, (int(above), 1, int(above and first), int(last)))
+    return F.conv2d(window, layer.weight, layer.bias, stride=stride)
+
+
+def _affine(norm: nn.GroupNorm, given: _Map) -> tuple[Tensor, Tensor]:
+    """Return the factor and the summand (B, C, 1, 1) that a group norm over all strips is.
+
+    Every strip is read once: its own mean and squares around it are joined to those of all.
+    """
+    groups, means, squares, numbers = norm.num_groups, [], [], []
+    for index in range(given.count):
+        strip = given.read(index)
+        flat = strip.reshape(len(strip), groups, -1)
+        means.append(flat.mean(2, keepdim=True))
+        squares.append((flat - means[-1]).square_().sum(2, keepdim=True))
+        numbers.append(flat.shape[2])
+    share = torch.tensor(numbers, dtype=strip.dtype, device=strip.device) / sum(numbers)
+    own = torch.cat(means, 2)  # (B, groups, strips)
+    mean = (own * share).sum(2, keepdim=True)
+    variance = torch.stack(squares).sum(0) / sum(numbers)
+    variance += ((own - mean).square() * share).sum(2, keepdim=True)
     scale = norm.weight.reshape(1, groups, -1) * torch.rsqrt(variance + norm.eps)
     shift = norm.bias.reshape(1, groups, -1) - mean * scale
-    return scale.reshape(batch, channels, 1, 1), shift.reshape(batch, channels, 1, 1)
-
-
-def _activated(window: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    hidden = window * scale
-    hidden += shift
-    return F.silu(hidden, inplace=True)
-
-
-def _resnet(block: Any, strips: list[Tensor]) -> list[Tensor]:
-    """Return the strips of a residual block; `strips` is emptied on the way."""
-    last, gone = len(strips) - 1, torch.empty(0)
-    scale, shift = _affine(block.norm1, strips)
-    hidden, residual = [], []
-    for index in range(last + 1):
-        window = _activated(_window(strips, index), scale, shift)
-        hidden.append(_convolution(block.conv1, window, index == 0, index == last))
-        own = strips[index]
-        residual.append(own if block.conv_shortcut is None else block.conv_shortcut(own))
-        if index:
-            strips[index - 1] = gone
-    del own, window
-    strips.clear()
-    scale, shift = _affine(block.norm2, hidden)
-    for index in range(last + 1):
-        window = _activated(_window(hidden, index), scale, shift)
-        change = _convolution(block.conv2, window, index == 0, index == last)
-        residual[index] = (residual[index] + change) / block.output_scale_factor
-        if index:
-            hidden[index - 1] = gone
-    return residual
-
-
-def _upsample(layer: nn.Conv2d, strips: list[Tensor]) -> list[Tensor]:
-    """Return strips of twice the rows and columns; `strips` is emptied on the way."""
-    last, doubled = len(strips) - 1, []
-    for index in range(last + 1):
-        window = F.interpolate(_window(strips, index), scale_factor=2.0, mode="nearest")
-        rows = window.shape[2]  # of a neighbor's row doubled, the convolution reads the nearer one
-        window = window[:, :, int(index > 0) : rows - int(index < last)]
-        doubled.append(_convolution(layer, window, index == 0, index == last))
-    strips.clear()
-    return doubled
-
-
-def _downsample(layer: nn.Conv2d, strips: list[Tensor]) -> list[Tensor]:
-    """Return strips of half the rows and columns; the padding is below and right, as diffusers'."""
-    halved, last = [], len(strips) - 1
-    for index in range(last + 1):
-        window = F.pad(_window(strips, index, above=0), (0, 1, 0, int(index == last)))
-        halved.append(F.conv2d(window, layer.weight, layer.bias, stride=2))
-    strips.clear()
-    return halved
+    shape = (len(strip), given.channels, 1, 1)
+    return scale.reshape(shape), shift.reshape(shape)

@@ -5,7 +5,7 @@ the exporter's rules look at every pair of nodes, minutes for graphs of this siz
 nothing about the order of the nodes, which here decides what is alive at the same time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,13 +16,16 @@ from torch import nn
 
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
 from edge_train.models import ModelFolder
-from edge_train.vae_strips import STRIP_BYTES
+from edge_train.vae_strips import KEPT_BYTES, STRIP_BYTES, Recent
 
 _FUSED = "com.microsoft"
 
 
 def strip_graphs(
-    model: ModelFolder, resolution: int, strip_bytes: int = STRIP_BYTES
+    model: ModelFolder,
+    resolution: int,
+    strip_bytes: int = STRIP_BYTES,
+    kept_bytes: int = KEPT_BYTES,
 ) -> tuple[ir.Model, ir.Model]:
     """Return the graphs of `vae_encoder_strips.onnx` and `vae_decoder_strips.onnx`.
 
@@ -33,28 +36,34 @@ def strip_graphs(
     with torch.device("meta"):
         vae: Any = AutoencoderKL.from_config(dict(model.configs["vae"]))
     side = resolution // model.latent_scale
-    encoder = _Builder(vae, "pixels", (3, resolution, resolution), strip_bytes)
-    decoder = _Builder(vae, "latents", (model.latent_channels, side, side), strip_bytes)
+    sizes = (strip_bytes, kept_bytes)
+    encoder = _Builder(vae, "pixels", (3, resolution, resolution), *sizes)
+    decoder = _Builder(vae, "latents", (model.latent_channels, side, side), *sizes)
     return encoder.encoder(), decoder.decoder()
 
 
-class _Strip:
-    """A value of the graph and how many rows of the picture it has."""
-
-    def __init__(self, value: ir.Value, rows: int) -> None:
-        self.value, self.rows = value, rows
-
-
 class _Map:
-    """A feature map: its strips from the top down, and what they have in common."""
+    """A feature map in strips, from the top down.
 
-    def __init__(self, strips: Sequence[_Strip], channels: int, width: int) -> None:
-        self.strips, self.channels, self.width = strips, channels, width
+    Args:
+      read: returns a strip; where strips are not kept, it adds the nodes that compute one.
+      rows: of every strip.
+    """
+
+    def __init__(
+        self, read: Callable[[int], ir.Value], rows: Sequence[int], channels: int, width: int
+    ) -> None:
+        self.read, self.rows, self.channels, self.width = read, list(rows), channels, width
 
     @property
     def bytes(self) -> int:
         """The size of one sample."""
-        return 4 * self.channels * self.width * sum(strip.rows for strip in self.strips)
+        return 4 * self.channels * self.width * sum(self.rows)
+
+
+def _whole(value: ir.Value, rows: int, channels: int, width: int) -> _Map:
+    """Return a map in one strip."""
+    return _Map([value].__getitem__, [rows], channels, width)
 
 
 class _Builder:
@@ -65,8 +74,15 @@ class _Builder:
       name: of the input, whose shape is (any, channels, height, width).
     """
 
-    def __init__(self, vae: Any, name: str, shape: tuple[int, int, int], strip_bytes: int) -> None:
-        self._vae, self._strip_bytes = vae, strip_bytes
+    def __init__(
+        self,
+        vae: Any,
+        name: str,
+        shape: tuple[int, int, int],
+        strip_bytes: int,
+        kept_bytes: int,
+    ) -> None:
+        self._vae, self._strip_bytes, self._kept_bytes = vae, strip_bytes, kept_bytes
         self._names = {id(value): f"vae.{path}" for path, value in vae.named_parameters()}
         channels, rows, width = shape
         given = ir.Value(
@@ -75,7 +91,7 @@ class _Builder:
         self._graph = ir.Graph(
             [given], [], nodes=[], opset_imports={"": OPSET, _FUSED: 1}, name=name
         )
-        self._input = _Map([_Strip(given, rows)], channels, width)
+        self._input = _whole(given, rows, channels, width)
 
     def encoder(self) -> ir.Model:
         """Return pixels -> mean, deviation."""
@@ -95,13 +111,12 @@ class _Builder:
         hidden = self._convolution(encoder.conv_out, hidden, encoder.conv_norm_out)
         if vae.quant_conv is not None:
             hidden = self._convolution(vae.quant_conv, hidden)
-        moments = hidden.strips[0].value
+        moments = hidden.read(0)
         mean, log_variance = self._several("Split", [moments], 2, axis=1, num_outputs=2)
         limits = [self._constant(np.float32(limit)) for limit in (-30.0, 20.0)]
         clipped = self._op("Clip", [log_variance, *limits])
         half = self._op("Mul", [clipped, self._constant(np.float32(0.5))])
-        side = hidden.strips[0].rows
-        shape = (hidden.channels // 2, side, hidden.width)
+        shape = (hidden.channels // 2, hidden.rows[0], hidden.width)
         return self._model({"mean": mean, "deviation": self._op("Exp", [half])}, shape)
 
     def decoder(self) -> ir.Model:
@@ -117,13 +132,13 @@ class _Builder:
             for resnet in block.resnets:
                 hidden = self._resnet(resnet, hidden)
             for layer in block.upsamplers or ():
-                if len(hidden.strips) == 1 and 4 * hidden.bytes > 2 * self._strip_bytes:
+                if len(hidden.rows) == 1 and 4 * hidden.bytes > 2 * self._strip_bytes:
                     hidden = self._split(hidden, largest, 1)
                 hidden = self._convolution(layer.conv, hidden, doubled=True)
         hidden = self._convolution(decoder.conv_out, hidden, decoder.conv_norm_out)
         hidden = self._joined(hidden)
-        shape = (hidden.channels, hidden.strips[0].rows, hidden.width)
-        return self._model({"pixels": hidden.strips[0].value}, shape)
+        shape = (hidden.channels, hidden.rows[0], hidden.width)
+        return self._model({"pixels": hidden.read(0)}, shape)
 
     def _model(self, outputs: dict[str, ir.Value], shape: tuple[int, int, int]) -> ir.Model:
         for name, value in outputs.items():
@@ -134,22 +149,21 @@ class _Builder:
 
     def _split(self, whole: _Map, largest: int, unit: int) -> _Map:
         """Return strips of whole units of rows, so that `largest` bytes would lie in pieces."""
-        (strip,) = whole.strips
-        each = max(1, strip.rows * self._strip_bytes // (largest * unit)) * unit
-        if each >= strip.rows:
+        (rows,) = whole.rows
+        each = max(1, rows * self._strip_bytes // (largest * unit)) * unit
+        if each >= rows:
             return whole
-        cuts = [*range(0, strip.rows, each), strip.rows]
-        strips = [
-            _Strip(self._rows(strip, start, stop), stop - start) for start, stop in pairwise(cuts)
-        ]
-        return _Map(strips, whole.channels, whole.width)
+        cuts = list(pairwise([*range(0, rows, each), rows]))
+        strips = [self._rows(whole.read(0), *cut) for cut in cuts]
+        heights = [stop - start for start, stop in cuts]
+        return _Map(strips.__getitem__, heights, whole.channels, whole.width)
 
     def _joined(self, parts: _Map) -> _Map:
-        if len(parts.strips) == 1:
+        if len(parts.rows) == 1:
             return parts
-        whole = self._op("Concat", [strip.value for strip in parts.strips], axis=2)
-        rows = sum(strip.rows for strip in parts.strips)
-        return _Map([_Strip(whole, rows)], parts.channels, parts.width)
+        strips = [parts.read(index) for index in range(len(parts.rows))]
+        value = self._op("Concat", strips, axis=2)
+        return _whole(value, sum(parts.rows), parts.channels, parts.width)
 
     def _middle(self, block: Any, hidden: _Map) -> _Map:
         hidden = self._resnet(block.resnets[0], hidden)
@@ -160,9 +174,9 @@ class _Builder:
         return hidden
 
     def _attention(self, layer: Any, hidden: _Map) -> _Map:
-        (strip,) = hidden.strips
+        (rows,), given = hidden.rows, hidden.read(0)
         scale, shift = self._affine(layer.group_norm, hidden)
-        normal = self._op("Add", [self._op("Mul", [strip.value, scale]), shift])
+        normal = self._op("Add", [self._op("Mul", [given, scale]), shift])
         flat = self._op("Reshape", [normal, self._constant(np.array([0, 0, -1]))])
         tokens = self._op("Transpose", [flat], perm=[0, 2, 1])
         three = [self._linear(part, tokens) for part in (layer.to_q, layer.to_k, layer.to_v)]
@@ -174,12 +188,12 @@ class _Builder:
             scale=float(layer.scale),
         )
         turned = self._op("Transpose", [self._linear(layer.to_out[0], mixed)], perm=[0, 2, 1])
-        shape = self._constant(np.array([0, hidden.channels, strip.rows, hidden.width]))
+        shape = self._constant(np.array([0, hidden.channels, rows, hidden.width]))
         output = self._op("Reshape", [turned, shape])
         if layer.residual_connection:
-            output = self._op("Add", [output, strip.value])
+            output = self._op("Add", [output, given])
         output = self._divided(output, layer.rescale_output_factor)
-        return _Map([_Strip(output, strip.rows)], hidden.channels, hidden.width)
+        return _whole(output, rows, hidden.channels, hidden.width)
 
     def _linear(self, layer: nn.Linear, value: ir.Value) -> ir.Value:
         weight = self._op("Transpose", [self._weight(layer.weight)], perm=[1, 0])
@@ -187,33 +201,49 @@ class _Builder:
         return self._op("Add", [product, self._weight(layer.bias)])
 
     def _resnet(self, block: Any, given: _Map) -> _Map:
-        """Return a residual block; beside its input's strips, those of its output's size grow."""
+        """Return a residual block; beside its input's strips, those of its output's size grow.
+
+        Where that is too much to keep twice, what its first convolution gives is computed twice.
+        """
+        rows, width, channels = given.rows, given.width, block.conv1.out_channels
         affine = self._affine(block.norm1, given)
-        hidden, residual = [], []
-        for index, strip in enumerate(given.strips):
-            hidden.append(self._convolved(block.conv1, given, index, affine))
-            value = strip.value
-            if block.conv_shortcut is not None:
-                value = self._convolved(block.conv_shortcut, given, index).value
-            residual.append(value)
-        middle = _Map(hidden, block.conv1.out_channels, given.width)
-        affine, output = self._affine(block.norm2, middle), []
-        for index, value in enumerate(residual):
-            change = self._convolved(block.conv2, middle, index, affine)
-            total = self._op("Add", [value, change.value])
-            output.append(_Strip(self._divided(total, block.output_scale_factor), change.rows))
-        return _Map(output, block.conv2.out_channels, given.width)
+
+        def hidden_strip(index: int) -> ir.Value:
+            return self._convolved(block.conv1, given, index, affine)
+
+        def residual_strip(index: int) -> ir.Value:
+            if block.conv_shortcut is None:
+                return given.read(index)
+            return self._convolved(block.conv_shortcut, given, index)
+
+        hidden = _Map(Recent(hidden_strip), rows, channels, width)
+        residual = _Map(residual_strip, rows, channels, width)
+        if 2 * hidden.bytes <= self._kept_bytes:
+            pairs = [(hidden.read(index), residual.read(index)) for index in range(len(rows))]
+            firsts, seconds = zip(*pairs, strict=True)
+            hidden.read, residual.read = firsts.__getitem__, seconds.__getitem__
+        affine_after, output = self._affine(block.norm2, hidden), []
+        for index in range(len(rows)):
+            change = self._convolved(block.conv2, hidden, index, affine_after)
+            total = self._op("Add", [residual.read(index), change])
+            output.append(self._divided(total, block.output_scale_factor))
+        return _Map(output.__getitem__, rows, block.conv2.out_channels, width)
 
     def _convolution(
         self, layer: nn.Conv2d, given: _Map, norm: nn.GroupNorm | None = None, doubled: bool = False
     ) -> _Map:
+        """Return a convolution; one too large to keep is computed whenever it is read."""
         affine = self._affine(norm, given) if norm is not None else None
-        strips = [
-            self._convolved(layer, given, index, affine, doubled)
-            for index in range(len(given.strips))
-        ]
-        width = given.width * (2 if doubled else 1) // layer.stride[0]
-        return _Map(strips, layer.out_channels, width)
+        times, stride = 2 if doubled else 1, layer.stride[0]
+
+        def strip(index: int) -> ir.Value:
+            return self._convolved(layer, given, index, affine, doubled)
+
+        rows = [own * times // stride for own in given.rows]
+        output = _Map(Recent(strip), rows, layer.out_channels, given.width * times // stride)
+        if output.bytes <= self._kept_bytes:
+            output.read = [strip(index) for index in range(len(rows))].__getitem__
+        return output
 
     def _convolved(
         self,
@@ -222,30 +252,27 @@ class _Builder:
         index: int,
         affine: tuple[ir.Value, ir.Value] | None = None,
         doubled: bool = False,
-    ) -> _Strip:
+    ) -> ir.Value:
         """Return one strip of a convolution.
 
         Args:
           affine: of the group norm before it, which a SiLU follows.
           doubled: each row and column stands twice.
         """
-        strips, stride = given.strips, layer.stride[0]
-        first, last = index == 0, index == len(strips) - 1
+        rows, stride = given.rows, layer.stride[0]
+        first, last = index == 0, index == len(rows) - 1
         halo = layer.kernel_size[0] // 2
         above = halo if stride == 1 else 0  # with stride 2 it is padded below and right only
-        window, rows = strips[index].value, strips[index].rows
-        parts = [window]
+        parts = [given.read(index)]
         if above and not first:
-            upper = strips[index - 1]
-            parts.insert(0, self._rows(upper, upper.rows - 1, upper.rows))
+            parts.insert(0, self._rows(given.read(index - 1), rows[index - 1] - 1, rows[index - 1]))
         if halo and not last:
-            parts.append(self._rows(strips[index + 1], 0, 1))
-        if len(parts) > 1:
-            window = self._op("Concat", parts, axis=2)
+            parts.append(self._rows(given.read(index + 1), 0, 1))
+        window = self._op("Concat", parts, axis=2) if len(parts) > 1 else parts[0]
         if affine is not None:
             scale, shift = affine
             window = self._op("Add", [self._op("Mul", [window, scale]), shift])
-            window = self._op("Mul", [window, self._op("Sigmoid", [window])])
+            window = self._op("QuickGelu", [window], domain=_FUSED, alpha=1.0)  # which is SiLU
         if doubled:
             scales = self._constant(np.array([1, 1, 2, 2], np.float32))
             window = self._op(
@@ -255,48 +282,50 @@ class _Builder:
                 coordinate_transformation_mode="asymmetric",
                 nearest_mode="floor",
             )
-            rows *= 2
-            held = rows + 2 * (not first) + 2 * (not last)
+            held = 2 * (rows[index] + (not first) + (not last))
             start, stop = int(not first), held - int(not last)
             if (start, stop) != (0, held):
-                window = self._rows(_Strip(window, held), start, stop)
+                window = self._rows(window, start, stop)
         inputs = [window, self._weight(layer.weight)]
         if layer.bias is not None:
             inputs.append(self._weight(layer.bias))
-        pads = [above * first, above, halo * last, halo]
-        value = self._op(
+        return self._op(
             "Conv",
             inputs,
-            pads=pads,
+            pads=[above * first, above, halo * last, halo],
             strides=list(layer.stride),
             kernel_shape=list(layer.kernel_size),
         )
-        return _Strip(value, rows // stride)
 
     def _affine(self, norm: nn.GroupNorm, given: _Map) -> tuple[ir.Value, ir.Value]:
-        """Return the factor and the summand (B, C, 1, 1) that a group norm over all strips is."""
-        grouped = self._constant(np.array([0, norm.num_groups, -1]))
-        rows = sum(strip.rows for strip in given.strips)
-        count = self._constant(np.float32(given.channels // norm.num_groups * rows * given.width))
+        """Return the factor and the summand (B, C, 1, 1) that a group norm over all strips is.
 
-        def mean(summed: list[ir.Value]) -> ir.Value:
-            total = summed[0]
-            for one in summed[1:]:
-                total = self._op("Add", [total, one])
-            return self._op("Div", [total, count])
-
-        last = self._constant(np.array([2]))
-        sums = []
-        for strip in given.strips:
-            flat = self._op("Reshape", [strip.value, grouped])
-            sums.append(self._op("ReduceSum", [flat, last], keepdims=1))
-        average, squares = mean(sums), []
-        for strip in given.strips:
-            flat = self._op("Reshape", [strip.value, grouped])
-            centered = self._op("Sub", [flat, average])
-            squares.append(self._op("ReduceSumSquare", [centered, last], keepdims=1))
-        variance = self._op("Add", [mean(squares), self._constant(np.float32(norm.eps))])
-        inverse = self._op("Reciprocal", [self._op("Sqrt", [variance])])
+        Every strip is read once: its own mean and squares around it are joined to those of all.
+        """
+        grouped, last = self._constant(np.array([0, norm.num_groups, -1])), np.array([2])
+        means, squares = [], []
+        for index in range(len(given.rows)):
+            flat = self._op("Reshape", [given.read(index), grouped])
+            means.append(self._op("ReduceMean", [flat, self._constant(last)], keepdims=1))
+            centered = self._op("Sub", [flat, means[-1]])
+            squares.append(self._op("ReduceSumSquare", [centered, self._constant(last)]))
+        numbers = np.array(given.rows, np.float32) * (given.channels // norm.num_groups)
+        numbers *= np.float32(given.width)  # in each strip, per group
+        share = self._constant(numbers / numbers.sum())
+        own = self._op("Concat", means, axis=2)  # (B, groups, strips)
+        average = self._sum(self._op("Mul", [own, share]))
+        apart = self._op("Sub", [own, average])
+        between = self._sum(self._op("Mul", [self._op("Mul", [apart, apart]), share]))
+        within = self._op(
+            "Div",
+            [
+                self._sum(self._op("Concat", squares, axis=2)),
+                self._constant(numbers.sum()),
+            ],
+        )
+        variance = self._op("Add", [within, between])
+        stable = self._op("Add", [variance, self._constant(np.float32(norm.eps))])
+        inverse = self._op("Reciprocal", [self._op("Sqrt", [stable])])
         parameters = self._constant(np.array([1, norm.num_groups, -1]))
         weight = self._op("Reshape", [self._weight(norm.weight), parameters])
         bias = self._op("Reshape", [self._weight(norm.bias), parameters])
@@ -305,14 +334,18 @@ class _Builder:
         whole = self._constant(np.array([0, given.channels, 1, 1]))
         return self._op("Reshape", [scale, whole]), self._op("Reshape", [shift, whole])
 
+    def _sum(self, value: ir.Value) -> ir.Value:
+        """Return (B, groups, 1), the sum over the last axis."""
+        return self._op("ReduceSum", [value, self._constant(np.array([2]))], keepdims=1)
+
     def _divided(self, value: ir.Value, divisor: float) -> ir.Value:
         if divisor == 1:
             return value
         return self._op("Div", [value, self._constant(np.float32(divisor))])
 
-    def _rows(self, strip: _Strip, start: int, stop: int) -> ir.Value:
+    def _rows(self, strip: ir.Value, start: int, stop: int) -> ir.Value:
         numbers = [self._constant(np.array([number])) for number in (start, stop, 2)]
-        return self._op("Slice", [strip.value, *numbers])
+        return self._op("Slice", [strip, *numbers])
 
     def _weight(self, parameter: torch.Tensor) -> ir.Value:
         name = self._names[id(parameter)]

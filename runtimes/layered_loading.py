@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.memory import give_back_memory
+from edge_train.runtimes.spilled_weights import SpilledWeights
 from edge_train.tensor_file import TensorFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -23,6 +24,7 @@ def load_layers(
     device: torch.device,
     quant: str = "none",
     rename: Callable[[str], str] = str,
+    spill: SpilledWeights | None = None,
 ) -> None:
     """Give every parameter of a module built on the meta device its value, in place.
 
@@ -36,13 +38,14 @@ def load_layers(
       module: every parameter on the meta device; quantized layers replace theirs in it.
       files: safetensors files that hold the parameters between them.
       quant: `none`, `int8` or `int4` (groups of at most 128 along the inputs).
+      spill: where every layer's weights go as soon as it is loaded.
       rename: applied to names in files and in the module, so that two spellings meet.
 
     Raises:
       ModelError: a tensor is missing or has another shape than the configuration says.
 
     Memory:
-      The loaded module plus a few copies of its largest layer.
+      The loaded module plus a few copies of its largest layer; with `spill` those alone.
     """
     source = {rename(name): (file, name) for file in files for name in file.entries}
     with torch.no_grad():
@@ -58,6 +61,10 @@ def load_layers(
                 packed = quant == "int8" and dtype == torch.bfloat16 and device.type == "cpu"
                 parent, _, name = path.rpartition(".")
                 setattr(module.get_submodule(parent), name, _quantize(layer, quant, packed))
+                layer = module.get_submodule(path)
+            if spill is not None:
+                spill.move(layer)
+                spill.release()
             del layer
             give_back_memory()
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from edge_train.artifact import ArtifactTensor
 from edge_train.errors import ModelError
-
-_ENTRY = 8  # bytes a page in /proc/self/pagemap; the highest bit of the last says it is present
-_PRESENT = 0x80
+from edge_train.runtimes.mapped_file import MappedFile
 
 
 class MappedWeights:
@@ -28,9 +26,14 @@ class MappedWeights:
       path: the file.
       tensors: what lies in it, from the manifest.
 
+    Attributes:
+      order: in which a forward pass reads them.
+
     Raises:
       ModelError: the file cannot be mapped, or is shorter than the manifest says.
     """
+
+    order = "from the first byte of the file to the last"
 
     def __init__(self, path: Path, tensors: Sequence[ArtifactTensor]) -> None:
         self._lent: dict[str, Any] = {}
@@ -38,14 +41,16 @@ class MappedWeights:
         self.bytes = max((t.offset + t.bytes for t in self._tensors), default=0)
         try:
             with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelError(f"{path}: cannot be mapped ({error}); export it again.") from error
-        if len(self._map) < self.bytes:
+        if len(mapping) < self.bytes:
             raise ModelError(
-                f"{path}: {len(self._map)} bytes, the manifest says {self.bytes}. The copy is "
+                f"{path}: {len(mapping)} bytes, the manifest says {self.bytes}. The copy is "
                 "damaged or was edited; export it again."
             )
+        self._file = MappedFile(mapping, len(mapping))
+        self.release, self.resident_bytes = self._file.release, self._file.resident_bytes
 
     def lend(self, engine: Any) -> Mapping[str, Any]:
         """Return every tensor by name as a value of the engine's, backed by the mapping.
@@ -54,31 +59,8 @@ class MappedWeights:
         """
         for tensor in self._tensors:
             values: NDArray[Any] = np.frombuffer(
-                self._map, tensor.dtype, int(np.prod(tensor.shape)), tensor.offset
+                self._file.map, tensor.dtype, int(np.prod(tensor.shape)), tensor.offset
             )
             value = engine.OrtValue.ortvalue_from_numpy(values.reshape(tensor.shape))
             self._lent[tensor.name] = value
         return self._lent
-
-    def resident_bytes(self) -> int | None:
-        """Return how much of the file this process holds; None where the kernel does not say."""
-        first = np.frombuffer(self._map, np.uint8, 1).ctypes.data // mmap.PAGESIZE
-        count = -(-len(self._map) // mmap.PAGESIZE)
-        try:
-            with Path("/proc/self/pagemap").open("rb", buffering=0) as table:
-                table.seek(first * _ENTRY)
-                flags = np.frombuffer(table.read(count * _ENTRY), np.uint8)[_ENTRY - 1 :: _ENTRY]
-        except OSError:
-            return None
-        return int(np.count_nonzero(flags & _PRESENT)) * mmap.PAGESIZE
-
-    def release(self, keep_bytes: int = 0) -> None:
-        """Let go of every resident page behind the first `keep_bytes` of the file.
-
-        A forward pass reads the file from one end to the other, over and over. For such a reader
-        the pages worth keeping are a fixed head: keeping the last read ones instead would drop
-        each page just before it is wanted again.
-        """
-        start = -(-keep_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        if start < len(self._map) and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED, start)

@@ -36,6 +36,9 @@ class OnnxDiffusion:
       parameters: block `token` (vectors, width), for SDXL also `token_2`.
       device, dtype: what runs it, and the type of most activations, for the record.
       reason: why this device was taken.
+      passes: over the weights so far, in `forward`: every call of the graph is one, from the first
+        byte of the file to the last.
+      evaluations: losses that these passes gave; a pass serves all points and samples of its call.
       batch_limit: most samples in one call. None: one where the graph rounds activations with one
         scale for the whole call, so that a loss depends on nothing but its own sample; else as
         many as have 4096 latent cells between them, at most 64.
@@ -73,6 +76,7 @@ class OnnxDiffusion:
         quant, path = artifact.manifest.quant, artifact.path / "step.onnx"
         provider = pick_provider(device, quant, cap_bytes)
         self.parameters, self.batch_limit = parameters, None
+        self.passes = self.evaluations = 0
         self.device, self.reason = provider.device, provider.reason
         self.dtype = "float32" if quant in ("none", "int8") else "int8"
         self._rows = [
@@ -97,6 +101,8 @@ class OnnxDiffusion:
         losses = np.empty((len(points), len(batch["latents"])), np.float32)
         for at, feeds in self.feeds(batch, points, 1 if self.dtype == "int8" else None):
             losses.ravel()[at] = call(self.session, ["loss"], feeds)[0]
+            self.passes += 1
+        self.evaluations += losses.size
         return losses
 
     def predict(self, batch: Batch, point: Point) -> Array:

@@ -17,6 +17,7 @@ from edge_train.models import ModelFolder
 from edge_train.params import Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
 from edge_train.runtimes.layered_loading import load_layers
+from edge_train.runtimes.spilled_weights import SpilledWeights
 from edge_train.runtimes.token_rows import TokenRows
 
 QUANTS = ("none", "int8", "int4")
@@ -28,6 +29,7 @@ _LARGE_UNET = 100_000_000  # parameters above which bfloat16 pays for its roundi
 # Latent cells in one U-Net call. On a CPU a second 512-pixel sample saves a tenth of the time and
 # costs 0.3 GB; a GPU gains more from four.
 _CELLS_PER_CALL = {"cpu": 4_096, "cuda": 16_384}
+_MOST_BYTES = 8  # that a weight takes in a file, with what aligns it
 _SAMPLES_PER_CALL = 64  # above this a call gets no faster, only larger
 
 
@@ -58,6 +60,9 @@ class TorchDiffusion:
     Attributes:
       parameters: block `token` (vectors, width), for SDXL also `token_2`.
       device, dtype: what `auto` came to mean, for the record.
+      pages: the weights, where they lie in a file; None where they are in memory.
+      passes: over the weights so far, in `forward`: every U-Net call is one, block by block.
+      evaluations: losses that these passes gave; a pass serves all points and samples of its call.
       batch_limit: most samples in one U-Net call of `forward` and `predict`; None: one of 512
         pixels on a CPU, four on CUDA, more of smaller ones up to 64.
       gradient_batch_limit: the same for `backward`; None: a quarter of `batch_limit`.
@@ -75,10 +80,12 @@ class TorchDiffusion:
         unet: nn.Module,
         text_encoders: Sequence[nn.Module],
         token_rows: Sequence[TokenRows],
+        pages: SpilledWeights | None = None,
     ) -> None:
-        self.parameters = parameters
+        self.parameters, self.pages = parameters, pages
+        self.passes = self.evaluations = 0
         self.batch_limit = self.gradient_batch_limit = None
-        self._unet = unet
+        self._unet: nn.Module | None = unet
         self._text_encoders = list(text_encoders)
         self._token_rows = list(token_rows)
         weight = next(unet.parameters())
@@ -96,6 +103,7 @@ class TorchDiffusion:
         device: str = "auto",
         token_ids: Sequence[Collection[int]],
         threads: int,
+        lean: bool = False,
     ) -> "TorchDiffusion":
         """Load text encoders and UNet, one layer at a time.
 
@@ -109,24 +117,35 @@ class TorchDiffusion:
           token_ids: per text encoder, every vocabulary id a prompt will ever hold; other rows of
             its token table are never read.
           threads: for the whole process; torch knows no smaller scope.
+          lean: keep the weights in a temporary file on disk, from which they are read in place.
 
         Raises:
-          InputError: an option has an unknown value, or CUDA was named and there is none.
+          InputError: an option has an unknown value, CUDA was named and there is none, or the disk
+            has no room for the weights of a lean run.
           ModelError: a weight file is damaged or does not fit its configuration.
 
         Memory:
-          The weights as loaded plus a few copies of the largest layer.
+          The weights as loaded plus a few copies of the largest layer; lean, those alone.
         """
         where = pick_device(device)
         number = _pick_dtype(dtype, where, quant, model)
         torch.set_num_threads(threads)
+        pages = None
+        if lean and where.type != "cpu":
+            raise InputError(
+                f"--lean leaves the weights in a file, which only the cpu can compute from; device "
+                f"is {where.type}. Leave it out, or use --device cpu."
+            )
+        if lean:
+            names = ("unet", *model.text_encoders)
+            pages = SpilledWeights(_MOST_BYTES * sum(map(model.parameter_count, names)))
         encoders, token_rows = [], []
         for component, ids in zip(model.text_encoders, token_ids, strict=True):
-            encoder, rows = _load_text_encoder(model, component, ids, number, where, quant)
+            encoder, rows = _load_text_encoder(model, component, ids, number, where, quant, pages)
             encoders.append(encoder)
             token_rows.append(rows)
-        unet = _load_unet(model, number, where, quant)
-        return cls(parameters, unet, encoders, token_rows)
+        unet = _load_unet(model, number, where, quant, pages)
+        return cls(parameters, unet, encoders, token_rows, pages)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples).
@@ -140,6 +159,8 @@ class TorchDiffusion:
             for at, used, output in self._evaluate(batch, points):
                 error = output.float() - self._tensor(batch["target"][used], torch.float32)
                 losses[at] = error.square_().flatten(1).mean(1).cpu().numpy()
+                self.passes += 1
+        self.evaluations += losses.size
         return losses.reshape(len(points), samples)
 
     def predict(self, batch: Batch, point: Point) -> Array:
@@ -191,8 +212,13 @@ class TorchDiffusion:
         return int(torch.cuda.memory_reserved(self._device))
 
     def close(self) -> None:
-        """Let go of every weight; the runtime cannot be used afterwards."""
-        del self._unet
+        """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.
+
+        `pages` still says how large the weights in the file are.
+        """
+        self._unet = None
+        if self.pages is not None:
+            self.pages.release()
         self._text_encoders.clear()
         self._token_rows.clear()
         gc.collect()
@@ -235,6 +261,7 @@ class TorchDiffusion:
             condition["added_cond_kwargs"] = {"text_embeds": features[1], "time_ids": time_ids}
         latents = self._tensor(batch["latents"][used], self._dtype)
         timesteps = self._tensor(batch["timesteps"][used], torch.int64)
+        assert self._unet is not None
         output: Tensor = self._unet(
             latents, timesteps, features[0], return_dict=False, **condition
         )[0]
@@ -362,6 +389,7 @@ def _load_text_encoder(
     dtype: torch.dtype,
     device: torch.device,
     quant: str,
+    pages: SpilledWeights | None,
 ) -> tuple[nn.Module, TokenRows]:
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
@@ -381,6 +409,7 @@ def _load_text_encoder(
         device=device,
         quant=quant,
         rename=lambda name: name.removeprefix("text_model."),  # older files have the prefix
+        spill=pages,
     )
     for module in encoder.modules():
         if "position_ids" in dict(module.named_buffers(recurse=False)):
@@ -390,12 +419,17 @@ def _load_text_encoder(
 
 
 def _load_unet(
-    model: ModelFolder, dtype: torch.dtype, device: torch.device, quant: str
+    model: ModelFolder,
+    dtype: torch.dtype,
+    device: torch.device,
+    quant: str,
+    pages: SpilledWeights | None,
 ) -> nn.Module:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(model.configs["unet"]))
-    load_layers(unet, model.tensor_files("unet"), dtype=dtype, device=device, quant=quant)
+    files = model.tensor_files("unet")
+    load_layers(unet, files, dtype=dtype, device=device, quant=quant, spill=pages)
     unet.enable_gradient_checkpointing()  # takes effect only where gradients are recorded
     return cast(nn.Module, unet.eval())

@@ -45,6 +45,15 @@ def test_lean_gives_the_bits_of_the_default():
     np.testing.assert_array_equal(losses(opened(lean=True)), losses(opened(lean=False)))
 
 
+def test_every_call_is_one_pass_over_the_weights():
+    runtime = opened(lean=True)
+    losses(runtime)
+    assert (runtime.passes, runtime.evaluations) == (1, 3)  # float activations share a call
+    runtime.batch_limit = 2
+    losses(runtime)
+    assert (runtime.passes, runtime.evaluations) == (3, 6)
+
+
 def test_released_at_any_instant_the_losses_keep_their_bits():
     runtime, over = opened(lean=True), threading.Event()
     expected = losses(runtime)

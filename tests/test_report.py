@@ -388,7 +388,14 @@ def test_memory_over_time_shows_every_process_the_plan_and_what_the_guard_did(tm
         {"kind": "resume", "step": 1, "seconds": 0.0, "changes": {"batch_limit": 1}},
         step(1),
         watched([0.0, 1.0], [GB, GB + 7]),
-        end(2, weights_bytes=100, weights_reread_bytes=250),
+        end(
+            2,
+            weights_bytes=100,
+            weights_reread_bytes=250,
+            weights_order="block by block",
+            weights_passes=6,
+            weights_evaluations=12,
+        ),
     )
     records, _ = journal.read(run / "journal.jsonl")
     held, anon, acts = memory_over_time(records)
@@ -399,6 +406,7 @@ def test_memory_over_time_shows_every_process_the_plan_and_what_the_guard_did(tm
     assert 'class="event-dot"' in html and "plan 2 GB" in html
     assert "memory: released" in html and "resumed smaller (batch_limit 1)" in html
     assert "2.5 times" in html
+    assert "block by block, 6 passes for 12 forward passes" in html
     summary = summarize(run)
     assert summary["wall"] == "data limit and cgroup v1"
     assert (summary["weights_bytes"], summary["weights_reread_bytes"]) == (100, 250)

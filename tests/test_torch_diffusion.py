@@ -1,7 +1,9 @@
 """The torch runtime agrees with the stock modules, loads small, and leaves its inputs alone."""
 
+import errno
 import gc
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -488,6 +490,57 @@ def test_the_float_model_never_exists_whole(tmp_path: Path) -> None:
     # One byte a weight, four copies of the largest layer, 16 MB for code and the text encoder.
     assert found["peak"] < 1.05 * count + 4 * largest + 16_000_000 < 0.75 * 4 * count
     assert found["loss"] == runtime.forward(batch, [runtime.parameters]).tobytes().hex()
+
+
+@pytest.mark.parametrize("quant", ["none", "int8", "int4"])
+def test_weights_in_a_file_give_the_bits_of_weights_in_memory(
+    quant: str, folders: dict[str, Path]
+) -> None:
+    batch = batch_for("sd1", ["a", -1], ["b"])
+    usual = open_runtime(folders["sd1"], batch, quant=quant)
+    lean = open_runtime(folders["sd1"], batch, quant=quant, lean=True)
+    assert usual.pages is None and lean.pages is not None
+    lean.pages.release()
+    np.testing.assert_array_equal(
+        lean.forward(batch, [lean.parameters]), usual.forward(batch, [usual.parameters])
+    )
+    lean.pages.release()
+    losses, gradients = gradients_of(lean, batch)
+    expected_losses, expected = gradients_of(usual, batch)
+    np.testing.assert_array_equal(losses, expected_losses)
+    np.testing.assert_array_equal(gradients["token"], expected["token"])
+    assert (lean.passes, lean.evaluations) == (1, 2)
+
+
+def test_of_weights_in_a_file_none_stays_in_memory(folders: dict[str, Path]) -> None:
+    batch = batch_for("sd1", ["a", -1])
+    runtime = open_runtime(folders["sd1"], batch, quant="int8", lean=True)
+    weights = dict(runtime._unet.named_parameters())
+    first = np.frombuffer(runtime.pages._file.map, np.uint8, 1).ctypes.data
+    for name, weight in weights.items():
+        parts = [weight]
+        if hasattr(weight, "_data"):
+            parts = [weight._data, weight._scale]
+        for part in parts:
+            assert first <= part.data_ptr() < first + runtime.pages.bytes, name
+    runtime.pages.release()
+    if runtime.pages.resident_bytes() is not None:
+        assert runtime.pages.resident_bytes() == 0
+    runtime.close()
+    runtime.close()
+
+
+def test_a_disk_without_room_for_the_weights_is_said(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, start: int, count: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        InputError, match=r"no room .* more \(No space left on device\); set TMPDIR"
+    ):
+        open_runtime(folders["sd1"], batch_for("sd1", ["a"]), lean=True)
 
 
 def test_it_is_a_gradient_runtime(folders: dict[str, Path]) -> None:

@@ -60,25 +60,26 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 2**19, 2**30])  # nothing, some and all of the maps
 @pytest.mark.parametrize("strip_bytes", [2**12, 2**16, 2**18])
-def test_torch_computes_in_strips_what_it_computes_whole(vae, strip_bytes):
+def test_torch_computes_in_strips_what_it_computes_whole(vae, strip_bytes, kept_bytes):
     pixels, latents = map(torch.from_numpy, inputs())
     with torch.no_grad():
         whole = vae.encode(pixels).latent_dist
-        mean, deviation = vae_strips.encode(vae, pixels, strip_bytes)
-        picture = vae_strips.decode(vae, latents, strip_bytes)
+        mean, deviation = vae_strips.encode(vae, pixels, strip_bytes, kept_bytes)
+        picture = vae_strips.decode(vae, latents, strip_bytes, kept_bytes)
         assert_close(mean.numpy(), whole.mean.numpy())
         assert_close(deviation.numpy(), whole.std.numpy())
         assert_close(picture.numpy(), vae.decode(latents).sample.numpy())
 
 
-def write_both(folder, model, side, strip_bytes):
+def write_both(folder, model, side, strip_bytes, kept_bytes):
     """Write the four graphs of a VAE into a folder; return the tensors of their weights."""
     source, tensors = ModelWeights(model), []
     names = ("vae_encoder", "vae_decoder")
     for name, graph in zip(names, vae_graphs(model, side), strict=True):
         tensors += write_graph(folder / f"{name}.onnx", graph, source)
-    for name, graph in zip(names, strip_graphs(model, side, strip_bytes), strict=True):
+    for name, graph in zip(names, strip_graphs(model, side, strip_bytes, kept_bytes), strict=True):
         path = folder / f"{name}_strips.onnx"
         write_graph_of_same_weights(path, graph, source, f"{name}.weights", tensors)
     return tensors
@@ -94,9 +95,13 @@ def open_half(folder, name, tensors, *, strips):
     return session, pages
 
 
-@pytest.mark.parametrize("strip_bytes", [2**14, 2**18])
-def test_the_graphs_in_strips_compute_what_the_whole_ones_do(tmp_path, model, strip_bytes):
-    tensors = write_both(tmp_path, model, SIDE, strip_bytes)
+@pytest.mark.parametrize(
+    ("strip_bytes", "kept_bytes"), [(2**14, 0), (2**16, 2**19), (2**18, 2**30)]
+)
+def test_the_graphs_in_strips_compute_what_the_whole_ones_do(
+    tmp_path, model, strip_bytes, kept_bytes
+):
+    tensors = write_both(tmp_path, model, SIDE, strip_bytes, kept_bytes)
     assert sorted(path.name for path in tmp_path.glob("*.weights")) == [
         "vae_decoder.weights",
         "vae_encoder.weights",
@@ -146,10 +151,11 @@ def test_in_strips_a_fifth_less_is_held_than_in_one(tmp_path):
     model = model_with_vae(tmp_path / "model", (32,) * levels)
     source = ModelWeights(model)
     shapes = (("pixels", 3, side), ("latents", 4, side >> (levels - 1)))
-    graphs = {bytes_: strip_graphs(model, side, bytes_) for bytes_ in (2**30, 2**21)}
+    sizes = ((2**30, 2**30), (2**21, 2**25))  # of a strip, and of maps that are kept
+    graphs = [strip_graphs(model, side, *bytes_) for bytes_ in sizes]
     for half, (given, channels, size) in enumerate(shapes):
         held = []
-        for pair in graphs.values():
+        for pair in graphs:
             path = tmp_path / f"{given}-{len(held)}.onnx"
             write_graph(path, pair[half], source)
             words = [str(path), given, str(size), str(channels)]

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from edge_train import bench
+from edge_train.bench.zo_step import ZoStep, zo_step
 from edge_train.errors import TrainingStopped
 from edge_train.memory import measure
+from edge_train.rng import Key
 from edge_train.units import format_bytes
 
 QUANTS = ("int8-fast", "int4")
@@ -30,7 +32,7 @@ _SPEED_HEAD = ("forward of one 512-pixel sample", "times as fast as torch float3
 
 def main(out: Path, seeds: int) -> str:
     """Export what is missing, measure in fresh processes; return Markdown tables."""
-    exports = [_export(out, quant) for quant in QUANTS]
+    exports = [export(out, quant) for quant in QUANTS]
     rows = []
     for quant in QUANTS:
         for lean in (False, True):
@@ -48,7 +50,7 @@ def main(out: Path, seeds: int) -> str:
         _fresh(step_over_forwards, out / "sd15-int8-fast", seed) for seed in range(seeds)
     )
     parts = [
-        engine(),
+        version(),
         *(line for line in exports if line),
         "One zo step (5 forwards), text encoder included, in a fresh process with one thread:",
         bench.table(_MEMORY_HEAD, rows),
@@ -63,14 +65,14 @@ def main(out: Path, seeds: int) -> str:
     return "\n\n".join(parts)
 
 
-def engine() -> str:
+def version() -> str:
     """Return which engine was measured."""
     from edge_train.runtimes.onnx_engine import load_engine
 
     return f"ONNX Runtime {load_engine().__version__}."
 
 
-def _export(out: Path, quant: str) -> str:
+def export(out: Path, quant: str) -> str:
     """Export a profile unless it is there; return what the export took."""
     artifact = out / f"sd15-{quant}"
     if artifact.is_dir():
@@ -118,14 +120,14 @@ def bytes_before_model() -> int:
 
 def step_cost(artifact: Path, lean: bool) -> dict[str, float]:
     """Take one zo step in this process; return its seconds and what the process held."""
-    take_step, _, forwards = _step(artifact, lean)
+    step = make_step(artifact, lean)
     start = time.perf_counter()
-    take_step(0)
+    step.take(0)
     seconds = time.perf_counter() - start
     usage = measure()
     return {
         "seconds": seconds,
-        "forwards": forwards,
+        "forwards": step.forwards,
         "peak_bytes": usage.peak_bytes,
         "anon_bytes": usage.anon_bytes,
     }
@@ -133,53 +135,42 @@ def step_cost(artifact: Path, lean: bool) -> dict[str, float]:
 
 def step_over_forwards(artifact: Path, seed: int) -> float:
     """Return the time of a zo step over that of as many bare engine calls, taken in turn."""
-    take_step, forward, forwards = _step(artifact, False)
+    step = make_step(artifact, False)
+    forward = _bare_forward(step)
     forward()
     steps, bare = [], []
     for number in range(_REPEATS):
         start = time.perf_counter()
-        take_step(_REPEATS * seed + number)
+        step.take(_REPEATS * seed + number)
         middle = time.perf_counter()
-        for _ in range(forwards):
+        for _ in range(step.forwards):
             forward()
         steps.append(middle - start)
         bare.append(time.perf_counter() - middle)
     return statistics.median(steps) / statistics.median(bare)
 
 
-def _step(artifact: Path, lean: bool) -> tuple[Callable[[int], None], Callable[[], None], int]:
-    """Return a zo step on noise, a bare engine call, and the forwards of the step."""
-    from edge_train import build
-    from edge_train.jobs import diffusion
-    from edge_train.params import Parameters
-    from edge_train.recipe import Recipe
-    from edge_train.rng import Key
-    from edge_train.tasks.personalize import build_cache
-    from edge_train.transforms import root_mean_square
+def make_step(artifact: Path, lean: bool, **keys: Any) -> ZoStep:
+    """Return a zo step on noise.
 
-    job = diffusion.check(Recipe(model=str(artifact), threads=1, lean=lean))
+    Args:
+      keys: of the recipe.
+    """
+    from edge_train.jobs import diffusion
+    from edge_train.recipe import Recipe
+    from edge_train.tasks.personalize import build_cache
+
+    job = diffusion.check(Recipe(model=str(artifact), threads=1, lean=lean, **keys))
     side = job.model.resolution // job.model.latent_scale
     mean = np.zeros((1, job.model.latent_channels, side, side), np.float32)
-    cache = build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]])
-    task = diffusion.build_task(job, cache)
-    parameters = Parameters(job.start)
-    runtime: Any = diffusion.open_runtime(job, parameters, dict(cache.ids))
-    scale = {name: root_mean_square(block) for name, block in job.start.items()}
-    estimator, transform = build.build_method(job.recipe, 0.1, scale)
-    state = {name: transform.init(block) for name, block in parameters.items()}
+    return zo_step(job, build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]]))
 
-    def apply(name: str, gradient: Any) -> None:
-        update = transform.update(gradient, state[name], parameters[name])
-        parameters.subtract(name, update, Key(0, 0))
 
-    def take_step(number: int) -> None:
-        key = Key(0, number)
-        estimator.estimate(runtime, task, task.batch(key), key, apply)
-
-    (_, feeds), *_ = runtime.feeds(task.batch(Key(0, 0)), [parameters], 1)
-    queries, sides = job.recipe.queries or 1, job.recipe.sides or 1
-    forwards = (job.recipe.samples or 1) * (queries + 1 if sides == 1 else 2 * queries)
-    return take_step, lambda: runtime.session.run(["loss"], feeds), forwards
+def _bare_forward(step: ZoStep) -> Callable[[], None]:
+    """Return a bare engine call on one sample."""
+    batch = step.task.batch(Key(0, 0))
+    (_, feeds), *_ = step.runtime.feeds(batch, [step.parameters], 1)
+    return lambda: step.runtime.session.run(["loss"], feeds)
 
 
 def speeds(out: Path) -> list[list[str]]:
@@ -208,7 +199,10 @@ def speeds(out: Path) -> list[list[str]]:
 
 def serve_forwards(pipe: Any, out: Path, kind: str) -> None:
     """Take one forward for every True that arrives; answer with its seconds."""
-    forward = _step(out / f"sd15-{kind}", False)[1] if kind in QUANTS else _torch_forward(out, kind)
+    if kind in QUANTS:
+        forward = _bare_forward(make_step(out / f"sd15-{kind}", False))
+    else:
+        forward = _torch_forward(out, kind)
     forward()
     pipe.send(0.0)
     while pipe.recv():

@@ -10,16 +10,14 @@ import numpy as np
 from PIL import Image
 
 from edge_train import bench
-from edge_train.build import build_method
+from edge_train.bench.zo_step import zo_step
 from edge_train.jobs import diffusion
 from edge_train.judge import Judge
 from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, contact_sheet, differing_pairs, draw, png
-from edge_train.protocols import Array
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tensors import write_bytes
-from edge_train.transforms import root_mean_square
 
 # row name, photos, options; the target stands in the issue tracker, not here
 _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -155,25 +153,12 @@ def overhead() -> str:
     job = diffusion.check(recipe)
     photos, texts = diffusion.load_job_photos(job)
     cache = diffusion.encode_photos(job, photos, texts)
-    parameters = Parameters(job.start)
-    runtime = diffusion.open_runtime(job, parameters, {"ids": cache.ids["ids"]})
-    task = diffusion.build_task(job, cache)
-    scale = {name: root_mean_square(block) for name, block in job.start.items()}
-    estimator, transform = build_method(job.recipe, 0.1, scale)
-    state = {name: transform.init(block) for name, block in parameters.items()}
+    zo = zo_step(job, cache)
     text: Any = CLIPTextModel.from_pretrained(job.model.path / "text_encoder").float().eval()
     unet: Any = UNet2DConditionModel.from_pretrained(job.model.path / "unet").float().eval()
 
-    def apply(name: str, gradient: Array) -> None:
-        update = transform.update(gradient, state[name], parameters[name])
-        parameters.subtract(name, update, Key(0, 0))
-
-    def step(number: int) -> None:
-        key = Key(0, number)
-        estimator.estimate(runtime, task, task.batch(key), key, apply)
-
     def bare(number: int) -> None:
-        batch = task.batch(Key(0, number))
+        batch = zo.task.batch(Key(0, number))
         with torch.no_grad():
             ids = torch.from_numpy(np.maximum(batch["ids"], 0))
             hidden = text(ids).last_hidden_state
@@ -182,15 +167,13 @@ def overhead() -> str:
     steps: list[float] = []
     forwards: list[float] = []
     for number in range(_TIMED_STEPS):
-        for call, times in ((step, steps), (bare, forwards)):
+        for call, times in ((zo.take, steps), (bare, forwards)):
             start = time.perf_counter()
             call(number)
             times.append(time.perf_counter() - start)
-    queries, samples = job.recipe.queries or 1, job.recipe.samples or 1
-    count = samples * (queries + 1 if job.recipe.sides == 1 else 2 * queries)
-    ratio = statistics.median(steps) / (count * statistics.median(forwards))
+    ratio = statistics.median(steps) / (zo.forwards * statistics.median(forwards))
     return (
-        f"Overhead: a zo step of {count} single-sample forwards takes {ratio:.2f} times "
-        f"{count} bare forwards of the stock text encoder and UNet (medians of {_TIMED_STEPS}, "
-        "interleaved in one process)."
+        f"Overhead: a zo step of {zo.forwards} single-sample forwards takes {ratio:.2f} times "
+        f"{zo.forwards} bare forwards of the stock text encoder and UNet (medians of "
+        f"{_TIMED_STEPS}, interleaved in one process)."
     )

@@ -184,11 +184,6 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 "runtime 'ort-training' has no gradient for the GroupNorm and Resize of a Stable "
                 "Diffusion; use --runtime torch."
             )
-        if recipe.lean:
-            raise InputError(
-                "--lean leaves the weights in the file of an exported model; leave it out, or name "
-                "an artifact: --model ARTIFACT."
-            )
         if recipe.quant == "int8-fast":
             raise InputError(
                 "quant 'int8-fast' is of exported models; use --quant int8, or `edge-train export "
@@ -373,6 +368,7 @@ def open_runtime(
         device=recipe.device,
         token_ids=token_ids,
         threads=known(recipe.threads),
+        lean=recipe.lean,
     )
 
 

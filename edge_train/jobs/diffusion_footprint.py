@@ -24,8 +24,13 @@ _LIBRARIES = {
 # 0.3 GB and 0.7 GB at 64 x 64 cells and 320 channels in float32.
 _FORWARD_ITEMS, _BACKWARD_ITEMS = 57, 135
 # The same of the VAE, per pixel and channel of its first level, float32.
-_ENCODE_ITEMS, _DECODE_ITEMS = 5, 8
-_STRIP_ITEMS = 2  # a whole map of the first level, and strips of the next
+_ENCODE_ITEMS, _DECODE_ITEMS = 5.0, 8.0
+# In strips: one whole map of the first level and what a few strips need; 272 and 303 MB were held
+# at 512 pixels, of which 91 MB were interpreter, engine and mapped files.
+_STRIP_ITEMS = 1.6
+# Of weights that stay in their file no more has to be resident than a pass reads between two times
+# that they are let go; a run holds more of them where its cap leaves room.
+_WINDOW_BYTES = 64_000_000
 _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
 # `forward_bytes` of a manifest includes an interpreter with numpy and ONNX Runtime.
@@ -46,17 +51,16 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     """
     recipe = job.recipe
     parts = _weights(job)
-    lean = " (in their file)" if recipe.lean else ""
-    step = Line(f"weights{lean}", parts["step"])
+    step = _line("weights", parts["step"], mapped=recipe.lean)
+    in_strips = isinstance(job.model, Artifact) and vae_in_strips(job)
     directions = (recipe.queries or 0) * (recipe.sides or 1)
     shapes = {name: block.shape for name, block in job.start.items()}
     state = state_line(transform, shapes, _COPIES + directions)
-    decoder = Line("weights of the VAE's decoder", parts["decoder"])
-    known = {
-        PREPARE: (Line("weights of the VAE's encoder", parts["encoder"]),),
-        TRAIN: (step, state),
-        SAVE: (step, state, decoder),
-    }
+    encoder = _line("VAE's encoder", parts["encoder"], mapped=in_strips)
+    decoder = _line("VAE's decoder", parts["decoder"], mapped=in_strips)
+    # a lean run lets go of the denoiser before it decodes
+    saved = (state, decoder) if recipe.lean else (step, state, decoder)
+    known = {PREPARE: (encoder,), TRAIN: (step, state), SAVE: saved}
     return Footprint(
         _LIBRARIES[recipe.runtime],
         _stored_bytes(job, sum(parts.values())),
@@ -64,6 +68,13 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _activations(job, parts["step"]),
         _FIRST_USE_BYTES[recipe.runtime],
     )
+
+
+def _line(name: str, count: int, *, mapped: bool) -> Line:
+    """Return the line of weights that are loaded, or stay mapped in their file."""
+    if mapped:
+        return Line(f"{name} (left in the file)", min(count, _WINDOW_BYTES))
+    return Line(name, count)
 
 
 def _weights(job: TokenJob) -> dict[str, int]:
@@ -120,13 +131,15 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
         one = model.manifest.forward_bytes - _BARE_ENGINE_BYTES - step_bytes
         train = max(one, 0) * samples // min(2, together)  # the export measured two at once
         vae_width = 32 if side <= 64 else vae_width
+    encode, decode = _ENCODE_ITEMS, _DECODE_ITEMS
+    if vae_in_strips(job):
+        encode = decode = _STRIP_ITEMS
+        pictures = 1
     pixels = 4 * side * side * vae_width * pictures
-    strips = vae_in_strips(job)
-    encode, decode = (_STRIP_ITEMS,) * 2 if strips else (_ENCODE_ITEMS, _DECODE_ITEMS)
     return {
-        PREPARE: encode * pixels,
+        PREPARE: int(encode * pixels),
         TRAIN: train,
-        SAVE: max(decode * pixels, train) if recipe.previews else 0,
+        SAVE: int(max(decode * pixels, train)) if recipe.previews else 0,
     }
 
 
