@@ -12,11 +12,10 @@ import numpy as np
 from edge_train import checkpoint, journal
 from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.factored import Gradient, all_finite
 from edge_train.journal import Journal
 from edge_train.memory import Guard
-from edge_train.params import all_finite
 from edge_train.protocols import (
-    Array,
     ByBlock,
     Estimator,
     Replayable,
@@ -66,7 +65,7 @@ class Loop:
             for name in parameters
         }
         self.state: dict[str, State] = {
-            name: self.rules[name].init(block) for name, block in parameters.items()
+            name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
@@ -91,7 +90,7 @@ class Loop:
             block_losses=estimate.block_losses,
         )
 
-    def apply(self, key: Key, name: str, gradient: Array) -> None:
+    def apply(self, key: Key, name: str, gradient: Gradient) -> None:
         """Consume one block's gradient; the estimator calls this block by block."""
         if not all_finite(gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")

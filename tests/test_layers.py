@@ -21,6 +21,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "artifact",
             "classifier_folder",
             "checkpoint",
+            "factored",
             "graph_file",
             "journal",
             "judge",
