@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Parts = Iterator[tuple[slice, Array]]
 
-_TILE_NUMBERS = 1 << 18  # of a matrix that exist at once: 1 MiB in float32
+_TILE_NUMBERS = 1 << 17  # of a matrix that exist at once: half a MiB in float32
 
 
 @dataclass
@@ -156,7 +156,7 @@ def scale(matrix: Update, factor: float) -> None:
 
 
 def tiles(shape: tuple[int, int], multiple: int = 1) -> Iterator[slice]:
-    """Yield slices of rows that hold about 2^18 numbers each."""
+    """Yield slices of rows that hold about 2^17 numbers each."""
     step = max(_TILE_NUMBERS // shape[1] // multiple, 1) * multiple
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))

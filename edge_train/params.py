@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 from edge_train.errors import NonFinite
 from edge_train.factored import Array, Update, all_finite, tiles
 from edge_train.rng import Key
+from edge_train.tensor_file import StoredTensor
 
 _LEVELS = 127
 _HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new scale costs accuracy
 
 
-Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, NDArray[np.floating]]]
+Block = NDArray[np.floating] | StoredTensor
+Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, Block]]
 
 
-def _pairs(blocks: Blocks) -> Iterable[tuple[str, NDArray[np.floating]]]:
+def _pairs(blocks: Blocks) -> Iterable[tuple[str, Block]]:
     return blocks.items() if isinstance(blocks, Mapping) else blocks
 
 
@@ -25,7 +27,8 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
     """The trainable blocks of a runtime, read by name and changed only by `subtract` and `load`.
 
     Args:
-      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32.
+      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32. A
+        tensor of a file becomes INT8 without ever being whole in float32.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -33,7 +36,7 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         for name, block in _pairs(blocks):
             self._add(name, block)
 
-    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+    def _add(self, name: str, block: Block) -> None:
         self._blocks[name] = np.array(block, np.float32)
 
     @classmethod
@@ -115,16 +118,17 @@ class Int8Parameters(Parameters):
         self._scales: dict[str, NDArray[np.float32]] = {}
         super().__init__(blocks)
 
-    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+    def _add(self, name: str, block: Block) -> None:
         self._order.append(name)
         if block.ndim != 2:
             super()._add(name, block)
             return
-        scale = _row_scale(np.maximum(block.max(axis=1), -block.min(axis=1)))
-        self._scales[name] = scale
-        self._levels[name] = np.empty(block.shape, np.int8)
-        for some in tiles(block.shape):
-            self._levels[name][some] = np.rint(block[some] / scale[some, None])
+        self._levels[name] = levels = np.empty(block.shape, np.int8)
+        self._scales[name] = scales = np.empty(len(levels), np.float32)
+        for some in tiles((len(levels), levels.shape[1])):
+            part = block[some]
+            scales[some] = _row_scale(np.maximum(part.max(axis=1), -part.min(axis=1)))
+            levels[some] = np.rint(part / scales[some, None])
 
     def levels(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
         """Return the live integers and row scales of a block, None of one in float32."""

@@ -24,6 +24,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "factored",
             "graph_file",
             "journal",
+            "language_folder",
             "judge",
             "losses",
             "manifest",
