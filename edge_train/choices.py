@@ -179,6 +179,8 @@ def _ways(job: Job) -> Iterator[dict[str, Any]]:
     methods: Sequence[str] = ("zo",) if recipe.runtime == "onnx" else ("backprop", "zo")
     diffusion = recipe.task == "personalize"
     quants: Sequence[str] = (recipe.quant,)
+    if recipe.task == "language-model":
+        methods, quants = (recipe.method, "q-galore"), ("none", "int8")
     if diffusion and recipe.runtime == "torch":
         quants = _QUANTS
     leans = (False, True) if recipe.runtime in ("onnx", "ort-training") else (False,)

@@ -49,10 +49,11 @@ def next_smaller(recipe: Recipe, asked: Recipe | None = None) -> dict[str, Any]:
 def _is_free(changes: Mapping[str, Any], recipe: Recipe, asked: Recipe) -> bool:
     """Return whether a choice was left to us and is another one than was made."""
     if "method" in changes:
-        return asked.method == "auto" and recipe.method == "backprop"
+        able = recipe.task != "language-model"
+        return asked.method == "auto" and recipe.method == "backprop" and able
     if "quant" in changes:
-        diffusion = recipe.task == "personalize" and recipe.runtime == "torch"
-        return asked.quant == "auto" and recipe.quant == "none" and diffusion
+        able = recipe.task in ("personalize", "language-model") and recipe.runtime == "torch"
+        return asked.quant == "auto" and recipe.quant == "none" and able
     return True
 
 

@@ -27,6 +27,7 @@ from edge_train.protocols import (
 from edge_train.rng import Key
 from edge_train.settle import settled
 
+_SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
 
 
@@ -113,6 +114,7 @@ class Loop:
         Raises:
           TrainingStopped: the cap is broken, or too many steps in a row were not finite.
         """
+        began = time.monotonic()
         if self._good is None:
             self.save()
         saved = time.monotonic()
@@ -125,7 +127,9 @@ class Loop:
             self.journal.append(journal.step_line(record))
             self.advance(record)
             self.observe(record, self.best)
-            if time.monotonic() - saved > self.checkpoint_seconds:
+            wait = max(self.checkpoint_seconds, (saved - began) / _SAVING_SHARE)
+            if time.monotonic() - saved > wait:
+                began = time.monotonic()
                 self.save()
                 saved = time.monotonic()
         self.save()

@@ -6,25 +6,21 @@ installed and as exported artifacts; these are made where torch is and kept, so 
 command works in the device environment too.
 """
 
-import json
-import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edge_train import bench
+from edge_train.bench.watched import watched
 from edge_train.errors import InputError
 from edge_train.models import EMBEDDED
-from edge_train.recipe import Recipe, to_toml
+from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
 from edge_train.units import format_bytes
 
@@ -34,16 +30,6 @@ _STEPS = 3
 _SMALLEST: dict[str, Any] = {"batch_limit": 1, "lean": True, "previews": False}
 _SAME = 1.02  # times the best evaluation of a run without a cap: smaller calls round otherwise
 _HEAD = ("what", "found", "wanted")
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A command that ended: its status, what it said, the most that its process tree held."""
-
-    status: int
-    said: str
-    peak_bytes: int
-    report: dict[str, Any]
 
 
 def main(out: Path, seeds: int, limit: int = 96) -> str:
@@ -72,7 +58,7 @@ def main(out: Path, seeds: int, limit: int = 96) -> str:
         if way not in plans:
             plans[way] = rehearse_apart(way).peak_bytes
         cap_bytes = int(plans[way] * share)
-        done = _watched(out / "run", replace(way, cap_bytes=cap_bytes))
+        done = watched(out / "run", replace(way, cap_bytes=cap_bytes))
         over += done.peak_bytes > cap_bytes
         if done.status == 0:
             ended += 1
@@ -80,7 +66,7 @@ def main(out: Path, seeds: int, limit: int = 96) -> str:
                 errors.append(done.peak_bytes / done.report["plan_peak_bytes"] - 1)
         elif done.status == 2:
             refused += 1
-            free = _watched(out / "run", replace(way, **_smallest(way)))
+            free = watched(out / "run", replace(way, **_smallest(way)))
             if free.status == 0 and free.peak_bytes <= cap_bytes:
                 wrong.append(f"{_name(way)} at {format_bytes(cap_bytes)}")
         line = f"{_name(way)} --mem {format_bytes(cap_bytes)}: status {done.status}, "
@@ -150,38 +136,6 @@ def _name(way: Recipe) -> str:
     return " ".join(word for word in words if word and word != "auto")
 
 
-def _watched(out: Path, recipe: Recipe) -> _Watched:
-    """Run a recipe in a fresh folder and watch it from outside."""
-    shutil.rmtree(out, ignore_errors=True)
-    file = out.with_suffix(".toml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(to_toml(replace(recipe, out=str(out))))
-    command = [sys.executable, "-m", "edge_train", "run", "--recipe", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peaks = [0]
-    thread = threading.Thread(target=_sample, args=(process, peaks), daemon=True)
-    thread.start()
-    said, _ = process.communicate()
-    thread.join()
-    report = out / "report.json"
-    content = json.loads(report.read_text()) if report.is_file() else {}
-    return _Watched(process.returncode, said, peaks[0], content)
-
-
-def _sample(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None:
-        held = 0
-        try:
-            for number in (str(process.pid), *children.read_text().split()):
-                held += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * page
-        except OSError:  # one of them ended while we looked
-            pass
-        peaks[0] = max(peaks[0], held)
-        time.sleep(0.001)
-
-
 def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
     """Return a row: the smallest cap, in steps of 10 MB, under which `bag` is learned.
 
@@ -191,11 +145,11 @@ def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
     if not folder.is_dir():
         return []
     recipe = Recipe(model=str(folder), method="zo", threads=1)
-    free = _watched(out / "smallest", recipe).report
+    free = watched(out / "smallest", recipe).report
     wanted, shown = free["eval"]["best"] * _SAME, free["metrics"]["class_accuracy"]
     cap_bytes = rehearse_apart(replace(recipe, **_SMALLEST)).peak_bytes // 10**7 * 10**7
     while True:
-        done = _watched(out / "smallest", replace(recipe, cap_bytes=cap_bytes, previews=False))
+        done = watched(out / "smallest", replace(recipe, cap_bytes=cap_bytes, previews=False))
         if done.status == 0 and done.report["eval"]["best"] <= wanted:
             losses = f"{done.report['eval']['best']:.4f}, without a cap {free['eval']['best']:.4f}"
             found = f"{format_bytes(cap_bytes)} (loss {losses} and {_percent(shown)} of pictures)"
