@@ -1,11 +1,13 @@
 """Adam whose moments take one byte each."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.factored import Factors, Parts, Streamed, Update, dense
 from edge_train.protocols import Array, State
 from edge_train.rng import Key
 from edge_train.transforms import Adam
@@ -59,26 +61,40 @@ class Adam8bit:
             "count": np.zeros(1, np.int64),
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the bias-corrected ratio of the moments."""
+    def update(self, update: Update, state: State, param: Array) -> Array | Streamed:
+        """Return the bias-corrected ratio of the moments, of factors in rows."""
         if "first_scale" not in state:
             return self._float().update(update, state, param)
         state["count"] += 1
+        draw = Key(0, int(state["count"][0])).generator("rounding")
+        if isinstance(update, Factors):
+            return Streamed(update.shape, self._stream(update, state, draw))
+        gradient = dense(update)
+        return self._moved(gradient.reshape(-1), 0, state, draw).reshape(gradient.shape)
+
+    def _stream(self, gradient: Factors, state: State, draw: np.random.Generator) -> Parts:
+        width = gradient.shape[1]
+        for rows, part in gradient.parts(BLOCK // math.gcd(BLOCK, width)):  # whole blocks
+            moved = self._moved(part.reshape(-1), rows.start * width, state, draw)
+            yield rows, moved.reshape(part.shape)
+
+    def _moved(self, flat: Array, start: int, state: State, draw: np.random.Generator) -> Array:
+        """Return the ratio for coordinates from `start` on, which begins a block."""
         count = int(state["count"][0])
-        draw = Key(0, count).generator("rounding")
         first_left, second_left = 1 - self.beta1**count, 1 - self.beta2**count
-        result = np.empty(update.size, np.float32)
-        flat = update.reshape(-1)
-        for at, blocks in _tiles(update.size):
-            gradient = flat[at]
+        result = np.empty(flat.size, np.float32)
+        for own, _ in _tiles(flat.size):
+            gradient = flat[own]
+            at = slice(start + own.start, start + own.stop)
+            blocks = slice(at.start // BLOCK, -(-at.stop // BLOCK))
             first, second = _read_first(state, at, blocks), _read_second(state, at, blocks)
             first += np.float32(1 - self.beta1) * (gradient - first)
             second += np.float32(1 - self.beta2) * (gradient * gradient - second)
             root = np.sqrt(second / np.float32(second_left))
-            result[at] = first / np.float32(first_left) / (root + np.float32(self.epsilon))
+            result[own] = first / np.float32(first_left) / (root + np.float32(self.epsilon))
             _write_first(state, at, blocks, first, draw)
             _write_second(state, at, blocks, second, draw)
-        return result.reshape(update.shape)
+        return result
 
     def rotate(self, state: State, rotation: Array) -> None:
         """Express moments of rows in another basis; see `low_rank.Moments`."""

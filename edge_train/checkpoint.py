@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edge_train.errors import RunFolderError
-from edge_train.protocols import Array, State
-from edge_train.tensors import load_metadata, load_tensors, save_tensors
+from edge_train.protocols import Array
+from edge_train.tensors import StoredTensors, load_metadata, save_tensors
 
-FORMAT = "edge-train checkpoint 2"
+FORMAT = "edge-train checkpoint 3"
 _KEEP = 2  # the newest, and the one before it should the newest be damaged
 
 
@@ -26,12 +29,12 @@ class Best:
 
     @property
     def parameters(self) -> Mapping[str, Array]:
-        """The parameters, read from the file.
+        """The parameters, each read from the file when it is asked for.
 
         Raises:
           RunFolderError: it is missing or damaged.
         """
-        return load_tensors(self.path)[0]
+        return StoredTensors(self.path)
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,20 @@ class Snapshot:
 
     step: int
     parameters: Mapping[str, Array]
-    state: Mapping[str, State]
+    state: Mapping[str, Mapping[str, NDArray[Any]]]
     best: Best
 
 
 def save(folder: Path, snapshot: Snapshot) -> Path:
     """Write a snapshot atomically and remove all but the newest two; return its path.
 
+    Parameters that are the best ones are in the file of those already.
+
     Memory: nothing to speak of; arrays are written from where they are.
     """
-    tensors = {f"parameters/{name}": block for name, block in snapshot.parameters.items()}
+    tensors: dict[str, Array] = {}
+    if snapshot.step != snapshot.best.step:
+        tensors |= {f"parameters/{name}": block for name, block in snapshot.parameters.items()}
     for name, state in snapshot.state.items():
         tensors |= {f"state/{name}/{part}": value for part, value in state.items()}
     metadata = {
@@ -88,26 +95,24 @@ def _best_steps(checkpoints: Sequence[Path]) -> Iterator[int]:
 
 
 def load(path: Path) -> Snapshot:
-    """Return the snapshot in a file.
+    """Return the snapshot in a file; its arrays are read when they are asked for.
 
     Raises:
       RunFolderError: the file is damaged or of another format, or that of its best is.
     """
-    tensors, metadata = load_tensors(path)
+    tensors = StoredTensors(path)
+    metadata = tensors.metadata
     if metadata.get("format") != FORMAT:
         raise RunFolderError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}.")
-    best = _best_path(path.parent, int(metadata["best_step"]))
-    load_tensors(best)  # now, while there may be another checkpoint, and not when it is needed
-    state: dict[str, State] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("state/"):
-            block, part = name.removeprefix("state/").rsplit("/", 1)
-            state.setdefault(block, {})[part] = tensor
+    step, best_step = int(metadata["step"]), int(metadata["best_step"])
+    best = _best_path(path.parent, best_step)
+    stored = StoredTensors(best)  # now, while there may be another checkpoint
+    blocks = {name.rpartition("/")[0] for name in tensors if name.startswith("state/")}
     return Snapshot(
-        step=int(metadata["step"]),
-        parameters=_with_prefix(tensors, "parameters/"),
-        state=state,
-        best=Best(int(metadata["best_step"]), float.fromhex(metadata["best_loss"]), best),
+        step=step,
+        parameters=stored if step == best_step else _Part(tensors, "parameters/"),
+        state={block.removeprefix("state/"): _Part(tensors, f"{block}/") for block in blocks},
+        best=Best(best_step, float.fromhex(metadata["best_loss"]), best),
     )
 
 
@@ -129,5 +134,18 @@ def load_newest(folder: Path, at_most: int) -> tuple[Snapshot | None, list[str]]
     return None, complaints
 
 
-def _with_prefix(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+class _Part(Mapping[str, NDArray[Any]]):
+    """The arrays of a file whose names begin with a prefix, without it."""
+
+    def __init__(self, tensors: StoredTensors, prefix: str) -> None:
+        self._tensors, self._prefix = tensors, prefix
+        self._names = [n.removeprefix(prefix) for n in tensors if n.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._tensors[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

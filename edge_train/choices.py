@@ -41,6 +41,11 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
         "batch_limit": _BATCHES,
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
     },
+    ("language-model", "torch"): {
+        "batch_limit": _BATCHES,
+        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
+        "quant": ("none", "int8"),
+    },
     ("network", "numpy"): {
         "batch_limit": _BATCHES,
         "method": ("backprop", "local", "tpsgd", "dfa", "drtp"),

@@ -38,8 +38,8 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ),
     ("token", ("--token", "--placeholder_token", "--token_string"), str, "the new word, <my-dog>"),
     ("class_word", ("--class", "--initializer_token", "--init_word"), str, "what it is: dog"),
-    ("task", ("--task",), str, "personalize, classify or network"),
-    ("data", ("--data",), str, "labeled examples: texts, arrays, tables or pictures"),
+    ("task", ("--task",), str, "personalize, classify, language-model or network"),
+    ("data", ("--data",), str, "a text; or labeled examples: texts, arrays, tables, pictures"),
     ("length", ("--length",), int, "tokens of a text"),
     ("trainable", ("--trainable",), str, "of a classifier: all or head"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),
@@ -64,12 +64,12 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("dtype", ("--dtype",), str, "auto, float32, bfloat16 or float16"),
     ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
     ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
-    ("weight_decay", ("--weight-decay", "--adam_weight_decay"), float, "of a classifier"),
+    ("weight_decay", ("--weight-decay", "--adam_weight_decay"), float, "of matrices, decoupled"),
     ("rank", ("--rank",), int, "of a low-rank method: vectors of a basis"),
     ("refresh_every", ("--refresh-every", "--update_proj_gap"), int, "steps between two bases"),
     ("scale", ("--scale",), float, "of a low-rank update"),
     ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
-    ("samples", ("--samples", "--train_batch_size"), int, "photos or texts per step"),
+    ("samples", ("--samples", "--train_batch_size"), int, "photos, texts or sequences per step"),
     ("queries", ("--queries", "--n"), int, "perturbed evaluations per step"),
     ("sides", ("--sides",), int, "1 or 2 evaluations per direction"),
     ("epsilon", ("--epsilon", "--zo_eps"), float, "perturbation radius; else picked by a check"),
@@ -105,7 +105,7 @@ _REFUSED = {
 
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
-    *("ort-training", "lowrank", "tpsgd"),
+    *("ort-training", "lowrank", "llama-7b", "tpsgd"),
 )
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
@@ -173,7 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="train: a token from photos, a classifier, a network", allow_abbrev=False
+        "run",
+        help="train: a token from photos, a classifier, a language model, a network",
+        allow_abbrev=False,
     )
     _add_run_options(run)
     run.add_argument(
@@ -231,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.add_argument("--samples", type=int, help="of each data set; for tpsgd")
-    bench.add_argument("--limit", type=int, help="runs at most, for cap; default: 96")
+    bench.add_argument("--limit", type=int, help="runs at most, for cap; bytes, for llama-7b")
     bench.add_argument(
         "--python", help="interpreter of the device environment, for engine-quality; default: ours"
     )

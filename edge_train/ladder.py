@@ -31,7 +31,15 @@ class Rung:
 
 
 # Where weights are quantized when a run starts; elsewhere they are as they were exported, or float.
-_QUANTIZED_HERE = (("personalize", "torch"), ("network", "numpy"))
+_QUANTIZED_HERE = (
+    *(("personalize", "torch"), ("language-model", "torch")),
+    ("network", "numpy"),
+)
+_ALL_WEIGHTS = (
+    "classify",
+    "language-model",
+)  # tasks whose optimizer state is larger than the model
+_ESTIMATED = ("personalize", "classify")  # tasks that learn from forward passes alone
 # Smaller calls come first, since they compute the same; then weights or moments that are nearly
 # the same; then a gradient that is estimated.
 RUNGS: tuple[Rung, ...] = (
@@ -46,13 +54,13 @@ RUNGS: tuple[Rung, ...] = (
     Rung(
         "optimizer state in 8 bits",
         {"method": "adamw8bit"},
-        lambda recipe: recipe.task == "classify" and recipe.method == "backprop",
+        lambda recipe: recipe.task in _ALL_WEIGHTS and recipe.method == "backprop",
         choice=True,
     ),
     Rung(
         "forward passes only",
         {"method": "zo"},
-        lambda recipe: recipe.task != "network" and recipe.method in ("backprop", "adamw8bit"),
+        lambda recipe: recipe.task in _ESTIMATED and recipe.method in ("backprop", "adamw8bit"),
         choice=True,
     ),
     Rung(

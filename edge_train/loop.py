@@ -12,11 +12,10 @@ import numpy as np
 from edge_train import checkpoint, journal
 from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.factored import Gradient, all_finite
 from edge_train.journal import Journal
 from edge_train.memory import Guard
-from edge_train.params import all_finite
 from edge_train.protocols import (
-    Array,
     ByBlock,
     Estimator,
     Replayable,
@@ -28,6 +27,7 @@ from edge_train.protocols import (
 from edge_train.rng import Key
 from edge_train.settle import settled
 
+_SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
 
 
@@ -66,7 +66,7 @@ class Loop:
             for name in parameters
         }
         self.state: dict[str, State] = {
-            name: self.rules[name].init(block) for name, block in parameters.items()
+            name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
@@ -91,7 +91,7 @@ class Loop:
             block_losses=estimate.block_losses,
         )
 
-    def apply(self, key: Key, name: str, gradient: Array) -> None:
+    def apply(self, key: Key, name: str, gradient: Gradient) -> None:
         """Consume one block's gradient; the estimator calls this block by block."""
         if not all_finite(gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
@@ -114,6 +114,7 @@ class Loop:
         Raises:
           TrainingStopped: the cap is broken, or too many steps in a row were not finite.
         """
+        began = time.monotonic()
         if self._good is None:
             self.save()
         saved = time.monotonic()
@@ -126,7 +127,9 @@ class Loop:
             self.journal.append(journal.step_line(record))
             self.advance(record)
             self.observe(record, self.best)
-            if time.monotonic() - saved > self.checkpoint_seconds:
+            wait = max(self.checkpoint_seconds, (saved - began) / _SAVING_SHARE)
+            if time.monotonic() - saved > wait:
+                began = time.monotonic()
                 self.save()
                 saved = time.monotonic()
         self.save()

@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from edge_train.projection import Basis, RandomVectors, lay_back, stand
+from edge_train.factored import Factors, Gradient, Parts, Streamed, Update, dense, scale
+from edge_train.projection import Basis, RandomVectors, is_tall, lay_back, stand
 from edge_train.protocols import Array, State
 
 _STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random subspaces
@@ -23,7 +24,7 @@ class Moments(Protocol):
         """Return zero moments."""
         ...
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Array | Streamed:
         """Return the update that the moments make of it."""
         ...
 
@@ -91,28 +92,52 @@ class LowRank:
             "overlap": np.zeros(1, np.float32),
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the update; refresh the basis first when it is due."""
+    def update(self, update: Update, state: State, param: Array) -> Update:
+        """Return the update; refresh the basis first when it is due.
+
+        Of factors only products with thin matrices are taken, at a refresh too, and the update
+        is one of factors again: neither the gradient nor the update ever exists.
+        """
         inner = _part("inner.", state)
         if not is_projected(param.shape, self.basis.rank):
             return self.inner.update(update, inner, param)
-        basis, standing = _part("basis.", state), stand(update)
+        gradient = update if isinstance(update, Factors) else dense(update)
+        basis = _part("basis.", state)
+        standing: Gradient = stand(gradient)
         if state["count"][0] >= state["due"][0]:
             self._refresh(standing, state, basis, inner)
         state["count"] += 1
         width = standing.shape[1]
         low = self.basis.project(standing, basis)
-        moved = self.inner.update(low, inner, low)
+        moved = dense(self.inner.update(low, inner, low))
         moved *= np.float32(self.scale)
+        if isinstance(gradient, Factors):
+            vectors = self.basis.vectors(basis, width)
+            lifted = _lying(Factors(moved.T, vectors), param.shape)
+            if not self.remainder:
+                return lifted
+            held = _lying(Factors(low.T, vectors), param.shape)
+            return Streamed(gradient.shape, self._stream(gradient, held, lifted))
+        assert isinstance(standing, np.ndarray)
         result = self.basis.lift(moved, basis, width)
         if self.remainder:
-            left = standing - self.basis.lift(low, basis, width)
-            left = np.sign(left, out=left) if self.rule == "sign" else left
-            left *= np.float32(self.remainder)
-            result += left
+            result += self._free(standing - self.basis.lift(low, basis, width))
         return lay_back(result, param.shape)
 
-    def _refresh(self, standing: Array, state: State, basis: State, inner: State) -> None:
+    def _stream(self, gradient: Factors, held: Factors, lifted: Factors) -> Parts:
+        for rows, part in gradient.parts():
+            part -= held[rows]
+            part = self._free(part)
+            part += lifted[rows]
+            yield rows, part
+
+    def _free(self, left: Array) -> Array:
+        """Return the update by what the basis does not hold, in place of it."""
+        left = np.sign(left, out=left) if self.rule == "sign" else left
+        left *= np.float32(self.remainder)
+        return left
+
+    def _refresh(self, standing: Gradient, state: State, basis: State, inner: State) -> None:
         number = int(state["refreshes"][0])
         rotation = self.basis.refresh(standing, basis, number)
         if number > 0:
@@ -178,31 +203,38 @@ class Apollo:
             "length": np.zeros(1, np.float32),
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the scaled gradient."""
+    def update(self, update: Update, state: State, param: Array) -> Update:
+        """Return the scaled gradient; of factors, with its scales in one of them."""
         inner = _part("inner.", state)
         if not is_projected(param.shape, self.basis.rank):
             return self.inner.update(update, inner, param)
-        standing, basis = stand(update), _part("basis.", state)
+        basis = _part("basis.", state)
+        standing: Gradient = stand(update if isinstance(update, Factors) else dense(update))
         epoch, late = divmod(int(state["count"][0]), self.refresh_every)
         if late == 0:
             self.basis.refresh(standing, basis, epoch)
         state["count"] += 1
         low = self.basis.project(standing, basis)
-        moved = self.inner.update(low, inner, low)
+        moved = dense(self.inner.update(low, inner, low))
         axis = 1 if self.by == "rows" else None
         before = np.linalg.norm(low, axis=axis, keepdims=True)
         after = np.linalg.norm(moved, axis=axis, keepdims=True)
-        scaled: Array = standing * (after / np.where(before > 0, before, 1))
-        length = float(np.linalg.norm(scaled))
+        ratio: Array = after / np.where(before > 0, before, 1)
+        scaled: Gradient
+        if isinstance(standing, Factors):
+            scaled = Factors(standing.left * ratio.T, standing.right)
+            length = scaled.norm()
+        else:
+            scaled = standing * ratio
+            length = float(np.linalg.norm(scaled))
         if state["count"][0] > 1:
             least = _ROUGHLY_NONE * math.sqrt(low.size)
             most = self.growth * max(float(state["length"][0]), least)
             if length > most:
-                scaled *= np.float32(most / length)
+                scale(scaled, most / length)
                 length = most
         state["length"][0] = length
-        scaled *= np.float32(self.scale)
+        scale(scaled, self.scale)
         return lay_back(scaled, param.shape)
 
 
@@ -213,6 +245,11 @@ def is_projected(shape: tuple[int, ...], rank: int) -> bool:
     (False, False, True)
     """
     return len(shape) > 1 and min(shape[0], math.prod(shape[1:])) > rank
+
+
+def _lying(standing: Factors, shape: tuple[int, ...]) -> Factors:
+    """Return what `lay_back` does, of factors."""
+    return standing if is_tall(shape) else standing.T
 
 
 def _named(prefix: str, state: State) -> State:

@@ -7,17 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import NonFinite
+from edge_train.factored import Array, Update, all_finite, tiles
 from edge_train.rng import Key
+from edge_train.tensor_file import StoredTensor
 
 _LEVELS = 127
 _HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new scale costs accuracy
-_TILE_NUMBERS = 1 << 16  # weights that exist in float32 at once while a block is changed
 
 
-Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, NDArray[np.floating]]]
+Block = NDArray[np.floating] | StoredTensor
+Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, Block]]
 
 
-def _pairs(blocks: Blocks) -> Iterable[tuple[str, NDArray[np.floating]]]:
+def _pairs(blocks: Blocks) -> Iterable[tuple[str, Block]]:
     return blocks.items() if isinstance(blocks, Mapping) else blocks
 
 
@@ -25,7 +27,8 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
     """The trainable blocks of a runtime, read by name and changed only by `subtract` and `load`.
 
     Args:
-      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32.
+      blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32. A
+        tensor of a file becomes INT8 without ever being whole in float32.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -33,7 +36,7 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         for name, block in _pairs(blocks):
             self._add(name, block)
 
-    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+    def _add(self, name: str, block: Block) -> None:
         self._blocks[name] = np.array(block, np.float32)
 
     @classmethod
@@ -56,18 +59,30 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         """Return the block as a transform sees it: live, or (in INT8) its shape only."""
         return self._blocks[name]
 
-    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
-        """Subtract `update` from block `name`, in place.
+    def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
+        """Return some rows of a matrix; of INT8 ones only these become float32."""
+        return self._blocks[name][which]
+
+    def tiles(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Yield a block in parts, in order: as a whole, or (in INT8) some rows at a time."""
+        yield self._blocks[name]
+
+    def subtract(self, name: str, update: Update, key: Key) -> None:
+        """Subtract `update` from block `name`, in place; a lazy one some rows at a time.
 
         Args:
+          update: with a decay, that share of the block is subtracted too.
           key: of the step; blocks that round draw from it.
 
         Raises:
-          NonFinite: `update` holds NaN or infinity; the block is left as it was.
+          NonFinite: `update` holds NaN or infinity. The block is left as it was, but for rows that
+            a lazy update changed before: the loop rolls back.
         """
-        if not all_finite(update):
-            raise NonFinite(f"the update of block {name!r} is not finite")
-        self._blocks[name] -= update
+        block = self._blocks[name]
+        for some, part in _parts(name, update):
+            if not isinstance(update, np.ndarray) and update.decay:
+                part += np.float32(update.decay) * block[some]
+            block[some] -= part
 
     def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
         """Overwrite every block, in place, with the one of the same name in what `stored` gave."""
@@ -103,16 +118,23 @@ class Int8Parameters(Parameters):
         self._scales: dict[str, NDArray[np.float32]] = {}
         super().__init__(blocks)
 
-    def _add(self, name: str, block: NDArray[np.floating]) -> None:
+    def _add(self, name: str, block: Block) -> None:
         self._order.append(name)
         if block.ndim != 2:
             super()._add(name, block)
             return
-        scale = _row_scale(np.maximum(block.max(axis=1), -block.min(axis=1)))
-        self._scales[name] = scale
-        self._levels[name] = np.empty(block.shape, np.int8)
-        for some in _tiles(block.shape):
-            self._levels[name][some] = np.rint(block[some] / scale[some, None])
+        self._levels[name] = levels = np.empty(block.shape, np.int8)
+        self._scales[name] = scales = np.empty(len(levels), np.float32)
+        for some in tiles((len(levels), levels.shape[1])):
+            part = block[some]
+            scales[some] = _row_scale(np.maximum(part.max(axis=1), -part.min(axis=1)))
+            levels[some] = np.rint(part / scales[some, None])
+
+    def levels(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+        """Return the live integers and row scales of a block, None of one in float32."""
+        if name not in self._levels:
+            return None
+        return self._levels[name], self._scales[name]
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self._levels:
@@ -128,23 +150,34 @@ class Int8Parameters(Parameters):
             return super().for_transform(name)
         return np.broadcast_to(np.float32(np.nan), self._levels[name].shape)
 
+    def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
+        if name not in self._levels:
+            return super().rows(name, which)
+        return self._levels[name][which] * self._scales[name][which, None]
+
+    def tiles(self, name: str) -> Iterator[NDArray[np.float32]]:
+        if name not in self._levels:
+            yield from super().tiles(name)
+            return
+        for some in tiles(self._levels[name].shape):
+            yield self.rows(name, some)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._order)
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def subtract(self, name: str, update: NDArray[np.float32], key: Key) -> None:
+    def subtract(self, name: str, update: Update, key: Key) -> None:
         if name not in self._levels:
             super().subtract(name, update, key)
             return
-        if not all_finite(update):
-            raise NonFinite(f"the update of block {name!r} is not finite")
         levels, scales = self._levels[name], self._scales[name]
+        kept = 1.0 if isinstance(update, np.ndarray) else 1.0 - update.decay
         draw = key.generator("rounding", name).bit_generator
-        for some in _tiles(levels.shape):
-            values = levels[some] * scales[some, None]
-            values -= update[some]
+        for some, part in _parts(name, update):
+            values = levels[some] * (np.float32(kept) * scales[some, None])
+            values -= part
             largest = np.abs(values).max(axis=1)
             outgrown = (largest > _LEVELS * scales[some]) | (largest * 4 < _LEVELS * scales[some])
             scales[some] = np.where(outgrown, _row_scale(largest), scales[some])
@@ -167,20 +200,24 @@ class Int8Parameters(Parameters):
         return super().stored() | self._levels | scales
 
 
-def all_finite(block: NDArray[np.floating]) -> bool:
-    """Return whether no number is NaN or infinite, without making an array to find out.
+def _parts(name: str, update: Update) -> Iterator[tuple[slice, Array]]:
+    """Yield an update some rows at a time, an array of less than two dimensions as a whole.
 
-    >>> all_finite(np.array([1.0, np.nan])), all_finite(np.array([1.0, -2.0]))
-    (False, True)
+    Raises:
+      NonFinite: it holds NaN or infinity; of an array, before anything is yielded.
     """
-    return bool(np.isfinite(block.min(initial=0)) and np.isfinite(block.max(initial=0)))
-
-
-def _tiles(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield some rows at a time."""
-    rows = max(1, _TILE_NUMBERS // shape[1])
-    for start in range(0, shape[0], rows):
-        yield slice(start, start + rows)
+    if not isinstance(update, np.ndarray):
+        parts = update.parts()
+    elif not all_finite(update):
+        raise NonFinite(f"the update of block {name!r} is not finite")
+    elif update.ndim != 2:
+        parts = iter([(slice(None), update)])
+    else:
+        parts = ((some, update[some]) for some in tiles(update.shape))
+    for some, part in parts:
+        if not all_finite(part):
+            raise NonFinite(f"the update of block {name!r} is not finite")
+        yield some, part
 
 
 def _row_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train import int4
+from edge_train.factored import Factors, Gradient
 from edge_train.protocols import Array, State
 from edge_train.rng import Key
 
@@ -34,7 +35,7 @@ class Basis(Protocol):
         """Return the full-sized storage of a basis of vectors of `width` values."""
         ...
 
-    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+    def refresh(self, standing: Gradient, state: State, epoch: int) -> Array:
         """Choose the vectors anew for a gradient (long, width), in place.
 
         Args:
@@ -45,12 +46,16 @@ class Basis(Protocol):
         """
         ...
 
-    def project(self, standing: Array, state: State) -> Array:
+    def project(self, standing: Gradient, state: State) -> Array:
         """Return the coordinates (long, rank) of a matrix (long, width)."""
         ...
 
     def lift(self, low: Array, state: State, width: int) -> Array:
         """Return the matrix (long, width) that has the coordinates `low`."""
+        ...
+
+    def vectors(self, state: State, width: int) -> Array:
+        """Return the vectors, (rank, width) float32: `lift(low)` is `low @ vectors`."""
         ...
 
 
@@ -78,10 +83,10 @@ class TopVectors:
             return int4.empty(self.rank, width)
         return {"vectors": np.zeros((self.rank, width), np.float32)}
 
-    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+    def refresh(self, standing: Gradient, state: State, epoch: int) -> Array:
         """Find the vectors of `standing`."""
         width = standing.shape[1]
-        before = self._vectors(state, width)
+        before = self.vectors(state, width)
         draw = Key(self.seed, epoch).generator("sketch", *standing.shape)
         found = top_vectors(standing, self.rank, draw)
         if self.packed:
@@ -89,20 +94,20 @@ class TopVectors:
         else:
             before = before.copy()
             state["vectors"][:] = found
-        turned: Array = self._vectors(state, width) @ before.T
+        turned: Array = self.vectors(state, width) @ before.T
         return turned
 
-    def project(self, standing: Array, state: State) -> Array:
+    def project(self, standing: Gradient, state: State) -> Array:
         """Return inner products with the vectors."""
-        low: Array = standing @ self._vectors(state, standing.shape[1]).T
+        low: Array = standing @ self.vectors(state, standing.shape[1]).T
         return low
 
     def lift(self, low: Array, state: State, width: int) -> Array:
         """Return the vectors, weighted by `low`."""
-        lifted: Array = low @ self._vectors(state, width)
+        lifted: Array = low @ self.vectors(state, width)
         return lifted
 
-    def _vectors(self, state: State, width: int) -> Array:
+    def vectors(self, state: State, width: int) -> Array:
         return int4.unpack(state, width) if self.packed else state["vectors"]
 
 
@@ -128,7 +133,7 @@ class Columns:
         """Return indices of no column."""
         return {"indices": np.full(self.rank, -1, np.int32)}
 
-    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+    def refresh(self, standing: Gradient, state: State, epoch: int) -> Array:
         """Choose columns; the result has a 1 where one stays and 0 elsewhere."""
         before = state["indices"].copy()
         if self.by == "chance":
@@ -141,10 +146,10 @@ class Columns:
         same: Array = (state["indices"][:, None] == before).astype(np.float32)
         return same
 
-    def project(self, standing: Array, state: State) -> Array:
+    def project(self, standing: Gradient, state: State) -> Array:
         """Return the chosen columns."""
         if self.of == "gradient":
-            return np.take(standing, state["indices"], axis=1)
+            return np.ascontiguousarray(standing.T[state["indices"]].T)
         vectors = cosines(state["indices"], standing.shape[1])
         low: Array = standing @ vectors.T
         return low
@@ -158,9 +163,24 @@ class Columns:
         lifted[:, state["indices"]] = low
         return lifted
 
-    def _energy(self, standing: Array) -> NDArray[np.float64]:
+    def vectors(self, state: State, width: int) -> Array:
+        """Return the cosines, or rows of the identity."""
+        if self.of == "dct":
+            return cosines(state["indices"], width)
+        chosen: Array = (state["indices"][:, None] == np.arange(width)).astype(np.float32)
+        return chosen
+
+    def _energy(self, standing: Gradient) -> NDArray[np.float64]:
+        if isinstance(standing, Factors) and len(standing.left) < standing.shape[0]:
+            # column j of L^T R has the energy r_j^T (L L^T) r_j; to transform its rows is to
+            # transform those of R
+            right = cosine_transform(standing.right) if self.of == "dct" else standing.right
+            weighted = (standing.left @ standing.left.T) @ right
+            weighted *= right
+            energy: NDArray[np.float64] = weighted.sum(axis=0, dtype=np.float64)
+            return energy
         total = np.zeros(standing.shape[1], np.float64)
-        for start in range(0, len(standing), _ROWS):
+        for start in range(0, standing.shape[0], _ROWS):
             rows = standing[start : start + _ROWS]
             rows = cosine_transform(rows) if self.of == "dct" else rows
             total += np.square(rows, dtype=np.float64).sum(axis=0)
@@ -184,44 +204,55 @@ class RandomVectors:
         """Return the number of the refresh."""
         return {"epoch": np.zeros(1, np.int64)}
 
-    def refresh(self, standing: Array, state: State, epoch: int) -> Array:
+    def refresh(self, standing: Gradient, state: State, epoch: int) -> Array:
         """Go on to other vectors."""
         width = standing.shape[1]
-        before = self._vectors(state, width)
+        before = self.vectors(state, width)
         state["epoch"][0] = epoch
-        turned: Array = self._vectors(state, width) @ before.T
+        turned: Array = self.vectors(state, width) @ before.T
         return turned
 
-    def project(self, standing: Array, state: State) -> Array:
+    def project(self, standing: Gradient, state: State) -> Array:
         """Return inner products with the vectors."""
-        low: Array = standing @ self._vectors(state, standing.shape[1]).T
+        low: Array = standing @ self.vectors(state, standing.shape[1]).T
         return low
 
     def lift(self, low: Array, state: State, width: int) -> Array:
         """Return the vectors, weighted by `low`."""
-        lifted: Array = low @ self._vectors(state, width)
+        lifted: Array = low @ self.vectors(state, width)
         return lifted
 
-    def _vectors(self, state: State, width: int) -> Array:
+    def vectors(self, state: State, width: int) -> Array:
         draw = Key(self.seed, int(state["epoch"][0])).generator("vectors", width)
         vectors = draw.standard_normal((self.rank, width), np.float32)
         return vectors / np.float32(np.sqrt(self.rank))
 
 
-def stand(matrix: Array) -> Array:
+def stand(matrix: Gradient) -> Gradient:
     """Return a view of a block of two or more dimensions as (long, short).
 
     >>> stand(np.zeros((2, 5), np.float32)).shape, stand(np.zeros((4, 3, 2), np.float32)).shape
     ((5, 2), (6, 4))
     """
+    if isinstance(matrix, Factors):
+        return matrix if is_tall(matrix.shape) else matrix.T
     flat = matrix.reshape(len(matrix), -1)
-    return flat if flat.shape[0] >= flat.shape[1] else flat.T
+    return flat if is_tall(flat.shape) else flat.T
 
 
-def lay_back(standing: Array, shape: tuple[int, ...]) -> Array:
+def lay_back(standing: Gradient, shape: tuple[int, ...]) -> Gradient:
     """Return a view of `standing` in the shape it had before it was stood up."""
-    tall = shape[0] * shape[0] >= math.prod(shape)
-    return (standing if tall else standing.T).reshape(shape)
+    lying = standing if is_tall(shape) else standing.T
+    return lying if isinstance(lying, Factors) else lying.reshape(shape)
+
+
+def is_tall(shape: tuple[int, ...]) -> bool:
+    """Return whether a block has at least as many rows as columns.
+
+    >>> is_tall((3, 2)), is_tall((2, 3)), is_tall((4, 2, 3))
+    (True, False, False)
+    """
+    return shape[0] * shape[0] >= math.prod(shape)
 
 
 def captured(standing: Array, basis: Basis, state: State) -> float:
@@ -231,7 +262,7 @@ def captured(standing: Array, basis: Basis, state: State) -> float:
     return 1 - float(np.square(left, dtype=np.float64).sum()) / whole if whole else 1.0
 
 
-def top_vectors(standing: Array, rank: int, draw: np.random.Generator) -> Array:
+def top_vectors(standing: Gradient, rank: int, draw: np.random.Generator) -> Array:
     """Return about the `rank` leading right singular vectors, (rank, width), orthonormal.
 
     Memory: a sketch of rank + 8 columns on either side of the matrix.

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.factored import Update
 from edge_train.networks import Block
 from edge_train.params import Parameters
 from edge_train.rng import Key
@@ -16,7 +17,7 @@ Batch = Mapping[str, NDArray[Any]]  # name -> array; carries every random draw o
 Point = Mapping[str, Array]  # one value for every trainable block
 State = dict[str, NDArray[Any]]  # what a transform remembers of one block
 Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
-Apply = Callable[[str, Array], None]  # consumes one block's gradient
+Apply = Callable[[str, Any], None]  # consumes one block's gradient: an array, or its factors
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,12 @@ class Transform(Protocol):
         """Return the full-sized state for a block; `update` never makes it grow."""
         ...
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the transformed update, same shape; `state` changes in place."""
+    def update(self, update: Update, state: State, param: Array) -> Update:
+        """Return the transformed update, same shape; `state` changes in place.
+
+        What comes in as factors goes on without ever being a whole matrix where the link can do
+        that; links that cannot make it one (`factored.dense`).
+        """
         ...
 
 

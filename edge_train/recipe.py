@@ -22,7 +22,7 @@ LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal"
 _LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
 EXACT = ("backprop", "adamw", "adamw8bit", *LOW_RANK)  # methods on exact gradients
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("personalize", "classify", "network"),
+    "task": ("personalize", "classify", "language-model", "network"),
     "learn": ("object", "style"),
     "method": ("auto", "zo", *EXACT, *_LAYERWISE),
     "preset": ("default", "zoodip"),
@@ -47,7 +47,7 @@ class Recipe:
     task: str = "personalize"
     model: str = EMBEDDED
     photos: str | None = None  # folder; None is the embedded example
-    data: str | None = None  # labeled examples: texts; or npz, csv, a folder of pictures per class
+    data: str | None = None  # a text; labeled texts; or npz, csv, a folder of pictures per class
     token: str | None = None  # spelling of the new word, such as <my-dog>
     class_word: str | None = None  # the word that the token starts from
     learn: str = "object"
@@ -162,7 +162,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 
 _PATHS = ("photos", "data", "backbone", "old_data")
-_BESIDE_RECIPE = ("data", "backbone", "old_data")  # relative to the recipe's own folder
+# Relative to the recipe's own folder; so is `model` where such a folder is there.
+_BESIDE_RECIPE = ("data", "backbone", "old_data")
 # Keys that only some tasks read. Set for another task they are refused, not ignored.
 _READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -172,8 +173,9 @@ _READ_BY: dict[str, tuple[str, ...]] = {
         ),
         ("personalize",),
     ),
-    **dict.fromkeys(("length", "trainable", "weight_decay"), ("classify",)),
-    **dict.fromkeys(("rank", "refresh_every", "scale"), ("classify",)),
+    "trainable": ("classify",),
+    **dict.fromkeys(("length", "weight_decay"), ("classify", "language-model")),
+    **dict.fromkeys(("rank", "refresh_every", "scale"), ("classify", "language-model")),
     **dict.fromkeys(
         (
             *("network", "loss", "targets", "projection", "projection_scale", "mode"),
@@ -182,7 +184,7 @@ _READ_BY: dict[str, tuple[str, ...]] = {
         ),
         ("network",),
     ),
-    "data": ("classify", "network"),
+    "data": ("classify", "language-model", "network"),
     "preview_every": ("personalize", "network"),
     "resolution": ("personalize", "network"),
 }
@@ -260,6 +262,9 @@ def read(path: Path) -> Recipe:
         for key in _BESIDE_RECIPE
         if (value := getattr(recipe, key)) and not Path(value).expanduser().is_absolute()
     }
+    model = path.parent / recipe.model
+    if (model / "config.json").is_file() and not Path(recipe.model).expanduser().is_absolute():
+        beside["model"] = str(model)
     return replace(recipe, **beside)
 
 
@@ -311,6 +316,28 @@ _EXACT_OWN: dict[str, dict[str, Any]] = {
     "apollo-mini": {"rank": 1, "refresh_every": 200, "scale": 32.0},
     "frugal": {"rank": 8, "refresh_every": 200, "scale": 0.1},
 }
+_EXACT_LANGUAGE: dict[str, Any] = {
+    "steps": 300,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "samples": 8,
+    "evaluation_samples": 16,
+    "evaluate_every": 50,
+    "patience": 0,
+}
+# Scales that make an update about as long as Adam's would be; a quarter of it for signs.
+_OWN_LANGUAGE: dict[str, dict[str, Any]] = {
+    "backprop": {},
+    "adamw": {},
+    "adamw8bit": {},
+    "galore": {"rank": 64, "refresh_every": 50, "scale": 1.0},
+    "q-galore": {"rank": 64, "refresh_every": 50, "scale": 1.0},
+    "dct-adamw": {"rank": 64, "refresh_every": 1, "scale": 1.0},
+    "apollo": {"rank": 64, "refresh_every": 50, "scale": 1.0},
+    "apollo-mini": {"rank": 1, "refresh_every": 50, "scale": 128.0},
+    "frugal": {"rank": 64, "refresh_every": 50, "scale": 0.25},
+}
 # What an unset key becomes, by task, method and preset. Those of personalize were measured with
 # `edge-train bench personalize`; BENCHMARKS.md has the table.
 _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
@@ -351,6 +378,10 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
     **{
         ("classify", method, "default"): {**_EXACT_CLASSIFY, **own}
         for method, own in _EXACT_OWN.items()
+    },
+    **{
+        ("language-model", method, "default"): {**_EXACT_LANGUAGE, **own}
+        for method, own in _OWN_LANGUAGE.items()
     },
     ("classify", "zo", "default"): {
         "steps": 2000,

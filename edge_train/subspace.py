@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_train.factored import Update, dense
 from edge_train.protocols import Array, State
 
 
@@ -46,8 +47,9 @@ class DenoiseSubspace:
             "count": np.zeros(1, np.int64),
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Array:
         """Return the denoised update; remember `param` and refresh the basis when it is due."""
+        update = dense(update)
         count = int(state["count"][0])
         if count > 0 and count % self.tau == 0:
             self._refresh(state)

@@ -76,6 +76,15 @@ class TensorFile:
         self.read_into(name, raw)
         return _to_float32(raw, entry.dtype).reshape(entry.shape)
 
+    def part(self, name: str, rows: slice) -> NDArray[np.float32]:
+        """Return neighboring rows of a float tensor as float32; only these are read."""
+        entry = self.entries[name]
+        row_bytes = entry.nbytes // entry.shape[0]
+        raw = np.empty((rows.stop - rows.start) * row_bytes, np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            _fill(file, entry.start + rows.start * row_bytes, raw, self.path)
+        return _to_float32(raw, entry.dtype).reshape(-1, *entry.shape[1:])
+
     def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
         """Return some rows of a two-dimensional float tensor as float32; only these are read."""
         entry = self.entries[name]
@@ -85,6 +94,33 @@ class TensorFile:
             for row, index in zip(raw, indices, strict=True):
                 _fill(file, entry.start + index * row_bytes, row, self.path)
         return _to_float32(raw, entry.dtype)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A float tensor of a file, read as float32 when rows of it are asked for."""
+
+    file: TensorFile
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.file.entries[self.name].shape
+
+    @property
+    def ndim(self) -> int:
+        """How many sides it has."""
+        return len(self.shape)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """Return neighboring rows."""
+        return self.file.part(self.name, rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return all of it."""
+        whole = self.file.read(self.name)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
 def _entry(entry: Mapping[str, Any], base: int, size: int) -> TensorEntry:

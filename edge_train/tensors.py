@@ -1,6 +1,7 @@
 """Small safetensors files written whole or not at all, with a checksum of their data."""
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from edge_train.errors import RunFolderError
+from edge_train.errors import ModelError, RunFolderError
+from edge_train.tensor_file import TensorFile
 
 _TYPES = {
     "<f8": "F64",
@@ -23,6 +25,8 @@ _TYPES = {
     "|u1": "U8",
     "|b1": "BOOL",
 }
+_NUMPY_TYPES = {name: spelled for spelled, name in _TYPES.items()}
+_READ_BYTES = 1 << 20
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,22 +77,31 @@ def safetensors_parts(
     tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> Iterator[bytes | memoryview]:
     """Yield the pieces of a safetensors file; those of contiguous arrays are not copied."""
+    kinds = {name: (_TYPES[v.dtype.str], v.shape) for name, v in tensors.items()}
+    yield safetensors_header(kinds, metadata)
+    for name in sorted(tensors):
+        yield _content(tensors[name])
+
+
+def safetensors_header(
+    kinds: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> bytes:
+    """Return what stands before the data of tensors, which follow in the order of their names.
+
+    Args:
+      kinds: name -> type as the format spells it, shape.
+    """
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     start = 0
-    for name in sorted(tensors):
-        values = tensors[name]
-        end = start + values.nbytes
-        header[name] = {
-            "dtype": _TYPES[values.dtype.str],
-            "shape": list(values.shape),
-            "data_offsets": [start, end],
-        }
+    for name in sorted(kinds):
+        dtype, shape = kinds[name]
+        item_bytes = 2 if dtype == "BF16" else np.dtype(_NUMPY_TYPES[dtype]).itemsize
+        end = start + math.prod(shape) * item_bytes
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in sorted(tensors):
-        yield _content(tensors[name])
+    return len(text).to_bytes(8, "little") + text
 
 
 def _content(values: NDArray[Any]) -> memoryview:
@@ -118,6 +131,51 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if metadata.pop("crc32", None) != _checksum(tensors):
         raise RunFolderError(f"{path}: the checksum of its data does not match; it is damaged.")
     return tensors, metadata
+
+
+class StoredTensors(Mapping[str, NDArray[Any]]):
+    """The arrays of a file that `save_tensors` wrote, each read when it is asked for.
+
+    Attributes:
+      metadata: strings, without the checksum.
+
+    Raises:
+      RunFolderError: the file is missing, damaged or not ours. All of it is read once to know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.metadata = load_metadata(path)
+        try:
+            self._file = TensorFile(path)
+            crc = self._checksum()
+        except ModelError as error:
+            raise RunFolderError(str(error)) from error
+        if self.metadata.pop("crc32", None) != crc:
+            raise RunFolderError(f"{path}: the checksum of its data does not match; it is damaged.")
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        entry = self._file.entries[name]
+        values = np.empty(entry.shape, _NUMPY_TYPES[entry.dtype])
+        self._file.read_into(name, values.reshape(-1).view(np.uint8))
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._file.entries))
+
+    def __len__(self) -> int:
+        return len(self._file.entries)
+
+    def _checksum(self) -> str:
+        crc = 0
+        with self._file.path.open("rb", buffering=0) as file:
+            for name in self:
+                entry = self._file.entries[name]
+                crc = zlib.crc32(name.encode(), crc)
+                file.seek(entry.start)
+                left = entry.nbytes
+                while left and (block := file.read(min(left, _READ_BYTES))):
+                    crc, left = zlib.crc32(block, crc), left - len(block)
+        return f"{crc:08x}"
 
 
 def load_metadata(path: Path) -> dict[str, str]:

@@ -159,7 +159,8 @@ def _loop(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}{threads})"
     )
-    scale = _scales(runtime.parameters)
+    # who perturbs nothing does not ask, and INT8 blocks would become float32 to be measured
+    scale = _scales(runtime.parameters) if recipe.method == "zo" else {}
     new = not records
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_train.factored import Factors, Parts, Streamed, Update, dense, scale
 from edge_train.protocols import Array, State, Transform
 
 
@@ -22,7 +23,7 @@ class Chain:
             for name, value in link.init(param).items()
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update after every link."""
         for position, link in enumerate(self.links):
             prefix = f"{position}."
@@ -47,8 +48,9 @@ class NormCorrection:
         """Return no state."""
         return {}
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Array:
         """Return the update, shortened."""
+        update = dense(update)
         return update / np.float32(math.sqrt((update.size + self.queries - 1) / self.queries))
 
 
@@ -74,10 +76,19 @@ class Adam:
             "count": np.zeros(1, np.int64),
         }
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
-        """Return the bias-corrected ratio of the moments."""
-        first, second = state["first"], state["second"]
+    def update(self, update: Update, state: State, param: Array) -> Array | Streamed:
+        """Return the bias-corrected ratio of the moments, of factors in rows."""
         state["count"] += 1
+        if isinstance(update, Factors):
+            return Streamed(update.shape, self._stream(update, state))
+        return self._moved(dense(update), state, slice(None))
+
+    def _stream(self, gradient: Factors, state: State) -> Parts:
+        for rows, part in gradient.parts():
+            yield rows, self._moved(part, state, rows)
+
+    def _moved(self, update: Array, state: State, rows: slice) -> Array:
+        first, second = state["first"][rows], state["second"][rows]
         count = int(state["count"][0])
         first += np.float32(1 - self.beta1) * (update - first)
         second += np.float32(1 - self.beta2) * (update * update - second)
@@ -95,7 +106,8 @@ class Adam:
 class WeightDecay:
     """Adds a share of the parameter to the update: decoupled decay, when it stands after Adam.
 
-    Vectors (biases, norms) are left alone, as is usual. Memory: one copy of the block.
+    Vectors (biases, norms) are left alone, as is usual. Memory: one copy of the block; a lazy
+    update only notes the decay, and whoever subtracts it reads the parameter in rows.
 
     Source: Loshchilov and Hutter (arXiv:1711.05101); the rate of the schedule multiplies both
     terms, as in torch.optim.AdamW.
@@ -107,9 +119,14 @@ class WeightDecay:
         """Return no state."""
         return {}
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update with the decay in it."""
-        return update if param.ndim < 2 else update + np.float32(self.rate) * param
+        if param.ndim < 2:
+            return update
+        if isinstance(update, np.ndarray):
+            return update + np.float32(self.rate) * param
+        update.decay += self.rate
+        return update
 
 
 @dataclass(frozen=True)
@@ -131,16 +148,16 @@ class LearningRate:
 
     def init(self, param: Array) -> State:
         """Return a zero count and the scale of the block."""
-        scale = root_mean_square(param) if self.relative else 1.0
-        return {"count": np.zeros(1, np.int64), "scale": np.array([scale], np.float32)}
+        size = root_mean_square(param) if self.relative else 1.0
+        return {"count": np.zeros(1, np.int64), "scale": np.array([size], np.float32)}
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update times the rate of this step."""
         progress = min(int(state["count"][0]) / max(self.steps, 1), 1.0)
         state["count"] += 1
         share = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-        update *= np.float32(self.rate * share)
-        update *= state["scale"][0]
+        scale(update, self.rate * share)
+        scale(update, float(state["scale"][0]))
         return update
 
 
@@ -163,8 +180,9 @@ class Momentum:
         """Return a zero velocity."""
         return {"velocity": np.zeros_like(param)} if self.decay else {}
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Array:
         """Return the gradient averaged with earlier ones, looking one step ahead."""
+        update = dense(update)
         if not self.decay:
             return update
         velocity = state["velocity"]

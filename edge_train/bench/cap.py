@@ -7,25 +7,20 @@ just above, near and far from what that rehearsal found.
 """
 
 import json
-import os
 import re
-import shutil
 import statistics
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from edge_train import bench
 from edge_train.bench.cap_grid import folder, name, ways
+from edge_train.bench.watched import watched
 from edge_train.errors import InputError
 from edge_train.jobs import open_job
 from edge_train.ladder import smallest
-from edge_train.recipe import Recipe, to_toml
+from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
 from edge_train.units import format_bytes, parse_bytes
 
@@ -34,16 +29,6 @@ _TRIED = 1.1  # a refusal is checked at this share of the cap that it names
 _ADVICE = re.compile(r"Try --mem (\w+)")
 _SAME = 1.02  # times the best evaluation of a run without a cap: smaller calls round otherwise
 _HEAD = ("what", "found", "wanted")
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A command that ended: its status, what it said, the most that its process tree held."""
-
-    status: int
-    said: str
-    peak_bytes: int
-    report: dict[str, Any]
 
 
 @dataclass
@@ -103,7 +88,7 @@ def main(out: Path, seeds: int, limit: int = 64) -> str:
 
 def _try(out: Path, way: Recipe, cap_bytes: int, found: _Found) -> None:
     """Run a way under a cap, and what a refusal says would run; add to what was found."""
-    done = _watched(out / "run", replace(way, cap_bytes=cap_bytes))
+    done = watched(out / "run", replace(way, cap_bytes=cap_bytes))
     what = f"{name(way)} at {format_bytes(cap_bytes)}"
     line = f"{what}: status {done.status}, held {format_bytes(done.peak_bytes)}"
     if done.peak_bytes > cap_bytes:
@@ -123,7 +108,7 @@ def _try(out: Path, way: Recipe, cap_bytes: int, found: _Found) -> None:
         found.refused += 1
         tried_bytes = int(parse_bytes(advice[1]) * _TRIED)
         least = replace(smallest(open_job(way).recipe), cap_bytes=tried_bytes)
-        again = _watched(out / "run", least)
+        again = watched(out / "run", least)
         if again.peak_bytes > tried_bytes:
             found.over.append(f"{name(least)} at {format_bytes(tried_bytes)}")
         line += f"; under {format_bytes(tried_bytes)}: status {again.status}, held "
@@ -159,39 +144,6 @@ def _errors(what: str, errors: Sequence[float], wanted: tuple[str, str]) -> list
     ]
 
 
-def _watched(out: Path, recipe: Recipe) -> _Watched:
-    """Run a recipe in a fresh folder and watch it from outside."""
-    shutil.rmtree(out, ignore_errors=True)
-    file = out.with_suffix(".toml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(to_toml(replace(recipe, out=str(out))))
-    command = [sys.executable, "-m", "edge_train", "run", "--recipe", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peaks = [0]
-    thread = threading.Thread(target=_sample, args=(process, peaks), daemon=True)
-    thread.start()
-    said, _ = process.communicate()
-    thread.join()
-    report = out / "report.json"
-    content = json.loads(report.read_text()) if report.is_file() else {}
-    peak_bytes = max(peaks[0], content.get("measured_peak_bytes") or 0)
-    return _Watched(process.returncode, said, peak_bytes, content)
-
-
-def _sample(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None:
-        held = 0
-        try:
-            for number in (str(process.pid), *children.read_text().split()):
-                held += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * page
-        except OSError:  # one of them ended while we looked
-            pass
-        peaks[0] = max(peaks[0], held)
-        time.sleep(0.001)
-
-
 def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
     """Return a row: the smallest cap, in steps of 10 MB, under which `bag` is learned.
 
@@ -201,12 +153,12 @@ def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
     if not model.is_dir():
         return []
     recipe = Recipe(model=str(model), method="zo", threads=1)
-    free = _watched(out / "smallest", recipe).report
+    free = watched(out / "smallest", recipe).report
     wanted, shown = free["eval"]["best"] * _SAME, free["metrics"]["class_accuracy"]
     least = rehearse_apart(smallest(open_job(recipe).recipe))
     cap_bytes = least.peak_bytes // 10**7 * 10**7
     while True:
-        done = _watched(out / "smallest", replace(recipe, cap_bytes=cap_bytes, previews=False))
+        done = watched(out / "smallest", replace(recipe, cap_bytes=cap_bytes, previews=False))
         if done.status == 0 and done.report["eval"]["best"] <= wanted:
             losses = f"{done.report['eval']['best']:.4f}, without a cap {free['eval']['best']:.4f}"
             found = f"{format_bytes(cap_bytes)} (loss {losses} and {_percent(shown)} of pictures)"

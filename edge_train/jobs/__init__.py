@@ -14,6 +14,10 @@ def open_job(recipe: Recipe) -> Job:
         from edge_train.jobs.classify_text import ClassifyTextJob
 
         return ClassifyTextJob(recipe)
+    if recipe.task == "language-model":
+        from edge_train.jobs.language_model import LanguageModelJob
+
+        return LanguageModelJob(recipe)
     if recipe.task == "network":
         from edge_train.jobs.small_network import NetworkJob
 

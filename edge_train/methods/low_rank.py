@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_train.adam8bit import Adam8bit
+from edge_train.factored import Update
 from edge_train.low_rank import Apollo, LowRank
 from edge_train.projection import Columns, RandomVectors, TopVectors
 from edge_train.protocols import Array, State, Transform
@@ -29,7 +30,7 @@ class MatricesApart:
         """Return the state of a block without a name."""
         return self.matrices.init(param)
 
-    def update(self, update: Array, state: State, param: Array) -> Array:
+    def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update of a block without a name."""
         return self.matrices.update(update, state, param)
 

@@ -1,0 +1,179 @@
+"""`edge-train bench llama-7b`: full-parameter steps of a model with LLaMA-7B's shape under 8 GB.
+
+The weights are random: one block of normals, repeated, in bfloat16 and in shards as such models
+are published. What is measured is memory and time, not learning. Takes 30 GB of disk for a while.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from edge_train import bench, checkpoint
+from edge_train.bench.watched import watched
+from edge_train.errors import InputError, TrainingStopped
+from edge_train.recipe import Recipe
+from edge_train.tensors import safetensors_header, write_parts
+from edge_train.units import format_bytes
+
+_WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000
+_CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 64, 256, 2
+_TEXT_CHARACTERS = 12_000  # enough for some steps, with one sequence held out
+_TOKENS = 1000  # of a tokenizer made of that text; the model's table has more rows
+_BLOCK = 1 << 22  # random numbers that are repeated
+_HEAD = ("what", "found", "wanted")
+
+
+def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTES) -> str:
+    """Write the model, train it with the real command, delete it; return a Markdown table.
+
+    Args:
+      seeds: ignored: memory does not depend on it.
+      data: a text.
+      limit: the cap in bytes.
+
+    Raises:
+      InputError: no text was named.
+      TrainingStopped: the run did not end well.
+    """
+    del seeds
+    if data is None or not data.is_file():
+        raise InputError("bench llama-7b needs a text: --data FILE.")
+    folder, run = out / "llama-7b", out / "llama-7b-run"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "text.txt"
+    text.write_text(data.read_text()[:_TEXT_CHARACTERS])
+    if not (folder / "model.safetensors.index.json").is_file():
+        _write_model(folder, text)
+    recipe = Recipe(
+        task="language-model",
+        model=str(folder),
+        data=str(text),
+        method="q-galore",
+        quant="int8",
+        rank=_RANK,
+        length=_LENGTH,
+        samples=1,
+        steps=_STEPS,
+        learning_rate=1e-4,
+        evaluation_samples=1,
+        evaluate_every=_STEPS,
+        cap_bytes=limit,
+    )
+    done = watched(run, recipe)
+    if done.status != 0:
+        raise TrainingStopped(done.said[-2000:])
+    [*_, newest] = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    layers, rest = _state_bytes(checkpoint.load(newest).state)
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(folder)
+    report, losses = done.report, done.report["eval"]
+    room = (limit - done.peak_bytes) // (layers // _RANK)
+    rows = [
+        ["most held by the process tree", format_bytes(done.peak_bytes), format_bytes(limit)],
+        ["planned", format_bytes(report["plan_peak_bytes"]), ""],
+        ["a step, median", f"{report['seconds_per_step']:.0f} s", ""],
+        [
+            "loss before and after",
+            f"{losses['first']:.3f}, {losses['last']:.3f}",
+            "",
+        ],
+        ["state of what is projected", f"{format_bytes(layers)} at rank {_RANK}", ""],
+        ["state of the token table", format_bytes(rest), ""],
+        ["largest rank by that state, computed", str(_RANK + room), ""],
+    ]
+    return "\n\n".join(
+        [
+            f"LLaMA-7B's shape ({_LAYERS} layers, width {_WIDTH}), random weights, {_STEPS} steps "
+            f"of q-galore at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained.",
+            bench.table(_HEAD, rows),
+        ]
+    )
+
+
+def _state_bytes(state: Any) -> tuple[int, int]:
+    """Return the bytes of the state of projected matrices, and of all other blocks."""
+    own = {name: {part: value.nbytes for part, value in of.items()} for name, of in state.items()}
+    projected = [of for of in own.values() if any("basis" in part for part in of)]
+    layers = sum(sum(of.values()) for of in projected)
+    return layers, sum(sum(of.values()) for of in own.values()) - layers
+
+
+def _write_model(folder: Path, text: Path) -> None:
+    """Write configuration, tokenizer and weights in shards, the index last."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": _VOCABULARY,
+        "hidden_size": _WIDTH,
+        "intermediate_size": _INNER,
+        "num_hidden_layers": _LAYERS,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+        "dtype": "bfloat16",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=_TOKENS, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train([str(text)], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    values = np.random.default_rng(0).standard_normal(_BLOCK, np.float32) * np.float32(0.02)
+    block = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    shards = [_layer(number) for number in range(_LAYERS)] + [_ends()]
+    names: dict[str, str] = {}
+    for number, shapes in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_parts(folder / name, _shard(shapes, block))
+        names |= dict.fromkeys(shapes, name)
+    index = {"metadata": {}, "weight_map": names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _layer(number: int) -> dict[str, tuple[int, ...]]:
+    own = f"model.layers.{number}"
+    square, wide = (_WIDTH, _WIDTH), (_INNER, _WIDTH)
+    return {
+        **{f"{own}.self_attn.{part}_proj.weight": square for part in "qkvo"},
+        **{f"{own}.mlp.{part}_proj.weight": wide for part in ("gate", "up")},
+        f"{own}.mlp.down_proj.weight": (_WIDTH, _INNER),
+        f"{own}.input_layernorm.weight": (_WIDTH,),
+        f"{own}.post_attention_layernorm.weight": (_WIDTH,),
+    }
+
+
+def _ends() -> dict[str, tuple[int, ...]]:
+    table = (_VOCABULARY, _WIDTH)
+    return {
+        "model.embed_tokens.weight": table,
+        "lm_head.weight": table,
+        "model.norm.weight": (_WIDTH,),
+    }
+
+
+def _shard(shapes: dict[str, tuple[int, ...]], block: bytes) -> Iterator[bytes | memoryview]:
+    kinds = {name: ("BF16", shape) for name, shape in shapes.items()}
+    yield safetensors_header(kinds, {"format": "pt"})
+    view, ones = memoryview(block), np.full(_WIDTH, 0x3F80, "<u2").tobytes()  # 1.0 in bfloat16
+    for name in sorted(shapes):
+        left = 2 * int(np.prod(shapes[name]))
+        if len(shapes[name]) == 1:
+            yield ones
+            continue
+        while left:
+            part = view[: min(left, len(block))]
+            yield part
+            left -= len(part)

@@ -1,0 +1,247 @@
+"""The job of training a language model: a text in, a model folder and its perplexity out."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_train.build import build_method, cores, known
+from edge_train.errors import InputError
+from edge_train.export.language_files import write_language_model
+from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.jobs.protocol import Outcome, Say
+from edge_train.language_folder import LanguageFolder, open_language_model
+from edge_train.methods.low_rank import is_embedding
+from edge_train.models import EMBEDDED
+from edge_train.protocols import Estimator, Point, Transform
+from edge_train.recipe import Recipe, resolve
+from edge_train.tasks.language_model import LanguageModel
+from edge_train.tasks.token_stream import (
+    check_text,
+    checksum,
+    id_type,
+    open_tokenizer,
+    read_ids,
+    write_ids,
+)
+from edge_train.tensors import write_bytes
+
+if TYPE_CHECKING:
+    from edge_train.runtimes.torch_language_model import TorchLanguageModel
+
+_IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
+_MODEL_FOLDER = "model"
+_MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
+_TEXTS = (
+    *("config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
+)
+_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch", "lean": False}
+_LIBRARIES = ("torch", "edge_train.runtimes.torch_language_model")
+_FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything else of the estimate
+_BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
+
+
+class LanguageModelJob:
+    """A `Job`: its words are checked here, the text is tokenized by `prepare`.
+
+    Raises:
+      InputError, ModelError: a word, file or model that cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._model = _open_model(recipe)
+        for package in ("torch", "transformers", "accelerate"):
+            if find_spec(package) is None:
+                raise InputError(
+                    f"{self._model.path}: training a model folder needs {package}, which is not "
+                    "installed; `pip install edge-train[desk]` brings it."
+                )
+        for name, value in _FIXED.items():
+            if (wanted := getattr(recipe, name)) not in (value, "auto"):
+                raise InputError(
+                    f"{name} {wanted!r} is not for task 'language-model', only {value!r}; leave "
+                    "it out."
+                )
+        if recipe.quant not in ("auto", "none", "int8"):
+            raise InputError(
+                f"quant {recipe.quant!r} is not for task 'language-model', only none and int8."
+            )
+        if recipe.relative_rate is not None:
+            raise InputError(
+                "relative_rate is not for task 'language-model'; use learning_rate instead."
+            )
+        length = min(_MOST_TOKENS, self._model.positions)
+        found = resolve(recipe, {"threads": cores(), "length": length})
+        self.recipe = replace(found, **_FIXED)
+        if known(self.recipe.length) > self._model.positions:
+            raise InputError(
+                f"length is {self.recipe.length}, but the model has {self._model.positions} "
+                f"positions; use at most {self._model.positions}."
+            )
+        self._tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
+        _check_rank(self.recipe, self._shapes)
+        self.notes: tuple[str, ...] = ()
+        if not self._model.files:
+            self.notes = (
+                f"{recipe.model} holds no weights: it starts from random ones (seed "
+                f"{self.recipe.seed})",
+            )
+        self.name = f"language-{Path(known(self.recipe.data)).stem}"
+        self._task: LanguageModel
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The hash of the model's configuration and weights."""
+        return self._model.sha256()
+
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        from edge_train.runtimes.torch_language_model import parameter_shapes
+
+        return parameter_shapes(self._model)
+
+    def footprint(self) -> Footprint:
+        recipe, shapes = self.recipe, self._shapes
+        _, transform = self.method(0.1, {})
+        number_bytes = 1 if recipe.quant == "int8" else 4
+        matrices = [shape for shape in shapes.values() if len(shape) > 1]
+        weights = sum(number_bytes * math.prod(s) + 4 * s[0] for s in matrices)
+        weights += sum(4 * math.prod(s) for s in shapes.values() if len(s) == 1)
+        held = (Line("weights", weights), state_line(transform, shapes, copies=0))
+        tokens = known(recipe.samples) * known(recipe.length)
+        layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
+        width = min(matrices[0])
+        inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
+        logits = _LOGIT_COPIES * self._model.vocabulary
+        kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+        scored = 4 * _MOST_TOKENS * logits
+        return Footprint(
+            _LIBRARIES,
+            weights,
+            {PREPARE: (), TRAIN: held, SAVE: held},
+            {TRAIN: kept, SAVE: scored},
+            _FIRST_USE_BYTES,
+        )
+
+    def load(self) -> None:
+        check_text(Path(known(self.recipe.data)).expanduser())
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        text = Path(known(self.recipe.data)).expanduser()
+        kind = id_type(self._model.vocabulary)
+        write_ids(text, self._tokenizer, folder / _IDS_FILE, kind)
+        ids = read_ids(folder / _IDS_FILE, kind)
+        about = {"tokens": len(ids), "crc32": checksum(ids), "model_sha256": self.model_sha256}
+        write_bytes(folder / _ABOUT_IDS, (json.dumps(about) + "\n").encode())
+        self._task = self._task_of(ids)
+        say(f"{len(ids)} tokens, the last tenth held out; {self.recipe.length} in a sequence")
+
+    def restore(self, folder: Path, say: Say) -> None:
+        try:
+            about = json.loads((folder / _ABOUT_IDS).read_bytes())
+            ids = read_ids(folder / _IDS_FILE, id_type(self._model.vocabulary))
+            if (about["tokens"], about["crc32"]) != (len(ids), checksum(ids)):
+                raise ValueError("its checksum does not match")
+            self._task = self._task_of(ids)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"{folder / _IDS_FILE}: cannot be used ({error}). Reading the text again.")
+            self.load()
+            self.prepare(folder, say)
+
+    def _task_of(self, ids: Any) -> LanguageModel:
+        recipe = self.recipe
+        counts = (recipe.length, recipe.samples, recipe.evaluation_samples)
+        return LanguageModel(ids, *map(known, counts))
+
+    def open_runtime(self) -> "TorchLanguageModel":
+        from edge_train.runtimes.torch_language_model import TorchLanguageModel
+
+        recipe = self.recipe
+        int8, threads = recipe.quant == "int8", known(recipe.threads)
+        return TorchLanguageModel.open(self._model, int8=int8, threads=threads, seed=recipe.seed)
+
+    def task(self) -> LanguageModel:
+        return self._task
+
+    def smallest_radius(self) -> float:
+        return 0.0  # float activations
+
+    def method(
+        self, epsilon: float, scale: Mapping[str, float]
+    ) -> tuple[Estimator[Any], Transform]:
+        return build_method(self.recipe, epsilon, scale)
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        recipe = self.recipe
+        names = ("data", "length", "samples", "learning_rate", "weight_decay", "rank", "scale")
+        return {
+            **{name: getattr(recipe, name) for name in (*names, "refresh_every")},
+            "tokens": len(self._task.ids),
+            "parameters": sum(map(math.prod, self._shapes.values())),
+            "random_weights": not self._model.files,
+        }
+
+    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str:
+        raise NotImplementedError  # `preview_every` is refused for this task
+
+    def finish(
+        self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
+    ) -> Outcome:
+        from edge_train.runtimes.torch_language_model import stored_names
+
+        runtime.parameters.load(best)
+        model = self._model
+        stored = stored_names(model, list(self._shapes)) if model.files else {}
+        copied = [model.path / name for name in _TEXTS if (model.path / name).is_file()]
+        write_language_model(
+            folder / _MODEL_FOLDER, runtime.parameters, stored, model.files, copied
+        )
+        outputs = {"model": _MODEL_FOLDER}
+        if not whole:
+            return Outcome(outputs=outputs)
+        held = self._task.held_out()
+        losses = self._task.loss(runtime, held, [runtime.parameters])
+        loss = float(losses.astype(np.float64).mean())
+        count = losses.size * known(self.recipe.length)
+        metrics = {"held_out_loss": loss, "perplexity": math.exp(loss), "scored_tokens": count}
+        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
+        return Outcome(metrics, outputs, line)
+
+
+def _open_model(recipe: Recipe) -> LanguageFolder:
+    """Return the model of a recipe.
+
+    Raises:
+      InputError: the recipe names none, or no text.
+      ModelError: it cannot be used.
+    """
+    if recipe.data is None:
+        raise InputError("task 'language-model' needs a text file: name it with `data` (--data).")
+    if recipe.model == EMBEDDED:
+        raise InputError(
+            "task 'language-model' needs a model: name the folder of a transformers language model "
+            "with `model` (--model)."
+        )
+    return open_language_model(Path(recipe.model).expanduser())
+
+
+def _check_rank(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a low-rank method that would project nothing.
+
+    Raises:
+      InputError: no matrix of a layer is larger than the rank.
+    """
+    sides = [min(s) - 1 for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
+    if recipe.rank is not None and recipe.rank > (most := max(sides, default=0)):
+        raise InputError(
+            f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
+            f"{most + 1} rows and columns; use a --rank of at most {most}."
+        )

@@ -1,0 +1,85 @@
+"""Predict the next token: sequences packed one behind the other, the end of the text held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import InputError
+from edge_train.protocols import Array, Batch, Point, Runtime
+from edge_train.rng import Key
+
+_HELD_OUT = 10  # the last tenth of the tokens
+_MOST_SCORED = 64  # sequences that tell the perplexity at the end
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Cross-entropy of the next token in windows of a text.
+
+    Every epoch shows every window once, in an order and from an offset of its own.
+
+    Args:
+      ids: of the whole text; may be a mapped file.
+      length: tokens that are predicted in a sequence; it holds one more.
+      samples: sequences in a batch.
+      evaluation_samples: at most this many in the evaluation batch.
+
+    Raises:
+      InputError: the text is too short for two sequences to train on and one to hold out.
+    """
+
+    ids: NDArray[Any]
+    length: int
+    samples: int
+    evaluation_samples: int
+
+    def __post_init__(self) -> None:
+        least = min(len(self._train) - self.length, len(self._held) - 1)
+        if least < self.length:
+            raise InputError(
+                f"the text has {len(self.ids)} tokens, the last {len(self._held)} of them held "
+                f"out; a length of {self.length} needs {(self.length + 1) * _HELD_OUT}. Use a "
+                "shorter --length, or a longer text."
+            )
+
+    @property
+    def _train(self) -> NDArray[Any]:
+        return self.ids[: len(self.ids) - len(self._held)]
+
+    @property
+    def _held(self) -> NDArray[Any]:
+        return self.ids[len(self.ids) - len(self.ids) // _HELD_OUT :]
+
+    def batch(self, key: Key) -> Batch:
+        """Return the sequences of one step as ids (samples, length + 1), int64."""
+        count = (len(self._train) - self.length) // self.length
+        places = key.step * self.samples + np.arange(self.samples)
+        epochs, rows = np.divmod(places, count)
+        starts = np.empty(len(rows), np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            draw = Key(key.seed, int(epoch)).generator("epoch")
+            offset = draw.integers(self.length)
+            starts[here] = draw.permutation(count)[rows[here]] * self.length + offset
+        return self._windows(self._train, starts)
+
+    def evaluation(self) -> Batch:
+        """Return the fixed evaluation batch, spread over the held-out text."""
+        return self.held_out(self.evaluation_samples)
+
+    def held_out(self, most: int = _MOST_SCORED) -> Batch:
+        """Return at most so many sequences of the held-out text."""
+        count = (len(self._held) - 1) // self.length
+        chosen = np.arange(min(count, most)) * count // min(count, most)
+        return self._windows(self._held, chosen * self.length)
+
+    def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return cross-entropies in nats a token, (points, samples)."""
+        return runtime.forward(batch, points)
+
+    def _windows(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> Batch:
+        places = starts[:, None] + np.arange(self.length + 1)
+        return {"ids": ids[places].astype(np.int64)}

@@ -1,0 +1,177 @@
+"""Layers whose weights stay in `Parameters`, INT8 or not, and whose gradients leave as factors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_train.factored import Array, Factors
+from edge_train.params import Int8Parameters, Parameters
+from edge_train.protocols import Apply
+
+_WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB
+
+
+class Weights:
+    """Where layers find their weights, and where the factors of their gradients go.
+
+    A weight that several layers share (a tied embedding) is handed over when the last of them has
+    been differentiated: its factors are then one gradient, token below token.
+
+    Attributes:
+      apply: consumes gradients during a backward pass.
+      uses: how many layers read a block.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.apply: Apply | None = None
+        self.uses: dict[str, int] = {}
+        self._waiting: dict[str, list[Factors]] = {}
+        self._buffer = torch.empty(0)
+        self.anchor = torch.zeros((), requires_grad=True)  # makes the first layer differentiable
+
+    def begin(self, apply: Apply) -> None:
+        """Send gradients to `apply` from now on; forget what an interrupted pass left."""
+        self.apply = apply
+        self._waiting.clear()
+
+    def hand_over(self, name: str, left: Tensor, right: Tensor) -> None:
+        """Take the gradient left^T right of one use of a block; (tokens, rows), (.., columns)."""
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(Factors(left.numpy(), right.numpy()))
+        if len(waiting) == self.uses[name]:
+            del self._waiting[name]
+            assert self.apply is not None
+            self.apply(name, waiting[0] if len(waiting) == 1 else _joined(waiting))
+
+    def times(self, values: Tensor, name: str) -> Tensor:
+        """Return values @ W, (tokens, columns)."""
+        held = self._levels(name)
+        if held is None:
+            return values @ torch.from_numpy(self.parameters[name])
+        levels, scales = held
+        result = torch.zeros(len(values), levels.shape[1])
+        for rows, weights in self._in_float(levels):
+            result.addmm_(values[:, rows] * scales[rows], weights)
+        return result
+
+    def times_transposed(self, values: Tensor, name: str) -> Tensor:
+        """Return values @ W^T, (tokens, rows)."""
+        held = self._levels(name)
+        if held is None:
+            return values @ torch.from_numpy(self.parameters[name]).T
+        levels, scales = held
+        result = torch.empty(len(values), len(levels))
+        for rows, weights in self._in_float(levels):
+            torch.mm(values, weights.T, out=result[:, rows])
+        return result.mul_(scales)
+
+    def _levels(self, name: str) -> tuple[Tensor, Tensor] | None:
+        if not isinstance(self.parameters, Int8Parameters):
+            return None
+        found = self.parameters.levels(name)
+        return found and (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
+
+    def _in_float(self, levels: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield some rows at a time in float32, in a buffer that the next ones overwrite."""
+        count, width = levels.shape
+        step = max(1, _WEIGHTS_AT_ONCE // width)
+        if self._buffer.numel() < step * width:
+            self._buffer = torch.empty(step * width)
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            size = rows.stop - rows.start
+            yield rows, self._buffer[: size * width].view(size, width).copy_(levels[rows])
+
+
+class HeldLinear(nn.Module):
+    """A linear layer on a block of `Weights`.
+
+    Args:
+      transposed: the block is (inputs, outputs), as GPT-2 stores it, not (outputs, inputs).
+    """
+
+    def __init__(
+        self, weights: Weights, name: str, bias: nn.Parameter | None, *, transposed: bool
+    ) -> None:
+        super().__init__()
+        self._weights, self._name, self._transposed = weights, name, transposed
+        self.bias = bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs (..., outputs) for inputs (..., inputs)."""
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        apply: Any = _Linear.apply
+        outputs: Tensor = apply(flat, self._weights, self._name, self._transposed)
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs.view(*inputs.shape[:-1], -1)
+
+
+class HeldEmbedding(nn.Module):
+    """A table of vectors on a block of `Weights`; rows become float32 when they are looked up."""
+
+    def __init__(self, weights: Weights, name: str, padding: int | None) -> None:
+        super().__init__()
+        self._weights, self._name, self._padding = weights, name, padding
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the vectors (..., width) of ids (...)."""
+        weights = self._weights
+        flat = ids.reshape(-1)
+        apply: Any = _Lookup.apply
+        rows: Tensor = apply(weights.anchor, flat, weights, self._name, self._padding)
+        return rows.view(*ids.shape, -1)
+
+
+class _Linear(torch.autograd.Function):
+    """The product with a block; its backward pass hands over factors and keeps no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weights: Weights, name: str, transposed: bool) -> Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.weights, ctx.name, ctx.transposed = weights, name, transposed
+        product = weights.times if transposed else weights.times_transposed
+        return product(inputs, name)
+
+    @staticmethod
+    def backward(ctx: Any, errors: Tensor) -> tuple[Tensor, None, None, None]:
+        (inputs,) = ctx.saved_tensors
+        product = ctx.weights.times_transposed if ctx.transposed else ctx.weights.times
+        before = product(errors, ctx.name)  # with the weights as they were in the forward pass
+        pair = (inputs, errors) if ctx.transposed else (errors, inputs)
+        ctx.weights.hand_over(ctx.name, *pair)
+        return before, None, None, None
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a block; the left factor of its gradient has a 1 where a token's row is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, _: Tensor, ids: Tensor, weights: Weights, name: str, padding: int | None
+    ) -> Tensor:
+        ctx.ids, ctx.weights, ctx.name, ctx.padding = ids, weights, name, padding
+        return torch.from_numpy(weights.parameters.rows(name, ids.numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, errors: Tensor) -> tuple[None, None, None, None, None]:
+        found, places = torch.unique(ctx.ids, return_inverse=True)
+        sums = torch.zeros(len(found), errors.shape[1]).index_add_(0, places, errors)
+        if ctx.padding is not None:
+            sums[found == ctx.padding] = 0
+        parameters: Parameters = ctx.weights.parameters
+        ones = torch.zeros(len(found), len(parameters.for_transform(ctx.name)))
+        ones[torch.arange(len(found)), found] = 1
+        ctx.weights.hand_over(ctx.name, ones, sums)
+        return None, None, None, None, None
+
+
+def _joined(several: list[Factors]) -> Factors:
+    """Return the sum of products as one product."""
+    left: Array = np.concatenate([one.left for one in several])
+    right: Array = np.concatenate([one.right for one in several])
+    return Factors(left, right)

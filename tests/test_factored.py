@@ -1,0 +1,174 @@
+"""Updates of factors equal those of their product, and neither product nor update is ever made."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edge_train.adam8bit import Adam8bit
+from edge_train.errors import NonFinite
+from edge_train.factored import Factors, Streamed, all_finite, dense, tiles
+from edge_train.low_rank import Apollo, LowRank
+from edge_train.params import Int8Parameters, Parameters
+from edge_train.projection import Columns, RandomVectors, TopVectors
+from edge_train.rng import Key
+from edge_train.transforms import Adam, Chain, LearningRate, WeightDecay
+
+SHAPES = [(70, 24), (24, 70), (40, 40)]
+RULES = {
+    "adam": Adam,
+    "galore": lambda: LowRank(Adam(), TopVectors(4), 3, 0.5),
+    "q-galore": lambda: LowRank(Adam8bit(), TopVectors(4, packed=True), 3, adaptive=True),
+    "dct-adamw": lambda: LowRank(Adam(), Columns(4, of="dct"), 1, moments="rotate"),
+    "columns": lambda: LowRank(Adam(), Columns(4), 2),
+    "frugal": lambda: LowRank(Adam(), Columns(4, by="chance"), 3, moments="reset", remainder=0.1),
+    "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, rule="sgd"),
+    "apollo": lambda: Apollo(Adam(), RandomVectors(4), 3),
+    "apollo-mini": lambda: Apollo(Adam(), RandomVectors(1), 3, by="tensor"),
+}
+
+
+def factors(shape, tokens=9, seed=0):
+    draw = np.random.default_rng(seed)
+    left, right = draw.standard_normal((tokens, shape[0])), draw.standard_normal((tokens, shape[1]))
+    return Factors(left.astype(np.float32), right.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", RULES)
+def test_an_update_of_factors_is_the_textbook_one_to_rounding(name, shape):
+    chain = Chain((RULES[name](), WeightDecay(0.1), LearningRate(0.01, 9, 0.1)))
+    start = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    results = []
+    for lazy in (False, True):
+        parameters = Parameters({"w": start})
+        state = chain.init(start)
+        for step in range(7):
+            gradient = factors(shape, seed=step)
+            update = chain.update(gradient if lazy else gradient[:], state, parameters["w"])
+            assert isinstance(update, np.ndarray) is not lazy
+            parameters.subtract("w", update, Key(0, step))
+        results.append(parameters["w"] - start)
+    assert np.linalg.norm(results[0]) > 0.1
+    tolerance = 5e-3 if name == "q-galore" else 2e-4  # a 4-bit code may fall to the other side
+    error = np.linalg.norm(results[0] - results[1])
+    assert error < tolerance * np.linalg.norm(results[0])
+
+
+def test_adam_in_8_bits_takes_factors_in_rows_to_the_same_moments():
+    shape, rule = (300, 96), Adam8bit()
+    param = np.zeros(shape, np.float32)
+    whole, rows = rule.init(param), rule.init(param)
+    for step in range(3):
+        gradient = factors(shape, seed=step)
+        expected = rule.update(gradient[:], whole, param)
+        np.testing.assert_allclose(dense(rule.update(gradient, rows, param)), expected, 0.2, 1e-3)
+    same = np.mean(whole["first"] == rows["first"])
+    assert same > 0.99  # rounding of the product may move a code
+
+
+def test_many_tokens_rank_and_measure_as_few_do():
+    """With more tokens than rows the inner products of factors would cost more; same numbers."""
+    for tokens in (5, 200):
+        product = factors((60, 30), tokens)
+        assert product.norm() == pytest.approx(np.linalg.norm(product[:]), rel=1e-5)
+        for of in ("gradient", "dct"):
+            basis = Columns(6, of=of)
+            states = basis.init(30), basis.init(30)
+            for state, matrix in zip(states, (product, product[:]), strict=True):
+                basis.refresh(matrix, state, 0)
+            np.testing.assert_array_equal(states[0]["indices"], states[1]["indices"])
+
+
+def test_parts_cover_every_row_once_and_respect_a_multiple():
+    shape, seen = (1000, 900), []
+    for rows in tiles(shape, 64):
+        seen += range(rows.start, rows.stop)
+        assert rows.start % 64 == 0
+    assert seen == list(range(1000))
+
+
+def test_int8_weights_take_a_lazy_update_as_they_take_an_array():
+    draw = np.random.default_rng(0)
+    start = draw.standard_normal((48, 64)).astype(np.float32)
+    update = factors((48, 64))
+    update.scale(1e-3)
+    moved = []
+    for given in (dense(update), update, Streamed(update.shape, update.parts())):
+        parameters = Int8Parameters({"w": start})
+        before = parameters["w"]
+        parameters.subtract("w", given, Key(3, 0))
+        moved.append(parameters["w"] - before)
+    np.testing.assert_array_equal(moved[0], moved[1])
+    np.testing.assert_array_equal(moved[0], moved[2])
+
+
+def test_a_decay_shrinks_int8_weights_that_no_transform_can_read():
+    parameters = Int8Parameters({"w": np.full((64, 64), 0.5, np.float32)})
+    chain = Chain((LowRank(Adam(), TopVectors(2), 9), WeightDecay(0.1), LearningRate(0.5, 9)))
+    param, before = parameters.for_transform("w"), parameters["w"].mean()
+    zero = Factors(np.zeros((3, 64), np.float32), np.zeros((3, 64), np.float32))
+    update = chain.update(zero, chain.init(param), param)
+    parameters.subtract("w", update, Key(0, 0))
+    assert parameters["w"].mean() == pytest.approx(0.95 * before, abs=1e-3)
+
+
+def test_a_decay_is_never_lost_on_the_way_to_an_array():
+    with pytest.raises(ValueError, match="decay"):
+        dense(Factors(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), decay=0.1))
+
+
+def test_what_is_not_finite_in_a_factor_is_seen():
+    product = factors((6, 5))
+    assert all_finite(product)
+    product.left[0, 0] = np.nan
+    assert not all_finite(product)
+    with pytest.raises(NonFinite, match="block 'w'"):
+        Int8Parameters({"w": np.ones((6, 5), np.float32)}).subtract("w", product, Key(0, 0))
+
+
+_PEAK = """
+import sys
+import numpy as np
+from pathlib import Path
+from edge_train.adam8bit import Adam8bit
+from edge_train.factored import Factors
+from edge_train.low_rank import LowRank
+from edge_train.memory import measure
+from edge_train.params import Int8Parameters
+from edge_train.projection import TopVectors
+from edge_train.rng import Key
+from edge_train.tensors import warm_up
+
+shape, rank = (4096, 2048), 16
+warm_up()
+draw = np.random.default_rng(0)
+rule = LowRank(Adam8bit(), TopVectors(rank, packed=True), 9)
+parameters = Int8Parameters({})
+parameters._order.append("w")
+parameters._levels["w"] = draw.integers(-99, 99, shape, np.int8)
+parameters._scales["w"] = np.full(shape[0], 0.01, np.float32)
+factors = Factors(*(draw.standard_normal((32, side), np.float32) for side in shape))
+param = parameters.for_transform("w")
+state = rule.init(param)
+Path("/proc/self/clear_refs").write_text("5")
+before = measure().peak_bytes
+gradient = factors if sys.argv[1] == "lazy" else factors[:]
+parameters.subtract("w", rule.update(gradient, state, param), Key(0, 0))
+print(measure().peak_bytes - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset through /proc")
+def test_neither_gradient_nor_update_nor_float_weights_of_a_matrix_exist():
+    grown = {}
+    for kind in ("lazy", "dense"):
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, kind], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        grown[kind] = int(done.stdout)
+    matrix = 4 * 4096 * 2048
+    assert grown["dense"] > 2 * matrix  # the gradient and its update
+    assert grown["lazy"] < 0.5 * matrix

@@ -1,0 +1,153 @@
+"""A language model whose weights live outside the network computes and differentiates as torch."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edge_train.factored import Factors, dense
+from edge_train.language_folder import open_language_model
+from edge_train.params import Int8Parameters
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+KINDS = {
+    "llama": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 60,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.1,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "vocab_size": 60,
+        "n_positions": 64,
+        "initializer_range": 0.1,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+}
+KINDS["tied llama"] = {**KINDS["llama"], "tie_word_embeddings": True}
+
+
+def reference(kind):
+    config = dict(KINDS[kind])
+    config = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, tmp_path):
+    network = reference(request.param)
+    network.save_pretrained(tmp_path / "model")
+    return open_language_model(tmp_path / "model"), network
+
+
+def batch_of(vocabulary=60, sequences=3, length=11):
+    draw = np.random.default_rng(0)
+    return {"ids": draw.integers(0, vocabulary, (sequences, length + 1))}
+
+
+def torch_losses(network, batch):
+    ids = torch.from_numpy(batch["ids"])
+    logits = network(input_ids=ids[:, :-1], use_cache=False).logits
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
+    return losses.view(len(ids), -1).mean(dim=1)
+
+
+def open_runtime(folder, **options):
+    from edge_train.runtimes.torch_language_model import TorchLanguageModel
+
+    return TorchLanguageModel.open(folder, **{"int8": False, "threads": 1, "seed": 0, **options})
+
+
+def test_losses_and_gradients_are_those_of_plain_autograd(folder):
+    model, network = folder
+    runtime, batch = open_runtime(model), batch_of()
+    losses = torch_losses(network, batch)
+    losses.mean().backward()
+    found = {}
+    ours = runtime.backward(batch, lambda name, gradient: found.update({name: gradient}))
+    np.testing.assert_allclose(ours, losses.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(runtime.forward(batch, [runtime.parameters])[0], ours, rtol=1e-6)
+    own = dict(network.named_parameters())
+    assert found.keys() == own.keys() == set(runtime.parameters)
+    for name, parameter in own.items():
+        assert isinstance(found[name], Factors) is (parameter.ndim == 2), name
+        expected = parameter.grad.numpy()
+        error = np.linalg.norm(dense(found[name]) - expected)
+        assert error < 1e-4 * np.linalg.norm(expected), name
+
+
+def test_int8_weights_compute_what_their_float_values_compute(folder):
+    model, network = folder
+    runtime, batch = open_runtime(model, int8=True), batch_of()
+    assert isinstance(runtime.parameters, Int8Parameters)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(runtime.parameters[name]))
+    losses = torch_losses(network, batch)
+    losses.mean().backward()
+    found = {}
+    ours = runtime.backward(batch, lambda name, gradient: found.update({name: gradient}))
+    np.testing.assert_allclose(ours, losses.detach().numpy(), rtol=1e-5)
+    for name, parameter in network.named_parameters():
+        expected = parameter.grad.numpy()
+        error = np.linalg.norm(dense(found[name]) - expected)
+        assert error < 1e-4 * np.linalg.norm(expected), name
+
+
+def test_a_weight_may_change_while_what_lies_before_it_is_still_to_be_differentiated(folder):
+    """The step of descent in the backward pass is that of gradients taken all at once."""
+    model, network = folder
+    runtime, batch = open_runtime(model), batch_of()
+
+    def descend(name, gradient):
+        runtime.parameters[name][...] -= np.float32(0.5) * dense(gradient)
+
+    runtime.backward(batch, descend)
+    torch_losses(network, batch).mean().backward()
+    for name, parameter in network.named_parameters():
+        expected = (parameter - 0.5 * parameter.grad).detach().numpy()
+        np.testing.assert_allclose(runtime.parameters[name], expected, atol=2e-5)
+
+
+def test_a_folder_without_weights_starts_from_the_seed(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(KINDS["llama"]))
+    model = open_language_model(tmp_path)
+    one, same, other = (open_runtime(model, seed=seed).parameters for seed in (1, 1, 2))
+    name = "model.layers.0.mlp.up_proj.weight"
+    np.testing.assert_array_equal(one[name], same[name])
+    assert np.abs(one[name] - other[name]).max() > 0.1
+    assert one[name].std() == pytest.approx(0.1, rel=0.1)
+    assert (one["model.norm.weight"] == 1).all()
+    losses = open_runtime(model).forward(batch_of(), [0][:0])
+    assert losses.shape == (0, 3)
+
+
+def test_what_an_apply_raises_comes_out_and_leaves_the_runtime_usable(folder):
+    model, _ = folder
+    runtime, batch = open_runtime(model), batch_of()
+
+    def refuse(name, gradient):
+        raise KeyError(name)
+
+    with pytest.raises(KeyError):
+        runtime.backward(batch, refuse)
+    seen = []
+    runtime.backward(batch, lambda name, gradient: seen.append(name))
+    assert sorted(seen) == sorted(runtime.parameters)
