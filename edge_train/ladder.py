@@ -38,7 +38,7 @@ _QUANTIZED_HERE = (
 _ALL_WEIGHTS = (
     "classify",
     "language-model",
-)  # tasks whose optimizer state is larger than the model
+)  # trained, and their state is the most
 _ESTIMATED = ("personalize", "classify")  # tasks that learn from forward passes alone
 # Smaller calls come first, since they compute the same; then weights or moments that are nearly
 # the same; then a gradient that is estimated.
