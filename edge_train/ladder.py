@@ -31,15 +31,10 @@ class Rung:
 
 
 # Where weights are quantized when a run starts; elsewhere they are as they were exported, or float.
-_QUANTIZED_HERE = (
-    *(("personalize", "torch"), ("language-model", "torch")),
-    ("network", "numpy"),
-)
-_ALL_WEIGHTS = (
-    "classify",
-    "language-model",
-)  # trained, and their state is the most
-_ESTIMATED = ("personalize", "classify")  # tasks that learn from forward passes alone
+_QUANTIZED_HERE = (("personalize", "torch"), ("language-model", "torch"), ("network", "numpy"))
+# Tasks that train all weights: the state of the optimizer is the most that they hold.
+_ALL_WEIGHTS = ("classify", "language-model")
+_FORWARD_ONLY = ("personalize", "classify")
 # Smaller calls come first, since they compute the same; then weights or moments that are nearly
 # the same; then a gradient that is estimated.
 RUNGS: tuple[Rung, ...] = (
@@ -60,7 +55,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung(
         "forward passes only",
         {"method": "zo"},
-        lambda recipe: recipe.task in _ESTIMATED and recipe.method in ("backprop", "adamw8bit"),
+        lambda recipe: recipe.task in _FORWARD_ONLY and recipe.method in ("backprop", "adamw8bit"),
         choice=True,
     ),
     Rung(
