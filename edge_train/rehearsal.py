@@ -76,7 +76,10 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
       EdgeTrainError: the run itself would be refused.
       KeyboardInterrupt: somebody asked to stop.
     """
-    job = open_job(replace(recipe, steps=_STEPS, preview_steps=1, preview_every=0, patience=0))
+    small = replace(recipe, steps=_STEPS, preview_every=0, patience=0)
+    if recipe.task == "personalize":
+        small = replace(small, preview_steps=1)
+    job = open_job(small)
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
     footprint = job.footprint()
     load_libraries(footprint)
