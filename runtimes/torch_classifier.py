@@ -220,6 +220,7 @@ def load_classifier(
     try:
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
         config.num_labels = len(folder.labels)
+        config.pad_token_id = folder.pad  # decoders take the logits of the last id that is not it
         with init_empty_weights(include_buffers=False):
             network: Any = AutoModelForSequenceClassification.from_config(
                 config, attn_implementation=attention

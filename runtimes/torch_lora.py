@@ -57,7 +57,7 @@ class TorchLora(TorchClassifier):
         )
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-                warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
+                warnings.simplefilter("ignore")  # between peft and transformers, and on GPT-2
                 adapted: Any = get_peft_model(network, settings)
         except ValueError as error:
             raise ModelError(
