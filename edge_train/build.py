@@ -51,6 +51,9 @@ def build_method(
         links = (NormCorrection(queries), DenoiseSubspace(queries), Adam(epsilon=1e-3), schedule)
         return ZerothOrder(epsilon, absolute, queries, 1), Chain(links)
     sides: Literal[1, 2] = 2 if recipe.sides == 2 else 1
+    if recipe.preset == "mezo":
+        absolute = dict.fromkeys(scale, 1.0)
+        return ZerothOrder(epsilon, absolute, queries, sides), Chain((*decay, schedule))
     return ZerothOrder(epsilon, scale, queries, sides), adam
 
 

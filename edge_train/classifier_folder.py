@@ -25,7 +25,7 @@ class ClassifierFolder:
       labels: what the outputs are called, in their order.
       vocabulary: rows of the token table.
       positions: ids in a text at most.
-      pad: the id that fills short texts.
+      pad: the id that fills short texts; that of the end where the configuration names none.
     """
 
     path: Path
@@ -78,8 +78,10 @@ def open_classifier(path: Path) -> ClassifierFolder:
         count = int(config.get("num_labels", 2))
         labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
         labels = labels or tuple(f"LABEL_{number}" for number in range(count))
-        pad = int(config.get("pad_token_id") or 0)
-        positions = int(config.get("max_position_embeddings", _UNLIMITED))
+        fills = (config.get("pad_token_id"), config.get("eos_token_id"))
+        pad = next((number for number in fills if isinstance(number, int)), 0)
+        limits = (config.get("max_position_embeddings"), config.get("n_positions"))
+        positions = int(next((limit for limit in limits if limit is not None), _UNLIMITED))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "

@@ -24,6 +24,7 @@ _OF_THE_DESK = {
     "onnx_ir",
     "onnxscript",
     "optimum",
+    "peft",
     "torch",
     "transformers",
 }
@@ -41,7 +42,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("task", ("--task",), str, "personalize, classify, language-model or network"),
     ("data", ("--data",), str, "a text; or labeled examples: texts, arrays, tables, pictures"),
     ("length", ("--length",), int, "tokens of a text"),
-    ("trainable", ("--trainable",), str, "of a classifier: all or head"),
+    ("trainable", ("--trainable",), str, "of a classifier: all, head, norms or lora"),
     ("learn", ("--learn", "--learnable_property"), str, "object or style"),
     ("vectors", ("--vectors", "--num_vectors", "--num_vectors_per_token"), int, "per token"),
     ("mem", ("--mem",), str, "most memory the run may hold, such as 8GB"),
@@ -52,7 +53,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
         str,
         "auto, zo, backprop, adamw8bit, galore, q-galore, apollo, ...; of networks tpsgd, ...",
     ),
-    ("preset", ("--preset",), str, "default, or zoodip: the paper's settings"),
+    ("preset", ("--preset",), str, "default, or a paper's settings: zoodip, for texts mezo"),
     ("runtime", ("--runtime",), str, "auto, torch, onnx, ort-training or numpy"),
     (
         "device",
@@ -65,7 +66,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("steps", ("--steps", "--max_train_steps"), int, "at most this many"),
     ("learning_rate", ("--learning_rate", "--lr"), float, "absolute, per coordinate"),
     ("weight_decay", ("--weight-decay", "--adam_weight_decay"), float, "of matrices, decoupled"),
-    ("rank", ("--rank",), int, "of a low-rank method: vectors of a basis"),
+    ("rank", ("--rank",), int, "of a low-rank method or adapter: vectors of a basis"),
     ("refresh_every", ("--refresh-every", "--update_proj_gap"), int, "steps between two bases"),
     ("scale", ("--scale",), float, "of a low-rank update"),
     ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
@@ -105,7 +106,7 @@ _REFUSED = {
 
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
-    *("ort-training", "lowrank", "llama-7b", "tpsgd"),
+    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
 )
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
@@ -230,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="the benchmarks behind every published number")
     bench.add_argument("name", choices=BENCHES, metavar="NAME")
     bench.add_argument("--data", type=Path, help="folder of examples, for those that need one")
+    bench.add_argument("--model", type=Path, help="folder of an encoder, for sst2")
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.add_argument("--samples", type=int, help="of each data set; for tpsgd")
@@ -440,7 +442,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.errors import InputError
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    keys = ("data", "python", "samples", "limit")
+    keys = ("data", "model", "python", "samples", "limit")
     own = {key: getattr(options, key) for key in keys}
     given = {name: value for name, value in own.items() if value is not None}
     takes = inspect.signature(bench.main).parameters

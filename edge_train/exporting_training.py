@@ -111,7 +111,8 @@ def _compare(
     ids = np.where(mask, draw.integers(0, folder.vocabulary, shape), folder.pad)
     labels = draw.integers(0, len(folder.labels), _CHECKED_TEXTS)
     batch = {"ids": ids, "mask": mask, "labels": labels}
-    exact = TorchClassifier.open(folder, head_only=head_only, threads=threads)
+    trainable = "head" if head_only else "all"
+    exact = TorchClassifier.open(folder, trainable=trainable, threads=threads)
     exact_losses, exact_gradient = _first_step(exact, batch)
     losses, gradient = _first_step(OrtClassifier(artifact, threads=threads), batch)
     apart = float(np.abs(losses / exact_losses - 1).max())

@@ -20,14 +20,14 @@ else:
 
 LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal")
 _LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
-EXACT = ("backprop", "adamw", "adamw8bit", *LOW_RANK)  # methods on exact gradients
+EXACT = ("backprop", "adamw", "adamw8bit", "lora", *LOW_RANK)  # methods on exact gradients
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("personalize", "classify", "language-model", "network"),
     "learn": ("object", "style"),
     "method": ("auto", "zo", *EXACT, *_LAYERWISE),
-    "preset": ("default", "zoodip"),
+    "preset": ("default", "zoodip", "mezo"),
     "runtime": ("auto", "torch", "onnx", "ort-training", "numpy"),
-    "trainable": ("all", "head"),
+    "trainable": ("all", "head", "norms", "lora"),
     "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
     "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -56,7 +56,7 @@ class Recipe:
     prompts: tuple[str, ...] = ()  # previews; {} marks the token
     resolution: int | None = None  # pixels
     length: int | None = None  # tokens of a text; longer ones lose their end
-    trainable: str = "all"  # or only the head of a classifier
+    trainable: str = "all"  # of a classifier; or its head, head and vectors, head and adapters
     method: str = "auto"
     preset: str = "default"
     runtime: str = "auto"
@@ -76,9 +76,9 @@ class Recipe:
     relative_rate: float | None = None  # the same as a share of the start vector's rms
     weight_decay: float | None = None  # decoupled; matrices only
     schedule: str | None = None
-    rank: int | None = None  # vectors of a low-rank basis
+    rank: int | None = None  # vectors of a low-rank basis; columns of an adapter
     refresh_every: int | None = None  # steps between two bases; adaptive ones start from it
-    scale: float | None = None  # of a low-rank update; of frugal that of the signs beside it
+    scale: float | None = None  # of a low-rank update; of an adapter; of the signs of frugal
     samples: int | None = None  # photos or texts per step
     queries: int | None = None  # directions per step
     sides: int | None = None
@@ -120,10 +120,13 @@ class Recipe:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")
         _refuse_keys_of_other_tasks(self)
+        adapters = self.method == "lora" or self.trainable == "lora"
         for name in ("rank", "refresh_every", "scale"):
-            if getattr(self, name) is not None and self.method not in LOW_RANK:
+            read = self.method in LOW_RANK or (adapters and name != "refresh_every")
+            if getattr(self, name) is not None and not read:
+                able = LOW_RANK if name == "refresh_every" else (*LOW_RANK, "lora")
                 raise InputError(
-                    f"{name} is not read by method {self.method!r}, only by {_list(LOW_RANK)}; "
+                    f"{name} is not read by method {self.method!r}, only by {_list(able)}; "
                     "leave it out."
                 )
 
@@ -309,6 +312,7 @@ _EXACT_OWN: dict[str, dict[str, Any]] = {
     "backprop": {},
     "adamw": {},
     "adamw8bit": {},
+    "lora": {"learning_rate": 1e-3},
     "galore": {"rank": 8, "refresh_every": 200, "scale": 4.0},
     "q-galore": {"rank": 8, "refresh_every": 200, "scale": 4.0},
     "dct-adamw": {"rank": 32, "refresh_every": 1, "scale": 1.0},
@@ -395,13 +399,27 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
         "evaluate_every": 100,
         "patience": 0,
     },
+    # The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
+    ("classify", "zo", "mezo"): {
+        "steps": 20_000,
+        "learning_rate": 1e-6,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "samples": 16,
+        "queries": 1,
+        "sides": 2,
+        "epsilon": 1e-3,
+        "evaluation_samples": 256,
+        "evaluate_every": 500,
+        "patience": 0,
+    },
 }
 _FORWARD_ONLY_KEYS = ("queries", "sides", "epsilon")
 
 
 def _auto_method(recipe: Recipe) -> str:
     """Return the best method that the engine can: the exact gradient, unless keys are about zo."""
-    forward_only = recipe.runtime == "onnx" or recipe.preset == "zoodip"
+    forward_only = recipe.runtime == "onnx" or recipe.preset != "default"
     asked = any(getattr(recipe, name) is not None for name in _FORWARD_ONLY_KEYS)
     return "zo" if forward_only or asked else "backprop"
 
@@ -431,8 +449,9 @@ def resolve(recipe: Recipe, model_defaults: Mapping[str, Any]) -> Recipe:
             f"method {method!r} is not for task {recipe.task!r}, only {_list(able)}; see --method."
         )
     if defaults is None:
+        able = tuple(task for task, _, preset in _DEFAULTS if preset == recipe.preset)
         raise InputError(
-            f"preset {recipe.preset!r} is for task personalize with --method zo, not for "
+            f"preset {recipe.preset!r} is for task {_list(able)} with --method zo, not for "
             f"{recipe.task} with {method}."
         )
     quant = "none" if recipe.quant == "auto" else recipe.quant

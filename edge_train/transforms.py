@@ -8,6 +8,8 @@ import numpy as np
 from edge_train.factored import Factors, Parts, Streamed, Update, dense, scale
 from edge_train.protocols import Array, State, Transform
 
+_TILE = 1 << 16  # coordinates that exist in float64 at once
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -162,8 +164,11 @@ class LearningRate:
 
 
 def root_mean_square(block: Array) -> float:
-    """Return the root mean square of a block's coordinates."""
-    return float(np.sqrt(np.mean(np.square(block, dtype=np.float64))))
+    """Return the root mean square of a block's coordinates, without a copy of the block."""
+    flat = block.reshape(-1)
+    parts = (flat[start : start + _TILE] for start in range(0, flat.size, _TILE))
+    total = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
+    return math.sqrt(total / flat.size)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Sequence classifiers in torch: losses, and gradients that leave one block at a time."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError
@@ -38,13 +37,15 @@ class TorchClassifier:
         self.parameters = parameters
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         self._network = network
+        self._names = {id(parameter): name for name, parameter in network.named_parameters()}
 
     @classmethod
-    def open(cls, folder: ClassifierFolder, *, head_only: bool, threads: int) -> "TorchClassifier":
+    def open(cls, folder: ClassifierFolder, *, trainable: str, threads: int) -> "TorchClassifier":
         """Load a folder.
 
         Args:
-          head_only: whether only what stands on top of the encoder is trained.
+          trainable: `all`; `head`, what stands on top of the encoder; or `norms`, the head and all
+            vectors: scales and shifts of norms, biases.
           threads: for the whole process; torch knows no smaller scope.
 
         Raises:
@@ -55,7 +56,11 @@ class TorchClassifier:
         """
         torch.set_num_threads(threads)
         network, blocks = load_classifier(folder)
-        trained = head_names(network) if head_only else set(blocks)
+        trained = set(blocks)
+        if trainable != "all":
+            trained = head_names(network)
+        if trainable == "norms":
+            trained |= {name for name, block in blocks.items() if block.ndim == 1}
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         parameters = Parameters.sharing({n: v for n, v in blocks.items() if n in trained})
@@ -131,19 +136,67 @@ class TorchClassifier:
 
     def _evaluate(self, batch: Batch, point: Point) -> Iterator[tuple[slice, Tensor]]:
         """Yield (texts, their logits) for a few texts at a time."""
-        values = {name: torch.from_numpy(value) for name, value in point.items()}
         limit = self.batch_limit or _TEXTS_PER_CALL
         for start in range(0, len(batch["ids"]), limit):
             at = slice(start, start + limit)
-            with torch.no_grad():
-                yield at, self._run(batch, at, values)
+            with torch.no_grad(), self._computing_at(point):
+                logits = self._run(batch, at)
+            yield at, logits
 
-    def _run(self, batch: Batch, at: slice, values: Mapping[str, Tensor] | None = None) -> Tensor:
-        inputs = {
-            "input_ids": torch.from_numpy(batch["ids"][at]),
-            "attention_mask": torch.from_numpy(batch["mask"][at]),
-        }
-        output: Any = functional_call(self._network, dict(values or {}), kwargs=inputs)
+    @contextmanager
+    def _computing_at(self, point: Point) -> Iterator[None]:
+        """Let every module compute with its part of `point`, read when it begins, dropped after it.
+
+        Blocks of a perturbed point are made when they are read, so that a whole copy of the weights
+        never exists.
+
+        Raises:
+          ModelError: the network reads a module's weights without calling it.
+        """
+        if point is self.parameters:
+            yield
+            return
+        waiting: set[nn.Module] = set()
+        live: dict[nn.Module, list[tuple[nn.Parameter, Tensor]]] = {}
+
+        def begin(module: nn.Module, _: Any) -> None:
+            waiting.discard(module)
+            live[module] = [(own, own.data) for own in self._trained(module)]
+            for own, _ in live[module]:
+                own.data = torch.from_numpy(point[self._names[id(own)]])
+
+        def end(module: nn.Module, *_: Any) -> None:
+            for own, data in live.pop(module, []):
+                own.data = data
+
+        hooks = []
+        for module in self._network.modules():
+            if any(True for _ in self._trained(module)):
+                waiting.add(module)
+                hooks.append(module.register_forward_pre_hook(begin))
+                hooks.append(module.register_forward_hook(end, always_call=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if waiting:
+            raise ModelError(
+                f"this network reads weights of a {type(waiting.pop()).__name__} without calling "
+                "it, so that they cannot be moved one layer at a time; use --trainable head."
+            )
+
+    def _trained(self, module: nn.Module) -> Iterator[nn.Parameter]:
+        """Yield the trainable parameters that a module itself has."""
+        for own in module.parameters(recurse=False):
+            if self._names[id(own)] in self.parameters:
+                yield own
+
+    def _run(self, batch: Batch, at: slice) -> Tensor:
+        output: Any = self._network(
+            input_ids=torch.from_numpy(batch["ids"][at]),
+            attention_mask=torch.from_numpy(batch["mask"][at]),
+        )
         logits: Tensor = output.logits
         return logits
 
@@ -179,6 +232,7 @@ def load_classifier(
     try:
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
         config.num_labels = len(folder.labels)
+        config.pad_token_id = folder.pad  # decoders take the logits of the last id that is not it
         with init_empty_weights(include_buffers=False):
             network: Any = AutoModelForSequenceClassification.from_config(
                 config, attn_implementation=attention

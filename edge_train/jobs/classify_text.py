@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from edge_train.jobs.protocol import Outcome, Say
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Point, Transform
-from edge_train.recipe import Recipe, resolve
+from edge_train.recipe import LOW_RANK, Recipe, resolve
 from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.text_tokenizer import TextTokenizer
@@ -36,6 +36,7 @@ from edge_train.training_artifact import (
 if TYPE_CHECKING:
     from edge_train.runtimes.ort_training import OrtClassifier
     from edge_train.runtimes.torch_classifier import TorchClassifier
+    from edge_train.runtimes.torch_lora import TorchLora
 
     Classifier = TorchClassifier | OrtClassifier
 
@@ -46,6 +47,7 @@ _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
 _MODEL_FOLDER = "model"
+_ADAPTER_FOLDER = "adapter"
 _LIBRARIES = {
     "torch": (
         "torch",
@@ -60,6 +62,7 @@ _FIRST_USE_BYTES = {"torch": 70_000_000, "ort-training": 30_000_000}
 _KEPT_ITEMS = 24
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
+_ADAPTERS = {"rank": 8, "scale": 2.0}
 
 
 class ClassifyTextJob:
@@ -71,15 +74,16 @@ class ClassifyTextJob:
 
     def __init__(self, recipe: Recipe) -> None:
         self._model = _open_model(recipe)
-        _check_engine(self._model)
         fixed = _fixed(recipe, self._model)
+        _check_engine(self._model, fixed.get("trainable", recipe.trainable))
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
                     f"{name} {wanted!r} is not for task 'classify' with this model, only "
                     f"{value!r}; leave it out."
                 )
-        self.recipe = replace(resolve(recipe, {"threads": cores()}), **fixed)
+        adapters = _ADAPTERS if "lora" in (recipe.trainable, recipe.method) else {}
+        self.recipe = replace(resolve(recipe, {"threads": cores(), **adapters}), **fixed)
         _check_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
@@ -125,9 +129,17 @@ class ClassifyTextJob:
         frozen: Container[str] = ()
         if isinstance(self._model, TrainingArtifact):
             frozen = self._model.manifest.frozen
-        elif self.recipe.trainable == "head":
+        elif self.recipe.trainable != "all":
             frozen = {name for name in shapes if not name.startswith(_HEADS)}
-        return {name: shape for name, shape in shapes.items() if name not in frozen}
+            if self.recipe.trainable == "norms":
+                frozen = {name for name in frozen if len(shapes[name]) > 1}
+        trained = {name: shape for name, shape in shapes.items() if name not in frozen}
+        if self.recipe.trainable == "lora":
+            rank = known(self.recipe.rank)
+            trained |= {
+                f"{n}.lora": (rank, sum(s)) for n, s in shapes.items() if _is_attention(n, s)
+            }
+        return trained
 
     def load(self) -> None:
         path = Path(known(self.recipe.data)).expanduser()
@@ -168,10 +180,15 @@ class ClassifyTextJob:
             from edge_train.runtimes.ort_training import OrtClassifier
 
             return OrtClassifier(self._model, threads=threads, lean=self.recipe.lean)
+        if self.recipe.trainable == "lora":
+            from edge_train.runtimes.torch_lora import TorchLora
+
+            rank, scale = known(self.recipe.rank), known(self.recipe.scale)
+            return TorchLora.open_adapted(self._model, rank=rank, scale=scale, threads=threads)
         from edge_train.runtimes.torch_classifier import TorchClassifier
 
-        head_only = self.recipe.trainable == "head"
-        return TorchClassifier.open(self._model, head_only=head_only, threads=threads)
+        trainable = self.recipe.trainable
+        return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
 
     def task(self) -> ClassifyText:
         return ClassifyText(
@@ -213,6 +230,9 @@ class ClassifyTextJob:
         weights = runtime.weights(best)
         write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
         outputs = {"model": _MODEL_FOLDER}
+        if self.recipe.trainable == "lora":
+            cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
+            outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
         part = "test" if len(self._parts["test"]) else "dev"
@@ -249,7 +269,7 @@ def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
     return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
 
 
-def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
+def _check_engine(model: ClassifierFolder | TrainingArtifact, trainable: str) -> None:
     """Refuse what cannot be trained here, before anything is read or written.
 
     Raises:
@@ -260,10 +280,11 @@ def _check_engine(model: ClassifierFolder | TrainingArtifact) -> None:
 
         check_flavor()
         return
-    for package in ("torch", "transformers", "accelerate"):
+    adapters = ("peft",) if trainable == "lora" else ()
+    for package in ("torch", "transformers", "accelerate", *adapters):
         if find_spec(package) is None:
             raise InputError(
-                f"{model.path}: training a model folder needs {package}, which is not installed; "
+                f"{model.path}: training this needs {package}, which is not installed; "
                 "`pip install edge-train[desk]` brings it."
             )
 
@@ -282,24 +303,32 @@ def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> N
     """Refuse a low-rank method that would project nothing.
 
     Raises:
-      InputError: only the head is trained, or no matrix is larger than the rank.
+      InputError: no matrix of a layer is trained, or none is larger than the rank.
     """
     if recipe.rank is None:
         return
-    if recipe.trainable == "head":
+    if recipe.trainable != "all" and recipe.method in LOW_RANK:
         raise InputError(
-            f"method {recipe.method!r} projects the matrices of layers, and trainable 'head' "
-            "trains none of them; use --method adamw."
+            f"method {recipe.method!r} projects the matrices of layers, and trainable "
+            f"{recipe.trainable!r} trains none of them; use --method adamw."
         )
     shapes = _shapes(model)
-    most = max(
-        (min(s) - 1 for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)), default=0
-    )
+    projected = _is_attention if recipe.trainable == "lora" else _is_layer
+    most = max((min(s) - 1 for n, s in shapes.items() if projected(n, s)), default=0)
     if recipe.rank > most:
         raise InputError(
             f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
             f"{most + 1} rows and columns; use a --rank of at most {most}."
         )
+
+
+def _is_layer(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and not is_embedding(name)
+
+
+def _is_attention(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether adapters may stand beside a matrix; peft takes some of these, seldom all."""
+    return _is_layer(name, shape) and "att" in name
 
 
 def _shapes(model: ClassifierFolder | TrainingArtifact) -> Shapes:
@@ -323,7 +352,20 @@ def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[s
                 f"runtime {recipe.runtime!r} trains exported models; write one with `edge-train "
                 f"export {recipe.model} OUT --for ort-training`, then run --model OUT."
             )
-        return {**fixed, "runtime": "torch", "lean": False}
+        fixed |= {"runtime": "torch", "lean": False}
+        if recipe.method != "lora":
+            return fixed
+        if recipe.trainable not in ("all", "lora"):
+            raise InputError(
+                f"method 'lora' trains adapters and the head, not {recipe.trainable!r}; leave out "
+                "--trainable, or use --method adamw."
+            )
+        return {**fixed, "trainable": "lora"}
+    if recipe.method == "lora" or recipe.trainable in ("norms", "lora"):
+        raise InputError(
+            f"artifact {recipe.model} trains what it was exported for, all or head; for adapters "
+            "or norms alone name the model folder that it was made of."
+        )
     head_only = bool(model.manifest.frozen)
     if recipe.trainable == "head" and not head_only:
         raise InputError(

@@ -1,6 +1,6 @@
 """Zeroth-order estimation: a gradient from a few forward passes at perturbed points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,9 @@ class ZerothOrder:
     Two-sided, 2 n evaluations:    g = 1/n sum_i (L(x + e s z_i) - L(x - e s z_i)) / 2e * z_i / s
 
     All evaluations of a step see the same batch, z_i is standard normal, e is `epsilon` and s the
-    scale of the block, so that e is relative. Perturbed points are fresh arrays: the parameters are
-    never touched, so nothing drifts. The scalars of the journal are the projected gradients (the
+    scale of the block, so that e is relative. Blocks of a perturbed point are made when they are
+    read: the parameters are never touched, so nothing drifts, and a runtime that reads layer by
+    layer never holds a copy of all. The scalars of the journal are the projected gradients (the
     fractions without z); with the key they rebuild every step.
 
     Args:
@@ -69,16 +70,38 @@ class ZerothOrder:
     def replay(self, scalars: Sequence[float], parameters: Point, key: Key, apply: Apply) -> None:
         """Emit the gradients that belong to these projected gradients and this key."""
         for name, block in parameters.items():
-            gradient = np.zeros_like(block)
+            gradient = None
             for query, slope in enumerate(scalars):
-                weight = np.float32(slope / (len(scalars) * self.scale[name]))
-                gradient += weight * direction(key, query, name, block.shape)
+                part = direction(key, query, name, block.shape)
+                part *= np.float32(slope / (len(scalars) * self.scale[name]))
+                gradient = part if gradient is None else np.add(gradient, part, out=gradient)
+            assert gradient is not None  # there is a query at least
             apply(name, gradient)
 
-    def perturbed(self, center: Point, key: Key, query: int, radius: float) -> dict[str, Array]:
-        """Return `center` moved by `radius` scales along one direction, as fresh arrays."""
-        return {
-            name: block
-            + np.float32(radius * self.scale[name]) * direction(key, query, name, block.shape)
-            for name, block in center.items()
-        }
+    def perturbed(self, center: Point, key: Key, query: int, radius: float) -> "Perturbed":
+        """Return `center` moved by `radius` scales along one direction."""
+        return Perturbed(center, self.scale, key, query, radius)
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed(Mapping[str, Array]):
+    """A point beside `center`; each block is made anew, as a fresh array, whenever it is read."""
+
+    center: Point
+    scale: Mapping[str, float]
+    key: Key
+    query: int
+    radius: float
+
+    def __getitem__(self, name: str) -> Array:
+        block = self.center[name]
+        moved = direction(self.key, self.query, name, block.shape)
+        moved *= np.float32(self.radius * self.scale[name])
+        moved += block
+        return moved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.center)
+
+    def __len__(self) -> int:
+        return len(self.center)

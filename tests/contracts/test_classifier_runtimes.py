@@ -32,7 +32,9 @@ def open_runtime(classifiers):
         name = name or head
         if name == "torch":
             folder = open_classifier(classifiers.model)
-            made = TorchClassifier.open(folder, head_only=engine != name, threads=1)
+            made = TorchClassifier.open(
+                folder, trainable="all" if engine == name else "head", threads=1
+            )
         else:
             folder = classifiers.artifact if engine == name else classifiers.head_artifact
             made = OrtClassifier(open_training_artifact(folder), threads=1)

@@ -1,0 +1,119 @@
+"""Low-rank adapters beside the attention projections of a classifier, made and read by peft."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_train.classifier_folder import ClassifierFolder
+from edge_train.errors import ModelError, RunFolderError
+from edge_train.params import Parameters
+from edge_train.protocols import Array, Point
+from edge_train.rng import Key
+from edge_train.runtimes.torch_classifier import TorchClassifier, load_classifier
+from edge_train.tensors import safetensors_parts, write_parts
+
+_ADAPTER = Key(0, -5)
+
+
+class TorchLora(TorchClassifier):
+    """A classifier whose projections W compute with W + scale * B A, and train B, A and the head.
+
+    Which projections of a network they are, peft knows: query and value for most kinds. B starts
+    from zeros, A from draws of a key, uniform within sqrt(1 / inputs), so that every process starts
+    from the same numbers. The head is trained as a copy beside the stored one.
+
+    Source: LoRA (arXiv:2106.09685), without dropout; peft for the layers and the file format.
+    """
+
+    def __init__(
+        self, network: Any, adapted: Any, parameters: Parameters, blocks: dict[str, Array]
+    ) -> None:
+        super().__init__(network, parameters)
+        self._adapted = adapted  # the same network, as peft sees it
+        self._blocks = blocks
+
+    @classmethod
+    def open_adapted(
+        cls, folder: ClassifierFolder, *, rank: int, scale: float, threads: int
+    ) -> "TorchLora":
+        """Load a folder and put adapters into it.
+
+        Args:
+          rank: columns of B and rows of A.
+          scale: what their product is multiplied by; LoRA's alpha / rank.
+
+        Raises:
+          ModelError: a weight file does not fit, or peft knows no projections of such a network.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        torch.set_num_threads(threads)
+        network, blocks = load_classifier(folder)
+        settings = LoraConfig(
+            task_type="SEQ_CLS", r=rank, lora_alpha=scale * rank, lora_dropout=0.0
+        )
+        try:
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")  # between peft and transformers, and on GPT-2
+                adapted: Any = get_peft_model(network, settings)
+        except ValueError as error:
+            raise ModelError(
+                f"{folder.path}: peft knows no attention projections of a network of this kind "
+                f"({str(error).splitlines()[0]}); use --method adamw."
+            ) from error
+        trained = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+        for name, values in trained.items():
+            if ".lora_A." in name:
+                draw = _ADAPTER.generator("adapter", name)
+                bound = values.shape[1] ** -0.5
+                values.copy_(
+                    torch.from_numpy(draw.uniform(-bound, bound, values.shape).astype(np.float32))
+                )
+        parameters = Parameters.sharing({name: value.numpy() for name, value in trained.items()})
+        return cls(network.eval(), adapted, parameters, blocks)
+
+    def weights(self, point: Point) -> dict[str, Array]:
+        """Return every parameter of the plain network by name, adapters of `point` merged in.
+
+        Memory: a copy of the matrices that have an adapter. The live parameters become `point`.
+        """
+        from peft.tuners.lora import LoraLayer
+
+        self.parameters.load(point)
+        merged = dict(self._blocks)
+        for name, module in self._network.named_modules():
+            if isinstance(module, LoraLayer):
+                with torch.no_grad():
+                    change: Any = module.get_delta_weight("default")
+                merged[f"{name}.weight"] = merged[f"{name}.weight"] + change.numpy()
+        for name, value in self.parameters.items():
+            if ".modules_to_save.default." in name:
+                merged[name.replace(".modules_to_save.default.", ".")] = value
+        return merged
+
+    def save_adapter(self, folder: Path, point: Point) -> None:
+        """Write the adapter of `point`, and the head, as `PeftModel.from_pretrained` reads them.
+
+        Raises:
+          RunFolderError: it cannot be written.
+        """
+        from peft import get_peft_model_state_dict
+
+        self.parameters.load(point)
+        found = get_peft_model_state_dict(self._adapted, save_embedding_layers=False)
+        tensors = {name: value.detach().numpy() for name, value in found.items()}
+        try:
+            folder.mkdir(exist_ok=True)
+            self._adapted.peft_config["default"].save_pretrained(str(folder))
+        except OSError as error:
+            raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
+        parts = safetensors_parts(tensors, {"format": "pt"})
+        write_parts(folder / "adapter_model.safetensors", parts)
+
+    def close(self) -> None:
+        """Let go of the network; the runtime cannot be used afterwards."""
+        self._adapted = None
+        super().close()
