@@ -158,8 +158,9 @@ class Transform(Protocol):
     def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the transformed update, same shape; `state` changes in place.
 
-        What comes in as factors goes on without ever being a whole matrix where the link can do
-        that; links that cannot make it one (`factored.dense`).
+        What comes in may be overwritten and returned; `param` is only read. What comes in as
+        factors goes on without ever being a whole matrix where the link can do that; links that
+        cannot make it one (`factored.dense`).
         """
         ...
 
