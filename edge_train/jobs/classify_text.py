@@ -55,8 +55,9 @@ _LIBRARIES = {
     ),
     "ort-training": ("edge_train.runtimes.ort_training",),
 }
+_LIBRARIES_BYTES = {"torch": 385_000_000, "ort-training": 110_000_000}
 # On a small BERT, a rehearsal less everything else of the estimate.
-_FIRST_USE_BYTES = {"torch": 70_000_000, "ort-training": 30_000_000}
+_FIRST_USE_BYTES = {"torch": 50_000_000, "ort-training": 30_000_000}
 _KEPT_ITEMS = 24
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
@@ -118,6 +119,7 @@ class ClassifyTextJob:
             {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
             {TRAIN: kept},
             _FIRST_USE_BYTES[recipe.runtime],
+            _LIBRARIES_BYTES[recipe.runtime],
         )
 
     def _trained_shapes(self, shapes: Shapes) -> Shapes:

@@ -19,12 +19,16 @@ _LIBRARIES = {
     ),
     "onnx": ("edge_train.runtimes.onnx_diffusion", "edge_train.runtimes.onnx_vae"),
 }
-# Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of the
-# activation type; of a recomputing backward pass beside it. From `edge-train bench sd15`:
-# 0.3 GB and 0.7 GB at 64 x 64 cells and 320 channels in float32.
+_LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": 90_000_000}
+# Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of float32;
+# of a recomputing backward pass beside it. From `edge-train bench sd15`: 0.3 GB and 0.7 GB at 64 x
+# 64 cells and 320 channels; with activations in bfloat16, too, it was no less.
 _FORWARD_ITEMS, _BACKWARD_ITEMS = 57, 135
+# Quantized layers as they are unpacked, and what that leaves in the allocator: share of the
+# weights. From the same bench: both methods held 0.26 GB beside everything else here.
+_UNPACKED_SHARE = 0.28
 # The same of the VAE, per pixel and channel of its first level, float32.
-_ENCODE_ITEMS, _DECODE_ITEMS = 5, 8
+_ENCODE_ITEMS, _DECODE_ITEMS = 5, 9
 _STRIP_ITEMS = 2  # a whole map of the first level, and strips of the next
 _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
@@ -34,7 +38,7 @@ _WEIGHT_ITEMS = {"none": 4.0, "int8": 1.0, "int8-fast": 1.0, "int4": 0.5}
 _ACTIVATION_ITEMS = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Code and buffers that an engine touches at its first pass, beside what loading it took: on the
 # embedded model, a rehearsal less everything else here.
-_FIRST_USE_BYTES = {"torch": 70_000_000, "onnx": 0}
+_FIRST_USE_BYTES = {"torch": 50_000_000, "onnx": 18_000_000}
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
 
 
@@ -63,6 +67,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         known,
         _activations(job, parts["step"]),
         _FIRST_USE_BYTES[recipe.runtime],
+        _LIBRARIES_BYTES[recipe.runtime],
     )
 
 
@@ -111,14 +116,15 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     if isinstance(model, ModelFolder):
         channels = int(model.configs["unet"]["block_out_channels"][0])
         vae_width = int(model.configs["vae"]["block_out_channels"][0])
-        width = _ACTIVATION_ITEMS.get(recipe.dtype, 4)
-        each = cells * channels * width
-        train = each * _FORWARD_ITEMS * samples
+        each = 4 * cells * channels
+        unpacked = int(_UNPACKED_SHARE * step_bytes) if recipe.quant != "none" else 0
+        train = draw = each * _FORWARD_ITEMS * samples + unpacked
         if recipe.method == "backprop":
-            train = max(train, each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4))
+            both = each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4)
+            train = max(train, both + unpacked)
     else:
         one = model.manifest.forward_bytes - _BARE_ENGINE_BYTES - step_bytes
-        train = max(one, 0) * samples // min(2, together)  # the export measured two at once
+        train = draw = max(one, 0) * samples // min(2, together)  # the export measured two at once
         vae_width = 32 if side <= 64 else vae_width
     pixels = 4 * side * side * vae_width * pictures
     strips = vae_in_strips(job)
@@ -126,7 +132,7 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     return {
         PREPARE: encode * pixels,
         TRAIN: train,
-        SAVE: max(decode * pixels, train) if recipe.previews else 0,
+        SAVE: max(decode * pixels, draw) if recipe.previews else 0,
     }
 
 
