@@ -29,6 +29,8 @@ class Footprint:
       known: lines by phase, exact to headers and shapes: weights, data, state.
       workspace: activations by phase, in bytes, estimated; zero where a phase has none.
       first_use_bytes: code and buffers that the engine touches at its first pass.
+      libraries_bytes: what interpreters and libraries held when this was written; every plan
+        measures them anew, and only where they do not even load is this the best there is.
     """
 
     libraries: tuple[str, ...]
@@ -36,6 +38,7 @@ class Footprint:
     known: Mapping[str, tuple[Line, ...]]
     workspace: Mapping[str, int] = field(default_factory=dict)
     first_use_bytes: int = 0
+    libraries_bytes: int = 0
 
 
 def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:

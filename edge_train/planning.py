@@ -36,9 +36,11 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         _tell(plan, link)
         return plan
     footprint = job.footprint()
+    _tell(estimate(footprint, footprint.libraries_bytes), link)
     load_libraries(footprint)
     plan = estimate(footprint, measure(link.supervisor).resident_bytes)
     _tell(plan, link)
+    link.tell(planned=True)
     cap_bytes = recipe.cap_bytes
     on_host = link.supervisor is None or link.watch.cap_bytes is not None
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):

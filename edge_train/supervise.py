@@ -69,6 +69,7 @@ class Link:
         `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the
         changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
         fit; `least_bytes`: what would have. `needs_bytes` and `largest`: of the plan, in words.
+        `planned`: the libraries of the run are loaded and counted.
         """
         if self._pipe is not None:
             os.write(self._pipe, json.dumps(facts).encode() + b"\n")
@@ -127,8 +128,8 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         if "shortage" not in facts:
             return status
         smaller = facts.get("smaller")
-        if not facts.get("started") and "needs_bytes" not in facts:
-            smaller = {}  # it ended before it knew the model, which is all that could be smaller
+        if not facts.get("started") and "planned" not in facts:
+            smaller = {}  # not even its libraries were loaded, and nothing makes those smaller
         if not smaller or smaller.items() <= changes.items():
             return _give_up(cap_bytes, facts)
         changes = {**changes, **smaller}

@@ -6,13 +6,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_train import cli
+from edge_train import recipe as recipes
 from edge_train.artifact import open_artifact
-from edge_train.choices import Choice, Survey, _scaled
+from edge_train.choices import Choice, Survey, _scaled, survey
 from edge_train.footprint import Line
 from edge_train.jobs import open_job
+from edge_train.known_quality import _MEASURED
 from edge_train.ladder import next_smaller
 from edge_train.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
 from edge_train.planning import choice_of
@@ -117,6 +120,69 @@ def test_plan_prints_lines_and_choices_and_trains_nothing(
     assert {choice["batch_limit"] for choice in found["choices"]} == {None, 8, 1}
     assert {choice["lean"] for choice in found["choices"]} == {False, True}
     assert list(tmp_path.iterdir()) == []
+
+
+def a_network(folder):
+    draw = np.random.default_rng(0)
+    parts = {"train": 200, "test": 40}
+    arrays = {f"{p}_images": draw.integers(0, 255, (n, 8, 8), np.uint8) for p, n in parts.items()}
+    arrays |= {f"{part}_labels": np.arange(count) % 4 for part, count in parts.items()}
+    np.savez(folder / "pictures.npz", **arrays)
+    file = folder / "network.toml"
+    file.write_text(
+        'task = "network"\ndata = "pictures.npz"\nnetwork = "conv 4 3, tanh, dense 16, tanh"\n'
+    )
+    return file
+
+
+@linux
+def test_a_network_is_planned_rehearsed_and_refused_as_everything_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    found = survey(replace(recipes.read(a_network(tmp_path)), cap_bytes=30 * MEGABYTE))
+    assert found.asked.plan.source == "rehearsal" and not found.fits
+    ways = [choice.record(None) for choice in found.choices]
+    assert {way["method"] for way in ways} == {"tpsgd", "local", "dfa", "drtp", "backprop"}
+    assert {way["quant"] for way in ways} == {"none", "int8"}
+    assert {way["batch_limit"] for way in ways} == {None, 8, 1}
+    assert ways[0]["quality"] == "Fashion-MNIST 84.0 %"
+    assert ways[0]["passes_per_step"] == "100 forward"
+    assert "Nothing fits; the smallest cap that does is --mem" in found.refusal()
+
+
+@linux
+def test_a_network_near_its_cap_is_rehearsed_and_holds_it(tmp_path):
+    file, out = a_network(tmp_path), tmp_path / "run"
+    options = ("--recipe", str(file), "--mem", "120MB", "--steps", "4", "--out", str(out))
+    command = [sys.executable, "-m", "edge_train", "run", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((out / "plan.json").read_text())
+    report = json.loads((out / "report.json").read_text())
+    assert plan["source"] == "rehearsal"
+    assert report["measured_peak_bytes"] == pytest.approx(plan["peak_bytes"], rel=0.06)
+    assert report["measured_peak_bytes"] <= 120 * MEGABYTE
+
+
+def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monkeypatch):
+    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    wanted = Recipe(
+        task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
+    )
+    found = survey(wanted)
+    methods = {choice.recipe.method for choice in found.choices}
+    assert methods == {"backprop", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"}
+    assert {choice.recipe.batch_limit for choice in found.choices} == {None, 8, 1}
+
+
+def test_known_qualities_are_cells_of_the_benchmarks():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (HERE.parent / "BENCHMARKS.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    for name, cell in _MEASURED.values():
+        found = [text for row in rows if row[0] == name for text in row[1:]]
+        assert any(text.startswith(cell) or cell in text.split(", ") for text in found), name
 
 
 def test_a_cap_that_is_too_small_is_refused_with_the_sentence(

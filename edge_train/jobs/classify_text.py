@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Container, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -57,9 +58,11 @@ _LIBRARIES = {
     ),
     "ort-training": ("edge_train.runtimes.ort_training",),
 }
-# On a small BERT, a rehearsal less everything else of the estimate.
-_FIRST_USE_BYTES = {"torch": 70_000_000, "ort-training": 30_000_000}
-_KEPT_ITEMS = 24
+_LIBRARIES_BYTES = {"torch": 385_000_000, "ort-training": 110_000_000}
+# On a small BERT, a rehearsal less everything else of the estimate; what is kept is in bytes per
+# token and root of the weights.
+_FIRST_USE_BYTES = {"torch": 50_000_000, "ort-training": 15_000_000}
+_KEPT_BYTES = {"torch": 18, "ort-training": 88}
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
 _ADAPTERS = {"rank": 8, "scale": 2.0}
@@ -110,9 +113,12 @@ class ClassifyTextJob:
         items = sum(map(math.prod, shapes.values()))
         weights = Line("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
-        texts = (recipe.batch_limit or known(recipe.samples)) * (recipe.length or _MOST_TOKENS)
+        job = copy(self)
+        job.load()  # the length depends on the texts; gone when this returns
+        texts = min(recipe.batch_limit or 4096, known(recipe.samples))
+        tokens = texts * known(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
-        kept = int(_KEPT_ITEMS * texts * math.sqrt(items))
+        kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
         libraries = _LIBRARIES[recipe.runtime]
         if isinstance(self._model, ClassifierFolder):
             libraries = (*libraries, *_network_module(self._model))
@@ -122,6 +128,7 @@ class ClassifyTextJob:
             {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
             {TRAIN: kept},
             _FIRST_USE_BYTES[recipe.runtime],
+            _LIBRARIES_BYTES[recipe.runtime],
         )
 
     def _trained_shapes(self, shapes: Shapes) -> Shapes:

@@ -19,12 +19,16 @@ _LIBRARIES = {
     ),
     "onnx": ("edge_train.runtimes.onnx_diffusion", "edge_train.runtimes.onnx_vae"),
 }
-# Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of the
-# activation type; of a recomputing backward pass beside it. From `edge-train bench sd15`:
-# 0.3 GB and 0.7 GB at 64 x 64 cells and 320 channels in float32.
+_LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": 90_000_000}
+# Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of float32;
+# of a recomputing backward pass beside it. From `edge-train bench sd15`: 0.3 GB and 0.7 GB at 64 x
+# 64 cells and 320 channels; with activations in bfloat16, too, it was no less.
 _FORWARD_ITEMS, _BACKWARD_ITEMS = 57, 135
+# Quantized layers as they are unpacked, and what that leaves in the allocator: share of the
+# weights. From the same bench: both methods held 0.26 GB beside everything else here.
+_UNPACKED_SHARE = 0.28
 # The same of the VAE, per pixel and channel of its first level, float32.
-_ENCODE_ITEMS, _DECODE_ITEMS = 5.0, 8.0
+_ENCODE_ITEMS, _DECODE_ITEMS = 5.0, 9.0
 # In strips: one whole map of the first level and what a few strips need; 272 and 303 MB were held
 # at 512 pixels, of which 91 MB were interpreter, engine and mapped files.
 _STRIP_ITEMS = 1.6
@@ -39,7 +43,7 @@ _WEIGHT_ITEMS = {"none": 4.0, "int8": 1.0, "int8-fast": 1.0, "int4": 0.5}
 _ACTIVATION_ITEMS = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Code and buffers that an engine touches at its first pass, beside what loading it took: on the
 # embedded model, a rehearsal less everything else here.
-_FIRST_USE_BYTES = {"torch": 70_000_000, "onnx": 0}
+_FIRST_USE_BYTES = {"torch": 50_000_000, "onnx": 18_000_000}
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
 
 
@@ -67,6 +71,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         known,
         _activations(job, parts["step"]),
         _FIRST_USE_BYTES[recipe.runtime],
+        _LIBRARIES_BYTES[recipe.runtime],
     )
 
 
@@ -122,14 +127,15 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     if isinstance(model, ModelFolder):
         channels = int(model.configs["unet"]["block_out_channels"][0])
         vae_width = int(model.configs["vae"]["block_out_channels"][0])
-        width = _ACTIVATION_ITEMS.get(recipe.dtype, 4)
-        each = cells * channels * width
-        train = each * _FORWARD_ITEMS * samples
+        each = 4 * cells * channels
+        unpacked = int(_UNPACKED_SHARE * step_bytes) if recipe.quant != "none" else 0
+        train = draw = each * _FORWARD_ITEMS * samples + unpacked
         if recipe.method == "backprop":
-            train = max(train, each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4))
+            both = each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4)
+            train = max(train, both + unpacked)
     else:
         one = model.manifest.forward_bytes - _BARE_ENGINE_BYTES - step_bytes
-        train = max(one, 0) * samples // min(2, together)  # the export measured two at once
+        train = draw = max(one, 0) * samples // min(2, together)  # the export measured two at once
         vae_width = 32 if side <= 64 else vae_width
     encode, decode = _ENCODE_ITEMS, _DECODE_ITEMS
     if vae_in_strips(job):
@@ -139,7 +145,7 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     return {
         PREPARE: int(encode * pixels),
         TRAIN: train,
-        SAVE: int(max(decode * pixels, train)) if recipe.previews else 0,
+        SAVE: int(max(decode * pixels, draw)) if recipe.previews else 0,
     }
 
 

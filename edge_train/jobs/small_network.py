@@ -67,7 +67,9 @@ _USE = {
 _SCALES = {"drtp": 0.5, "dfa": 0.1}
 _TARGET_SCALE = 0.9  # just within what tanh can reach
 _DATA_FILE = "data.sha256"
-_COPIES = 3  # of the weights in float32: gradient, update, what is being written
+_COPIES = 2  # of the weights in float32: gradient, what is being written
+_LIBRARIES_BYTES = 65_000_000
+_FIRST_USE_BYTES = 5_000_000  # code and buffers of the first pass; a rehearsal less all else here
 _KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
 
@@ -120,6 +122,8 @@ class NetworkJob:
             weights.bytes,
             {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
             {TRAIN: _KEPT_ITEMS * together * kept},
+            _FIRST_USE_BYTES,
+            _LIBRARIES_BYTES,
         )
 
     def load(self) -> None:
