@@ -64,7 +64,7 @@ class Recipe:
     quant: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
-    lean: bool = False  # the engine keeps less for the next call; less memory, slower
+    lean: bool = False  # weights stay in a file, nothing is kept for the next call; slower
     batch_limit: int | None = None  # most samples in one call of the model
     previews: bool = True
     seed: int = 42

@@ -53,7 +53,7 @@ def encode(
     encoder = vae.encoder
     unit = 2 ** (len(encoder.down_blocks) - 1)
     largest = pixels[:1, :1].numel() * 4 * encoder.conv_in.out_channels
-    hidden: _Map = _split(pixels, largest, strip_bytes, unit)
+    hidden: _Map = _split(_Kept([pixels]), largest, strip_bytes, unit)
     hidden = _convolution(encoder.conv_in, hidden, kept_bytes)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
@@ -81,16 +81,13 @@ def decode(
     decoder = vae.decoder
     if vae.post_quant_conv is not None:
         latents = vae.post_quant_conv(latents)
-    upsamplers = [layer for block in decoder.up_blocks for layer in block.upsamplers or ()]
-    widths = [layer.conv.out_channels * 4**level for level, layer in enumerate(upsamplers, 1)]
-    largest = latents[:1, :1].numel() * 4 * max(widths, default=0)
     hidden: _Map = _Kept([decoder.mid_block(decoder.conv_in(latents))])
     for block in decoder.up_blocks:
         for resnet in block.resnets:
             hidden = _resnet(resnet, hidden, kept_bytes)
         for layer in block.upsamplers or ():
-            if hidden.count == 1 and 4 * hidden.bytes > 2 * strip_bytes:
-                hidden = _split(_joined(hidden), largest, strip_bytes, 1)
+            doubled = 4 * hidden.bytes // hidden.channels * layer.conv.out_channels
+            hidden = _split(hidden, doubled, strip_bytes, 1)
             hidden = _convolution(layer.conv, hidden, kept_bytes, doubled=True)
     return _joined(_convolution(decoder.conv_out, hidden, kept_bytes, decoder.conv_norm_out))
 
@@ -133,11 +130,16 @@ class _Computed:
 _Map = _Kept | _Computed
 
 
-def _split(whole: Tensor, largest: int, strip_bytes: int, unit: int) -> _Kept:
+def _split(given: _Map, largest: int, strip_bytes: int, unit: int) -> _Kept:
     """Return strips of whole units of rows, so that `largest` bytes would lie in pieces."""
-    rows = whole.shape[2]
+    rows = sum(given.read(index).shape[2] for index in range(given.count))
     each = max(1, rows * strip_bytes // (largest * unit)) * unit
-    return _Kept([whole[:, :, start : start + each].clone() for start in range(0, rows, each)])
+    strips: list[Tensor] = []
+    for index in range(given.count):
+        parts = torch.split(given.read(index), each, 2)
+        strips += [part.clone() for part in parts] if len(parts) > 1 else parts
+        given.forget(index + 1)
+    return _Kept(strips)
 
 
 def _joined(hidden: _Map) -> Tensor:

@@ -122,9 +122,6 @@ class _Builder:
     def decoder(self) -> ir.Model:
         """Return latents -> pixels."""
         vae, decoder, hidden = self._vae, self._vae.decoder, self._input
-        upsamplers = [layer for block in decoder.up_blocks for layer in block.upsamplers or ()]
-        widths = [layer.conv.out_channels * 4**level for level, layer in enumerate(upsamplers, 1)]
-        largest = hidden.bytes // hidden.channels * max(widths, default=0)
         if vae.post_quant_conv is not None:
             hidden = self._convolution(vae.post_quant_conv, hidden)
         hidden = self._middle(decoder.mid_block, self._convolution(decoder.conv_in, hidden))
@@ -132,8 +129,8 @@ class _Builder:
             for resnet in block.resnets:
                 hidden = self._resnet(resnet, hidden)
             for layer in block.upsamplers or ():
-                if len(hidden.rows) == 1 and 4 * hidden.bytes > 2 * self._strip_bytes:
-                    hidden = self._split(hidden, largest, 1)
+                doubled = 4 * hidden.bytes // hidden.channels * layer.conv.out_channels
+                hidden = self._split(hidden, doubled, 1)
                 hidden = self._convolution(layer.conv, hidden, doubled=True)
         hidden = self._convolution(decoder.conv_out, hidden, decoder.conv_norm_out)
         hidden = self._joined(hidden)
@@ -147,16 +144,17 @@ class _Builder:
             self._graph.outputs.append(value)
         return ir.Model(self._graph, ir_version=IR_VERSION)
 
-    def _split(self, whole: _Map, largest: int, unit: int) -> _Map:
+    def _split(self, given: _Map, largest: int, unit: int) -> _Map:
         """Return strips of whole units of rows, so that `largest` bytes would lie in pieces."""
-        (rows,) = whole.rows
-        each = max(1, rows * self._strip_bytes // (largest * unit)) * unit
-        if each >= rows:
-            return whole
-        cuts = list(pairwise([*range(0, rows, each), rows]))
-        strips = [self._rows(whole.read(0), *cut) for cut in cuts]
-        heights = [stop - start for start, stop in cuts]
-        return _Map(strips.__getitem__, heights, whole.channels, whole.width)
+        each = max(1, sum(given.rows) * self._strip_bytes // (largest * unit)) * unit
+        strips, heights = [], []
+        for index, rows in enumerate(given.rows):
+            for start, stop in pairwise([*range(0, rows, each), rows]):
+                whole = stop - start == rows
+                strip = given.read(index)
+                strips.append(strip if whole else self._rows(strip, start, stop))
+                heights.append(stop - start)
+        return _Map(strips.__getitem__, heights, given.channels, given.width)
 
     def _joined(self, parts: _Map) -> _Map:
         if len(parts.rows) == 1:

@@ -75,7 +75,8 @@ class SpilledWeights:
         if not count:
             return tensor
         try:  # a page that cannot be written later would end the process
-            os.posix_fallocate(self._storage, start, count)
+            if hasattr(os, "posix_fallocate"):  # not on every system
+                os.posix_fallocate(self._storage, start, count)
         except OSError as error:
             raise InputError(
                 f"--lean moves the weights into a file in {self._where}, which has no room for "

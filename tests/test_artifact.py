@@ -290,6 +290,14 @@ def test_a_required_file_must_be_listed(copy, name) -> None:
     assert f"file '{name}' is not listed" in refusal(copy)
 
 
+@pytest.mark.parametrize("half", ["vae_encoder", "vae_decoder"])
+def test_one_graph_in_strips_without_the_other_is_refused(copy, half) -> None:
+    graph = (copy / f"{half}.onnx").read_bytes()
+    (copy / f"{half}_strips.onnx").write_bytes(graph)
+    edit(copy, files=listed(copy, name=f"{half}_strips.onnx"))
+    assert "only one of vae_encoder_strips.onnx, vae_decoder_strips.onnx" in refusal(copy)
+
+
 def rewrite(folder: Path, name: str, content: bytes) -> None:
     """Replace a file and its hash, as whoever makes a hostile artifact would."""
     (folder / name).write_bytes(content)

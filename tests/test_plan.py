@@ -14,7 +14,7 @@ from edge_train import recipe as recipes
 from edge_train.artifact import open_artifact
 from edge_train.choices import Choice, Survey, _scaled, survey
 from edge_train.footprint import Line
-from edge_train.jobs import open_job
+from edge_train.jobs import diffusion_footprint, open_job
 from edge_train.known_quality import _MEASURED
 from edge_train.ladder import next_smaller
 from edge_train.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
@@ -53,6 +53,17 @@ def test_the_peak_is_the_largest_phase_and_phases_are_the_sum_of_their_lines(rec
         assert all(line.bytes >= 0 for line in phase.lines)
     assert found.peak_bytes == max(phase.bytes for phase in found.phases)
     assert found.peak_bytes < sum(phase.bytes for phase in found.phases)
+
+
+def test_weights_left_in_their_file_are_planned_as_what_a_pass_reads_at_once(recipe, monkeypatch):
+    monkeypatch.setattr(diffusion_footprint, "_WINDOW_BYTES", 1000)
+    loaded = open_job(recipe).footprint().known
+    lean = open_job(replace(recipe, lean=True)).footprint().known
+    assert loaded["train"][0].bytes > 1000
+    assert lean["train"][0] == Line("weights (left in the file)", 1000)
+    # the denoiser is gone when a lean run decodes its pictures
+    assert loaded["train"][0] in loaded["save and draw"]
+    assert lean["train"][0] not in lean["save and draw"]
 
 
 def test_a_measured_phase_adds_up_to_its_peak_whatever_was_known():

@@ -73,16 +73,16 @@ def test_torch_computes_in_strips_what_it_computes_whole(vae, strip_bytes, kept_
         assert_close(picture.numpy(), vae.decode(latents).sample.numpy())
 
 
-def write_both(folder, model, side, strip_bytes, kept_bytes):
-    """Write the four graphs of a VAE into a folder; return the tensors of their weights."""
-    source, tensors = ModelWeights(model), []
-    names = ("vae_encoder", "vae_decoder")
-    for name, graph in zip(names, vae_graphs(model, side), strict=True):
-        tensors += write_graph(folder / f"{name}.onnx", graph, source)
-    for name, graph in zip(names, strip_graphs(model, side, strip_bytes, kept_bytes), strict=True):
-        path = folder / f"{name}_strips.onnx"
-        write_graph_of_same_weights(path, graph, source, f"{name}.weights", tensors)
-    return tensors
+HALVES = ("vae_encoder", "vae_decoder")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, model):
+    """Write both graphs of a VAE in one piece; return their folder and the tensors in it."""
+    folder, tensors = tmp_path_factory.mktemp("whole"), []
+    for name, graph in zip(HALVES, vae_graphs(model, SIDE), strict=True):
+        tensors += write_graph(folder / f"{name}.onnx", graph, ModelWeights(model))
+    return folder, tensors
 
 
 def open_half(folder, name, tensors, *, strips):
@@ -98,26 +98,23 @@ def open_half(folder, name, tensors, *, strips):
 @pytest.mark.parametrize(
     ("strip_bytes", "kept_bytes"), [(2**14, 0), (2**16, 2**19), (2**18, 2**30)]
 )
-def test_the_graphs_in_strips_compute_what_the_whole_ones_do(
-    tmp_path, model, strip_bytes, kept_bytes
-):
-    tensors = write_both(tmp_path, model, SIDE, strip_bytes, kept_bytes)
-    assert sorted(path.name for path in tmp_path.glob("*.weights")) == [
-        "vae_decoder.weights",
-        "vae_encoder.weights",
-    ]
+def test_the_graphs_in_strips_compute_what_the_whole_ones_do(whole, model, strip_bytes, kept_bytes):
+    folder, tensors = whole
+    graphs = strip_graphs(model, SIDE, strip_bytes, kept_bytes)
     pixels, latents = inputs()
-    for name, feeds in (
-        ("vae_encoder", {"pixels": pixels}),
-        ("vae_decoder", {"latents": latents}),
+    for name, graph, feeds in zip(
+        HALVES, graphs, ({"pixels": pixels}, {"latents": latents}), strict=True
     ):
-        whole, _ = open_half(tmp_path, name, tensors, strips=False)
-        strips, pages = open_half(tmp_path, name, tensors, strips=True)
-        outputs = [value.name for value in whole.get_outputs()]
-        expected, found = whole.run(outputs, feeds), strips.run(outputs, feeds)
+        path = folder / f"{name}_strips.onnx"
+        write_graph_of_same_weights(path, graph, ModelWeights(model), f"{name}.weights", tensors)
+        session, _ = open_half(folder, name, tensors, strips=False)
+        in_strips, pages = open_half(folder, name, tensors, strips=True)
+        outputs = [value.name for value in session.get_outputs()]
+        expected, found = session.run(outputs, feeds), in_strips.run(outputs, feeds)
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other)
-        del strips, pages
+        del in_strips, pages
+    assert len(list(folder.glob("*.weights"))) == len(HALVES)  # strips bring none of their own
 
 
 def test_a_graph_of_other_weights_is_not_written(tmp_path, model):

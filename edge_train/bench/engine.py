@@ -36,7 +36,7 @@ def main(out: Path, seeds: int) -> str:
     rows = []
     for quant in QUANTS:
         for lean in (False, True):
-            cost = _fresh(step_cost, out / f"sd15-{quant}", lean)
+            cost = fresh(step_cost, out / f"sd15-{quant}", lean)
             forward_seconds = cost["seconds"] / cost["forwards"]
             rows.append(
                 [
@@ -47,7 +47,7 @@ def main(out: Path, seeds: int) -> str:
                 ]
             )
     ratio = statistics.median(
-        _fresh(step_over_forwards, out / "sd15-int8-fast", seed) for seed in range(seeds)
+        fresh(step_over_forwards, out / "sd15-int8-fast", seed) for seed in range(seeds)
     )
     parts = [
         version(),
@@ -55,7 +55,7 @@ def main(out: Path, seeds: int) -> str:
         "One zo step (5 forwards), text encoder included, in a fresh process with one thread:",
         bench.table(_MEMORY_HEAD, rows),
         f"A zo step over its forwards as bare engine calls, `int8-fast`: {ratio:.3f}.",
-        f"Resident before a model is loaded: {format_bytes(_fresh(bytes_before_model))}.",
+        f"Resident before a model is loaded: {format_bytes(fresh(bytes_before_model))}.",
     ]
     if find_spec("torch"):
         parts += [
@@ -101,7 +101,7 @@ def export(out: Path, quant: str) -> str:
     return f"Export `{quant}`: {format_bytes(peak_bytes)} at most, {minutes:.0f} minutes."
 
 
-def _fresh(call: Callable[..., Any], *arguments: Any) -> Any:
+def fresh(call: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function returns in a fresh process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()

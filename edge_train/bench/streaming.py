@@ -11,10 +11,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_train import bench
+from edge_train.artifact import open_artifact
 from edge_train.bench import engine
 from edge_train.errors import EdgeTrainError
 from edge_train.jobs import diffusion
+from edge_train.memory import measure
+from edge_train.runtimes import onnx_vae
 from edge_train.units import format_bytes
 from edge_train.watch import Watch
 
@@ -54,10 +59,30 @@ def main(out: Path, seeds: int) -> str:
         engine.version(),
         *([export] if export else []),
         bench.table(_HEAD, rows),
+        "Held by a fresh process after one photo or picture through the VAE in strips: encoder "
+        f"{format_bytes(engine.fresh(encode_peak, artifact))}, decoder "
+        f"{format_bytes(engine.fresh(decode_peak, artifact))}.",
         f"One thread, the two taken in turn in processes of their own, median of {seeds}:",
         _times(artifact, smallest, seeds),
     ]
     return "\n\n".join(parts)
+
+
+def encode_peak(folder: Path) -> int:
+    """Return the most this process held, with one photo encoded in strips."""
+    artifact = open_artifact(folder)
+    photo = np.zeros((1, artifact.resolution, artifact.resolution, 3), np.uint8)
+    onnx_vae.encode_photos(artifact, photo, "cpu", 1, strips=True)
+    return measure().peak_bytes
+
+
+def decode_peak(folder: Path) -> int:
+    """Return the most this process held, with one picture decoded in strips."""
+    artifact = open_artifact(folder)
+    side = artifact.resolution // artifact.latent_scale
+    latents = np.zeros((1, artifact.latent_channels, side, side), np.float32)
+    onnx_vae.decode_latents(artifact, latents, "cpu", 1, strips=True)
+    return measure().peak_bytes
 
 
 def _whole_run(out: Path, recipe: Path, artifact: Path, cap_bytes: int) -> tuple[list[str], bool]:
