@@ -73,9 +73,9 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
     parameters = format(_parameters(out, limit) / 1e6, ".1f")
     return "\n\n".join(
         [
-            f"A Llama of {parameters} M random weights, rank {_RANK} (apollo-mini 1), {limit} steps "
-            f"of 8 sequences of 64 tokens, one thread, {seeds} seeds in their order. The embedding "
-            f"of {_TOKENS} tokens keeps Adam's moments.",
+            f"A Llama of {parameters} M random weights, rank {_RANK} (apollo-mini 1), {limit} "
+            f"steps of 8 sequences of 64 tokens, one thread, {seeds} seeds. The embedding of "
+            f" {_TOKENS} tokens keeps Adam's moments.",
             bench.table(_HEAD, rows),
         ]
     )
