@@ -24,7 +24,7 @@ _SIZES = {
     "max_position_embeddings": 512,
 }
 _OPTIONS = (
-    *("--task", "language-model", "--threads", "1", "--length", "64", "--samples", "8"),
+    *("--task", "language-model", "--threads", "1", "--length", "32", "--samples", "8"),
     *("--learning_rate", "2e-3", "--evaluate-every", "30"),
 )
 _LOW = ("--rank", str(_RANK), "--refresh-every", "20")
@@ -74,7 +74,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
     return "\n\n".join(
         [
             f"A Llama of {parameters} M random weights, rank {_RANK} (apollo-mini 1), {limit} "
-            f"steps of 8 sequences of 64 tokens, one thread, {seeds} seeds. The embedding of "
+            f"steps of 8 sequences of 32 tokens, one thread, {seeds} seeds. The embedding of "
             f" {_TOKENS} tokens keeps Adam's moments.",
             bench.table(_HEAD, rows),
         ]
