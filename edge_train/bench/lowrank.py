@@ -79,9 +79,8 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
         [
             f"A Llama of {parameters} M random weights, rank {_RANK} (apollo-mini 1), {limit} "
             f"steps of 8 sequences of 32 tokens, one thread, {seeds} seeds. The embedding of "
-            f"{_TOKENS} tokens keeps Adam's moments. Seconds are processor time of {ROUNDS} steps in "
-            f"turn in one process, the first one after a warm-up included; bases are found every "
-            f"{REFRESH} of them.",
+            f"{_TOKENS} tokens keeps Adam's moments. Seconds are processor time of {ROUNDS} steps "
+            f"in turn in one process, after a first one; bases are found every {REFRESH} of them.",
             bench.table(_HEAD, rows),
         ]
     )
