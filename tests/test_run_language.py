@@ -121,7 +121,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
 
     def poisoned(self, name, left, right):
         calls.append(name)
-        if 300 < len(calls) < 310:
+        if len(calls) == 305:
             left = left * float("nan")
         plain(self, name, left, right)
 
@@ -130,7 +130,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
     assert run(place, out, "--quant", "int8") == 0
     journal = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     skipped = [line for line in journal if line.get("skipped")]
-    assert skipped and "is not finite" in skipped[0]["skipped"]
+    assert len(skipped) == 1 and "is not finite" in skipped[0]["skipped"]
     assert report_of(out)["eval"]["best"] < 0.5 * report_of(out)["eval"]["first"]
 
 
@@ -193,7 +193,7 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
     wordless = _with(place, tmp_path / "wordless")
     (wordless / "tokenizer.json").unlink()
     for model, sentence in {
-        small: "the tokenizer has 280 tokens, the model's table 200 rows",
+        small: "tokens, the model's table 200 rows; they do not belong together",
         code: "code from a model folder is never run",
         strange: "transformers cannot build a causal language model of it",
         pickle: "a pickle file, which can run any code and is never loaded",
