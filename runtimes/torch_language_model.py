@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from edge_train.errors import ModelError
 from edge_train.language_folder import LanguageFolder
-from edge_train.memory import give_back_memory
+from edge_train.memory import give_back_memory, map_large_blocks
 from edge_train.params import Block, Int8Parameters, Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
 from edge_train.rng import Key
@@ -58,6 +58,8 @@ class TorchLanguageModel:
             or with `int8` a matrix belongs to a layer that is neither linear nor an embedding.
         """
         torch.set_num_threads(threads)
+        if int8:  # who counts every byte wants none of them kept for later
+            map_large_blocks()
         network = build_network(folder)
         blocks = _blocks(network)
         if folder.files:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 
 from edge_train import bench, checkpoint
+from edge_train.bench.small_llama import write_folder
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.recipe import Recipe
@@ -23,7 +21,7 @@ from edge_train.tensors import safetensors_header, write_parts
 from edge_train.units import format_bytes
 
 _WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000
-_CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 64, 256, 2
+_CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 32, 256, 2
 _TEXT_CHARACTERS = 12_000  # enough for some steps, with one sequence held out
 _TOKENS = 1000  # of a tokenizer made of that text; the model's table has more rows
 _BLOCK = 1 << 22  # random numbers that are repeated
@@ -108,29 +106,19 @@ def _state_bytes(state: Any) -> tuple[int, int]:
 
 def _write_model(folder: Path, text: Path) -> None:
     """Write configuration, tokenizer and weights in shards, the index last."""
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": _VOCABULARY,
-        "hidden_size": _WIDTH,
-        "intermediate_size": _INNER,
-        "num_hidden_layers": _LAYERS,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": False,
-        "dtype": "bfloat16",
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=_TOKENS, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train([str(text)], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_folder(
+        folder,
+        text,
+        _TOKENS,
+        vocab_size=_VOCABULARY,
+        hidden_size=_WIDTH,
+        intermediate_size=_INNER,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        max_position_embeddings=2048,
+        dtype="bfloat16",
+    )
     values = np.random.default_rng(0).standard_normal(_BLOCK, np.float32) * np.float32(0.02)
     block = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
     shards = [_layer(number) for number in range(_LAYERS)] + [_ends()]

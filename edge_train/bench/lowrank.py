@@ -1,87 +1,131 @@
-"""`edge-train bench lowrank`: update rules of small state against AdamW, on a text classifier.
+"""`edge-train bench lowrank`: update rules of small state against AdamW, on a small Llama.
 
-The same random weights, the same batches in the same order, exact gradients: what differs is the
-rule that makes updates of them.
+The same random weights, the same sequences in the same order, exact gradients: what differs is the
+rule that makes updates of them, and for `q-galore int8` the weights.
 """
 
+import math
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train import bench, checkpoint
-from edge_train.bench.small_classifier import make_classifier
+from edge_train import bench, checkpoint, journal
+from edge_train.bench.rule_cost import REFRESH, ROUNDS, step_seconds
+from edge_train.bench.small_llama import write_folder
 from edge_train.errors import InputError
-from edge_train.tasks.texts import read_examples
 from edge_train.units import format_bytes
 
-_LAYERS, _WIDTH, _VOCABULARY = 2, 128, 4000
-_OPTIONS = (
-    *("--task", "classify", "--runtime", "torch", "--threads", "1", "--length", "64"),
-    *("--steps", "300", "--learning_rate", "1e-3", "--evaluate-every", "50"),
-)
-_RANK = ("--rank", "16", "--refresh-every", "50")
-# Scales that make an update as long as Adam's would be in as many coordinates; not searched for.
-_METHODS: dict[str, tuple[str, ...]] = {
-    "adamw": (),
-    "adamw8bit": (),
-    "galore": (*_RANK, "--scale", "1"),
-    "q-galore": (*_RANK, "--scale", "1"),
-    "dct-adamw": ("--rank", "16", "--refresh-every", "1", "--scale", "1"),
-    "apollo": (*_RANK, "--scale", str(_WIDTH / 16)),
-    "apollo-mini": ("--refresh-every", "50", "--scale", str(_WIDTH)),
-    "frugal": (*_RANK, "--scale", "0.1"),
+_WIDTH, _LAYERS, _TOKENS, _STEPS, _RANK = 384, 6, 2048, 60, 64
+_SIZES = {
+    "hidden_size": _WIDTH,
+    "intermediate_size": 1024,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "max_position_embeddings": 512,
 }
-_HEAD = ("method", "state of layers", "all state", "best dev loss", "test accuracy", "median step")
+_OPTIONS = (
+    *("--task", "language-model", "--threads", "1", "--samples", "8", "--length", "32"),
+    *("--learning_rate", "2e-3", "--evaluate-every", "30"),
+)
+_LOW = ("--rank", str(_RANK), "--refresh-every", "20")
+# Scales that make an update as long as Adam's would be in as many coordinates, and FRUGAL's own for
+# training from scratch; nothing was searched for.
+_RUNS: dict[str, tuple[str, ...]] = {
+    "adamw": ("--method", "adamw"),
+    "adamw8bit": ("--method", "adamw8bit"),
+    "galore": ("--method", "galore", *_LOW, "--scale", "1"),
+    "q-galore": ("--method", "q-galore", *_LOW, "--scale", "1"),
+    "q-galore int8": ("--method", "q-galore", "--quant", "int8", *_LOW, "--scale", "1"),
+    "dct-adamw": ("--method", "dct-adamw", "--rank", str(_RANK), "--scale", "1"),
+    "apollo": ("--method", "apollo", *_LOW, "--scale", str(_WIDTH / _RANK)),
+    "apollo-mini": ("--method", "apollo-mini", "--scale", str(_WIDTH)),
+    "frugal": ("--method", "frugal", *_LOW, "--scale", "1"),
+}
+_SEQUENCES = (8, 32)  # of a step, and tokens in one
+_HEAD = (
+    *("method", "state", "held-out loss", "against adamw", "perplexity", "median step"),
+    *("against adamw", "worst / median", "bits a projector value"),
+)
 
 
-def main(out: Path, seeds: int, data: Path | None = None) -> str:
+def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -> str:
     """Train with seeds 0, 1, ... by every rule in fresh processes; return a Markdown table.
 
+    Args:
+      data: a text.
+      limit: steps of a run.
+
     Raises:
-      InputError: no folder with `train.tsv` and `dev.tsv` was named.
+      InputError: no text was named.
     """
-    if data is None or not (data / "train.tsv").is_file():
-        raise InputError(
-            "bench lowrank needs a folder with train.tsv and dev.tsv, lines of a text, a tab and a "
-            "label: --data FOLDER."
-        )
-    model = out / "small-classifier"
-    if not (model / "config.json").is_file():
-        texts = [example.text for example in read_examples(data / "train.tsv")]
-        make_classifier(model, texts, layers=_LAYERS, width=_WIDTH, vocabulary=_VOCABULARY)
-    reports: dict[str, list[dict[str, Any]]] = {method: [] for method in _METHODS}
+    if data is None or not data.is_file():
+        raise InputError("bench lowrank needs a text: --data FILE.")
+    model = out / "small-llama"
+    if not (model / "tokenizer.json").is_file():
+        write_folder(model, data, _TOKENS, **_SIZES)
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in _RUNS}
     for seed in range(seeds):  # methods in turn, so that all meet the machine as it is
-        for method, options in _METHODS.items():
-            run = out / f"lowrank-{method}-seed{seed}"
+        for name, options in _RUNS.items():
+            run = out / f"lowrank-{name.replace(' ', '-')}-{limit}-seed{seed}"
             words = ("--data", str(data), "--model", str(model), "--seed", str(seed))
-            report = bench.run(run, *words, *_OPTIONS, "--method", method, *options)
-            reports[method].append({**report, **_state_bytes(run)})
-    exact = reports["adamw"][0]
-    rows = [
-        [
-            method,
-            f"{format_bytes(own[0]['layers'])} ({100 * own[0]['layers'] / exact['layers']:.1f} %)",
-            f"{format_bytes(own[0]['all'])} ({100 * own[0]['all'] / exact['all']:.1f} %)",
-            ", ".join(f"{report['eval']['best']:.3f}" for report in own),
-            ", ".join(f"{100 * report['metrics']['accuracy']:.1f} %" for report in own),
-            f"{statistics.median(report['seconds_per_step'] for report in own):.3f} s",
-        ]
-        for method, own in reports.items()
-    ]
+            report = bench.run(run, *words, *_OPTIONS, "--steps", str(limit), *options)
+            reports[name].append({**report, **_measured(run)})
+    seconds = step_seconds(model, data, _SEQUENCES, _RUNS)
+    rows = [_row(name, own, reports["adamw"], seconds) for name, own in reports.items()]
+    parameters = format(_parameters(out, limit) / 1e6, ".1f")
     return "\n\n".join(
         [
-            f"{_LAYERS} layers of width {_WIDTH} with random weights, rank 16 (apollo-mini 1), 300 "
-            f"steps of 32 texts of 64 tokens, one thread, {seeds} seeds in their order. Embeddings "
-            f"of {_VOCABULARY} tokens keep Adam's moments.",
+            f"A Llama of {parameters} M random weights, rank {_RANK} (apollo-mini 1), {limit} "
+            f"steps of 8 sequences of 32 tokens, one thread, {seeds} seeds. The embedding of "
+            f"{_TOKENS} tokens keeps Adam's moments. Seconds are processor time of {ROUNDS} steps "
+            f"in turn in one process, after a first one; bases are found every {REFRESH} of them.",
             bench.table(_HEAD, rows),
         ]
     )
 
 
-def _state_bytes(run: Path) -> dict[str, int]:
-    """Return the bytes of transform state in a run's newest checkpoint, by whose it is."""
+def _row(
+    name: str,
+    own: list[dict[str, Any]],
+    exact: list[dict[str, Any]],
+    seconds: Mapping[str, Sequence[float]],
+) -> list[str]:
+    mean = statistics.mean(report["metrics"]["held_out_loss"] for report in own)
+    aim = statistics.mean(report["metrics"]["held_out_loss"] for report in exact)
+    median, exact_median = (statistics.median(seconds[which]) for which in (name, "adamw"))
+    bits = own[0]["bits"]
+    return [
+        name,
+        f"{format_bytes(own[0]['state'])} ({100 * own[0]['state'] / exact[0]['state']:.1f} %)",
+        ", ".join(f"{report['metrics']['held_out_loss']:.3f}" for report in own),
+        f"{100 * (mean / aim - 1):+.1f} %",
+        f"{math.exp(mean):.1f}",
+        f"{median:.2f} s",
+        f"{median / exact_median:.2f}",
+        f"{max(seconds[name]) / median:.2f}",
+        f"{bits:.2f}" if bits else "-",
+    ]
+
+
+def _measured(run: Path) -> dict[str, float]:
+    """Return bytes of state and bits a value of packed bases."""
     [*_, newest] = sorted((run / "checkpoints").glob("step-*.safetensors"))
-    state = checkpoint.load(newest).state
-    own = {name: sum(part.nbytes for part in parts.values()) for name, parts in state.items()}
-    layers = sum(size for name, size in own.items() if ".layer." in name)
-    return {"layers": layers, "all": sum(own.values())}
+    bytes_by_part: dict[str, int] = {}
+    values = 0
+    for parts in checkpoint.load(newest).state.values():
+        for part, value in parts.items():
+            kind = part.rpartition(".basis.")[2] if ".basis." in part else ""
+            bytes_by_part[kind] = bytes_by_part.get(kind, 0) + value.nbytes
+            values += 2 * value.size if kind == "codes" else 0
+    packed = sum(bytes_by_part.get(kind, 0) for kind in ("codes", "low", "step"))
+    return {
+        "state": sum(bytes_by_part.values()),
+        "bits": 8 * packed / values if values else 0.0,
+    }
+
+
+def _parameters(out: Path, limit: int) -> int:
+    records, _ = journal.read(out / f"lowrank-adamw-{limit}-seed0" / "journal.jsonl")
+    return int(records[0]["facts"]["parameters"])

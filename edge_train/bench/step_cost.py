@@ -34,7 +34,7 @@ def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
         give_back_memory()
         before = measure().resident_bytes
         _forget_peak()
-        loop = _loop(job, folder)
+        loop = open_loop(job, folder)
         seconds = []
         for step in range(steps):
             start = time.process_time()
@@ -42,14 +42,15 @@ def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
             seconds.append(time.process_time() - start)
         held = measure().peak_bytes - before
         tracemalloc.start()
-        loop = _loop(job, folder)
+        loop = open_loop(job, folder)
         for step in range(min(steps, 5)):
             loop.step(step)
         _, traced = tracemalloc.get_traced_memory()
     return {"held_bytes": held, "array_bytes": traced, "step_seconds": float(np.median(seconds))}
 
 
-def _loop(job: Any, folder: Path) -> Loop:
+def open_loop(job: Any, folder: Path) -> Loop:
+    """Return the loop of a run whose data is prepared, without evaluations and checkpoints."""
     estimator, transform = job.method(0.0, {})
     return Loop(
         runtime=job.open_runtime(),

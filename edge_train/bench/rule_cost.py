@@ -1,0 +1,56 @@
+"""What a step costs by each update rule: processor seconds, the rules in turn in one process."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge_train.bench.step_cost import open_loop
+from edge_train.jobs.language_model import LanguageModelJob
+from edge_train.recipe import Recipe
+
+ROUNDS, REFRESH = 10, 5
+
+
+def step_seconds(
+    model: Path, data: Path, sequences: tuple[int, int], runs: Mapping[str, Sequence[str]]
+) -> dict[str, list[float]]:
+    """Return the seconds of some steps of every run, after one that nobody counts.
+
+    Processor time, since a machine may do other things; in turn, so that all meet it as it is.
+
+    Args:
+      sequences: of a step, and tokens in one.
+      runs: name -> options of the command line: method, rank, scale, quant.
+    """
+    samples, length = sequences
+    steps = {}
+    with tempfile.TemporaryDirectory(prefix="edge-train-") as folder:
+        for name, options in runs.items():
+            given = dict(zip(options[::2], options[1::2], strict=True))
+            rank, scale = given.get("--rank"), given.get("--scale")
+            recipe = Recipe(
+                task="language-model",
+                model=str(model),
+                data=str(data),
+                method=given["--method"],
+                quant=given.get("--quant", "none"),
+                rank=int(rank) if rank else None,
+                scale=float(scale) if scale else None,
+                refresh_every=REFRESH if rank and given["--method"] != "dct-adamw" else None,
+                length=length,
+                samples=samples,
+                threads=1,
+                learning_rate=1e-3,
+            )
+            job = LanguageModelJob(recipe)
+            job.prepare(Path(folder), lambda text: None)
+            steps[name] = open_loop(job, Path(folder)).step
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for number in range(1 + ROUNDS):
+            for name, step in steps.items():
+                began = time.process_time()
+                step(number)
+                if number:
+                    seconds[name].append(time.process_time() - began)
+    return seconds

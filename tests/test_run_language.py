@@ -1,0 +1,206 @@
+"""Task language-model through the command line: it learns, goes on with the same bits, refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edge_train import cli
+from edge_train.models import read_json
+
+pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 300,
+    "max_position_embeddings": 32,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a text, and a model folder without weights."""
+    import tokenizers
+
+    root = tmp_path_factory.mktemp("language")
+    text = "the cat sat on the mat and the dog sat on the cat\n" * 200
+    (root / "text.txt").write_text(text)
+    model = root / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(_CONFIG))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train([str(root / "text.txt")], trainer)
+    tokenizer.save(str(model / "tokenizer.json"))
+    return root
+
+
+def run(place, out, *options, model=None, data=None):
+    words = ["run", "--task", "language-model", "--data", str(data or place / "text.txt")]
+    words += ["--model", str(model or place / "model"), "--threads", "1", "--json"]
+    words += ["--length", "16", "--steps", "40", "--lr", "1e-2", "--evaluate-every", "10"]
+    return cli.main([*words, "--out", str(out), *options])
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+_LOW_RANK = ("--rank", "4", "--refresh-every", "5")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "q-galore", "--quant", "int8", *_LOW_RANK),
+        ("--method", "adamw", "--weight-decay", "0.01"),
+        ("--method", "frugal", "--quant", "int8", "--weight-decay", "0.01", "--rank", "4"),
+    ],
+    ids=" ".join,
+)
+def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert run(place, whole, *options) == 0
+    report = report_of(whole)
+    assert report["status"] == "done"
+    assert report["eval"]["best"] < 0.5 * report["eval"]["first"]
+    assert report["metrics"]["perplexity"] == pytest.approx(
+        np.exp(report["metrics"]["held_out_loss"])
+    )
+    shutil.copytree(whole, again)
+    for name in ("model", "checkpoints"):
+        shutil.rmtree(again / name)
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:24]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    expected = load_file(whole / "model" / "model.safetensors")
+    for name, value in load_file(again / "model" / "model.safetensors").items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+def test_the_result_is_the_folder_it_came_from_in_the_same_shards_and_types(place, tmp_path):
+    """A bfloat16 model in two shards, one with a tensor that is no parameter."""
+    torch = pytest.importorskip("torch")
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    config = transformers.AutoConfig.from_pretrained(model)
+    network = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    network.save_pretrained(model, max_shard_size="40KB")
+    assert len(read_json(model / "model.safetensors.index.json")["weight_map"]) == 21
+    out = tmp_path / "run"
+    options = ("--quant", "int8", "--method", "q-galore", *_LOW_RANK)
+    assert run(place, out, *options, model=model) == 0
+    shards = sorted(path.name for path in model.glob("*.safetensors"))
+    assert shards == sorted(path.name for path in (out / "model").glob("*.safetensors"))
+    assert len(shards) > 1
+    trained = transformers.AutoModelForCausalLM.from_pretrained(out / "model")
+    assert trained.dtype == torch.bfloat16
+    ids = np.fromfile(out / "tokens.bin", "<u2")[-17:].astype(np.int64)
+    with torch.no_grad():
+        loss = trained.float()(torch.from_numpy(ids[None]), labels=torch.from_numpy(ids[None])).loss
+    assert float(loss) < 0.5 * report_of(out)["eval"]["first"]
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_path, monkeypatch):
+    from edge_train.runtimes.int8_linear import Weights
+
+    plain, calls = Weights.hand_over, []
+
+    def poisoned(self, name, left, right):
+        calls.append(name)
+        if len(calls) == 305:
+            left = left * float("nan")
+        plain(self, name, left, right)
+
+    monkeypatch.setattr(Weights, "hand_over", poisoned)
+    out = tmp_path / "run"
+    assert run(place, out, "--quant", "int8") == 0
+    journal = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    skipped = [line for line in journal if line.get("skipped")]
+    assert len(skipped) == 1 and "is not finite" in skipped[0]["skipped"]
+    assert report_of(out)["eval"]["best"] < 0.5 * report_of(out)["eval"]["first"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--length", "40"), "the model has 32 positions; use at most 32"),
+        (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
+        (("--quant", "int4"), "only none and int8"),
+        (("--method", "zo"), "method 'zo' is not for task 'language-model', only"),
+        (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
+        (("--trainable", "head"), "trainable is not read by task 'language-model'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_trained_is_one_sentence(place, tmp_path, capsys, options, sentence):
+    assert run(place, tmp_path / "run", *options) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "the file is empty"),
+        (b"some\0thing", "holds zero bytes"),
+        (b"caf\xe9 au lait\n", "byte 3 is not UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_one_sentence(place, tmp_path, capsys, content, sentence):
+    text = tmp_path / "text"
+    text.write_bytes(content)
+    assert run(place, tmp_path / "run", data=text) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_is_too_short_says_what_would_do(place, tmp_path, capsys):
+    (tmp_path / "text").write_text("the cat sat on the mat\n")
+    assert run(place, tmp_path / "run", data=tmp_path / "text") == 2
+    assert "Use a shorter --length, or a longer text" in capsys.readouterr().err
+
+
+def _with(place, folder, **changes):
+    shutil.copytree(place / "model", folder)
+    config = {**read_json(folder / "config.json"), **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
+    small = _with(place, tmp_path / "small", vocab_size=200)
+    code = _with(place, tmp_path / "code", auto_map={"AutoModelForCausalLM": "mine.Model"})
+    strange = _with(place, tmp_path / "strange", model_type="unheard-of")
+    pickle = _with(place, tmp_path / "pickle")
+    (pickle / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    partial = _with(place, tmp_path / "partial")
+    save_file({"model.norm.weight": np.ones(32, np.float32)}, partial / "model.safetensors")
+    wordless = _with(place, tmp_path / "wordless")
+    (wordless / "tokenizer.json").unlink()
+    for model, sentence in {
+        small: "tokens, the model's table 200 rows; they do not belong together",
+        code: "code from a model folder is never run",
+        strange: "transformers cannot build a causal language model of it",
+        pickle: "a pickle file, which can run any code and is never loaded",
+        partial: "no tensor 'model.embed_tokens.weight'",
+        wordless: "no tokenizer.json",
+        tmp_path / "nowhere": "no config.json",
+    }.items():
+        assert run(place, tmp_path / "run", model=model) == 2, sentence
+        message = capsys.readouterr().err
+        assert sentence in message and "Traceback" not in message
