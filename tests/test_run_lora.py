@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +212,16 @@ def test_gradients_that_stay_nan_stop_the_run_with_the_last_good_weights(
     assert (report["status"], report["steps"]) == ("done", 40)
     learned = load_file(out / "model" / "model.safetensors")
     assert all(np.isfinite(block).all() for block in learned.values())
+
+
+def test_the_demo_runs_on_any_classifier_with_the_sentences_beside_it(given, tmp_path):
+    demo = Path(__file__).parent.parent / "demos" / "sst2.toml"
+    words = ["--length", "24", "--threads", "1", "--out", str(tmp_path / "run"), "--json"]
+    assert cli.main(["run", "--recipe", str(demo), "--model", str(given[1]), *words]) == 0
+    report = report_of(tmp_path / "run")
+    assert (report["method"], report["metrics"]["scored_examples"]) == ("q-galore", 10)
+
+
+def test_the_bench_says_what_it_needs(given, capsys):
+    assert cli.main(["bench", "sst2", "--data", str(given[0])]) == 2
+    assert "--data FOLDER --model FOLDER" in capsys.readouterr().err
