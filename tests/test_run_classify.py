@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.errors import InputError
 
 pytest.importorskip("torch")
 
@@ -249,3 +250,15 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     save_tensors(folder / "model.safetensors", plain, {})
     with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
         load_classifier(open_classifier(folder))
+
+
+def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeypatch):
+    def refuse():
+        raise InputError("needs the training flavor")
+
+    monkeypatch.setattr(ort_training, "check_flavor", refuse)
+    options = ("--preset", "mezo", "--lr", "1e-3", "--steps", "4")
+    assert run(classifiers, "ort-training", tmp_path / "forwards", *options) == 0
+    assert report_of(tmp_path / "forwards")["backwards"] == 0
+    assert run(classifiers, "ort-training", tmp_path / "gradients") == 2
+    assert "needs the training flavor" in capsys.readouterr().err
