@@ -52,6 +52,7 @@ _PACKAGES = (
     "onnxruntime-qnn",
     "onnxruntime-training",
     "onnxruntime-training-cpu",
+    "peft",
     "numpy",
 )
 

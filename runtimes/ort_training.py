@@ -42,14 +42,27 @@ class OrtClassifier:
     device = "cpu"
     dtype = "float32"
 
-    def __init__(self, artifact: TrainingArtifact, *, threads: int, lean: bool = False) -> None:
+    def __init__(
+        self,
+        artifact: TrainingArtifact,
+        *,
+        threads: int,
+        lean: bool = False,
+        gradients: bool = True,
+    ) -> None:
         """Open the sessions; read the parameters.
+
+        Args:
+          gradients: without them any ONNX Runtime will do: the evaluation graph is an ordinary one.
 
         Raises:
           InputError: no ONNX Runtime here, or not its training flavor.
           ModelError: it cannot read the graphs.
         """
-        check_flavor()
+        if gradients:
+            check_flavor()
+        else:
+            load_engine()
         self._lean = lean
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         manifest = artifact.manifest
@@ -57,9 +70,10 @@ class OrtClassifier:
         self._stored = stored
         self.parameters = Parameters.sharing({n: stored.read(n) for n in manifest.trainable})
         self._frozen = {name: stored.read(name) for name in manifest.frozen}
-        self._training = _open(artifact.path / TRAINING, threads, lean)
+        self._training: Any = _open(artifact.path / TRAINING, threads, lean) if gradients else None
         self._evaluation = _open(artifact.path / EVALUATION, threads, lean)
-        self._buffers = {name: np.zeros_like(block) for name, block in self.parameters.items()}
+        trained = self.parameters.items() if gradients else ()
+        self._buffers = {name: np.zeros_like(block) for name, block in trained}
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         rows = [self._evaluate("losses", batch, point) for point in points]
@@ -139,7 +153,8 @@ def check_flavor() -> None:
         raise InputError(
             f"runtime 'ort-training' needs the training flavor of ONNX Runtime; {owner} is "
             f"installed. `pip uninstall -y {owner}`, then `pip install onnxruntime-training-cpu` "
-            "(Python 3.12 at most), or train the model folder with --runtime torch."
+            "(Python 3.12 at most), or train the model folder with --runtime torch, or without "
+            "gradients with --method zo."
         )
 
 

@@ -97,7 +97,16 @@ IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report"
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.
 NEED_EXTRAS = {"export", "runtimes", "vae_strips"}
-HEAVY = {"torch", "onnxruntime", "onnx", "diffusers", "transformers", "optimum", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "onnxruntime",
+    "onnx",
+    "diffusers",
+    "transformers",
+    "optimum",
+    "peft",
+    "huggingface_hub",
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.errors import InputError
 
 pytest.importorskip("torch")
 
@@ -262,3 +263,15 @@ def test_a_gradient_in_parts_is_that_of_the_whole_batch(classifiers, tmp_path, e
     # as between engines: rounding alone
     assert found[0] == pytest.approx(found[1], rel=0.02)
     assert found[0] == pytest.approx(found[2], rel=0.02)
+
+
+def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeypatch):
+    def refuse():
+        raise InputError("needs the training flavor")
+
+    monkeypatch.setattr(ort_training, "check_flavor", refuse)
+    options = ("--preset", "mezo", "--lr", "1e-3", "--steps", "4")
+    assert run(classifiers, "ort-training", tmp_path / "forwards", *options) == 0
+    assert report_of(tmp_path / "forwards")["backwards"] == 0
+    assert run(classifiers, "ort-training", tmp_path / "gradients") == 2
+    assert "needs the training flavor" in capsys.readouterr().err

@@ -1,9 +1,10 @@
-"""Adapters, norms and MeZO through the command line: they learn, go on and refuse."""
+"""Text classifiers: adapters, norms, MeZO, and numbers that are not finite."""
 
 import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,3 +165,63 @@ def test_a_missing_peft_is_named(given, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(classify_text, "find_spec", lambda name: None if name == "peft" else name)
     assert run(given, tmp_path / "run", "--method", "lora") == 2
     assert "needs peft, which is not installed" in capsys.readouterr().err
+
+
+def test_a_model_with_nan_in_it_is_refused_before_anything_is_trained(given, tmp_path, capsys):
+    from edge_train.tensors import save_tensors
+
+    data, model = given
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    tensors = load_file(model / "model.safetensors")
+    tensors["bert.encoder.layer.0.output.dense.bias"][3] = np.nan
+    save_tensors(broken / "model.safetensors", tensors, {})
+    assert run((data, broken), tmp_path / "run") == 2
+    message = capsys.readouterr().err
+    assert "loss is not finite before the first step" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize("method", ["lora", "q-galore"])
+def test_gradients_that_stay_nan_stop_the_run_with_the_last_good_weights(
+    given, tmp_path, capsys, monkeypatch, method
+):
+    from edge_train.runtimes.torch_classifier import TorchClassifier
+
+    exact, seen = TorchClassifier.backward, {}
+
+    def backward(self, batch, apply):
+        step = seen.setdefault(batch["ids"].tobytes(), len(seen))
+        if step >= 7:  # an accident in the middle of a backward pass
+            name = next(iter(self.parameters))
+            apply(name, np.full_like(self.parameters[name], np.nan))
+        return exact(self, batch, apply)
+
+    monkeypatch.setattr(TorchClassifier, "backward", backward)
+    out = tmp_path / "run"
+    options = ("--method", method, "--rank", "4", "--lr", "1e-3", "--evaluate-every", "7")
+    assert run(given, out, *options, "--schedule", "constant") == 3
+    message = capsys.readouterr().err
+    assert "is not finite, 5 steps in a row" in message and "Traceback" not in message
+    files = sorted((out / "checkpoints").glob("*.safetensors"))
+    assert {path.name.split("-")[0] for path in files} == {"best", "step"}
+    for path in files:
+        assert all(np.isfinite(block).all() for block in load_file(path).values()), path.name
+    monkeypatch.undo()
+    assert cli.main(["run", "--resume", str(out), "--json"]) == 0
+    report = report_of(out)
+    assert (report["status"], report["steps"]) == ("done", 40)
+    learned = load_file(out / "model" / "model.safetensors")
+    assert all(np.isfinite(block).all() for block in learned.values())
+
+
+def test_the_demo_runs_on_any_classifier_with_the_sentences_beside_it(given, tmp_path):
+    demo = Path(__file__).parent.parent / "demos" / "sst2.toml"
+    words = ["--length", "24", "--threads", "1", "--out", str(tmp_path / "run"), "--json"]
+    assert cli.main(["run", "--recipe", str(demo), "--model", str(given[1]), *words]) == 0
+    report = report_of(tmp_path / "run")
+    assert (report["method"], report["metrics"]["scored_examples"]) == ("q-galore", 10)
+
+
+def test_the_bench_says_what_it_needs(given, capsys):
+    assert cli.main(["bench", "sst2", "--data", str(given[0])]) == 2
+    assert "--data FOLDER --model FOLDER" in capsys.readouterr().err

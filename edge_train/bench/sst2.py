@@ -41,6 +41,9 @@ class _Way:
 _WAYS: dict[str, _Way] = {
     "AdamW, all weights": _Way(("--method", "adamw"), (1e-4, 2e-4, 4e-4)),
     "q-galore": _Way(("--method", "q-galore", *_RANK), (1e-4, 2e-4, 4e-4)),
+    "q-galore, rank 64": _Way(
+        ("--method", "q-galore", "--rank", "64", "--refresh-every", "25", "--scale", "2.45"), ()
+    ),
     "LoRA, rank 8": _Way(("--method", "lora", "--rank", "8"), (1e-3, 4e-3)),
     "head": _Way(("--method", "adamw", "--trainable", "head"), (3e-3, 1e-2)),
     "zo, head": _Way((*_MEZO, "--trainable", "head"), (1e-3, 1e-2), _FORWARD_STEPS),
@@ -52,6 +55,7 @@ _WAYS: dict[str, _Way] = {
 }
 _SAME_RATE = {
     "adamw8bit": "AdamW, all weights",
+    "q-galore, rank 64": "AdamW, all weights",  # its scale is sqrt(width / rank): steps as long
     "galore": "q-galore",
     "apollo-mini": "q-galore",
 }

@@ -78,7 +78,6 @@ class ClassifyTextJob:
     def __init__(self, recipe: Recipe) -> None:
         self._model = _open_model(recipe)
         fixed = _fixed(recipe, self._model)
-        _check_engine(self._model, fixed.get("trainable", recipe.trainable))
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
@@ -87,6 +86,7 @@ class ClassifyTextJob:
                 )
         adapters = _ADAPTERS if "lora" in (recipe.trainable, recipe.method) else {}
         self.recipe = replace(resolve(recipe, {"threads": cores(), **adapters}), **fixed)
+        _check_engine(self._model, self.recipe)
         _check_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
@@ -186,7 +186,8 @@ class ClassifyTextJob:
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.ort_training import OrtClassifier
 
-            return OrtClassifier(self._model, threads=threads, lean=self.recipe.lean)
+            lean, gradients = self.recipe.lean, self.recipe.method != "zo"
+            return OrtClassifier(self._model, threads=threads, lean=lean, gradients=gradients)
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch_lora import TorchLora
 
@@ -276,18 +277,22 @@ def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
     return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
 
 
-def _check_engine(model: ClassifierFolder | TrainingArtifact, trainable: str) -> None:
+def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: Recipe) -> None:
     """Refuse what cannot be trained here, before anything is read or written.
 
     Raises:
       InputError: the engine that this kind of model needs is not installed.
     """
     if isinstance(model, TrainingArtifact):
+        from edge_train.runtimes.onnx_engine import load_engine
         from edge_train.runtimes.ort_training import check_flavor
 
-        check_flavor()
+        if recipe.method == "zo":
+            load_engine()
+        else:
+            check_flavor()
         return
-    adapters = ("peft",) if trainable == "lora" else ()
+    adapters = ("peft",) if recipe.trainable == "lora" else ()
     for package in ("torch", "transformers", "accelerate", *adapters):
         if find_spec(package) is None:
             raise InputError(
