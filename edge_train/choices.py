@@ -137,7 +137,10 @@ def survey(recipe: Recipe) -> Survey:
     choices: list[Choice] = []
     for changes in _ways(job):
         wanted = replace(recipe, **changes)
-        own = job if not changes else open_job(wanted)
+        try:
+            own = job if not changes else open_job(wanted)
+        except InputError:
+            continue  # a way that this model cannot take, such as a rank beyond its sides
         guess = estimate(own.footprint(), base_bytes)
         if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
             choices.append(Choice(changes, own.recipe, _scaled(guess, correction)))
