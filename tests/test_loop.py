@@ -10,6 +10,7 @@ from edge_train import checkpoint, journal
 from edge_train.errors import RunFolderError, TrainingStopped
 from edge_train.methods.backprop import Backprop
 from edge_train.methods.zo import ZerothOrder
+from edge_train.tensors import StoredTensors
 
 METHODS = {"zo": ZerothOrder(0.01, {"token": 1.0}), "backprop": Backprop()}
 
@@ -245,3 +246,18 @@ def test_a_full_disk_is_one_sentence_and_the_journal_still_opens(make_loop, tmp_
         loop.journal._file = real
     records, _ = journal.read(tmp_path / "journal.jsonl")
     assert len(records) == 3
+
+
+def test_parameters_that_are_the_best_ones_are_written_once(make_loop):
+    loop = make_loop()
+    loop.save()
+    (start,) = loop.checkpoints.glob("step-*")
+    assert not any(name.startswith("parameters/") for name in StoredTensors(start))
+    snapshot = checkpoint.load(start)
+    for name, block in loop.runtime.parameters.items():
+        np.testing.assert_array_equal(snapshot.parameters[name], block)
+    loop.fit(3)
+    newest = checkpoint.load(loop.checkpoints / "step-00000003.safetensors")
+    for name, block in loop.runtime.parameters.items():
+        np.testing.assert_array_equal(newest.parameters[name], block)
+        assert np.abs(newest.parameters[name] - snapshot.parameters[name]).max() > 0

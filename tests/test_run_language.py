@@ -204,3 +204,16 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
         assert run(place, tmp_path / "run", model=model) == 2, sentence
         message = capsys.readouterr().err
         assert sentence in message and "Traceback" not in message
+
+
+def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, monkeypatch, capsys):
+    from edge_train import choices
+
+    monkeypatch.setattr(choices, "_REHEARSED_SECONDS", 0.0)
+    words = ["plan", "--task", "language-model", "--data", str(place / "text.txt"), "--json"]
+    words += ["--model", str(place / "model"), "--threads", "1", "--length", "16"]
+    assert cli.main([*words, "--method", "adamw"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    ways = {(way["method"], way["quant"]) for way in found["choices"]}
+    assert ways == {("adamw", "none"), ("adamw", "int8")}  # q-galore's rank of 64 is too large
+    assert found["plan"]["source"] == "rehearsal"

@@ -5,7 +5,13 @@ import pytest
 import safetensors.numpy
 
 from edge_train.errors import RunFolderError
-from edge_train.tensors import load_tensors, save_tensors, to_safetensors, write_bytes
+from edge_train.tensors import (
+    StoredTensors,
+    load_tensors,
+    save_tensors,
+    to_safetensors,
+    write_bytes,
+)
 
 TENSORS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array([7])}
 
@@ -60,3 +66,26 @@ def test_every_type_survives(kind):
     np.testing.assert_array_equal(
         safetensors.numpy.load(to_safetensors({"x": value}, {}))["x"], value
     )
+
+
+def test_stored_tensors_are_read_one_at_a_time_and_checked_as_a_whole(tmp_path):
+    path = tmp_path / "some.safetensors"
+    tensors = {
+        "b": np.arange(6, dtype=np.int8).reshape(2, 3),
+        "a": np.ones(3, np.float32),
+        "c": np.array(7, np.int64),
+    }
+    save_tensors(path, tensors, {"step": "3"})
+    stored = StoredTensors(path)
+    assert list(stored) == ["a", "b", "c"] and stored.metadata == {"step": "3"}
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(stored[name], value)
+        assert stored[name].dtype == value.dtype
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="checksum"):
+        StoredTensors(path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(RunFolderError):
+        StoredTensors(path)
