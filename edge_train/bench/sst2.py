@@ -49,14 +49,12 @@ _WAYS: dict[str, _Way] = {
     "zo, head": _Way((*_MEZO, "--trainable", "head"), (1e-3, 1e-2), _FORWARD_STEPS),
     "zo, LoRA": _Way((*_MEZO, "--trainable", "lora"), (1e-3,), _FORWARD_STEPS),
     "zo, all weights": _Way(_MEZO, (1e-5,), _FORWARD_STEPS),
-    "galore": _Way(("--method", "galore", *_RANK), ()),
     "adamw8bit": _Way(("--method", "adamw8bit"), ()),
     "apollo-mini": _Way(("--method", "apollo-mini", "--refresh-every", "25", "--scale", "128"), ()),
 }
 _SAME_RATE = {
     "adamw8bit": "AdamW, all weights",
     "q-galore, rank 64": "AdamW, all weights",  # its scale is sqrt(width / rank): steps as long
-    "galore": "q-galore",
     "apollo-mini": "q-galore",
 }
 _FULL = next(iter(_WAYS))
@@ -96,8 +94,8 @@ def main(out: Path, seeds: int, data: Path | None = None, model: Path | None = N
         [
             f"{model.name}: {_TEXTS} texts of 32 tokens, {_STEPS} steps of 16, rank 16 where none "
             f"is named, one thread; {_FORWARD_STEPS} times the steps without gradients. Accuracy "
-            f"on {reports[_FULL][0]['metrics']['scored_examples']} test texts, {seeds} seeds in "
-            "their order; optimizer bytes hold for all that is trained; the peak is that of a "
+            f"on {reports[_FULL][0]['metrics']['scored_examples']} test texts, seeds in their "
+            f"order ({seeds}); optimizer bytes hold for all that is trained; the peak is that of a "
             "fresh process with its interpreter and libraries.",
             bench.table(_HEAD, [_row(n, rates[n], own, reports) for n, own in reports.items()]),
         ]
