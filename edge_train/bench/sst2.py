@@ -49,12 +49,14 @@ _WAYS: dict[str, _Way] = {
     "zo, head": _Way((*_MEZO, "--trainable", "head"), (1e-3, 1e-2), _FORWARD_STEPS),
     "zo, LoRA": _Way((*_MEZO, "--trainable", "lora"), (1e-3,), _FORWARD_STEPS),
     "zo, all weights": _Way(_MEZO, (1e-5,), _FORWARD_STEPS),
+    "galore": _Way(("--method", "galore", *_RANK), ()),
     "adamw8bit": _Way(("--method", "adamw8bit"), ()),
     "apollo-mini": _Way(("--method", "apollo-mini", "--refresh-every", "25", "--scale", "128"), ()),
 }
 _SAME_RATE = {
     "adamw8bit": "AdamW, all weights",
     "q-galore, rank 64": "AdamW, all weights",  # its scale is sqrt(width / rank): steps as long
+    "galore": "q-galore",
     "apollo-mini": "q-galore",
 }
 _FULL = next(iter(_WAYS))
