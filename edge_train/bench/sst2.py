@@ -96,8 +96,8 @@ def main(out: Path, seeds: int, data: Path | None = None, model: Path | None = N
         [
             f"{model.name}: {_TEXTS} texts of 32 tokens, {_STEPS} steps of 16, rank 16 where none "
             f"is named, one thread; {_FORWARD_STEPS} times the steps without gradients. Accuracy "
-            f"on {reports[_FULL][0]['metrics']['scored_examples']} test texts, {seeds} seeds in "
-            "their order; optimizer bytes hold for all that is trained; the peak is that of a "
+            f"on {reports[_FULL][0]['metrics']['scored_examples']} test texts, seeds in their "
+            f"order ({seeds}); optimizer bytes hold for all that is trained; the peak is that of a "
             "fresh process with its interpreter and libraries.",
             bench.table(_HEAD, [_row(n, rates[n], own, reports) for n, own in reports.items()]),
         ]
