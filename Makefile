@@ -5,14 +5,20 @@ PYTHON ?= python3
 NAME ?= personalize
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-device test-desk check bench clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
 
+# Both environments at once: the two suites share nothing but the machine.
 test: .venv/.ready .venv-device/.ready
+	$(MAKE) --jobs=2 --output-sync=target test-device test-desk
+
+test-device:
 	.venv-device/bin/python -c "import sys; from importlib.util import find_spec; sys.exit('torch is in .venv-device' if find_spec('torch') else 0)"
 	.venv-device/bin/python -m pytest --doctest-ignore-import-errors
+
+test-desk:
 	.venv/bin/python -m pytest
 
 check: .venv/.ready
