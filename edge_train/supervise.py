@@ -26,6 +26,7 @@ OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
+_LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
 _MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
@@ -121,7 +122,7 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
         elif status not in _KNOWN and "loaded" not in facts:
             # Libraries that find no memory while they load end the process in their own ways.
             facts.setdefault("shortage", "the interpreter and its libraries did not load")
-        elif status == -signal.SIGABRT and facts["peak_bytes"] > cap_bytes // 2:
+        elif status in (-signal.SIGABRT, _LOADER_GAVE_UP) and facts["peak_bytes"] > cap_bytes // 2:
             facts.setdefault("shortage", "the engine gave up, as it does when memory runs out")
         elif status not in _KNOWN:
             return _crashed(status, facts)
