@@ -1,7 +1,7 @@
 """`edge-train bench llama-7b`: full-parameter steps of a model with LLaMA-7B's shape under 8 GB.
 
 The weights are random: one block of normals, repeated, in bfloat16 and in shards as such models
-are published. What is measured is memory and time, not learning. Takes 30 GB of disk for a while.
+are published. What is measured is memory and time, not learning. Takes 45 GB of disk for a while.
 """
 
 import json
