@@ -30,7 +30,7 @@ class Footprint:
       workspace: activations by phase, in bytes, estimated; zero where a phase has none.
       first_use_bytes: code and buffers that the engine touches at its first pass.
       libraries_bytes: what interpreters and libraries held when this was written; every plan
-        measures them anew, and only where they do not even load is this the best there is.
+        measures them anew, but a cap that cannot hold them is refused before they load.
     """
 
     libraries: tuple[str, ...]

@@ -17,6 +17,10 @@ from edge_train.rehearsal import rehearse
 from edge_train.supervise import Link
 from edge_train.units import format_bytes
 
+_WITH_ANYTHING = (
+    1.05  # times what libraries hold: less than that no run of any kind was seen to need
+)
+
 
 def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     """Return the plan of a run that is about to start.
@@ -36,13 +40,16 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         _tell(plan, link)
         return plan
     footprint = job.footprint()
-    _tell(estimate(footprint, footprint.libraries_bytes), link)
+    plan = estimate(footprint, footprint.libraries_bytes)
+    _tell(plan, link)
+    cap_bytes = recipe.cap_bytes
+    on_host = link.supervisor is None or link.watch.cap_bytes is not None
+    if cap_bytes and on_host and footprint.libraries_bytes * _WITH_ANYTHING > cap_bytes:
+        _refuse(plan, cap_bytes, link)  # pages of a library that is mapped are hard to stop
     load_libraries(footprint)
     plan = estimate(footprint, measure(link.supervisor).resident_bytes)
     _tell(plan, link)
     link.tell(planned=True)
-    cap_bytes = recipe.cap_bytes
-    on_host = link.supervisor is None or link.watch.cap_bytes is not None
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
         return plan
     if footprint.model_bytes > LARGE_BYTES:

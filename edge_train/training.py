@@ -106,6 +106,7 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
             session.observer.ended("stopped")
             with suppress(RunFolderError):  # the disk may be what stopped it
                 _end(loop, session, "stopped", Outcome())
+                write_report(session.folder)
             raise TrainingStopped(
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."

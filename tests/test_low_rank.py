@@ -301,8 +301,7 @@ def test_apollo_torch_is_held_down_by_a_first_gradient_of_zeros():
 
 
 def test_q_galore_torch_destroys_groups_of_one_sign_and_keeps_a_value_a_byte():
-    import torch
-
+    torch = pytest.importorskip("torch")
     module = official("q_galore_torch", "q_galore_projector")
     projector = module.GaLoreProjector(1, quant=True, group_size=128, n_bit=4)
     rows = np.tile(np.array([1.0, 2.0], np.float32), (1, 64))

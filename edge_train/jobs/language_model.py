@@ -45,6 +45,7 @@ _TEXTS = (
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch", "lean": False}
 _LIBRARIES = ("torch", "edge_train.runtimes.torch_language_model")
 _FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything else of the estimate
+_LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 
@@ -129,6 +130,7 @@ class LanguageModelJob:
             {PREPARE: (), TRAIN: held, SAVE: held},
             {TRAIN: kept, SAVE: scored},
             _FIRST_USE_BYTES,
+            _LIBRARIES_BYTES,
         )
 
     def load(self) -> None:
