@@ -104,6 +104,7 @@ class TorchDiffusion:
         token_ids: Sequence[Collection[int]],
         threads: int,
         lean: bool = False,
+        cap_bytes: int | None = None,
     ) -> "TorchDiffusion":
         """Load text encoders and UNet, one layer at a time.
 
@@ -118,6 +119,7 @@ class TorchDiffusion:
             its token table are never read.
           threads: for the whole process; torch knows no smaller scope.
           lean: keep the weights in a temporary file on disk, from which they are read in place.
+          cap_bytes: on CUDA, what this process's allocator may take; more fails as out of memory.
 
         Raises:
           InputError: an option has an unknown value, CUDA was named and there is none, or the disk
@@ -130,6 +132,9 @@ class TorchDiffusion:
         where = pick_device(device)
         number = _pick_dtype(dtype, where, quant, model)
         torch.set_num_threads(threads)
+        if where.type == "cuda" and cap_bytes is not None:
+            total = torch.cuda.get_device_properties(where).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), where)
         pages = None
         if lean and where.type != "cpu":
             raise InputError(
@@ -206,10 +211,10 @@ class TorchDiffusion:
         return losses
 
     def device_bytes(self) -> int:
-        """Return the bytes torch holds on the CUDA device, 0 on a CPU."""
+        """Return the most that torch's allocator held on the CUDA device, 0 on a CPU."""
         if self._device.type != "cuda":
             return 0
-        return int(torch.cuda.memory_reserved(self._device))
+        return int(torch.cuda.max_memory_reserved(self._device))
 
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.

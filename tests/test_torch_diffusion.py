@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -365,6 +366,26 @@ def test_cuda_is_refused_where_there_is_none(
     runtime = open_runtime(folders["sd1"], batch_for("sd1", ("a",)), device="auto", dtype="auto")
     assert (runtime.device, runtime.dtype) == ("cpu", "float32")
     assert runtime.device_bytes() == 0
+
+
+def test_on_cuda_the_allocator_is_limited_to_the_cap(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def limit(share: float, device: torch.device) -> None:
+        raise Stop(share, device.type)
+
+    properties = SimpleNamespace(total_memory=8 * 10**9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
+    for cap_bytes, share in ((2 * 10**9, 0.25), (10**12, 1.0)):
+        batch = batch_for("sd1", ("a",))
+        with pytest.raises(Stop) as stop:
+            open_runtime(folders["sd1"], batch, device="cuda", cap_bytes=cap_bytes)
+        assert stop.value.args == (share, "cuda")
 
 
 def _without(tensors: dict[str, torch.Tensor]) -> None:

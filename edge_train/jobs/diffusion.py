@@ -369,6 +369,7 @@ def open_runtime(
         token_ids=token_ids,
         threads=known(recipe.threads),
         lean=recipe.lean,
+        cap_bytes=recipe.cap_bytes,
     )
 
 
