@@ -1,7 +1,6 @@
 """Adam whose moments take one byte each."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,34 +13,39 @@ from edge_train.transforms import Adam
 
 BLOCK = 256  # moments that share a scale: 8 + 32 / 256 = 8.125 bits each
 SMALLEST = 4096  # coordinates; smaller blocks of parameters keep float32, as everyone does
-_AT_ONCE = 256 * BLOCK  # moments in float32 at any instant
-_FIRST_OCTAVES, _SECOND_OCTAVES = 16, 32  # from the largest moment of a block to the smallest
+_AT_ONCE = 128 * BLOCK  # moments in float32 at any instant; fits a second-level cache
+_MANTISSA = 3  # bits of a code: eight levels from one power of two to the next
+_DROPPED = 23 - _MANTISSA  # bits of a float32 that a code leaves out
+_ONE = 127 << _MANTISSA  # what is left of 1.0
+_NOISE = np.uint32(0xFFFF)  # random bits of a rounding
 
 
-def _levels(count: int, octaves: int) -> Array:
-    """Return what codes 0..count stand for: zero, then equal ratios up to 1; and a fence."""
-    ratios = np.exp2(-octaves * (count - np.arange(count + 2)) / (count - 1))
-    return np.where(np.arange(count + 2) == 0, 0, ratios).astype(np.float32)
+def _levels(count: int) -> Array:
+    """Return what codes 0..count stand for: zero, then floats with few bits up to 1."""
+    bits = np.arange(_ONE - count, _ONE + 1, dtype=np.uint32) << np.uint32(_DROPPED)
+    values = bits.view(np.float32)
+    values[0] = 0
+    return values
 
 
-_FIRST, _SECOND = _levels(127, _FIRST_OCTAVES), _levels(255, _SECOND_OCTAVES)
-_SIGNED = np.concatenate([-_FIRST[128:0:-1], _FIRST])  # by code + 128
+_FIRST, _SECOND = _levels(127), _levels(255)  # 2^-15.8 and 2^-31.8 are the smallest
+_SIGNED = np.concatenate([_FIRST, [np.float32(0)], -_FIRST[:0:-1]])  # by the byte of an int8
 
 
 @dataclass(frozen=True)
 class Adam8bit:
     """Adam with bias correction; moments in 8 bits, one scale for each block of 256.
 
-    Codes are 9 % apart, so every coordinate has the same relative precision; linear ones would turn
-    small second moments into zeros, and the division by their root into an explosion. They are
-    rounded at random, right on average: with beta2 = 0.999 a second moment falls by 0.1 % a step at
-    most and would never fall if it were rounded to the nearest code. What this costs is noise of
-    about a tenth in each coordinate of the update. The draws are a function of the count. A second
-    moment is never rounded down to zero.
-    Bytes: 2.03 per coordinate. Memory: 65,536 coordinates in float32, a few times.
+    Codes are floats of few bits, 6 to 12 % apart, so every coordinate has about the same relative
+    precision; linear ones would turn small second moments into zeros, and the division by their
+    root into an explosion. They are rounded at random, right on average: with beta2 = 0.999 a
+    second moment falls by 0.1 % a step at most and would never fall if it were rounded to the
+    nearest code. What this costs is noise of about a tenth in each coordinate of the update. The
+    draws are a function of the count. A second moment is never rounded down to zero.
+    Bytes: 2.03 per coordinate. Memory: 32,768 coordinates in float32, a few times.
 
-    Source: Dettmers et al. (arXiv:2110.02861). We differ in the codes (a logarithm, where theirs
-    are a table that a CPU would have to search) and in the random rounding.
+    Source: Dettmers et al. (arXiv:2110.02861). We differ in the codes (the leading bits of
+    a float32, where theirs are a table that a CPU would have to search) and in the random rounding.
     """
 
     beta1: float = 0.9
@@ -54,10 +58,10 @@ class Adam8bit:
             return self._float().init(param)
         blocks = -(-param.size // BLOCK)
         return {
-            "first": np.zeros(param.size, np.int8),
-            "first_scale": np.zeros(blocks, np.float32),
-            "second": np.zeros(param.size, np.uint8),
-            "second_scale": np.zeros(blocks, np.float32),
+            "first": np.zeros((blocks, BLOCK), np.int8),
+            "first_scale": np.zeros((blocks, 1), np.float32),
+            "second": np.zeros((blocks, BLOCK), np.uint8),
+            "second_scale": np.zeros((blocks, 1), np.float32),
             "count": np.zeros(1, np.int64),
         }
 
@@ -83,17 +87,24 @@ class Adam8bit:
         count = int(state["count"][0])
         first_left, second_left = 1 - self.beta1**count, 1 - self.beta2**count
         result = np.empty(flat.size, np.float32)
-        for own, _ in _tiles(flat.size):
-            gradient = flat[own]
-            at = slice(start + own.start, start + own.stop)
-            blocks = slice(at.start // BLOCK, -(-at.stop // BLOCK))
-            first, second = _read_first(state, at, blocks), _read_second(state, at, blocks)
-            first += np.float32(1 - self.beta1) * (gradient - first)
-            second += np.float32(1 - self.beta2) * (gradient * gradient - second)
-            root = np.sqrt(second / np.float32(second_left))
-            result[own] = first / np.float32(first_left) / (root + np.float32(self.epsilon))
-            _write_first(state, at, blocks, first, draw)
-            _write_second(state, at, blocks, second, draw)
+        for begin in range(0, flat.size, _AT_ONCE):
+            own = slice(begin, min(begin + _AT_ONCE, flat.size))
+            gradient = _whole(flat[own])
+            at = slice((start + begin) // BLOCK, (start + begin) // BLOCK + len(gradient))
+            first, second = _read(state, "first", at), _read(state, "second", at)
+            first *= np.float32(self.beta1)
+            first += np.float32(1 - self.beta1) * gradient
+            gradient *= gradient
+            gradient *= np.float32(1 - self.beta2)
+            second *= np.float32(self.beta2)
+            second += gradient
+            root = np.sqrt(second, out=gradient)
+            root *= np.float32(1 / math.sqrt(second_left))
+            root += np.float32(self.epsilon)
+            ratio = first / root
+            ratio *= np.float32(1 / first_left)
+            result[own] = ratio.reshape(-1)[: own.stop - begin]
+            _write(state, at, first, second, draw)
         return result
 
     def rotate(self, state: State, rotation: Array) -> None:
@@ -102,75 +113,68 @@ class Adam8bit:
             self._float().rotate(state, rotation)
             return
         draw = Key(0, int(state["count"][0])).generator("rotation")
-        everything, blocks = slice(0, state["first"].size), slice(0, len(state["first_scale"]))
-        shape = (-1, rotation.shape[1])
-        first = _read_first(state, everything, blocks).reshape(shape) @ rotation.T
-        second = _read_second(state, everything, blocks).reshape(shape) @ np.square(rotation).T
-        _write_first(state, everything, blocks, first.reshape(-1), draw)
-        _write_second(state, everything, blocks, second.reshape(-1), draw)
+        everything = slice(0, len(state["first"]))
+        whole = state["first"].size // len(rotation) * len(rotation)  # what is left is padding
+        first, second = _read(state, "first", everything), _read(state, "second", everything)
+        for moments, turn in ((first, rotation), (second, np.square(rotation))):
+            flat = moments.reshape(-1)
+            flat[:whole] = (flat[:whole].reshape(-1, len(rotation)) @ turn.T).reshape(-1)
+        _write(state, everything, first, second, draw)
 
     def _float(self) -> Adam:
         return Adam(self.beta1, self.beta2, self.epsilon)
 
 
-def _tiles(size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (coordinates, their blocks), a few at a time."""
-    for start in range(0, size, _AT_ONCE):
-        end = min(start + _AT_ONCE, size)
-        yield slice(start, end), slice(start // BLOCK, -(-end // BLOCK))
+def _whole(flat: Array) -> Array:
+    """Return a copy in rows of a block each; the last one ends with zeros."""
+    rows = np.zeros((-(-flat.size // BLOCK), BLOCK), np.float32)
+    rows.reshape(-1)[: flat.size] = flat
+    return rows
 
 
-def _read_first(state: State, at: slice, blocks: slice) -> Array:
-    codes = state["first"][at]
-    scale = _spread(state["first_scale"][blocks], len(codes))
-    values: Array = _SIGNED[codes.astype(np.int16) + 128] * scale
+def _read(state: State, name: str, at: slice) -> Array:
+    levels = _SIGNED if name == "first" else _SECOND
+    values: Array = np.take(levels, state[name][at].view(np.uint8), mode="clip")  # the fastest way
+    values *= state[f"{name}_scale"][at]
     return values
 
 
-def _read_second(state: State, at: slice, blocks: slice) -> Array:
-    codes = state["second"][at]
-    values: Array = _SECOND[codes] * _spread(state["second_scale"][blocks], len(codes))
-    return values
-
-
-def _write_first(
-    state: State, at: slice, blocks: slice, values: Array, draw: np.random.Generator
-) -> None:
-    sizes = np.abs(values)
-    state["first_scale"][blocks] = scale = _largest(sizes)
-    codes = _rounded(sizes, scale, _FIRST, _FIRST_OCTAVES, draw)
-    state["first"][at] = np.where(values < 0, -codes, codes)
-
-
-def _write_second(
-    state: State, at: slice, blocks: slice, values: Array, draw: np.random.Generator
-) -> None:
-    state["second_scale"][blocks] = scale = _largest(values)
-    codes = _rounded(values, scale, _SECOND, _SECOND_OCTAVES, draw)
-    state["second"][at] = np.maximum(codes, values > 0)
+def _write(state: State, at: slice, first: Array, second: Array, draw: np.random.Generator) -> None:
+    """Round blocks of moments to codes; `first` and `second` are overwritten."""
+    raw = draw.bit_generator.random_raw(-(-first.size // 2)).view(np.uint32)
+    raw = raw[: first.size].reshape(first.shape)
+    signs = -(first < 0).view(np.int8)
+    np.abs(first, out=first)
+    state["first_scale"][at] = scale = first.max(axis=1, keepdims=True)
+    codes = _rounded(first, scale, _FIRST, raw & _NOISE).astype(np.int8)
+    state["first"][at] = (codes ^ signs) - signs  # the negative where a sign is -1
+    state["second_scale"][at] = scale = second.max(axis=1, keepdims=True)
+    positive = second > 0
+    codes = _rounded(second, scale, _SECOND, raw >> np.uint32(16)).astype(np.uint8)
+    state["second"][at] = np.maximum(codes, positive)
 
 
 def _rounded(
-    values: Array, scale: Array, levels: Array, octaves: int, draw: np.random.Generator
-) -> NDArray[np.int16]:
-    """Return the code below or above each value >= 0, such that its level is right on average."""
-    share = values / _spread(np.where(scale > 0, scale, 1), len(values))
-    count = len(levels) - 2
-    with np.errstate(divide="ignore"):  # the logarithm of zero ends at code 0
-        place = np.log2(share) * np.float32((count - 1) / octaves) + np.float32(count)
-    codes = np.clip(place, 0, count).astype(np.int16)
-    below, above = levels[codes], levels[codes + 1]
-    codes += draw.random(len(values), np.float32) * (above - below) < share - below
-    within: NDArray[np.int16] = np.minimum(codes, np.int16(count))
-    return within
+    values: Array, scale: Array, levels: Array, noise: NDArray[np.uint32]
+) -> NDArray[np.uint32]:
+    """Return the code below or above each value >= 0, such that its level is right on average.
 
+    Between two codes, a float's bits count up evenly: random ones are added to those that are cut
+    off, and carry with the probability of what is cut off. Below the first level the same is done
+    by comparing.
 
-def _largest(values: Array) -> Array:
-    """Return the largest value of every block."""
-    largest: Array = np.maximum.reduceat(values, np.arange(0, len(values), BLOCK))
-    return largest
-
-
-def _spread(scale: NDArray[np.float32], size: int) -> Array:
-    """Return one scale for every coordinate of the blocks."""
-    return scale.repeat(BLOCK)[:size]
+    Args:
+      values: overwritten.
+      noise: 16 random bits for each.
+    """
+    count = len(levels) - 1
+    values *= 1 / np.where(scale > 0, scale, 1)
+    low = np.flatnonzero(values < levels[1])
+    rounded_up = noise.reshape(-1)[low] < values.reshape(-1)[low] * np.float32(65536 / levels[1])
+    codes = values.view(np.uint32)
+    codes += noise << np.uint32(_DROPPED - 16)
+    codes >>= np.uint32(_DROPPED)
+    np.clip(codes, _ONE - count, _ONE, out=codes)
+    codes -= np.uint32(_ONE - count)
+    codes.reshape(-1)[low] = rounded_up
+    return codes
