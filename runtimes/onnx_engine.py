@@ -85,6 +85,8 @@ def load_engine() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        if is_shortage(error):
+            raise
         raise InputError(
             f"{owners[0]} is installed but cannot be loaded ({error}); install it again."
         ) from error

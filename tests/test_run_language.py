@@ -97,6 +97,7 @@ def test_the_result_is_the_folder_it_came_from_in_the_same_shards_and_types(plac
     torch = pytest.importorskip("torch")
     model = shutil.copytree(place / "model", tmp_path / "model")
     config = transformers.AutoConfig.from_pretrained(model)
+    torch.manual_seed(0)
     network = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     network.save_pretrained(model, max_shard_size="40KB")
     assert len(read_json(model / "model.safetensors.index.json")["weight_map"]) == 21
@@ -111,7 +112,7 @@ def test_the_result_is_the_folder_it_came_from_in_the_same_shards_and_types(plac
     ids = np.fromfile(out / "tokens.bin", "<u2")[-17:].astype(np.int64)
     with torch.no_grad():
         loss = trained.float()(torch.from_numpy(ids[None]), labels=torch.from_numpy(ids[None])).loss
-    assert float(loss) < 0.5 * report_of(out)["eval"]["first"]
+    assert float(loss) < 0.7 * report_of(out)["eval"]["first"]
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_path, monkeypatch):
@@ -215,5 +216,6 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, m
     assert cli.main([*words, "--method", "adamw"]) == 0
     found = json.loads(capsys.readouterr().out)
     ways = {(way["method"], way["quant"]) for way in found["choices"]}
-    assert ways == {("adamw", "none"), ("adamw", "int8")}  # q-galore's rank of 64 is too large
+    methods = ("adamw", "adamw8bit", "apollo-mini")  # the rank of 64 of others is too large
+    assert ways == {(method, quant) for method in methods for quant in ("none", "int8")}
     assert found["plan"]["source"] == "rehearsal"
