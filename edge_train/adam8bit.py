@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.factored import Factors, Parts, Streamed, Update, dense
+from edge_train.factored import Factors, Parts, Streamed, Update, Whole, dense
 from edge_train.protocols import Array, State
 from edge_train.rng import Key
 from edge_train.transforms import Adam
@@ -71,12 +71,12 @@ class Adam8bit:
             return self._float().update(update, state, param)
         state["count"] += 1
         draw = Key(0, int(state["count"][0])).generator("rounding")
-        if isinstance(update, Factors):
+        if isinstance(update, Factors | Whole):
             return Streamed(update.shape, self._stream(update, state, draw))
         gradient = dense(update)
         return self._moved(gradient.reshape(-1), 0, state, draw).reshape(gradient.shape)
 
-    def _stream(self, gradient: Factors, state: State, draw: np.random.Generator) -> Parts:
+    def _stream(self, gradient: Factors | Whole, state: State, draw: np.random.Generator) -> Parts:
         width = gradient.shape[1]
         for rows, part in gradient.parts(BLOCK // math.gcd(BLOCK, width)):  # whole blocks
             moved = self._moved(part.reshape(-1), rows.start * width, state, draw)

@@ -35,12 +35,13 @@ def build_method(
 
             rank, every, factor = map(known, (recipe.rank, recipe.refresh_every, recipe.scale))
             after = (*decay, schedule)
-            return Backprop(), low_rank(recipe.method, rank, every, factor, recipe.seed, after)
+            rule = low_rank(recipe.method, rank, every, factor, recipe.seed, after)
+            return Backprop(recipe.micro_batch), rule
         if recipe.method == "adamw8bit":
             from edge_train.adam8bit import Adam8bit
 
-            return Backprop(), Chain((Adam8bit(), *decay, schedule))
-        return Backprop(), adam
+            return Backprop(recipe.micro_batch), Chain((Adam8bit(), *decay, schedule))
+        return Backprop(recipe.micro_batch), adam
     from edge_train.methods.zo import ZerothOrder
 
     queries = known(recipe.queries)

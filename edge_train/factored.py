@@ -127,8 +127,36 @@ class Streamed:
             yield rows, part
 
 
+@dataclass
+class Whole:
+    """A matrix that is there, read in rows as `Factors` are, so that its update is made in rows.
+
+    Attributes:
+      decay: as of `Factors`.
+    """
+
+    matrix: Array
+    decay: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.matrix.shape
+
+    def scale(self, factor: float) -> None:
+        """Multiply in place, the decay too."""
+        self.matrix *= np.float32(factor)
+        self.decay *= factor
+
+    def parts(self, multiple: int = 1) -> Parts:
+        """Yield slices of rows and copies of what is in them, as `Factors.parts`."""
+        rows, columns = self.matrix.shape
+        for some in tiles((rows, columns), multiple):
+            yield some, self.matrix[some].copy()
+
+
 Gradient = Array | Factors
-Update = Array | Factors | Streamed
+Update = Array | Factors | Streamed | Whole
 
 
 def dense(matrix: Update) -> Array:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from edge_train import checkpoint, journal
+from edge_train.accumulation import Share, Sums
 from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
-from edge_train.factored import Gradient, all_finite
+from edge_train.factored import Gradient, Update, all_finite
 from edge_train.journal import Journal
 from edge_train.memory import Guard
 from edge_train.protocols import (
@@ -68,6 +69,7 @@ class Loop:
         self.state: dict[str, State] = {
             name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
+        self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
 
@@ -91,14 +93,22 @@ class Loop:
             block_losses=estimate.block_losses,
         )
 
-    def apply(self, key: Key, name: str, gradient: Gradient) -> None:
-        """Consume one block's gradient; the estimator calls this block by block."""
-        if not all_finite(gradient):
+    def apply(self, key: Key, name: str, gradient: Gradient | Share) -> None:
+        """Consume one block's gradient, or a part of it; the estimator calls this block by block.
+
+        The last part of a block's gradient changes it; those before are only added up.
+        """
+        if not all_finite(gradient.gradient if isinstance(gradient, Share) else gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
-        parameters = self.runtime.parameters
-        rule = self.rules[name]
-        update = rule.update(gradient, self.state[name], parameters.for_transform(name))
-        parameters.subtract(name, update, key)  # INT8 blocks round by key
+        parameters, rule, state = self.runtime.parameters, self.rules[name], self.state[name]
+        param = parameters.for_transform(name)
+        update: Update | None
+        if isinstance(gradient, Share):
+            update = self.sums.add(name, gradient, rule, state, param)
+        else:
+            update = rule.update(gradient, state, param)
+        if update is not None:
+            parameters.subtract(name, update, key)  # INT8 blocks round by key
 
     def begin(self, first_eval: float) -> None:
         """Start from the parameters as they are, whose evaluation loss is `first_eval`."""
@@ -194,6 +204,7 @@ class Loop:
 
     def restore(self, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:
         """Go back to a snapshot and redo the journaled steps after it."""
+        self.sums.held.clear()  # what a step that was not finite left
         self.runtime.parameters.load(snapshot.parameters)
         for name, state in snapshot.state.items():
             for part, value in state.items():

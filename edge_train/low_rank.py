@@ -64,7 +64,9 @@ class LowRank:
     without its error feedback, which is as large as the weights), FRUGAL (arXiv:2411.07837). We
     differ from Q-GaLore in the test of an interval: it compares the sign and direction of one
     vector, which may trade places with the next one, and only ever doubles; we take the overlap
-    |P_new P_old^T|^2 / rank of the whole subspaces, and shrink too.
+    |P_new P_old^T|^2 / rank of the whole subspaces, and shrink too. Where a batch is differentiated
+    in parts, a basis that is due is found from the gradient of the first part: that of the whole
+    batch would have to be held as a matrix.
     """
 
     inner: Moments
@@ -98,19 +100,14 @@ class LowRank:
         Of factors only products with thin matrices are taken, at a refresh too, and the update
         is one of factors again: neither the gradient nor the update ever exists.
         """
-        inner = _part("inner.", state)
         if not is_projected(param.shape, self.basis.rank):
-            return self.inner.update(update, inner, param)
+            return self.inner.update(update, _part("inner.", state), param)
         gradient = update if isinstance(update, Factors) else dense(update)
         basis = _part("basis.", state)
         standing: Gradient = stand(gradient)
-        if state["count"][0] >= state["due"][0]:
-            self._refresh(standing, state, basis, inner)
-        state["count"] += 1
+        low = self._low(standing, state)
+        moved = self._moved(low, state)
         width = standing.shape[1]
-        low = self.basis.project(standing, basis)
-        moved = dense(self.inner.update(low, inner, low))
-        moved *= np.float32(self.scale)
         if isinstance(gradient, Factors):
             vectors = self.basis.vectors(basis, width)
             lifted = _lying(Factors(moved.T, vectors), param.shape)
@@ -123,6 +120,36 @@ class LowRank:
         if self.remainder:
             result += self._free(standing - self.basis.lift(low, basis, width))
         return lay_back(result, param.shape)
+
+    def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
+        """Return the coordinates (long, rank) of a part's gradient; see `Projecting`.
+
+        A basis that is due is refreshed first, from this part alone. With a remainder the update
+        needs all of the gradient, as it does for blocks without a basis.
+        """
+        if self.remainder or not is_projected(param.shape, self.basis.rank):
+            return gradient
+        return self._low(stand(gradient), state)
+
+    def update_projected(self, low: Array, state: State, param: Array) -> Update:
+        """Return the update, as factors, by coordinates (long, rank) in the basis."""
+        width = math.prod(param.shape) // len(low)
+        vectors = self.basis.vectors(_part("basis.", state), width)
+        return _lying(Factors(self._moved(low, state).T, vectors), param.shape)
+
+    def _low(self, standing: Gradient, state: State) -> Array:
+        """Return coordinates in the basis, found anew first when it is due."""
+        basis = _part("basis.", state)
+        if state["count"][0] >= state["due"][0]:
+            self._refresh(standing, state, basis, _part("inner.", state))
+        return self.basis.project(standing, basis)
+
+    def _moved(self, low: Array, state: State) -> Array:
+        """Return the update inside the basis, and count the step."""
+        state["count"] += 1
+        moved = dense(self.inner.update(low, _part("inner.", state), low))
+        moved *= np.float32(self.scale)
+        return moved
 
     def _stream(self, gradient: Factors, held: Factors, lifted: Factors) -> Parts:
         for rows, part in gradient.parts():

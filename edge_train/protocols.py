@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.factored import Update
+from edge_train.factored import Gradient, Update
 from edge_train.networks import Block
 from edge_train.params import Parameters
 from edge_train.rng import Key
@@ -162,6 +162,25 @@ class Transform(Protocol):
         factors goes on without ever being a whole matrix where the link can do that; links that
         cannot make it one (`factored.dense`).
         """
+        ...
+
+
+@runtime_checkable
+class Projecting(Transform, Protocol):
+    """A transform that may read less of a gradient than all: a linear map of it.
+
+    Maps of the parts of a batch then add up to that of the whole batch, and only their sum is held.
+    """
+
+    def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
+        """Return the map of a gradient; the gradient itself for a block that needs all of it.
+
+        The map changes only at the first call after an update, and is then in `state`.
+        """
+        ...
+
+    def update_projected(self, low: Array, state: State, param: Array) -> Update:
+        """Return what `update` makes of a gradient whose map is `low`."""
         ...
 
 

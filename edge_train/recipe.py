@@ -100,7 +100,7 @@ class Recipe:
     mode: str = "online"
     through_time: bool = True  # exact gradient within a recurrent block
     momentum: float = 0.9
-    micro_batch: int | None = None  # samples whose inner activations exist at once
+    micro_batch: int | None = None  # samples or sequences whose inner activations exist at once
     train_samples: int | None = None
     test_samples: int | None = None
     series: tuple[int, int] | None = None  # rows and stride of the windows of a csv
@@ -182,12 +182,13 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("network", "loss", "targets", "projection", "projection_scale", "mode"),
-            *("projection_memory", "through_time", "momentum", "micro_batch", "train_samples"),
+            *("projection_memory", "through_time", "momentum", "train_samples"),
             *("test_samples", "series", "backbone", "backbone_blocks", "old_data"),
         ),
         ("network",),
     ),
     "data": ("classify", "language-model", "network"),
+    "micro_batch": ("language-model", "network"),
     "preview_every": ("personalize", "network"),
     "resolution": ("personalize", "network"),
 }

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_train.factored import Factors, Parts, Streamed, Update, dense, scale
-from edge_train.protocols import Array, State, Transform
+from edge_train.factored import Factors, Gradient, Parts, Streamed, Update, Whole, dense, scale
+from edge_train.protocols import Array, Projecting, State, Transform
 
 _TILE = 1 << 16  # coordinates that exist in float64 at once
 
@@ -27,11 +27,32 @@ class Chain:
 
     def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update after every link."""
-        for position, link in enumerate(self.links):
-            prefix = f"{position}."
-            own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-            update = link.update(update, own, param)
+        return self._through(update, state, param, 0)
+
+    def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
+        """Return what the first link reads of a gradient; see `Projecting`."""
+        first = self.links[0]
+        if isinstance(first, Projecting):
+            return first.project(gradient, _own(state, 0), param)
+        return gradient
+
+    def update_projected(self, low: Array, state: State, param: Array) -> Update:
+        """Return the update after every link, by what the first one projected."""
+        first = self.links[0]
+        assert isinstance(first, Projecting)
+        update = first.update_projected(low, _own(state, 0), param)
+        return self._through(update, state, param, 1)
+
+    def _through(self, update: Update, state: State, param: Array, start: int) -> Update:
+        for position, link in enumerate(self.links[start:], start):
+            update = link.update(update, _own(state, position), param)
         return update
+
+
+def _own(state: State, position: int) -> State:
+    """Return the arrays of one link of a chain."""
+    prefix = f"{position}."
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
 
 
 @dataclass(frozen=True)
@@ -81,11 +102,11 @@ class Adam:
     def update(self, update: Update, state: State, param: Array) -> Array | Streamed:
         """Return the bias-corrected ratio of the moments, of factors in rows."""
         state["count"] += 1
-        if isinstance(update, Factors):
+        if isinstance(update, Factors | Whole):
             return Streamed(update.shape, self._stream(update, state))
         return self._moved(dense(update), state, slice(None))
 
-    def _stream(self, gradient: Factors, state: State) -> Parts:
+    def _stream(self, gradient: Factors | Whole, state: State) -> Parts:
         for rows, part in gradient.parts():
             yield rows, self._moved(part, state, rows)
 

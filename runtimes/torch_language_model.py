@@ -21,7 +21,7 @@ from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
 from edge_train.tensor_file import StoredTensor
 
 _START = -5  # the step of the key that random weights are drawn from
-_SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
+SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
 class TorchLanguageModel:
@@ -87,7 +87,7 @@ class TorchLanguageModel:
             raise ValueError("a language model is only evaluated where its weights are")
         ids = batch["ids"]
         losses = np.empty(len(ids), np.float32)
-        limit = self.batch_limit or _SEQUENCES_PER_CALL
+        limit = self.batch_limit or SEQUENCES_PER_CALL
         for start in range(0, len(ids), limit):
             at = slice(start, start + limit)
             with torch.no_grad():

@@ -18,6 +18,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("__init__", "errors", "units"),),
     (
         (
+            "accumulation",
             "artifact",
             "classifier_folder",
             "checkpoint",

@@ -66,7 +66,18 @@ _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
     "options",
     [
         ("--method", "q-galore", "--quant", "int8", *_LOW_RANK),
+        ("--method", "q-galore", "--quant", "int8", *_LOW_RANK, "--micro-batch", "3"),
         ("--method", "adamw", "--weight-decay", "0.01"),
+        (
+            "--method",
+            "adamw8bit",
+            "--quant",
+            "int8",
+            "--weight-decay",
+            "0.01",
+            "--micro-batch",
+            "2",
+        ),
         ("--method", "frugal", "--quant", "int8", "--weight-decay", "0.01", "--rank", "4"),
     ],
     ids=" ".join,
@@ -135,12 +146,33 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
     assert report_of(out)["eval"]["best"] < 0.5 * report_of(out)["eval"]["first"]
 
 
+def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place):
+    from edge_train.jobs.language_model import LanguageModelJob
+    from edge_train.recipe import Recipe
+
+    keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "samples": 8}
+    keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}
+    whole, parts, one = (
+        LanguageModelJob(Recipe(**keys, micro_batch=size)).footprint() for size in (8, 2, 1)
+    )
+    tokens = whole.workspace["train"] - parts.workspace["train"]
+    assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
+    lines = {line.name: line.bytes for line in parts.known["train"]}
+    dense = 32 * 300 + 5 * 32  # the table of tokens; norms
+    projected = 4 * (2 * (4 * 32 + 3 * 64) + 300)  # the head too is a matrix
+    assert lines["sums of a step's parts"] == 4 * (dense + projected)
+    assert "sums of a step's parts" not in {line.name for line in whole.known["train"]}
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (("--length", "40"), "the model has 32 positions; use at most 32"),
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
         (("--quant", "int4"), "only none and int8"),
+        (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
+        (("--method", "apollo", "--rank", "4", "--micro-batch", "2"), "not for method 'apollo'"),
+        (("--method", "frugal", "--rank", "4", "--micro-batch", "2"), "use --method adamw"),
         (("--method", "zo"), "method 'zo' is not for task 'language-model', only"),
         (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
         (("--trainable", "head"), "trainable is not read by task 'language-model'"),

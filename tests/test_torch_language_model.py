@@ -7,6 +7,7 @@ import pytest
 
 from edge_train.factored import Factors, dense
 from edge_train.language_folder import open_language_model
+from edge_train.methods.backprop import Backprop
 from edge_train.params import Int8Parameters
 
 torch = pytest.importorskip("torch")
@@ -151,3 +152,20 @@ def test_what_an_apply_raises_comes_out_and_leaves_the_runtime_usable(folder):
     seen = []
     runtime.backward(batch, lambda name, gradient: seen.append(name))
     assert sorted(seen) == sorted(runtime.parameters)
+
+
+def test_the_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder):
+    model, _ = folder
+    runtime, batch = open_runtime(model, int8=True), batch_of(sequences=5)
+    whole, sums, last = {}, {}, []
+    Backprop().estimate(runtime, None, batch, None, lambda n, g: whole.update({n: dense(g)}))
+
+    def add(name, part):
+        sums[name] = sums.get(name, 0) + np.float32(part.share) * dense(part.gradient)
+        last.append(part.last)
+
+    Backprop(2).estimate(runtime, None, batch, None, add)
+    assert last == [False] * 2 * len(whole) + [True] * len(whole)
+    for name, expected in whole.items():
+        error = np.linalg.norm(sums[name] - expected)
+        assert error < 1e-5 * np.linalg.norm(expected) + 1e-9, name

@@ -17,10 +17,11 @@ from edge_train.export.language_files import write_language_model
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.language_folder import LanguageFolder, open_language_model
+from edge_train.low_rank import is_projected
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Point, Transform
-from edge_train.recipe import Recipe, resolve
+from edge_train.recipe import LOW_RANK, Recipe, resolve
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (
     check_text,
@@ -48,6 +49,9 @@ _FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything e
 _LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
+
+
+_NEED_ALL = ("apollo", "apollo-mini", "frugal")  # methods that use more than a projection
 
 
 class LanguageModelJob:
@@ -89,6 +93,12 @@ class LanguageModelJob:
             )
         self._tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
         _check_rank(self.recipe, self._shapes)
+        if self.recipe.micro_batch is not None and self.recipe.method in _NEED_ALL:
+            raise InputError(
+                f"micro_batch is not for method {self.recipe.method!r}, whose update needs the "
+                "gradient of the whole batch beside its projection; use --method adamw, "
+                "adamw8bit, galore, q-galore or dct-adamw, or leave it out."
+            )
         self.notes: tuple[str, ...] = ()
         if not self._model.files:
             self.notes = (
@@ -117,7 +127,9 @@ class LanguageModelJob:
         weights = sum(number_bytes * math.prod(s) + 4 * s[0] for s in matrices)
         weights += sum(4 * math.prod(s) for s in shapes.values() if len(s) == 1)
         held = (Line("weights", weights), state_line(transform, shapes, copies=0))
-        tokens = known(recipe.samples) * known(recipe.length)
+        at_once = min(recipe.micro_batch or known(recipe.samples), known(recipe.samples))
+        sums = Line("sums of a step's parts", _sums_bytes(recipe, shapes))
+        tokens = at_once * known(recipe.length)
         layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
         width = min(matrices[0])
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
@@ -127,7 +139,7 @@ class LanguageModelJob:
         return Footprint(
             _LIBRARIES,
             weights,
-            {PREPARE: (), TRAIN: held, SAVE: held},
+            {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
             {TRAIN: kept, SAVE: scored},
             _FIRST_USE_BYTES,
             _LIBRARIES_BYTES,
@@ -164,11 +176,14 @@ class LanguageModelJob:
         return LanguageModel(ids, *map(known, counts))
 
     def open_runtime(self) -> "TorchLanguageModel":
-        from edge_train.runtimes.torch_language_model import TorchLanguageModel
+        from edge_train.runtimes.torch_language_model import SEQUENCES_PER_CALL, TorchLanguageModel
 
         recipe = self.recipe
         int8, threads = recipe.quant == "int8", known(recipe.threads)
-        return TorchLanguageModel.open(self._model, int8=int8, threads=threads, seed=recipe.seed)
+        opened = TorchLanguageModel.open(self._model, int8=int8, threads=threads, seed=recipe.seed)
+        if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
+            opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
+        return opened
 
     def task(self) -> LanguageModel:
         return self._task
@@ -233,6 +248,18 @@ def _open_model(recipe: Recipe) -> LanguageFolder:
             "with `model` (--model)."
         )
     return open_language_model(Path(recipe.model).expanduser())
+
+
+def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the bytes held between the parts of a step: projections, or whole gradients."""
+    if recipe.micro_batch is None or recipe.micro_batch >= known(recipe.samples):
+        return 0
+    total = 0
+    for name, shape in shapes.items():
+        rank = recipe.rank if recipe.method in LOW_RANK and not is_embedding(name) else None
+        low = rank is not None and is_projected(shape, rank)
+        total += 4 * (max(shape) * known(rank) if low else math.prod(shape))
+    return total
 
 
 def _check_rank(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> None:
