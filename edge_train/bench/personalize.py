@@ -66,7 +66,7 @@ def main(out: Path, seeds: int) -> str:
         )
     shares = ["class", "color", "background"]
     head = ["cell", *shares, "forwards", "backwards", "seconds", "peak MB"]
-    write_sheet(out / "bag-zo-seed0", out / "demo.png")
+    write_sheet(out / "bag-backprop-seed0", out / "demo.png")
     parts = [
         f"{seeds} seeds, 64 pictures each, one thread: mean (range).",
         bench.table(head, rows),
