@@ -297,6 +297,29 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
+_FORWARD_ONLY: dict[str, Any] = {
+    "steps": 2000,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "samples": 16,
+    "queries": 4,
+    "sides": 1,
+    "patience": 0,
+}
+# The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
+_MEZO: dict[str, Any] = {
+    "steps": 20_000,
+    "learning_rate": 1e-6,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "samples": 16,
+    "queries": 1,
+    "sides": 2,
+    "epsilon": 1e-3,
+    "patience": 0,
+}
+
 # The usual ones for fine-tuning an encoder; not tuned here.
 _EXACT_CLASSIFY: dict[str, Any] = {
     "steps": 500,
@@ -389,31 +412,17 @@ _DEFAULTS: dict[tuple[str, str, str], dict[str, Any]] = {
         for method, own in _OWN_LANGUAGE.items()
     },
     ("classify", "zo", "default"): {
-        "steps": 2000,
-        "learning_rate": 1e-4,
-        "weight_decay": 0.0,
-        "schedule": "cosine",
-        "samples": 16,
-        "queries": 4,
-        "sides": 1,
+        **_FORWARD_ONLY,
         "evaluation_samples": 256,
         "evaluate_every": 100,
-        "patience": 0,
     },
-    # The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
-    ("classify", "zo", "mezo"): {
-        "steps": 20_000,
-        "learning_rate": 1e-6,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "samples": 16,
-        "queries": 1,
-        "sides": 2,
-        "epsilon": 1e-3,
-        "evaluation_samples": 256,
-        "evaluate_every": 500,
-        "patience": 0,
+    ("classify", "zo", "mezo"): {**_MEZO, "evaluation_samples": 256, "evaluate_every": 500},
+    ("language-model", "zo", "default"): {
+        **_FORWARD_ONLY,
+        "evaluation_samples": 16,
+        "evaluate_every": 100,
     },
+    ("language-model", "zo", "mezo"): {**_MEZO, "evaluation_samples": 16, "evaluate_every": 500},
 }
 _FORWARD_ONLY_KEYS = ("queries", "sides", "epsilon")
 

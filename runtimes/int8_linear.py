@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edge_train.factored import Array, Factors
 from edge_train.params import Int8Parameters, Parameters
-from edge_train.protocols import Apply
+from edge_train.protocols import Apply, Point
 
 _WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB
 
@@ -22,12 +22,14 @@ class Weights:
 
     Attributes:
       apply: consumes gradients during a backward pass.
+      point: where to evaluate instead; its blocks are read whole, each as its layer is reached.
       uses: how many layers read a block.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.apply: Apply | None = None
+        self.point: Point | None = None
         self.uses: dict[str, int] = {}
         self._waiting: dict[str, list[Factors]] = {}
         self._buffer = torch.empty(0)
@@ -51,7 +53,7 @@ class Weights:
         """Return values @ W, (tokens, columns)."""
         held = self._levels(name)
         if held is None:
-            return values @ torch.from_numpy(self.parameters[name])
+            return values @ self._whole(name)
         levels, scales = held
         result = torch.zeros(len(values), levels.shape[1])
         for rows, weights in self._in_float(levels):
@@ -62,15 +64,25 @@ class Weights:
         """Return values @ W^T, (tokens, rows)."""
         held = self._levels(name)
         if held is None:
-            return values @ torch.from_numpy(self.parameters[name]).T
+            return values @ self._whole(name).T
         levels, scales = held
         result = torch.empty(len(values), len(levels))
         for rows, weights in self._in_float(levels):
             torch.mm(values, weights.T, out=result[:, rows])
         return result.mul_(scales)
 
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """Return some rows of a block."""
+        if self.point is not None:
+            return self._whole(name)[ids]
+        return torch.from_numpy(self.parameters.rows(name, ids.numpy()))
+
+    def _whole(self, name: str) -> Tensor:
+        point = self.parameters if self.point is None else self.point
+        return torch.from_numpy(point[name])
+
     def _levels(self, name: str) -> tuple[Tensor, Tensor] | None:
-        if not isinstance(self.parameters, Int8Parameters):
+        if self.point is not None or not isinstance(self.parameters, Int8Parameters):
             return None
         found = self.parameters.levels(name)
         return found and (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
@@ -155,7 +167,7 @@ class _Lookup(torch.autograd.Function):
         ctx: Any, _: Tensor, ids: Tensor, weights: Weights, name: str, padding: int | None
     ) -> Tensor:
         ctx.ids, ctx.weights, ctx.name, ctx.padding = ids, weights, name, padding
-        return torch.from_numpy(weights.parameters.rows(name, ids.numpy()))
+        return weights.rows(name, ids)
 
     @staticmethod
     def backward(ctx: Any, errors: Tensor) -> tuple[None, None, None, None, None]:

@@ -2,13 +2,14 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from edge_train.errors import ModelError
@@ -80,19 +81,29 @@ class TorchLanguageModel:
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the mean loss of every sequence, (points, sequences).
 
-        Raises:
-          ValueError: a point is not `parameters`: weights exist once.
+        Memory:
+          At another point than `parameters`: one of its blocks beside what an evaluation holds.
         """
-        if any(point is not self.parameters for point in points):
-            raise ValueError("a language model is only evaluated where its weights are")
-        ids = batch["ids"]
+        losses = np.empty((len(points), len(batch["ids"])), np.float32)
+        for number, point in enumerate(points):
+            losses[number] = self._at(point, batch["ids"])
+        return losses
+
+    def _at(self, point: Point, ids: Any) -> Array:
+        own = point is self.parameters
+        names = () if own else [name for name, _ in self._network.named_parameters()]
+        vectors = {name: torch.from_numpy(point[name]) for name in names}
         losses = np.empty(len(ids), np.float32)
         limit = self.batch_limit or SEQUENCES_PER_CALL
-        for start in range(0, len(ids), limit):
-            at = slice(start, start + limit)
-            with torch.no_grad():
-                losses[at] = self._losses(ids[at]).numpy()
-        return np.broadcast_to(losses, (len(points), len(ids))).copy()
+        self._weights.point = None if own else point
+        try:
+            for start in range(0, len(ids), limit):
+                at = slice(start, start + limit)
+                with torch.no_grad():
+                    losses[at] = self._losses(ids[at], vectors).numpy()
+        finally:
+            self._weights.point = None
+        return losses
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient, matrices as factors; return losses (sequences,).
@@ -126,10 +137,15 @@ class TorchLanguageModel:
         gc.collect()
         give_back_memory()
 
-    def _losses(self, ids: Any) -> Tensor:
-        """Return the mean cross-entropy of each sequence's next tokens."""
+    def _losses(self, ids: Any, vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the mean cross-entropy of each sequence's next tokens.
+
+        Args:
+          vectors: to be taken for the network's own, by name.
+        """
         tokens = torch.from_numpy(ids)
-        output: Any = self._network(input_ids=tokens[:, :-1], use_cache=False)
+        inputs = {"input_ids": tokens[:, :-1], "use_cache": False}
+        output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
         logits: Tensor = output.logits
         losses = nn.functional.cross_entropy(
             logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"

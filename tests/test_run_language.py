@@ -103,6 +103,32 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
         np.testing.assert_array_equal(value, expected[name])
 
 
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_forward_passes_alone_make_it_better_and_are_replayed_from_the_journal(
+    place, tmp_path, quant
+):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert run(place, whole, "--method", "zo", "--lr", "1e-2", "--quant", quant) == 0
+    report = report_of(whole)
+    assert report["backwards"] == 0
+    assert report["eval"]["best"] < 0.98 * report["eval"]["first"]
+    shutil.copytree(whole, again)
+    for path in (again / "checkpoints").iterdir():
+        path.unlink()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:12]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    expected = load_file(whole / "model" / "model.safetensors")
+    for name, value in load_file(again / "model" / "model.safetensors").items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+def test_weight_decay_that_int8_weights_cannot_show_is_refused(place, tmp_path, capsys):
+    options = ("--method", "zo", "--quant", "int8", "--weight-decay", "0.1")
+    assert run(place, tmp_path / "run", *options) == 2
+    assert "use --quant none" in capsys.readouterr().err
+
+
 def test_the_result_is_the_folder_it_came_from_in_the_same_shards_and_types(place, tmp_path):
     """A bfloat16 model in two shards, one with a tensor that is no parameter."""
     torch = pytest.importorskip("torch")

@@ -8,7 +8,9 @@ import pytest
 from edge_train.factored import Factors, dense
 from edge_train.language_folder import open_language_model
 from edge_train.methods.backprop import Backprop
+from edge_train.methods.zo import ZerothOrder
 from edge_train.params import Int8Parameters
+from edge_train.rng import Key
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -169,3 +171,22 @@ def test_the_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder):
     for name, expected in whole.items():
         error = np.linalg.norm(sums[name] - expected)
         assert error < 1e-5 * np.linalg.norm(expected) + 1e-9, name
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_point_beside_the_weights_is_evaluated_without_touching_them(folder, int8):
+    model, network = folder
+    runtime = open_runtime(model, int8=int8)
+    before = runtime.parameters.copy()
+    scale = dict.fromkeys(runtime.parameters, 0.01)
+    moved = ZerothOrder(1.0, scale).perturbed(runtime.parameters, Key(3, 4), 0, 1.0)
+    batch = batch_of()
+    at, there = runtime.forward(batch, [runtime.parameters, moved])
+    assert np.abs(at - there).max() > 1e-3
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(moved[name]))
+    np.testing.assert_allclose(there, torch_losses(network, batch).detach(), rtol=2e-5)
+    for name, value in runtime.parameters.copy().items():
+        np.testing.assert_array_equal(value, before[name])
+    np.testing.assert_array_equal(runtime.forward(batch, [runtime.parameters])[0], at)

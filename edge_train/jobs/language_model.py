@@ -85,6 +85,11 @@ class LanguageModelJob:
             )
         length = min(_MOST_TOKENS, self._model.positions)
         found = resolve(recipe, {"threads": cores(), "length": length})
+        if found.method == "zo" and found.quant == "int8" and found.weight_decay:
+            raise InputError(
+                "weight_decay reads weights, which int8 ones do not show to method 'zo'; leave it "
+                "out, or use --quant none."
+            )
         self.recipe = replace(found, **_FIXED)
         if known(self.recipe.length) > self._model.positions:
             raise InputError(
