@@ -148,7 +148,10 @@ def test_a_cap_near_the_need_is_rehearsed_and_held(given, tmp_path):
         ),
         (("--method", "galore", "--trainable", "lora"), "trainable 'lora' trains none of them"),
         (("--method", "apollo", "--trainable", "norms"), "trainable 'norms' trains none of them"),
-        (("--method", "adamw", "--preset", "mezo"), "preset 'mezo' is for task classify with"),
+        (
+            ("--method", "adamw", "--preset", "mezo"),
+            "preset 'mezo' is for task classify, language-model with",
+        ),
         (("--trainable", "body"), "trainable 'body' is not known; choose one of all, head, norms"),
     ],
 )
