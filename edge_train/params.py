@@ -1,19 +1,19 @@
-"""Trainable blocks by name, float32 or INT8: arrays that live outside the model."""
+"""Trainable blocks by name, in float32 or few bits: arrays that live outside the model."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.codes import INT4, INT8, Code
 from edge_train.errors import NonFinite
 from edge_train.factored import Array, Update, all_finite, tiles
 from edge_train.rng import Key
+from edge_train.rounding import AT_ONCE, Noise
 from edge_train.tensor_file import StoredTensor
 
-_LEVELS = 127
-_HEADROOM = 1.25  # a row's scale leaves this much room to grow, since a new scale costs accuracy
-
+_NEAR = 1 << 14  # levels that fit 16 bits with much room
 
 Block = NDArray[np.floating] | StoredTensor
 Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, Block]]
@@ -28,7 +28,7 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
 
     Args:
       blocks: name -> array, or pairs of them, taken one at a time; each is copied to float32. A
-        tensor of a file becomes INT8 without ever being whole in float32.
+        tensor of a file becomes few bits without ever being whole in float32.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -98,24 +98,25 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         return {name: block.copy() for name, block in self.stored().items()}
 
 
-class Int8Parameters(Parameters):
-    """Trainable blocks whose matrices are stored as INT8 with one scale per row.
+class QuantizedParameters(Parameters):
+    """Trainable blocks whose matrices are stored in few bits, as a `Code` says.
 
-    Reading a block makes a float32 copy of it. A change is added in float32 and rounded up with the
-    probability of what is cut off, so that changes far below one level are kept on average. The
-    scale of a row changes only when a weight outgrows it or it is four times too large: every new
-    scale rounds all weights of the row again. Symmetric, so a row of one sign keeps its values.
-
-    Bytes: 1 per weight and 4 per row; vectors stay float32.
+    Reading a block makes a float32 copy of it. A change is rounded at random to levels, in float32
+    and right on average, so that changes far below one level are kept. The scale of a group changes
+    only when a weight outgrows it or it is four times too large: every new scale rounds all weights
+    of the group again. A group of one sign keeps its values.
 
     Source: Q-GaLore (arXiv:2407.08296) for training INT8 weights by stochastic rounding. We differ:
-    all arithmetic in float32, symmetric rows instead of groups, scales that stay, keyed draws.
+    all arithmetic in float32, symmetric groups inside one row, scales that stay, keyed draws.
     """
+
+    code: ClassVar[Code]
 
     def __init__(self, blocks: Blocks) -> None:
         self._order: list[str] = []
-        self._levels: dict[str, NDArray[np.int8]] = {}
-        self._scales: dict[str, NDArray[np.float32]] = {}
+        self._shapes: dict[str, tuple[int, int]] = {}
+        self._codes: dict[str, NDArray[Any]] = {}
+        self._scales: dict[str, NDArray[Any]] = {}
         super().__init__(blocks)
 
     def _add(self, name: str, block: Block) -> None:
@@ -123,43 +124,50 @@ class Int8Parameters(Parameters):
         if block.ndim != 2:
             super()._add(name, block)
             return
-        self._levels[name] = levels = np.empty(block.shape, np.int8)
-        self._scales[name] = scales = np.empty(len(levels), np.float32)
-        for some in tiles((len(levels), levels.shape[1])):
-            part = block[some]
-            scales[some] = _row_scale(np.maximum(part.max(axis=1), -part.min(axis=1)))
-            levels[some] = np.rint(part / scales[some, None])
+        rows, width = self._shapes[name] = (block.shape[0], block.shape[1])
+        codes, scales = self._codes[name], self._scales[name] = self.code.empty(rows, width)
+        for some in tiles((rows, width)):
+            values = self.code.grouped(np.asarray(block[some], np.float32))
+            scale = self.code.new_scale(np.abs(values).max(axis=2))
+            levels = np.rint(values / scale[..., None].astype(np.float32))
+            np.clip(levels, -self.code.most, self.code.most, out=levels)
+            self.code.store(_flat(levels), codes[some])
+            scales[some] = scale.reshape(scales[some].shape)
 
-    def levels(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-        """Return the live integers and row scales of a block, None of one in float32."""
-        if name not in self._levels:
-            return None
-        return self._levels[name], self._scales[name]
+    def read(self, name: str, some: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Fill `out` with some rows of a matrix, and return it."""
+        return self.code.read(self._codes[name][some], self._scales[name][some], out)
+
+    def is_quantized(self, name: str) -> bool:
+        """Return whether a block is a matrix in few bits."""
+        return name in self._codes
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        if name not in self._levels:
+        if name not in self._codes:
             return super().__getitem__(name)
-        return self._levels[name] * self._scales[name][:, None]
+        return self.read(name, slice(None), np.empty(self._shapes[name], np.float32))
 
     def for_transform(self, name: str) -> NDArray[np.float32]:
         """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
 
         A transform that reads weights then fails loudly instead of working with others.
         """
-        if name not in self._levels:
+        if name not in self._codes:
             return super().for_transform(name)
-        return np.broadcast_to(np.float32(np.nan), self._levels[name].shape)
+        return np.broadcast_to(np.float32(np.nan), self._shapes[name])
 
     def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
-        if name not in self._levels:
+        if name not in self._codes:
             return super().rows(name, which)
-        return self._levels[name][which] * self._scales[name][which, None]
+        codes = self._codes[name][which]
+        out = np.empty((len(codes), self._shapes[name][1]), np.float32)
+        return self.code.read(codes, self._scales[name][which], out)
 
     def tiles(self, name: str) -> Iterator[NDArray[np.float32]]:
-        if name not in self._levels:
+        if name not in self._codes:
             yield from super().tiles(name)
             return
-        for some in tiles(self._levels[name].shape):
+        for some in tiles(self._shapes[name]):
             yield self.rows(name, some)
 
     def __iter__(self) -> Iterator[str]:
@@ -169,35 +177,78 @@ class Int8Parameters(Parameters):
         return len(self._order)
 
     def subtract(self, name: str, update: Update, key: Key) -> None:
-        if name not in self._levels:
+        if name not in self._codes:
             super().subtract(name, update, key)
             return
-        levels, scales = self._levels[name], self._scales[name]
-        kept = 1.0 if isinstance(update, np.ndarray) else 1.0 - update.decay
-        draw = key.generator("rounding", name).bit_generator
+        decay = 0.0 if isinstance(update, np.ndarray) else update.decay
+        noise = Noise(key, name)
         for some, part in _parts(name, update):
-            values = levels[some] * (np.float32(kept) * scales[some, None])
-            values -= part
-            largest = np.abs(values).max(axis=1)
-            outgrown = (largest > _LEVELS * scales[some]) | (largest * 4 < _LEVELS * scales[some])
-            scales[some] = np.where(outgrown, _row_scale(largest), scales[some])
-            values /= scales[some, None]
-            raw = draw.random_raw(-(-values.size // 4)).view(np.uint16)[: values.size]
-            values += (raw.reshape(values.shape) + np.float32(0.5)) * np.float32(1 / 65536)
-            np.floor(values, out=values)
-            np.clip(values, -_LEVELS, _LEVELS, out=values)
-            levels[some] = values
+            step = max(AT_ONCE // part.shape[1], 1)
+            for start in range(0, len(part), step):
+                own = part[start : start + step]
+                first = some.start + start
+                self._move(name, slice(first, first + len(own)), own, decay, noise)
+
+    def _move(
+        self, name: str, at: slice, part: NDArray[np.float32], decay: float, noise: Noise
+    ) -> None:
+        """Subtract a part from some rows."""
+        code, codes, scales = self.code, self._codes[name][at], self._scales[name][at]
+        grouped = code.grouped(part)
+        scale = scales.reshape(len(part), -1, 1).astype(np.float32)
+        levels = code.levels(codes).reshape(grouped.shape)
+        values = grouped / -scale
+        if decay:
+            values -= np.float32(decay) * levels
+        values += noise.centered(values.shape)
+        np.rint(values, out=values)
+        moved = _integers(values)
+        moved += levels
+        largest = np.abs(moved).max(axis=2)
+        wrong = (largest > code.most) | (largest <= code.most // 4)
+        if wrong.any():  # seldom: rounded once more, by another scale
+            old = scale[..., 0][wrong]
+            new = code.new_scale(largest[wrong] * old)
+            scales.reshape(wrong.shape)[wrong] = new
+            again = moved[wrong] * (old / new.astype(np.float32))[:, None]
+            again += noise.own(again.shape)
+            np.rint(again, out=again)
+            moved[wrong] = np.clip(again, -code.most, code.most, out=again)
+        code.store(_flat(moved), codes)
 
     def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
         super().load(blocks)
-        for name in self._levels:
-            np.copyto(self._levels[name], blocks[name])
+        for name in self._codes:
+            np.copyto(self._codes[name], blocks[name])
             np.copyto(self._scales[name], blocks[f"{name}:scale"])
 
     def stored(self) -> dict[str, NDArray[Any]]:
-        """Return the live arrays: matrices in INT8, with `<name>:scale` beside."""
+        """Return the live arrays: matrices as they are stored, with `<name>:scale` beside."""
         scales = {f"{name}:scale": scale for name, scale in self._scales.items()}
-        return super().stored() | self._levels | scales
+        return super().stored() | self._codes | scales
+
+
+class Int8Parameters(QuantizedParameters):
+    """Matrices in INT8 with one scale a row. Bytes: 1 per weight and 4 per row."""
+
+    code = INT8
+
+
+class Int4Parameters(QuantizedParameters):
+    """Matrices in INT4, two weights a byte, one scale for 32. Bytes: 0.5625 per weight."""
+
+    code = INT4
+
+
+def _integers(values: NDArray[np.float32]) -> NDArray[Any]:
+    """Return whole numbers as integers of 16 bits, or as they are where one is too large."""
+    near = values.min() > -_NEAR and values.max() < _NEAR
+    return values.astype(np.int16) if near else values
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    """Return (rows, groups, group) as (rows, columns)."""
+    return values.reshape(len(values), -1)
 
 
 def _parts(name: str, update: Update) -> Iterator[tuple[slice, Array]]:
@@ -218,9 +269,3 @@ def _parts(name: str, update: Update) -> Iterator[tuple[slice, Array]]:
         if not all_finite(part):
             raise NonFinite(f"the update of block {name!r} is not finite")
         yield some, part
-
-
-def _row_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the scale of rows whose largest magnitudes are given; never zero."""
-    scale: NDArray[np.float32] = np.maximum(largest * (_HEADROOM / _LEVELS), 1e-12)
-    return scale.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Layers whose weights stay in `Parameters`, INT8 or not, and whose gradients leave as factors."""
+"""Layers whose weights stay in `Parameters`, in few bits or not; gradients leave as factors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from edge_train.factored import Array, Factors
-from edge_train.params import Int8Parameters, Parameters
+from edge_train.params import Parameters, QuantizedParameters
 from edge_train.protocols import Apply, Point
 
-_WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB
+_WEIGHTS_AT_ONCE = 1 << 18  # of a layer in float32: 1 MiB
 
 
 class Weights:
@@ -32,7 +32,7 @@ class Weights:
         self.point: Point | None = None
         self.uses: dict[str, int] = {}
         self._waiting: dict[str, list[Factors]] = {}
-        self._buffer = torch.empty(0)
+        self._buffer: Array = np.empty(0, np.float32)
         self.anchor = torch.zeros((), requires_grad=True)  # makes the first layer differentiable
 
     def begin(self, apply: Apply) -> None:
@@ -51,25 +51,23 @@ class Weights:
 
     def times(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W, (tokens, columns)."""
-        held = self._levels(name)
+        held = self._in_few_bits(name)
         if held is None:
             return values @ self._whole(name)
-        levels, scales = held
-        result = torch.zeros(len(values), levels.shape[1])
-        for rows, weights in self._in_float(levels):
-            result.addmm_(values[:, rows] * scales[rows], weights)
+        result = torch.zeros(len(values), held.for_transform(name).shape[1])
+        for rows, weights in self._in_float(held, name):
+            result.addmm_(values[:, rows], weights)
         return result
 
     def times_transposed(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W^T, (tokens, rows)."""
-        held = self._levels(name)
+        held = self._in_few_bits(name)
         if held is None:
             return values @ self._whole(name).T
-        levels, scales = held
-        result = torch.empty(len(values), len(levels))
-        for rows, weights in self._in_float(levels):
+        result = torch.empty(len(values), len(held.for_transform(name)))
+        for rows, weights in self._in_float(held, name):
             torch.mm(values, weights.T, out=result[:, rows])
-        return result.mul_(scales)
+        return result
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Return some rows of a block."""
@@ -81,22 +79,22 @@ class Weights:
         point = self.parameters if self.point is None else self.point
         return torch.from_numpy(point[name])
 
-    def _levels(self, name: str) -> tuple[Tensor, Tensor] | None:
-        if self.point is not None or not isinstance(self.parameters, Int8Parameters):
-            return None
-        found = self.parameters.levels(name)
-        return found and (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
+    def _in_few_bits(self, name: str) -> QuantizedParameters | None:
+        """Return who holds a block, None if that is in float32."""
+        held = self.parameters if self.point is None else None
+        return held if isinstance(held, QuantizedParameters) and held.is_quantized(name) else None
 
-    def _in_float(self, levels: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def _in_float(self, held: QuantizedParameters, name: str) -> Iterator[tuple[slice, Tensor]]:
         """Yield some rows at a time in float32, in a buffer that the next ones overwrite."""
-        count, width = levels.shape
+        count, width = held.for_transform(name).shape
         step = max(1, _WEIGHTS_AT_ONCE // width)
-        if self._buffer.numel() < step * width:
-            self._buffer = torch.empty(step * width)
+        if self._buffer.size < step * width:
+            self._buffer = np.empty(step * width, np.float32)
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
-            size = rows.stop - rows.start
-            yield rows, self._buffer[: size * width].view(size, width).copy_(levels[rows])
+            size = (rows.stop - rows.start) * width
+            out = self._buffer[:size].reshape(-1, width)
+            yield rows, torch.from_numpy(held.read(name, rows, out))
 
 
 class HeldLinear(nn.Module):

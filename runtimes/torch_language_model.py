@@ -15,22 +15,23 @@ from torch.utils.checkpoint import checkpoint
 from edge_train.errors import ModelError
 from edge_train.language_folder import LanguageFolder
 from edge_train.memory import give_back_memory, map_large_blocks
-from edge_train.params import Block, Int8Parameters, Parameters
+from edge_train.params import Block, Int4Parameters, Int8Parameters, Parameters
 from edge_train.protocols import Apply, Array, Batch, Point
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
 from edge_train.tensor_file import StoredTensor
 
 _START = -5  # the step of the key that random weights are drawn from
+_KINDS = {"int8": Int8Parameters, "int4": Int4Parameters}
 SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
 class TorchLanguageModel:
     """A decoder on the CPU, computed in float32, without dropout; a `GradientRuntime`.
 
-    Weights of linear layers and embeddings are blocks of `parameters`, in float32 or INT8, and
-    become float32 a few rows at a time. A backward pass computes each decoder layer once more, and
-    changes a weight as soon as the factors of its gradient are known: no gradient is kept.
+    Weights of linear layers and embeddings are blocks of `parameters`, in float32, INT8 or INT4,
+    and become float32 a few rows at a time. A backward pass computes each decoder layer once more,
+    and changes a weight as soon as the factors of its gradient are known: no gradient is kept.
 
     Memory:
       Weights; the inputs of every decoder layer; the activations of one layer; the logits.
@@ -46,20 +47,21 @@ class TorchLanguageModel:
 
     @classmethod
     def open(
-        cls, folder: LanguageFolder, *, int8: bool, threads: int, seed: int
+        cls, folder: LanguageFolder, *, quant: str, threads: int, seed: int
     ) -> "TorchLanguageModel":
-        """Load a folder tensor by tensor; with `int8`, none is ever whole in float32.
+        """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
         Args:
+          quant: `none`, `int8` or `int4`.
           threads: for the whole process; torch knows no smaller scope.
           seed: of random weights, for a folder without any.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
-            or with `int8` a matrix belongs to a layer that is neither linear nor an embedding.
+            or quantized, and a matrix is of a layer that is neither linear nor an embedding.
         """
         torch.set_num_threads(threads)
-        if int8:  # who counts every byte wants none of them kept for later
+        if quant in _KINDS:  # who counts every byte wants none of them kept for later
             map_large_blocks()
         network = build_network(folder)
         blocks = _blocks(network)
@@ -67,9 +69,9 @@ class TorchLanguageModel:
             values = _stored(folder, network, blocks)
         else:
             values = _drawn(network, blocks, seed)
-        if int8:
+        if quant in _KINDS:
             _check_matrices(folder, network, blocks)
-            parameters: Parameters = Int8Parameters(values)
+            parameters: Parameters = _KINDS[quant](values)
         else:
             parameters = Parameters.sharing({n: np.asarray(v, np.float32) for n, v in values})
         weights = Weights(parameters)
@@ -301,7 +303,7 @@ def _check_matrices(
             if _weight(network, path).ndim == 2 and not held:
                 raise ModelError(
                     f"{folder.path}: {name} is a matrix of a {type(module).__name__}, which cannot "
-                    "be trained in INT8; use --quant none."
+                    "be trained in few bits; use --quant none."
                 )
 
 

@@ -1,13 +1,15 @@
-"""Blocks change only where they are told to; INT8 ones keep small changes on average."""
+"""Blocks change only where they are told to; those in few bits keep small changes on average."""
 
 import numpy as np
 import pytest
 
 from edge_train.errors import NonFinite
-from edge_train.params import Int8Parameters, Parameters
+from edge_train.params import Int4Parameters, Int8Parameters, Parameters
 from edge_train.rng import Key
+from edge_train.rounding import Noise
 
 KEY = Key(0, 0)
+few_bits = pytest.mark.parametrize("kind", [Int8Parameters, Int4Parameters])
 
 
 def test_blocks_are_copies_unless_they_are_shared():
@@ -35,14 +37,16 @@ def blocks(rows=8, columns=640, seed=0):
     }
 
 
+@few_bits
 @pytest.mark.parametrize("share", [1e-4, 1e-3, 1e-2])
-def test_a_small_drift_is_realized_on_average(share):
+def test_a_small_drift_is_realized_on_average(kind, share):
     """METHODS 15.3: above 0.98 of the intended drift at 1e-4 of the weights' deviation a step.
 
-    200 steps over 51,200 weights leave a standard error below 0.005 of the smallest drift.
+    200 steps over 204,800 weights (INT4: 409,600) leave a standard error below 0.007 of the
+    smallest drift.
     """
-    start = blocks(rows=80)
-    parameters = Int8Parameters(start)
+    start = blocks(rows=320 if kind is Int8Parameters else 640)
+    parameters = kind(start)
     before = parameters["0.weight"].copy()
     update = np.full_like(before, share)
     steps = 200
@@ -52,8 +56,9 @@ def test_a_small_drift_is_realized_on_average(share):
     assert 0.98 < realized < 1.02
 
 
-def test_a_zero_update_leaves_every_level_in_place():
-    parameters = Int8Parameters(blocks())
+@few_bits
+def test_a_zero_update_leaves_every_level_in_place(kind):
+    parameters = kind(blocks())
     before = parameters.copy()
     for step in range(50):
         parameters.subtract("0.weight", np.zeros((8, 640), np.float32), Key(0, step))
@@ -61,23 +66,93 @@ def test_a_zero_update_leaves_every_level_in_place():
         np.testing.assert_array_equal(value, before[name])
 
 
+@few_bits
+def test_an_update_is_added_in_float_and_rounded_with_the_noise_of_its_key(kind):
+    """The twin: one product of rows, one table of draws, levels of float64."""
+    parameters = kind(blocks())
+    code, width = parameters.code, 640
+    scale = parameters.stored()["0.weight:scale"].astype(np.float64).reshape(8, -1)
+    scale = scale.repeat(width // scale.shape[1], axis=1)
+    before = np.rint(parameters["0.weight"] / scale)
+    update = 0.3 * scale * np.random.default_rng(3).uniform(-1, 1, (8, width))
+    noise = Noise(Key(4, 2), "0.weight").centered((8, width))
+    wanted = before + np.rint(-update / scale + noise)
+    parameters.subtract("0.weight", update.astype(np.float32), Key(4, 2))
+    grouped = np.abs(wanted).reshape(8, -1, code.group or width).max(axis=2)
+    kept = (grouped <= code.most).repeat(code.group or width, axis=1)
+    assert kept.mean() > 0.5
+    found = parameters["0.weight"][kept] / scale[kept]
+    differ = np.abs(found - wanted[kept]) > 0.01
+    assert differ.mean() < 1e-3  # a sum near a half may round to the other side in float32
+
+
+@few_bits
 @pytest.mark.parametrize("row", [[0.06] * 4, [1, 2, 1, 2], [-3, -3, -1, -2], [0, 0, 0, 0]])
-def test_rows_of_one_sign_or_value_keep_their_values(row):
+def test_rows_of_one_sign_or_value_keep_their_values(kind, row):
     matrix = np.array([row], np.float32)
-    kept = Int8Parameters({"w": matrix})["w"]
-    np.testing.assert_allclose(kept, matrix, atol=np.abs(matrix).max() * 1.25 / 127 / 2 + 1e-12)
+    kept = kind({"w": matrix})["w"]
+    half_a_level = np.abs(matrix).max() * kind.code.headroom / kind.code.most / 2
+    np.testing.assert_allclose(kept, matrix, atol=1.001 * half_a_level + 1e-12)
 
 
-def test_a_row_that_outgrows_its_scale_gets_a_new_one():
-    parameters = Int8Parameters({"w": np.ones((2, 64), np.float32)})
+@pytest.mark.parametrize("value", [0.06, -3.0, 1e-3])
+def test_a_group_of_one_value_is_exact_in_int4(value):
+    """To the 11 bits of its scale (fewer below 4e-4).
+
+    The official code of Q-GaLore reads 0.06 back as 1e-5.
+    """
+    matrix = np.full((3, 70), value, np.float32)
+    np.testing.assert_allclose(Int4Parameters({"w": matrix})["w"], matrix, rtol=2**-10)
+
+
+@few_bits
+@pytest.mark.parametrize("columns", [1, 31, 64, 100])
+def test_every_width_is_read_back_to_half_a_level(kind, columns):
+    matrix = np.random.default_rng(columns).standard_normal((5, columns)).astype(np.float32)
+    parameters = kind({"w": matrix})
+    most = np.abs(matrix).max() * kind.code.headroom / kind.code.most / 2
+    assert parameters["w"].shape == matrix.shape
+    assert np.abs(parameters["w"] - matrix).max() <= 1.002 * most
+    parameters.subtract("w", np.full_like(matrix, 0.5), Key(0, 0))
+    assert np.abs(parameters["w"] - matrix + 0.5).max() < 5 * most
+    np.testing.assert_array_equal(parameters.rows("w", np.array([3, 0])), parameters["w"][[3, 0]])
+
+
+@few_bits
+def test_a_row_that_outgrows_its_scale_gets_a_new_one(kind):
+    parameters = kind({"w": np.ones((2, 64), np.float32)})
     update = np.zeros((2, 64), np.float32)
     update[0] = -9
     parameters.subtract("w", update, Key(0, 0))
     np.testing.assert_allclose(parameters["w"].mean(axis=1), [10, 1], rtol=0.02)
 
 
-def test_the_same_key_rounds_the_same_way_and_a_copy_brings_the_bits_back():
-    one, other = Int8Parameters(blocks()), Int8Parameters(blocks(seed=1))
+@few_bits
+def test_a_row_of_zeros_takes_its_first_update(kind):
+    parameters = kind({"w": np.zeros((2, 64), np.float32)})
+    update = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    parameters.subtract("w", update, Key(0, 0))
+    level = np.abs(update).max() * kind.code.headroom / kind.code.most
+    assert np.abs(parameters["w"] + update).max() < 1.001 * level
+
+
+@few_bits
+def test_new_scales_are_right_on_average(kind):
+    """Updates of a level and more, so that every group outgrows its scale again and again."""
+    start = np.random.default_rng(0).standard_normal((400, 320)).astype(np.float32)
+    parameters = kind({"w": start})
+    direction = np.random.default_rng(1).standard_normal(start.shape).astype(np.float32)
+    before = parameters["w"].copy()
+    for step in range(20):
+        parameters.subtract("w", 0.2 * direction, Key(0, step))
+    moved = (before - parameters["w"]) / 4
+    slope = (moved * direction).sum(dtype=np.float64) / np.square(direction).sum(dtype=np.float64)
+    assert slope == pytest.approx(1, abs=0.01)
+
+
+@few_bits
+def test_the_same_key_rounds_the_same_way_and_a_copy_brings_the_bits_back(kind):
+    one, other = kind(blocks()), kind(blocks(seed=1))
     other.load(one.copy())
     for step in range(3):
         update = np.random.default_rng(step).standard_normal((8, 640)).astype(np.float32)
@@ -85,6 +160,16 @@ def test_the_same_key_rounds_the_same_way_and_a_copy_brings_the_bits_back():
         other.subtract("0.weight", 0.01 * update, Key(5, step))
     for name, value in one.copy().items():
         np.testing.assert_array_equal(other.copy()[name], value)
+
+
+def test_int4_blocks_hold_two_weights_a_byte_and_a_scale_for_32():
+    parameters = Int4Parameters(blocks())
+    stored = parameters.stored()
+    codes, scales = stored["0.weight"], stored["0.weight:scale"]
+    assert (codes.dtype, codes.shape) == (np.uint8, (8, 320))
+    assert (scales.dtype, scales.shape) == (np.float16, (8, 20))
+    assert (codes.nbytes + scales.nbytes) / (8 * 640) == 0.5625
+    assert codes.nbytes + scales.nbytes == parameters.code.nbytes(8, 640)
 
 
 def test_int8_blocks_hold_a_byte_per_weight_and_read_as_the_float_ones_did():
@@ -98,7 +183,7 @@ def test_int8_blocks_hold_a_byte_per_weight_and_read_as_the_float_ones_did():
     )  # half of 4.5 x 1.25 / 127
 
 
-@pytest.mark.parametrize("kind", [Parameters, Int8Parameters])
+@pytest.mark.parametrize("kind", [Parameters, Int8Parameters, Int4Parameters])
 @pytest.mark.parametrize("name", ["0.weight", "0.bias"])
 def test_an_update_that_is_not_finite_leaves_the_block(kind, name):
     parameters = kind(blocks())

@@ -9,7 +9,7 @@ from edge_train.factored import Factors, dense
 from edge_train.language_folder import open_language_model
 from edge_train.methods.backprop import Backprop
 from edge_train.methods.zo import ZerothOrder
-from edge_train.params import Int8Parameters
+from edge_train.params import Int4Parameters, Int8Parameters
 from edge_train.rng import Key
 
 torch = pytest.importorskip("torch")
@@ -75,7 +75,7 @@ def torch_losses(network, batch):
 def open_runtime(folder, **options):
     from edge_train.runtimes.torch_language_model import TorchLanguageModel
 
-    return TorchLanguageModel.open(folder, **{"int8": False, "threads": 1, "seed": 0, **options})
+    return TorchLanguageModel.open(folder, **{"quant": "none", "threads": 1, "seed": 0, **options})
 
 
 def test_losses_and_gradients_are_those_of_plain_autograd(folder):
@@ -96,10 +96,11 @@ def test_losses_and_gradients_are_those_of_plain_autograd(folder):
         assert error < 1e-4 * np.linalg.norm(expected), name
 
 
-def test_int8_weights_compute_what_their_float_values_compute(folder):
+@pytest.mark.parametrize(("quant", "kind"), [("int8", Int8Parameters), ("int4", Int4Parameters)])
+def test_quantized_weights_compute_what_their_float_values_compute(folder, quant, kind):
     model, network = folder
-    runtime, batch = open_runtime(model, int8=True), batch_of()
-    assert isinstance(runtime.parameters, Int8Parameters)
+    runtime, batch = open_runtime(model, quant=quant), batch_of()
+    assert isinstance(runtime.parameters, kind)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(runtime.parameters[name]))
@@ -158,7 +159,7 @@ def test_what_an_apply_raises_comes_out_and_leaves_the_runtime_usable(folder):
 
 def test_the_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder):
     model, _ = folder
-    runtime, batch = open_runtime(model, int8=True), batch_of(sequences=5)
+    runtime, batch = open_runtime(model, quant="int8"), batch_of(sequences=5)
     whole, sums, last = {}, {}, []
     Backprop().estimate(runtime, None, batch, None, lambda n, g: whole.update({n: dense(g)}))
 
@@ -173,10 +174,10 @@ def test_the_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder):
         assert error < 1e-5 * np.linalg.norm(expected) + 1e-9, name
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_a_point_beside_the_weights_is_evaluated_without_touching_them(folder, int8):
+@pytest.mark.parametrize("quant", ["none", "int8", "int4"])
+def test_a_point_beside_the_weights_is_evaluated_without_touching_them(folder, quant):
     model, network = folder
-    runtime = open_runtime(model, int8=int8)
+    runtime = open_runtime(model, quant=quant)
     before = runtime.parameters.copy()
     scale = dict.fromkeys(runtime.parameters, 0.01)
     moved = ZerothOrder(1.0, scale).perturbed(runtime.parameters, Key(3, 4), 0, 1.0)

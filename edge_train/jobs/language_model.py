@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_train.build import build_method, cores, known
+from edge_train.codes import CODES
 from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
@@ -75,9 +76,10 @@ class LanguageModelJob:
                     f"{name} {wanted!r} is not for task 'language-model', only {value!r}; leave "
                     "it out."
                 )
-        if recipe.quant not in ("auto", "none", "int8"):
+        if recipe.quant not in ("auto", "none", *CODES):
             raise InputError(
-                f"quant {recipe.quant!r} is not for task 'language-model', only none and int8."
+                f"quant {recipe.quant!r} is not for task 'language-model', only none, int8 and "
+                "int4."
             )
         if recipe.relative_rate is not None:
             raise InputError(
@@ -85,10 +87,10 @@ class LanguageModelJob:
             )
         length = min(_MOST_TOKENS, self._model.positions)
         found = resolve(recipe, {"threads": cores(), "length": length})
-        if found.method == "zo" and found.quant == "int8" and found.weight_decay:
+        if found.method == "zo" and found.quant in CODES and found.weight_decay:
             raise InputError(
-                "weight_decay reads weights, which int8 ones do not show to method 'zo'; leave it "
-                "out, or use --quant none."
+                f"weight_decay reads weights, which {found.quant} ones do not show to method "
+                "'zo'; leave it out, or use --quant none."
             )
         self.recipe = replace(found, **_FIXED)
         if known(self.recipe.length) > self._model.positions:
@@ -127,10 +129,8 @@ class LanguageModelJob:
     def footprint(self) -> Footprint:
         recipe, shapes = self.recipe, self._shapes
         _, transform = self.method(0.1, {})
-        number_bytes = 1 if recipe.quant == "int8" else 4
         matrices = [shape for shape in shapes.values() if len(shape) > 1]
-        weights = sum(number_bytes * math.prod(s) + 4 * s[0] for s in matrices)
-        weights += sum(4 * math.prod(s) for s in shapes.values() if len(s) == 1)
+        weights = sum(_weight_bytes(shape, recipe.quant) for shape in shapes.values())
         held = (Line("weights", weights), state_line(transform, shapes, copies=0))
         at_once = min(recipe.micro_batch or known(recipe.samples), known(recipe.samples))
         sums = Line("sums of a step's parts", _sums_bytes(recipe, shapes))
@@ -184,8 +184,10 @@ class LanguageModelJob:
         from edge_train.runtimes.torch_language_model import SEQUENCES_PER_CALL, TorchLanguageModel
 
         recipe = self.recipe
-        int8, threads = recipe.quant == "int8", known(recipe.threads)
-        opened = TorchLanguageModel.open(self._model, int8=int8, threads=threads, seed=recipe.seed)
+        quant, threads = recipe.quant, known(recipe.threads)
+        opened = TorchLanguageModel.open(
+            self._model, quant=quant, threads=threads, seed=recipe.seed
+        )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
         return opened
@@ -253,6 +255,13 @@ def _open_model(recipe: Recipe) -> LanguageFolder:
             "with `model` (--model)."
         )
     return open_language_model(Path(recipe.model).expanduser())
+
+
+def _weight_bytes(shape: tuple[int, ...], quant: str) -> int:
+    """Return the bytes of a block as a run holds it."""
+    if len(shape) == 2 and quant in CODES:
+        return CODES[quant].nbytes(*shape)
+    return 4 * math.prod(shape)
 
 
 def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:

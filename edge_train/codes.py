@@ -1,0 +1,100 @@
+"""Weights in 8 or 4 bits: integers around zero, and a scale for each group of them in a row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Levels = NDArray[np.int8]
+
+_SMALLEST = {np.float32: 1e-12, np.float16: 2.0**-24}  # a scale is never zero
+
+
+@dataclass(frozen=True)
+class Code:
+    """How rows of a matrix are stored: value = scale * level, level in [-most, most].
+
+    Symmetric, so zero stays zero, and a group of one sign or one value is as good as any other.
+
+    Args:
+      bits: 8, or 4 with two levels a byte: column j of the first half of a row in the low nibble of
+        byte j, that of the second half in the high one, so that both are read in one piece.
+      group: neighbors that share a scale; 0 for a whole row. Rows are filled up with zeros.
+      scale: type of the scales.
+      headroom: a new scale leaves this much room to grow, since the next one rounds all levels
+        again. Of 15 levels none can be spared: with 1.0 a largest value is a level, to 11 bits.
+    """
+
+    bits: int
+    group: int
+    scale: type[np.float32] | type[np.float16]
+    headroom: float
+
+    @property
+    def most(self) -> int:
+        """The largest level."""
+        return (1 << self.bits - 1) - 1
+
+    def empty(self, rows: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return storage of a matrix: levels, and scales (rows,) or (rows, groups)."""
+        if self.bits == 8:
+            return np.zeros((rows, width), np.int8), np.full(rows, 1, self.scale)
+        groups = -(-width // self.group)
+        codes = np.zeros((rows, groups * self.group // 2), np.uint8)
+        return codes, np.full((rows, groups), 1, self.scale)
+
+    def nbytes(self, rows: int, width: int) -> int:
+        """Return the bytes of that storage.
+
+        >>> INT8.nbytes(2, 100), INT4.nbytes(2, 100)
+        (208, 144)
+        """
+        groups = -(-width // self.group) if self.group else 1
+        padded = groups * (self.group or width)
+        return rows * (padded * self.bits // 8 + groups * np.dtype(self.scale).itemsize)
+
+    def levels(self, codes: NDArray[Any]) -> Levels:
+        """Return levels (rows, padded width), one a byte."""
+        if self.bits == 8:
+            return codes
+        half = codes.shape[1]
+        levels = np.empty((len(codes), 2 * half), np.int8)
+        np.right_shift((codes << 4).view(np.int8), 4, out=levels[:, :half])
+        np.right_shift(codes.view(np.int8), 4, out=levels[:, half:])
+        return levels
+
+    def store(self, levels: NDArray[Any], codes: NDArray[Any]) -> None:
+        """Write levels (rows, padded width), whole numbers of any type, to their storage."""
+        if self.bits == 8:
+            codes[:] = levels
+            return
+        half = codes.shape[1]
+        raw = levels.astype(np.int8).view(np.uint8)
+        np.bitwise_or(raw[:, :half] & 15, raw[:, half:] << 4, out=codes)
+
+    def grouped(self, values: Array) -> Array:
+        """Return (rows, width) as (rows, groups, group); a copy where zeros are added."""
+        rows, width = values.shape
+        group = self.group or width
+        if missing := -width % group:
+            values = np.pad(values, ((0, 0), (0, missing)))
+        return values.reshape(rows, -1, group)
+
+    def read(self, codes: NDArray[Any], scales: NDArray[Any], out: Array) -> Array:
+        """Fill `out` (rows, width) with values, and return it."""
+        wide = scales.astype(np.float32).reshape(len(codes), -1)
+        if self.group:
+            wide = wide.repeat(self.group, axis=1)[:, : out.shape[1]]
+        return np.multiply(self.levels(codes)[:, : out.shape[1]], wide, out=out)
+
+    def new_scale(self, largest: NDArray[Any]) -> NDArray[Any]:
+        """Return scales for groups whose largest magnitudes are given; never zero."""
+        scale = np.maximum(largest * (self.headroom / self.most), _SMALLEST[self.scale])
+        return scale.astype(self.scale)
+
+
+INT8 = Code(bits=8, group=0, scale=np.float32, headroom=1.25)
+INT4 = Code(bits=4, group=32, scale=np.float16, headroom=1.0)
+CODES = {"int8": INT8, "int4": INT4}
