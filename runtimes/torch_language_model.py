@@ -16,9 +16,10 @@ from edge_train.errors import ModelError
 from edge_train.language_folder import LanguageFolder
 from edge_train.memory import give_back_memory, map_large_blocks
 from edge_train.params import Block, Int8Parameters, Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply, Array, Batch, Layer, Point
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
+from edge_train.runtimes.torch_layers import layers_of
 from edge_train.tensor_file import StoredTensor
 
 _START = -5  # the step of the key that random weights are drawn from
@@ -197,6 +198,16 @@ def parameter_shapes(folder: LanguageFolder) -> dict[str, tuple[int, ...]]:
     """
     network = build_network(folder)
     return {name: tuple(_weight(network, places[0]).shape) for name, places in _blocks(network)}
+
+
+def network_layers(folder: LanguageFolder) -> list[Layer]:
+    """Return the layers of a folder's network.
+
+    Raises:
+      ModelError: transformers does not know this kind of network.
+    """
+    network = build_network(folder)
+    return layers_of(network, {p: name for name, places in _blocks(network) for p in places})
 
 
 def stored_names(folder: LanguageFolder, names: Sequence[str]) -> dict[str, StoredTensor]:

@@ -64,6 +64,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "jobs",
             "pictures",
             "choices",
+            "difference",
             "plan",
             "planning",
             "rehearsal",

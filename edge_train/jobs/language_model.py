@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_train.build import build_method, cores, known
+from edge_train.difference import (
+    DIFFERENCE_FOLDER,
+    check_rank,
+    rows_of,
+    workspace_bytes,
+    write_difference,
+)
 from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
@@ -104,6 +111,13 @@ class LanguageModelJob:
                 "gradient of the whole batch beside its projection; use --method adamw, "
                 "adamw8bit, galore, q-galore or dct-adamw, or leave it out."
             )
+        if (rank := self.recipe.difference_rank) is not None:
+            if not self._model.files:
+                raise InputError(
+                    f"difference_rank asks for what changed, but {recipe.model} holds no weights "
+                    "to compare with; leave it out."
+                )
+            check_rank(rank, self._shapes)
         self.notes: tuple[str, ...] = ()
         if not self._model.files:
             self.notes = (
@@ -141,6 +155,8 @@ class LanguageModelJob:
         logits = _LOGIT_COPIES * self._model.vocabulary
         kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
         scored = 4 * _MOST_TOKENS * logits
+        if recipe.difference_rank is not None:
+            scored = max(scored, workspace_bytes(recipe.difference_rank, shapes))
         return Footprint(
             _LIBRARIES,
             weights,
@@ -217,7 +233,7 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch_language_model import stored_names
+        from edge_train.runtimes.torch_language_model import network_layers, stored_names
 
         runtime.parameters.load(best)
         model = self._model
@@ -234,6 +250,17 @@ class LanguageModelJob:
         loss = float(losses.astype(np.float64).mean())
         count = losses.size * known(self.recipe.length)
         metrics = {"held_out_loss": loss, "perplexity": math.exp(loss), "scored_tokens": count}
+        if self.recipe.difference_rank is not None:
+            metrics["difference_captured"] = write_difference(
+                folder / DIFFERENCE_FOLDER,
+                network_layers(model),
+                rows_of(runtime.parameters),
+                stored,
+                rank=self.recipe.difference_rank,
+                task_type="CAUSAL_LM",
+                base=str(model.path),
+            )
+            outputs["difference"] = DIFFERENCE_FOLDER
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
         return Outcome(metrics, outputs, line)
 
