@@ -42,6 +42,7 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
     },
     ("language-model", "torch"): {
+        "lean": (False, True),
         "batch_limit": _BATCHES,
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
         "quant": ("none", "int8"),

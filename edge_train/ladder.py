@@ -41,6 +41,11 @@ RUNGS: tuple[Rung, ...] = (
     Rung("at most 8 samples in each call of the model", {"batch_limit": 8}),
     Rung("one sample in each call of the model", {"batch_limit": 1}),
     Rung(
+        "freed memory given back at once",
+        {"lean": True},
+        lambda recipe: recipe.task == "language-model",
+    ),
+    Rung(
         "int8 weights",
         {"quant": "int8"},
         lambda recipe: recipe.quant == "none" and (recipe.task, recipe.runtime) in _QUANTIZED_HERE,

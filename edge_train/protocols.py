@@ -21,6 +21,22 @@ Apply = Callable[[str, Any], None]  # consumes one block's gradient: an array, o
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A module with parameters of its own.
+
+    Attributes:
+      path: in the network.
+      kind: "linear" holds (outputs, inputs), "conv1d" and "embedding" the inputs first; of any
+        other layer nothing is known.
+      blocks: the name of each parameter in its module -> the block of the run that it is.
+    """
+
+    path: str
+    kind: Literal["linear", "conv1d", "embedding", "other"]
+    blocks: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What an estimator says of a step.
 

@@ -79,6 +79,7 @@ class Recipe:
     rank: int | None = None  # vectors of a low-rank basis; columns of an adapter
     refresh_every: int | None = None  # steps between two bases; adaptive ones start from it
     scale: float | None = None  # of a low-rank update; of an adapter; of the signs of frugal
+    difference_rank: int | None = None  # of the adapter that holds what training changed
     samples: int | None = None  # photos or texts per step
     queries: int | None = None  # directions per step
     sides: int | None = None
@@ -145,6 +146,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("rank", 1, 65536),
     ("refresh_every", 1, 10_000_000),
     ("scale", 0, 1e6),
+    ("difference_rank", 1, 65536),
     ("samples", 1, 4096),
     ("queries", 1, 1024),
     ("sides", 1, 2),
@@ -178,7 +180,9 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     ),
     "trainable": ("classify",),
     **dict.fromkeys(("length", "weight_decay"), ("classify", "language-model")),
-    **dict.fromkeys(("rank", "refresh_every", "scale"), ("classify", "language-model")),
+    **dict.fromkeys(
+        ("rank", "refresh_every", "scale", "difference_rank"), ("classify", "language-model")
+    ),
     **dict.fromkeys(
         (
             *("network", "loss", "targets", "projection", "projection_scale", "mode"),

@@ -47,8 +47,8 @@ def format_bytes(count: int) -> str:
     ('8.41 GB', '912 B', '45.6 MB')
     """
     value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 999.5 or unit == "GB":
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 999.5 or unit == "TB":
             break
         value /= 1000
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"

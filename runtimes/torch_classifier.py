@@ -13,8 +13,10 @@ from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError
 from edge_train.memory import give_back_memory
 from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply, Array, Batch, Layer, Point
 from edge_train.rng import Key
+from edge_train.runtimes.torch_layers import layers_of
+from edge_train.tensor_file import StoredTensor
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
 _HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own
@@ -122,6 +124,30 @@ class TorchClassifier:
         """Return every parameter of the network by name; trainable ones are those of `point`."""
         own = {n: p.detach().numpy() for n, p in self._network.named_parameters()}
         return own | dict(point)
+
+    def layers(self) -> list[Layer]:
+        """Return the layers of the network; of the head, all that is on top of the encoder at once.
+
+        peft keeps a head whole whatever it is made of, so its modules are one layer of kind other.
+        """
+        encoder = self._network.base_model_prefix
+        layers = layers_of(self._network, {name: name for name in self._names.values()})
+        found = [layer for layer in layers if layer.path.startswith(f"{encoder}.")]
+        heads: dict[str, dict[str, str]] = {}
+        for name in sorted(head_names(self._network)):
+            path, _, last = name.partition(".")
+            heads.setdefault(path, {})[last] = name
+        return [*found, *(Layer(path, "other", blocks) for path, blocks in heads.items())]
+
+    def stored(self, folder: ClassifierFolder) -> dict[str, StoredTensor]:
+        """Return where the folder's files hold parameters, by the network's names."""
+        source = {name: file for file in folder.weight_files() for name in file.entries}
+        found = {}
+        for name in self._names.values():
+            for spelled in _spellings(name, str(self._network.base_model_prefix)):
+                if spelled in source and name not in found:
+                    found[name] = StoredTensor(source[spelled], spelled)
+        return found
 
     def device_bytes(self) -> int:
         """Return 0: there is no device beside the host."""

@@ -16,9 +16,10 @@ from edge_train.errors import ModelError
 from edge_train.language_folder import LanguageFolder
 from edge_train.memory import give_back_memory, map_large_blocks
 from edge_train.params import Block, Int4Parameters, Int8Parameters, Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply, Array, Batch, Layer, Point
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
+from edge_train.runtimes.torch_layers import layers_of
 from edge_train.tensor_file import StoredTensor
 
 _START = -5  # the step of the key that random weights are drawn from
@@ -47,7 +48,7 @@ class TorchLanguageModel:
 
     @classmethod
     def open(
-        cls, folder: LanguageFolder, *, quant: str, threads: int, seed: int
+        cls, folder: LanguageFolder, *, quant: str, threads: int, seed: int, lean: bool = False
     ) -> "TorchLanguageModel":
         """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
@@ -55,13 +56,15 @@ class TorchLanguageModel:
           quant: `none`, `int8` or `int4`.
           threads: for the whole process; torch knows no smaller scope.
           seed: of random weights, for a folder without any.
+          lean: give every large block back as it is freed, which takes a page fault for each of
+            its pages: half as long again for a step of a small model.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
             or quantized, and a matrix is of a layer that is neither linear nor an embedding.
         """
         torch.set_num_threads(threads)
-        if quant in _KINDS:  # who counts every byte wants none of them kept for later
+        if lean:
             map_large_blocks()
         network = build_network(folder)
         blocks = _blocks(network)
@@ -199,6 +202,16 @@ def parameter_shapes(folder: LanguageFolder) -> dict[str, tuple[int, ...]]:
     """
     network = build_network(folder)
     return {name: tuple(_weight(network, places[0]).shape) for name, places in _blocks(network)}
+
+
+def network_layers(folder: LanguageFolder) -> list[Layer]:
+    """Return the layers of a folder's network.
+
+    Raises:
+      ModelError: transformers does not know this kind of network.
+    """
+    network = build_network(folder)
+    return layers_of(network, {p: name for name, places in _blocks(network) for p in places})
 
 
 def stored_names(folder: LanguageFolder, names: Sequence[str]) -> dict[str, StoredTensor]:

@@ -66,6 +66,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "jobs",
             "pictures",
             "choices",
+            "difference",
             "plan",
             "planning",
             "rehearsal",

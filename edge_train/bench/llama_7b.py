@@ -55,6 +55,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
         data=str(text),
         method="q-galore",
         quant="int8",
+        lean=True,
         rank=_RANK,
         length=_LENGTH,
         samples=1,

@@ -13,6 +13,12 @@ import numpy as np
 
 from edge_train.build import build_method, cores, known
 from edge_train.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.difference import (
+    DIFFERENCE_FOLDER,
+    check_rank,
+    workspace_bytes,
+    write_difference,
+)
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
@@ -93,6 +99,7 @@ class ClassifyTextJob:
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
                 f"{most}."
             )
+        self._check_difference()
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
@@ -126,7 +133,7 @@ class ClassifyTextJob:
             libraries,
             weights.bytes,
             {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
-            {TRAIN: kept},
+            {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             _FIRST_USE_BYTES[recipe.runtime],
             _LIBRARIES_BYTES[recipe.runtime],
         )
@@ -147,6 +154,26 @@ class ClassifyTextJob:
                 f"{n}.lora": (rank, sum(s)) for n, s in shapes.items() if _is_attention(n, s)
             }
         return trained
+
+    def _check_difference(self) -> None:
+        """Refuse a difference where there is nothing to compare with, or one is written anyway.
+
+        Raises:
+          InputError: as described.
+        """
+        if (rank := self.recipe.difference_rank) is None:
+            return
+        if not isinstance(self._model, ClassifierFolder):
+            raise InputError(
+                f"difference_rank is not for artifact {self.recipe.model}; name the model folder "
+                "that it was made of, or leave it out."
+            )
+        if self.recipe.trainable == "lora":
+            raise InputError(
+                "difference_rank is not for adapters, which are written as they are trained; "
+                "leave it out."
+            )
+        check_rank(rank, _shapes(self._model))
 
     def load(self) -> None:
         path = Path(known(self.recipe.data)).expanduser()
@@ -253,8 +280,27 @@ class ClassifyTextJob:
             "scored_examples": len(texts),
             "confusion": table.tolist(),
         }
+        if self.recipe.difference_rank is not None:
+            metrics["difference_captured"] = self._write_difference(
+                folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
+            )
+            outputs["difference"] = DIFFERENCE_FOLDER
         line = f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified"
         return Outcome(metrics, outputs, f"{line} correctly")
+
+    def _write_difference(
+        self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]
+    ) -> float:
+        model = cast(ClassifierFolder, self._model)
+        return write_difference(
+            folder,
+            runtime.layers(),
+            weights,
+            runtime.stored(model),
+            rank=known(self.recipe.difference_rank),
+            task_type="SEQ_CLS",
+            base=str(model.path),
+        )
 
 
 def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:

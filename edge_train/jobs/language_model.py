@@ -13,6 +13,13 @@ import numpy as np
 
 from edge_train.build import build_method, cores, known
 from edge_train.codes import CODES
+from edge_train.difference import (
+    DIFFERENCE_FOLDER,
+    check_rank,
+    rows_of,
+    workspace_bytes,
+    write_difference,
+)
 from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
@@ -44,14 +51,13 @@ _TEXTS = (
     *("config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
 )
-_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch", "lean": False}
+_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _LIBRARIES = ("torch", "edge_train.runtimes.torch_language_model")
 _FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything else of the estimate
 _LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
-
-
+_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 _NEED_ALL = ("apollo", "apollo-mini", "frugal")  # methods that use more than a projection
 
 
@@ -106,6 +112,13 @@ class LanguageModelJob:
                 "gradient of the whole batch beside its projection; use --method adamw, "
                 "adamw8bit, galore, q-galore or dct-adamw, or leave it out."
             )
+        if (rank := self.recipe.difference_rank) is not None:
+            if not self._model.files:
+                raise InputError(
+                    f"difference_rank asks for what changed, but {recipe.model} holds no weights "
+                    "to compare with; leave it out."
+                )
+            check_rank(rank, self._shapes)
         self.notes: tuple[str, ...] = ()
         if not self._model.files:
             self.notes = (
@@ -140,7 +153,11 @@ class LanguageModelJob:
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
         kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+        if not recipe.lean:
+            kept *= _HOLES
         scored = 4 * _MOST_TOKENS * logits
+        if recipe.difference_rank is not None:
+            scored = max(scored, workspace_bytes(recipe.difference_rank, shapes))
         return Footprint(
             _LIBRARIES,
             weights,
@@ -186,7 +203,7 @@ class LanguageModelJob:
         recipe = self.recipe
         quant, threads = recipe.quant, known(recipe.threads)
         opened = TorchLanguageModel.open(
-            self._model, quant=quant, threads=threads, seed=recipe.seed
+            self._model, quant=quant, threads=threads, seed=recipe.seed, lean=recipe.lean
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
@@ -219,7 +236,7 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch_language_model import stored_names
+        from edge_train.runtimes.torch_language_model import network_layers, stored_names
 
         runtime.parameters.load(best)
         model = self._model
@@ -236,6 +253,17 @@ class LanguageModelJob:
         loss = float(losses.astype(np.float64).mean())
         count = losses.size * known(self.recipe.length)
         metrics = {"held_out_loss": loss, "perplexity": math.exp(loss), "scored_tokens": count}
+        if self.recipe.difference_rank is not None:
+            metrics["difference_captured"] = write_difference(
+                folder / DIFFERENCE_FOLDER,
+                network_layers(model),
+                rows_of(runtime.parameters),
+                stored,
+                rank=self.recipe.difference_rank,
+                task_type="CAUSAL_LM",
+                base=str(model.path),
+            )
+            outputs["difference"] = DIFFERENCE_FOLDER
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
         return Outcome(metrics, outputs, line)
 
