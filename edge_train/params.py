@@ -145,7 +145,10 @@ class QuantizedParameters(Parameters):
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self._codes:
             return super().__getitem__(name)
-        return self.read(name, slice(None), np.empty(self._shapes[name], np.float32))
+        out = np.empty(self._shapes[name], np.float32)
+        for some in tiles(out.shape):
+            self.read(name, some, out[some])
+        return out
 
     def for_transform(self, name: str) -> NDArray[np.float32]:
         """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
