@@ -10,7 +10,7 @@ from edge_train.codes import INT4, INT8, Code
 from edge_train.errors import NonFinite
 from edge_train.factored import Array, Update, all_finite, tiles
 from edge_train.rng import Key
-from edge_train.rounding import AT_ONCE, Noise
+from edge_train.rounding import AT_ONCE, Noise, largest
 from edge_train.tensor_file import StoredTensor
 
 _NEAR = 1 << 14  # levels that fit 16 bits with much room
@@ -128,7 +128,7 @@ class QuantizedParameters(Parameters):
         codes, scales = self._codes[name], self._scales[name] = self.code.empty(rows, width)
         for some in tiles((rows, width)):
             values = self.code.grouped(np.asarray(block[some], np.float32))
-            scale = self.code.new_scale(np.abs(values).max(axis=2))
+            scale = self.code.new_scale(largest(np.abs(values)))
             levels = np.rint(values / scale[..., None].astype(np.float32))
             np.clip(levels, -self.code.most, self.code.most, out=levels)
             self.code.store(_flat(levels), codes[some])
@@ -207,11 +207,11 @@ class QuantizedParameters(Parameters):
         np.rint(values, out=values)
         moved = _integers(values)
         moved += levels
-        largest = np.abs(moved).max(axis=2)
-        wrong = (largest > code.most) | (largest <= code.most // 4)
+        most = largest(np.abs(moved))
+        wrong = (most > code.most) | (most <= code.most // 4)
         if wrong.any():  # seldom: rounded once more, by another scale
             old = scale[..., 0][wrong]
-            new = code.new_scale(largest[wrong] * old)
+            new = code.new_scale(most[wrong] * old)
             scales.reshape(wrong.shape)[wrong] = new
             again = moved[wrong] * (old / new.astype(np.float32))[:, None]
             again += noise.own(again.shape)
