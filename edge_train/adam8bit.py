@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,27 +10,60 @@ from numpy.typing import NDArray
 from edge_train.factored import Factors, Parts, Streamed, Update, Whole, dense
 from edge_train.protocols import Array, State
 from edge_train.rng import Key
+from edge_train.rounding import AT_ONCE, Noise, largest
 from edge_train.transforms import Adam
 
 BLOCK = 256  # moments that share a scale: 8 + 32 / 256 = 8.125 bits each
 SMALLEST = 4096  # coordinates; smaller blocks of parameters keep float32, as everyone does
-_AT_ONCE = 128 * BLOCK  # moments in float32 at any instant; fits a second-level cache
 _MANTISSA = 3  # bits of a code: eight levels from one power of two to the next
 _DROPPED = 23 - _MANTISSA  # bits of a float32 that a code leaves out
 _ONE = 127 << _MANTISSA  # what is left of 1.0
-_NOISE = np.uint32(0xFFFF)  # random bits of a rounding
+_ROOM = np.float32(1 + 2.0**-15)  # of a scale, so that no rounding goes beyond the last code
 
 
-def _levels(count: int) -> Array:
-    """Return what codes 0..count stand for: zero, then floats with few bits up to 1."""
-    bits = np.arange(_ONE - count, _ONE + 1, dtype=np.uint32) << np.uint32(_DROPPED)
-    values = bits.view(np.float32)
-    values[0] = 0
-    return values
+class _Codes:
+    """Codes 0..count of values from 0 to 1: the floats of few bits that end at 1, moved to zero.
+
+    A value is moved up by the first of them, F, and its code is that of the next float below or
+    above. So zero is a level, levels are even up to about F and 6 to 12 % apart beyond, and between
+    two of them the bits of the moved value count up evenly.
+    """
+
+    def __init__(self, count: int) -> None:
+        first = np.array([_ONE - count], np.uint32) << np.uint32(_DROPPED)
+        self.first = first.view(np.float32)[0]
+        self.base = np.uint32(_ONE - count)
+
+    def values(self, codes: NDArray[Any]) -> Array:
+        """Return what codes >= 0 stand for."""
+        bits = codes.astype(np.uint32)
+        bits += self.base
+        bits <<= np.uint32(_DROPPED)
+        values = bits.view(np.float32)
+        values -= self.first
+        return values
+
+    def rounded(self, values: Array, scale: Array, noise: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Return a neighboring code of each value >= 0, such that its level is right on average.
+
+        Random bits are added to those that are cut off, and carry with the probability of what is
+        cut off.
+
+        Args:
+          values: (blocks, BLOCK), overwritten.
+          scale: (blocks, 1), at least `_ROOM` times their largest values, or 0.
+          noise: 32 random bits for each, overwritten.
+        """
+        values *= 1 / np.where(scale > 0, scale, 1)
+        values += self.first
+        noise >>= np.uint32(32 - _DROPPED)
+        noise += values.view(np.uint32)
+        noise >>= np.uint32(_DROPPED)
+        noise -= self.base
+        return noise.astype(np.uint8)
 
 
-_FIRST, _SECOND = _levels(127), _levels(255)  # 2^-15.8 and 2^-31.8 are the smallest
-_SIGNED = np.concatenate([_FIRST, [np.float32(0)], -_FIRST[:0:-1]])  # by the byte of an int8
+_FIRST, _SECOND = _Codes(127), _Codes(255)  # evenly below 2^-15.9 and 2^-31.9
 
 
 @dataclass(frozen=True)
@@ -70,39 +104,37 @@ class Adam8bit:
         if "first_scale" not in state:
             return self._float().update(update, state, param)
         state["count"] += 1
-        draw = Key(0, int(state["count"][0])).generator("rounding")
+        draw = Noise(Key(0, int(state["count"][0])), "moments")
         if isinstance(update, Factors | Whole):
             return Streamed(update.shape, self._stream(update, state, draw))
         gradient = dense(update)
         return self._moved(gradient.reshape(-1), 0, state, draw).reshape(gradient.shape)
 
-    def _stream(self, gradient: Factors | Whole, state: State, draw: np.random.Generator) -> Parts:
+    def _stream(self, gradient: Factors | Whole, state: State, draw: Noise) -> Parts:
         width = gradient.shape[1]
         for rows, part in gradient.parts(BLOCK // math.gcd(BLOCK, width)):  # whole blocks
             moved = self._moved(part.reshape(-1), rows.start * width, state, draw)
             yield rows, moved.reshape(part.shape)
 
-    def _moved(self, flat: Array, start: int, state: State, draw: np.random.Generator) -> Array:
+    def _moved(self, flat: Array, start: int, state: State, draw: Noise) -> Array:
         """Return the ratio for coordinates from `start` on, which begins a block."""
         count = int(state["count"][0])
         first_left, second_left = 1 - self.beta1**count, 1 - self.beta2**count
         result = np.empty(flat.size, np.float32)
-        for begin in range(0, flat.size, _AT_ONCE):
-            own = slice(begin, min(begin + _AT_ONCE, flat.size))
+        for begin in range(0, flat.size, AT_ONCE):
+            own = slice(begin, min(begin + AT_ONCE, flat.size))
             gradient = _whole(flat[own])
             at = slice((start + begin) // BLOCK, (start + begin) // BLOCK + len(gradient))
-            first, second = _read(state, "first", at), _read(state, "second", at)
-            first *= np.float32(self.beta1)
+            first = _read(state, "first", at, self.beta1)
+            second = _read(state, "second", at, self.beta2)
             first += np.float32(1 - self.beta1) * gradient
             gradient *= gradient
             gradient *= np.float32(1 - self.beta2)
-            second *= np.float32(self.beta2)
             second += gradient
             root = np.sqrt(second, out=gradient)
-            root *= np.float32(1 / math.sqrt(second_left))
-            root += np.float32(self.epsilon)
-            ratio = first / root
-            ratio *= np.float32(1 / first_left)
+            root *= np.float32(first_left / math.sqrt(second_left))
+            root += np.float32(first_left * self.epsilon)
+            ratio = np.divide(first, root, out=root)
             result[own] = ratio.reshape(-1)[: own.stop - begin]
             _write(state, at, first, second, draw)
         return result
@@ -112,14 +144,16 @@ class Adam8bit:
         if "first_scale" not in state:
             self._float().rotate(state, rotation)
             return
-        draw = Key(0, int(state["count"][0])).generator("rotation")
+        draw = Noise(Key(0, int(state["count"][0])), "rotation")
         everything = slice(0, len(state["first"]))
         whole = state["first"].size // len(rotation) * len(rotation)  # what is left is padding
         first, second = _read(state, "first", everything), _read(state, "second", everything)
         for moments, turn in ((first, rotation), (second, np.square(rotation))):
             flat = moments.reshape(-1)
             flat[:whole] = (flat[:whole].reshape(-1, len(rotation)) @ turn.T).reshape(-1)
-        _write(state, everything, first, second, draw)
+        for start in range(0, len(first), AT_ONCE // BLOCK):
+            at = slice(start, min(start + AT_ONCE // BLOCK, len(first)))
+            _write(state, at, first[at], second[at], draw)
 
     def _float(self) -> Adam:
         return Adam(self.beta1, self.beta2, self.epsilon)
@@ -132,49 +166,31 @@ def _whole(flat: Array) -> Array:
     return rows
 
 
-def _read(state: State, name: str, at: slice) -> Array:
-    levels = _SIGNED if name == "first" else _SECOND
-    values: Array = np.take(levels, state[name][at].view(np.uint8), mode="clip")  # the fastest way
-    values *= state[f"{name}_scale"][at]
+def _read(state: State, name: str, at: slice, factor: float = 1.0) -> Array:
+    """Return moments times a factor."""
+    codes = state[name][at]
+    values = _signed(codes) if name == "first" else _SECOND.values(codes)
+    values *= np.float32(factor) * state[f"{name}_scale"][at]
     return values
 
 
-def _write(state: State, at: slice, first: Array, second: Array, draw: np.random.Generator) -> None:
+def _signed(codes: NDArray[np.int8]) -> Array:
+    """Return what codes of first moments stand for; the negative code is the negative value."""
+    signs = codes >> 7
+    values = _FIRST.values((codes ^ signs) - signs)
+    bits = values.view(np.int32)
+    bits |= signs.astype(np.int32) << np.int32(31)
+    return values
+
+
+def _write(state: State, at: slice, first: Array, second: Array, draw: Noise) -> None:
     """Round blocks of moments to codes; `first` and `second` are overwritten."""
-    raw = draw.bit_generator.random_raw(-(-first.size // 2)).view(np.uint32)
-    raw = raw[: first.size].reshape(first.shape)
     signs = -(first < 0).view(np.int8)
     np.abs(first, out=first)
-    state["first_scale"][at] = scale = first.max(axis=1, keepdims=True)
-    codes = _rounded(first, scale, _FIRST, raw & _NOISE).astype(np.int8)
+    state["first_scale"][at] = scale = _ROOM * largest(first)[:, None]
+    codes = _FIRST.rounded(first, scale, draw.bits(first.shape)).view(np.int8)
     state["first"][at] = (codes ^ signs) - signs  # the negative where a sign is -1
-    state["second_scale"][at] = scale = second.max(axis=1, keepdims=True)
+    state["second_scale"][at] = scale = _ROOM * largest(second)[:, None]
     positive = second > 0
-    codes = _rounded(second, scale, _SECOND, raw >> np.uint32(16)).astype(np.uint8)
-    state["second"][at] = np.maximum(codes, positive)
-
-
-def _rounded(
-    values: Array, scale: Array, levels: Array, noise: NDArray[np.uint32]
-) -> NDArray[np.uint32]:
-    """Return the code below or above each value >= 0, such that its level is right on average.
-
-    Between two codes, a float's bits count up evenly: random ones are added to those that are cut
-    off, and carry with the probability of what is cut off. Below the first level the same is done
-    by comparing.
-
-    Args:
-      values: overwritten.
-      noise: 16 random bits for each.
-    """
-    count = len(levels) - 1
-    values *= 1 / np.where(scale > 0, scale, 1)
-    low = np.flatnonzero(values < levels[1])
-    rounded_up = noise.reshape(-1)[low] < values.reshape(-1)[low] * np.float32(65536 / levels[1])
-    codes = values.view(np.uint32)
-    codes += noise << np.uint32(_DROPPED - 16)
-    codes >>= np.uint32(_DROPPED)
-    np.clip(codes, _ONE - count, _ONE, out=codes)
-    codes -= np.uint32(_ONE - count)
-    codes.reshape(-1)[low] = rounded_up
-    return codes
+    kept = _SECOND.rounded(second, scale, draw.bits(second.shape))
+    state["second"][at] = np.maximum(kept, positive)

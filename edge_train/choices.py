@@ -45,7 +45,7 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
         "lean": (False, True),
         "batch_limit": _BATCHES,
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
-        "quant": ("none", "int8"),
+        "quant": ("none", "int8", "int4"),
     },
     ("network", "numpy"): {
         "batch_limit": _BATCHES,

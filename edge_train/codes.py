@@ -82,12 +82,13 @@ class Code:
             values = np.pad(values, ((0, 0), (0, missing)))
         return values.reshape(rows, -1, group)
 
-    def read(self, codes: NDArray[Any], scales: NDArray[Any], out: Array) -> Array:
-        """Fill `out` (rows, width) with values, and return it."""
+    def values(self, codes: NDArray[Any], scales: NDArray[Any]) -> Array:
+        """Return values (rows, padded width)."""
         wide = scales.astype(np.float32).reshape(len(codes), -1)
         if self.group:
-            wide = wide.repeat(self.group, axis=1)[:, : out.shape[1]]
-        return np.multiply(self.levels(codes)[:, : out.shape[1]], wide, out=out)
+            wide = wide.repeat(self.group, axis=1)
+        values: Array = self.levels(codes) * wide
+        return values
 
     def new_scale(self, largest: NDArray[Any]) -> NDArray[Any]:
         """Return scales for groups whose largest magnitudes are given; never zero."""

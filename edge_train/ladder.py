@@ -64,6 +64,12 @@ RUNGS: tuple[Rung, ...] = (
         choice=True,
     ),
     Rung(
+        "int4 weights",
+        {"quant": "int4"},
+        lambda recipe: recipe.quant == "int8" and recipe.task == "language-model",
+        choice=True,
+    ),
+    Rung(
         "an engine that keeps less between calls, weights in their file",
         {"lean": True},
         lambda recipe: recipe.runtime in ("onnx", "ort-training"),

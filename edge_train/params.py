@@ -1,5 +1,6 @@
 """Trainable blocks by name, in float32 or few bits: arrays that live outside the model."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -8,9 +9,9 @@ from numpy.typing import NDArray
 
 from edge_train.codes import INT4, INT8, Code
 from edge_train.errors import NonFinite
-from edge_train.factored import Array, Update, all_finite, tiles
+from edge_train.factored import Array, Update, tiles
 from edge_train.rng import Key
-from edge_train.rounding import AT_ONCE, Noise
+from edge_train.rounding import AT_ONCE, Noise, largest
 from edge_train.tensor_file import StoredTensor
 
 _NEAR = 1 << 14  # levels that fit 16 bits with much room
@@ -79,7 +80,7 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
             a lazy update changed before: the loop rolls back.
         """
         block = self._blocks[name]
-        for some, part in _parts(name, update):
+        for some, part, _ in _parts(name, update):
             if not isinstance(update, np.ndarray) and update.decay:
                 part += np.float32(update.decay) * block[some]
             block[some] -= part
@@ -114,7 +115,7 @@ class QuantizedParameters(Parameters):
 
     def __init__(self, blocks: Blocks) -> None:
         self._order: list[str] = []
-        self._shapes: dict[str, tuple[int, int]] = {}
+        self._nothing: dict[str, NDArray[np.float32]] = {}
         self._codes: dict[str, NDArray[Any]] = {}
         self._scales: dict[str, NDArray[Any]] = {}
         super().__init__(blocks)
@@ -124,19 +125,21 @@ class QuantizedParameters(Parameters):
         if block.ndim != 2:
             super()._add(name, block)
             return
-        rows, width = self._shapes[name] = (block.shape[0], block.shape[1])
+        rows, width = block.shape
+        self._nothing[name] = np.broadcast_to(np.float32(np.nan), (rows, width))
         codes, scales = self._codes[name], self._scales[name] = self.code.empty(rows, width)
         for some in tiles((rows, width)):
             values = self.code.grouped(np.asarray(block[some], np.float32))
-            scale = self.code.new_scale(np.abs(values).max(axis=2))
+            scale = self.code.new_scale(largest(np.abs(values)))
             levels = np.rint(values / scale[..., None].astype(np.float32))
             np.clip(levels, -self.code.most, self.code.most, out=levels)
             self.code.store(_flat(levels), codes[some])
             scales[some] = scale.reshape(scales[some].shape)
 
-    def read(self, name: str, some: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Fill `out` with some rows of a matrix, and return it."""
-        return self.code.read(self._codes[name][some], self._scales[name][some], out)
+    def levels(self, name: str, some: slice) -> tuple[NDArray[np.int8], NDArray[Any]]:
+        """Return some rows of a matrix as levels (rows, padded width) and scales (rows, groups)."""
+        scales = self._scales[name][some]
+        return self.code.levels(self._codes[name][some]), scales.reshape(len(scales), -1)
 
     def is_quantized(self, name: str) -> bool:
         """Return whether a block is a matrix in few bits."""
@@ -145,7 +148,10 @@ class QuantizedParameters(Parameters):
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         if name not in self._codes:
             return super().__getitem__(name)
-        return self.read(name, slice(None), np.empty(self._shapes[name], np.float32))
+        out = np.empty(self._nothing[name].shape, np.float32)
+        for some in tiles(self._nothing[name].shape):
+            out[some] = self.rows(name, some)
+        return out
 
     def for_transform(self, name: str) -> NDArray[np.float32]:
         """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
@@ -154,20 +160,19 @@ class QuantizedParameters(Parameters):
         """
         if name not in self._codes:
             return super().for_transform(name)
-        return np.broadcast_to(np.float32(np.nan), self._shapes[name])
+        return self._nothing[name]
 
     def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
         if name not in self._codes:
             return super().rows(name, which)
-        codes = self._codes[name][which]
-        out = np.empty((len(codes), self._shapes[name][1]), np.float32)
-        return self.code.read(codes, self._scales[name][which], out)
+        width = self._nothing[name].shape[1]
+        return self.code.values(self._codes[name][which], self._scales[name][which])[:, :width]
 
     def tiles(self, name: str) -> Iterator[NDArray[np.float32]]:
         if name not in self._codes:
             yield from super().tiles(name)
             return
-        for some in tiles(self._shapes[name]):
+        for some in tiles(self._nothing[name].shape):
             yield self.rows(name, some)
 
     def __iter__(self) -> Iterator[str]:
@@ -182,17 +187,24 @@ class QuantizedParameters(Parameters):
             return
         decay = 0.0 if isinstance(update, np.ndarray) else update.decay
         noise = Noise(key, name)
-        for some, part in _parts(name, update):
+        for some, part, bound in _parts(name, update):
             step = max(AT_ONCE // part.shape[1], 1)
             for start in range(0, len(part), step):
                 own = part[start : start + step]
                 first = some.start + start
-                self._move(name, slice(first, first + len(own)), own, decay, noise)
+                at = slice(first, first + len(own))
+                self._move(name, at, own, bound, decay, noise)
 
     def _move(
-        self, name: str, at: slice, part: NDArray[np.float32], decay: float, noise: Noise
+        self,
+        name: str,
+        at: slice,
+        part: NDArray[np.float32],
+        bound: float,
+        decay: float,
+        noise: Noise,
     ) -> None:
-        """Subtract a part from some rows."""
+        """Subtract a part, of no number larger than `bound`, from some rows."""
         code, codes, scales = self.code, self._codes[name][at], self._scales[name][at]
         grouped = code.grouped(part)
         scale = scales.reshape(len(part), -1, 1).astype(np.float32)
@@ -202,13 +214,15 @@ class QuantizedParameters(Parameters):
             values -= np.float32(decay) * levels
         values += noise.centered(values.shape)
         np.rint(values, out=values)
-        moved = _integers(values)
+        near = bound < _NEAR * float(scale.min())
+        moved: NDArray[Any] = values.astype(np.int16) if near else values
         moved += levels
-        largest = np.abs(moved).max(axis=2)
-        wrong = (largest > code.most) | (largest <= code.most // 4)
-        if wrong.any():  # seldom: rounded once more, by another scale
+        most = largest(np.abs(moved))
+        least = code.most // 4
+        if most.max() > code.most or most.min() <= least:  # seldom: once more, by another scale
+            wrong = (most > code.most) | (most <= least)
             old = scale[..., 0][wrong]
-            new = code.new_scale(largest[wrong] * old)
+            new = code.new_scale(most[wrong] * old)
             scales.reshape(wrong.shape)[wrong] = new
             again = moved[wrong] * (old / new.astype(np.float32))[:, None]
             again += noise.own(again.shape)
@@ -240,32 +254,33 @@ class Int4Parameters(QuantizedParameters):
     code = INT4
 
 
-def _integers(values: NDArray[np.float32]) -> NDArray[Any]:
-    """Return whole numbers as integers of 16 bits, or as they are where one is too large."""
-    near = values.min() > -_NEAR and values.max() < _NEAR
-    return values.astype(np.int16) if near else values
-
-
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
     """Return (rows, groups, group) as (rows, columns)."""
     return values.reshape(len(values), -1)
 
 
-def _parts(name: str, update: Update) -> Iterator[tuple[slice, Array]]:
-    """Yield an update some rows at a time, an array of less than two dimensions as a whole.
+def _parts(name: str, update: Update) -> Iterator[tuple[slice, Array, float]]:
+    """Yield rows of an update and a bound of their size; all of less than two dimensions at once.
 
     Raises:
       NonFinite: it holds NaN or infinity; of an array, before anything is yielded.
     """
     if not isinstance(update, np.ndarray):
-        parts = update.parts()
-    elif not all_finite(update):
+        for some, part in update.parts():
+            yield some, part, _bound(name, part)
+        return
+    bound = _bound(name, update)
+    for some in tiles(update.shape) if update.ndim == 2 else [slice(None)]:
+        yield some, update[some], bound
+
+
+def _bound(name: str, part: Array) -> float:
+    """Return the largest magnitude.
+
+    Raises:
+      NonFinite: there is none.
+    """
+    bound = max(float(part.max(initial=0)), -float(part.min(initial=0)))
+    if not math.isfinite(bound):
         raise NonFinite(f"the update of block {name!r} is not finite")
-    elif update.ndim != 2:
-        parts = iter([(slice(None), update)])
-    else:
-        parts = ((some, update[some]) for some in tiles(update.shape))
-    for some, part in parts:
-        if not all_finite(part):
-            raise NonFinite(f"the update of block {name!r} is not finite")
-        yield some, part
+    return bound

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,14 @@ class Noise:
     """
 
     def __init__(self, key: Key, name: str) -> None:
-        self._key = key
-        self._generator = key.generator("rounding", name)
+        self._key, self._name = key, name
+        self._parts = 0
 
     def bits(self, shape: tuple[int, ...]) -> NDArray[np.uint32]:
         """Return those of the next part."""
         size = math.prod(shape)
-        shift = np.uint32(self._generator.bit_generator.random_raw() & 0xFFFFFFFF)
+        shift = np.uint32(self._key.bits("rounding", self._name, self._parts) & 0xFFFFFFFF)
+        self._parts += 1
         return (_table(self._key, max(size, AT_ONCE))[:size] + shift).reshape(shape)
 
     def centered(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -41,11 +43,22 @@ class Noise:
         return values
 
     def own(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return numbers as `centered` does, each with a draw of its own."""
-        return self._generator.random(shape, np.float32) - np.float32(0.5)
+        """Return such numbers for what is left of the part, each with a draw of its own."""
+        generator = self._key.generator("rounding alone", self._name, self._parts)
+        return generator.random(shape, np.float32) - np.float32(0.5)
 
 
-@lru_cache(maxsize=1)
+def largest(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest number along the last axis; `max` takes about twice the time.
+
+    >>> largest(np.array([[[1, 5], [-2, -3]]])).tolist()
+    [[5, -2]]
+    """
+    starts = np.arange(0, values.size, values.shape[-1])
+    return np.maximum.reduceat(values.reshape(-1), starts).reshape(values.shape[:-1])
+
+
+@lru_cache(maxsize=4)  # weights and moments round in turn
 def _table(key: Key, size: int) -> NDArray[np.uint32]:
     raw = key.generator("rounding table").bit_generator.random_raw(-(-size // 2))
     return raw.view(np.uint32)[:size]

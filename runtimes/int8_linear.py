@@ -11,7 +11,7 @@ from edge_train.factored import Array, Factors
 from edge_train.params import Parameters, QuantizedParameters
 from edge_train.protocols import Apply, Point
 
-_WEIGHTS_AT_ONCE = 1 << 18  # of a layer in float32: 1 MiB
+_WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB; products of less take longer
 
 
 class Weights:
@@ -32,7 +32,7 @@ class Weights:
         self.point: Point | None = None
         self.uses: dict[str, int] = {}
         self._waiting: dict[str, list[Factors]] = {}
-        self._buffer: Array = np.empty(0, np.float32)
+        self._buffer = torch.empty(0)
         self.anchor = torch.zeros((), requires_grad=True)  # makes the first layer differentiable
 
     def begin(self, apply: Apply) -> None:
@@ -88,13 +88,14 @@ class Weights:
         """Yield some rows at a time in float32, in a buffer that the next ones overwrite."""
         count, width = held.for_transform(name).shape
         step = max(1, _WEIGHTS_AT_ONCE // width)
-        if self._buffer.size < step * width:
-            self._buffer = np.empty(step * width, np.float32)
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
-            size = (rows.stop - rows.start) * width
-            out = self._buffer[:size].reshape(-1, width)
-            yield rows, torch.from_numpy(held.read(name, rows, out))
+            levels, scales = map(torch.from_numpy, held.levels(name, rows))
+            if self._buffer.numel() < levels.numel():
+                self._buffer = torch.empty(levels.numel())
+            weights = self._buffer[: levels.numel()].view(levels.shape).copy_(levels)
+            weights.view(*scales.shape, -1).mul_(scales.float().unsqueeze(-1))
+            yield rows, weights[:, :width]
 
 
 class HeldLinear(nn.Module):

@@ -46,11 +46,11 @@ def test_second_moments_fall_as_fast_as_float_ones():
     _, exact = trained(Adam(), gradients)
     _, ours = trained(Adam8bit(), gradients)
     assert second(ours).sum() == pytest.approx(exact["second"].sum(), rel=0.02)
-    nearest = np.float32(1.0)
-    levels = adam8bit._SECOND
+    levels = adam8bit._SECOND.values(np.arange(256))
+    nearest = levels[-1]
     for _ in range(500):
         nearest = levels[np.abs(levels - 0.999 * nearest).argmin()]
-    assert nearest == 1.0
+    assert nearest == levels[-1]
 
 
 def test_a_steady_gradient_is_reached_by_the_mean():
@@ -84,3 +84,22 @@ def test_rotated_moments_are_those_of_the_other_basis(rows):
     assert (states[0]["second"] >= 0).all()
     following = [t.update(gradient, s, param) for t, s in zip((exact, ours), states, strict=True)]
     assert np.linalg.norm(following[1] - following[0]) < 0.15 * np.linalg.norm(following[0])
+
+
+@pytest.mark.parametrize("codes", [adam8bit._FIRST, adam8bit._SECOND])
+def test_codes_are_read_back_and_values_between_them_are_right_on_average(codes):
+    count = 127 if codes is adam8bit._FIRST else 255
+    levels = codes.values(np.arange(count + 1))
+    assert levels[0] == 0 and (np.diff(levels) > 0).all() and 0.9999 < levels[-1] <= 1
+    draw = np.random.default_rng(0)
+    scale = np.full((1, 1), 2, np.float32)
+
+    def rounded(values):
+        noise = draw.integers(0, 2**32, values.shape, np.uint32)
+        return codes.values(codes.rounded(2 * values, scale, noise))
+
+    np.testing.assert_array_equal(rounded(levels[None, :-1])[0], levels[:-1])
+    for value in (levels[1] / 3, 1e-4, 0.3, 1 - 2**-15):
+        many = np.full((1, 40_000), value, np.float32)
+        gap = np.diff(levels)[np.searchsorted(levels, value, "right") - 1]
+        assert rounded(many).mean(dtype=np.float64) == pytest.approx(value, abs=0.02 * float(gap))

@@ -62,5 +62,15 @@ def test_a_network_may_get_int8_weights_and_a_classifier_small_moments_where_aut
     assert next_smaller(text, replace(text, method="adamw")) == {}
 
 
+def test_int4_weights_are_the_last_thing_that_auto_gives_up():
+    asked = Recipe(task="language-model", runtime="torch", batch_limit=1)
+    recipe, taken = replace(asked, method="backprop", quant="none"), []
+    while changes := next_smaller(recipe, asked):
+        taken.append(changes)
+        recipe = replace(recipe, **changes)
+    assert taken == [{"quant": "int8"}, {"method": "adamw8bit"}, {"quant": "int4"}]
+    assert next_smaller(recipe, replace(asked, quant="int8")) == {}
+
+
 def test_changes_have_words():
     assert words({"batch_limit": 1}) == "one sample in each call of the model"

@@ -67,6 +67,8 @@ _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
     [
         ("--method", "q-galore", "--quant", "int8", *_LOW_RANK),
         ("--method", "q-galore", "--quant", "int8", *_LOW_RANK, "--micro-batch", "3"),
+        ("--method", "q-galore", "--quant", "int4", *_LOW_RANK),
+        ("--method", "adamw8bit", "--quant", "int4", "--weight-decay", "0.01"),
         ("--method", "adamw", "--weight-decay", "0.01"),
         (
             "--method",
@@ -87,7 +89,9 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     assert run(place, whole, *options) == 0
     report = report_of(whole)
     assert report["status"] == "done"
-    assert report["eval"]["best"] < 0.5 * report["eval"]["first"]
+    # INT4 weights take noise of half a level from every step, which is much for rank 4 in 40 steps
+    most = 0.7 if "q-galore" in options and "int4" in options else 0.5
+    assert report["eval"]["best"] < most * report["eval"]["first"]
     assert report["metrics"]["perplexity"] == pytest.approx(
         np.exp(report["metrics"]["held_out_loss"])
     )
@@ -103,7 +107,7 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
         np.testing.assert_array_equal(value, expected[name])
 
 
-@pytest.mark.parametrize("quant", ["none", "int8"])
+@pytest.mark.parametrize("quant", ["none", "int8", "int4"])
 def test_forward_passes_alone_make_it_better_and_are_replayed_from_the_journal(
     place, tmp_path, quant
 ):
@@ -195,7 +199,7 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     [
         (("--length", "40"), "the model has 32 positions; use at most 32"),
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
-        (("--quant", "int4"), "only none and int8"),
+        (("--quant", "int8-fast"), "only none, int8 and int4"),
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
         (("--method", "apollo", "--rank", "4", "--micro-batch", "2"), "not for method 'apollo'"),
         (("--method", "frugal", "--rank", "4", "--micro-batch", "2"), "use --method adamw"),
@@ -275,5 +279,5 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, m
     found = json.loads(capsys.readouterr().out)
     ways = {(way["method"], way["quant"]) for way in found["choices"]}
     methods = ("adamw", "adamw8bit", "apollo-mini")  # the rank of 64 of others is too large
-    assert ways == {(method, quant) for method in methods for quant in ("none", "int8")}
+    assert ways == {(method, quant) for method in methods for quant in ("none", "int8", "int4")}
     assert found["plan"]["source"] == "rehearsal"

@@ -38,6 +38,7 @@ _RUNS: dict[str, tuple[str, ...]] = {
     "galore": ("--method", "galore", *_LOW, "--scale", "1"),
     "q-galore": ("--method", "q-galore", *_LOW, "--scale", "1"),
     "q-galore int8": ("--method", "q-galore", "--quant", "int8", *_LOW, "--scale", "1"),
+    "q-galore int4": ("--method", "q-galore", "--quant", "int4", *_LOW, "--scale", "1"),
     "dct-adamw": ("--method", "dct-adamw", "--rank", str(_RANK), "--scale", "1"),
     "apollo": ("--method", "apollo", *_LOW, "--scale", str(_WIDTH / _RANK)),
     "apollo-mini": ("--method", "apollo-mini", "--scale", str(_WIDTH)),
