@@ -178,7 +178,7 @@ def survey(recipe: Recipe) -> Survey:
     """
     job = open_job(recipe)
     footprint = job.footprint()
-    base_bytes = load_libraries(footprint)
+    base_bytes = load_libraries(footprint.libraries)
     until = time.monotonic() + _REHEARSED_SECONDS
     correction = 1.0
     paces: dict[str, float | None] = {}

@@ -80,7 +80,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     job = open_job(_in_small(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
     footprint = job.footprint()
-    load_libraries(footprint)
+    load_libraries(footprint.libraries)
     base_bytes = measure(link.supervisor).resident_bytes
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:

@@ -23,6 +23,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "classifier_folder",
             "checkpoint",
             "factored",
+            "gpu_memory",
             "graph_file",
             "journal",
             "language_folder",
