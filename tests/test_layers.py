@@ -65,6 +65,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "jobs",
             "pictures",
             "choices",
+            "pace",
             "plan",
             "planning",
             "rehearsal",

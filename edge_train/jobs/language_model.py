@@ -148,6 +148,7 @@ class LanguageModelJob:
             {TRAIN: kept, SAVE: scored},
             _FIRST_USE_BYTES,
             _LIBRARIES_BYTES,
+            _operations(recipe, shapes, self._model.vocabulary, layers),
         )
 
     def load(self) -> None:
@@ -253,6 +254,19 @@ def _open_model(recipe: Recipe) -> LanguageFolder:
             "with `model` (--model)."
         )
     return open_language_model(Path(recipe.model).expanduser())
+
+
+def _operations(
+    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
+) -> int:
+    """Return the operations of a sequence's forward pass: layers, attention and the last one."""
+    inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
+    width = min(next(s for n, s in shapes.items() if is_embedding(n)))
+    length = known(recipe.length)
+    products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
+    if not any(vocabulary in shape for shape in inside):
+        products += vocabulary * width  # the table of the words is the last layer, too
+    return int(2 * length * products)
 
 
 def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
