@@ -69,9 +69,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
 
 def load(libraries: Sequence[str], link: Link) -> None:
     """Import what a run will import; while that lasts, more memory than usual is kept free."""
-    if all(name in sys.modules for name in libraries):
-        return
-    with link.watch.loading():
+    with link.watch.loading(any(name not in sys.modules for name in libraries)):
         load_libraries(libraries)
 
 

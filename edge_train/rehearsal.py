@@ -88,7 +88,8 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         for part in ("samples", "checkpoints"):
             (folder / part).mkdir()
         job.load()
-        job.prepare(folder, peaks.said)
+        with link.watch.loading(recipe.task != "network"):
+            job.prepare(folder, peaks.said)
         peaks.close("prepare")
         if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
             raise KeyboardInterrupt

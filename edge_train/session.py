@@ -45,7 +45,9 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    job = open_job(replace(recipe, **link.changes))
+    engine = recipe.task != "network"
+    with link.watch.loading(engine):
+        job = open_job(replace(recipe, **link.changes))
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
@@ -60,7 +62,8 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     choice = choice_of(job, recipe, link)
     observer.said(choice)
     _write_plan(folder, recipe, choice, plan)
-    job.prepare(folder, observer.said)
+    with link.watch.loading(engine):
+        job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan, choice), [], None)
 
 
@@ -114,7 +117,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
     link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
-    job = open_job(replace(recipe, **link.changes))
+    with link.watch.loading(recipe.task != "network"):
+        job = open_job(replace(recipe, **link.changes))
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
     check_same_model(

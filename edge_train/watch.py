@@ -160,12 +160,18 @@ class Watch:
                 self._loading = False
 
     @contextmanager
-    def loading(self) -> Iterator[None]:
-        """Keep more free than usual while libraries are loaded in here.
+    def loading(self, engine: bool = True) -> Iterator[None]:
+        """Keep more free than usual while an engine is loaded in here, or first used.
 
-        They are mapped and relocated faster than anyone looks. Later there is room for more: what
-        no data limit stops then is the code that is read for the first time.
+        No data limit stops file pages: libraries are mapped and relocated faster than anyone
+        looks, and a first pass reads ten megabytes of code. Later little of it is new.
+
+        Args:
+          engine: there is one beside NumPy, which is loaded and was used when a worker starts.
         """
+        if not engine:
+            yield
+            return
         with self._lock:
             self._loading = True
             if self.cap_bytes is not None and self._statm is not None:
