@@ -11,6 +11,7 @@ from edge_train.errors import InputError
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.known_quality import known_quality
+from edge_train.pace import about_seconds
 from edge_train.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
@@ -44,6 +45,7 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
     ("language-model", "torch"): {
         "lean": (False, True),
         "batch_limit": _BATCHES,
+        "micro_batch": (None, 1),
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
         "quant": ("none", "int8", "int4"),
     },
@@ -53,9 +55,16 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
         "quant": ("none", "int8"),
     },
 }
-_HEAD = ("method", "runtime", "weights", "samples a call", "lean", "pictures")
-_GIVEN_UP = ("batch_limit", "lean", "quant", "method", "previews")  # the cheapest first
-_KEYS = ("method", "quant", "batch_limit", "lean", "previews")
+_HEAD = ("method", "runtime", "weights", "samples a call", "micro-batch", "lean", "pictures")
+_GIVEN_UP = (
+    "batch_limit",
+    "micro_batch",
+    "lean",
+    "quant",
+    "method",
+    "previews",
+)  # the cheapest first
+_KEYS = ("method", "quant", "batch_limit", "micro_batch", "lean", "previews")
 _REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
 
 
@@ -66,6 +75,7 @@ class Choice:
     changes: Mapping[str, Any]
     recipe: Recipe
     plan: Plan
+    about_seconds: float | None = None  # of a step, from what it multiplies
 
     def record(self, cap_bytes: int | None) -> dict[str, Any]:
         """Return plain values."""
@@ -74,6 +84,7 @@ class Choice:
             **{name: getattr(recipe, name) for name in (*_KEYS, "runtime")},
             "peak_bytes": self.plan.peak_bytes,
             "seconds_per_step": self.plan.seconds_per_step,
+            "about_seconds": self.about_seconds,
             "passes_per_step": _passes(recipe),
             "quality": known_quality(recipe),
             "source": self.plan.source,
@@ -84,6 +95,14 @@ class Choice:
     def given_up(self) -> int:
         """How much it gives up: less than any one thing that comes later among `_GIVEN_UP`."""
         return sum(2**index for index, name in enumerate(_GIVEN_UP) if name in self.changes)
+
+    @property
+    def pace(self) -> str:
+        """Seconds of a step as words: measured in this way, in a like one, or from shapes."""
+        if self.plan.source == "rehearsal":
+            return f"{self.plan.seconds_per_step:.3g}"
+        seconds = self.plan.seconds_per_step or self.about_seconds
+        return "not known" if seconds is None else f"about {seconds:.2g}"
 
     @property
     def flags(self) -> str:
@@ -141,16 +160,16 @@ class Survey:
         table = [head]
         for choice in self.choices:
             recipe, plan, found = choice.recipe, choice.plan, choice.record(self.cap_bytes)
-            pace = plan.seconds_per_step
             fits = "" if self.cap_bytes is None else "fits" if found["fits"] else "too large"
             table.append(
                 [
                     *(recipe.method, recipe.runtime, recipe.quant),
                     str(recipe.batch_limit or "as many as pay"),
+                    str(recipe.micro_batch or "all"),
                     "yes" if recipe.lean else "no",
                     "yes" if recipe.previews else "no",
                     format_bytes(plan.peak_bytes),
-                    "not known" if pace is None else f"{pace:.3g}",
+                    choice.pace,
                     _passes(recipe),
                     known_quality(recipe),
                     plan.source,
@@ -179,7 +198,7 @@ def survey(recipe: Recipe) -> Survey:
     """
     job = open_job(recipe)
     footprint = job.footprint()
-    base_bytes = load_libraries(footprint)
+    base_bytes = load_libraries(footprint.libraries)
     until = time.monotonic() + _REHEARSED_SECONDS
     correction = 1.0
     paces: dict[str, float | None] = {}
@@ -188,7 +207,8 @@ def survey(recipe: Recipe) -> Survey:
         try:
             wanted = replace(recipe, **changes)
             own = open_job(wanted) if changes else job
-            guess = estimate(own.footprint(), base_bytes)
+            held = own.footprint()
+            guess = estimate(held, base_bytes)
             if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
                 plan = replace(
                     _scaled(guess, correction), seconds_per_step=paces.get(own.recipe.method)
@@ -203,7 +223,8 @@ def survey(recipe: Recipe) -> Survey:
             continue  # this model cannot take it
         if not choices:
             correction = plan.peak_bytes / guess.peak_bytes
-        choices.append(Choice(changes, own.recipe, plan))
+        about = about_seconds(own.recipe, held.operations)
+        choices.append(Choice(changes, own.recipe, plan, about))
     return Survey(choices[0], tuple(choices), recipe.cap_bytes)
 
 

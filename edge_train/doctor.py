@@ -8,6 +8,7 @@ import sys
 
 from edge_train import __version__
 from edge_train.errors import InputError
+from edge_train.gpu_memory import describe as describe_gpus
 from edge_train.runtimes.onnx_engine import installed_engine, pick_provider
 from edge_train.wall import describe
 
@@ -58,7 +59,8 @@ def _onnxruntime() -> list[str]:
 
 
 def _cap() -> list[str]:
+    gpus = describe_gpus()
     if sys.platform != "linux":
-        return ["memory: only the peak of one process can be measured here", *describe()]
+        return ["memory: only the peak of one process can be measured here", *describe(), gpus]
     measured = "memory: measured from the kernel's counters of the process tree (VmHWM)"
-    return [measured, *describe()]
+    return [measured, *describe(), gpus]

@@ -31,6 +31,7 @@ class Footprint:
       first_use_bytes: code and buffers that the engine touches at its first pass.
       libraries_bytes: what interpreters and libraries held when this was written; every plan
         measures them anew, but a cap that cannot hold them is refused before they load.
+      operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
     """
 
     libraries: tuple[str, ...]
@@ -39,6 +40,7 @@ class Footprint:
     workspace: Mapping[str, int] = field(default_factory=dict)
     first_use_bytes: int = 0
     libraries_bytes: int = 0
+    operations: float = 0.0
 
 
 def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:

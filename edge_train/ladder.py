@@ -34,6 +34,8 @@ class Rung:
 _QUANTIZED_HERE = (("personalize", "torch"), ("language-model", "torch"), ("network", "numpy"))
 # Tasks that train all weights: the state of the optimizer is the most that they hold.
 _ALL_WEIGHTS = ("classify", "language-model")
+# Methods that add parts of a batch up as projections; others would add up whole gradients.
+_SMALL_SUMS = ("galore", "q-galore", "dct-adamw")
 _FORWARD_ONLY = ("personalize", "classify")
 # Smaller calls come first, since they compute the same; then weights or moments that are nearly
 # the same; then a gradient that is estimated.
@@ -44,6 +46,13 @@ RUNGS: tuple[Rung, ...] = (
         "freed memory given back at once",
         {"lean": True},
         lambda recipe: recipe.task == "language-model",
+    ),
+    Rung(
+        "one sequence differentiated at a time",
+        {"micro_batch": 1},
+        lambda recipe: (
+            recipe.task == "language-model" and recipe.method in _SMALL_SUMS and recipe.samples != 1
+        ),
     ),
     Rung(
         "int8 weights",

@@ -100,7 +100,7 @@ def measure(root: int | None = None) -> Usage:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return Usage(peak, peak, 0)
     resident = peak = anon = 0
-    for process in _tree(root or os.getpid()):
+    for process in process_tree(root):
         counters = _status(process)
         resident += counters.get("VmRSS", 0)
         peak += counters.get("VmHWM", 0)
@@ -108,12 +108,14 @@ def measure(root: int | None = None) -> Usage:
     return Usage(resident, peak, anon)
 
 
-def _tree(process: int) -> Iterator[int]:
+def process_tree(root: int | None = None) -> Iterator[int]:
+    """Yield the ids of a process, this one if not given, and of all its descendants."""
+    process = root or os.getpid()
     yield process
     try:
         for task in Path(f"/proc/{process}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+                yield from process_tree(int(child))
     except OSError:
         return  # it ended while we looked
 
@@ -155,10 +157,12 @@ class Guard:
 
     Args:
       cap_bytes: the most the run may hold; None means measured but unlimited.
-      device_bytes: bytes held on a discrete accelerator, 0 on unified memory. Where it is not
-        zero, the cap is about device memory.
+      device_bytes: the most held on a discrete accelerator as its engine counts, 0 on unified
+        memory. Where it is not zero, the cap is about device memory.
       host_cap_bytes: the most the host side may hold beside a discrete accelerator.
       root: the process whose tree is measured; this one if not given.
+      driver_bytes: the most held there as the driver counts, context included; 0 where it does
+        not. The larger of the two counts.
     """
 
     def __init__(
@@ -167,17 +171,19 @@ class Guard:
         device_bytes: Callable[[], int],
         host_cap_bytes: int | None = None,
         root: int | None = None,
+        driver_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.cap_bytes = cap_bytes
         self._device_bytes = device_bytes
         self._host_cap_bytes = host_cap_bytes
+        self._driver_bytes = driver_bytes
         self._device_peak = 0
         self._root = root
 
     def usage(self) -> Usage:
         """Return what is held now, without judging it."""
         usage = measure(self._root)
-        device = self._device_bytes()
+        device = max(self._device_bytes(), self._driver_bytes())
         if device == 0:
             return usage
         self._device_peak = max(self._device_peak, device)
@@ -190,7 +196,8 @@ class Guard:
           TrainingStopped: the peak is above the cap.
         """
         usage = self.usage()
-        _compare(step, "the run", usage.peak_bytes, "--mem", self.cap_bytes)
+        who = "the run, on the GPU," if self._device_peak else "the run"
+        _compare(step, who, usage.peak_bytes, "--mem", self.cap_bytes)
         if self._host_cap_bytes is not None:
             host = measure(self._root).peak_bytes
             _compare(step, "the host side", host, "--host-mem", self._host_cap_bytes)

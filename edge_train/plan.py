@@ -114,9 +114,9 @@ def needs(plan: Plan, cap_bytes: int) -> str:
     )
 
 
-def load_libraries(footprint: Footprint) -> int:
+def load_libraries(libraries: Sequence[str]) -> int:
     """Import what a run will import; return the resident bytes of this process tree after it."""
-    for name in footprint.libraries:
+    for name in libraries:
         import_module(name)
     give_back_memory()  # what was read to make the footprint
     return measure().resident_bytes

@@ -1,5 +1,8 @@
 """When a plan is made and how: estimated, or rehearsed under the wall; and what `auto` came to."""
 
+import sys
+from collections.abc import Sequence
+
 from edge_train.errors import InputError, OutOfMemory
 from edge_train.jobs.protocol import Job, Say
 from edge_train.memory import measure
@@ -38,6 +41,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     if link.plan is not None:
         plan = Plan.from_record(link.plan)
         _tell(plan, link)
+        load(link.plan["libraries"], link)
         return plan
     footprint = job.footprint()
     plan = estimate(footprint, footprint.libraries_bytes)
@@ -46,7 +50,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     on_host = link.supervisor is None or link.watch.cap_bytes is not None
     if cap_bytes and on_host and footprint.libraries_bytes * _WITH_ANYTHING > cap_bytes:
         _refuse(plan, cap_bytes, link)  # pages of a library that is mapped are hard to stop
-    load_libraries(footprint)
+    load(footprint.libraries, link)
     plan = estimate(footprint, measure(link.supervisor).resident_bytes)
     _tell(plan, link)
     link.tell(planned=True)
@@ -58,8 +62,15 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         return plan
     if link.again is not None:
         say(f"the cap is near what this run needs; rehearsing it ({format_bytes(cap_bytes)})")
-        link.again(rehearse(job.recipe, link).record())
+        plan = rehearse(job.recipe, link)
+        link.again({**plan.record(), "libraries": footprint.libraries})
     return plan
+
+
+def load(libraries: Sequence[str], link: Link) -> None:
+    """Import what a run will import; while that lasts, more memory than usual is kept free."""
+    with link.watch.loading(any(name not in sys.modules for name in libraries)):
+        load_libraries(libraries)
 
 
 def _tell(plan: Plan, link: Link) -> None:

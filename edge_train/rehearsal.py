@@ -34,6 +34,14 @@ _STEPS = 2
 _STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
 
 
+# With every module that a worker has by then: a megabyte, which counts in small runs.
+_PARSER = "import edge_train.cli as cli; cli._parser(); "
+_REHEARSAL = (
+    f"{_PARSER}import sys, edge_train.worker, edge_train.session; "
+    "from edge_train.rehearsal import main; sys.exit(main())"
+)
+
+
 class _Peaks:
     """An `Observer` that notes the most that was held in each phase."""
 
@@ -80,7 +88,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     job = open_job(_in_small(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
     footprint = job.footprint()
-    load_libraries(footprint)
+    load_libraries(footprint.libraries)
     base_bytes = measure(link.supervisor).resident_bytes
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
@@ -88,7 +96,8 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         for part in ("samples", "checkpoints"):
             (folder / part).mkdir()
         job.load()
-        job.prepare(folder, peaks.said)
+        with link.watch.loading(recipe.task != "network"):
+            job.prepare(folder, peaks.said)
         peaks.close("prepare")
         if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
             raise KeyboardInterrupt
@@ -114,7 +123,7 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     free = replace(recipes.anywhere(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
     keys = {name: value for name, value in recipes.as_mapping(free).items() if value is not None}
     text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
-    done = _fresh(["-m", "edge_train.rehearsal"], text)
+    done = _fresh(["-c", _REHEARSAL], text)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise InputError(last)
@@ -124,10 +133,7 @@ def rehearse_apart(recipe: Recipe) -> Plan:
 @cache
 def _supervisor_bytes() -> int:
     """Return what the parent of a run holds while it waits."""
-    script = (
-        "import argparse, edge_train.cli as cli; cli._parser(); "
-        "from edge_train.supervise import _own_bytes; print(_own_bytes())"
-    )
+    script = f"{_PARSER}from edge_train.supervise import _own_bytes; print(_own_bytes())"
     return int(_fresh(["-c", script], "").stdout or 0)
 
 
@@ -157,7 +163,3 @@ def main() -> int:
         watch.stop()
     print(json.dumps(plan.record()))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -209,7 +209,7 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
     mark = None
     if len(evals) > 1:
         mark = Mark((best["best_step"], best["best"]), f"best {best['best']:.4f}")
-    held, anon, acts = memory_over_time(records)
+    held, anon, gpu, acts = memory_over_time(records)
     cap, plan = summary["cap_bytes"], summary["plan_peak_bytes"]
     median = running_median(losses)
     charts = [
@@ -244,6 +244,7 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
                 [
                     Line("anonymous", anon, "faint"),
                     Line("held", held),
+                    *([Line("on the GPU", gpu, "second")] if gpu else []),
                     Line("events of the guard", acts, "event", dots=True),
                 ],
                 "time",
@@ -264,13 +265,14 @@ def _curves(summary: Record, records: Sequence[Record]) -> str:
 
 def memory_over_time(
     records: Sequence[Record],
-) -> tuple[list[Point], list[Point], list[Point]]:
-    """Return (seconds, bytes) of what was held, of its anonymous part, and of the guard's events.
+) -> tuple[list[Point], list[Point], list[Point], list[Point]]:
+    """Return (seconds, bytes) of what was held, its anonymous part, on GPUs, and at events.
 
     One process comes after another. Where nothing watched, what was held after each step.
     """
     held: list[Point] = []
     anon: list[Point] = []
+    gpu: list[Point] = []
     events: list[float] = []
     before = 0.0  # seconds of earlier processes
     for record in records:
@@ -280,6 +282,8 @@ def memory_over_time(
             times = [before + seconds for seconds in record["seconds"]]
             held += zip(times, map(float, record["held_bytes"]), strict=True)
             anon += zip(times, map(float, record["anon_bytes"]), strict=True)
+            if "gpu_bytes" in record:
+                gpu += zip(times, map(float, record["gpu_bytes"]), strict=True)
         elif record["kind"] == "event" and "seconds" in record:
             events.append(before + record["seconds"])
     if not held:
@@ -289,7 +293,7 @@ def memory_over_time(
                 elapsed += record["seconds"]
                 held.append((elapsed, float(record["resident_bytes"])))
     acts = [min(held, key=lambda point: abs(point[0] - when)) for when in events if held]
-    return held, anon, acts
+    return held, anon, gpu, acts
 
 
 def _count(value: float) -> str:

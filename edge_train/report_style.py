@@ -64,6 +64,7 @@ svg path { fill: none; }
 .grid { stroke: var(--rule); }
 .axis { stroke: var(--quiet); stroke-opacity: .6; }
 .line { stroke: var(--line); stroke-width: 2; stroke-linejoin: round; }
+.second { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 1 3; stroke-linecap: round; }
 .faint { stroke: var(--line); stroke-width: 1; stroke-opacity: .3; }
 .limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .level { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 2 4; }

@@ -11,12 +11,13 @@ from typing import Any
 from edge_train import journal
 from edge_train import recipe as recipes
 from edge_train.errors import RunFolderError
+from edge_train.gpu_memory import open_gpu_memory
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.ladder import next_smaller, words
 from edge_train.memory import machine_bytes
 from edge_train.plan import Plan
-from edge_train.planning import choice_of, make_plan
+from edge_train.planning import choice_of, load, make_plan
 from edge_train.recipe import Recipe
 from edge_train.report import cap_in_force, write_report
 from edge_train.resume_rules import check_same_model
@@ -44,7 +45,10 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    job = open_job(replace(recipe, **link.changes))
+    engine = recipe.task != "network"
+    with link.watch.loading(engine):
+        job = open_job(replace(recipe, **link.changes))
+    _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
     job.load()
@@ -58,7 +62,8 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     choice = choice_of(job, recipe, link)
     observer.said(choice)
     _write_plan(folder, recipe, choice, plan)
-    job.prepare(folder, observer.said)
+    with link.watch.loading(engine):
+        job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan, choice), [], None)
 
 
@@ -112,7 +117,9 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
     link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
-    job = open_job(replace(recipe, **link.changes))
+    with link.watch.loading(recipe.task != "network"):
+        job = open_job(replace(recipe, **link.changes))
+    _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
     check_same_model(
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
@@ -126,6 +133,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         plan = make_plan(job, recipe, link, observer.said)
         choice = "as before; planned again for another cap"
         _write_plan(folder, recipe, choice, plan)
+    else:
+        load(job.footprint().libraries, link)
     job.restore(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan), records, intact)
 
@@ -141,6 +150,12 @@ def _linked(link: Link | None) -> Iterator[Link]:
         yield Link(watch)
     finally:
         watch.stop()
+
+
+def _look_at_gpus(job: Job, link: Link) -> None:
+    """Have what GPUs hold sampled from now on, before anything of this run is there."""
+    if job.recipe.device != "cpu":
+        link.watch.gpu = open_gpu_memory(link.supervisor)
 
 
 def _say_why_again(observer: Observer, link: Link) -> None:

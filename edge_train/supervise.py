@@ -26,6 +26,8 @@ OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
+_CRASHED = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end when a block was refused
+_NEARLY = 0.8  # of the cap: who crashed while holding that much is taken to have run out of it
 _LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
 _MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
@@ -124,6 +126,8 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
             facts.setdefault("shortage", "the interpreter and its libraries did not load")
         elif status in (-signal.SIGABRT, _LOADER_GAVE_UP) and facts["peak_bytes"] > cap_bytes // 2:
             facts.setdefault("shortage", "the engine gave up, as it does when memory runs out")
+        elif status in _CRASHED and facts["peak_bytes"] > _NEARLY * cap_bytes:
+            facts.setdefault("shortage", "the engine crashed, as some do when memory runs out")
         elif status not in _KNOWN:
             return _crashed(status, facts)
         if "shortage" not in facts:

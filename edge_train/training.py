@@ -154,8 +154,14 @@ def _loop(
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
     link = session.link
-    guard = Guard(recipe.cap_bytes, runtime.device_bytes, recipe.host_cap_bytes, link.supervisor)
     _set_to_work(link, recipe, runtime)
+    guard = Guard(
+        recipe.cap_bytes,
+        runtime.device_bytes,
+        recipe.host_cap_bytes,
+        link.supervisor,
+        link.watch.gpu.most if link.watch.gpu is not None else lambda: 0,
+    )
     threads = f", {recipe.threads} threads" if recipe.threads else ""
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
@@ -211,6 +217,8 @@ def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:
     cap_bytes = recipe.cap_bytes if runtime.device == "cpu" else recipe.host_cap_bytes
     if cap_bytes is not None:
         link.watch.enforce(cap_bytes, wall=link.supervisor is not None)
+    if not runtime.device.startswith("cuda"):
+        link.watch.gpu = None
     link.watch.adopt(getattr(runtime, "pages", None))
     if recipe.batch_limit is not None:
         runtime.batch_limit = recipe.batch_limit

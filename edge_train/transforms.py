@@ -215,5 +215,8 @@ class Momentum:
         velocity *= np.float32(self.decay)
         update *= np.float32(1 - self.decay)
         velocity += update
-        update += np.float32(self.decay) * velocity
+        rows = max(_TILE // max(update[:1].size, 1), 1)
+        for start in range(0, len(update), rows):  # no temporary of a whole block
+            part = slice(start, start + rows)
+            update[part] += np.float32(self.decay) * velocity[part]
         return update

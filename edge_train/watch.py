@@ -11,24 +11,31 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_train.memory import give_back_memory, measure
 from edge_train.units import format_bytes
 from edge_train.wall import limit_data
 
+if TYPE_CHECKING:
+    from edge_train.gpu_memory import GpuMemory
+
 _PERIOD_SECONDS = 0.01  # between looks near the cap; a look costs about 0.1 ms, mostly waking up
 _CALM = (0.02, 0.75)  # seconds between looks while less than this share of the cap is held
-_LOADING_SECONDS = 0.002  # between looks while libraries load, which no data limit can stop
+_HURRIED_SECONDS = 0.002  # near the cap, while code is read, which no data limit can stop
+_STILL_SECONDS = 0.3  # without a new file page: then no code is being read
 _SLOW_SECONDS = 0.5  # between looks at other processes, the machine, and where file pages belong
 _LINE = 0.9  # share of the cap at which it acts
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-# Room between data limit and cap: counters of running threads lag, libraries fault in more code.
-# With 4 MB, bench cap found 101 MB under a cap of 99 MB on a busy machine.
-_SLACK = (6_500_000, 0.01)  # bytes, or this share of the cap if that is more
-_KEPT_BACK = 2_500_000  # of it, when memory ran out: what was counted late must still fit
+# Room between data limit and cap: counters of running threads lag, code is faulted in.
+_SLACK = (1_500_000, 0.01)  # bytes, or this share of the cap if that is more
+# While libraries load, with the interpreter's lock held, so that nobody looks for a while. With
+# 4 MB, bench cap found 101 MB under a cap of 99 MB on a busy machine.
+_LOADING_SLACK = 6_500_000
+_KEPT_BACK = 1_000_000  # when memory ran out: what was counted late must still fit
 # More of it where libraries have much code that was not read yet: a first pass faults it in faster
 # than we look, and the data limit does not count it. With torch (340 MB of it) 4 MB did not do.
 _LIBRARY_ROOM = (1 / 16, 16_000_000)  # share of that code, bytes at most
@@ -71,7 +78,9 @@ class Watch:
       released_bytes: mapped weights let go in all; every one of them was, or will be, read again.
       anon_peak_bytes: the most private memory that a look found.
       busy_seconds: processor time that watching took.
-      give_up: what to do when libraries alone are about to exceed the cap, before `count_idle`.
+      gpu: asks the driver what is held on GPUs, where a run uses one; its samples are kept, too.
+      give_up: what to do when libraries alone are about to exceed the cap: before `count_idle`, and
+        inside `loading`.
     """
 
     def __init__(
@@ -88,13 +97,16 @@ class Watch:
         self.anon_peak_bytes = 0
         self.busy_seconds = 0.0
         self.give_up: Callable[[int], None] | None = None
+        self.gpu: GpuMemory | None = None
         self._supervisor, self._meminfo = supervisor, meminfo
         self._began = time.monotonic()
+        self._on_gpu: int | None = None  # bytes there, None where no GPU is used
         self._others = 0  # resident bytes of the rest of the tree
         self._libraries: int | None = None  # resident file bytes that are not mapped weights
         self._idle = _IDLE_BYTES  # mapped, charged to the data limit, never touched
-        self._counted = False
+        self._counted, self._loading = False, True
         self._slack, self._library_room = _SLACK, _LIBRARY_ROOM
+        self._files, self._files_grew = 0, 0.0  # the most file pages so far, and when that was
         self._unread = 0  # code of libraries that is not resident
         self._pages: Pages | None = None
         self._kept = 0  # head of the weights that stays
@@ -145,6 +157,29 @@ class Watch:
             with self._lock:
                 _, _, anon, data = self._counters()
                 self._idle, self._counted = min(max(data - anon, 0), _IDLE_BYTES), True
+                self._loading = False
+
+    @contextmanager
+    def loading(self, engine: bool = True) -> Iterator[None]:
+        """Keep more free than usual while an engine is loaded in here, or first used.
+
+        No data limit stops file pages: libraries are mapped and relocated faster than anyone
+        looks, and a first pass reads ten megabytes of code. Later little of it is new.
+
+        Args:
+          engine: there is one beside NumPy, which is loaded and was used when a worker starts.
+        """
+        if not engine:
+            yield
+            return
+        with self._lock:
+            self._loading = True
+            if self.cap_bytes is not None and self._statm is not None:
+                self._look()
+        try:
+            yield
+        finally:
+            self._loading = False
 
     def spend_reserve(self) -> None:
         """Let some room between data limit and cap be used: memory ran out, and words need some."""
@@ -195,8 +230,9 @@ class Watch:
                 held = self._look()
             calm = self.cap_bytes is None or held < _CALM[1] * self.cap_bytes
             period = _CALM[0] if calm else _PERIOD_SECONDS
-            if self.give_up and not self._counted:
-                period = _LOADING_SECONDS
+            reading = time.monotonic() < self._files_grew + _STILL_SECONDS
+            if (self.give_up and not self._counted) or (reading and not calm):
+                period = _HURRIED_SECONDS
         self.busy_seconds = time.thread_time()
 
     def _counters(self) -> tuple[int, int, int, int]:
@@ -214,12 +250,14 @@ class Watch:
             self._look_around(files)
         held = resident + self._others
         self.anon_peak_bytes = max(self.anon_peak_bytes, anon)
-        self._history.add(now - self._began, held, anon)
+        if files > self._files:
+            self._files, self._files_grew = files, now
+        self._history.add(now - self._began, held, anon, self._on_gpu)
         if self.cap_bytes is None:
             return held
         if self._counted:
             self._idle = min(self._idle, max(data - anon, 0))
-        if self.give_up and not self._counted and held > self.cap_bytes - self._slack[0]:
+        if self.give_up and self._loading and held > self.cap_bytes - _LOADING_SLACK:
             self.give_up(held)
         if self._walled:
             if held > _CALM[1] * self.cap_bytes:
@@ -239,6 +277,7 @@ class Watch:
             resident = self._pages.resident_bytes()
             if resident is not None or self._libraries is None:
                 self._libraries = max(files - (resident or 0), 0)
+        self._on_gpu = self.gpu.sample() if self.gpu is not None else None
         self._ask_machine()
 
     def _move_wall(self, files: int) -> None:
@@ -252,7 +291,8 @@ class Watch:
             fixed = max(fixed, min(files, self._libraries + window))
         share, most = self._library_room
         unread = int(min(share * self._unread, most))
-        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes), unread)
+        loading = _LOADING_SLACK if self._loading else 0
+        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes), unread, loading)
         limit = self.cap_bytes - self._others - fixed - slack + self._idle
         if abs(limit - self._limit) >= _PAGE * 16:
             limit_data(limit)
@@ -311,15 +351,18 @@ class _History:
 
     def __init__(self) -> None:
         self._end = 0.0
-        self._points: list[tuple[float, int, int]] = []
+        self._points: list[tuple[float, int, int, int]] = []
+        self._gpu = False
 
-    def add(self, seconds: float, held: int, anon: int) -> None:
+    def add(self, seconds: float, held: int, anon: int, gpu: int | None = None) -> None:
+        self._gpu = self._gpu or gpu is not None
         if seconds >= self._end or not self._points:
             self._end = seconds + max(_BUCKET_SECONDS, seconds / _BUCKETS)
-            self._points.append((seconds, held, anon))
+            self._points.append((seconds, held, anon, gpu or 0))
         else:
-            first, most, most_anon = self._points[-1]
-            self._points[-1] = (first, max(most, held), max(most_anon, anon))
+            first, most, most_anon, most_gpu = self._points[-1]
+            most_gpu = max(most_gpu, gpu or 0)
+            self._points[-1] = (first, max(most, held), max(most_anon, anon), most_gpu)
 
     def take(self, last: bool) -> dict[str, list[Any]]:
         """Return the closed stretches (with `last`, all), each with its start; forget them."""
@@ -327,11 +370,12 @@ class _History:
         self._points = self._points[len(closed) :]
         if not closed:
             return {}
-        seconds, held, anon = zip(*closed, strict=True)
+        seconds, held, anon, gpu = zip(*closed, strict=True)
         return {
             "seconds": [round(s, 2) for s in seconds],
             "held_bytes": list(held),
             "anon_bytes": list(anon),
+            **({"gpu_bytes": list(gpu)} if self._gpu else {}),
         }
 
 

@@ -70,7 +70,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
 
 
 def _end_before_the_cap(link: Link, held_bytes: int) -> NoReturn:
-    link.tell(shortage=f"libraries were still loading at {format_bytes(held_bytes)}", least_bytes=0)
+    link.tell(shortage=f"code was still being loaded at {format_bytes(held_bytes)}", least_bytes=0)
     os._exit(OUT_OF_MEMORY)
 
 

@@ -43,7 +43,7 @@ def test_what_is_small_already_is_not_made_smaller_again():
 
 def test_no_rung_touches_what_is_computed():
     changed = {name for rung in RUNGS if not rung.choice for name in rung.changes}
-    assert changed == {"batch_limit", "lean", "previews"}
+    assert changed == {"batch_limit", "micro_batch", "lean", "previews"}
 
 
 def test_only_pictures_of_a_task_that_draws_are_given_up():
@@ -63,13 +63,22 @@ def test_a_network_may_get_int8_weights_and_a_classifier_small_moments_where_aut
 
 
 def test_int4_weights_are_the_last_thing_that_auto_gives_up():
-    asked = Recipe(task="language-model", runtime="torch", batch_limit=1)
+    asked = Recipe(task="language-model", runtime="torch", batch_limit=1, lean=True)
     recipe, taken = replace(asked, method="backprop", quant="none"), []
     while changes := next_smaller(recipe, asked):
         taken.append(changes)
         recipe = replace(recipe, **changes)
     assert taken == [{"quant": "int8"}, {"method": "adamw8bit"}, {"quant": "int4"}]
     assert next_smaller(recipe, replace(asked, quant="int8")) == {}
+
+
+def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
+    text = Recipe(task="language-model", method="q-galore", batch_limit=1, samples=4, lean=True)
+    assert next_smaller(text) == {"micro_batch": 1}
+    assert next_smaller(replace(text, micro_batch=1)) == {}
+    assert next_smaller(replace(text, samples=1)) == {}
+    for method in ("backprop", "adamw8bit", "apollo", "zo"):
+        assert "micro_batch" not in next_smaller(replace(text, method=method))
 
 
 def test_changes_have_words():

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from optimum.quanto import QLinear, freeze, qint4, qint8, quantize
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from tiny_models import Family, make_tiny_model, prompt_ids
+from torch.utils.flop_counter import FlopCounterMode
 
 from edge_train.errors import InputError, ModelError
 from edge_train.models import ModelFolder, open_model
+from edge_train.pace import denoiser_operations
 from edge_train.params import Parameters
 from edge_train.protocols import Array, Batch, GradientRuntime
 from edge_train.runtimes.torch_diffusion import TorchDiffusion
@@ -355,6 +357,20 @@ def test_unknown_options_are_refused_by_name(
 ) -> None:
     with pytest.raises(InputError, match=f"{value}.*{expected}"):
         open_runtime(folders["sd1"], batch_for("sd1", ("a",)), **{option: value})
+
+
+def test_a_unet_is_counted_as_torch_counts_it() -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        unet = UNet2DConditionModel(
+            block_out_channels=(32, 64, 64),
+            cross_attention_dim=48,
+            sample_size=16,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        )
+        unet(torch.randn(1, 4, 16, 16), torch.tensor([5]), torch.randn(1, 7, 48))
+    shapes = {f"unet.{name}": tuple(value.shape) for name, value in unet.state_dict().items()}
+    assert denoiser_operations(shapes, 256, 7) == counted.get_total_flops()
 
 
 def test_cuda_is_refused_where_there_is_none(

@@ -135,6 +135,31 @@ def test_a_machine_that_runs_short_is_noticed(tmp_path, available_kb, short):
     assert not short or "20.5 MB of memory left" in watch.short
 
 
+def test_more_is_kept_free_while_libraries_load():
+    before, during, after = in_fresh_process(
+        "import json, resource\n"
+        "from edge_train.watch import Watch\n"
+        "def limit(): return resource.getrlimit(resource.RLIMIT_DATA)[0]\n"
+        "watch = Watch(None); watch.count_idle(); watch.enforce(100_000_000, wall=True)\n"
+        "limits = [limit()]\n"
+        "with watch.loading(): limits.append(limit())\n"
+        "watch._look(); limits.append(limit())\n"
+        "watch.stop(); print(json.dumps(limits))"
+    )
+    assert before - during > 4 * MEGABYTE
+    assert abs(after - before) < MEGABYTE
+
+
+def test_the_history_has_what_is_held_on_gpus_where_one_is_used():
+    history = _History()
+    history.add(0.0, 5, 1, 7)
+    history.add(0.05, 6, 1, 3)
+    assert history.take(True)["gpu_bytes"] == [7]
+    plain = _History()
+    plain.add(0.0, 5, 1)
+    assert "gpu_bytes" not in plain.take(True)
+
+
 def test_the_wall_moves_with_what_the_limit_does_not_count(tmp_path):
     """Weights mapped read-only are not charged, so the data limit leaves them room."""
     path = tmp_path / "weights"

@@ -6,6 +6,7 @@ from edge_train.artifact import Artifact
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.jobs.diffusion import TokenJob, vae_in_strips
 from edge_train.models import ModelFolder
+from edge_train.pace import denoiser_operations
 from edge_train.protocols import Transform
 from edge_train.recipe import Recipe
 
@@ -72,7 +73,25 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _activations(job, parts["step"]),
         _FIRST_USE_BYTES[recipe.runtime],
         _LIBRARIES_BYTES[recipe.runtime],
+        _operations(job),
     )
+
+
+def _operations(job: TokenJob) -> float:
+    """Return the operations of one sample's pass through text encoders and U-Net."""
+    model = job.model
+    cells = ((job.recipe.resolution or model.resolution) // model.latent_scale) ** 2
+    shapes: dict[str, tuple[int, ...]] = {}
+    if isinstance(model, Artifact):
+        for tensor in model.manifest.tensors:
+            packed = tensor.dtype == "uint8" and tensor.name.endswith("/int4")
+            if tensor.file == "step.weights" and tensor.role in ("weight", "quantized"):
+                shapes[tensor.name] = (*tensor.shape, 2) if packed else tensor.shape
+    else:
+        for name in ("unet", *model.text_encoders):
+            for file in model.tensor_files(name):
+                shapes |= {f"{name}.{key}": entry.shape for key, entry in file.entries.items()}
+    return denoiser_operations(shapes, cells, model.prompt_tokens)
 
 
 def _line(name: str, count: int, *, mapped: bool) -> Line:

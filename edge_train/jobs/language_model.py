@@ -165,6 +165,7 @@ class LanguageModelJob:
             {TRAIN: kept, SAVE: scored},
             _FIRST_USE_BYTES,
             _LIBRARIES_BYTES,
+            _operations(recipe, shapes, self._model.vocabulary, layers),
         )
 
     def load(self) -> None:
@@ -290,6 +291,19 @@ def _weight_bytes(shape: tuple[int, ...], quant: str) -> int:
     if len(shape) == 2 and quant in CODES:
         return CODES[quant].nbytes(*shape)
     return 4 * math.prod(shape)
+
+
+def _operations(
+    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
+) -> int:
+    """Return the operations of a sequence's forward pass: layers, attention and the last one."""
+    inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
+    width = min(next(s for n, s in shapes.items() if is_embedding(n)))
+    length = known(recipe.length)
+    products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
+    if not any(vocabulary in shape for shape in inside):
+        products += vocabulary * width  # the table of the words is the last layer, too
+    return int(2 * length * products)
 
 
 def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -22,7 +22,7 @@ _TEST_SHARE = 0.2  # of samples that come without a test part
 _MOST_CLASSES = 1000
 _FEWEST = 4  # training samples
 _MOST_SIDE = 512  # pixels; networks here are small
-_CHUNK = 1000  # samples that exist in float64 at once
+_CHUNK = 200_000  # values that exist in float64 at once; the most that reading holds
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,9 @@ def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> N
 
 
 def _chunks(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(inputs), _CHUNK):
-        yield inputs[start : start + _CHUNK]
+    count = max(_CHUNK // max(inputs[:1].size, 1), 1)
+    for start in range(0, len(inputs), count):
+        yield inputs[start : start + count]
 
 
 def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -172,7 +173,7 @@ def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
     axes = tuple(range(inputs.ndim - 1))
     count = inputs.size // inputs.shape[-1]
     mean = sum(some.sum(axis=axes, dtype=np.float64) for some in _chunks(inputs)) / count
-    square = sum(((some - mean) ** 2).sum(axis=axes) for some in _chunks(inputs)) / count
+    square = sum(np.square(some - mean).sum(axis=axes) for some in _chunks(inputs)) / count
     deviation = np.sqrt(square)
     deviation[deviation < 1e-7 * (1 + np.abs(mean))] = 0
     return np.asarray(mean, np.float32), np.asarray(deviation, np.float32)

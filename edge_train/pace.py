@@ -1,0 +1,121 @@
+"""About how long a step takes, from the shapes of weights and one timed product of matrices.
+
+A run that was rehearsed knows its seconds. A large model is not loaded just to plan, so its
+multiplications are counted from the shapes in its files, and divided by how fast this machine
+multiplies float32 matrices of middling size (a third of a second, in a process of its own).
+Attention counts its two products; norms, activation functions, updates and loading count nothing.
+What an engine makes of narrow weights differs from machine to machine; the gains below are those
+of BENCHMARKS.md. Expect a factor of two either way.
+"""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+
+from edge_train.build import known
+from edge_train.recipe import Recipe
+from edge_train.supervise import ENVIRONMENT
+
+# times as fast as float32, "Full-size Stable Diffusion 1.5 on ONNX Runtime"
+_GAINS = {("onnx", "int8-fast"): 3.0, ("onnx", "int4"): 2.1, ("torch", "bfloat16"): 1.9}
+_LEAN = 0.5  # of that pace where weights are read again from their file, same table
+_SIDE, _REPEATS = 768, 5
+_PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.(downsamplers|upsamplers)?")
+_ONCE = ("time_emb", "add_embedding")  # of a picture, whatever its size
+_LOOKED_UP = ("token_embedding", "position_embedding")
+_PROBE = (
+    "import time, numpy as np\n"
+    f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a); best = 1e9\n"
+    f"for _ in range({_REPEATS}):\n"
+    "    began = time.perf_counter(); np.dot(a, a, out)\n"
+    "    best = min(best, time.perf_counter() - began)\n"
+    "print(best)\n"
+)
+
+
+def denoiser_operations(
+    shapes: Mapping[str, tuple[int, ...]], cells: int, prompt_tokens: int
+) -> float:
+    """Return floating-point operations of one sample's pass through text encoder and U-Net.
+
+    Args:
+      shapes: of matrices and filters, by their names in a diffusers folder, `text_encoder.` or
+        `unet.` first. Any layout: only the product of the sides counts, and the shorter side of an
+        attention's query.
+      cells: of the latent picture.
+      prompt_tokens: of a prompt.
+    """
+    places_of = filter(None, map(_PLACE.search, shapes))
+    levels = 1 + max((int(found[2]) for found in places_of if found[1] == "down"), default=0)
+    products = 0.0
+    for name, shape in shapes.items():
+        if len(shape) < 2 or any(word in name for word in _LOOKED_UP):
+            continue
+        if name.startswith("text_encoder"):
+            places = prompt_tokens
+        elif any(word in name for word in _ONCE):
+            places = 1
+        elif "attn2.to_k" in name or "attn2.to_v" in name:
+            places = prompt_tokens
+        else:
+            places = max(cells // 4 ** _level(name, levels), 1)
+        products += places * math.prod(shape)
+        if ".to_q." in name:  # two products with every other place, or with every token
+            others = places if "attn1" in name else prompt_tokens
+            products += 2 * places * others * min(shape)
+    return 2 * products
+
+
+def _level(name: str, levels: int) -> int:
+    """Return how often the picture is halved where a layer of a U-Net works."""
+    if "mid_block" in name:
+        return levels - 1
+    found = _PLACE.search(name)
+    if found is None:
+        return 0
+    level = int(found[2]) if found[1] == "down" else levels - 1 - int(found[2])
+    return level + {"downsamplers": 1, "upsamplers": -1}.get(found[3] or "", 0)
+
+
+def passes(recipe: Recipe) -> float:
+    """Return forward passes of one sample that a step is worth.
+
+    A backward pass to the words only costs one more, one that has gradients of all weights two;
+    both compute every layer a second time.
+    """
+    samples = recipe.samples or 1
+    if recipe.method == "zo":
+        sides, queries = recipe.sides or 1, recipe.queries or 1
+        return samples * (queries + 1 if sides == 1 else 2 * queries)
+    return samples * (3 if recipe.task == "personalize" else 4)
+
+
+def about_seconds(recipe: Recipe, operations: float) -> float | None:
+    """Return about how long a step takes here; None where operations were not counted.
+
+    Args:
+      operations: of one sample's forward pass.
+    """
+    if not operations:
+        return None
+    gain = _GAINS.get((recipe.runtime, recipe.quant), 1.0)
+    gain *= _GAINS.get((recipe.runtime, recipe.dtype), 1.0)
+    gain *= _LEAN if recipe.lean else 1.0
+    return passes(recipe) * operations / (gain * _rate(known(recipe.threads)))
+
+
+@cache
+def _rate(threads: int) -> float:
+    """Return float32 operations a second of a product of matrices on so many threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE],
+        env={**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return 2 * _SIDE**3 / float(done.stdout)
