@@ -69,6 +69,12 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("rank", ("--rank",), int, "of a low-rank method or adapter: vectors of a basis"),
     ("refresh_every", ("--refresh-every", "--update_proj_gap"), int, "steps between two bases"),
     ("scale", ("--scale",), float, "of a low-rank update"),
+    (
+        "basis",
+        ("--basis",),
+        str,
+        "of galore, q-galore: svd, dct, columns; auto measures",
+    ),
     ("schedule", ("--schedule", "--lr_scheduler"), str, "cosine or constant"),
     ("samples", ("--samples", "--train_batch_size"), int, "photos, texts or sequences per step"),
     ("micro_batch", ("--micro-batch",), int, "of these, so many are differentiated at once"),
