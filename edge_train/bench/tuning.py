@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-_MOST = 5  # rates that are tried for one method
+_MOST = 6  # rates that are tried for one method
 
 
 def losses_by_rate(loss: Callable[[float], float], start: float) -> dict[float, float]:
     """Return the loss of a rate, its half and its double, and of more beyond the best.
 
-    While the lowest loss is at an end, the next half or double is tried, up to five rates: so a
+    While the lowest loss is at an end, the next half or double is tried, up to six rates: so a
     method is not judged by a range that suits another one.
 
     >>> found = losses_by_rate(lambda rate: abs(rate - 7), 1)
