@@ -13,7 +13,7 @@ def losses_by_rate(loss: Callable[[float], float], start: float) -> dict[float, 
 
     >>> found = losses_by_rate(lambda rate: abs(rate - 7), 1)
     >>> sorted(found), best(found)
-    ([0.5, 1, 2, 4, 8], 8)
+    ([0.5, 1, 2, 4, 8, 16], 8)
     """
     losses = {rate: loss(rate) for rate in (start, start / 2, 2 * start)}
     while len(losses) < _MOST:
