@@ -19,8 +19,8 @@ from edge_train.bench.small_llama import write_folder
 from edge_train.errors import InputError
 from edge_train.units import format_bytes
 
-_WIDTH, _LAYERS, _TOKENS, _STEPS, _RANK = 384, 6, 2048, 120, 64
-_CHOICE_SEED, _CHOICE_SHARE, _FIRST_RATE = 1000, 0.5, 2e-3  # of the steps, to choose a rate
+_WIDTH, _LAYERS, _TOKENS, _STEPS, _RANK = 384, 6, 2048, 100, 64
+_CHOICE_SEED, _CHOICE_SHARE, _FIRST_RATE = 1000, 0.6, 2e-3  # of the steps, to choose a rate
 _SIZES = {
     "hidden_size": _WIDTH,
     "intermediate_size": 1024,
