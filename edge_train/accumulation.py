@@ -1,10 +1,11 @@
 """A step whose batch is differentiated in parts: what is held from one part to the next."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge_train.factored import Factors, Gradient, Update, Whole
+from edge_train.factored import Factors, Gradient, Update, Whole, dense
 from edge_train.protocols import Array, Projecting, State, Transform
 
 
@@ -27,11 +28,12 @@ class Sums:
     """One running sum a block, empty between steps, so that checkpoints know nothing of it.
 
     What is summed is what the block's rule reads of a gradient: its projection (long, rank) where
-    the rule is a `Projecting` one that projects the block, else the gradient itself.
+    the rule is a `Projecting` one that projects the block, else the gradient itself. Factors are
+    added by standing them on each other, as long as that holds fewer numbers than their product.
     """
 
     def __init__(self) -> None:
-        self.held: dict[str, Array] = {}
+        self.held: dict[str, Array | Factors] = {}
 
     def add(
         self, name: str, part: Share, rule: Transform, state: State, param: Array
@@ -40,17 +42,42 @@ class Sums:
         kept = part.gradient
         if isinstance(rule, Projecting):
             kept = rule.project(kept, state, param)
-        if name not in self.held:
-            self.held[name] = np.zeros(kept.shape, np.float32)
-        total = self.held[name]
-        if isinstance(kept, Factors):
-            for rows, values in kept.parts():
-                total[rows] += np.float32(part.share) * values
-        else:
-            total += np.float32(part.share) * kept
+        total = self.held[name] = _plus(self.held.get(name), kept, np.float32(part.share))
         if not part.last:
             return None
         del self.held[name]
+        if isinstance(total, Factors):
+            return rule.update(total, state, param)
         if isinstance(rule, Projecting) and total.shape != param.shape:
             return rule.update_projected(total, state, param)
         return rule.update(Whole(total) if total.ndim == 2 else total, state, param)
+
+
+def held_numbers(shape: tuple[int, ...], tokens: int) -> int:
+    """Return how many numbers the sum of a matrix's factors holds, of so many tokens.
+
+    >>> held_numbers((4096, 4096), tokens=256), held_numbers((40, 16), tokens=256)
+    (2097152, 640)
+    """
+    return min(tokens * sum(shape), math.prod(shape))
+
+
+def _plus(total: Array | Factors | None, part: Gradient, share: np.float32) -> Array | Factors:
+    """Return the sum with a share of a part; nothing of the part is kept alive."""
+    if isinstance(part, Factors):
+        if total is None or isinstance(total, Factors):
+            before = [total] if total is not None else []
+            tokens = sum(len(factors.left) for factors in (*before, part))
+            if tokens * sum(part.shape) < part.size:
+                left = [*(factors.left for factors in before), part.left * share]
+                right = [*(factors.right for factors in before), part.right]
+                return Factors(np.concatenate(left), np.concatenate(right))
+            total = np.zeros(part.shape, np.float32) if total is None else dense(total)
+        for rows, values in part.parts():
+            total[rows] += share * values
+        return total
+    if total is None:
+        return share * part
+    assert isinstance(total, np.ndarray)
+    total += share * part
+    return total

@@ -35,7 +35,7 @@ def build_method(
 
             rank, every, factor = map(known, (recipe.rank, recipe.refresh_every, recipe.scale))
             after = (*decay, schedule)
-            rule = low_rank(recipe.method, rank, every, factor, recipe.seed, after)
+            rule = low_rank(recipe.method, rank, every, factor, recipe.seed, after, recipe.basis)
             return Backprop(recipe.micro_batch), rule
         if recipe.method == "adamw8bit":
             from edge_train.adam8bit import Adam8bit

@@ -44,7 +44,6 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
     },
     ("language-model", "torch"): {
         "lean": (False, True),
-        "batch_limit": _BATCHES,
         "micro_batch": (None, 1),
         "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
         "quant": ("none", "int8", "int4"),

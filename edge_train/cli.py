@@ -70,6 +70,12 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("refresh_every", ("--refresh-every", "--update_proj_gap"), int, "steps between two bases"),
     ("scale", ("--scale",), float, "of a low-rank update"),
     (
+        "basis",
+        ("--basis",),
+        str,
+        "of galore, q-galore: svd, dct, columns; auto measures",
+    ),
+    (
         "difference_rank",
         ("--difference-rank",),
         int,
@@ -242,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seeds", type=int, default=3)
     bench.add_argument("--out", type=Path, default=Path("runs/bench"))
     bench.add_argument("--samples", type=int, help="of each data set; for tpsgd")
-    bench.add_argument("--limit", type=int, help="runs (cap), steps (lowrank), bytes (llama-7b)")
+    bench.add_argument("--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes")
     bench.add_argument(
         "--python", help="interpreter of the device environment, for engine-quality; default: ours"
     )

@@ -169,6 +169,8 @@ def dense(matrix: Update) -> Array:
         return matrix
     if matrix.decay:
         raise ValueError("an update with a decay cannot be made an array")
+    if isinstance(matrix, Whole):
+        return matrix.matrix
     whole = np.empty(matrix.shape, np.float32)
     for rows, part in matrix.parts():
         whole[rows] = part

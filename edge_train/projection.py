@@ -255,11 +255,17 @@ def is_tall(shape: tuple[int, ...]) -> bool:
     return shape[0] * shape[0] >= math.prod(shape)
 
 
-def captured(standing: Array, basis: Basis, state: State) -> float:
-    """Return the share of a matrix's energy that projecting and lifting keeps."""
-    left = standing - basis.lift(basis.project(standing, state), state, standing.shape[1])
-    whole = float(np.square(standing, dtype=np.float64).sum())
-    return 1 - float(np.square(left, dtype=np.float64).sum()) / whole if whole else 1.0
+def captured(standing: Gradient, basis: Basis, state: State) -> float:
+    """Return the share of a matrix's energy that projecting and lifting keeps.
+
+    With X the coordinates and V the vectors, |G - X V|^2 = |G|^2 - 2 |X|^2 + <X^T X, V V^T>: of
+    factors, no matrix is made. Vectors need not be orthonormal.
+    """
+    whole = standing.norm() if isinstance(standing, Factors) else np.linalg.norm(standing)
+    low = basis.project(standing, state).astype(np.float64)
+    vectors = basis.vectors(state, standing.shape[1]).astype(np.float64)
+    lifted = ((low.T @ low) * (vectors @ vectors.T)).sum()
+    return float((2 * np.square(low).sum() - lifted) / float(whole) ** 2) if whole else 1.0
 
 
 def top_vectors(standing: Gradient, rank: int, draw: np.random.Generator) -> Array:

@@ -20,6 +20,7 @@ else:
 
 LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal")
 _LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
+CHOOSING = ("galore", "q-galore")  # the basis is not what the method is named after
 EXACT = ("backprop", "adamw", "adamw8bit", "lora", *LOW_RANK)  # methods on exact gradients
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("personalize", "classify", "language-model", "network"),
@@ -32,6 +33,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "quant": ("auto", "none", "int8", "int8-fast", "int4"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "schedule": ("cosine", "constant"),
+    "basis": ("svd", "dct", "columns", "auto"),
     "loss": ("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
     "targets": ("auto", "full", "pooled", "channel", "every", "last"),
     "projection": ("rademacher", "gaussian", "uniform", "orthogonal"),
@@ -79,6 +81,7 @@ class Recipe:
     rank: int | None = None  # vectors of a low-rank basis; columns of an adapter
     refresh_every: int | None = None  # steps between two bases; adaptive ones start from it
     scale: float | None = None  # of a low-rank update; of an adapter; of the signs of frugal
+    basis: str | None = None  # of galore and q-galore; auto: by what each keeps of a gradient
     difference_rank: int | None = None  # of the adapter that holds what training changed
     samples: int | None = None  # photos or texts per step
     queries: int | None = None  # directions per step
@@ -122,10 +125,11 @@ class Recipe:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")
         _refuse_keys_of_other_tasks(self)
         adapters = self.method == "lora" or self.trainable == "lora"
-        for name in ("rank", "refresh_every", "scale"):
-            read = self.method in LOW_RANK or (adapters and name != "refresh_every")
+        readers = {"basis": CHOOSING, "refresh_every": LOW_RANK}
+        for name in ("rank", "refresh_every", "scale", "basis"):
+            able = readers.get(name, (*LOW_RANK, "lora"))
+            read = self.method in able or (adapters and "lora" in able)
             if getattr(self, name) is not None and not read:
-                able = LOW_RANK if name == "refresh_every" else (*LOW_RANK, "lora")
                 raise InputError(
                     f"{name} is not read by method {self.method!r}, only by {_list(able)}; "
                     "leave it out."
@@ -181,7 +185,8 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     "trainable": ("classify",),
     **dict.fromkeys(("length", "weight_decay"), ("classify", "language-model")),
     **dict.fromkeys(
-        ("rank", "refresh_every", "scale", "difference_rank"), ("classify", "language-model")
+        ("rank", "refresh_every", "scale", "basis", "difference_rank"),
+        ("classify", "language-model"),
     ),
     **dict.fromkeys(
         (

@@ -411,6 +411,14 @@ def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]
         text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if job.recipe.basis == "auto":
+        from edge_train.basis_choice import choices, summary
+
+        bases = choices(loop.state)
+        text = summary(bases)
+        session.observer.said(text)
+        event = {"kind": "event", "step": loop.next_step - 1, "text": text, "bases": bases}
+        loop.journal.append(event)
     if job.recipe.batch_limit is not None:  # what remains are pictures; only theirs can go
         session.link.tell(smaller={"previews": False} if job.recipe.previews else {})
     whole, best = ending != "interrupted", loop.best

@@ -69,15 +69,19 @@ class TorchClassifier:
         return cls(network, parameters)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return losses (points, texts); points that differ only in the head share the encoder."""
         losses = np.empty((len(points), len(batch["labels"])), np.float32)
-        for number, point in enumerate(points):
-            for at, logits in self._evaluate(batch, point):
-                losses[number, at] = _losses(logits, batch["labels"][at]).numpy()
+        for at in self._few_texts(batch):
+            with self._encoder_shared():
+                for number, point in enumerate(points):
+                    logits = self._run_at(point, batch, at)
+                    losses[number, at] = _losses(logits, batch["labels"][at]).numpy()
         return losses
 
     def logits(self, batch: Batch, point: Point) -> Array:
         """Return the outputs (texts, classes) before the softmax."""
-        return np.concatenate([part.numpy() for _, part in self._evaluate(batch, point)])
+        parts = (self._run_at(point, batch, at) for at in self._few_texts(batch))
+        return np.concatenate([part.numpy() for part in parts])
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient as soon as it is whole; return losses (samples,).
@@ -160,14 +164,28 @@ class TorchClassifier:
         gc.collect()
         give_back_memory()
 
-    def _evaluate(self, batch: Batch, point: Point) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (texts, their logits) for a few texts at a time."""
+    def _few_texts(self, batch: Batch) -> Iterator[slice]:
         limit = self.batch_limit or _TEXTS_PER_CALL
-        for start in range(0, len(batch["ids"]), limit):
-            at = slice(start, start + limit)
-            with torch.no_grad(), self._computing_at(point):
-                logits = self._run(batch, at)
-            yield at, logits
+        return (slice(start, start + limit) for start in range(0, len(batch["ids"]), limit))
+
+    def _run_at(self, point: Point, batch: Batch, at: slice) -> Tensor:
+        """Return the logits of some texts at a point."""
+        with torch.no_grad(), self._computing_at(point):
+            return self._run(batch, at)
+
+    @contextmanager
+    def _encoder_shared(self) -> Iterator[None]:
+        """Let the encoder compute once for all points, where only what is on top is trained."""
+        name = str(self._network.base_model_prefix)
+        encoder = getattr(self._network, name)
+        if not set(self.parameters) <= head_names(self._network):
+            yield
+            return
+        setattr(self._network, name, _Once(encoder))
+        try:
+            yield
+        finally:
+            setattr(self._network, name, encoder)
 
     @contextmanager
     def _computing_at(self, point: Point) -> Iterator[None]:
@@ -225,6 +243,20 @@ class TorchClassifier:
         )
         logits: Tensor = output.logits
         return logits
+
+
+class _Once(nn.Module):
+    """A module that computes at the first call, and gives the same outputs again after it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._outputs: Any = None
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        if self._outputs is None:
+            self._outputs = self.module(*given, **named)
+        return self._outputs
 
 
 def _losses(logits: Tensor, labels: Any) -> Tensor:

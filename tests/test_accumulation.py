@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edge_train.accumulation import Share, Sums
 from edge_train.build import build_method
 from edge_train.errors import NonFinite
-from edge_train.factored import Factors
+from edge_train.factored import Factors, dense
 from edge_train.loop import Loop
 from edge_train.methods.backprop import Backprop
 from edge_train.params import Int8Parameters, Parameters
@@ -40,6 +41,11 @@ class Linear:
         return batch["left"].sum(axis=1)
 
 
+class Echo:
+    def update(self, update, state, param):
+        return update
+
+
 class Task:
     def batch(self, key):
         draw = np.random.default_rng(key.step)
@@ -63,6 +69,9 @@ KEYS = {
     "galore": LOW,
     "q-galore": {**LOW, "weight_decay": 0.1},
     "dct-adamw": {**LOW, "refresh_every": 3},
+    "apollo": LOW,
+    "apollo-mini": {**LOW, "rank": 1},
+    "frugal": LOW,
 }
 
 
@@ -93,15 +102,22 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(method, size, int8):
                 np.testing.assert_allclose(parts.state[name][part], value, atol=1e-5)
 
 
+def held_of(total):
+    if isinstance(total, Factors):
+        return total.left.size + total.right.size
+    return total.size
+
+
 def kept_by(method, **keys):
-    """Return the shapes of what is held after the second of three parts."""
+    """Return how many numbers are held after the second of three parts."""
     loop = loop_of(method, True, learning_rate=0.01, **keys)
     held = {}
 
     def look(name, part):
         loop.apply(Key(0, 0), name, part)
         if not part.last:
-            held.update({n: total.shape for n, total in loop.sums.held.items()})
+            sums = loop.sums.held.items()
+            held.update({n: held_of(total) for n, total in sums})
 
     Backprop(3).estimate(loop.runtime, loop.task, loop.task.batch(Key(0, 0)), Key(0, 0), look)
     return held
@@ -109,9 +125,30 @@ def kept_by(method, **keys):
 
 @pytest.mark.parametrize("method", ["galore", "q-galore", "dct-adamw"])
 def test_a_low_rank_rule_holds_projections_and_no_matrix_between_the_parts(method):
-    own = {"embed_tokens": SHAPES["embed_tokens"], "norm": SHAPES["norm"]}
-    assert kept_by(method, **LOW) == {"wide": (40, RANK), "tall": (40, RANK), **own}
-    assert kept_by("adamw") == SHAPES
+    own = {"embed_tokens": 6 * 316, "norm": 16}
+    assert kept_by(method, **LOW) == {"wide": 40 * RANK, "tall": 40 * RANK, **own}
+
+
+@pytest.mark.parametrize("method", ["adamw", "apollo", "frugal"])
+def test_a_rule_that_reads_the_whole_gradient_holds_the_smaller_of_factors_and_matrix(method):
+    """Six of seven samples are seen; seven are still fewer numbers than 16 x 40."""
+    keys = {} if method == "adamw" else LOW
+    matrices = 6 * (16 + 40)
+    expected = {"wide": matrices, "tall": matrices, "embed_tokens": 6 * 316, "norm": 16}
+    assert kept_by(method, **keys) == expected
+
+
+def test_factors_become_their_product_when_they_would_hold_more_numbers_than_it():
+    draw, sums = np.random.default_rng(0), Sums()
+    param, expected, held = np.zeros((8, 12), np.float32), 0, []
+    for number in range(4):  # 3 tokens each: 60, 120, ... numbers against 96
+        pair = [draw.standard_normal((3, n)).astype(np.float32) for n in param.shape]
+        share = Share(Factors(*pair), 0.25, last=number == 3)
+        update = sums.add("w", share, Echo(), {}, param)
+        expected = expected + 0.25 * pair[0].T @ pair[1]
+        held += [held_of(total) for total in sums.held.values()]
+    assert held == [60, 96, 96]
+    np.testing.assert_allclose(dense(update), expected, atol=1e-5)
 
 
 def test_a_basis_is_found_from_the_first_part_and_stays_for_the_step():

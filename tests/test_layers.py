@@ -52,7 +52,16 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
         ),
     ),
     (
-        ("methods", "transforms", "subspace", "adam8bit", "int4", "projection", "low_rank"),
+        (
+            "methods",
+            "transforms",
+            "subspace",
+            "adam8bit",
+            "int4",
+            "projection",
+            "low_rank",
+            "basis_choice",
+        ),
         ("tasks",),
         ("export",),
         ("runtimes",),

@@ -201,8 +201,6 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
         (("--quant", "int8-fast"), "only none, int8 and int4"),
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
-        (("--method", "apollo", "--rank", "4", "--micro-batch", "2"), "not for method 'apollo'"),
-        (("--method", "frugal", "--rank", "4", "--micro-batch", "2"), "use --method adamw"),
         (("--method", "lora"), "method 'lora' is not for task 'language-model', only"),
         (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
         (("--trainable", "head"), "trainable is not read by task 'language-model'"),

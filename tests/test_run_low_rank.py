@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edge_train import checkpoint, cli
+from edge_train import checkpoint, cli, journal
 from edge_train.recipe import LOW_RANK
 
 pytest.importorskip("torch")
@@ -50,6 +50,23 @@ def test_every_method_learns_and_goes_on_with_the_same_bits(classifiers, tmp_pat
         np.testing.assert_array_equal(value, expected[name])
 
 
+def test_the_basis_of_every_layer_is_measured_and_written_down(classifiers, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--method", "q-galore", "--basis", "auto", "--rank", "4", "--refresh-every", "5")
+    assert run(classifiers, out, *options, *_RATE, "--scale", "4") == 0
+    assert report_of(out)["eval"]["best"] < 0.1 * report_of(out)["eval"]["first"]
+    records, _ = journal.read(out / "journal.jsonl")
+    [event] = [r for r in records if "bases" in r]
+    assert "bases by what they keep of a gradient" in capsys.readouterr().out
+    layers = [name for name in event["bases"] if "layer" in name]
+    assert layers and "bert.embeddings.word_embeddings.weight" not in event["bases"]
+    for name in layers:
+        row = event["bases"][name]
+        assert row["basis"] in ("columns", "dct", "svd")
+        assert 0 < row["columns"] <= 1 and 0 < row["dct"] <= 1
+        assert row[row["basis"]] >= 0.95 * row["svd"] - 1e-3  # written with four digits
+
+
 def test_a_checkpoint_holds_the_small_state_of_the_paper(classifiers, tmp_path):
     options = ("--method", "q-galore", "--rank", "4")
     assert run(classifiers, tmp_path / "run", *options) == 0
@@ -76,6 +93,8 @@ def test_a_training_artifact_is_trained_by_the_same_rules(classifiers, tmp_path)
         (("--method", "galore", "--trainable", "head"), "trainable 'head' trains none of them"),
         (("--method", "adamw", "--rank", "4"), "rank is not read by method 'adamw'"),
         (("--scale", "4"), "scale is not read by method 'auto'"),
+        (("--method", "apollo", "--basis", "dct"), "only by galore, q-galore"),
+        (("--method", "galore", "--basis", "random"), "choose one of svd, dct, columns, auto"),
         (("--method", "galore", "--rank", "0"), "rank is 0, must be from 1"),
         (("--method", "galor"), "method 'galor' is not known; choose one of"),
     ],

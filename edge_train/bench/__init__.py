@@ -21,10 +21,12 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
 
     `training_seconds` is everything from the start of the run to its last step (loading, photo
     encoding, slope check, evaluations), without the pictures made for people. A folder that holds
-    a finished run of the same name is read, not run again.
+    a finished run of the same name is read, not run again; one that was stopped goes on.
     """
-    if not (out / "report.json").is_file():
-        command = [python, "-m", "edge_train", "run", *arguments, "--out", str(out)]
+    if not _finished(out):
+        begun = (out / "journal.jsonl").is_file()
+        words = ["--resume", str(out)] if begun else [*arguments, "--out", str(out)]
+        command = [python, "-m", "edge_train", "run", *words]
         one = {**os.environ, **ENVIRONMENT}  # as a worker has it under a cap
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
         if done.returncode != 0:
@@ -35,6 +37,11 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
     report["training_seconds"] = records[0]["seconds"] + sum(r["seconds"] for r in steps)
     report["training_peak_bytes"] = max(record["peak_bytes"] for record in steps)
     return report
+
+
+def _finished(out: Path) -> bool:
+    report = out / "report.json"
+    return report.is_file() and json.loads(report.read_text())["status"] == "done"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_train.accumulation import held_numbers
 from edge_train.build import build_method, cores, known
 from edge_train.codes import CODES
 from edge_train.difference import (
@@ -29,7 +30,7 @@ from edge_train.low_rank import is_projected
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Point, Transform
-from edge_train.recipe import LOW_RANK, Recipe, resolve
+from edge_train.recipe import Recipe, resolve
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (
     check_text,
@@ -58,7 +59,7 @@ _LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
-_NEED_ALL = ("apollo", "apollo-mini", "frugal")  # methods that use more than a projection
+_PROJECTING = ("galore", "q-galore", "dct-adamw")  # methods that read a projection and no more
 
 
 class LanguageModelJob:
@@ -106,12 +107,6 @@ class LanguageModelJob:
             )
         self._tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
         _check_rank(self.recipe, self._shapes)
-        if self.recipe.micro_batch is not None and self.recipe.method in _NEED_ALL:
-            raise InputError(
-                f"micro_batch is not for method {self.recipe.method!r}, whose update needs the "
-                "gradient of the whole batch beside its projection; use --method adamw, "
-                "adamw8bit, galore, q-galore or dct-adamw, or leave it out."
-            )
         if (rank := self.recipe.difference_rank) is not None:
             if not self._model.files:
                 raise InputError(
@@ -307,14 +302,17 @@ def _operations(
 
 
 def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the bytes held between the parts of a step: projections, or whole gradients."""
+    """Return the bytes held between the parts of a step: projections, factors or gradients."""
     if recipe.micro_batch is None or recipe.micro_batch >= known(recipe.samples):
         return 0
-    total = 0
+    total, tokens = 0, known(recipe.samples) * known(recipe.length)
     for name, shape in shapes.items():
-        rank = recipe.rank if recipe.method in LOW_RANK and not is_embedding(name) else None
-        low = rank is not None and is_projected(shape, rank)
-        total += 4 * (max(shape) * known(rank) if low else math.prod(shape))
+        if len(shape) == 1 or is_embedding(name):
+            total += 4 * math.prod(shape)
+        elif recipe.method in _PROJECTING and is_projected(shape, known(recipe.rank)):
+            total += 4 * max(shape) * known(recipe.rank)
+        else:
+            total += 4 * held_numbers(shape, tokens)
     return total
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_train.adam8bit import Adam8bit
+from edge_train.basis_choice import ByCapture
 from edge_train.factored import Update
 from edge_train.low_rank import Apollo, LowRank
-from edge_train.projection import Columns, RandomVectors, TopVectors
+from edge_train.projection import Basis, Columns, RandomVectors, TopVectors
 from edge_train.protocols import Array, State, Transform
 from edge_train.transforms import Adam, Chain
 
@@ -55,6 +56,7 @@ def low_rank(
     scale: float,
     seed: int,
     after: tuple[Transform, ...],
+    basis: str | None = None,
 ) -> MatricesApart:
     """Return the update rule that users call `name`.
 
@@ -64,14 +66,17 @@ def low_rank(
       scale: of the update (GaLore's alpha; of APOLLO its root is taken, as in the paper), of
         frugal the size of the sign update beside Adam's.
       after: links that follow for every block: weight decay, rate.
+      basis: of galore and q-galore: svd (the same as None), dct, columns, or auto. Moments are
+        turned at a refresh where they may belong to indices: else those of a column that left
+        would go to another one.
     """
     adam = Adam8bit() if name == "q-galore" else Adam()
     matrices: Transform
-    if name == "galore":
-        matrices = LowRank(adam, TopVectors(rank, seed), refresh_every, scale)
-    elif name == "q-galore":
-        basis = TopVectors(rank, seed, packed=True)
-        matrices = LowRank(adam, basis, refresh_every, scale, adaptive=True)
+    if name in ("galore", "q-galore"):
+        adaptive = name == "q-galore"
+        vectors = _basis(basis or "svd", TopVectors(rank, seed, packed=adaptive))
+        moments: Literal["keep", "rotate"] = "keep" if basis in (None, "svd") else "rotate"
+        matrices = LowRank(adam, vectors, refresh_every, scale, moments, adaptive)
     elif name == "dct-adamw":
         cosines = Columns(rank, of="dct")
         matrices = LowRank(adam, cosines, refresh_every, scale, moments="rotate")
@@ -79,7 +84,16 @@ def low_rank(
         chance = Columns(rank, by="chance", seed=seed)
         matrices = LowRank(adam, chance, refresh_every, moments="reset", remainder=scale)
     else:
-        vectors, grown = RandomVectors(rank, seed), math.sqrt(scale)
+        grown = math.sqrt(scale)
         by: Literal["rows", "tensor"] = "tensor" if name == "apollo-mini" else "rows"
-        matrices = Apollo(adam, vectors, refresh_every, grown, by)
+        matrices = Apollo(adam, RandomVectors(rank, seed), refresh_every, grown, by)
     return MatricesApart(Chain((matrices, *after)), Chain((adam, *after)))
+
+
+def _basis(name: str, top: TopVectors) -> Basis:
+    """Return the basis that users call `name`, of as many vectors as the top ones."""
+    if name == "auto":
+        return ByCapture(top)
+    if name == "dct":
+        return Columns(top.rank, of="dct")
+    return Columns(top.rank) if name == "columns" else top

@@ -132,6 +132,19 @@ def test_many_texts_are_evaluated_a_few_at_a_time(runtime):
     assert losses.shape == (1, 120)
 
 
+@pytest.mark.parametrize(("engine", "passes"), [("torch", 6), ("torch-head", 2)])
+def test_points_that_differ_in_the_head_alone_share_the_encoder(open_runtime, engine, passes):
+    opened, counted = open_runtime(engine), []
+    opened._network.bert.encoder.register_forward_hook(lambda *_: counted.append(1))
+    opened.batch_limit = 3  # six texts in two calls
+    points = [{n: (1 + i) * v for n, v in opened.parameters.items()} for i in range(3)]
+    together = opened.forward(batch(), points)
+    assert len(counted) == passes
+    alone = np.concatenate([opened.forward(batch(), [point]) for point in points])
+    np.testing.assert_array_equal(together, alone)
+    assert np.ptp(together, axis=0).min() > 0
+
+
 def test_two_steps_from_one_point_are_the_same_bits(runtime):
     first, second = gradients(runtime, batch()), gradients(runtime, batch())
     np.testing.assert_array_equal(first[0], second[0])
