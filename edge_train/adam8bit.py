@@ -70,12 +70,13 @@ _FIRST, _SECOND = _Codes(127), _Codes(255)  # evenly below 2^-15.9 and 2^-31.9
 class Adam8bit:
     """Adam with bias correction; moments in 8 bits, one scale for each block of 256.
 
-    Codes are floats of few bits, 6 to 12 % apart even near zero, so coordinates of any size have
-    about the same relative precision; linear ones would turn small second moments into zeros, and
-    the division by their root into an explosion. They are rounded at random, right on average: with
-    beta2 = 0.999 a second moment falls by 0.1 % a step at most and would never fall if it were
-    rounded to the nearest code. What this costs is noise of about a tenth in each coordinate of the
-    update. The draws are a function of the count. A second moment is never rounded down to zero.
+    Codes are floats of few bits, 6 to 12 % apart (of equal distance near zero), so coordinates of
+    any size have about the same relative precision; linear ones would turn small second moments
+    into zeros, and the division by their root into an explosion. They are rounded at random, right
+    on average: with beta2 = 0.999 a second moment falls by 0.1 % a step at most and would never
+    fall if it were rounded to the nearest code. What this costs is noise of about a tenth in each
+    coordinate of the update. The draws are a function of the count. A second moment is never
+    rounded down to zero.
     Bytes: 2.03 per coordinate. Memory: 32,768 coordinates in float32, a few times.
 
     Source: Dettmers et al. (arXiv:2110.02861). We differ in the codes (the leading bits of
