@@ -70,12 +70,13 @@ _FIRST, _SECOND = _Codes(127), _Codes(255)  # evenly below 2^-15.9 and 2^-31.9
 class Adam8bit:
     """Adam with bias correction; moments in 8 bits, one scale for each block of 256.
 
-    Codes are floats of few bits, 6 to 12 % apart, so every coordinate has about the same relative
-    precision; linear ones would turn small second moments into zeros, and the division by their
-    root into an explosion. They are rounded at random, right on average: with beta2 = 0.999 a
-    second moment falls by 0.1 % a step at most and would never fall if it were rounded to the
-    nearest code. What this costs is noise of about a tenth in each coordinate of the update. The
-    draws are a function of the count. A second moment is never rounded down to zero.
+    Codes are floats of few bits, 6 to 12 % apart (of equal distance near zero), so coordinates of
+    any size have about the same relative precision; linear ones would turn small second moments
+    into zeros, and the division by their root into an explosion. They are rounded at random, right
+    on average: with beta2 = 0.999 a second moment falls by 0.1 % a step at most and would never
+    fall if it were rounded to the nearest code. What this costs is noise of about a tenth in each
+    coordinate of the update. The draws are a function of the count. A second moment is never
+    rounded down to zero.
     Bytes: 2.03 per coordinate. Memory: 32,768 coordinates in float32, a few times.
 
     Source: Dettmers et al. (arXiv:2110.02861). We differ in the codes (the leading bits of
@@ -123,15 +124,15 @@ class Adam8bit:
         result = np.empty(flat.size, np.float32)
         for begin in range(0, flat.size, AT_ONCE):
             own = slice(begin, min(begin + AT_ONCE, flat.size))
-            gradient = _whole(flat[own])
-            at = slice((start + begin) // BLOCK, (start + begin) // BLOCK + len(gradient))
+            new = _blocks(flat[own], 1 - self.beta1)
+            at = slice((start + begin) // BLOCK, (start + begin) // BLOCK + len(new))
             first = _read(state, "first", at, self.beta1)
             second = _read(state, "second", at, self.beta2)
-            first += np.float32(1 - self.beta1) * gradient
-            gradient *= gradient
-            gradient *= np.float32(1 - self.beta2)
-            second += gradient
-            root = np.sqrt(second, out=gradient)
+            first += new
+            new *= new
+            new *= np.float32((1 - self.beta2) / (1 - self.beta1) ** 2)
+            second += new
+            root = np.sqrt(second, out=new)
             root *= np.float32(first_left / math.sqrt(second_left))
             root += np.float32(first_left * self.epsilon)
             ratio = np.divide(first, root, out=root)
@@ -159,10 +160,12 @@ class Adam8bit:
         return Adam(self.beta1, self.beta2, self.epsilon)
 
 
-def _whole(flat: Array) -> Array:
-    """Return a copy in rows of a block each; the last one ends with zeros."""
+def _blocks(flat: Array, factor: float) -> Array:
+    """Return numbers times a factor in rows of a block each; the last one ends with zeros."""
+    if flat.size % BLOCK == 0:
+        return np.float32(factor) * flat.reshape(-1, BLOCK)
     rows = np.zeros((-(-flat.size // BLOCK), BLOCK), np.float32)
-    rows.reshape(-1)[: flat.size] = flat
+    np.multiply(flat, np.float32(factor), out=rows.reshape(-1)[: flat.size])
     return rows
 
 

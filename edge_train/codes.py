@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Levels = NDArray[np.int8]
 
-_SMALLEST = {np.float32: 1e-12, np.float16: 2.0**-24}  # a scale is never zero
+_SMALLEST = {np.float32: 1e-12, np.float16: 2.0**-24}
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Code:
         return values
 
     def new_scale(self, largest: NDArray[Any]) -> NDArray[Any]:
-        """Return scales for groups whose largest magnitudes are given; never zero."""
-        scale = np.maximum(largest * (self.headroom / self.most), _SMALLEST[self.scale])
-        return scale.astype(self.scale)
+        """Return scales for groups whose largest magnitudes are given; never zero or infinite."""
+        scale = np.asarray(largest * (self.headroom / self.most))
+        return np.clip(scale, _SMALLEST[self.scale], np.finfo(self.scale).max).astype(self.scale)
 
 
 INT8 = Code(bits=8, group=0, scale=np.float32, headroom=1.25)

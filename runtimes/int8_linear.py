@@ -55,8 +55,8 @@ class Weights:
         if held is None:
             return values @ self._whole(name)
         result = torch.zeros(len(values), held.for_transform(name).shape[1])
-        for rows, weights in self._in_float(held, name):
-            result.addmm_(values[:, rows], weights)
+        for rows, weights, scale in self._in_float(held, name):
+            result.addmm_(values[:, rows] * scale, weights)
         return result
 
     def times_transposed(self, values: Tensor, name: str) -> Tensor:
@@ -65,8 +65,9 @@ class Weights:
         if held is None:
             return values @ self._whole(name).T
         result = torch.empty(len(values), len(held.for_transform(name)))
-        for rows, weights in self._in_float(held, name):
+        for rows, weights, scale in self._in_float(held, name):
             torch.mm(values, weights.T, out=result[:, rows])
+            result[:, rows] *= scale
         return result
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
@@ -84,8 +85,13 @@ class Weights:
         held = self.parameters if self.point is None else None
         return held if isinstance(held, QuantizedParameters) and held.is_quantized(name) else None
 
-    def _in_float(self, held: QuantizedParameters, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """Yield some rows at a time in float32, in a buffer that the next ones overwrite."""
+    def _in_float(
+        self, held: QuantizedParameters, name: str
+    ) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
+        """Yield some rows at a time in float32, in a buffer that the next ones overwrite.
+
+        With them comes a factor of each row, or 1: a scale of a whole row costs less outside.
+        """
         count, width = held.for_transform(name).shape
         step = max(1, _WEIGHTS_AT_ONCE // width)
         for start in range(0, count, step):
@@ -94,8 +100,11 @@ class Weights:
             if self._buffer.numel() < levels.numel():
                 self._buffer = torch.empty(levels.numel())
             weights = self._buffer[: levels.numel()].view(levels.shape).copy_(levels)
-            weights.view(*scales.shape, -1).mul_(scales.float().unsqueeze(-1))
-            yield rows, weights[:, :width]
+            if scales.shape[1] == 1:
+                yield rows, weights[:, :width], scales[:, 0].float()
+            else:
+                weights.view(*scales.shape, -1).mul_(scales.float().unsqueeze(-1))
+                yield rows, weights[:, :width], 1.0
 
 
 class HeldLinear(nn.Module):

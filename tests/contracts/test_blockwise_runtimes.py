@@ -5,7 +5,7 @@ import pytest
 from small_problem import NETWORKS, problem
 
 from edge_train.losses import cross_entropy
-from edge_train.params import Int8Parameters, Parameters
+from edge_train.params import Int4Parameters, Int8Parameters, Parameters
 
 
 @pytest.fixture(params=NETWORKS)
@@ -13,7 +13,7 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=[Parameters, Int8Parameters])
+@pytest.fixture(params=[Parameters, Int8Parameters, Int4Parameters])
 def case(request, name):
     return problem(name, kind=request.param)
 
