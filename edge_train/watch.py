@@ -111,7 +111,7 @@ class Watch:
         self._files, self._files_grew = 0, 0.0  # the most file pages so far, and when that was
         self._unread = 0  # code of libraries that is not resident
         self._pages: Pages | None = None
-        self._expected = 0  # bytes of weights that are not mapped yet
+        self._expected = self._files_before = 0  # weights to be mapped, file pages without them
         self._kept = 0  # head of the weights that stays
         self._walled = False
         self._limit = 0
@@ -194,9 +194,10 @@ class Watch:
     def expect(self, mapped_bytes: int) -> None:
         """Keep room for weights that are about to be mapped, until `adopt`."""
         with self._lock:
-            self._expected = mapped_bytes
-            if self.cap_bytes is not None and self._statm is not None:
-                self._look()
+            if self._statm is not None:
+                self._expected, self._files_before = mapped_bytes, self._counters()[1]
+                if self.cap_bytes is not None:
+                    self._look()
 
     def adopt(self, pages: Pages | None) -> None:
         """Release these mapped weights when memory is needed; None: they are gone."""
@@ -295,7 +296,7 @@ class Watch:
         assert self.cap_bytes is not None
         window = _between(self.cap_bytes, _WINDOW)
         mapped = self._expected
-        fixed = files + min(mapped, window)
+        fixed = max(files, self._files_before + min(mapped, window) if mapped else 0)
         if self._pages is not None and self._libraries is not None:
             mapped = self._pages.bytes
             # they can all be read between two looks, so their room is taken off from the start
