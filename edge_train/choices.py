@@ -101,7 +101,7 @@ class Choice:
         if self.plan.source == "rehearsal":
             return f"{self.plan.seconds_per_step:.3g}"
         seconds = self.plan.seconds_per_step or self.about_seconds
-        return "not known" if seconds is None else f"about {seconds:.2g}"
+        return "not known" if seconds is None else f"about {float(f'{seconds:.2g}'):g}"
 
     @property
     def flags(self) -> str:
@@ -272,6 +272,8 @@ def _ways(job: Job) -> Iterator[dict[str, Any]]:
     axes = _AXES[recipe.task, recipe.runtime]
     # what was asked for comes first, whatever it is
     values = [[asked[name], *(v for v in axis if v != asked[name])] for name, axis in axes.items()]
+    if recipe.samples == 1 and "micro_batch" in axes:  # there is nothing to take apart
+        values[list(axes).index("micro_batch")] = [asked["micro_batch"]]
     yield {}
     for combination in product(*values):
         wanted = dict(zip(axes, combination, strict=True))

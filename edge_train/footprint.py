@@ -32,6 +32,7 @@ class Footprint:
       libraries_bytes: what interpreters and libraries held when this was written; every plan
         measures them anew, but a cap that cannot hold them is refused before they load.
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
+      mapped_bytes: weights of the trained model that are read in place from their file.
     """
 
     libraries: tuple[str, ...]
@@ -41,6 +42,7 @@ class Footprint:
     first_use_bytes: int = 0
     libraries_bytes: int = 0
     operations: float = 0.0
+    mapped_bytes: int = 0
 
 
 def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:

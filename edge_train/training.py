@@ -92,6 +92,8 @@ class Session:
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
     """Train from the journal's `records` on (none for a new run); return the exit status."""
     job = session.job
+    if job.recipe.lean:
+        session.link.watch.expect(job.footprint().mapped_bytes)
     with (
         closing(job.open_runtime()) as runtime,
         closing(Journal(session.folder / "journal.jsonl", intact)) as book,

@@ -34,7 +34,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _SLACK = (1_500_000, 0.01)  # bytes, or this share of the cap if that is more
 # While libraries load, with the interpreter's lock held, so that nobody looks for a while. With
 # 4 MB, bench cap found 101 MB under a cap of 99 MB on a busy machine.
-_LOADING_SLACK = 6_500_000
+# The same while weights are mapped that the window below does not hold all of: with 1.5 MB, a lean
+# float run held 131 MB under 129 MB.
+_MORE_SLACK = 6_500_000
 _KEPT_BACK = 1_000_000  # when memory ran out: what was counted late must still fit
 # More of it where libraries have much code that was not read yet: a first pass faults it in faster
 # than we look, and the data limit does not count it. With torch (340 MB of it) 4 MB did not do.
@@ -109,6 +111,7 @@ class Watch:
         self._files, self._files_grew = 0, 0.0  # the most file pages so far, and when that was
         self._unread = 0  # code of libraries that is not resident
         self._pages: Pages | None = None
+        self._expected = self._files_before = 0  # weights to be mapped, file pages without them
         self._kept = 0  # head of the weights that stays
         self._walled = False
         self._limit = 0
@@ -188,10 +191,18 @@ class Watch:
             if self._walled and self._statm is not None:
                 self._move_wall(self._counters()[1])
 
+    def expect(self, mapped_bytes: int) -> None:
+        """Keep room for weights that are about to be mapped, until `adopt`."""
+        with self._lock:
+            if self._statm is not None:
+                self._expected, self._files_before = mapped_bytes, self._counters()[1]
+                if self.cap_bytes is not None:
+                    self._look()
+
     def adopt(self, pages: Pages | None) -> None:
         """Release these mapped weights when memory is needed; None: they are gone."""
         with self._lock:
-            self._pages, self._libraries = pages, None
+            self._pages, self._libraries, self._expected = pages, None, 0
             self._kept = pages.bytes if pages is not None else 0
             self._next_slow = 0.0
 
@@ -257,7 +268,7 @@ class Watch:
             return held
         if self._counted:
             self._idle = min(self._idle, max(data - anon, 0))
-        if self.give_up and self._loading and held > self.cap_bytes - _LOADING_SLACK:
+        if self.give_up and self._loading and held > self.cap_bytes - _MORE_SLACK:
             self.give_up(held)
         if self._walled:
             if held > _CALM[1] * self.cap_bytes:
@@ -283,16 +294,22 @@ class Watch:
     def _move_wall(self, files: int) -> None:
         """Set the data limit to what the cap leaves beside everything that it does not count."""
         assert self.cap_bytes is not None
-        fixed = files
+        window = _between(self.cap_bytes, _WINDOW)
+        mapped = self._expected
+        fixed = max(files, self._files_before + min(mapped, window) if mapped else 0)
         if self._pages is not None and self._libraries is not None:
-            window = _between(self.cap_bytes, _WINDOW)
+            mapped = self._pages.bytes
             # they can all be read between two looks, so their room is taken off from the start
-            fixed = self._libraries + min(self._pages.bytes, window)
+            fixed = self._libraries + min(mapped, window)
             fixed = max(fixed, min(files, self._libraries + window))
         share, most = self._library_room
         unread = int(min(share * self._unread, most))
-        loading = _LOADING_SLACK if self._loading else 0
-        slack = max(self._slack[0], int(self._slack[1] * self.cap_bytes), unread, loading)
+        least = self._slack[0]
+        if self._slack == _SLACK:
+            least = (
+                _MORE_SLACK if self._loading else min(least + max(mapped - window, 0), _MORE_SLACK)
+            )
+        slack = max(least, int(self._slack[1] * self.cap_bytes), unread)
         limit = self.cap_bytes - self._others - fixed - slack + self._idle
         if abs(limit - self._limit) >= _PAGE * 16:
             limit_data(limit)

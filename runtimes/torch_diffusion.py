@@ -91,6 +91,10 @@ class TorchDiffusion:
         weight = next(unet.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self.device, self.dtype = self._device.type, str(self._dtype).removeprefix("torch.")
+        self._free_bytes = 0  # on the device, but for what torch's allocator took already
+        if self.device == "cuda":
+            self._free_bytes = torch.cuda.mem_get_info(self._device)[0]
+            self._free_bytes += torch.cuda.memory_reserved(self._device)
 
     @classmethod
     def open(
@@ -211,10 +215,16 @@ class TorchDiffusion:
         return losses
 
     def device_bytes(self) -> int:
-        """Return the most that torch's allocator held on the CUDA device, 0 on a CPU."""
+        """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.
+
+        Or what is less free there than when the model was opened, if that is more: workspaces of
+        libraries, and what other programs took. The context was there before; the driver's own
+        count (`gpu_memory.py`) has it.
+        """
         if self._device.type != "cuda":
             return 0
-        return int(torch.cuda.max_memory_reserved(self._device))
+        taken = self._free_bytes - torch.cuda.mem_get_info(self._device)[0]
+        return max(int(torch.cuda.max_memory_reserved(self._device)), taken)
 
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.

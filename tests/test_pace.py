@@ -73,5 +73,5 @@ def test_measured_seconds_win_and_others_say_about():
     measured = Choice({}, Recipe(), Plan(phases, "rehearsal", 0.25), 1.0)
     assert measured.pace == "0.25"
     assert Choice({}, Recipe(), Plan(phases, "estimate", 0.25), 1.0).pace == "about 0.25"
-    assert Choice({}, Recipe(), Plan(phases, "estimate"), 12.34).pace == "about 12"
+    assert Choice({}, Recipe(), Plan(phases, "estimate"), 573.4).pace == "about 570"
     assert Choice({}, Recipe(), Plan(phases, "estimate")).pace == "not known"

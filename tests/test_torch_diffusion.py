@@ -404,6 +404,17 @@ def test_on_cuda_the_allocator_is_limited_to_the_cap(
         assert stop.value.args == (share, "cuda")
 
 
+def test_on_cuda_workspaces_outside_the_allocator_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [900]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 1000))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 150)
+    runtime = TorchDiffusion.__new__(TorchDiffusion)
+    runtime._device, runtime._free_bytes = torch.device("cuda"), 1000
+    assert runtime.device_bytes() == 150
+    free[0] = 600
+    assert runtime.device_bytes() == 400
+
+
 def _without(tensors: dict[str, torch.Tensor]) -> None:
     del tensors["conv_in.weight"]
 

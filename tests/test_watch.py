@@ -150,6 +150,21 @@ def test_more_is_kept_free_while_libraries_load():
     assert abs(after - before) < MEGABYTE
 
 
+def test_room_is_kept_for_weights_that_are_about_to_be_mapped():
+    before, during, after = in_fresh_process(
+        "import json, resource\n"
+        "from edge_train.watch import Watch\n"
+        "def limit(): return resource.getrlimit(resource.RLIMIT_DATA)[0]\n"
+        "watch = Watch(None); watch.count_idle(); watch.enforce(100_000_000, wall=True)\n"
+        "limits = [limit()]\n"
+        "watch.expect(12_000_000); limits.append(limit())\n"
+        "watch.adopt(None); watch._look(); limits.append(limit())\n"
+        "watch.stop(); print(json.dumps(limits))"
+    )
+    assert before - during == pytest.approx(12 * MEGABYTE, abs=MEGABYTE)
+    assert after == pytest.approx(before, abs=MEGABYTE)
+
+
 def test_the_history_has_what_is_held_on_gpus_where_one_is_used():
     history = _History()
     history.add(0.0, 5, 1, 7)

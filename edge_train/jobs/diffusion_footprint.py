@@ -74,6 +74,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _FIRST_USE_BYTES[recipe.runtime],
         _LIBRARIES_BYTES[recipe.runtime],
         _operations(job),
+        parts["step"] if recipe.lean else 0,
     )
 
 
