@@ -21,7 +21,7 @@ from edge_train.tensors import safetensors_header, write_parts
 from edge_train.units import format_bytes
 
 _WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000
-_CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 56, 256, 2
+_CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 32, 256, 2
 _TEXT_CHARACTERS = 12_000  # enough for some steps, with one sequence held out
 _TOKENS = 1000  # of a tokenizer made of that text; the model's table has more rows
 _BLOCK = 1 << 22  # random numbers that are repeated
