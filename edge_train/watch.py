@@ -34,9 +34,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _SLACK = (1_500_000, 0.01)  # bytes, or this share of the cap if that is more
 # While libraries load, with the interpreter's lock held, so that nobody looks for a while. With
 # 4 MB, bench cap found 101 MB under a cap of 99 MB on a busy machine.
-# The same while weights are mapped that the window below does not hold all of: with 1.5 MB, a lean
-# float run held 131 MB under 129 MB.
 _MORE_SLACK = 6_500_000
+# Beside the first, of mapped weights that the window below does not hold: with none, a lean float
+# run held 131 MB under 129 MB.
+_BEYOND = 2_500_000
 _KEPT_BACK = 1_000_000  # when memory ran out: what was counted late must still fit
 # More of it where libraries have much code that was not read yet: a first pass faults it in faster
 # than we look, and the data limit does not count it. With torch (340 MB of it) 4 MB did not do.
@@ -306,9 +307,8 @@ class Watch:
         unread = int(min(share * self._unread, most))
         least = self._slack[0]
         if self._slack == _SLACK:
-            least = (
-                _MORE_SLACK if self._loading else min(least + max(mapped - window, 0), _MORE_SLACK)
-            )
+            beyond = min(max(mapped - window, 0), _BEYOND)
+            least = _MORE_SLACK if self._loading else least + beyond
         slack = max(least, int(self._slack[1] * self.cap_bytes), unread)
         limit = self.cap_bytes - self._others - fixed - slack + self._idle
         if abs(limit - self._limit) >= _PAGE * 16:
