@@ -11,6 +11,9 @@ from edge_train.protocols import ByBlock, Transform
 PREPARE, TRAIN, SAVE = "prepare", "train", "save and draw"
 
 
+_WITH_ANYTHING = 1.05  # times what libraries hold: no run of any kind was seen to need less
+
+
 @dataclass(frozen=True)
 class Line:
     """One thing that is held, and its bytes."""
@@ -43,6 +46,15 @@ class Footprint:
     libraries_bytes: int = 0
     operations: float = 0.0
     mapped_bytes: int = 0
+
+
+def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
+    """Return whether a cap holds libraries and anything at all beside them.
+
+    Asked before they are loaded: an engine maps its code with the interpreter's lock held, so
+    nobody can look meanwhile, and no data limit counts it.
+    """
+    return cap_bytes is None or libraries_bytes * _WITH_ANYTHING <= cap_bytes
 
 
 def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:

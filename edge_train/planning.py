@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from edge_train.errors import InputError, OutOfMemory
+from edge_train.footprint import has_room
 from edge_train.jobs.protocol import Job, Say
 from edge_train.memory import measure
 from edge_train.plan import (
@@ -19,10 +20,6 @@ from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse
 from edge_train.supervise import Link
 from edge_train.units import format_bytes
-
-_WITH_ANYTHING = (
-    1.05  # times what libraries hold: less than that no run of any kind was seen to need
-)
 
 
 def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
@@ -48,8 +45,8 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     _tell(plan, link)
     cap_bytes = recipe.cap_bytes
     on_host = link.supervisor is None or link.watch.cap_bytes is not None
-    if cap_bytes and on_host and footprint.libraries_bytes * _WITH_ANYTHING > cap_bytes:
-        _refuse(plan, cap_bytes, link)  # pages of a library that is mapped are hard to stop
+    if cap_bytes and on_host and not has_room(cap_bytes, footprint.libraries_bytes):
+        _refuse(plan, cap_bytes, link)
     load(footprint.libraries, link)
     plan = estimate(footprint, measure(link.supervisor).resident_bytes)
     _tell(plan, link)

@@ -10,7 +10,9 @@ from typing import Any
 
 from edge_train import journal
 from edge_train import recipe as recipes
-from edge_train.errors import RunFolderError
+from edge_train.artifact import is_artifact
+from edge_train.errors import OutOfMemory, RunFolderError
+from edge_train.footprint import has_room
 from edge_train.gpu_memory import open_gpu_memory
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
@@ -26,6 +28,8 @@ from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
 from edge_train.units import format_bytes
 from edge_train.watch import Watch
+
+_ENGINE_BYTES = 90_000_000  # with two interpreters and ONNX Runtime, measured
 
 
 def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
@@ -45,9 +49,7 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    engine = recipe.task != "network"
-    with link.watch.loading(engine):
-        job = open_job(replace(recipe, **link.changes))
+    job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
@@ -62,9 +64,23 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     choice = choice_of(job, recipe, link)
     observer.said(choice)
     _write_plan(folder, recipe, choice, plan)
-    with link.watch.loading(engine):
+    with link.watch.loading(recipe.task != "network"):
         job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan, choice), [], None)
+
+
+def _open(recipe: Recipe, link: Link) -> Job:
+    """Return the job of a recipe, with what is given up for memory; an artifact's loads its engine.
+
+    Raises:
+      OutOfMemory: the cap of a worker cannot hold that engine.
+    """
+    engine = is_artifact(Path(recipe.model).expanduser())
+    if link.supervisor and engine and not has_room(recipe.cap_bytes, _ENGINE_BYTES):
+        held = format_bytes(_ENGINE_BYTES)
+        raise OutOfMemory(f"libraries alone hold {held}", _ENGINE_BYTES)
+    with link.watch.loading(recipe.task != "network"):
+        return open_job(replace(recipe, **link.changes))
 
 
 def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
@@ -117,8 +133,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
     link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
-    with link.watch.loading(recipe.task != "network"):
-        job = open_job(replace(recipe, **link.changes))
+    job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
     check_same_model(

@@ -328,7 +328,8 @@ class Watch:
                 self.released_bytes += max(files - left, 0)
                 self._say("release", held, "weights are released and read again from their file")
                 over -= files - left
-        if over > 0 and now >= self._next_trim:
+        # takes many milliseconds in which nobody looks, so never while code is being read
+        if over > 0 and now >= max(self._next_trim, self._files_grew + _STILL_SECONDS):
             self._next_trim = now + _TRIM_SECONDS
             give_back_memory()
             resident, _, _, _ = self._counters()
