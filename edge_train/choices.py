@@ -57,8 +57,8 @@ _AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
 _HEAD = ("method", "runtime", "weights", "samples a call", "micro-batch", "lean", "pictures")
 _GIVEN_UP = (
     "batch_limit",
-    "micro_batch",
     "lean",
+    "micro_batch",
     "quant",
     "method",
     "previews",

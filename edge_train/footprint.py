@@ -11,6 +11,7 @@ from edge_train.protocols import ByBlock, Transform
 PREPARE, TRAIN, SAVE = "prepare", "train", "save and draw"
 
 
+ONNX_BYTES = 90_000_000  # two interpreters and ONNX Runtime, measured
 _WITH_ANYTHING = 1.05  # times what libraries hold: no run of any kind was seen to need less
 
 

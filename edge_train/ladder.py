@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_train.recipe import Recipe
+from edge_train.recipe import PROJECTING, Recipe
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,6 @@ class Rung:
 _QUANTIZED_HERE = (("personalize", "torch"), ("language-model", "torch"), ("network", "numpy"))
 # Tasks that train all weights: the state of the optimizer is the most that they hold.
 _ALL_WEIGHTS = ("classify", "language-model")
-# Methods that add parts of a batch up as projections; others would add up whole gradients.
-_SMALL_SUMS = ("galore", "q-galore", "dct-adamw")
 _FORWARD_ONLY = ("personalize", "classify")
 # Smaller calls come first, since they compute the same; then weights or moments that are nearly
 # the same; then a gradient that is estimated.
@@ -51,7 +49,7 @@ RUNGS: tuple[Rung, ...] = (
         "one sequence differentiated at a time",
         {"micro_batch": 1},
         lambda recipe: (
-            recipe.task == "language-model" and recipe.method in _SMALL_SUMS and recipe.samples != 1
+            recipe.task == "language-model" and recipe.method in PROJECTING and recipe.samples != 1
         ),
     ),
     Rung(

@@ -19,6 +19,7 @@ else:
     import tomli as tomllib
 
 LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal")
+PROJECTING = ("galore", "q-galore", "dct-adamw")  # those that read a projection and no more
 _LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
 CHOOSING = ("galore", "q-galore")  # the basis is not what the method is named after
 EXACT = ("backprop", "adamw", "adamw8bit", "lora", *LOW_RANK)  # methods on exact gradients

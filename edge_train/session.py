@@ -12,7 +12,7 @@ from edge_train import journal
 from edge_train import recipe as recipes
 from edge_train.artifact import is_artifact
 from edge_train.errors import OutOfMemory, RunFolderError
-from edge_train.footprint import has_room
+from edge_train.footprint import ONNX_BYTES, has_room
 from edge_train.gpu_memory import open_gpu_memory
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
@@ -28,8 +28,6 @@ from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
 from edge_train.units import format_bytes
 from edge_train.watch import Watch
-
-_ENGINE_BYTES = 90_000_000  # with two interpreters and ONNX Runtime, measured
 
 
 def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
@@ -76,9 +74,8 @@ def _open(recipe: Recipe, link: Link) -> Job:
       OutOfMemory: the cap of a worker cannot hold that engine.
     """
     engine = is_artifact(Path(recipe.model).expanduser())
-    if link.supervisor and engine and not has_room(recipe.cap_bytes, _ENGINE_BYTES):
-        held = format_bytes(_ENGINE_BYTES)
-        raise OutOfMemory(f"libraries alone hold {held}", _ENGINE_BYTES)
+    if link.supervisor and engine and not has_room(recipe.cap_bytes, ONNX_BYTES):
+        raise OutOfMemory(f"libraries alone hold {format_bytes(ONNX_BYTES)}", ONNX_BYTES)
     with link.watch.loading(recipe.task != "network"):
         return open_job(replace(recipe, **link.changes))
 

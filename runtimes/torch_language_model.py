@@ -57,7 +57,7 @@ class TorchLanguageModel:
           threads: for the whole process; torch knows no smaller scope.
           seed: of random weights, for a folder without any.
           lean: give every large block back as it is freed, which takes a page fault for each of
-            its pages: half as long again for a step of a small model.
+            its pages: 1.4 times as long for a step of a small model.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,

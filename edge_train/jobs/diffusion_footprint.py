@@ -3,7 +3,15 @@
 import numpy as np
 
 from edge_train.artifact import Artifact
-from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.footprint import (
+    ONNX_BYTES,
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    Line,
+    state_line,
+)
 from edge_train.jobs.diffusion import TokenJob, vae_in_strips
 from edge_train.models import ModelFolder
 from edge_train.pace import denoiser_operations
@@ -20,7 +28,7 @@ _LIBRARIES = {
     ),
     "onnx": ("edge_train.runtimes.onnx_diffusion", "edge_train.runtimes.onnx_vae"),
 }
-_LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": 90_000_000}
+_LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": ONNX_BYTES}
 # Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of float32;
 # of a recomputing backward pass beside it. From `edge-train bench sd15`: 0.3 GB and 0.7 GB at 64 x
 # 64 cells and 320 channels; with activations in bfloat16, too, it was no less.

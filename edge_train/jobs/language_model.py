@@ -30,7 +30,7 @@ from edge_train.low_rank import is_projected
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Point, Transform
-from edge_train.recipe import Recipe, resolve
+from edge_train.recipe import PROJECTING, Recipe, resolve
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (
     check_text,
@@ -59,7 +59,6 @@ _LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
-_PROJECTING = ("galore", "q-galore", "dct-adamw")  # methods that read a projection and no more
 
 
 class LanguageModelJob:
@@ -309,7 +308,7 @@ def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
     for name, shape in shapes.items():
         if len(shape) == 1 or is_embedding(name):
             total += 4 * math.prod(shape)
-        elif recipe.method in _PROJECTING and is_projected(shape, known(recipe.rank)):
+        elif recipe.method in PROJECTING and is_projected(shape, known(recipe.rank)):
             total += 4 * max(shape) * known(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)
