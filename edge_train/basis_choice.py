@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.factored import Gradient
 from edge_train.projection import Basis, Columns, TopVectors, captured
@@ -68,6 +69,10 @@ class ByCapture:
     def vectors(self, state: State, width: int) -> Array:
         """Return the vectors of the chosen basis."""
         return self._chosen(state).vectors(state, width)
+
+    def columns(self, state: State) -> NDArray[np.int32] | None:
+        """Return the columns that the vectors of the chosen basis are, or None."""
+        return self._chosen(state).columns(state)
 
     def _choose(self, standing: Gradient, state: State) -> None:
         for place, name in enumerate(NAMES):

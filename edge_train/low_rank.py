@@ -6,7 +6,16 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from edge_train.factored import Factors, Gradient, Parts, Streamed, Update, dense, scale
+from edge_train.factored import (
+    Factors,
+    Gradient,
+    Parts,
+    Streamed,
+    Update,
+    Whole,
+    dense,
+    scale,
+)
 from edge_train.projection import Basis, RandomVectors, is_tall, lay_back, stand
 from edge_train.protocols import Array, State
 
@@ -45,8 +54,11 @@ class LowRank:
     """Applies moments to a matrix inside a basis, and may use what is left of it without any.
 
     With P the basis, R = G - lift(project(G)) and A the inner transform, the update is
-    scale * lift(A(project(G))) + remainder * sign(R). Blocks that have no more rows or columns than
-    the basis has vectors, and vectors, get A as it is.
+    scale * lift(A(project(G))) + remainder * sign(R). Chosen columns hold all of G there: R is zero
+    in them by definition, not by a subtraction that rounds. Vectors that mix columns leave some of
+    G everywhere; where a gradient has no more rank than the basis and the basis was found from it,
+    R is rounding alone and so are its signs: take "sgd" there. Blocks that have no more rows or
+    columns than the basis has vectors, and vectors, get A as it is.
 
     Args:
       inner: the transform inside the basis, and that of blocks without one.
@@ -108,18 +120,16 @@ class LowRank:
         low = self._low(standing, state)
         moved = self._moved(low, state)
         width = standing.shape[1]
-        if isinstance(gradient, Factors):
-            vectors = self.basis.vectors(basis, width)
-            lifted = _lying(Factors(moved.T, vectors), param.shape)
-            if not self.remainder:
-                return lifted
-            held = _lying(Factors(low.T, vectors), param.shape)
-            return Streamed(gradient.shape, self._stream(gradient, held, lifted))
-        assert isinstance(standing, np.ndarray)
-        result = self.basis.lift(moved, basis, width)
         if self.remainder:
-            result += self._free(standing - self.basis.lift(low, basis, width))
-        return lay_back(result, param.shape)
+            if isinstance(gradient, Factors):
+                tall = is_tall(param.shape)
+                return Streamed(gradient.shape, self._parts(gradient, low, moved, basis, tall))
+            assert isinstance(standing, np.ndarray)
+            parts = self._parts(Whole(standing), low, moved, basis, tall=True)
+            return lay_back(dense(Streamed(standing.shape, parts)), param.shape)
+        if isinstance(gradient, Factors):
+            return _lying(Factors(moved.T, self.basis.vectors(basis, width)), param.shape)
+        return lay_back(self.basis.lift(moved, basis, width), param.shape)
 
     def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
         """Return the coordinates (long, rank) of a part's gradient; see `Projecting`.
@@ -151,7 +161,33 @@ class LowRank:
         moved *= np.float32(self.scale)
         return moved
 
-    def _stream(self, gradient: Factors, held: Factors, lifted: Factors) -> Parts:
+    def _parts(
+        self, gradient: Factors | Whole, low: Array, moved: Array, basis: State, tall: bool
+    ) -> Parts:
+        """Yield rows of the update, with what is made of the remainder.
+
+        Args:
+          low: coordinates of the gradient (long, rank).
+          moved: those of the update.
+          tall: the rows of `gradient` are those of the standing matrix, not its columns.
+        """
+        columns = self.basis.columns(basis)
+        if columns is not None:
+            # nothing of the gradient is left in these; a difference would be rounding, of which
+            # a sign makes a full step
+            for rows, part in gradient.parts():
+                part = self._free(part)
+                if tall:
+                    part[:, columns] = moved[rows]
+                else:
+                    here = (columns >= rows.start) & (columns < rows.stop)
+                    part[columns[here] - rows.start] = moved.T[here]
+                yield rows, part
+            return
+        vectors = self.basis.vectors(basis, min(gradient.shape))
+        held, lifted = Factors(low.T, vectors), Factors(moved.T, vectors)
+        if not tall:
+            held, lifted = held.T, lifted.T
         for rows, part in gradient.parts():
             part -= held[rows]
             part = self._free(part)

@@ -58,6 +58,13 @@ class Basis(Protocol):
         """Return the vectors, (rank, width) float32: `lift(low)` is `low @ vectors`."""
         ...
 
+    def columns(self, state: State) -> NDArray[np.int32] | None:
+        """Return the columns that the vectors are, ascending; None where they mix columns.
+
+        In such a column the basis holds all of a matrix, in every other one nothing.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class TopVectors:
@@ -109,6 +116,9 @@ class TopVectors:
 
     def vectors(self, state: State, width: int) -> Array:
         return int4.unpack(state, width) if self.packed else state["vectors"]
+
+    def columns(self, state: State) -> None:
+        """Return None: every vector mixes all columns."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,11 @@ class Columns:
         chosen: Array = (state["indices"][:, None] == np.arange(width)).astype(np.float32)
         return chosen
 
+    def columns(self, state: State) -> NDArray[np.int32] | None:
+        """Return the chosen columns, or None of cosines, which mix all of them."""
+        indices: NDArray[np.int32] = state["indices"]
+        return indices if self.of == "gradient" else None
+
     def _energy(self, standing: Gradient) -> NDArray[np.float64]:
         if isinstance(standing, Factors) and len(standing.left) < standing.shape[0]:
             # column j of L^T R has the energy r_j^T (L L^T) r_j; to transform its rows is to
@@ -226,6 +241,9 @@ class RandomVectors:
         draw = Key(self.seed, int(state["epoch"][0])).generator("vectors", width)
         vectors = draw.standard_normal((self.rank, width), np.float32)
         return vectors / np.float32(np.sqrt(self.rank))
+
+    def columns(self, state: State) -> None:
+        """Return None: every vector mixes all columns."""
 
 
 def stand(matrix: Gradient) -> Gradient:

@@ -3,14 +3,16 @@
 import importlib
 import sys
 import types
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from edge_train import int4
+from edge_train import factored, int4
 from edge_train.adam8bit import Adam8bit
+from edge_train.factored import Factors, dense
 from edge_train.low_rank import Apollo, LowRank, is_projected
 from edge_train.methods.low_rank import MatricesApart, low_rank
 from edge_train.projection import Columns, RandomVectors, TopVectors
@@ -88,6 +90,73 @@ def test_frugal_is_adam_on_some_columns_and_signs_elsewhere(shape):
         expected[where] = adam(gradient[where].astype(np.float64))
         np.testing.assert_allclose(update, expected, atol=2e-3)
     assert len(seen) == 3
+
+
+@dataclass(frozen=True)
+class Rounded(Columns):
+    """Columns of a processor that rounds them another way than when it makes whole rows."""
+
+    read: list = field(default_factory=list)  # what each projection returned
+
+    def project(self, standing, state):
+        low = super().project(standing, state)
+        away = np.where(np.arange(low.size).reshape(low.shape) % 2, -np.inf, np.inf)
+        self.read.append(np.nextafter(low, away.astype(np.float32)))
+        return self.read[-1]
+
+
+@pytest.mark.parametrize("rule", ["sign", "sgd"])
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rounding_moves_nothing_inside_the_columns_of_frugal(shape, lazy, rule, monkeypatch):
+    """There is no remainder there: exactly Adam's update, whatever a product rounds to."""
+    monkeypatch.setattr(factored, "_TILE_NUMBERS", 5 * shape[1])  # columns in several parts
+    basis = Rounded(4, by="chance", seed=7)
+    transform = LowRank(Adam(), basis, 4, 0.5, moments="reset", remainder=0.1, rule=rule)
+    param, draw = np.zeros(shape, np.float32), np.random.default_rng(0)
+    state = transform.init(param)
+    for step in range(6):
+        left, right = (draw.standard_normal((9, side), np.float32) for side in shape)
+        whole = left.T @ right
+        update = dense(transform.update(Factors(left, right) if lazy else whole, state, param))
+        if step % 4 == 0:
+            adam, moments = Adam(), Adam().init(basis.read[-1])
+        expected = np.float32(0.5) * dense(adam.update(basis.read[-1], moments, basis.read[-1]))
+        free = np.sign(whole) if rule == "sign" else whole
+        if shape[0] < shape[1]:
+            update, free = update.T, free.T
+        chosen = state["basis.indices"]
+        np.testing.assert_array_equal(update[:, chosen], expected)
+        others = np.setdiff1d(np.arange(12), chosen)
+        # nine products of a few units round by less than 1e-4, and no gradient here is as small
+        assert np.abs(whole).min() > 1e-4
+        np.testing.assert_allclose(update[:, others], 0.1 * free[:, others], atol=1e-5)
+
+
+BASES = {"svd": TopVectors(4), "dct": Columns(4, of="dct"), "random": RandomVectors(4)}
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", BASES)
+def test_vectors_that_mix_columns_leave_a_remainder_everywhere(name, shape, lazy):
+    basis = BASES[name]
+    transform = LowRank(Adam(), basis, 9, remainder=0.1)
+    param, draw = np.zeros(shape, np.float32), np.random.default_rng(0)
+    left, right = (draw.standard_normal((9, side), np.float32) for side in shape)
+    whole = left.T @ right
+    state = transform.init(param)
+    update = dense(transform.update(Factors(left, right) if lazy else whole, state, param))
+    exact = whole if shape[0] >= shape[1] else whole.T
+    own = {key.removeprefix("basis."): value for key, value in state.items()}
+    vectors = basis.vectors(own, 12)
+    low = exact @ vectors.T
+    rest = exact - low @ vectors
+    expected = np.sign(low) @ vectors + 0.1 * np.sign(rest)  # Adam's first step
+    found = update if shape[0] >= shape[1] else update.T
+    clear = (np.abs(rest) > 1e-4) & (np.abs(low).min(axis=1, keepdims=True) > 1e-4)
+    assert clear.mean() > 0.99
+    np.testing.assert_allclose(found[clear], expected[clear], atol=1e-3)
 
 
 def test_the_remainder_of_frugal_can_be_plain_descent():
