@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.memory import give_back_memory
+from edge_train.runtimes.int4_weights import freeze_int4
 from edge_train.runtimes.spilled_weights import SpilledWeights
 from edge_train.tensor_file import TensorFile
 
@@ -32,7 +33,7 @@ def load_layers(
     bit what optimum-quanto's `quantize` and `freeze` make of the loaded model, except that with
     int8 and bfloat16 on a CPU a Linear whose inputs are no multiple of 16 stays as it is (torch's
     kernel crashes on it; published models have none). Norms, biases and embeddings stay in
-    `dtype`. Nothing requires a gradient.
+    `dtype`. Nothing requires a gradient. Of int4, `int4_weights` says how they are read.
 
     Args:
       module: every parameter on the meta device; quantized layers replace theirs in it.
@@ -105,7 +106,10 @@ def _quantize(layer: nn.Linear | nn.Conv2d, quant: str, packed: bool) -> nn.Modu
     quantized: Any = quantize_module(layer, weights=_WEIGHT_TYPES[quant])
     for name, _ in list(layer.named_parameters()):
         setattr(layer, name, None)
-    quantized.freeze()
+    if quant == "int4":
+        freeze_int4(quantized)
+    else:
+        quantized.freeze()
     quantized.requires_grad_(False)
     if packed:
         quantized.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())
