@@ -75,7 +75,7 @@ def _values(weight: Any) -> Tensor:
 
     Memory:
       The float weight of one layer, and half a byte for each of its values: one of two halves of
-      the integers. quanto itself holds up to two bytes for each beside the float weight.
+      the integers.
     """
     packed, scale = weight._data._data, weight._scale
     rows = len(packed)
