@@ -44,8 +44,9 @@ hash stated here, every number must be possible, and a graph may name no other f
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
 reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight`
-(float), `quantized` (int8 or packed int4), `scale`, `zero_point` and `bias` (int32, of a quantized
-convolution).
+(float), `quantized` (int8 or packed int4; int8 from -64 to 64 where it meets uint8 activations, and
+to 127 in artifacts that were exported before that), `scale`, `zero_point` and `bias` (int32, of a
+quantized convolution).
 
 Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:
 

@@ -3,10 +3,15 @@
     profile     linear layers                           convolutions
     none        float32                                 float32
     int8        int8 weights, float activations         int8 weights, float activations
-    int8-fast   int8 weights, activations int8 on the   int8 x uint8 with calibrated ranges
-                fly (one scale per call)
+    int8-fast   7-bit weights, activations uint8 on     7-bit weights, activations uint8 with
+                the fly (one scale per call)            calibrated ranges
     int4        int4 weights in groups (MatMulNBits),   as int8-fast
                 activations int8 in groups
+
+A 7-bit weight is an int8 in [-64, 64]. x86 processors without VNNI add two products of uint8 and
+int8 in 16 bits, and a sum that does not fit is cut off without a word: with 8-bit weights the same
+graph would compute other numbers there. Two products of 7-bit weights always fit, so every
+processor computes the same integers, with the same fast kernel.
 
 Where activations are rounded, three kinds of convolution keep float activations, as in `int8`: the
 first and the last of the denoiser, and the shortcuts, which read and write the residual stream with
@@ -29,6 +34,10 @@ INT4_GROUP = 32  # columns that share a float32 scale: 5 bits per weight (64 wou
 # com.microsoft.MatMulNBits: 4 is int8 activations in groups. The default, 0, leaves the choice to
 # the engine, and engines differ.
 _INT4_ACCURACY_LEVEL = 4
+# Of weights that meet uint8 activations: 2 * 255 * 64 = 32,640 fits into the 16 signed bits, up to
+# 32,767, in which a processor may add two products; 2 * 255 * 65 does not.
+LARGEST_FACTOR = 64
+_LARGEST_INT8 = 127  # of weights that are turned back into floats first
 _FLOAT_CONVOLUTIONS = ("conv_in", "conv_out", "conv_shortcut")
 
 Range = tuple[float, float]
@@ -176,7 +185,7 @@ class _Writer:
             self._graph.insert_before(node, made)
             self._dynamic[_name(x)] = tuple(made.outputs)
         quantized, scale, zero = self._dynamic[_name(x)]
-        integers, scales = quantize_int8(weight, axis=1)
+        integers, scales = quantize_int8(weight, axis=1, largest=LARGEST_FACTOR)
         operand = self._write(f"{layer.weight}/int8", integers, "quantized")
         weight_scale = self._write(f"{layer.weight}/scale", scales, "scale")
         product = self._op("MatMulInteger", [quantized, operand, zero], node)
@@ -214,7 +223,7 @@ class _Writer:
         """Put rounding around the convolution, in the form that engines turn into integers."""
         x, output = node.inputs[0], node.outputs[0]
         name = _name(node.inputs[1])
-        integers, scales = quantize_int8(self._read(name), axis=0)
+        integers, scales = quantize_int8(self._read(name), axis=0, largest=LARGEST_FACTOR)
         stored = [
             self._write(f"{name}/int8", integers, "quantized"),
             self._write(f"{name}/scale", scales, "scale"),
@@ -332,16 +341,16 @@ class _Writer:
 
 
 def quantize_int8(
-    weight: NDArray[np.float32], axis: int
+    weight: NDArray[np.float32], axis: int, largest: int = _LARGEST_INT8
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize to int8 in [-127, 127] with one scale per index of `axis`; zero stays zero.
+    """Quantize to int8 in [-largest, largest], one scale per index of `axis`; zero stays zero.
 
     >>> quantize_int8(np.array([[2.54, -1.27], [0.0, 0.0]], np.float32), axis=0)[0].tolist()
     [[127, -64], [0, 0]]
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    largest = np.abs(weight).max(axis=others, keepdims=True)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    extreme = np.abs(weight).max(axis=others, keepdims=True)
+    scale = np.where(extreme > 0, extreme / largest, 1).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale.ravel()
 
 

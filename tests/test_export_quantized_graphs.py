@@ -6,18 +6,20 @@ import pytest
 pytest.importorskip("onnx_ir")
 
 from edge_train.export.quantized_graphs import (
+    LARGEST_FACTOR,
     activation_step,
     pack_int4,
     quantize_int8,
 )
 
 
+@pytest.mark.parametrize("largest", [127, LARGEST_FACTOR])
 @pytest.mark.parametrize(("shape", "axis"), [((3, 5), 0), ((5, 3), 1), ((4, 2, 3, 3), 0)])
-def test_int8_is_within_half_a_step(shape, axis) -> None:
+def test_int8_is_within_half_a_step(shape, axis, largest) -> None:
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    integers, scale = quantize_int8(weight, axis)
+    integers, scale = quantize_int8(weight, axis, largest)
     steps = np.expand_dims(scale, [i for i in range(len(shape)) if i != axis])
-    assert np.abs(integers).max() <= 127
+    assert np.abs(integers.astype(int)).max() == largest
     assert (np.abs(integers * steps - weight) <= steps * 0.5001).all()
 
 

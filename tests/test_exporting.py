@@ -73,6 +73,39 @@ def test_profiles_use_the_arithmetic_they_promise(exported, quant, promised, nev
             assert {a.name: a.i for a in node.attribute}["accuracy_level"] == 4
 
 
+@pytest.mark.parametrize("quant", ["int8-fast", "int4"])
+def test_no_two_integer_products_leave_sixteen_bits(exported, quant) -> None:
+    """So that a processor which adds two of them in 16 bits computes what every other does.
+
+    The two may be any two that a sum runs over: how weights are packed is the engine's affair.
+    Of MatMulNBits there is nothing to ask: 2 * 127 * 15 fits, and larger numbers it has none.
+    """
+    model = onnx.load(exported.artifacts[quant] / "step.onnx")
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+
+    def is_made_by(name: str, kind: str) -> bool:
+        return name in makers and makers[name].op_type == kind
+
+    weights: dict[str, list[np.ndarray]] = {"MatMulInteger": [], "Conv": []}
+    for node in model.graph.node:
+        assert not node.op_type.startswith("QLinear"), "a kind of product that is not looked at"
+        if node.op_type == "MatMulInteger":
+            assert len(node.input) == 3, "weights have no zero point"
+            assert is_made_by(node.input[0], "DynamicQuantizeLinear")
+            weights["MatMulInteger"].append(stored[node.input[1]])
+        rounded = [user for user in model.graph.node if node.output[0] in user.input]
+        if node.op_type == "Conv" and [user.op_type for user in rounded] == ["QuantizeLinear"]:
+            assert is_made_by(node.input[0], "DequantizeLinear")
+            assert len(makers[node.input[1]].input) == 2, "weights have no zero point"
+            weights["Conv"].append(stored[makers[node.input[1]].input[0]])
+    for kind, found in weights.items():
+        assert found, f"no {kind} was looked at"
+        for weight in found:
+            assert weight.dtype == np.int8
+            assert 2 * 255 * np.abs(weight.astype(int)).max() <= 2**15 - 1
+
+
 def test_smaller_profiles_are_smaller(exported) -> None:
     sizes = [
         (exported.artifacts[quant] / "step.weights").stat().st_size
