@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from environments import belongs_here, is_desk
 from PIL import Image
 from quadratic import QuadraticRuntime, QuadraticTask
 
@@ -15,6 +16,27 @@ from edge_train.loop import Loop
 from edge_train.memory import Guard
 from edge_train.methods.zo import ZerothOrder
 from edge_train.transforms import Adam, Chain, LearningRate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run doctests on the desk only, where everything that they import is installed."""
+    if not is_desk():
+        config.option.doctestmodules = False
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out test files of the other environment."""
+    return (
+        collection_path.name.startswith("test_") and not belongs_here(collection_path.stem)
+    ) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs an exported model: an export is a whole command."""
+    for item in items:
+        if {"exported", "classifiers"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
 
 
 @pytest.fixture
