@@ -13,7 +13,7 @@ from places import TESTS
 from edge_train import journal
 
 # Only an alarm for a command that hangs: so long without one more byte in its journal.
-_STALLED_SECONDS = 1800
+STALLED_SECONDS = 1800
 
 
 def records_of(out):
@@ -65,13 +65,15 @@ class Command:
             now = book.stat().st_size if book.exists() else 0
             if now != size:
                 size, since = now, time.monotonic()
-            assert time.monotonic() - since < _STALLED_SECONDS, "the command makes no progress"
+            assert time.monotonic() - since < STALLED_SECONDS, "the command makes no progress"
             time.sleep(0.01)
 
     def wait_for_steps(self, count):
         """Return once the journal holds this many steps; fail if the command ends before."""
         self._until(lambda: steps_in(self.folder) >= count)
-        assert self.process.poll() is None, self.wait() or self.err
+        if self.process.poll() is not None:
+            self.wait()
+            raise AssertionError(f"it ended with {self.process.returncode}: {self.err}")
 
     def wait(self):
         """Return the exit status; `out` and `err` are then what it printed."""

@@ -23,7 +23,7 @@ PROMPTS = ("a photo of {}", "{}")
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     model = make_tiny_model(tmp_path_factory.mktemp("model") / "sd1", "sd1")
-    job = diffusion.check(Recipe(model=str(model), class_word="dog", preview_steps=2))
+    job = diffusion.check(Recipe(model=str(model), class_word="dog", preview_steps=2, threads=1))
     ids = {"ids": np.concatenate([job.ids(text)["ids"] for text in (*PROMPTS, "")])}
     runtime = diffusion.open_runtime(job, Parameters(job.start), ids)
     yield job, runtime
