@@ -14,6 +14,7 @@ from edge_train import cli, journal
 from edge_train.errors import RunFolderError
 from edge_train.resume_rules import changed_engine, check_same_model
 
+pytestmark = pytest.mark.process
 FACTS = {
     "runtime": "onnx",
     "device": "cpu",

@@ -20,6 +20,8 @@ pytest.importorskip("onnxruntime")
 
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):

@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 from edge_train.jobs import classify_text
 from edge_train.runtimes import ort_training
 
+pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
 
 
