@@ -5,27 +5,36 @@ PYTHON ?= python3
 NAME ?= personalize
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test test-device test-desk check bench clean
+.PHONY: demo check test test-all test-desk test-desk-process test-device bench clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
 
-# Both environments at once: the two suites share nothing but the machine.
-test: .venv/.ready .venv-device/.ready
-	$(MAKE) --jobs=2 --output-sync=target test-device test-desk
-
-test-device:
-	.venv-device/bin/python -c "import sys; from importlib.util import find_spec; sys.exit('torch is in .venv-device' if find_spec('torch') else 0)"
-	.venv-device/bin/python -m pytest --doctest-ignore-import-errors
-
-test-desk:
-	.venv/bin/python -m pytest
-
+# Before every commit. Each test file runs in one environment: tests/environments.py says in which.
 check: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not process and not slow and not device"
+
+# Three jobs on two cores; the longest comes first. They share nothing but the machine.
+test: .venv/.ready .venv-device/.ready
+	$(MAKE) --jobs=2 --output-sync=target test-desk-process test-device test-desk
+
+test-desk-process:
+	.venv/bin/python -m pytest -m "process and not slow and not device"
+
+test-desk:
+	.venv/bin/python -m pytest -m "not process and not slow and not device"
+
+test-device:
+	.venv-device/bin/python -c "import sys; from importlib.util import find_spec; sys.exit('torch is in .venv-device' if find_spec('torch') else 0)"
+	.venv-device/bin/python -m pytest
+
+# No file of the device environment is slow today; pytest says 5 where it selects nothing.
+test-all: test
+	.venv/bin/python -m pytest -m "slow and not device"
+	.venv-device/bin/python -m pytest -m "slow and not device" || test $$? -eq 5
 
 bench: .venv/.ready
 	.venv/bin/edge-train bench $(NAME)

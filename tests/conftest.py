@@ -1,5 +1,6 @@
-"""Fixtures that several tests share."""
+"""Which tests run here, and fixtures that several of them share."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from environments import belongs_here, is_desk
 from PIL import Image
 from quadratic import QuadraticRuntime, QuadraticTask
 
@@ -15,6 +17,34 @@ from edge_train.loop import Loop
 from edge_train.memory import Guard
 from edge_train.methods.zo import ZerothOrder
 from edge_train.transforms import Adam, Chain, LearningRate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run doctests on the desk only, where everything that they import is installed.
+
+    On the desk two jobs share two cores, and threads that spin while they wait for each other cost
+    a tiny network eight times what it takes on one. The device environment measures memory, which
+    threads are part of, so nothing is changed there.
+    """
+    if is_desk():
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    else:
+        config.option.doctestmodules = False
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out test files of the other environment."""
+    return (
+        collection_path.name.startswith("test_") and not belongs_here(collection_path.stem)
+    ) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs an exported model: an export is a whole command."""
+    for item in items:
+        if {"exported", "classifiers"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import GOLDEN
 
 from edge_train.artifact import Artifact, is_artifact, open_artifact
 from edge_train.errors import ModelError
 from edge_train.manifest import MANIFEST, describe_file
-
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 
 from tiny_models import make_tiny_model  # noqa: E402 - needs torch
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -43,7 +45,7 @@ def finished(model, photos, tmp_path_factory):
 
 def run(photos, model, out, *options):
     arguments = ["run", str(photos), "--model", str(model), "--class", "dog", "--out", str(out)]
-    return cli.main([*arguments, "--json", "--preview-steps", "2", *options])
+    return cli.main([*arguments, "--json", "--preview-steps", "2", "--threads", "1", *options])
 
 
 def refused(capsys, status, *arguments):

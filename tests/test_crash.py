@@ -1,40 +1,29 @@
-"""Killed at random instants and resumed, a run ends with the very token of an undisturbed one."""
+"""Killed at random instants and resumed, a run on torch ends with an undisturbed one's token.
 
-import os
+What is about the journal and not about torch is tried with many more kills in `test_crash_network`.
+"""
+
 import random
-import signal
-import subprocess
-import sys
-import time
+import shutil
 
 import numpy as np
 import pytest
+from places import TESTS
+from running import Command, kill, run_to_the_end, steps_in
 from safetensors.numpy import load_file
 
-from edge_train import journal
 from edge_train.models import EMBEDDED
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.process
 
-STEPS = 400
-KILLS = 20
-
-
-def command(out, *options):
-    base = [sys.executable, "-m", "edge_train", "run"]
-    if options == ("--resume",):
-        return [*base, "--resume", str(out)]
-    return [*base, "--model", EMBEDDED, "--out", str(out), *options]
+STEPS = 40
+KILLS = 3
 
 
-def start(out, *options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(out, *options),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def words(out):
+    few = ("--method", "zo", "--steps", STEPS, "--preview-steps", 1, "--threads", 1)
+    return ("run", "--model", EMBEDDED, "--out", out, *few)
 
 
 def token(out):
@@ -42,72 +31,44 @@ def token(out):
     return vectors
 
 
-def steps_done(out):
-    if not (out / "journal.jsonl").exists():
-        return 0
-    records, _ = journal.read(out / "journal.jsonl")
-    return sum(record["kind"] == "step" for record in records)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    options = ("--steps", str(STEPS), "--preview-steps", "1")
-    assert start(out, *options).wait(timeout=240) == 0
-    return token(out)
+    run_to_the_end(*words(out), out=out)
+    return out
 
 
-def test_killed_twenty_times_it_ends_with_the_same_bits(undisturbed, tmp_path):
+def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, tmp_path):
     out, draws = tmp_path / "run", random.Random(0)
-    options = ("--steps", str(STEPS), "--preview-steps", "1")
-    process, kills, landed = start(out, *options), 0, set()
     for _ in range(KILLS):
-        # some die while starting up, the others at a random step further on
-        if draws.random() < 0.3:
-            time.sleep(draws.uniform(0, 4))
-        else:
-            goal = steps_done(out) + draws.randrange(1, 2 * STEPS // KILLS)
-            while steps_done(out) < goal and process.poll() is None:
-                time.sleep(0.01)
-        if process.poll() is not None:
-            break
-        process.kill()
-        process.wait()
-        kills += 1
-        landed.add(steps_done(out))
-        process = start(out, *(("--resume",) if (out / "recipe.toml").exists() else options))
-    assert process.wait(timeout=240) == 0
-    assert kills >= KILLS // 2 and len(landed) >= KILLS // 4
-    np.testing.assert_array_equal(token(out), undisturbed)
+        before = steps_in(out)
+        assert kill(words(out), out, draws.randrange(5, 9), draws.uniform(0.001, 0.03))
+        assert before < steps_in(out) < STEPS
+    run_to_the_end("run", "--resume", out, out=out)
+    assert steps_in(out) == STEPS
+    np.testing.assert_array_equal(token(out), token(undisturbed))
 
 
 def test_interrupted_once_it_saves_and_exits_130_then_resumes(undisturbed, tmp_path):
     out = tmp_path / "run"
-    process = start(out, "--steps", str(STEPS), "--preview-steps", "1")
-    while steps_done(out) < 30:
-        time.sleep(0.02)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    script = (str(TESTS / "dying.py"), "10", "interrupt")
+    with Command(*words(out), out=out, script=script, OMP_NUM_THREADS="1") as command:
+        assert command.wait() == 130, command.err
     assert (out / "my-item.safetensors").exists()
-    assert steps_done(out) < STEPS
-    assert start(out, "--resume").wait(timeout=240) == 0
-    np.testing.assert_array_equal(token(out), undisturbed)
+    assert steps_in(out) < STEPS
+    run_to_the_end("run", "--resume", out, out=out)
+    np.testing.assert_array_equal(token(out), token(undisturbed))
 
 
 def test_a_damaged_journal_and_checkpoint_are_got_over(undisturbed, tmp_path):
-    out = tmp_path / "run"
-    process = start(out, "--steps", str(STEPS), "--preview-steps", "1")
-    while steps_done(out) < 120:
-        time.sleep(0.02)
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    (out / "my-item.safetensors").unlink()
     content = bytearray((out / "journal.jsonl").read_bytes())
+    content = content[: content.rindex(b'{"kind":"step"')]  # as of a run that was killed
     content[len(content) // 2] ^= 0xFF
     (out / "journal.jsonl").write_bytes(content)
     for path in (out / "checkpoints").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
-    assert start(out, "--resume").wait(timeout=240) == 0
+    run_to_the_end("run", "--resume", out, out=out)
     assert (out / "journal.damaged.jsonl").read_bytes() == content
-    np.testing.assert_array_equal(token(out), undisturbed)
+    np.testing.assert_array_equal(token(out), token(undisturbed))

@@ -14,6 +14,7 @@ from edge_train.tensor_file import StoredTensor, TensorFile
 
 RANK = 3
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers, at what peft reads
     pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings"),  # merging is not our aim
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set"),  # GPT-2 has layers of both kinds

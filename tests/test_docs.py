@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from pathlib import Path
+
+from places import ROOT
 
 from edge_train import cli
 from edge_train.recipe import Recipe
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

@@ -1,15 +1,12 @@
 """A run on an artifact starts small: no torch, whatever flavor of the engine is installed."""
 
-from pathlib import Path
-
 import pytest
+from places import GOLDEN
 
 from edge_train.bench.engine_import import before_model
 from edge_train.errors import ModelError
 
 pytest.importorskip("onnxruntime")
-
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
 
 def test_nothing_heavy_is_imported_before_the_model_is_loaded() -> None:

@@ -1,13 +1,10 @@
 """A graph cannot hide the name of a file that it would read, and its versions are read right."""
 
-from pathlib import Path
-
 import pytest
+from places import GOLDEN
 
 from edge_train.errors import ModelError
 from edge_train.graph_file import ExternalData, read_graph_file
-
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
 
 def varint(number: int) -> bytes:

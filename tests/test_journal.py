@@ -1,15 +1,15 @@
 """The journal opens wherever it was cut, notices every edit, and refuses what it cannot read."""
 
 import json
-from pathlib import Path
 
 import pytest
+from places import TESTS
 
 from edge_train import journal
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
 
-GOLDEN = Path(__file__).parent / "golden" / "journal.jsonl"
+GOLDEN = TESTS / "golden" / "journal.jsonl"
 STEP = StepRecord(0, 0.25, (1.5, -2e-07), 3, 0, 1000, 900, 0.01, eval=0.2)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from places import ROOT
 
 from edge_train.judge import Judge
 
-DATA = Path(__file__).parents[1] / "edge_train" / "data"
+DATA = ROOT / "edge_train" / "data"
 WEIGHTS = DATA / "judge.safetensors"
 
 
@@ -64,11 +64,13 @@ def test_class_share_counts_one_class(judge: Judge) -> None:
     assert sum(shares) == pytest.approx(1)
 
 
-def test_64_pictures_take_less_than_one_and_a_half_seconds(judge: Judge) -> None:
-    images = random_pictures(64)
-    start = time.process_time()
-    judge.predict(images)
-    assert time.process_time() - start < 1.5
+def test_a_picture_takes_fewer_than_thirty_million_multiplications(judge: Judge) -> None:
+    """At a billion a second, what NumPy does on a small board, that is 0.03 s."""
+    side, products = 32, 0
+    for weight, _, stride in judge.convolutions:
+        side //= stride
+        products += side * side * weight.size
+    assert products + judge.heads[0].size < 30e6
 
 
 def test_wrong_pictures_are_refused(judge: Judge) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import places
 import pytest
 
-ROOT = Path(__file__).parent.parent / "edge_train"
+ROOT = places.ROOT / "edge_train"
 
 # From the bottom up. A line is a level, a tuple in it a group; the groups of a level never meet.
 # A package counts as one name; inside a group imports go any way that makes no circle.
@@ -171,22 +172,24 @@ def is_ours(module: str) -> bool:
     return module.split(".")[0] == "edge_train"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_place_in_the_table(module: str) -> None:
-    assert place_name(module) in PLACE, f"{module}: give it a line in the table of this test"
+def test_every_module_has_a_place_in_the_table() -> None:
+    homeless = [module for module in MODULES if place_name(module) not in PLACE]
+    assert not homeless, "give these a line in the table of this test"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down_the_table(module: str) -> None:
-    name = place_name(module)
-    level, group = PLACE[name]
-    for found in parsed(module):
-        assert not found.module.startswith("."), f"{module}:{found.line}: write the full name"
-        if not is_ours(found.module):
-            continue
-        other_level, other_group = PLACE[place_name(found.module)]
-        down = other_level < level or (other_level, other_group) == (level, group)
-        assert down, f"{module}:{found.line}: {found.module} is not below {name}"
+def test_imports_go_down_the_table() -> None:
+    wrong = []
+    for module in MODULES:
+        name = place_name(module)
+        level, group = PLACE[name]
+        for found in parsed(module):
+            if found.module.startswith("."):
+                wrong.append(f"{module}:{found.line}: write the full name")
+            elif is_ours(found.module):
+                other_level, other_group = PLACE[place_name(found.module)]
+                if not (other_level < level or (other_level, other_group) == (level, group)):
+                    wrong.append(f"{module}:{found.line}: {found.module} is not below {name}")
+    assert not wrong
 
 
 def test_imports_make_no_circle() -> None:
@@ -200,48 +203,61 @@ def test_imports_make_no_circle() -> None:
     assert not arrows, f"in or above a circle: {sorted(arrows)}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_builders_import_our_modules_late(module: str) -> None:
-    late = [f"line {i.line}: {i.module}" for i in parsed(module) if i.late and is_ours(i.module)]
-    assert not late or place_name(module) in IMPORT_LATE
+def test_only_builders_import_our_modules_late() -> None:
+    wrong = [
+        f"{module}:{found.line}: {found.module}"
+        for module in MODULES
+        for found in parsed(module)
+        if found.late and is_ours(found.module) and place_name(module) not in IMPORT_LATE
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_late_imports_are_of_packages_that_may_be_missing(module: str) -> None:
-    if place_name(module) in IMPORT_LATE:
-        return
-    for found in parsed(module):
-        top = found.module.split(".")[0]
-        needless = found.late and (top in CORE or top in sys.stdlib_module_names)
-        assert not needless, f"{module}:{found.line}: import {top} at the top"
+def test_late_imports_are_of_packages_that_may_be_missing() -> None:
+    wrong = []
+    for module in MODULES:
+        for found in parsed(module):
+            top = found.module.split(".")[0]
+            needless = found.late and (top in CORE or top in sys.stdlib_module_names)
+            if needless and place_name(module) not in IMPORT_LATE:
+                wrong.append(f"{module}:{found.line}: import {top} at the top")
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_export_and_runtimes_need_more_than_the_core_dependencies(module: str) -> None:
-    if place_name(module) in NEED_EXTRAS:
-        return
-    for found in parsed(module):
-        top = found.module.split(".")[0]
-        core = top in CORE or top in sys.stdlib_module_names or is_ours(top)
-        assert found.late or core, f"{module}:{found.line}: {top} is not a core dependency"
+def test_only_export_and_runtimes_need_more_than_the_core_dependencies() -> None:
+    wrong = []
+    for module in MODULES:
+        for found in parsed(module):
+            top = found.module.split(".")[0]
+            core = top in CORE or top in sys.stdlib_module_names or is_ours(top)
+            if not (found.late or core or place_name(module) in NEED_EXTRAS):
+                wrong.append(f"{module}:{found.line}: {top} is not a core dependency")
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", TABLE[0][0])
-def test_the_lowest_level_is_standard_library_only(name: str) -> None:
-    for found in parsed(f"edge_train.{name}"):
-        top = found.module.split(".")[0]
-        assert top in sys.stdlib_module_names or is_ours(top), f"{name}:{found.line}: {top}"
+def test_the_lowest_level_is_standard_library_only() -> None:
+    wrong = [
+        f"{name}:{found.line}: {found.module}"
+        for name in TABLE[0][0]
+        for found in parsed(f"edge_train.{name}")
+        if (top := found.module.split(".")[0]) not in sys.stdlib_module_names and not is_ours(top)
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_the_first_line_of_a_file_names_its_idea(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    docstring = ast.get_docstring(tree)
-    assert docstring is not None, f"{module}: no docstring"
-    assert docstring.splitlines()[0].strip(), f"{module}: the first line is empty"
-    assert tree.body[0].lineno == 1, f"{module}: something stands before the docstring"
+def test_the_first_line_of_a_file_names_its_idea() -> None:
+    wrong = []
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstring = ast.get_docstring(tree)
+        if docstring is None or not docstring.splitlines()[0].strip():
+            wrong.append(f"{module}: the docstring has no first line")
+        elif tree.body[0].lineno != 1:
+            wrong.append(f"{module}: something stands before the docstring")
+    assert not wrong
 
 
+@pytest.mark.process
 def test_help_loads_no_engine() -> None:
     script = (
         "import runpy, sys\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import GOLDEN
 
 from edge_train.artifact import open_artifact
 from edge_train.errors import ModelError
@@ -14,8 +15,6 @@ from edge_train.runtimes.mapped_weights import MappedWeights
 pytest.importorskip("onnxruntime")
 
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
-
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
 
 def opened(lean):

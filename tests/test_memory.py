@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from running import STALLED_SECONDS
 
 from edge_train import memory
 from edge_train.errors import TrainingStopped
@@ -14,7 +15,11 @@ MEGABYTE = 10**6
 
 def in_fresh_process(code):
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=STALLED_SECONDS,
     )
     return [int(word) for word in found.stdout.split()]
 

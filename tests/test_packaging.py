@@ -9,13 +9,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.process
 DATA = Path("edge_train/data")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

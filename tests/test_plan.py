@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import GOLDEN, ROOT
 
 from edge_train import cli
 from edge_train import recipe as recipes
@@ -23,8 +23,6 @@ from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
 from edge_train.supervise import Link
 
-HERE = Path(__file__).parent
-GOLDEN = HERE / "golden" / "artifact-v1"
 MEGABYTE = 10**6
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are Linux's")
 
@@ -174,21 +172,10 @@ def test_a_network_near_its_cap_is_rehearsed_and_holds_it(tmp_path):
     assert report["measured_peak_bytes"] <= 120 * MEGABYTE
 
 
-def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monkeypatch):
-    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
-    wanted = Recipe(
-        task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
-    )
-    found = survey(wanted)
-    methods = {choice.recipe.method for choice in found.choices}
-    assert methods == {"backprop", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"}
-    assert {choice.recipe.batch_limit for choice in found.choices} == {None, 8, 1}
-
-
 def test_known_qualities_are_cells_of_the_benchmarks():
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (HERE.parent / "BENCHMARKS.md").read_text().splitlines()
+        for line in (ROOT / "BENCHMARKS.md").read_text().splitlines()
         if line.startswith("|")
     ]
     for name, cell in _MEASURED.values():

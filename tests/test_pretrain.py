@@ -11,11 +11,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from places import ROOT
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 FOLDER = ROOT / "demos" / "tiny_sd"
 
 

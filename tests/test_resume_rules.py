@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from places import GOLDEN
 from safetensors.numpy import load_file
 
 from edge_train import cli, journal
 from edge_train.errors import RunFolderError
 from edge_train.resume_rules import changed_engine, check_same_model
 
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+pytestmark = pytest.mark.process
 FACTS = {
     "runtime": "onnx",
     "device": "cpu",

@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from places import GOLDEN
 from safetensors.numpy import load_file
 
 from edge_train import cli, journal
@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -144,29 +144,6 @@ def test_a_radius_that_export_found_too_small_is_said() -> None:
     for epsilon, said in ((safe / 2, True), (safe, False)):
         notes = diffusion.check(Recipe(model=str(GOLDEN), class_word="dog", epsilon=epsilon)).notes
         assert any("the smallest radius" in note for note in notes) == said
-
-
-@pytest.mark.parametrize("quant", ["int8", "int4"])
-def test_a_token_learned_on_the_engine_draws_in_diffusers(
-    exported, photos, tmp_path, quant
-) -> None:
-    diffusers = pytest.importorskip("diffusers")
-    out = tmp_path / "run"
-    words = ["run", str(photos), "--model", str(exported.artifacts[quant]), "--class", "dog"]
-    words += ["--steps", "3", "--epsilon", "0.1", "--threads", "1", "--preview-steps", "1"]
-    assert cli.main([*words, "--prompt", "a {}", "--out", str(out)]) == 0
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(exported.model)
-    pipeline.load_textual_inversion(str(out / "my-dog.safetensors"))
-    pipeline.set_progress_bar_config(disable=True)
-    pictures = pipeline(
-        "a photo of <my-dog>", num_inference_steps=2, height=32, width=32, output_type="np"
-    ).images
-    assert pictures.shape == (1, 32, 32, 3)
-    assert np.isfinite(pictures).all()
-    ours = load_file(out / "my-dog.safetensors")["<my-dog>"]
-    index = pipeline.tokenizer.convert_tokens_to_ids("<my-dog>")
-    table = pipeline.text_encoder.get_input_embeddings().weight.detach().float().numpy()
-    np.testing.assert_allclose(table[index], ours[0], rtol=1e-3, atol=1e-3)
 
 
 def radius_of(run) -> float:

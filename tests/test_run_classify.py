@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 from edge_train.jobs import classify_text
 from edge_train.runtimes import ort_training
 
+pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
 
 
@@ -275,3 +276,17 @@ def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeyp
     assert report_of(tmp_path / "forwards")["backwards"] == 0
     assert run(classifiers, "ort-training", tmp_path / "gradients") == 2
     assert "needs the training flavor" in capsys.readouterr().err
+
+
+def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monkeypatch):
+    from edge_train.choices import survey
+    from edge_train.recipe import Recipe
+
+    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    wanted = Recipe(
+        task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
+    )
+    found = survey(wanted)
+    methods = {choice.recipe.method for choice in found.choices}
+    assert methods == {"backprop", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"}
+    assert {choice.recipe.batch_limit for choice in found.choices} == {None, 8, 1}

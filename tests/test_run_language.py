@@ -12,6 +12,7 @@ from edge_train.models import read_json
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.process
 
 _CONFIG = {
     "model_type": "llama",

@@ -4,11 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from classifiers import make_data, make_tiny_classifier
+from places import DEMOS
 from safetensors.numpy import load_file
 
 from edge_train import cli
@@ -17,6 +17,8 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from edge_train.bench.small_classifier import make_classifier
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_gradients_that_stay_nan_stop_the_run_with_the_last_good_weights(
 
 
 def test_the_demo_runs_on_any_classifier_with_the_sentences_beside_it(given, tmp_path):
-    demo = Path(__file__).parent.parent / "demos" / "sst2.toml"
+    demo = DEMOS / "sst2.toml"
     words = ["--length", "24", "--threads", "1", "--out", str(tmp_path / "run"), "--json"]
     assert cli.main(["run", "--recipe", str(demo), "--model", str(given[1]), *words]) == 0
     report = report_of(tmp_path / "run")

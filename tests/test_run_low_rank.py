@@ -11,6 +11,7 @@ from edge_train import checkpoint, cli, journal
 from edge_train.recipe import LOW_RANK
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.process
 
 _RATE = ("--lr", "5e-3")
 _SCALES = {"frugal": "0.1"}

@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from edge_train import cli
 from edge_train.export.token_file import write_token
 
 ONE = {"token": np.arange(12, dtype=np.float32).reshape(2, 6)}
@@ -87,3 +88,26 @@ def test_diffusers_itself_loads_it(tmp_path, vectors):
     )
     table = pipeline.text_encoder.get_input_embeddings().weight.detach().float().numpy()
     np.testing.assert_allclose(table[ids], values, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_a_token_learned_on_the_engine_draws_in_diffusers(
+    exported, photos, tmp_path, quant
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    out = tmp_path / "run"
+    words = ["run", str(photos), "--model", str(exported.artifacts[quant]), "--class", "dog"]
+    words += ["--steps", "3", "--epsilon", "0.1", "--threads", "1", "--preview-steps", "1"]
+    assert cli.main([*words, "--prompt", "a {}", "--out", str(out)]) == 0
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(exported.model)
+    pipeline.load_textual_inversion(str(out / "my-dog.safetensors"))
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = pipeline(
+        "a photo of <my-dog>", num_inference_steps=2, height=32, width=32, output_type="np"
+    ).images
+    assert pictures.shape == (1, 32, 32, 3)
+    assert np.isfinite(pictures).all()
+    ours = load_file(out / "my-dog.safetensors")["<my-dog>"]
+    index = pipeline.tokenizer.convert_tokens_to_ids("<my-dog>")
+    table = pipeline.text_encoder.get_input_embeddings().weight.detach().float().numpy()
+    np.testing.assert_allclose(table[index], ours[0], rtol=1e-3, atol=1e-3)

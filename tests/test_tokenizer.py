@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
@@ -15,7 +16,7 @@ from edge_train.tasks.tokenizer import PromptTokenizer
 
 LENGTH = 24
 FIRST, LAST = "<|startoftext|>", "<|endoftext|>"
-TINY = Path(__file__).parent.parent / "edge_train/data/tiny_sd/tokenizer"
+TINY = ROOT / "edge_train/data/tiny_sd/tokenizer"
 
 TEXTS = [
     "",

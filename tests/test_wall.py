@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import STALLED_SECONDS
 
 from edge_train import wall
 
@@ -15,7 +16,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
 def in_fresh_process(code):
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=STALLED_SECONDS,
+        check=False,
     )
 
 
@@ -207,7 +212,7 @@ def test_groups_of_dead_runs_are_removed_by_the_next():
     left.mkdir()
     again = real_group(50_000_000)
     again.remove()
-    until = time.monotonic() + 2
+    until = time.monotonic() + STALLED_SECONDS
     while left.exists() and time.monotonic() < until:
         time.sleep(0.01)
     assert not left.exists()
