@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_train.factored import Factors, Gradient, Update, Whole, dense
-from edge_train.protocols import Array, Projecting, State, Transform
+from edge_train.arrays.factored import Factors, Gradient, Update, Whole, dense
+from edge_train.arrays.types import Array, State
+from edge_train.protocols import Projecting, Transform
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.factored import Factors, Parts, Streamed, Update, Whole, dense
-from edge_train.protocols import Array, State
+from edge_train.arrays.factored import Factors, Parts, Streamed, Update, Whole, dense
+from edge_train.arrays.rounding import AT_ONCE, Noise, largest
+from edge_train.arrays.types import Array, State
 from edge_train.rng import Key
-from edge_train.rounding import AT_ONCE, Noise, largest
 from edge_train.transforms import Adam
 
 BLOCK = 256  # moments that share a scale: 8 + 32 / 256 = 8.125 bits each

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.factored import Gradient
+from edge_train.arrays.factored import Gradient
+from edge_train.arrays.types import Array, State
 from edge_train.projection import Basis, Columns, TopVectors, captured
-from edge_train.protocols import Array, State
 
 NAMES = ("columns", "dct", "svd")  # from the cheapest on; a state holds the place of one
 _ENOUGH = 0.95  # of what the top vectors keep

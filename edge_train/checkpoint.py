@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.protocols import Array
 from edge_train.tensors import StoredTensors, load_metadata, save_tensors
 
 FORMAT = "edge-train checkpoint 3"

@@ -4,15 +4,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from edge_train.arrays.factored import tiles
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Rows
 from edge_train.errors import InputError, RunFolderError
-from edge_train.factored import tiles
-from edge_train.params import Parameters
 from edge_train.projection import is_tall, top_vectors
-from edge_train.protocols import Array, Layer
+from edge_train.protocols import Layer
 from edge_train.rng import Key
 from edge_train.tensor_file import StoredTensor
 from edge_train.tensors import safetensors_header, write_bytes, write_parts
@@ -20,19 +21,6 @@ from edge_train.tensors import safetensors_header, write_bytes, write_parts
 DIFFERENCE_FOLDER = "difference"  # of a run folder
 _SKETCH = Key(0, -6)
 _BEFORE = "base_model.model."  # what peft puts before the name of every module
-
-
-class Rows(Protocol):
-    """A matrix, or a vector, that is read some rows at a time."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its sides."""
-        ...
-
-    def __getitem__(self, rows: slice) -> Array:
-        """Return neighboring rows in float32."""
-        ...
 
 
 def write_difference(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_train.arrays.parameters import Parameters
 from edge_train.artifact import (
     QUANTS,
     STRIP_GRAPHS,
@@ -44,7 +45,6 @@ from edge_train.methods.slope_table import (
     exact_slopes,
 )
 from edge_train.models import ModelFolder
-from edge_train.params import Parameters
 from edge_train.recipe import Recipe
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from edge_train import __version__
+from edge_train.arrays.types import Array, Batch
 from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.errors import InputError, ModelError
 from edge_train.export.training_graphs import IR_VERSION, OPSET, trace, write_training_graphs
 from edge_train.manifest import MANIFEST, describe_file
 from edge_train.models import EMBEDDED
-from edge_train.protocols import Array, Batch
 from edge_train.rng import Key
 from edge_train.runtimes.ort_training import OrtClassifier, check_flavor
 from edge_train.runtimes.torch_classifier import TorchClassifier, head_names, load_classifier

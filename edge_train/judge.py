@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from edge_train.arrays.types import Array
+
 FORMAT = "edge-train judge 1"
 STORED_TYPES = {"F16": np.float16, "F32": np.float32}
 BATCH = 32  # pictures at a time; bounds the memory, not the result

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from edge_train.arrays.types import Array
 
 _HUBER_WIDTH = np.float32(0.5)  # residuals beyond it count linearly; targets are of size one
 

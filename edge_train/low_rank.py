@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from edge_train.factored import (
+from edge_train.arrays.factored import (
     Factors,
     Gradient,
     Parts,
@@ -16,8 +16,8 @@ from edge_train.factored import (
     dense,
     scale,
 )
+from edge_train.arrays.types import Array, State
 from edge_train.projection import Basis, RandomVectors, is_tall, lay_back, stand
-from edge_train.protocols import Array, State
 
 _STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random subspaces
 _LOST = 0.1

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_train.arrays.types import Array, Point
 from edge_train.jobs.diffusion import DATA, TokenJob, decode_latents
 from edge_train.judge import Judge
-from edge_train.protocols import Array, Point
 from edge_train.rng import Key
 from edge_train.tasks.sampler import sample
 from edge_train.tensors import write_bytes

@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train import int4
-from edge_train.factored import Factors, Gradient
-from edge_train.protocols import Array, State
+from edge_train.arrays import packed as int4
+from edge_train.arrays.factored import Factors, Gradient
+from edge_train.arrays.types import Array, State
 from edge_train.rng import Key
 
 _EXTRA = 8  # vectors that a sketch has more than the basis; the usual advice is 5 to 10

@@ -4,18 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_train.factored import Gradient, Update
+from edge_train.arrays.factored import Gradient, Update
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch, Point, State
 from edge_train.networks import Block
-from edge_train.params import Parameters
 from edge_train.rng import Key
 
-Array = NDArray[np.float32]
-Batch = Mapping[str, NDArray[Any]]  # name -> array; carries every random draw of a step
-Point = Mapping[str, Array]  # one value for every trainable block
-State = dict[str, NDArray[Any]]  # what a transform remembers of one block
 Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
 Apply = Callable[[str, Any], None]  # consumes one block's gradient: an array, or its factors
 

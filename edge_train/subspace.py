@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_train.factored import Update, dense
-from edge_train.protocols import Array, State
+from edge_train.arrays.factored import Update, dense
+from edge_train.arrays.types import Array, State
 
 
 @dataclass(frozen=True)

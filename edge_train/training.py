@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_train import __version__, checkpoint, journal
+from edge_train.arrays.types import Point
 from edge_train.checkpoint import Best
 from edge_train.errors import (
     INTERRUPTED,
@@ -30,7 +31,7 @@ from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
 from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure, shortage
 from edge_train.plan import Plan
-from edge_train.protocols import Point, StepRecord, Task
+from edge_train.protocols import StepRecord, Task
 from edge_train.recipe import Recipe
 from edge_train.report import summarize, write_report
 from edge_train.resume_rules import changed_engine

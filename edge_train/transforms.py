@@ -5,8 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_train.factored import Factors, Gradient, Parts, Streamed, Update, Whole, dense, scale
-from edge_train.protocols import Array, Projecting, State, Transform
+from edge_train.arrays.factored import (
+    Factors,
+    Gradient,
+    Parts,
+    Streamed,
+    Update,
+    Whole,
+    dense,
+    scale,
+)
+from edge_train.arrays.types import Array, State
+from edge_train.protocols import Projecting, Transform
 
 _TILE = 1 << 16  # coordinates that exist in float64 at once
 

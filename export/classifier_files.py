@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.protocols import Array
 from edge_train.tensors import safetensors_parts, write_parts
 
 

@@ -7,9 +7,9 @@ from typing import IO
 
 import numpy as np
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.params import Parameters
-from edge_train.protocols import Array
 from edge_train.tensor_file import StoredTensor, TensorFile
 from edge_train.tensors import safetensors_header, write_parts
 

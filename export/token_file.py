@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_train.protocols import Array
+from edge_train.arrays.types import Array
 from edge_train.tensors import to_safetensors, write_bytes
 
 

@@ -18,9 +18,9 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from edge_train.arrays.types import Array
 from edge_train.errors import ModelError
 from edge_train.export.quiet import quiet
-from edge_train.protocols import Array
 
 OPSET = 18
 IR_VERSION = 9

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_train.factored import Array, Factors
-from edge_train.params import Parameters, QuantizedParameters
-from edge_train.protocols import Apply, Point
+from edge_train.arrays.factored import Factors
+from edge_train.arrays.parameters import Parameters, QuantizedParameters
+from edge_train.arrays.types import Array, Point
+from edge_train.protocols import Apply
 
 _WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB; products of less take longer
 

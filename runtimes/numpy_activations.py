@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_train.protocols import Array
+from edge_train.arrays.types import Array
 
 Read = Callable[[str], Array]  # a parameter of the layer by its short name
 Emit = Callable[[str, Array], None]  # consumes the gradient of one of them

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array
 from edge_train.networks import (
     Activation,
     Convolution,
@@ -17,7 +18,6 @@ from edge_train.networks import (
     Recurrent,
     Reshape,
 )
-from edge_train.protocols import Array
 from edge_train.runtimes.numpy_activations import Emit, Read, activate, through_activation
 from edge_train.runtimes.numpy_recurrent import recur, recurrent_backward
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.losses import cross_entropy
 from edge_train.networks import (
     Activation,
@@ -19,8 +21,7 @@ from edge_train.networks import (
     Pool,
     Recurrent,
 )
-from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Point, Reach
+from edge_train.protocols import Apply, Reach
 from edge_train.runtimes.numpy_layers import Statistics, backward, channel_statistics, forward
 
 _TRAINED = (Dense, Convolution, Recurrent, Normalization)

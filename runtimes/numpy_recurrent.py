@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_train.arrays.types import Array
 from edge_train.networks import Recurrent
-from edge_train.protocols import Array
 from edge_train.runtimes.numpy_activations import Emit, Read, activate
 
 

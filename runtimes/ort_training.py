@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.memory import give_back_memory
-from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply
 from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
 from edge_train.tensor_file import TensorFile
 from edge_train.training_artifact import (

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError
 from edge_train.memory import give_back_memory
-from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Layer, Point
+from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.torch_layers import layers_of
 from edge_train.tensor_file import StoredTensor

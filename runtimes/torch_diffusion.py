@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.memory import give_back_memory
 from edge_train.models import ModelFolder
-from edge_train.params import Parameters
-from edge_train.protocols import Apply, Array, Batch, Point
+from edge_train.protocols import Apply
 from edge_train.runtimes.layered_loading import load_layers
 from edge_train.runtimes.spilled_weights import SpilledWeights
 from edge_train.runtimes.token_rows import TokenRows

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
+from edge_train.arrays.types import Array, Batch, Block, Point
 from edge_train.errors import ModelError
 from edge_train.language_folder import LanguageFolder
 from edge_train.memory import give_back_memory, map_large_blocks
-from edge_train.params import Block, Int4Parameters, Int8Parameters, Parameters
-from edge_train.protocols import Apply, Array, Batch, Layer, Point
+from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
 from edge_train.runtimes.torch_layers import layers_of

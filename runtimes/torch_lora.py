@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Point
 from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError, RunFolderError
-from edge_train.params import Parameters
-from edge_train.protocols import Array, Point
 from edge_train.rng import Key
 from edge_train.runtimes.torch_classifier import TorchClassifier, load_classifier
 from edge_train.tensors import safetensors_parts, write_parts

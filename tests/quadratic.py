@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edge_train.params import Parameters
+from edge_train.arrays.parameters import Parameters
 
 _EVALUATION_NOISE = np.random.default_rng(5).standard_normal((8, 12)).astype(np.float32)
 

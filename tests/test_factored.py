@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from edge_train.adam8bit import Adam8bit
+from edge_train.arrays.factored import Factors, Streamed, all_finite, dense, tiles
+from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
-from edge_train.factored import Factors, Streamed, all_finite, dense, tiles
 from edge_train.low_rank import Apollo, LowRank
-from edge_train.params import Int8Parameters, Parameters
 from edge_train.projection import Columns, RandomVectors, TopVectors
 from edge_train.rng import Key
 from edge_train.transforms import Adam, Chain, LearningRate, WeightDecay

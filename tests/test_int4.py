@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_train import int4
+from edge_train.arrays import packed as int4
 
 
 def read_back(rows):

@@ -10,9 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_train import factored, int4
 from edge_train.adam8bit import Adam8bit
-from edge_train.factored import Factors, dense
+from edge_train.arrays import factored
+from edge_train.arrays import packed as int4
+from edge_train.arrays.factored import Factors, dense
 from edge_train.low_rank import Apollo, LowRank, is_projected
 from edge_train.methods.low_rank import MatricesApart, low_rank
 from edge_train.projection import Columns, RandomVectors, TopVectors

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
+from edge_train.arrays.parameters import Parameters
 from edge_train.artifact import open_artifact
 from edge_train.errors import ModelError
-from edge_train.params import Parameters
 from edge_train.runtimes.mapped_weights import MappedWeights
 
 pytest.importorskip("onnxruntime")

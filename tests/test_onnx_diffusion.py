@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_train.arrays.parameters import Parameters
 from edge_train.artifact import open_artifact
 from edge_train.errors import InputError, ModelError
-from edge_train.params import Parameters
 
 pytest.importorskip("onnxruntime")
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
+from edge_train.arrays.rounding import Noise
 from edge_train.errors import NonFinite
-from edge_train.params import Int4Parameters, Int8Parameters, Parameters
 from edge_train.rng import Key
-from edge_train.rounding import Noise
 
 KEY = Key(0, 0)
 few_bits = pytest.mark.parametrize("kind", [Int8Parameters, Int4Parameters])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from edge_train.arrays.rounding import AT_ONCE, Noise
 from edge_train.rng import Key
-from edge_train.rounding import AT_ONCE, Noise
 
 
 def test_the_same_key_and_name_give_the_same_bits():

@@ -23,11 +23,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import Family, make_tiny_model, prompt_ids
 from torch.utils.flop_counter import FlopCounterMode
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array, Batch
 from edge_train.errors import InputError, ModelError
 from edge_train.models import ModelFolder, open_model
 from edge_train.pace import denoiser_operations
-from edge_train.params import Parameters
-from edge_train.protocols import Array, Batch, GradientRuntime
+from edge_train.protocols import GradientRuntime
 from edge_train.runtimes.torch_diffusion import TorchDiffusion
 from edge_train.runtimes.torch_vae import decode_latents, encode_photos
 

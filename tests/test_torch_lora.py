@@ -148,7 +148,7 @@ def test_weights_that_are_read_past_their_module_are_refused(tmp_path):
         def forward(self, input_ids, attention_mask):
             return SimpleNamespace(logits=self.table.weight[input_ids[:, 0]])
 
-    from edge_train.params import Parameters
+    from edge_train.arrays.parameters import Parameters
 
     network = Bypassed()
     weight = network.table.weight.detach().numpy()

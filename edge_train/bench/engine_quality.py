@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train import bench
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Batch
 from edge_train.artifact import QUANTS, open_artifact
 from edge_train.errors import TrainingStopped
 from edge_train.jobs import diffusion
@@ -23,8 +25,6 @@ from edge_train.jobs.diffusion import TokenJob
 from edge_train.methods.slope_table import Exact, exact_slopes, relate
 from edge_train.methods.zo import ZerothOrder
 from edge_train.models import EMBEDDED
-from edge_train.params import Parameters
-from edge_train.protocols import Batch
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tasks.personalize import PhotoCache

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from edge_train import bench
+from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
 from edge_train.jobs import diffusion
 from edge_train.judge import Judge
-from edge_train.params import Parameters
 from edge_train.pictures import EmbeddedJudge, contact_sheet, differing_pairs, draw, png
 from edge_train.recipe import Recipe
 from edge_train.rng import Key

@@ -6,11 +6,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array
 from edge_train.build import build_method
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
-from edge_train.params import Parameters
-from edge_train.protocols import Array
 from edge_train.rng import Key
 from edge_train.tasks.personalize import Personalize, PhotoCache
 from edge_train.transforms import root_mean_square

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from edge_train.arrays.types import Point
 from edge_train.build import build_method, cores, known
 from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.difference import (
@@ -25,7 +26,7 @@ from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_li
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
-from edge_train.protocols import Estimator, Point, Transform
+from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import LOW_RANK, Recipe, resolve
 from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES

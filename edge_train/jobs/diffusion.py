@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array
 from edge_train.artifact import ROUNDED, STRIP_GRAPHS, Artifact, is_artifact, open_artifact
 from edge_train.build import cores, known
 from edge_train.errors import InputError
 from edge_train.models import EMBEDDED, ModelFolder, find_model
-from edge_train.params import Parameters
-from edge_train.protocols import Array
 from edge_train.recipe import Recipe, resolve
 from edge_train.tasks import captions
 from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_train.accumulation import held_numbers
+from edge_train.arrays.codes import CODES
+from edge_train.arrays.types import Point
 from edge_train.build import build_method, cores, known
-from edge_train.codes import CODES
 from edge_train.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -29,7 +30,7 @@ from edge_train.language_folder import LanguageFolder, open_language_model
 from edge_train.low_rank import is_projected
 from edge_train.methods.low_rank import is_embedding
 from edge_train.models import EMBEDDED
-from edge_train.protocols import Estimator, Point, Transform
+from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import PROJECTING, Recipe, resolve
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_train.arrays.types import Point
 from edge_train.footprint import Footprint
-from edge_train.protocols import Estimator, Point, Runtime, Task, Transform
+from edge_train.protocols import Estimator, Runtime, Task, Transform
 from edge_train.recipe import Recipe
 
 Say = Callable[[str], None]  # tells the user one line

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train import network_file, networks
+from edge_train.arrays.parameters import Int8Parameters, Parameters
+from edge_train.arrays.types import Array, Point
 from edge_train.build import known
 from edge_train.errors import InputError, RunFolderError
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
@@ -25,8 +27,7 @@ from edge_train.methods.sequential import Sequential
 from edge_train.methods.targets import Projections
 from edge_train.methods.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
 from edge_train.network_file import SavedNetwork
-from edge_train.params import Int8Parameters, Parameters
-from edge_train.protocols import Array, Estimator, Point, Reach, Task, Transform
+from edge_train.protocols import Estimator, Reach, Task, Transform
 from edge_train.recipe import Recipe
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy_network import NumpyNetwork

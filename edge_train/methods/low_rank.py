@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_train.adam8bit import Adam8bit
+from edge_train.arrays.factored import Update
+from edge_train.arrays.types import Array, State
 from edge_train.basis_choice import ByCapture
-from edge_train.factored import Update
 from edge_train.low_rank import Apollo, LowRank
 from edge_train.projection import Basis, Columns, RandomVectors, TopVectors
-from edge_train.protocols import Array, State, Transform
+from edge_train.protocols import Transform
 from edge_train.transforms import Adam, Chain
 
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
 from edge_train.losses import cross_entropy
 from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.networks import Block
-from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Point, Reach, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Task
 from edge_train.rng import Key
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array, Batch
 from edge_train.errors import RunFolderError
 from edge_train.methods.tpsgd import LocalRule, train_block
-from edge_train.protocols import Apply, Array, Batch, BlockwiseRuntime, Estimate, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Task
 from edge_train.rng import Key
 
 _TOGETHER = 100  # samples that pass through the finished blocks at once

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Batch, Point
 from edge_train.errors import ModelError
 from edge_train.methods.zo import ZerothOrder
-from edge_train.protocols import Batch, Point, Runtime, Task
+from edge_train.protocols import Runtime, Task
 from edge_train.rng import Key
 
 SAMPLES = 3  # of the batch that the check sees

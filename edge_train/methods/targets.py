@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array
 from edge_train.networks import Block
-from edge_train.protocols import Array
 from edge_train.rng import Key
 
 DRAWS = ("rademacher", "gaussian", "uniform", "orthogonal")

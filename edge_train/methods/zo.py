@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
-from edge_train.protocols import Apply, Array, Batch, Estimate, Point, Runtime, Task
+from edge_train.protocols import Apply, Estimate, Runtime, Task
 from edge_train.rng import Key, direction
 
 

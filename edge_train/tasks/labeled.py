@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.protocols import Array, Batch, Point, Runtime
+from edge_train.arrays.types import Array, Batch, Point
+from edge_train.protocols import Runtime
 from edge_train.rng import Key
 from edge_train.tasks.datasets import Samples
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
-from edge_train.protocols import Array, Batch, Point, Runtime
+from edge_train.protocols import Runtime
 from edge_train.rng import Key
 
 _HELD_OUT = 10  # the last tenth of the tokens

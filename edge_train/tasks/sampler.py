@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.protocols import Array, Batch
+from edge_train.arrays.types import Array, Batch
 
 Predict = Callable[[Batch], Array]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_problem import CLASSES, NETWORKS, problem
 
+from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
 from edge_train.losses import LOCAL_LOSSES
 from edge_train.methods.backprop import Backprop
 from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier
 from edge_train.methods.targets import Projections
 from edge_train.methods.tpsgd import LayerByLayer, LocalRule, TargetProjection
-from edge_train.params import Int8Parameters, Parameters
 from edge_train.rng import Key
 
 PROJECTIONS = Projections("rademacher", 0.5, seed=3)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_problem import NETWORKS, problem
 
+from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
 from edge_train.losses import cross_entropy
-from edge_train.params import Int4Parameters, Int8Parameters, Parameters
 
 
 @pytest.fixture(params=NETWORKS)

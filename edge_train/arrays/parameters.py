@@ -7,17 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.codes import INT4, INT8, Code
+from edge_train.arrays.codes import INT4, INT8, Code
+from edge_train.arrays.factored import Update, tiles
+from edge_train.arrays.rounding import AT_ONCE, Noise, largest
+from edge_train.arrays.types import Array, Block, Blocks
 from edge_train.errors import NonFinite
-from edge_train.factored import Array, Update, tiles
 from edge_train.rng import Key
-from edge_train.rounding import AT_ONCE, Noise, largest
-from edge_train.tensor_file import StoredTensor
 
 _NEAR = 1 << 14  # levels that fit 16 bits with much room
-
-Block = NDArray[np.floating] | StoredTensor
-Blocks = Mapping[str, NDArray[np.floating]] | Iterable[tuple[str, Block]]
 
 
 def _pairs(blocks: Blocks) -> Iterable[tuple[str, Block]]:
@@ -122,7 +119,7 @@ class QuantizedParameters(Parameters):
 
     def _add(self, name: str, block: Block) -> None:
         self._order.append(name)
-        if block.ndim != 2:
+        if len(block.shape) != 2:
             super()._add(name, block)
             return
         rows, width = block.shape

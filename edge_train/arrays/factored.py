@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from edge_train.arrays.types import Array
+
 Parts = Iterator[tuple[slice, Array]]
 
 _TILE_NUMBERS = 1 << 17  # of a matrix that exist at once: half a MiB in float32

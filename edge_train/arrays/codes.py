@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from edge_train.arrays.types import Array
+
 Levels = NDArray[np.int8]
 
 _SMALLEST = {np.float32: 1e-12, np.float16: 2.0**-24}

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.protocols import Array, State
+from edge_train.arrays.types import Array, State
 
 GROUP = 128  # values that share a range: 4 + 32 / 128 = 4.25 bits a value with everything counted
 

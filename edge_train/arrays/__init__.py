@@ -1,0 +1,1 @@
+"""How numbers are held: whole, as factors, in few bits; NumPy only."""
