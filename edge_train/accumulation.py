@@ -1,28 +1,12 @@
 """A step whose batch is differentiated in parts: what is held from one part to the next."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from edge_train.arrays.factored import Factors, Gradient, Update, Whole, dense
 from edge_train.arrays.types import Array, State
-from edge_train.protocols import Projecting, Transform
-
-
-@dataclass(frozen=True)
-class Share:
-    """The gradient of some of a step's samples.
-
-    Attributes:
-      gradient: of their mean loss.
-      share: how many of the step's samples they are; the shares of a step add up to 1.
-      last: whether no more of this block's gradient follows in the step.
-    """
-
-    gradient: Gradient
-    share: float
-    last: bool
+from edge_train.protocols import Projecting, Share, Transform
 
 
 class Sums:

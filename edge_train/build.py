@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import EXACT, LOW_RANK, Recipe
+from edge_train.recipe import EXACT, LOW_RANK, Recipe, known
 from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 
@@ -63,10 +63,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def known(value: Any) -> Any:
-    """Return a recipe value that `resolve` has filled in."""
-    if value is None:
-        raise TypeError("the recipe was not resolved")
-    return value

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.tensors import StoredTensors, load_metadata, save_tensors
+from edge_train.formats.tensor_store import StoredTensors, load_metadata, save_tensors
 
 FORMAT = "edge-train checkpoint 3"
 _KEEP = 2  # the newest, and the one before it should the newest be damaged

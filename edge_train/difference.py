@@ -12,11 +12,12 @@ from edge_train.arrays.factored import tiles
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Rows
 from edge_train.errors import InputError, RunFolderError
+from edge_train.formats.atomic import write_bytes, write_parts
+from edge_train.formats.tensor_file import StoredTensor
+from edge_train.formats.tensor_store import safetensors_header
 from edge_train.projection import is_tall, top_vectors
 from edge_train.protocols import Layer
 from edge_train.rng import Key
-from edge_train.tensor_file import StoredTensor
-from edge_train.tensors import safetensors_header, write_bytes, write_parts
 
 DIFFERENCE_FOLDER = "difference"  # of a run folder
 _SKETCH = Key(0, -6)

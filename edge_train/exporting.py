@@ -11,14 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.artifact import (
-    QUANTS,
-    STRIP_GRAPHS,
-    ArtifactTensor,
-    Manifest,
-    SlopeBasis,
-    open_artifact,
-)
 from edge_train.errors import InputError, ModelError
 from edge_train.export.artifact_folder import (
     copy_tokenizers,
@@ -33,9 +25,19 @@ from edge_train.export.diffusion_graphs import check_exporter, step_graph, vae_g
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.export.strip_graphs import strip_graphs
+from edge_train.formats.artifact import (
+    QUANTS,
+    STRIP_GRAPHS,
+    ArtifactTensor,
+    Manifest,
+    SlopeBasis,
+    open_artifact,
+)
+from edge_train.formats.atomic import check_free, whole_folder
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.manifest import MANIFEST
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
-from edge_train.manifest import MANIFEST
 from edge_train.methods.slope_table import (
     GRID,
     KEY,
@@ -44,7 +46,6 @@ from edge_train.methods.slope_table import (
     compare,
     exact_slopes,
 )
-from edge_train.models import ModelFolder
 from edge_train.recipe import Recipe
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
@@ -53,7 +54,6 @@ from edge_train.tasks.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize import Personalize, build_cache
 from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
-from edge_train.whole_folder import check_free, whole_folder
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
 _BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}

@@ -9,18 +9,14 @@ import numpy as np
 
 from edge_train import __version__
 from edge_train.arrays.types import Array, Batch
-from edge_train.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.errors import InputError, ModelError
 from edge_train.export.training_graphs import IR_VERSION, OPSET, trace, write_training_graphs
-from edge_train.manifest import MANIFEST, describe_file
-from edge_train.models import EMBEDDED
-from edge_train.rng import Key
-from edge_train.runtimes.ort_training import OrtClassifier, check_flavor
-from edge_train.runtimes.torch_classifier import TorchClassifier, head_names, load_classifier
-from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
-from edge_train.tasks.text_tokenizer import TextTokenizer
-from edge_train.tensors import save_tensors, write_bytes
-from edge_train.training_artifact import (
+from edge_train.formats.atomic import check_free, whole_folder, write_bytes
+from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.manifest import MANIFEST, describe_file
+from edge_train.formats.tensor_store import save_tensors
+from edge_train.formats.training_artifact import (
     CHECKPOINT,
     EVALUATION,
     OPTIMIZER,
@@ -30,8 +26,12 @@ from edge_train.training_artifact import (
     TrainingManifest,
     open_training_artifact,
 )
+from edge_train.rng import Key
+from edge_train.runtimes.ort_training import OrtClassifier, check_flavor
+from edge_train.runtimes.torch_classifier import TorchClassifier, head_names, load_classifier
+from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
+from edge_train.tasks.text_tokenizer import TextTokenizer
 from edge_train.units import format_bytes
-from edge_train.whole_folder import check_free, whole_folder
 
 _CHECKED_TEXTS, _CHECKED_LENGTH = 4, 16
 _MOST_DIFFERENCE = 1e-3  # of the loss, as a share; rounding alone is far below 1e-5

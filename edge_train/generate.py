@@ -10,10 +10,10 @@ from safetensors.numpy import load_file
 from edge_train import recipe as recipes
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, RunFolderError
+from edge_train.formats.atomic import write_bytes
 from edge_train.jobs import diffusion
 from edge_train.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.tasks import captions
-from edge_train.tensors import write_bytes
 
 
 def generate(

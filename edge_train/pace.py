@@ -16,8 +16,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 
-from edge_train.build import known
-from edge_train.recipe import Recipe
+from edge_train.recipe import Recipe, known
 from edge_train.supervise import ENVIRONMENT
 
 # times as fast as float32, "Full-size Stable Diffusion 1.5 on ONNX Runtime"

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_train.arrays.types import Array, Point
+from edge_train.formats.atomic import write_bytes
 from edge_train.jobs.diffusion import DATA, TokenJob, decode_latents
 from edge_train.judge import Judge
 from edge_train.rng import Key
 from edge_train.tasks.sampler import sample
-from edge_train.tensors import write_bytes
 
 if TYPE_CHECKING:
     from edge_train.jobs.diffusion import Denoiser

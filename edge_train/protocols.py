@@ -7,7 +7,6 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 from edge_train.arrays.factored import Gradient, Update
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point, State
-from edge_train.networks import Block
 from edge_train.rng import Key
 
 Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
@@ -90,6 +89,35 @@ class GradientRuntime(Runtime, Protocol):
         ...
 
 
+class Stage(Protocol):
+    """One part of a network that is run, differentiated and released alone."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        ...
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        ...
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a part of a batch at a time saves memory and gives the same gradient."""
+        ...
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether its outputs cannot be negative, so that targets must not be either."""
+        ...
+
+
 class BlockwiseRuntime(Runtime, Protocol):
     """A chain of blocks that are run and differentiated one at a time; the last gives logits.
 
@@ -97,7 +125,10 @@ class BlockwiseRuntime(Runtime, Protocol):
     is local holds one tape at a time, backpropagation holds them all.
     """
 
-    blocks: tuple[Block, ...]
+    @property
+    def blocks(self) -> Sequence[Stage]:
+        """The stages, first to last."""
+        ...
 
     def run(self, index: int, inputs: Array) -> tuple[Array, Any]:
         """Return the outputs of one block in training and the tape that its gradient needs."""
@@ -201,3 +232,18 @@ class ByBlock(Transform, Protocol):
     def rule(self, name: str) -> Transform:
         """Return the transform of a block."""
         ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """The gradient of some of a step's samples.
+
+    Attributes:
+      gradient: of their mean loss.
+      share: how many of the step's samples they are; the shares of a step add up to 1.
+      last: whether no more of this block's gradient follows in the step.
+    """
+
+    gradient: Gradient
+    share: float
+    last: bool

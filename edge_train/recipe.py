@@ -10,7 +10,6 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
-from edge_train.models import EMBEDDED
 from edge_train.units import parse_bytes
 
 if sys.version_info >= (3, 11):
@@ -48,7 +47,7 @@ class Recipe:
     """A run. None means: the default of the model, method or preset (`resolve` fills it in)."""
 
     task: str = "personalize"
-    model: str = EMBEDDED
+    model: str = "tiny-sd"  # the embedded model
     photos: str | None = None  # folder; None is the embedded example
     data: str | None = None  # a text; labeled texts; or npz, csv, a folder of pictures per class
     token: str | None = None  # spelling of the new word, such as <my-dog>
@@ -496,3 +495,10 @@ def anywhere(recipe: Recipe) -> Recipe:
 def as_mapping(recipe: Recipe) -> dict[str, Any]:
     """Return plain values for the journal."""
     return dataclasses.asdict(recipe)
+
+
+def known(value: Any) -> Any:
+    """Return a recipe value that `resolve` has filled in."""
+    if value is None:
+        raise TypeError("the recipe was not resolved")
+    return value

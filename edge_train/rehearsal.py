@@ -20,13 +20,13 @@ from typing import Any
 
 from edge_train import recipe as recipes
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
+from edge_train.formats.tensor_store import warm_up
 from edge_train.jobs import open_job
 from edge_train.memory import measure
 from edge_train.plan import Plan, known_lines, load_libraries, with_remainder
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
 from edge_train.supervise import ENVIRONMENT, Link
-from edge_train.tensors import warm_up
 from edge_train.training import Session, train
 from edge_train.watch import Watch
 

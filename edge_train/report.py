@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_train import journal
 from edge_train.errors import RunFolderError
-from edge_train.tensors import write_bytes
+from edge_train.formats.atomic import write_bytes
 
 Record = Mapping[str, Any]
 

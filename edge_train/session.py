@@ -10,9 +10,10 @@ from typing import Any
 
 from edge_train import journal
 from edge_train import recipe as recipes
-from edge_train.artifact import is_artifact
 from edge_train.errors import OutOfMemory, RunFolderError
 from edge_train.footprint import ONNX_BYTES, has_room
+from edge_train.formats.artifact import is_artifact
+from edge_train.formats.atomic import write_bytes
 from edge_train.gpu_memory import open_gpu_memory
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
@@ -24,7 +25,6 @@ from edge_train.recipe import Recipe
 from edge_train.report import cap_in_force, write_report
 from edge_train.resume_rules import check_same_model
 from edge_train.supervise import Link
-from edge_train.tensors import write_bytes
 from edge_train.training import Observer, Session, train
 from edge_train.units import format_bytes
 from edge_train.watch import Watch

@@ -12,32 +12,13 @@ Written for torch; `export.strip_graphs` writes the same as a graph.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIP_BYTES = 2**23  # of one strip; larger saves little time, smaller little memory
-KEPT_BYTES = 2**27  # of maps side by side; what would be more is computed again when it is read
-_RECENT = 2  # strips on each side of the one just read: a window's neighbors
-
-T = TypeVar("T")
-
-
-class Recent(Generic[T]):
-    """Values that are computed when they are read, and again unless they were just read."""
-
-    def __init__(self, make: Callable[[int], T]) -> None:
-        self._make, self._held = make, dict[int, T]()
-
-    def __call__(self, index: int) -> T:
-        if index not in self._held:
-            made = self._make(index)
-            for other in [one for one in self._held if abs(one - index) > _RECENT]:
-                del self._held[other]
-            self._held[index] = made
-        return self._held[index]
+from edge_train.formats.strips import KEPT_BYTES, STRIP_BYTES, Recent
 
 
 def encode(

@@ -48,7 +48,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
     watch.start()
     try:
         from edge_train import cli, session
-        from edge_train.tensors import warm_up
+        from edge_train.formats.tensor_store import warm_up
 
         warm_up()
         watch.count_idle()

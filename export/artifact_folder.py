@@ -10,19 +10,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edge_train import __version__
-from edge_train.artifact import (
-    EMBEDDINGS,
-    ArtifactTensor,
-    Manifest,
-    SlopeBasis,
-)
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, fill
 from edge_train.export.weight_file import PAGE, StoredWeights, WeightFile
-from edge_train.manifest import MANIFEST, describe_file
-from edge_train.models import ModelFolder
-from edge_train.tensors import write_bytes
+from edge_train.formats.artifact import EMBEDDINGS, ArtifactTensor, Manifest, SlopeBasis
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.manifest import MANIFEST, describe_file
 
 # Never left to the engine: 1 keeps activations float where it joins int8 weights with a product.
 _ENGINE = {"session.qdq_matmulnbits_accuracy_level": "1"}

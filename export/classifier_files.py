@@ -6,7 +6,8 @@ from pathlib import Path
 
 from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.tensors import safetensors_parts, write_parts
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.tensor_store import safetensors_parts
 
 
 def write_classifier(folder: Path, weights: Mapping[str, Array], texts: Sequence[Path]) -> None:

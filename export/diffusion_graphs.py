@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from edge_train.errors import InputError, ModelError
 from edge_train.export.model_weights import HALVES
 from edge_train.export.quiet import quiet
-from edge_train.models import ModelFolder
+from edge_train.formats.diffusion_folder import ModelFolder
 
 OPSET = 18
 IR_VERSION = 10  # what onnxruntime-training 1.19.2 still reads
@@ -33,7 +33,7 @@ def check_exporter() -> None:
 
 
 def step_graph(model: ModelFolder, resolution: int) -> ir.Model:
-    """Return the graph of `step.onnx` (see `edge_train.artifact`), its weights without values."""
+    """Return the graph of `step.onnx` (see `formats/artifact.py`), its weights without values."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = _Step(model)
         side = resolution // model.latent_scale

@@ -10,8 +10,9 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
-from edge_train.tensor_file import StoredTensor, TensorFile
-from edge_train.tensors import safetensors_header, write_parts
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.tensor_file import StoredTensor, TensorFile
+from edge_train.formats.tensor_store import safetensors_header
 
 _READ_BYTES = 1 << 20
 

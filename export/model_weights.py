@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
-from edge_train.models import ModelFolder
-from edge_train.tensor_file import TensorFile
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.tensor_file import TensorFile
 
 # Attention layers of older VAE files -> the names of today.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

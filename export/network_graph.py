@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import InputError, ModelError
-from edge_train.network_file import SavedNetwork, load
-from edge_train.networks import (
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.network import (
     Activation,
     Convolution,
     Dense,
@@ -19,7 +19,7 @@ from edge_train.networks import (
     Reshape,
     output_shape,
 )
-from edge_train.tensors import write_bytes
+from edge_train.formats.network_file import SavedNetwork, load
 from edge_train.units import format_bytes
 
 _OPSET = 17

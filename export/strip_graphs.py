@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from edge_train.export.diffusion_graphs import IR_VERSION, OPSET
-from edge_train.models import ModelFolder
-from edge_train.vae_strips import KEPT_BYTES, STRIP_BYTES, Recent
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.strips import KEPT_BYTES, STRIP_BYTES, Recent
 
 _FUSED = "com.microsoft"
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_train.arrays.types import Array
-from edge_train.tensors import to_safetensors, write_bytes
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.tensor_store import to_safetensors
 
 
 def write_token(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_train.artifact import ArtifactTensor
+from edge_train.formats.artifact import ArtifactTensor
 
 PAGE = 4096  # bytes; where a larger tensor begins, so that an engine can map it
 _CACHE_LINE = 64  # bytes; where a smaller one begins

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.artifact import ArtifactTensor
 from edge_train.errors import ModelError
+from edge_train.formats.artifact import ArtifactTensor
 from edge_train.runtimes.mapped_file import MappedFile
 
 

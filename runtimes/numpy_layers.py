@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.networks import (
+from edge_train.formats.network import (
     Activation,
     Convolution,
     Dense,

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.losses import cross_entropy
-from edge_train.networks import (
+from edge_train.formats.network import (
     Activation,
     Convolution,
     Dense,
@@ -21,6 +20,7 @@ from edge_train.networks import (
     Pool,
     Recurrent,
 )
+from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, Reach
 from edge_train.runtimes.numpy_layers import Statistics, backward, channel_statistics, forward
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_train.arrays.types import Array
-from edge_train.networks import Recurrent
+from edge_train.formats.network import Recurrent
 from edge_train.runtimes.numpy_activations import Emit, Read, activate
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.artifact import Artifact
+from edge_train.formats.artifact import Artifact
 from edge_train.memory import give_back_memory
 from edge_train.runtimes.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx_engine import (

@@ -10,11 +10,8 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
-from edge_train.memory import give_back_memory
-from edge_train.protocols import Apply
-from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
-from edge_train.tensor_file import TensorFile
-from edge_train.training_artifact import (
+from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.training_artifact import (
     BUFFER,
     EVALUATION,
     RESET,
@@ -22,6 +19,9 @@ from edge_train.training_artifact import (
     WEIGHTS,
     TrainingArtifact,
 )
+from edge_train.memory import give_back_memory
+from edge_train.protocols import Apply
+from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more takes memory and time
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError
+from edge_train.formats.classifier_folder import ClassifierFolder
+from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory import give_back_memory
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.torch_layers import layers_of
-from edge_train.tensor_file import StoredTensor
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
 _HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own

@@ -15,13 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
 from edge_train.arrays.types import Array, Batch, Block, Point
 from edge_train.errors import ModelError
-from edge_train.language_folder import LanguageFolder
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
 from edge_train.runtimes.torch_layers import layers_of
-from edge_train.tensor_file import StoredTensor
 
 _START = -5  # the step of the key that random weights are drawn from
 _KINDS = {"int8": Int8Parameters, "int4": Int4Parameters}

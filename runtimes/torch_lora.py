@@ -9,11 +9,12 @@ import torch
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
-from edge_train.classifier_folder import ClassifierFolder
 from edge_train.errors import ModelError, RunFolderError
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.classifier_folder import ClassifierFolder
+from edge_train.formats.tensor_store import safetensors_parts
 from edge_train.rng import Key
 from edge_train.runtimes.torch_classifier import TorchClassifier, load_classifier
-from edge_train.tensors import safetensors_parts, write_parts
 
 _ADAPTER = Key(0, -5)
 

@@ -104,9 +104,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     from tiny_models import make_tiny_model
 
     from edge_train import exporting
-    from edge_train.artifact import QUANTS
     from edge_train.export.diffusion_graphs import step_graph, vae_graphs
-    from edge_train.models import open_model
+    from edge_train.formats.artifact import QUANTS
+    from edge_train.formats.diffusion_folder import open_model
 
     root = tmp_path_factory.mktemp("exported")
     model = make_tiny_model(root / "model", widths=(16,))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
-from edge_train.artifact import Artifact, is_artifact, open_artifact
 from edge_train.errors import ModelError
-from edge_train.manifest import MANIFEST, describe_file
+from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
+from edge_train.formats.manifest import MANIFEST, describe_file
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from edge_train.classifier_folder import open_classifier
 from edge_train.errors import ModelError
-from edge_train.tensors import save_tensors
+from edge_train.formats.classifier_folder import open_classifier
+from edge_train.formats.tensor_store import save_tensors
 
 CONFIG = {
     "model_type": "bert",

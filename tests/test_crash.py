@@ -12,7 +12,7 @@ from places import TESTS
 from running import Command, kill, run_to_the_end, steps_in
 from safetensors.numpy import load_file
 
-from edge_train.models import EMBEDDED
+from edge_train.formats.diffusion_folder import EMBEDDED
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.process

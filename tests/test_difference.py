@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from edge_train import cli
 from edge_train.difference import write_difference
+from edge_train.formats.tensor_file import StoredTensor, TensorFile
 from edge_train.protocols import Layer
-from edge_train.tensor_file import StoredTensor, TensorFile
 
 RANK = 3
 pytestmark = [

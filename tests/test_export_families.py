@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from edge_train import checkpoint, cli
 from edge_train.arrays.parameters import Parameters
-from edge_train.artifact import open_artifact
 from edge_train.errors import ModelError
-from edge_train.models import open_model
+from edge_train.formats.artifact import open_artifact
+from edge_train.formats.diffusion_folder import open_model
 from edge_train.tasks.tokenizer import PromptTokenizer
 
 pytest.importorskip("torch")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from edge_train.errors import InputError, ModelError
-from edge_train.models import open_model
+from edge_train.formats.diffusion_folder import open_model
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 from edge_train import exporting  # noqa: E402 - needs torch
-from edge_train.artifact import QUANTS, SlopeBasis, open_artifact  # noqa: E402
+from edge_train.formats.artifact import QUANTS, SlopeBasis, open_artifact  # noqa: E402
 
 
 def export(name, out, **options) -> None:

@@ -4,7 +4,7 @@ import pytest
 from places import GOLDEN
 
 from edge_train.errors import ModelError
-from edge_train.graph_file import ExternalData, read_graph_file
+from edge_train.formats.onnx_file import ExternalData, read_graph_file
 
 
 def varint(number: int) -> bytes:

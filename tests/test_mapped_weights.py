@@ -8,8 +8,8 @@ import pytest
 from places import GOLDEN
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.artifact import open_artifact
 from edge_train.errors import ModelError
+from edge_train.formats.artifact import open_artifact
 from edge_train.runtimes.mapped_weights import MappedWeights
 
 pytest.importorskip("onnxruntime")

@@ -16,10 +16,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_model
 
-from edge_train import models
 from edge_train.errors import ModelError
-from edge_train.models import find_model, noise_schedule, open_model
-from edge_train.tensor_file import TensorFile
+from edge_train.formats import diffusion_folder
+from edge_train.formats.diffusion_folder import noise_schedule, open_model
+from edge_train.formats.hub import find_model
+from edge_train.formats.tensor_file import TensorFile
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -283,9 +284,9 @@ def test_a_text_encoder_of_another_kind_is_refused(folder: Path) -> None:
 def test_the_embedded_model_needs_no_network(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "_EMBEDDED_FOLDER", good)
+    monkeypatch.setattr(diffusion_folder, "_EMBEDDED_FOLDER", good)
     assert find_model("tiny-sd").path == good
-    monkeypatch.setattr(models, "_EMBEDDED_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr(diffusion_folder, "_EMBEDDED_FOLDER", tmp_path / "gone")
     assert "not part of this installation" in refused("tiny-sd")
 
 

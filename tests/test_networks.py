@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.networks import PRESETS, Reshape, initial_parameters, parameter_shapes, parse
+from edge_train.formats.network import PRESETS, Reshape, initial_parameters, parameter_shapes, parse
 
 PICTURE = (28, 28, 1)
 

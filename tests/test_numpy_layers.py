@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.networks import initial_parameters, parse
+from edge_train.formats.network import initial_parameters, parse
 from edge_train.runtimes.numpy_network import NumpyNetwork
 
 PICTURE, SEQUENCE = (8, 6, 2), (5, 3)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.artifact import open_artifact
 from edge_train.errors import InputError, ModelError
+from edge_train.formats.artifact import open_artifact
 
 pytest.importorskip("onnxruntime")
 

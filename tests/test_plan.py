@@ -11,9 +11,9 @@ from places import GOLDEN, ROOT
 
 from edge_train import cli
 from edge_train import recipe as recipes
-from edge_train.artifact import open_artifact
 from edge_train.choices import Choice, Survey, _scaled, survey
 from edge_train.footprint import Line
+from edge_train.formats.artifact import open_artifact
 from edge_train.jobs import diffusion_footprint, open_job
 from edge_train.known_quality import _MEASURED
 from edge_train.ladder import next_smaller

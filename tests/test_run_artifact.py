@@ -13,8 +13,8 @@ from places import GOLDEN
 from safetensors.numpy import load_file
 
 from edge_train import cli, journal
-from edge_train.artifact import open_artifact
-from edge_train.manifest import MANIFEST
+from edge_train.formats.artifact import open_artifact
+from edge_train.formats.manifest import MANIFEST
 
 pytest.importorskip("onnxruntime")
 

@@ -231,10 +231,10 @@ def test_a_missing_engine_is_named_before_a_folder_is_made(
 
 
 def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_path):
-    from edge_train.classifier_folder import open_classifier
     from edge_train.errors import ModelError
+    from edge_train.formats.classifier_folder import open_classifier
+    from edge_train.formats.tensor_store import save_tensors
     from edge_train.runtimes.torch_classifier import load_classifier
-    from edge_train.tensors import save_tensors
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edge_train import cli
-from edge_train.models import read_json
+from edge_train.formats.weight_files import read_json
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

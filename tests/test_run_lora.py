@@ -173,7 +173,7 @@ def test_a_missing_peft_is_named(given, tmp_path, capsys, monkeypatch):
 
 
 def test_a_model_with_nan_in_it_is_refused_before_anything_is_trained(given, tmp_path, capsys):
-    from edge_train.tensors import save_tensors
+    from edge_train.formats.tensor_store import save_tensors
 
     data, model = given
     broken = tmp_path / "model"

@@ -5,12 +5,12 @@ import pytest
 import safetensors.numpy
 
 from edge_train.errors import RunFolderError
-from edge_train.tensors import (
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.tensor_store import (
     StoredTensors,
     load_tensors,
     save_tensors,
     to_safetensors,
-    write_bytes,
 )
 
 TENSORS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array([7])}

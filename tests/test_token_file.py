@@ -77,7 +77,8 @@ def test_two_encoders_load_where_xl_loads(tmp_path):
 def test_diffusers_itself_loads_it(tmp_path, vectors):
     pytest.importorskip("torch")
     pipelines = pytest.importorskip("diffusers")
-    from edge_train.models import EMBEDDED, find_model
+    from edge_train.formats.diffusion_folder import EMBEDDED
+    from edge_train.formats.hub import find_model
 
     folder = find_model(EMBEDDED).path
     pipeline = pipelines.StableDiffusionPipeline.from_pretrained(folder)

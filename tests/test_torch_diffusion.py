@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import InputError, ModelError
-from edge_train.models import ModelFolder, open_model
+from edge_train.formats.diffusion_folder import ModelFolder, open_model
 from edge_train.pace import denoiser_operations
 from edge_train.protocols import GradientRuntime
 from edge_train.runtimes.torch_diffusion import TorchDiffusion

@@ -16,7 +16,7 @@ from edge_train.export.artifact_folder import write_graph, write_graph_of_same_w
 from edge_train.export.diffusion_graphs import vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.strip_graphs import strip_graphs
-from edge_train.models import find_model
+from edge_train.formats.hub import find_model
 from edge_train.runtimes.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx_engine import open_session, pick_provider
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_train.tensors import save_tensors
+from edge_train.formats.tensor_store import save_tensors
 from pictures import BACKGROUNDS, CLASSES, COLORS, Grey, Pictures, compose
 from training import Plan, Weights, fit, keyed, seeded
 

@@ -16,8 +16,9 @@ from edge_train import bench, checkpoint
 from edge_train.bench.small_llama import write_folder
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError, TrainingStopped
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.tensor_store import safetensors_header
 from edge_train.recipe import Recipe
-from edge_train.tensors import safetensors_header, write_parts
 from edge_train.units import format_bytes
 
 _WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000

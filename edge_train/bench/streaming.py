@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from edge_train import bench
-from edge_train.artifact import open_artifact
 from edge_train.bench import engine
 from edge_train.errors import EdgeTrainError
+from edge_train.formats.artifact import open_artifact
 from edge_train.jobs import diffusion
 from edge_train.memory import measure
 from edge_train.runtimes import onnx_vae

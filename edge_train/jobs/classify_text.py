@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from edge_train.arrays.types import Point
-from edge_train.build import build_method, cores, known
-from edge_train.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.build import build_method, cores
 from edge_train.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -23,23 +22,24 @@ from edge_train.difference import (
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
-from edge_train.jobs.protocol import Outcome, Say
-from edge_train.methods.low_rank import is_embedding
-from edge_train.models import EMBEDDED
-from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import LOW_RANK, Recipe, resolve
-from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
-from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
-from edge_train.tasks.text_tokenizer import TextTokenizer
-from edge_train.tasks.texts import Example, LabeledTexts, load_texts
-from edge_train.tensor_file import TensorFile
-from edge_train.tensors import load_tensors, save_tensors
-from edge_train.training_artifact import (
+from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.formats.training_artifact import (
     WEIGHTS,
     TrainingArtifact,
     is_training_artifact,
     open_training_artifact,
 )
+from edge_train.jobs.protocol import Outcome, Say
+from edge_train.methods.low_rank import is_embedding
+from edge_train.protocols import Estimator, Transform
+from edge_train.recipe import LOW_RANK, Recipe, known, resolve
+from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
+from edge_train.tasks.text_tokenizer import TextTokenizer
+from edge_train.tasks.texts import Example, LabeledTexts, load_texts
 
 if TYPE_CHECKING:
     from edge_train.runtimes.ort_training import OrtClassifier

@@ -14,7 +14,7 @@ import numpy as np
 from edge_train.accumulation import held_numbers
 from edge_train.arrays.codes import CODES
 from edge_train.arrays.types import Point
-from edge_train.build import build_method, cores, known
+from edge_train.build import build_method, cores
 from edge_train.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -25,13 +25,14 @@ from edge_train.difference import (
 from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
 from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.jobs.protocol import Outcome, Say
-from edge_train.language_folder import LanguageFolder, open_language_model
 from edge_train.low_rank import is_projected
 from edge_train.methods.low_rank import is_embedding
-from edge_train.models import EMBEDDED
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import PROJECTING, Recipe, resolve
+from edge_train.recipe import PROJECTING, Recipe, known, resolve
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (
     check_text,
@@ -41,7 +42,6 @@ from edge_train.tasks.token_stream import (
     read_ids,
     write_ids,
 )
-from edge_train.tensors import write_bytes
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch_language_model import TorchLanguageModel

@@ -15,6 +15,7 @@ from edge_train.build import build_method
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
 from edge_train.footprint import Footprint
+from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion_footprint import footprint
 from edge_train.jobs.protocol import Outcome, Say
@@ -24,7 +25,6 @@ from edge_train.recipe import Recipe
 from edge_train.tasks.captions import file_name_of
 from edge_train.tasks.personalize import Personalize, PhotoCache
 from edge_train.tasks.photos import PhotoSet
-from edge_train.tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from edge_train.jobs.diffusion import Denoiser

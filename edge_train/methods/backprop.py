@@ -5,11 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from edge_train.accumulation import Share
 from edge_train.arrays.factored import Gradient
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import NonFinite
-from edge_train.protocols import Apply, Estimate, GradientRuntime, Task
+from edge_train.protocols import Apply, Estimate, GradientRuntime, Share, Task
 from edge_train.rng import Key
 
 

@@ -1,6 +1,7 @@
 """Relatives of target projection behind the same interface: DRTP, local classifier, DFA."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
 from edge_train.losses import cross_entropy
 from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
-from edge_train.networks import Block
-from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
 from edge_train.rng import Key
 
 
@@ -30,7 +30,7 @@ class Drtp:
     classes: int
 
     def error(
-        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+        self, block: Stage, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
     ) -> tuple[Array, Array]:
         """Return the linear loss whose gradient is the projected label, and that gradient."""
         units = rows.shape[1]
@@ -49,7 +49,7 @@ class LocalClassifier:
     """
 
     def error(
-        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+        self, block: Stage, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
     ) -> tuple[Array, Array]:
         """Return the head's losses and errors; the head's own gradient is applied."""
         name = f"{block.name}.local"
@@ -111,7 +111,7 @@ class DirectFeedback:
         return Estimate(mean, (), forwards=2 * len(labels))
 
 
-def local_heads(blocks: tuple[Block, ...], view: str, classes: int) -> dict[str, Array]:
+def local_heads(blocks: Sequence[Stage], view: str, classes: int) -> dict[str, Array]:
     """Return a head of zeros for every hidden block, as `LocalClassifier` names them."""
     found = {}
     for block in blocks[:-1]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.networks import Block
+from edge_train.protocols import Stage
 from edge_train.rng import Key
 
 DRAWS = ("rademacher", "gaussian", "uniform", "orthogonal")
@@ -76,7 +76,7 @@ class Projections:
         return np.abs(matrix) if nonnegative else matrix
 
 
-def view_of(block: Block, wanted: str) -> str:
+def view_of(block: Stage, wanted: str) -> str:
     """Return `wanted` where it fits the outputs of `block`, else the default for their kind.
 
     Measured defaults: the last row of a sequence, all numbers of a picture.

@@ -11,8 +11,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
 from edge_train.losses import cross_entropy, local_error
 from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
-from edge_train.networks import Block
-from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
 from edge_train.rng import Key
 
 
@@ -20,7 +19,7 @@ class Signal(Protocol):
     """What tells a hidden block how its outputs should change."""
 
     def error(
-        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+        self, block: Stage, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
     ) -> tuple[Array, Array]:
         """Return the local loss of every row, and its gradient with respect to the row.
 
@@ -50,7 +49,7 @@ class TargetProjection:
     classes: int
 
     def error(
-        self, block: Block, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
+        self, block: Stage, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
     ) -> tuple[Array, Array]:
         """Return local losses and errors."""
         units = rows.shape[1]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_train.errors import InputError, ModelError
-from edge_train.tensors import write_parts
+from edge_train.formats.atomic import write_parts
 
 _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _READ_IDS = 1 << 18

@@ -10,8 +10,8 @@ import pytest
 
 from edge_train import cli, journal, training
 from edge_train.arrays.parameters import Parameters
-from edge_train.artifact import QUANTS, open_artifact
-from edge_train.models import open_model
+from edge_train.formats.artifact import QUANTS, open_artifact
+from edge_train.formats.diffusion_folder import open_model
 from edge_train.rng import Key
 from edge_train.tasks.personalize import Personalize, build_cache
 
@@ -111,7 +111,7 @@ def test_another_process_computes_the_same_bits(make_runtime, exported, task, qu
     script = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from edge_train.artifact import open_artifact\n"
+        "from edge_train.formats.artifact import open_artifact\n"
         "from edge_train.arrays.parameters import Parameters\n"
         "from edge_train.runtimes.onnx_diffusion import OnnxDiffusion\n"
         "given = dict(np.load(sys.argv[2]))\n"

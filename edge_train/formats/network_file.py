@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train import networks
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import InputError, ModelError, RunFolderError
-from edge_train.networks import Network
-from edge_train.tensors import load_tensors, save_tensors
+from edge_train.formats import network as networks
+from edge_train.formats.network import Network
+from edge_train.formats.tensor_store import load_tensors, save_tensors
 
 FORMAT = "edge-train network 1"
 

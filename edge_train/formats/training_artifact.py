@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import ModelError
-from edge_train.manifest import (
+from edge_train.formats.manifest import (
     AGAIN,
     MANIFEST,
     FileEntry,

@@ -2,9 +2,8 @@
 
 import json
 import math
-import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from edge_train.errors import ModelError, RunFolderError
-from edge_train.tensor_file import TensorFile
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.tensor_file import TensorFile
 
 _TYPES = {
     "<f8": "F64",
@@ -27,36 +27,6 @@ _TYPES = {
 }
 _NUMPY_TYPES = {name: spelled for spelled, name in _TYPES.items()}
 _READ_BYTES = 1 << 20
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; see `write_parts`."""
-    write_parts(path, [content])
-
-
-def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file, a part at a time, under a temporary name, sync it and rename it into place.
-
-    Raises:
-      RunFolderError: the disk is full or the folder cannot be written; the old file is intact.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:

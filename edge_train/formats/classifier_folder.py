@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import ModelError
-from edge_train.models import choose_weights, read_json
-from edge_train.tensor_file import TensorFile
+from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.weight_files import choose_weights, read_json
 
 _READ_BYTES = 1 << 20
 # Networks that give position `pad + 1` to the first token.

@@ -75,8 +75,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
-from edge_train.graph_file import read_graph_file
-from edge_train.manifest import (
+from edge_train.formats.manifest import (
     AGAIN,
     MANIFEST,
     FileEntry,
@@ -87,7 +86,8 @@ from edge_train.manifest import (
     refuse_content,
     same_content,
 )
-from edge_train.tensor_file import TensorFile
+from edge_train.formats.onnx_file import read_graph_file
+from edge_train.formats.tensor_file import TensorFile
 
 FORMAT = "edge-train artifact"
 VERSION = 1

@@ -1,9 +1,7 @@
 """Model folders on disk: find one, check it, read its numbers; no engine and no remote code."""
 
 import hashlib
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,20 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
-from edge_train.tensor_file import TensorFile
-
-Config = Mapping[str, Any]
+from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.weight_files import Config, choose_weights, read_json
 
 EMBEDDED = "tiny-sd"
-_EMBEDDED_FOLDER = Path(__file__).parent / "data" / "tiny_sd"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _READ_BYTES = 1 << 20
 
 # What each pipeline is made of: component -> the class that we build ourselves.
 _PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _PARTS_XL = {**_PARTS, "text_encoder_2": "CLIPTextModelWithProjection"}
 _PIPELINES = {"StableDiffusionPipeline": _PARTS, "StableDiffusionXLPipeline": _PARTS_XL}
-_STEMS = ("model", "diffusion_pytorch_model")
 # Config keys of UNets that want class labels, pictures or anything else beside the prompt.
 _OTHER_CONDITIONS = (
     "class_embed_type",
@@ -35,7 +29,6 @@ _OTHER_CONDITIONS = (
     "encoder_hid_dim",
     "encoder_hid_dim_type",
 )
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _TOKEN_TABLES = (
     "text_model.embeddings.token_embedding.weight",  # as published
     "embeddings.token_embedding.weight",  # as transformers 5 saves it
@@ -226,39 +219,6 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
     return kept.astype(np.float32)
 
 
-def find_model(name: str) -> ModelFolder:
-    """Return the checked model that `name` means.
-
-    Args:
-      name: `tiny-sd` (embedded), a folder, or a Hugging Face hub id such as
-        `stable-diffusion-v1-5/stable-diffusion-v1-5`, downloaded on first use.
-
-    Raises:
-      ModelError: no such model, or one that is damaged, unsafe or of an unknown kind.
-    """
-    if name == EMBEDDED:
-        if not _EMBEDDED_FOLDER.is_dir():
-            raise ModelError(
-                f"{EMBEDDED} is not part of this installation ({_EMBEDDED_FOLDER} is missing); "
-                "install edge-train again or name a folder: --model DIR."
-            )
-        return open_model(_EMBEDDED_FOLDER)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return open_model(path)
-    if path.exists():
-        raise ModelError(
-            f"{name} is a file, expected a folder in the diffusers layout; convert a single-file "
-            "checkpoint with diffusers' `from_single_file(...).save_pretrained(DIR)`."
-        )
-    if _HUB_ID.fullmatch(name) is None:
-        raise ModelError(
-            f"no model {name!r}: not a folder here and not a hub id (owner/name); try --model "
-            f"{EMBEDDED}."
-        )
-    return _from_hub(name)
-
-
 def open_model(path: Path) -> ModelFolder:
     """Return a checked model folder.
 
@@ -338,99 +298,3 @@ def _check(model: ModelFolder) -> None:
     for folder in model.tokenizers:
         if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
             raise ModelError(f"{folder}: no vocab.json; copy or download the model again.")
-
-
-def read_json(path: Path) -> Config:
-    """Return the JSON object in a file.
-
-    Raises:
-      ModelError: it cannot be read, or is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); copy or download the model again."
-        ) from error
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: not valid JSON ({error}); copy or download the model again."
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, expected a JSON object.")
-    return content
-
-
-def choose_weights(names: set[str], folder: Path) -> list[str]:
-    """Return which of the files of a component to load: plain ones before float16 ones.
-
-    Args:
-      names: what the folder holds, on disk or on the hub.
-      folder: for messages, and where on disk the index of a sharded component is read.
-
-    Raises:
-      ModelError: there is none, or only pickle files.
-    """
-    for variant in ("", ".fp16"):
-        for stem in _STEMS:
-            if f"{stem}{variant}.safetensors" in names:
-                return [f"{stem}{variant}.safetensors"]
-            index = f"{stem}.safetensors.index{variant}.json"
-            if index in names:
-                return _shards(folder / index)
-    pickles = sorted(name for name in names if name.endswith(_PICKLES))
-    if pickles:
-        raise ModelError(
-            f"{folder}: only {pickles[0]}, a pickle file, which can run any code and is never "
-            "loaded; take the safetensors version of this model, or convert it where you trust "
-            "it: diffusers' `save_pretrained(..., safe_serialization=True)`."
-        )
-    raise ModelError(f"{folder}: no .safetensors file; copy or download the model again.")
-
-
-def _shards(path: Path) -> list[str]:
-    """Return the file names in the index of a sharded component."""
-    shards = read_json(path).get("weight_map")
-    names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
-    if not names or any(Path(name).name != name for name in names):
-        raise ModelError(f"{path}: lists no files of this folder; download the model again.")
-    return sorted(names)
-
-
-def _from_hub(name: str) -> ModelFolder:
-    """Return a hub model, from the local cache where it is complete, else downloaded.
-
-    Texts come first and are checked, then the weights that will be read: never pickles or code.
-    """
-    try:
-        from huggingface_hub import list_repo_files, snapshot_download
-    except ImportError:
-        raise ModelError(
-            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
-            "installed; pip install huggingface_hub, or name a folder: --model DIR."
-        ) from None
-    try:
-        return open_model(Path(snapshot_download(name, local_files_only=True)))
-    except (OSError, ValueError, ModelError):
-        pass  # not in the cache, or only in part
-    try:
-        texts = ["*.json", "*.txt"]
-        folder = Path(snapshot_download(name, allow_patterns=texts))
-        components = _PARTS_XL.keys() & _read_configs(folder).keys()
-        files = [file.partition("/") for file in list_repo_files(name)]
-        weights = [
-            f"{component}/{chosen}"
-            for component in components
-            for chosen in choose_weights(
-                {inside for outside, _, inside in files if outside == component}, folder / component
-            )
-        ]
-        return open_model(Path(snapshot_download(name, allow_patterns=texts + weights)))
-    except (ModelError, MemoryError):
-        raise
-    except Exception as error:  # the network raises what it likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
-            f"and the network, or try --model {EMBEDDED}."
-        ) from error

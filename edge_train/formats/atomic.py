@@ -1,12 +1,42 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_train.errors import InputError
+from edge_train.errors import InputError, RunFolderError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see `write_parts`."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file, a part at a time, under a temporary name, sync it and rename it into place.
+
+    Raises:
+      RunFolderError: the disk is full or the folder cannot be written; the old file is intact.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_free(out: Path) -> None:

@@ -1,0 +1,89 @@
+"""From a model's name to its folder: embedded, on disk, or of the hub."""
+
+import re
+from pathlib import Path
+
+from edge_train.errors import ModelError
+from edge_train.formats.diffusion_folder import (
+    _PARTS_XL,
+    EMBEDDED,
+    ModelFolder,
+    _read_configs,
+    open_model,
+)
+from edge_train.formats.weight_files import choose_weights
+
+_EMBEDDED_FOLDER = Path(__file__).parent.parent / "data" / "tiny_sd"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_model(name: str) -> ModelFolder:
+    """Return the checked model that `name` means.
+
+    Args:
+      name: `tiny-sd` (embedded), a folder, or a Hugging Face hub id such as
+        `stable-diffusion-v1-5/stable-diffusion-v1-5`, downloaded on first use.
+
+    Raises:
+      ModelError: no such model, or one that is damaged, unsafe or of an unknown kind.
+    """
+    if name == EMBEDDED:
+        if not _EMBEDDED_FOLDER.is_dir():
+            raise ModelError(
+                f"{EMBEDDED} is not part of this installation ({_EMBEDDED_FOLDER} is missing); "
+                "install edge-train again or name a folder: --model DIR."
+            )
+        return open_model(_EMBEDDED_FOLDER)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return open_model(path)
+    if path.exists():
+        raise ModelError(
+            f"{name} is a file, expected a folder in the diffusers layout; convert a single-file "
+            "checkpoint with diffusers' `from_single_file(...).save_pretrained(DIR)`."
+        )
+    if _HUB_ID.fullmatch(name) is None:
+        raise ModelError(
+            f"no model {name!r}: not a folder here and not a hub id (owner/name); try --model "
+            f"{EMBEDDED}."
+        )
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> ModelFolder:
+    """Return a hub model, from the local cache where it is complete, else downloaded.
+
+    Texts come first and are checked, then the weights that will be read: never pickles or code.
+    """
+    try:
+        from huggingface_hub import list_repo_files, snapshot_download
+    except ImportError:
+        raise ModelError(
+            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
+            "installed; pip install huggingface_hub, or name a folder: --model DIR."
+        ) from None
+    try:
+        return open_model(Path(snapshot_download(name, local_files_only=True)))
+    except (OSError, ValueError, ModelError):
+        pass  # not in the cache, or only in part
+    try:
+        texts = ["*.json", "*.txt"]
+        folder = Path(snapshot_download(name, allow_patterns=texts))
+        components = _PARTS_XL.keys() & _read_configs(folder).keys()
+        files = [file.partition("/") for file in list_repo_files(name)]
+        weights = [
+            f"{component}/{chosen}"
+            for component in components
+            for chosen in choose_weights(
+                {inside for outside, _, inside in files if outside == component}, folder / component
+            )
+        ]
+        return open_model(Path(snapshot_download(name, allow_patterns=texts + weights)))
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # the network raises what it likes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
+            f"and the network, or try --model {EMBEDDED}."
+        ) from error
