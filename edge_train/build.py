@@ -1,12 +1,11 @@
 """From a method's name to its estimator and transform chain; what all tasks share of it."""
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from edge_train.optim.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import EXACT, LOW_RANK, Recipe, known
-from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 
 def build_method(
@@ -28,7 +27,7 @@ def build_method(
     decay = (WeightDecay(recipe.weight_decay),) if recipe.weight_decay else ()
     adam = Chain((Adam(), *decay, schedule))
     if recipe.method in EXACT:
-        from edge_train.methods.backprop import Backprop
+        from edge_train.estimators.backprop import Backprop
 
         if recipe.method in LOW_RANK:
             from edge_train.methods.low_rank import low_rank
@@ -38,15 +37,15 @@ def build_method(
             rule = low_rank(recipe.method, rank, every, factor, recipe.seed, after, recipe.basis)
             return Backprop(recipe.micro_batch), rule
         if recipe.method == "adamw8bit":
-            from edge_train.adam8bit import Adam8bit
+            from edge_train.optim.adam8bit import Adam8bit
 
             return Backprop(recipe.micro_batch), Chain((Adam8bit(), *decay, schedule))
         return Backprop(recipe.micro_batch), adam
-    from edge_train.methods.zo import ZerothOrder
+    from edge_train.estimators.zo import ZerothOrder
 
     queries = known(recipe.queries)
     if recipe.preset == "zoodip":
-        from edge_train.subspace import DenoiseSubspace
+        from edge_train.optim.denoise_subspace import DenoiseSubspace
 
         absolute = dict.fromkeys(scale, 1.0)
         links = (NormCorrection(queries), DenoiseSubspace(queries), Adam(epsilon=1e-3), schedule)
@@ -56,10 +55,3 @@ def build_method(
         absolute = dict.fromkeys(scale, 1.0)
         return ZerothOrder(epsilon, absolute, queries, sides), Chain((*decay, schedule))
     return ZerothOrder(epsilon, scale, queries, sides), adam
-
-
-def cores() -> int:
-    """Return the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

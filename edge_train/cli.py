@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
-from edge_train.supervise import Link, supervise
+from edge_train.memory.link import Link
+from edge_train.memory.supervisor import supervise
 from edge_train.units import LEAST, parse_bytes
 
 if TYPE_CHECKING:
@@ -442,7 +443,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from edge_train.report import write_report
+    from edge_train.ending import write_report
 
     print(write_report(options.run))
     return 0

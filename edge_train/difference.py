@@ -15,7 +15,7 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes, write_parts
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.formats.tensor_store import safetensors_header
-from edge_train.projection import is_tall, top_vectors
+from edge_train.optim.bases import is_tall, top_vectors
 from edge_train.protocols import Layer
 from edge_train.rng import Key
 

@@ -8,9 +8,9 @@ import sys
 
 from edge_train import __version__
 from edge_train.errors import InputError
-from edge_train.gpu_memory import describe as describe_gpus
+from edge_train.memory.gpu import describe as describe_gpus
+from edge_train.memory.wall import describe
 from edge_train.runtimes.onnx_engine import installed_engine, pick_provider
-from edge_train.wall import describe
 
 
 def examine() -> str:

@@ -12,6 +12,14 @@ import numpy as np
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, ModelError
+from edge_train.estimators.slope_table import (
+    GRID,
+    KEY,
+    SlopeTable,
+    central_slopes,
+    compare,
+    exact_slopes,
+)
 from edge_train.export.artifact_folder import (
     copy_tokenizers,
     describe,
@@ -38,21 +46,13 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
-from edge_train.methods.slope_table import (
-    GRID,
-    KEY,
-    SlopeTable,
-    central_slopes,
-    compare,
-    exact_slopes,
-)
+from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe
 from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch_diffusion import TorchDiffusion
 from edge_train.tasks.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize import Personalize, build_cache
-from edge_train.transforms import root_mean_square
 from edge_train.units import format_bytes
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from edge_train import checkpoint, journal
-from edge_train.accumulation import Sums
 from edge_train.arrays.factored import Gradient, Update, all_finite
 from edge_train.arrays.types import State
-from edge_train.checkpoint import Best, Snapshot
 from edge_train.errors import NonFinite, TrainingStopped
-from edge_train.journal import Journal
-from edge_train.memory import Guard
+from edge_train.memory.guard import Guard
+from edge_train.optim.sums import Sums
 from edge_train.protocols import ByBlock, Estimator, Replayable, Share, StepRecord, Task, Transform
+from edge_train.records import checkpoint, journal
+from edge_train.records.checkpoint import Best, Snapshot
+from edge_train.records.journal import Journal
 from edge_train.rng import Key
 from edge_train.settle import settled
 

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 
+from edge_train.memory.link import ENVIRONMENT
 from edge_train.recipe import Recipe, known
-from edge_train.supervise import ENVIRONMENT
 
 # times as fast as float32, "Full-size Stable Diffusion 1.5 on ONNX Runtime"
 _GAINS = {("onnx", "int8-fast"): 3.0, ("onnx", "int4"): 2.1, ("torch", "bfloat16"): 1.9}

@@ -4,10 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from edge_train.errors import InputError, OutOfMemory
-from edge_train.footprint import has_room
 from edge_train.jobs.protocol import Job, Say
-from edge_train.memory import measure
-from edge_train.plan import (
+from edge_train.memory.footprint import has_room
+from edge_train.memory.link import Link
+from edge_train.memory.measure import measure
+from edge_train.memory.plan import (
     LARGE_BYTES,
     Plan,
     estimate,
@@ -18,7 +19,6 @@ from edge_train.plan import (
 )
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse
-from edge_train.supervise import Link
 from edge_train.units import format_bytes
 
 

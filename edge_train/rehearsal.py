@@ -22,13 +22,13 @@ from edge_train import recipe as recipes
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
 from edge_train.formats.tensor_store import warm_up
 from edge_train.jobs import open_job
-from edge_train.memory import measure
-from edge_train.plan import Plan, known_lines, load_libraries, with_remainder
+from edge_train.memory.link import ENVIRONMENT, Link
+from edge_train.memory.measure import measure
+from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
+from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
-from edge_train.supervise import ENVIRONMENT, Link
 from edge_train.training import Session, train
-from edge_train.watch import Watch
 
 _STEPS = 2
 _STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
@@ -133,7 +133,7 @@ def rehearse_apart(recipe: Recipe) -> Plan:
 @cache
 def _supervisor_bytes() -> int:
     """Return what the parent of a run holds while it waits."""
-    script = f"{_PARSER}from edge_train.supervise import _own_bytes; print(_own_bytes())"
+    script = f"{_PARSER}from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
     return int(_fresh(["-c", script], "").stdout or 0)
 
 

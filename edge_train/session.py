@@ -2,32 +2,33 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train import journal
 from edge_train import recipe as recipes
+from edge_train.ending import write_report
 from edge_train.errors import OutOfMemory, RunFolderError
-from edge_train.footprint import ONNX_BYTES, has_room
 from edge_train.formats.artifact import is_artifact
 from edge_train.formats.atomic import write_bytes
-from edge_train.gpu_memory import open_gpu_memory
 from edge_train.jobs import open_job
 from edge_train.jobs.protocol import Job
 from edge_train.ladder import next_smaller, words
-from edge_train.memory import machine_bytes
-from edge_train.plan import Plan
+from edge_train.memory.footprint import ONNX_BYTES, has_room
+from edge_train.memory.gpu import open_gpu_memory
+from edge_train.memory.link import Link
+from edge_train.memory.measure import machine_bytes
+from edge_train.memory.plan import Plan
+from edge_train.memory.watch import Watch
 from edge_train.planning import choice_of, load, make_plan
 from edge_train.recipe import Recipe
-from edge_train.report import cap_in_force, write_report
-from edge_train.resume_rules import check_same_model
-from edge_train.supervise import Link
+from edge_train.records import journal
+from edge_train.records.history import cap_in_force, changes_for_memory
+from edge_train.records.resume import check_same_model
 from edge_train.training import Observer, Session, train
 from edge_train.units import format_bytes
-from edge_train.watch import Watch
 
 
 def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
@@ -129,7 +130,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
-    link.changes = {**_smaller(records, recipe.cap_bytes), **link.changes}
+    link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
@@ -184,19 +185,6 @@ def _machine_notes(cap_bytes: int | None) -> list[str]:
         f"--mem {format_bytes(cap_bytes)} is more than this machine has, {format_bytes(total)}; "
         "the run stops, and can be resumed, should that run short"
     ]
-
-
-def _smaller(records: Sequence[Mapping[str, Any]], cap_bytes: int | None) -> dict[str, Any]:
-    """Return the recipe keys that memory made a run change, none if its cap is another one now."""
-    found: dict[str, Any] = {}
-    for record in records:
-        if record["kind"] == "resume":
-            found = dict(record.get("changes", {}))
-        elif record["kind"] == "event":
-            found |= record.get("changes", {})
-        elif record["kind"] == "start":
-            found |= record["facts"].get("smaller", {})
-    return found if cap_in_force(records) == cap_bytes else {}
 
 
 def _new_folder(job: Job) -> Path:

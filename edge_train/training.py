@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_train import __version__, checkpoint, journal
+from edge_train import __version__
 from edge_train.arrays.types import Point
-from edge_train.checkpoint import Best
+from edge_train.ending import write_report
 from edge_train.errors import (
     INTERRUPTED,
     EdgeTrainError,
@@ -26,19 +26,23 @@ from edge_train.errors import (
     TrainingStopped,
 )
 from edge_train.jobs.protocol import Job, OpenRuntime, Outcome
-from edge_train.journal import Journal
 from edge_train.ladder import next_smaller, words
 from edge_train.loop import Loop
-from edge_train.memory import Guard, bytes_asked, give_back_memory, is_shortage, measure, shortage
-from edge_train.plan import Plan
+from edge_train.memory.guard import Guard
+from edge_train.memory.link import Link
+from edge_train.memory.measure import give_back_memory, measure
+from edge_train.memory.plan import Plan
+from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
+from edge_train.memory.watch import Watch
+from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import StepRecord, Task
 from edge_train.recipe import Recipe
-from edge_train.report import summarize, write_report
-from edge_train.resume_rules import changed_engine
-from edge_train.supervise import Link
-from edge_train.transforms import root_mean_square
+from edge_train.records import checkpoint, journal
+from edge_train.records.checkpoint import Best
+from edge_train.records.history import summarize
+from edge_train.records.journal import Journal
+from edge_train.records.resume import changed_engine
 from edge_train.units import format_bytes
-from edge_train.watch import Watch
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 _PACKAGES = (
@@ -301,7 +305,7 @@ def _start_record(
         )
     repeats = "not checked"
     if recipe.runtime == "onnx":
-        from edge_train.methods.slopes import repeats_itself
+        from edge_train.estimators.slope_check import repeats_itself
 
         forwards += 2
         if repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()}):
@@ -313,7 +317,7 @@ def _start_record(
                 "resumed will not end with the same bits as an undisturbed one"
             )
     if recipe.method == "zo" and recipe.epsilon is None:
-        from edge_train.methods.slopes import SAMPLES, check_slopes
+        from edge_train.estimators.slope_check import SAMPLES, check_slopes
 
         some = {name: values[:SAMPLES] for name, values in evaluation.items()}
         smallest = job.smallest_radius()
@@ -415,7 +419,7 @@ def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
     if job.recipe.basis == "auto":
-        from edge_train.basis_choice import choices, summary
+        from edge_train.optim.basis_choice import choices, summary
 
         bases = choices(loop.state)
         text = summary(bases)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from edge_train.errors import NOT_STARTED, OutOfMemory
-from edge_train.memory import bytes_asked, is_shortage, measure, shortage
-from edge_train.supervise import OUT_OF_MEMORY, THREAD_STACK, Link
+from edge_train.memory.link import OUT_OF_MEMORY, THREAD_STACK, Link
+from edge_train.memory.measure import measure
+from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
+from edge_train.memory.watch import Watch
 from edge_train.units import format_bytes
-from edge_train.watch import Watch
 
 _PR_SET_PDEATHSIG = 1
 

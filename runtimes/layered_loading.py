@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.runtimes.int4_weights import freeze_int4
 from edge_train.runtimes.spilled_weights import SpilledWeights
 

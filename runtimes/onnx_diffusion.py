@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.formats.artifact import Artifact, open_artifact
-from edge_train.memory import give_back_memory, measure
+from edge_train.memory.measure import give_back_memory, measure
 from edge_train.runtimes.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx_engine import (
     Value,

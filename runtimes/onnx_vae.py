@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.formats.artifact import Artifact
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.runtimes.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx_engine import (
     Value,

@@ -19,7 +19,7 @@ from edge_train.formats.training_artifact import (
     WEIGHTS,
     TrainingArtifact,
 )
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
 from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
 

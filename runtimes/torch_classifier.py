@@ -14,7 +14,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import ModelError
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_file import StoredTensor
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.torch_layers import layers_of

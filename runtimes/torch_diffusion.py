@@ -15,7 +15,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
 from edge_train.runtimes.layered_loading import load_layers
 from edge_train.runtimes.spilled_weights import SpilledWeights

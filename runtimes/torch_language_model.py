@@ -17,7 +17,7 @@ from edge_train.arrays.types import Array, Batch, Block, Point
 from edge_train.errors import ModelError
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.tensor_file import StoredTensor
-from edge_train.memory import give_back_memory, map_large_blocks
+from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
 from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_train import vae_strips
 from edge_train.arrays.types import Array
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.memory import give_back_memory
+from edge_train.memory.measure import give_back_memory
 from edge_train.runtimes.layered_loading import load_layers
 from edge_train.runtimes.torch_diffusion import pick_device
 

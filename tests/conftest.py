@@ -12,11 +12,11 @@ from environments import belongs_here, is_desk
 from PIL import Image
 from quadratic import QuadraticRuntime, QuadraticTask
 
-from edge_train.journal import Journal
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.loop import Loop
-from edge_train.memory import Guard
-from edge_train.methods.zo import ZerothOrder
-from edge_train.transforms import Adam, Chain, LearningRate
+from edge_train.memory.guard import Guard
+from edge_train.optim.transforms import Adam, Chain, LearningRate
+from edge_train.records.journal import Journal
 
 
 def pytest_configure(config: pytest.Config) -> None:

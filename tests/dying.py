@@ -24,8 +24,8 @@ def interrupt():
 
 def plant(records, act):
     """Act once this process has written so many records."""
-    from edge_train.journal import Journal
     from edge_train.loop import Loop
+    from edge_train.records.journal import Journal
 
     append, fit, written = Journal.append, Loop.fit, []
 

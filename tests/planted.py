@@ -2,8 +2,9 @@
 
 import sys
 
-from edge_train import cli, supervise, worker
+from edge_train import cli, worker
 from edge_train.loop import Loop
+from edge_train.memory import supervisor as supervise
 
 KEPT = []
 
@@ -33,7 +34,7 @@ def spike():
 
 def no_wall():
     """The fifth step takes more than the cap, and nothing of the system's keeps it from that."""
-    from edge_train import watch
+    from edge_train.memory import watch
 
     watch.limit_data = lambda limit: True
     step = Loop.step
@@ -65,7 +66,7 @@ def short_machine():
     """Other programs take the machine's memory."""
     from pathlib import Path
 
-    from edge_train import watch
+    from edge_train.memory import watch
 
     meminfo = Path(sys.argv[0]).with_name("meminfo")
     start = watch.Watch.__init__

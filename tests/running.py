@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from places import TESTS
 
-from edge_train import journal
+from edge_train.records import journal
 
 # Only an alarm for a command that hangs: so long without one more byte in its journal.
 STALLED_SECONDS = 1800

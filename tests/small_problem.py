@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from edge_train.arrays.parameters import Parameters
+from edge_train.estimators.layerwise.relatives import local_heads
 from edge_train.formats.network import initial_parameters, parse
-from edge_train.methods.relatives import local_heads
 from edge_train.runtimes.numpy_network import NumpyNetwork
 
 CLASSES = 3

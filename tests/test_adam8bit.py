@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edge_train import adam8bit
-from edge_train.adam8bit import Adam8bit
-from edge_train.transforms import Adam
+from edge_train.optim import adam8bit
+from edge_train.optim.adam8bit import Adam8bit
+from edge_train.optim.transforms import Adam
 
 SIZE = 20_000
 

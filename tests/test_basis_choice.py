@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from edge_train.arrays.factored import Factors
-from edge_train.basis_choice import NAMES, ByCapture, choices, summary
 from edge_train.methods.low_rank import low_rank
-from edge_train.projection import TopVectors, captured
+from edge_train.optim.bases import TopVectors, captured
+from edge_train.optim.basis_choice import NAMES, ByCapture, choices, summary
 
 RANK, WIDTH, LONG = 6, 48, 90
 

@@ -8,7 +8,7 @@ import pytest
 from edge_train import bench
 from edge_train.bench import tuning
 from edge_train.errors import TrainingStopped
-from edge_train.journal import encode
+from edge_train.records.journal import encode
 
 NOBODY = sys.executable + "-that-is-not-there"
 STEP = {"kind": "step", "step": 0, "seconds": 2.0, "peak_bytes": 7}

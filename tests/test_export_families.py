@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from edge_train import checkpoint, cli
+from edge_train import cli
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import ModelError
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.diffusion_folder import open_model
+from edge_train.records import checkpoint
 from edge_train.tasks.tokenizer import PromptTokenizer
 
 pytest.importorskip("torch")

@@ -6,14 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from edge_train.adam8bit import Adam8bit
 from edge_train.arrays.factored import Factors, Streamed, all_finite, dense, tiles
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
-from edge_train.low_rank import Apollo, LowRank
-from edge_train.projection import Columns, RandomVectors, TopVectors
+from edge_train.optim.adam8bit import Adam8bit
+from edge_train.optim.apollo import Apollo
+from edge_train.optim.bases import Columns, RandomVectors, TopVectors
+from edge_train.optim.low_rank import LowRank
+from edge_train.optim.transforms import Adam, Chain, LearningRate, WeightDecay
 from edge_train.rng import Key
-from edge_train.transforms import Adam, Chain, LearningRate, WeightDecay
 
 SHAPES = [(70, 24), (24, 70), (40, 40)]
 RULES = {

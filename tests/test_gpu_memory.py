@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_train import gpu_memory
 from edge_train.errors import TrainingStopped
-from edge_train.gpu_memory import BY_GROWTH, BY_PROCESS, describe, open_gpu_memory
-from edge_train.memory import Guard
+from edge_train.memory import gpu as gpu_memory
+from edge_train.memory.gpu import BY_GROWTH, BY_PROCESS, describe, open_gpu_memory
+from edge_train.memory.guard import Guard
 
 MEGABYTE = 10**6
 

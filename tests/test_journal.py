@@ -5,9 +5,9 @@ import json
 import pytest
 from places import TESTS
 
-from edge_train import journal
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
+from edge_train.records import journal
 
 GOLDEN = TESTS / "golden" / "journal.jsonl"
 STEP = StepRecord(0, 0.25, (1.5, -2e-07), 3, 0, 1000, 900, 0.01, eval=0.2)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from quadratic import QuadraticRuntime
 
-from edge_train import checkpoint, journal
 from edge_train.errors import RunFolderError, TrainingStopped
+from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.tensor_store import StoredTensors
-from edge_train.methods.backprop import Backprop
-from edge_train.methods.zo import ZerothOrder
+from edge_train.records import checkpoint, journal
 
 METHODS = {"zo": ZerothOrder(0.01, {"token": 1.0}), "backprop": Backprop()}
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edge_train.losses import LOCAL_LOSSES, cross_entropy, local_error
+from edge_train.estimators.layerwise.local_losses import LOCAL_LOSSES, local_error
+from edge_train.losses import cross_entropy
 
 random = np.random.default_rng(0)
 OUTPUTS = random.uniform(-0.9, 0.9, (6, 5)).astype(np.float32)

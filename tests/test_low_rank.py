@@ -10,14 +10,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_train.adam8bit import Adam8bit
 from edge_train.arrays import factored
 from edge_train.arrays import packed as int4
 from edge_train.arrays.factored import Factors, dense
-from edge_train.low_rank import Apollo, LowRank, is_projected
-from edge_train.methods.low_rank import MatricesApart, low_rank
-from edge_train.projection import Columns, RandomVectors, TopVectors
-from edge_train.transforms import Adam
+from edge_train.methods.low_rank import low_rank
+from edge_train.optim.adam8bit import Adam8bit
+from edge_train.optim.apollo import Apollo
+from edge_train.optim.bases import Columns, RandomVectors, TopVectors
+from edge_train.optim.low_rank import LowRank, MatricesApart, is_projected
+from edge_train.optim.transforms import Adam
 
 SHAPES = [(40, 12), (12, 40)]
 

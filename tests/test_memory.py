@@ -6,9 +6,9 @@ import sys
 import pytest
 from running import STALLED_SECONDS
 
-from edge_train import memory
 from edge_train.errors import TrainingStopped
-from edge_train.memory import Guard
+from edge_train.memory import measure as memory
+from edge_train.memory.guard import Guard
 
 MEGABYTE = 10**6
 
@@ -26,7 +26,7 @@ def in_fresh_process(code):
 
 def test_a_spike_stays_in_the_peak_after_it_is_gone():
     before, during, after = in_fresh_process(
-        "from edge_train.memory import measure\n"
+        "from edge_train.memory.measure import measure\n"
         "def held(u): return u.resident_bytes, u.peak_bytes\n"
         "a = measure(); spike = bytearray(150_000_000); b = measure(); del spike; c = measure()\n"
         "print(a.peak_bytes, b.resident_bytes - a.resident_bytes, c.peak_bytes)"
@@ -38,7 +38,7 @@ def test_a_spike_stays_in_the_peak_after_it_is_gone():
 def test_children_are_counted():
     (grown,) = in_fresh_process(
         "import subprocess, sys\n"
-        "from edge_train.memory import measure\n"
+        "from edge_train.memory.measure import measure\n"
         "a = measure().resident_bytes\n"
         "code = 'x = bytearray(100_000_000); print(1, flush=True); input()'\n"
         "p = subprocess.Popen([sys.executable, '-c', code], stdin=-1, stdout=-1)\n"

@@ -11,9 +11,9 @@ pytest.importorskip("torch")
 
 from tiny_models import make_tiny_model
 
-from edge_train import memory
 from edge_train.arrays.parameters import Parameters
 from edge_train.jobs import diffusion
+from edge_train.memory import measure as memory
 from edge_train.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.recipe import Recipe
 

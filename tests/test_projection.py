@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train import reference
-from edge_train.projection import (
+from edge_train.optim.bases import (
     Columns,
     RandomVectors,
     TopVectors,

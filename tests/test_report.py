@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_train import journal
+from edge_train.ending import write_report
 from edge_train.errors import RunFolderError
-from edge_train.journal import Journal
-from edge_train.report import summarize, write_report
+from edge_train.records import journal
+from edge_train.records.history import summarize
+from edge_train.records.journal import Journal
 from edge_train.report_page import memory_over_time
 
 KEYS = (

@@ -10,9 +10,10 @@ from PIL import Image
 from places import GOLDEN
 from safetensors.numpy import load_file
 
-from edge_train import cli, journal
+from edge_train import cli
 from edge_train.errors import RunFolderError
-from edge_train.resume_rules import changed_engine, check_same_model
+from edge_train.records import journal
+from edge_train.records.resume import changed_engine, check_same_model
 
 pytestmark = pytest.mark.process
 FACTS = {

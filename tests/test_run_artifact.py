@@ -12,9 +12,10 @@ from PIL import Image
 from places import GOLDEN
 from safetensors.numpy import load_file
 
-from edge_train import cli, journal
+from edge_train import cli
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.manifest import MANIFEST
+from edge_train.records import journal
 
 pytest.importorskip("onnxruntime")
 

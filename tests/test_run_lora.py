@@ -69,7 +69,7 @@ def test_adapters_learn_and_go_on_with_the_same_bits(given, tmp_path):
 
 @pytest.mark.parametrize("trainable", ["norms", "lora"])
 def test_mezo_trains_what_it_is_told_to_with_two_forwards_and_no_state(given, tmp_path, trainable):
-    from edge_train import checkpoint
+    from edge_train.records import checkpoint
 
     out = tmp_path / "run"
     options = ("--preset", "mezo", "--trainable", trainable, "--lr", "1e-2", "--steps", "4")

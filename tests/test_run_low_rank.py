@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edge_train import checkpoint, cli, journal
+from edge_train import cli
 from edge_train.recipe import LOW_RANK
+from edge_train.records import checkpoint, journal
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.process

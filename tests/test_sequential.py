@@ -5,9 +5,9 @@ import pytest
 from small_problem import CLASSES, problem
 
 from edge_train.errors import RunFolderError
-from edge_train.methods.sequential import Sequential
-from edge_train.methods.targets import Projections
-from edge_train.methods.tpsgd import LocalRule, TargetProjection
+from edge_train.estimators.layerwise.sequential import Sequential
+from edge_train.estimators.layerwise.targets import Projections
+from edge_train.estimators.layerwise.tpsgd import LocalRule, TargetProjection
 from edge_train.rng import Key
 
 RULE = LocalRule(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from quadratic import QuadraticRuntime, QuadraticTask
 
-from edge_train.methods.slope_table import KEY, central_slopes, compare, exact_slopes
+from edge_train.estimators.slope_table import KEY, central_slopes, compare, exact_slopes
 from edge_train.rng import Key
 
 SCALE = {"token": 0.5}

@@ -11,9 +11,10 @@ import pytest
 from places import DEMOS
 from running import kill, steps_in
 
-from edge_train import cli, journal
+from edge_train import cli
 from edge_train.errors import ModelError
 from edge_train.formats import network_file
+from edge_train.records import journal
 from edge_train.runtimes.numpy_network import NumpyNetwork
 
 pytestmark = pytest.mark.process

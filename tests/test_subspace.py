@@ -3,8 +3,8 @@
 import numpy as np
 
 from edge_train import reference
-from edge_train.subspace import DenoiseSubspace
-from edge_train.transforms import Adam, Chain, LearningRate
+from edge_train.optim.denoise_subspace import DenoiseSubspace
+from edge_train.optim.transforms import Adam, Chain, LearningRate
 
 
 def walk(transform, size, steps, seed=0):

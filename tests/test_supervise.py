@@ -14,7 +14,7 @@ import pytest
 from places import GOLDEN, TESTS
 from running import STALLED_SECONDS, Command, records_of, steps_in
 
-from edge_train import supervise
+from edge_train.memory import supervisor as supervise
 
 pytest.importorskip("onnxruntime")
 pytestmark = [

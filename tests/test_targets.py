@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from edge_train.methods.targets import DRAWS, VIEWS, Projections, repeated, rows_of, spread
+from edge_train.estimators.layerwise.targets import (
+    DRAWS,
+    VIEWS,
+    Projections,
+    repeated,
+    rows_of,
+    spread,
+)
 
 SHAPES = {"pooled": (4, 3, 2, 5), "channel": (4, 3, 2, 5), "full": (4, 3, 2, 5)}
 SHAPES |= {"every": (4, 3, 5), "last": (4, 3, 5)}

@@ -7,9 +7,9 @@ import pytest
 
 from edge_train.arrays.factored import Factors, dense
 from edge_train.arrays.parameters import Int4Parameters, Int8Parameters
+from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.language_folder import open_language_model
-from edge_train.methods.backprop import Backprop
-from edge_train.methods.zo import ZerothOrder
 from edge_train.rng import Key
 
 torch = pytest.importorskip("torch")

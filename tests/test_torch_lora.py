@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from edge_train.errors import ModelError
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.export.classifier_files import write_classifier
 from edge_train.formats.classifier_folder import open_classifier
-from edge_train.methods.zo import ZerothOrder
 from edge_train.rng import Key
 from edge_train.runtimes.torch_classifier import TorchClassifier
 

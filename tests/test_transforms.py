@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train import reference
-from edge_train.transforms import (
+from edge_train.optim.transforms import (
     Adam,
     Chain,
     LearningRate,

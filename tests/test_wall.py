@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import STALLED_SECONDS
 
-from edge_train import wall
+from edge_train.memory import wall
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -27,7 +27,7 @@ def in_fresh_process(code):
 @linux
 def test_an_allocation_past_the_data_limit_fails_and_can_be_caught():
     done = in_fresh_process(
-        "from edge_train.wall import limit_data\n"
+        "from edge_train.memory.wall import limit_data\n"
         "assert limit_data(60_000_000)\n"
         "small = bytearray(20_000_000)\n"
         "try: bytearray(100_000_000)\n"
@@ -41,7 +41,7 @@ def test_a_read_only_mapping_is_not_charged(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(100_000_000))
     done = in_fresh_process(
         "import mmap\n"
-        "from edge_train.wall import limit_data\n"
+        "from edge_train.memory.wall import limit_data\n"
         "limit_data(30_000_000)\n"
         f"file = open({str(tmp_path / 'weights')!r}, 'rb')\n"
         "m = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"

@@ -10,7 +10,7 @@ import threading
 import pytest
 from running import STALLED_SECONDS
 
-from edge_train.watch import Watch, _History
+from edge_train.memory.watch import Watch, _History
 
 pytestmark = [
     pytest.mark.process,

@@ -6,8 +6,8 @@ from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train import reference
 from edge_train.errors import ModelError
-from edge_train.methods.slopes import _AGREEMENT, check_slopes
-from edge_train.methods.zo import ZerothOrder
+from edge_train.estimators.slope_check import _AGREEMENT, check_slopes
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.rng import Key, direction
 
 

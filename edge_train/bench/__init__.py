@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train import journal
 from edge_train.errors import TrainingStopped
-from edge_train.supervise import ENVIRONMENT
+from edge_train.memory.link import ENVIRONMENT
+from edge_train.records import journal
 
 
 def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, Any]:

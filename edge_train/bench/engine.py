@@ -20,7 +20,7 @@ import numpy as np
 from edge_train import bench
 from edge_train.bench.zo_step import ZoStep, zo_step
 from edge_train.errors import TrainingStopped
-from edge_train.memory import measure
+from edge_train.memory.measure import measure
 from edge_train.rng import Key
 from edge_train.units import format_bytes
 

@@ -19,17 +19,17 @@ from edge_train import bench
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Batch
 from edge_train.errors import TrainingStopped
+from edge_train.estimators.slope_table import Exact, exact_slopes, relate
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
-from edge_train.methods.slope_table import Exact, exact_slopes, relate
-from edge_train.methods.zo import ZerothOrder
+from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tasks.personalize import PhotoCache
-from edge_train.transforms import root_mean_square
 
 _WANTED = 0.1  # the radius of a run on an exact engine
 _RADII = (0.03, 0.1, 0.3)

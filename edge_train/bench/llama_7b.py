@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_train import bench, checkpoint
+from edge_train import bench
 from edge_train.bench.small_llama import write_folder
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import safetensors_header
 from edge_train.recipe import Recipe
+from edge_train.records import checkpoint
 from edge_train.units import format_bytes
 
 _WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000

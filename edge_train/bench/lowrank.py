@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train import bench, checkpoint, journal
+from edge_train import bench
 from edge_train.bench import tuning
 from edge_train.bench.rule_cost import REFRESH, ROUNDS, step_seconds
 from edge_train.bench.small_llama import write_folder
 from edge_train.errors import InputError
+from edge_train.records import checkpoint, journal
 from edge_train.units import format_bytes
 
 _WIDTH, _LAYERS, _TOKENS, _STEPS, _RANK = 384, 6, 2048, 100, 64

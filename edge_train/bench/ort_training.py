@@ -8,10 +8,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from edge_train import bench, journal
+from edge_train import bench
 from edge_train.bench.small_classifier import make_classifier
 from edge_train.errors import InputError
 from edge_train.exporting_training import export_training
+from edge_train.records import journal
 from edge_train.tasks.texts import read_examples
 from edge_train.units import format_bytes
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_train import bench, checkpoint, journal
+from edge_train import bench
 from edge_train.bench.tuning import best, losses_by_rate, words
 from edge_train.errors import InputError
+from edge_train.records import checkpoint, journal
 from edge_train.tasks.texts import Example, read_examples
 from edge_train.units import format_bytes
 

@@ -18,10 +18,10 @@ from edge_train.bench import engine
 from edge_train.errors import EdgeTrainError
 from edge_train.formats.artifact import open_artifact
 from edge_train.jobs import diffusion
-from edge_train.memory import measure
+from edge_train.memory.measure import measure
+from edge_train.memory.watch import Watch
 from edge_train.runtimes import onnx_vae
 from edge_train.units import format_bytes
-from edge_train.watch import Watch
 
 _CAPS = (300_000_000, 350_000_000, 400_000_000, 450_000_000)
 # As little as can be beside one step; nothing of it changes what is held.

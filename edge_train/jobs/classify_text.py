@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from edge_train.arrays.types import Point
-from edge_train.build import build_method, cores
+from edge_train.build import build_method
 from edge_train.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -21,7 +21,6 @@ from edge_train.difference import (
 )
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
-from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
@@ -33,7 +32,9 @@ from edge_train.formats.training_artifact import (
     open_training_artifact,
 )
 from edge_train.jobs.protocol import Outcome, Say
-from edge_train.methods.low_rank import is_embedding
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.memory.measure import cores
+from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import LOW_RANK, Recipe, known, resolve
 from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
-from edge_train.build import cores
 from edge_train.errors import InputError
 from edge_train.formats.artifact import ROUNDED, STRIP_GRAPHS, Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import EMBEDDED, ModelFolder
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
+from edge_train.memory.measure import cores
 from edge_train.recipe import Recipe, known, resolve
 from edge_train.tasks import captions
 from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from edge_train.footprint import (
+from edge_train.formats.artifact import Artifact
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.jobs.diffusion import TokenJob, vae_in_strips
+from edge_train.memory.footprint import (
     ONNX_BYTES,
     PREPARE,
     SAVE,
@@ -11,9 +14,6 @@ from edge_train.footprint import (
     Line,
     state_line,
 )
-from edge_train.formats.artifact import Artifact
-from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.jobs.diffusion import TokenJob, vae_in_strips
 from edge_train.pace import denoiser_operations
 from edge_train.protocols import Transform
 from edge_train.recipe import Recipe

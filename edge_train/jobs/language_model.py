@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_train.accumulation import held_numbers
 from edge_train.arrays.codes import CODES
 from edge_train.arrays.types import Point
-from edge_train.build import build_method, cores
+from edge_train.build import build_method
 from edge_train.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -24,13 +23,14 @@ from edge_train.difference import (
 )
 from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
-from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.jobs.protocol import Outcome, Say
-from edge_train.low_rank import is_projected
-from edge_train.methods.low_rank import is_embedding
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.memory.measure import cores
+from edge_train.optim.low_rank import is_embedding, is_projected
+from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import PROJECTING, Recipe, known, resolve
 from edge_train.tasks.language_model import LanguageModel

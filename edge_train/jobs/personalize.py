@@ -14,11 +14,11 @@ from edge_train.arrays.types import Point
 from edge_train.build import build_method
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
-from edge_train.footprint import Footprint
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion_footprint import footprint
 from edge_train.jobs.protocol import Outcome, Say
+from edge_train.memory.footprint import Footprint
 from edge_train.pictures import EmbeddedJudge, Pixels, draw, sample_latents, save_pictures
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_train.arrays.types import Point
-from edge_train.footprint import Footprint
+from edge_train.memory.footprint import Footprint
 from edge_train.protocols import Estimator, Runtime, Task, Transform
 from edge_train.recipe import Recipe
 

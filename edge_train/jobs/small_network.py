@@ -17,24 +17,29 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.layerwise.relatives import (
+    DirectFeedback,
+    Drtp,
+    LocalClassifier,
+    local_heads,
+)
+from edge_train.estimators.layerwise.sequential import Sequential
+from edge_train.estimators.layerwise.targets import Projections
+from edge_train.estimators.layerwise.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.jobs.protocol import Outcome, Say
-from edge_train.methods.backprop import Backprop
-from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier, local_heads
-from edge_train.methods.sequential import Sequential
-from edge_train.methods.targets import Projections
-from edge_train.methods.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.optim.transforms import Chain, LearningRate, Momentum
 from edge_train.protocols import Estimator, Reach, Task, Transform
 from edge_train.recipe import Recipe, known
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy_network import NumpyNetwork
 from edge_train.tasks.datasets import Dataset, Samples, load
 from edge_train.tasks.labeled import Labeled, Prepare, confusion, scores
-from edge_train.transforms import Chain, LearningRate, Momentum
 
 _METHODS = ("tpsgd", "local", "drtp", "dfa", "backprop")
 _NEEDS_NO_SIGNAL = ("dfa", "backprop")  # they go through all blocks before they change any

@@ -1,53 +1,15 @@
 """Exact gradients, and update rules that remember little of them: chains as users name them."""
 
 import math
-import re
-from dataclasses import dataclass
 from typing import Literal
 
-from edge_train.adam8bit import Adam8bit
-from edge_train.arrays.factored import Update
-from edge_train.arrays.types import Array, State
-from edge_train.basis_choice import ByCapture
-from edge_train.low_rank import Apollo, LowRank
-from edge_train.projection import Basis, Columns, RandomVectors, TopVectors
+from edge_train.optim.adam8bit import Adam8bit
+from edge_train.optim.apollo import Apollo
+from edge_train.optim.bases import Basis, Columns, RandomVectors, TopVectors
+from edge_train.optim.basis_choice import ByCapture
+from edge_train.optim.low_rank import LowRank, MatricesApart
+from edge_train.optim.transforms import Adam, Chain
 from edge_train.protocols import Transform
-from edge_train.transforms import Adam, Chain
-
-_EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
-
-
-@dataclass(frozen=True)
-class MatricesApart:
-    """Gives the matrices of layers another rule than embeddings; a `ByBlock`.
-
-    Rows of an embedding get a gradient when their token is there: few at a time, with little in
-    common. All papers leave them, vectors and heads to Adam; `is_projected` sees to the latter two.
-    """
-
-    matrices: Transform
-    others: Transform
-
-    def init(self, param: Array) -> State:
-        """Return the state of a block without a name."""
-        return self.matrices.init(param)
-
-    def update(self, update: Update, state: State, param: Array) -> Update:
-        """Return the update of a block without a name."""
-        return self.matrices.update(update, state, param)
-
-    def rule(self, name: str) -> Transform:
-        """Return the rule of a block."""
-        return self.others if is_embedding(name) else self.matrices
-
-
-def is_embedding(name: str) -> bool:
-    """Return whether a parameter is a table of tokens, positions or kinds, by its usual names.
-
-    >>> is_embedding("bert.embeddings.word_embeddings.weight"), is_embedding("h.0.attn.weight")
-    (True, False)
-    """
-    return _EMBEDDING.search(name) is not None
 
 
 def low_rank(

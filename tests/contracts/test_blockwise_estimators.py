@@ -8,11 +8,11 @@ from small_problem import CLASSES, NETWORKS, problem
 
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
-from edge_train.losses import LOCAL_LOSSES
-from edge_train.methods.backprop import Backprop
-from edge_train.methods.relatives import DirectFeedback, Drtp, LocalClassifier
-from edge_train.methods.targets import Projections
-from edge_train.methods.tpsgd import LayerByLayer, LocalRule, TargetProjection
+from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.layerwise.local_losses import LOCAL_LOSSES
+from edge_train.estimators.layerwise.relatives import DirectFeedback, Drtp, LocalClassifier
+from edge_train.estimators.layerwise.targets import Projections
+from edge_train.estimators.layerwise.tpsgd import LayerByLayer, LocalRule, TargetProjection
 from edge_train.rng import Key
 
 PROJECTIONS = Projections("rademacher", 0.5, seed=3)

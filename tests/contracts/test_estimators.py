@@ -5,8 +5,8 @@ import pytest
 from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.errors import NonFinite
-from edge_train.methods.backprop import Backprop
-from edge_train.methods.zo import ZerothOrder
+from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.protocols import Replayable
 from edge_train.rng import Key
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from edge_train.adam8bit import SMALLEST, Adam8bit
-from edge_train.low_rank import Apollo, LowRank
-from edge_train.projection import Columns, RandomVectors, TopVectors
-from edge_train.subspace import DenoiseSubspace
-from edge_train.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
+from edge_train.optim.adam8bit import SMALLEST, Adam8bit
+from edge_train.optim.apollo import Apollo
+from edge_train.optim.bases import Columns, RandomVectors, TopVectors
+from edge_train.optim.denoise_subspace import DenoiseSubspace
+from edge_train.optim.low_rank import LowRank
+from edge_train.optim.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 TRANSFORMS = {
     "adam": Adam(),

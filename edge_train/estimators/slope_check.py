@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Batch, Point
 from edge_train.errors import ModelError
-from edge_train.methods.zo import ZerothOrder
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.protocols import Runtime, Task
 from edge_train.rng import Key
 

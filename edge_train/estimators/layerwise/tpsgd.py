@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
-from edge_train.losses import cross_entropy, local_error
-from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
+from edge_train.estimators.layerwise.local_losses import local_error
+from edge_train.estimators.layerwise.targets import Projections, repeated, rows_of, spread, view_of
+from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
 from edge_train.rng import Key
 

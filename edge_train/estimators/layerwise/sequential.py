@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import RunFolderError
-from edge_train.methods.tpsgd import LocalRule, train_block
+from edge_train.estimators.layerwise.tpsgd import LocalRule, train_block
 from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Task
 from edge_train.rng import Key
 

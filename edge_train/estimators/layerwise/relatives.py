@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
+from edge_train.estimators.layerwise.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.losses import cross_entropy
-from edge_train.methods.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
 from edge_train.rng import Key
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from edge_train.footprint import SAVE, Footprint, Line
-from edge_train.memory import give_back_memory, measure
+from edge_train.memory.footprint import SAVE, Footprint, Line
+from edge_train.memory.measure import give_back_memory, measure
 from edge_train.units import format_bytes
 
 # Weight files above this are never loaded to plan; below it a rehearsal takes seconds.

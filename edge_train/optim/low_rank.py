@@ -1,6 +1,7 @@
 """Updates of matrices through few vectors: the links of GaLore, DCT-AdamW, FRUGAL and APOLLO."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,16 +15,18 @@ from edge_train.arrays.factored import (
     Update,
     Whole,
     dense,
-    scale,
 )
 from edge_train.arrays.types import Array, State
-from edge_train.projection import Basis, RandomVectors, is_tall, lay_back, stand
+from edge_train.optim.bases import Basis, is_tall, lay_back, stand
+from edge_train.protocols import Transform
+
+_EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
+
 
 _STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random subspaces
 _LOST = 0.1
 _LONGEST = 16  # times the interval asked for
 _SHORTEST = 4  # a fourth of it
-_ROUGHLY_NONE = 0.1  # share of the usual length of an update; below it a length says nothing
 
 
 class Moments(Protocol):
@@ -93,12 +96,12 @@ class LowRank:
     def init(self, param: Array) -> State:
         """Return the basis, the moments inside it and when it is due; all full-sized."""
         if not is_projected(param.shape, self.basis.rank):
-            return _named("inner.", self.inner.init(param))
+            return with_prefix("inner.", self.inner.init(param))
         long, short = stand(param).shape
         low = np.zeros((long, self.basis.rank), np.float32)
         return {
-            **_named("basis.", self.basis.init(short)),
-            **_named("inner.", self.inner.init(low)),
+            **with_prefix("basis.", self.basis.init(short)),
+            **with_prefix("inner.", self.inner.init(low)),
             "count": np.zeros(1, np.int64),
             "due": np.zeros(1, np.int64),
             "interval": np.array([self.refresh_every], np.int64),
@@ -113,9 +116,9 @@ class LowRank:
         is one of factors again: neither the gradient nor the update ever exists.
         """
         if not is_projected(param.shape, self.basis.rank):
-            return self.inner.update(update, _part("inner.", state), param)
+            return self.inner.update(update, without_prefix("inner.", state), param)
         gradient = update if isinstance(update, Factors) else dense(update)
-        basis = _part("basis.", state)
+        basis = without_prefix("basis.", state)
         standing: Gradient = stand(gradient)
         low = self._low(standing, state)
         moved = self._moved(low, state)
@@ -144,20 +147,20 @@ class LowRank:
     def update_projected(self, low: Array, state: State, param: Array) -> Update:
         """Return the update, as factors, by coordinates (long, rank) in the basis."""
         width = math.prod(param.shape) // len(low)
-        vectors = self.basis.vectors(_part("basis.", state), width)
+        vectors = self.basis.vectors(without_prefix("basis.", state), width)
         return _lying(Factors(self._moved(low, state).T, vectors), param.shape)
 
     def _low(self, standing: Gradient, state: State) -> Array:
         """Return coordinates in the basis, found anew first when it is due."""
-        basis = _part("basis.", state)
+        basis = without_prefix("basis.", state)
         if state["count"][0] >= state["due"][0]:
-            self._refresh(standing, state, basis, _part("inner.", state))
+            self._refresh(standing, state, basis, without_prefix("inner.", state))
         return self.basis.project(standing, basis)
 
     def _moved(self, low: Array, state: State) -> Array:
         """Return the update inside the basis, and count the step."""
         state["count"] += 1
-        moved = dense(self.inner.update(low, _part("inner.", state), low))
+        moved = dense(self.inner.update(low, without_prefix("inner.", state), low))
         moved *= np.float32(self.scale)
         return moved
 
@@ -227,80 +230,6 @@ class LowRank:
         return now
 
 
-@dataclass(frozen=True)
-class Apollo:
-    """Scales the raw gradient as Adam would, with moments of a random projection of it alone.
-
-    With R = G P^T and A the inner transform: each row of the standing gradient is multiplied by
-    |A(R)_j| / |R_j| ("rows"), or all of it by |A(R)| / |R| ("tensor", APOLLO-Mini). The update may
-    then grow by 1 % a step.
-
-    Args:
-      inner: the transform of the projection, and that of blocks without one.
-      basis: drawn anew every `refresh_every` steps; moments are kept then, as in the paper.
-      scale: multiplies the update; the papers' alpha is its square.
-
-    Bytes: 8 * rank per row of the longer side, and 24.
-
-    Source: APOLLO (arXiv:2412.05270), with its limit of growth. Its code compares with the step
-    before, however small: after one gradient of zeros it holds updates down for a thousand steps.
-    Here lengths below a tenth of an update's usual sqrt(rows * rank) count as that tenth.
-    """
-
-    inner: Moments
-    basis: RandomVectors
-    refresh_every: int
-    scale: float = 1.0
-    by: Literal["rows", "tensor"] = "rows"
-    growth: float = 1.01
-
-    def init(self, param: Array) -> State:
-        """Return the moments of the projection, the number of its draw and the last length."""
-        if not is_projected(param.shape, self.basis.rank):
-            return _named("inner.", self.inner.init(param))
-        long, short = stand(param).shape
-        return {
-            **_named("basis.", self.basis.init(short)),
-            **_named("inner.", self.inner.init(np.zeros((long, self.basis.rank), np.float32))),
-            "count": np.zeros(1, np.int64),
-            "length": np.zeros(1, np.float32),
-        }
-
-    def update(self, update: Update, state: State, param: Array) -> Update:
-        """Return the scaled gradient; of factors, with its scales in one of them."""
-        inner = _part("inner.", state)
-        if not is_projected(param.shape, self.basis.rank):
-            return self.inner.update(update, inner, param)
-        basis = _part("basis.", state)
-        standing: Gradient = stand(update if isinstance(update, Factors) else dense(update))
-        epoch, late = divmod(int(state["count"][0]), self.refresh_every)
-        if late == 0:
-            self.basis.refresh(standing, basis, epoch)
-        state["count"] += 1
-        low = self.basis.project(standing, basis)
-        moved = dense(self.inner.update(low, inner, low))
-        axis = 1 if self.by == "rows" else None
-        before = np.linalg.norm(low, axis=axis, keepdims=True)
-        after = np.linalg.norm(moved, axis=axis, keepdims=True)
-        ratio: Array = after / np.where(before > 0, before, 1)
-        scaled: Gradient
-        if isinstance(standing, Factors):
-            scaled = Factors(standing.left * ratio.T, standing.right)
-            length = scaled.norm()
-        else:
-            scaled = standing * ratio
-            length = float(np.linalg.norm(scaled))
-        if state["count"][0] > 1:
-            least = _ROUGHLY_NONE * math.sqrt(low.size)
-            most = self.growth * max(float(state["length"][0]), least)
-            if length > most:
-                scale(scaled, most / length)
-                length = most
-        state["length"][0] = length
-        scale(scaled, self.scale)
-        return lay_back(scaled, param.shape)
-
-
 def is_projected(shape: tuple[int, ...], rank: int) -> bool:
     """Return whether a block is a matrix with more rows and more columns than a basis has vectors.
 
@@ -315,10 +244,44 @@ def _lying(standing: Factors, shape: tuple[int, ...]) -> Factors:
     return standing if is_tall(shape) else standing.T
 
 
-def _named(prefix: str, state: State) -> State:
+def with_prefix(prefix: str, state: State) -> State:
+    """Return a part's state as it stands in the state of the whole."""
     return {f"{prefix}{name}": value for name, value in state.items()}
 
 
-def _part(prefix: str, state: State) -> State:
+def without_prefix(prefix: str, state: State) -> State:
     """Return the arrays themselves, not copies, of one part of a state."""
     return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class MatricesApart:
+    """Gives the matrices of layers another rule than embeddings; a `ByBlock`.
+
+    Rows of an embedding get a gradient when their token is there: few at a time, with little in
+    common. All papers leave them, vectors and heads to Adam; `is_projected` sees to the latter two.
+    """
+
+    matrices: Transform
+    others: Transform
+
+    def init(self, param: Array) -> State:
+        """Return the state of a block without a name."""
+        return self.matrices.init(param)
+
+    def update(self, update: Update, state: State, param: Array) -> Update:
+        """Return the update of a block without a name."""
+        return self.matrices.update(update, state, param)
+
+    def rule(self, name: str) -> Transform:
+        """Return the rule of a block."""
+        return self.others if is_embedding(name) else self.matrices
+
+
+def is_embedding(name: str) -> bool:
+    """Return whether a parameter is a table of tokens, positions or kinds, by its usual names.
+
+    >>> is_embedding("bert.embeddings.word_embeddings.weight"), is_embedding("h.0.attn.weight")
+    (True, False)
+    """
+    return _EMBEDDING.search(name) is not None

@@ -1,14 +1,12 @@
-"""What a run amounted to: numbers taken from its journal alone, as JSON and as a page."""
+"""Facts of a run, taken from its journal alone."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train import journal
 from edge_train.errors import RunFolderError
-from edge_train.formats.atomic import write_bytes
+from edge_train.records import journal
 
 Record = Mapping[str, Any]
 
@@ -29,24 +27,6 @@ _FACTS = (
 )
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.json` and `report.html` into a run folder; return the path of the page.
-
-    The run may be unfinished: the report says so. Each file is replaced whole or not at all.
-
-    Raises:
-      RunFolderError: `run` has no journal, nothing was trained yet, or it cannot be written.
-    """
-    from edge_train.report_page import render  # 2 MB that training does not need
-
-    records = _records(run)
-    summary = _summary(records)
-    page = run / "report.html"
-    write_bytes(run / "report.json", (json.dumps(summary, indent=2) + "\n").encode())
-    write_bytes(page, render(run, summary, records).encode())
-    return page
-
-
 def summarize(run: Path) -> dict[str, Any]:
     """Return the contents of `report.json`: bytes are integers, times are seconds.
 
@@ -56,10 +36,15 @@ def summarize(run: Path) -> dict[str, Any]:
     Raises:
       RunFolderError: `run` has no journal, or nothing was trained yet.
     """
-    return _summary(_records(run))
+    return summary_of(read_records(run))
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
+def read_records(run: Path) -> list[dict[str, Any]]:
+    """Return the journal of a run that began.
+
+    Raises:
+      RunFolderError: `run` has no journal, or nothing was trained yet.
+    """
     records, _ = journal.read(run / "journal.jsonl")
     if not records or records[0].get("kind") != "start":
         raise RunFolderError(
@@ -69,7 +54,8 @@ def _records(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _summary(records: Sequence[Record]) -> dict[str, Any]:
+def summary_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Return what `summarize` does, of a journal that was read."""
     start, facts = records[0], records[0]["facts"]
     steps = [r for r in records if r["kind"] == "step"]
     ends = [r for r in records if r["kind"] == "end"]
@@ -164,3 +150,18 @@ def _eval(start: Record, steps: Sequence[Record]) -> dict[str, Any]:
     best_step, best = min(found, key=lambda pair: pair[1], default=(None, None))
     last = found[-1][1] if found else None
     return {"first": first, "best": best, "best_step": best_step, "last": last}
+
+
+def changes_for_memory(
+    records: Sequence[Mapping[str, Any]], cap_bytes: int | None
+) -> dict[str, Any]:
+    """Return the recipe keys that memory made a run change, none if its cap is another one now."""
+    found: dict[str, Any] = {}
+    for record in records:
+        if record["kind"] == "resume":
+            found = dict(record.get("changes", {}))
+        elif record["kind"] == "event":
+            found |= record.get("changes", {})
+        elif record["kind"] == "start":
+            found |= record["facts"].get("smaller", {})
+    return found if cap_in_force(records) == cap_bytes else {}

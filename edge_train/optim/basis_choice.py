@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.factored import Gradient
 from edge_train.arrays.types import Array, State
-from edge_train.projection import Basis, Columns, TopVectors, captured
+from edge_train.optim.bases import Basis, Columns, TopVectors, captured
 
 NAMES = ("columns", "dct", "svd")  # from the cheapest on; a state holds the place of one
 _ENOUGH = 0.95  # of what the top vectors keep

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge_train.memory import give_back_memory, measure
+from edge_train.memory.measure import give_back_memory, measure
+from edge_train.memory.wall import limit_data
 from edge_train.units import format_bytes
-from edge_train.wall import limit_data
 
 if TYPE_CHECKING:
-    from edge_train.gpu_memory import GpuMemory
+    from edge_train.memory.gpu import GpuMemory
 
 _PERIOD_SECONDS = 0.01  # between looks near the cap; a look costs about 0.1 ms, mostly waking up
 _CALM = (0.02, 0.75)  # seconds between looks while less than this share of the cap is held

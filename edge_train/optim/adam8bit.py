@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edge_train.arrays.factored import Factors, Parts, Streamed, Update, Whole, dense
 from edge_train.arrays.rounding import AT_ONCE, Noise, largest
 from edge_train.arrays.types import Array, State
+from edge_train.optim.transforms import Adam
 from edge_train.rng import Key
-from edge_train.transforms import Adam
 
 BLOCK = 256  # moments that share a scale: 8 + 32 / 256 = 8.125 bits each
 SMALLEST = 4096  # coordinates; smaller blocks of parameters keep float32, as everyone does

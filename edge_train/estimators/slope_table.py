@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import SlopeRow
-from edge_train.methods.zo import ZerothOrder
 from edge_train.protocols import GradientRuntime, Runtime, Task
 from edge_train.rng import Key, direction
 

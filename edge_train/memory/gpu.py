@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from edge_train.memory import process_tree
+from edge_train.memory.measure import process_tree
 
 _LIBRARY = "libnvidia-ml.so.1"
 _MOST_PROCESSES = 256  # on one GPU; more are counted by the growth of what the GPU holds

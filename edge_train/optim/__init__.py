@@ -1,0 +1,1 @@
+"""Update rules: what becomes of a gradient, a block at a time."""
