@@ -10,7 +10,7 @@ from edge_train import __version__
 from edge_train.errors import InputError
 from edge_train.memory.gpu import describe as describe_gpus
 from edge_train.memory.wall import describe
-from edge_train.runtimes.onnx_engine import installed_engine, pick_provider
+from edge_train.runtimes.onnx.engine import installed_engine, pick_provider
 
 
 def examine() -> str:

@@ -15,7 +15,7 @@ def write_report(run: Path) -> Path:
     Raises:
       RunFolderError: `run` has no journal, nothing was trained yet, or it cannot be written.
     """
-    from edge_train.report_page import render  # 2 MB that training does not need
+    from edge_train.report.page import render  # 2 MB that training does not need
 
     records = read_records(run)
     summary = summary_of(records)

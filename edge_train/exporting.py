@@ -48,9 +48,9 @@ from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
 from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
-from edge_train.runtimes.onnx_engine import load_engine, open_session, pick_provider
-from edge_train.runtimes.torch_diffusion import TorchDiffusion
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
+from edge_train.runtimes.onnx.engine import load_engine, open_session, pick_provider
+from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.tasks.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize import Personalize, build_cache
 from edge_train.units import format_bytes
@@ -292,7 +292,7 @@ def _fresh_peak(folder: Path) -> int:
       ModelError: it could not.
     """
     script = (
-        "import pathlib, sys; from edge_train.runtimes.onnx_diffusion import forward_peak; "
+        "import pathlib, sys; from edge_train.runtimes.onnx.diffusion import forward_peak; "
         "print(forward_peak(pathlib.Path(sys.argv[1])))"
     )
     done = subprocess.run(

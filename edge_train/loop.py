@@ -1,7 +1,7 @@
 """The step, `fit` that repeats it, and `redo` that rebuilds it from a journal. Read this first."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from edge_train.records import checkpoint, journal
 from edge_train.records.checkpoint import Best, Snapshot
 from edge_train.records.journal import Journal
 from edge_train.rng import Key
-from edge_train.settle import settled
 
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
@@ -221,3 +220,25 @@ class Loop:
 
     def _save_best(self, step: int, loss: float) -> Best:
         return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters.stored())
+
+
+def settled(losses: Sequence[float], patience: int, tolerance: float = 0.02) -> bool:
+    """Return whether the last `patience` evaluations brought nothing worth their time.
+
+    Worth it is a new best that adds at least `tolerance` of all improvement so far. The evaluation
+    batch never changes (same photos, latents, noise, timesteps), so the curve is smooth enough for
+    this; the training loss is not.
+
+    Args:
+      losses: every evaluation in order, the one before training first.
+      patience: evaluations to wait; 0 never stops.
+
+    >>> settled([1.0, 0.5, 0.499, 0.5, 0.498], patience=3)
+    True
+    >>> settled([1.0, 0.8, 0.6, 0.4, 0.2], patience=3)
+    False
+    """
+    if patience == 0 or len(losses) <= patience + 1:
+        return False
+    before, after = min(losses[:-patience]), min(losses[-patience:])
+    return before - after < tolerance * (losses[0] - min(before, after))

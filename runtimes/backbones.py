@@ -10,8 +10,8 @@ from edge_train.arrays.types import Array
 from edge_train.errors import ModelError
 from edge_train.formats.network import Shape
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.runtimes.numpy_network import NumpyNetwork
-from edge_train.runtimes.onnx_engine import call, load_graph, session_settings
+from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.runtimes.onnx.engine import call, load_graph, session_settings
 
 
 class Backbone(Protocol):

@@ -150,7 +150,7 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
 
     from edge_train.errors import InputError
     from edge_train.exporting_training import export_training
-    from edge_train.runtimes.ort_training import check_flavor
+    from edge_train.runtimes.onnx.classifier import check_flavor
 
     try:
         check_flavor()

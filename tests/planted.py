@@ -49,7 +49,7 @@ def no_wall():
 
 def lying_plan():
     """A call of the model needs four megabytes a sample that nobody planned."""
-    from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+    from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
     feeds = OnnxDiffusion.feeds
 

@@ -7,7 +7,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.estimators.layerwise.relatives import local_heads
 from edge_train.formats.network import initial_parameters, parse
-from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.runtimes.numpy.network import NumpyNetwork
 
 CLASSES = 3
 NETWORKS = {

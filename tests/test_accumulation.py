@@ -7,10 +7,10 @@ import pytest
 
 from edge_train.arrays.factored import Factors, dense
 from edge_train.arrays.parameters import Int8Parameters, Parameters
-from edge_train.build import build_method
 from edge_train.errors import NonFinite
 from edge_train.estimators.backprop import Backprop
 from edge_train.loop import Loop
+from edge_train.methods.build import build_method
 from edge_train.optim.sums import Sums
 from edge_train.protocols import Share
 from edge_train.recipe import Recipe

@@ -8,7 +8,7 @@ from classifiers import make_data, make_tiny_classifier
 from safetensors.numpy import load_file, save_file
 
 from edge_train import cli
-from edge_train.difference import write_difference
+from edge_train.export.difference import write_difference
 from edge_train.formats.tensor_file import StoredTensor, TensorFile
 from edge_train.protocols import Layer
 

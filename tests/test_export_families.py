@@ -24,9 +24,9 @@ from tiny_models import make_tiny_model, prompt_ids
 
 from edge_train import exporting
 from edge_train.export.diffusion_graphs import step_graph
-from edge_train.runtimes import onnx_vae
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
-from edge_train.runtimes.torch_diffusion import TorchDiffusion
+from edge_train.runtimes.onnx import vae as onnx_vae
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
+from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
 # Largest difference of a loss from torch's float32, as a share. `none`: float32 sums in another
 # order, measured 2.4e-7. `int8-fast`: what rounding itself does, measured 1.9e-3 and 2.9e-3. Its
@@ -174,7 +174,7 @@ def test_losses_are_those_of_torch(family, quant) -> None:
 
 
 def test_latents_of_photos_are_those_of_torch(family) -> None:
-    from edge_train.runtimes import torch_vae
+    from edge_train.runtimes.torch import vae as torch_vae
 
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     expected = torch_vae.encode_photos(open_model(family.model), images, "cpu")

@@ -9,7 +9,7 @@ from optimum.quanto.nn import quantize_module
 from quanto_reference import read_by_definition, refuse_to_compile
 from torch import Tensor, nn
 
-from edge_train.runtimes.int4_weights import freeze_int4
+from edge_train.runtimes.torch.int4_weights import freeze_int4
 
 # groups of 128, 32 and 96 inputs and none; rows of groups in odd and even number
 LAYERS = {

@@ -10,11 +10,11 @@ from places import GOLDEN
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import ModelError
 from edge_train.formats.artifact import open_artifact
-from edge_train.runtimes.mapped_weights import MappedWeights
+from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
 pytest.importorskip("onnxruntime")
 
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
 
 def opened(lean):

@@ -5,7 +5,7 @@ import pytest
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.formats.network import initial_parameters, parse
-from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.runtimes.numpy.network import NumpyNetwork
 
 PICTURE, SEQUENCE = (8, 6, 2), (5, 3)
 NETWORKS = {

@@ -13,8 +13,9 @@ from edge_train.formats.artifact import open_artifact
 
 pytest.importorskip("onnxruntime")
 
-from edge_train.runtimes import onnx_engine, onnx_vae
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+from edge_train.runtimes.onnx import engine as onnx_engine
+from edge_train.runtimes.onnx import vae as onnx_vae
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
 GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
 
@@ -153,7 +154,7 @@ def test_pictures_survive_the_vae_within_its_range() -> None:
 def test_a_forward_pass_imports_no_torch() -> None:
     script = (
         "import sys, pathlib\n"
-        "from edge_train.runtimes.onnx_diffusion import forward_peak\n"
+        "from edge_train.runtimes.onnx.diffusion import forward_peak\n"
         f"assert forward_peak(pathlib.Path({str(GOLDEN)!r})) > 0\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )

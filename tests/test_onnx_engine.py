@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_train.errors import InputError, ModelError
-from edge_train.runtimes import onnx_engine
-from edge_train.runtimes.onnx_engine import Value, call, check_engine, check_values, pick_provider
+from edge_train.runtimes.onnx import engine as onnx_engine
+from edge_train.runtimes.onnx.engine import Value, call, check_engine, check_values, pick_provider
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "artifact-v1"

@@ -8,7 +8,7 @@ pytest.importorskip("onnxruntime")
 from extreme_products import GOLDEN, PROFILES, expected, feeds_for, write
 
 from edge_train.formats.artifact import open_artifact
-from edge_train.runtimes.onnx_engine import call, open_session, pick_provider
+from edge_train.runtimes.onnx.engine import call, open_session, pick_provider
 
 ARTIFACT = GOLDEN.parent / "artifact-v1"
 

@@ -16,7 +16,7 @@ from edge_train.errors import RunFolderError
 from edge_train.records import journal
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
-from edge_train.report_page import memory_over_time
+from edge_train.report.page import memory_over_time
 
 KEYS = (
     "status task method runtime device quant model_sha256 seed threads cap_bytes plan_peak_bytes "

@@ -19,7 +19,7 @@ from edge_train.records import journal
 
 pytest.importorskip("onnxruntime")
 
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
 pytestmark = pytest.mark.process
 
@@ -115,8 +115,8 @@ def test_the_report_of_a_run_is_made_again(finished) -> None:
 
 
 def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, capsys) -> None:
-    from edge_train.runtimes import onnx_engine
-    from edge_train.runtimes.onnx_engine import Provider
+    from edge_train.runtimes.onnx import engine as onnx_engine
+    from edge_train.runtimes.onnx.engine import Provider
 
     elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
     monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
@@ -127,8 +127,8 @@ def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, caps
 def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> None:
     from edge_train.jobs import diffusion
     from edge_train.recipe import Recipe
-    from edge_train.runtimes import onnx_engine
-    from edge_train.runtimes.onnx_engine import Provider
+    from edge_train.runtimes.onnx import engine as onnx_engine
+    from edge_train.runtimes.onnx.engine import Provider
 
     elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
     monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)

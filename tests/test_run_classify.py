@@ -15,7 +15,7 @@ from edge_train.errors import InputError
 pytest.importorskip("torch")
 
 from edge_train.jobs import classify_text
-from edge_train.runtimes import ort_training
+from edge_train.runtimes.onnx import classifier as ort_training
 
 pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
@@ -234,7 +234,7 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch_classifier import load_classifier
+    from edge_train.runtimes.torch.classifier import load_classifier
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)

@@ -158,7 +158,7 @@ def test_the_result_is_the_folder_it_came_from_in_the_same_shards_and_types(plac
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_path, monkeypatch):
-    from edge_train.runtimes.int8_linear import Weights
+    from edge_train.runtimes.torch.held_layers import Weights
 
     plain, calls = Weights.hand_over, []
 

@@ -190,7 +190,7 @@ def test_a_model_with_nan_in_it_is_refused_before_anything_is_trained(given, tmp
 def test_gradients_that_stay_nan_stop_the_run_with_the_last_good_weights(
     given, tmp_path, capsys, monkeypatch, method
 ):
-    from edge_train.runtimes.torch_classifier import TorchClassifier
+    from edge_train.runtimes.torch.classifier import TorchClassifier
 
     exact, seen = TorchClassifier.backward, {}
 

@@ -15,7 +15,7 @@ from edge_train import cli
 from edge_train.errors import ModelError
 from edge_train.formats import network_file
 from edge_train.records import journal
-from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.runtimes.numpy.network import NumpyNetwork
 
 pytestmark = pytest.mark.process
 PATTERNS = np.random.default_rng(5).integers(0, 256, (3, 8, 8))

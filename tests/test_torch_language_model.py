@@ -73,7 +73,7 @@ def torch_losses(network, batch):
 
 
 def open_runtime(folder, **options):
-    from edge_train.runtimes.torch_language_model import TorchLanguageModel
+    from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
     return TorchLanguageModel.open(folder, **{"quant": "none", "threads": 1, "seed": 0, **options})
 

@@ -15,7 +15,7 @@ from edge_train.estimators.zo import ZerothOrder
 from edge_train.export.classifier_files import write_classifier
 from edge_train.formats.classifier_folder import open_classifier
 from edge_train.rng import Key
-from edge_train.runtimes.torch_classifier import TorchClassifier
+from edge_train.runtimes.torch.classifier import TorchClassifier
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
 SAME = 1e-5  # two orders of summation in float32
@@ -96,7 +96,7 @@ def test_a_point_is_computed_as_if_its_blocks_were_the_network_s_own(folder):
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, at what peft reads
 def test_peft_and_transformers_read_what_was_learned(folder, tmp_path):
     peft = pytest.importorskip("peft")
-    from edge_train.runtimes.torch_lora import TorchLora
+    from edge_train.runtimes.torch.lora import TorchLora
 
     runtime = TorchLora.open_adapted(folder, rank=4, scale=1.5, threads=1)
     given = batch()
@@ -116,7 +116,7 @@ def test_peft_and_transformers_read_what_was_learned(folder, tmp_path):
 
 def test_adapters_start_from_the_same_numbers_and_leave_the_global_draw_alone(tmp_path):
     pytest.importorskip("peft")
-    from edge_train.runtimes.torch_lora import TorchLora
+    from edge_train.runtimes.torch.lora import TorchLora
 
     folder = make(tmp_path / "model", "bert")
     state = torch.random.get_rng_state()

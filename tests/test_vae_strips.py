@@ -11,14 +11,14 @@ import tiny_models
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from edge_train import vae_strips
 from edge_train.export.artifact_folder import write_graph, write_graph_of_same_weights
 from edge_train.export.diffusion_graphs import vae_graphs
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.strip_graphs import strip_graphs
 from edge_train.formats.hub import find_model
-from edge_train.runtimes.mapped_weights import MappedWeights
-from edge_train.runtimes.onnx_engine import open_session, pick_provider
+from edge_train.runtimes.onnx.engine import open_session, pick_provider
+from edge_train.runtimes.onnx.mapped_weights import MappedWeights
+from edge_train.runtimes.torch import vae_strips
 
 TOLERANCE = 2e-5  # of the largest number: sums of float32 in another order, layer after layer
 SIDE = 72  # leaves a smaller last strip

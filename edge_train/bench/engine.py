@@ -67,7 +67,7 @@ def main(out: Path, seeds: int) -> str:
 
 def version() -> str:
     """Return which engine was measured."""
-    from edge_train.runtimes.onnx_engine import load_engine
+    from edge_train.runtimes.onnx.engine import load_engine
 
     return f"ONNX Runtime {load_engine().__version__}."
 
@@ -111,8 +111,8 @@ def bytes_before_model() -> int:
     """Return resident bytes of this process with everything imported that a run needs."""
     from edge_train import session  # noqa: F401
     from edge_train.jobs import personalize  # noqa: F401
-    from edge_train.runtimes import onnx_diffusion, onnx_vae  # noqa: F401
-    from edge_train.runtimes.onnx_engine import load_engine
+    from edge_train.runtimes.onnx import diffusion as onnx_diffusion  # noqa: F401
+    from edge_train.runtimes.onnx.engine import load_engine
 
     load_engine()
     return measure().resident_bytes

@@ -95,7 +95,7 @@ class _Setting:
 
 
 def _slopes(artifacts: Mapping[str, Path], seeds: int) -> str:
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+    from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
     torch = _Setting.open(EMBEDDED)
     runtime = diffusion.open_runtime(torch.job, Parameters(torch.job.start), torch.cache.ids)
@@ -209,7 +209,7 @@ def _engines(out: Path, artifacts: Mapping[str, Path], python: str) -> str:
 
 def measure_engine(artifact: Path, batch: Batch) -> tuple[NDArray[np.float32], float, str]:
     """Return losses (samples,), seconds per forward and the version of this process's engine."""
-    from edge_train.runtimes.onnx_engine import load_engine
+    from edge_train.runtimes.onnx.engine import load_engine
 
     job = diffusion.check(Recipe(model=str(artifact), threads=1))
     runtime = diffusion.open_runtime(job, Parameters(job.start), {"ids": batch["ids"]})

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
-from edge_train.build import build_method
 from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion import TokenJob
+from edge_train.methods.build import build_method
 from edge_train.optim.transforms import root_mean_square
 from edge_train.rng import Key
 from edge_train.tasks.personalize import Personalize, PhotoCache

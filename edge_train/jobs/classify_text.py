@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from edge_train.arrays.types import Point
-from edge_train.build import build_method
-from edge_train.difference import (
+from edge_train.errors import InputError, RunFolderError
+from edge_train.export.classifier_files import write_classifier
+from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
     workspace_bytes,
     write_difference,
 )
-from edge_train.errors import InputError, RunFolderError
-from edge_train.export.classifier_files import write_classifier
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
@@ -34,18 +33,20 @@ from edge_train.formats.training_artifact import (
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
+from edge_train.methods.build import build_method
+from edge_train.methods.defaults import resolve
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import LOW_RANK, Recipe, known, resolve
+from edge_train.recipe import LOW_RANK, Recipe, known
 from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.text_tokenizer import TextTokenizer
 from edge_train.tasks.texts import Example, LabeledTexts, load_texts
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.ort_training import OrtClassifier
-    from edge_train.runtimes.torch_classifier import TorchClassifier
-    from edge_train.runtimes.torch_lora import TorchLora
+    from edge_train.runtimes.onnx.classifier import OrtClassifier
+    from edge_train.runtimes.torch.classifier import TorchClassifier
+    from edge_train.runtimes.torch.lora import TorchLora
 
     Classifier = TorchClassifier | OrtClassifier
 
@@ -62,9 +63,9 @@ _LIBRARIES = {
         "torch",
         "accelerate",
         "transformers.models.auto.modeling_auto",
-        "edge_train.runtimes.torch_classifier",
+        "edge_train.runtimes.torch.classifier",
     ),
-    "ort-training": ("edge_train.runtimes.ort_training",),
+    "ort-training": ("edge_train.runtimes.onnx.classifier",),
 }
 _LIBRARIES_BYTES = {"torch": 385_000_000, "ort-training": 110_000_000}
 # On a small BERT, a rehearsal less everything else of the estimate; what is kept is in bytes per
@@ -213,16 +214,16 @@ class ClassifyTextJob:
     def open_runtime(self) -> "Classifier":
         threads = known(self.recipe.threads)
         if isinstance(self._model, TrainingArtifact):
-            from edge_train.runtimes.ort_training import OrtClassifier
+            from edge_train.runtimes.onnx.classifier import OrtClassifier
 
             lean, gradients = self.recipe.lean, self.recipe.method != "zo"
             return OrtClassifier(self._model, threads=threads, lean=lean, gradients=gradients)
         if self.recipe.trainable == "lora":
-            from edge_train.runtimes.torch_lora import TorchLora
+            from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = known(self.recipe.rank), known(self.recipe.scale)
             return TorchLora.open_adapted(self._model, rank=rank, scale=scale, threads=threads)
-        from edge_train.runtimes.torch_classifier import TorchClassifier
+        from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
         return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
@@ -332,8 +333,8 @@ def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: Recipe) ->
       InputError: the engine that this kind of model needs is not installed.
     """
     if isinstance(model, TrainingArtifact):
-        from edge_train.runtimes.onnx_engine import load_engine
-        from edge_train.runtimes.ort_training import check_flavor
+        from edge_train.runtimes.onnx.classifier import check_flavor
+        from edge_train.runtimes.onnx.engine import load_engine
 
         if recipe.method == "zo":
             load_engine()

@@ -17,15 +17,16 @@ from edge_train.formats.diffusion_folder import EMBEDDED, ModelFolder
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.measure import cores
-from edge_train.recipe import Recipe, known, resolve
+from edge_train.methods.defaults import resolve
+from edge_train.recipe import Recipe, known
 from edge_train.tasks import captions
 from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
 from edge_train.tasks.photos import PhotoSet, load_photos
 from edge_train.tasks.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+    from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
+    from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
     Denoiser = TorchDiffusion | OnnxDiffusion
 
@@ -225,7 +226,7 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
     """
     if not isinstance(model, Artifact):
         return []
-    from edge_train.runtimes.onnx_engine import check_engine, pick_provider
+    from edge_train.runtimes.onnx.engine import check_engine, pick_provider
 
     check_engine(model.path, model.manifest.requires)
     provider = pick_provider(recipe.device, recipe.quant)
@@ -286,14 +287,14 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
     if recipe.flips:
         pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     if isinstance(job.model, Artifact):
-        from edge_train.runtimes import onnx_vae
+        from edge_train.runtimes.onnx import vae as onnx_vae
 
         threads = known(recipe.threads)
         mean, deviation = onnx_vae.encode_photos(
             job.model, pixels, recipe.device, threads, strips=vae_in_strips(job)
         )
     else:
-        from edge_train.runtimes import torch_vae
+        from edge_train.runtimes.torch import vae as torch_vae
 
         mean, deviation = torch_vae.encode_photos(
             job.model, pixels, recipe.device, strips=vae_in_strips(job)
@@ -305,13 +306,13 @@ def decode_latents(job: TokenJob, latents: Array) -> NDArray[np.uint8]:
     """Return the pictures (n, height, width, 3) of latents; the VAE comes and goes."""
     limit, strips = job.recipe.batch_limit, vae_in_strips(job)
     if isinstance(job.model, Artifact):
-        from edge_train.runtimes import onnx_vae
+        from edge_train.runtimes.onnx import vae as onnx_vae
 
         threads = known(job.recipe.threads)
         return onnx_vae.decode_latents(
             job.model, latents, job.recipe.device, threads, limit, strips=strips
         )
-    from edge_train.runtimes import torch_vae
+    from edge_train.runtimes.torch import vae as torch_vae
 
     return torch_vae.decode_latents(job.model, latents, job.recipe.device, limit, strips=strips)
 
@@ -348,7 +349,7 @@ def open_runtime(
     used = [np.unique(ids[name]) for name in job.tokenizers]
     token_ids = [own[own >= 0].tolist() for own in used]
     if isinstance(job.model, Artifact):
-        from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
+        from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
         return OnnxDiffusion(
             job.model,
@@ -359,7 +360,7 @@ def open_runtime(
             lean=recipe.lean,
             cap_bytes=recipe.cap_bytes,
         )
-    from edge_train.runtimes.torch_diffusion import TorchDiffusion
+    from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
     return TorchDiffusion.open(
         job.model,

@@ -24,9 +24,9 @@ _LIBRARIES = {
         "diffusers.models.unets.unet_2d_condition",
         "diffusers.models.autoencoders.autoencoder_kl",
         "transformers.models.clip.modeling_clip",
-        "edge_train.runtimes.torch_diffusion",
+        "edge_train.runtimes.torch.diffusion",
     ),
-    "onnx": ("edge_train.runtimes.onnx_diffusion", "edge_train.runtimes.onnx_vae"),
+    "onnx": ("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),
 }
 _LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": ONNX_BYTES}
 # Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of float32;

@@ -13,15 +13,14 @@ import numpy as np
 
 from edge_train.arrays.codes import CODES
 from edge_train.arrays.types import Point
-from edge_train.build import build_method
-from edge_train.difference import (
+from edge_train.errors import InputError
+from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
     rows_of,
     workspace_bytes,
     write_difference,
 )
-from edge_train.errors import InputError
 from edge_train.export.language_files import write_language_model
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.diffusion_folder import EMBEDDED
@@ -29,10 +28,12 @@ from edge_train.formats.language_folder import LanguageFolder, open_language_mod
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
+from edge_train.methods.build import build_method
+from edge_train.methods.defaults import resolve
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import PROJECTING, Recipe, known, resolve
+from edge_train.recipe import PROJECTING, Recipe, known
 from edge_train.tasks.language_model import LanguageModel
 from edge_train.tasks.token_stream import (
     check_text,
@@ -44,7 +45,7 @@ from edge_train.tasks.token_stream import (
 )
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.torch_language_model import TorchLanguageModel
+    from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
@@ -54,7 +55,7 @@ _TEXTS = (
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
 )
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
-_LIBRARIES = ("torch", "edge_train.runtimes.torch_language_model")
+_LIBRARIES = ("torch", "edge_train.runtimes.torch.language_model")
 _FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything else of the estimate
 _LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
@@ -130,7 +131,7 @@ class LanguageModelJob:
 
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
-        from edge_train.runtimes.torch_language_model import parameter_shapes
+        from edge_train.runtimes.torch.language_model import parameter_shapes
 
         return parameter_shapes(self._model)
 
@@ -194,7 +195,7 @@ class LanguageModelJob:
         return LanguageModel(ids, *map(known, counts))
 
     def open_runtime(self) -> "TorchLanguageModel":
-        from edge_train.runtimes.torch_language_model import SEQUENCES_PER_CALL, TorchLanguageModel
+        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, known(recipe.threads)
@@ -232,7 +233,7 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch_language_model import network_layers, stored_names
+        from edge_train.runtimes.torch.language_model import network_layers, stored_names
 
         runtime.parameters.load(best)
         model = self._model

@@ -11,7 +11,6 @@ from PIL import Image
 from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
-from edge_train.build import build_method
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
 from edge_train.formats.tensor_store import load_tensors, save_tensors
@@ -19,6 +18,7 @@ from edge_train.jobs import diffusion
 from edge_train.jobs.diffusion_footprint import footprint
 from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import Footprint
+from edge_train.methods.build import build_method
 from edge_train.pictures import EmbeddedJudge, Pixels, draw, sample_latents, save_pictures
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe

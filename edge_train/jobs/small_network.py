@@ -37,7 +37,7 @@ from edge_train.optim.transforms import Chain, LearningRate, Momentum
 from edge_train.protocols import Estimator, Reach, Task, Transform
 from edge_train.recipe import Recipe, known
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
-from edge_train.runtimes.numpy_network import NumpyNetwork
+from edge_train.runtimes.numpy.network import NumpyNetwork
 from edge_train.tasks.datasets import Dataset, Samples, load
 from edge_train.tasks.labeled import Labeled, Prepare, confusion, scores
 
@@ -124,7 +124,7 @@ class NetworkJob:
         widths = [math.prod(block.output_shape) for block in blocks]
         kept = max(widths) if recipe.method in _LOCAL else sum(widths)
         return Footprint(
-            ("edge_train.runtimes.numpy_network",),
+            ("edge_train.runtimes.numpy.network",),
             weights.bytes,
             {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
             {TRAIN: _KEPT_ITEMS * together * kept},

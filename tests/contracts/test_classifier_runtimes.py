@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 from edge_train.formats.classifier_folder import open_classifier
 from edge_train.formats.training_artifact import open_training_artifact
 from edge_train.rng import Key
-from edge_train.runtimes.ort_training import OrtClassifier
-from edge_train.runtimes.torch_classifier import TorchClassifier
+from edge_train.runtimes.onnx.classifier import OrtClassifier
+from edge_train.runtimes.torch.classifier import TorchClassifier
 
 ENGINES = ("torch", "torch-head", "ort-training", "ort-training-head")
 SAME = 1e-5  # share of a loss, or of a gradient's length: two orders of summation in float32

@@ -21,8 +21,8 @@ pytest.importorskip("onnxscript")
 
 from tiny_models import prompt_ids
 
-from edge_train.runtimes.onnx_diffusion import OnnxDiffusion
-from edge_train.runtimes.torch_diffusion import TorchDiffusion
+from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
+from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
 KEY = Key(7, 3)
 RUNTIMES = ("torch-none", "torch-int8", "torch-int4", *(f"onnx-{quant}" for quant in QUANTS))
@@ -114,7 +114,7 @@ def test_another_process_computes_the_same_bits(make_runtime, exported, task, qu
         "from pathlib import Path\n"
         "from edge_train.formats.artifact import open_artifact\n"
         "from edge_train.arrays.parameters import Parameters\n"
-        "from edge_train.runtimes.onnx_diffusion import OnnxDiffusion\n"
+        "from edge_train.runtimes.onnx.diffusion import OnnxDiffusion\n"
         "given = dict(np.load(sys.argv[2]))\n"
         "point = {'token': given.pop('token')}\n"
         "ids = [sorted({int(i) for i in given['ids'].ravel() if i >= 0})]\n"

@@ -22,7 +22,7 @@ from edge_train.formats.network import (
 )
 from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, Reach
-from edge_train.runtimes.numpy_layers import Statistics, backward, channel_statistics, forward
+from edge_train.runtimes.numpy.layers import Statistics, backward, channel_statistics, forward
 
 _TRAINED = (Dense, Convolution, Recurrent, Normalization)
 _OVERWRITABLE = (Dense, Convolution, Normalization, Pool)  # their backward needs no outputs

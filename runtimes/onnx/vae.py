@@ -10,14 +10,8 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 from edge_train.formats.artifact import Artifact
 from edge_train.memory.measure import give_back_memory
-from edge_train.runtimes.mapped_weights import MappedWeights
-from edge_train.runtimes.onnx_engine import (
-    Value,
-    call,
-    check_values,
-    open_session,
-    pick_provider,
-)
+from edge_train.runtimes.onnx.engine import Value, call, check_values, open_session, pick_provider
+from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
 _PIXELS_PER_CALL = 65_536  # below this a call is mostly overhead; above it is mostly memory
 _RELEASE_SECONDS = 0.02  # between two times that weights already read are let go

@@ -18,8 +18,8 @@ from edge_train.formats.network import (
     Recurrent,
     Reshape,
 )
-from edge_train.runtimes.numpy_activations import Emit, Read, activate, through_activation
-from edge_train.runtimes.numpy_recurrent import recur, recurrent_backward
+from edge_train.runtimes.numpy.activations import Emit, Read, activate, through_activation
+from edge_train.runtimes.numpy.recurrent import recur, recurrent_backward
 
 Statistics = tuple[Array, Array]  # mean and variance per channel of a calibrated batch norm
 

@@ -14,7 +14,7 @@ from edge_train.formats.atomic import write_parts
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import safetensors_parts
 from edge_train.rng import Key
-from edge_train.runtimes.torch_classifier import TorchClassifier, load_classifier
+from edge_train.runtimes.torch.classifier import TorchClassifier, load_classifier
 
 _ADAPTER = Key(0, -5)
 

@@ -20,8 +20,8 @@ from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
-from edge_train.runtimes.int8_linear import HeldEmbedding, HeldLinear, Weights
-from edge_train.runtimes.torch_layers import layers_of
+from edge_train.runtimes.torch.held_layers import HeldEmbedding, HeldLinear, Weights
+from edge_train.runtimes.torch.layers import layers_of
 
 _START = -5  # the step of the key that random weights are drawn from
 _KINDS = {"int8": Int8Parameters, "int4": Int4Parameters}

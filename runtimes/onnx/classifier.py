@@ -21,7 +21,7 @@ from edge_train.formats.training_artifact import (
 )
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
-from edge_train.runtimes.onnx_engine import call, load_engine, load_graph, session_settings
+from edge_train.runtimes.onnx.engine import call, load_engine, load_graph, session_settings
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more takes memory and time
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_train.arrays.types import Array
 from edge_train.formats.network import Recurrent
-from edge_train.runtimes.numpy_activations import Emit, Read, activate
+from edge_train.runtimes.numpy.activations import Emit, Read, activate
 
 
 @dataclass

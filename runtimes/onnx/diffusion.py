@@ -11,14 +11,8 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.formats.artifact import Artifact, open_artifact
 from edge_train.memory.measure import give_back_memory, measure
-from edge_train.runtimes.mapped_weights import MappedWeights
-from edge_train.runtimes.onnx_engine import (
-    Value,
-    call,
-    check_values,
-    open_session,
-    pick_provider,
-)
+from edge_train.runtimes.onnx.engine import Value, call, check_values, open_session, pick_provider
+from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
 _SUFFIXES = ("", "_2")  # of each text encoder's inputs
 _CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample

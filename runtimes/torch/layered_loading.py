@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.memory.measure import give_back_memory
-from edge_train.runtimes.int4_weights import freeze_int4
-from edge_train.runtimes.spilled_weights import SpilledWeights
+from edge_train.runtimes.torch.int4_weights import freeze_int4
+from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WEIGHT_TYPES = {"int8": "qint8", "int4": "qint4"}  # ours -> optimum-quanto's

@@ -17,7 +17,7 @@ from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
 from edge_train.rng import Key
-from edge_train.runtimes.torch_layers import layers_of
+from edge_train.runtimes.torch.layers import layers_of
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
 _HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from edge_train.report_chart import Line, Mark, Point, chart, running_median
-from edge_train.report_loading import ways_to_load
-from edge_train.report_network import block_curves, confusion_table
-from edge_train.report_style import STYLE
+from edge_train.report.chart import Line, Mark, Point, chart, running_median
+from edge_train.report.loading import ways_to_load
+from edge_train.report.network import block_curves, confusion_table
+from edge_train.report.style import STYLE
 from edge_train.units import format_bytes, format_seconds
 
 Record = Mapping[str, Any]

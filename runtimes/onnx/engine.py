@@ -13,7 +13,7 @@ from typing import Any
 from edge_train.errors import InputError, ModelError
 from edge_train.memory.measure import map_large_blocks
 from edge_train.memory.shortage import is_shortage
-from edge_train.runtimes.mapped_weights import MappedWeights
+from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
 _PROVIDERS = {

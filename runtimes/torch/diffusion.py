@@ -17,9 +17,9 @@ from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
-from edge_train.runtimes.layered_loading import load_layers
-from edge_train.runtimes.spilled_weights import SpilledWeights
-from edge_train.runtimes.token_rows import TokenRows
+from edge_train.runtimes.torch.layered_loading import load_layers
+from edge_train.runtimes.torch.spilled_weights import SpilledWeights
+from edge_train.runtimes.torch.token_rows import TokenRows
 
 QUANTS = ("none", "int8", "int4")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

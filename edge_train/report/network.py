@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edge_train.report_chart import Line, Point, chart, running_median
+from edge_train.report.chart import Line, Point, chart, running_median
 
 Record = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""One calm page of a run."""

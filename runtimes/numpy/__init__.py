@@ -1,0 +1,1 @@
+"""Small networks in NumPy, a block at a time."""

@@ -1,0 +1,1 @@
+"""The engine ONNX Runtime, with and without gradients."""
