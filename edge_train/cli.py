@@ -395,7 +395,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.blocks is not None:
         raise InputError("--blocks is for the network.safetensors of a run; leave it out.")
     if options.engine == "ort-training":
-        from edge_train.exporting_training import export_training
+        from edge_train.tasks.classify.export import export_training
 
         for name in ("quant", "photos", "resolution"):
             if getattr(options, name) is not None:
@@ -412,7 +412,7 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     if options.trainable is not None:
         raise InputError("--trainable is for --for ort-training; leave it out.")
-    from edge_train.exporting import export
+    from edge_train.tasks.personalize.export import export
 
     export(
         options.model,
@@ -427,7 +427,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
-    from edge_train.generate import generate
+    from edge_train.tasks.personalize.generate import generate
 
     for path in generate(
         options.run,

@@ -8,12 +8,9 @@ What an engine makes of narrow weights differs from machine to machine; the gain
 of BENCHMARKS.md. Expect a factor of two either way.
 """
 
-import math
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import cache
 
 from edge_train.memory.link import ENVIRONMENT
@@ -23,9 +20,6 @@ from edge_train.recipe import Recipe, known
 _GAINS = {("onnx", "int8-fast"): 3.0, ("onnx", "int4"): 2.1, ("torch", "bfloat16"): 1.9}
 _LEAN = 0.5  # of that pace where weights are read again from their file, same table
 _SIDE, _REPEATS = 768, 5
-_PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.(downsamplers|upsamplers)?")
-_ONCE = ("time_emb", "add_embedding")  # of a picture, whatever its size
-_LOOKED_UP = ("token_embedding", "position_embedding")
 _PROBE = (
     "import time, numpy as np\n"
     f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a); best = 1e9\n"
@@ -34,50 +28,6 @@ _PROBE = (
     "    best = min(best, time.perf_counter() - began)\n"
     "print(best)\n"
 )
-
-
-def denoiser_operations(
-    shapes: Mapping[str, tuple[int, ...]], cells: int, prompt_tokens: int
-) -> float:
-    """Return floating-point operations of one sample's pass through text encoder and U-Net.
-
-    Args:
-      shapes: of matrices and filters, by their names in a diffusers folder, `text_encoder.` or
-        `unet.` first. Any layout: only the product of the sides counts, and the shorter side of an
-        attention's query.
-      cells: of the latent picture.
-      prompt_tokens: of a prompt.
-    """
-    places_of = filter(None, map(_PLACE.search, shapes))
-    levels = 1 + max((int(found[2]) for found in places_of if found[1] == "down"), default=0)
-    products = 0.0
-    for name, shape in shapes.items():
-        if len(shape) < 2 or any(word in name for word in _LOOKED_UP):
-            continue
-        if name.startswith("text_encoder"):
-            places = prompt_tokens
-        elif any(word in name for word in _ONCE):
-            places = 1
-        elif "attn2.to_k" in name or "attn2.to_v" in name:
-            places = prompt_tokens
-        else:
-            places = max(cells // 4 ** _level(name, levels), 1)
-        products += places * math.prod(shape)
-        if ".to_q." in name:  # two products with every other place, or with every token
-            others = places if "attn1" in name else prompt_tokens
-            products += 2 * places * others * min(shape)
-    return 2 * products
-
-
-def _level(name: str, levels: int) -> int:
-    """Return how often the picture is halved where a layer of a U-Net works."""
-    if "mid_block" in name:
-        return levels - 1
-    found = _PLACE.search(name)
-    if found is None:
-        return 0
-    level = int(found[2]) if found[1] == "down" else levels - 1 - int(found[2])
-    return level + {"downsamplers": 1, "upsamplers": -1}.get(found[3] or "", 0)
 
 
 def passes(recipe: Recipe) -> float:

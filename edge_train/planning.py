@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 from edge_train.errors import InputError, OutOfMemory
-from edge_train.jobs.protocol import Job, Say
 from edge_train.memory.footprint import has_room
 from edge_train.memory.link import Link
 from edge_train.memory.measure import measure
@@ -19,6 +18,7 @@ from edge_train.memory.plan import (
 )
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse
+from edge_train.tasks.task import Job, Say
 from edge_train.units import format_bytes
 
 

@@ -21,13 +21,13 @@ from typing import Any
 from edge_train import recipe as recipes
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
 from edge_train.formats.tensor_store import warm_up
-from edge_train.jobs import open_job
 from edge_train.memory.link import ENVIRONMENT, Link
 from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
 from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
+from edge_train.tasks import open_job
 from edge_train.training import Session, train
 
 _STEPS = 2

@@ -103,10 +103,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("onnxscript")
     from tiny_models import make_tiny_model
 
-    from edge_train import exporting
     from edge_train.export.diffusion_graphs import step_graph, vae_graphs
     from edge_train.formats.artifact import QUANTS
     from edge_train.formats.diffusion_folder import open_model
+    from edge_train.tasks.personalize import export as exporting
 
     root = tmp_path_factory.mktemp("exported")
     model = make_tiny_model(root / "model", widths=(16,))
@@ -149,8 +149,8 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
     from classifiers import make_data, make_tiny_classifier
 
     from edge_train.errors import InputError
-    from edge_train.exporting_training import export_training
     from edge_train.runtimes.onnx.classifier import check_flavor
+    from edge_train.tasks.classify.export import export_training
 
     try:
         check_flavor()

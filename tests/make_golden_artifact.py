@@ -15,7 +15,7 @@ def main() -> None:
     # Late: the fresh process that measures memory loads this file too.
     from tiny_models import make_tiny_model
 
-    from edge_train.exporting import export
+    from edge_train.tasks.personalize.export import export
 
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the manifest names the model as it was given

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.tasks.captions import (
+from edge_train.tasks.personalize.captions import (
     OBJECT_TEMPLATES,
     STYLE_TEMPLATES,
     captions_for,
     file_name_of,
     place,
 )
-from edge_train.tasks.photos import Photo
+from edge_train.tasks.personalize.photos import Photo
 
 
 def photo(name: str, caption: str | None) -> Photo:

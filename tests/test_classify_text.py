@@ -3,7 +3,7 @@
 import numpy as np
 
 from edge_train.rng import Key
-from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
 
 
 def texts(count, length=6):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from edge_train.errors import InputError
-from edge_train.tasks.datasets import load
+from edge_train.tasks.network.datasets import load
 
 random = np.random.default_rng(0)
 

@@ -15,18 +15,18 @@ from edge_train.errors import ModelError
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.diffusion_folder import open_model
 from edge_train.records import checkpoint
-from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from tiny_models import make_tiny_model, prompt_ids
 
-from edge_train import exporting
 from edge_train.export.diffusion_graphs import step_graph
 from edge_train.runtimes.onnx import vae as onnx_vae
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
+from edge_train.tasks.personalize import export as exporting
 
 # Largest difference of a loss from torch's float32, as a share. `none`: float32 sums in another
 # order, measured 2.4e-7. `int8-fast`: what rounding itself does, measured 1.9e-3 and 2.9e-3. Its

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from edge_train import exporting  # noqa: E402 - needs torch
 from edge_train.formats.artifact import QUANTS, SlopeBasis, open_artifact  # noqa: E402
+from edge_train.tasks.personalize import export as exporting  # noqa: E402 - needs torch
 
 
 def export(name, out, **options) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edge_train import cli, exporting_training
+from edge_train import cli
 from edge_train.errors import InputError, ModelError
-from edge_train.exporting_training import export_training
 from edge_train.formats.training_artifact import is_training_artifact, open_training_artifact
+from edge_train.tasks.classify import export as exporting_training
+from edge_train.tasks.classify.export import export_training
 
 
 def test_an_artifact_holds_what_its_specification_names(classifiers):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from places import ROOT
 
-from edge_train.judge import Judge
+from edge_train.tasks.personalize.judge import Judge
 
 DATA = ROOT / "edge_train" / "data"
 WEIGHTS = DATA / "judge.safetensors"

@@ -5,9 +5,9 @@ import pytest
 
 from edge_train.errors import InputError
 from edge_train.rng import Key
-from edge_train.tasks import token_stream
-from edge_train.tasks.language_model import LanguageModel
-from edge_train.tasks.token_stream import check_text, id_type, read_ids, write_ids
+from edge_train.tasks.language_model import token_stream
+from edge_train.tasks.language_model.objective import LanguageModel
+from edge_train.tasks.language_model.token_stream import check_text, id_type, read_ids, write_ids
 
 
 class Characters:

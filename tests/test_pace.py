@@ -8,8 +8,9 @@ import pytest
 from edge_train import pace
 from edge_train.choices import Choice
 from edge_train.memory.plan import Phase, Plan
-from edge_train.pace import about_seconds, denoiser_operations, passes
+from edge_train.pace import about_seconds, passes
 from edge_train.recipe import Recipe
+from edge_train.tasks.personalize.footprint import denoiser_operations
 
 
 def a_unet():

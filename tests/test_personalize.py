@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train.rng import Key
-from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
+from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 
 SIGNAL = np.linspace(0.999, 0.005, 1000).astype(np.float32)
 

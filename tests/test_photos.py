@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edge_train.errors import InputError
-from edge_train.tasks.photos import MAX_MEGAPIXELS, MAX_PHOTOS, Photo, flip, load_photos
+from edge_train.tasks.personalize.photos import MAX_MEGAPIXELS, MAX_PHOTOS, Photo, flip, load_photos
 
 
 def picture(width: int = 64, height: int = 48) -> Image.Image:

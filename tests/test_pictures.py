@@ -12,10 +12,10 @@ pytest.importorskip("torch")
 from tiny_models import make_tiny_model
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.jobs import diffusion
 from edge_train.memory import measure as memory
-from edge_train.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.recipe import Recipe
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
 
 PROMPTS = ("a photo of {}", "{}")
 
@@ -23,9 +23,9 @@ PROMPTS = ("a photo of {}", "{}")
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     model = make_tiny_model(tmp_path_factory.mktemp("model") / "sd1", "sd1")
-    job = diffusion.check(Recipe(model=str(model), class_word="dog", preview_steps=2, threads=1))
+    job = parts.check(Recipe(model=str(model), class_word="dog", preview_steps=2, threads=1))
     ids = {"ids": np.concatenate([job.ids(text)["ids"] for text in (*PROMPTS, "")])}
-    runtime = diffusion.open_runtime(job, Parameters(job.start), ids)
+    runtime = parts.open_runtime(job, Parameters(job.start), ids)
     yield job, runtime
     runtime.close()
 

@@ -13,7 +13,6 @@ from edge_train import cli
 from edge_train import recipe as recipes
 from edge_train.choices import Choice, Survey, _scaled, survey
 from edge_train.formats.artifact import open_artifact
-from edge_train.jobs import diffusion_footprint, open_job
 from edge_train.known_quality import _MEASURED
 from edge_train.ladder import next_smaller
 from edge_train.memory.footprint import Line
@@ -22,6 +21,8 @@ from edge_train.memory.plan import Phase, Plan, estimate, is_far, surely_above, 
 from edge_train.planning import choice_of
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
+from edge_train.tasks import open_job
+from edge_train.tasks.personalize import footprint as diffusion_footprint
 
 MEGABYTE = 10**6
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are Linux's")

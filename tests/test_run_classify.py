@@ -14,8 +14,8 @@ from edge_train.errors import InputError
 
 pytest.importorskip("torch")
 
-from edge_train.jobs import classify_text
 from edge_train.runtimes.onnx import classifier as ort_training
+from edge_train.tasks.classify import job as classify_text
 
 pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
@@ -86,8 +86,8 @@ def test_transformers_loads_the_model_and_finds_the_same_classes(finished, class
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from edge_train.tasks.text_tokenizer import TextTokenizer
-    from edge_train.tasks.texts import read_examples
+    from edge_train.tasks.classify.texts import read_examples
+    from edge_train.tasks.classify.tokenizer import TextTokenizer
 
     _, out = finished
     network = AutoModelForSequenceClassification.from_pretrained(out / "model")

@@ -178,8 +178,8 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
 
 
 def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place):
-    from edge_train.jobs.language_model import LanguageModelJob
     from edge_train.recipe import Recipe
+    from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "samples": 8}
     keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from edge_train.errors import ModelError
-from edge_train.tasks.text_tokenizer import TextTokenizer
+from edge_train.tasks.classify.tokenizer import TextTokenizer
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "##s", "!", "e")
 TEXTS = ["A good film!", "Films, \u00e9 good", "", "good " * 9]

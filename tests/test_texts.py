@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.tasks.texts import Example, load_texts, read_examples
+from edge_train.tasks.classify.texts import Example, load_texts, read_examples
 
 NAMES = ("LABEL_0", "LABEL_1")
 ROWS = [("bad film", "0"), ("good film", "1"), ('a "quoted, odd" one', "1"), ("dull", "0")]

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
 from edge_train.errors import InputError, ModelError
-from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 
 LENGTH = 24
 FIRST, LAST = "<|startoftext|>", "<|endoftext|>"

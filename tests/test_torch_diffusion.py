@@ -27,10 +27,10 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.diffusion_folder import ModelFolder, open_model
-from edge_train.pace import denoiser_operations
 from edge_train.protocols import GradientRuntime
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.runtimes.torch.vae import decode_latents, encode_photos
+from edge_train.tasks.personalize.footprint import denoiser_operations
 
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
 PROMPT = "a photo of"

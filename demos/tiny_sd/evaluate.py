@@ -15,7 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from edge_train.judge import Judge, Verdict
+from edge_train.tasks.personalize.judge import Judge, Verdict
 from pictures import (
     ANYTHING,
     BACKGROUNDS,

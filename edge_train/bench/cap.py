@@ -18,10 +18,10 @@ from edge_train import bench
 from edge_train.bench.cap_grid import folder, name, ways
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError
-from edge_train.jobs import open_job
 from edge_train.ladder import smallest
 from edge_train.recipe import Recipe
 from edge_train.rehearsal import rehearse_apart
+from edge_train.tasks import open_job
 from edge_train.units import format_bytes, parse_bytes
 
 _SHARES = (0.75, 1.05, 1.4, 4.0)  # of what the plan needs without a cap; the last is estimated

@@ -110,9 +110,9 @@ def fresh(call: Callable[..., Any], *arguments: Any) -> Any:
 def bytes_before_model() -> int:
     """Return resident bytes of this process with everything imported that a run needs."""
     from edge_train import session  # noqa: F401
-    from edge_train.jobs import personalize  # noqa: F401
     from edge_train.runtimes.onnx import diffusion as onnx_diffusion  # noqa: F401
     from edge_train.runtimes.onnx.engine import load_engine
+    from edge_train.tasks.personalize import job as personalize  # noqa: F401
 
     load_engine()
     return measure().resident_bytes
@@ -156,9 +156,9 @@ def make_step(artifact: Path, lean: bool, **keys: Any) -> ZoStep:
     Args:
       keys: of the recipe.
     """
-    from edge_train.jobs import diffusion
     from edge_train.recipe import Recipe
-    from edge_train.tasks.personalize import build_cache
+    from edge_train.tasks.personalize import parts as diffusion
+    from edge_train.tasks.personalize.objective import build_cache
 
     job = diffusion.check(Recipe(model=str(artifact), threads=1, lean=lean, **keys))
     side = job.model.resolution // job.model.latent_scale

@@ -24,12 +24,12 @@ from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
-from edge_train.jobs import diffusion
-from edge_train.jobs.diffusion import TokenJob
 from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
-from edge_train.tasks.personalize import PhotoCache
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.objective import PhotoCache
+from edge_train.tasks.personalize.parts import TokenJob
 
 _WANTED = 0.1  # the radius of a run on an exact engine
 _RADII = (0.03, 0.1, 0.3)
@@ -81,8 +81,8 @@ class _Setting:
 
     @classmethod
     def open(cls, model: str) -> "_Setting":
-        job = diffusion.check(Recipe(model=model, flips=False, threads=1))
-        return cls(job, diffusion.encode_photos(job, *diffusion.load_job_photos(job)))
+        job = parts.check(Recipe(model=model, flips=False, threads=1))
+        return cls(job, parts.encode_photos(job, *parts.load_job_photos(job)))
 
     @property
     def scale(self) -> Mapping[str, float]:
@@ -90,7 +90,7 @@ class _Setting:
 
     def batch(self, seed: int) -> Batch:
         recipe = replace(self.job.recipe, samples=_SAMPLES)
-        task = diffusion.build_task(replace(self.job, recipe=recipe), self.cache)
+        task = parts.build_task(replace(self.job, recipe=recipe), self.cache)
         return task.batch(Key(seed, _SLOPE_STEP))
 
 
@@ -98,7 +98,7 @@ def _slopes(artifacts: Mapping[str, Path], seeds: int) -> str:
     from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
     torch = _Setting.open(EMBEDDED)
-    runtime = diffusion.open_runtime(torch.job, Parameters(torch.job.start), torch.cache.ids)
+    runtime = parts.open_runtime(torch.job, Parameters(torch.job.start), torch.cache.ids)
     if not isinstance(runtime, TorchDiffusion):
         raise TypeError("gradients come from torch")
     batches = [torch.batch(seed) for seed in range(seeds)]
@@ -121,7 +121,7 @@ def _slope_cells(
 ) -> list[str]:
     """Return a cell for every radius: mean and least correlation over the seeds, and the signs."""
     setting = _Setting.open(str(path))
-    runtime = diffusion.open_runtime(setting.job, Parameters(setting.job.start), setting.cache.ids)
+    runtime = parts.open_runtime(setting.job, Parameters(setting.job.start), setting.cache.ids)
     estimator = ZerothOrder(1.0, setting.scale)
     start = runtime.parameters
     centers = [runtime.forward(batch, [start]).astype(np.float64) for batch in batches]
@@ -211,8 +211,8 @@ def measure_engine(artifact: Path, batch: Batch) -> tuple[NDArray[np.float32], f
     """Return losses (samples,), seconds per forward and the version of this process's engine."""
     from edge_train.runtimes.onnx.engine import load_engine
 
-    job = diffusion.check(Recipe(model=str(artifact), threads=1))
-    runtime = diffusion.open_runtime(job, Parameters(job.start), {"ids": batch["ids"]})
+    job = parts.check(Recipe(model=str(artifact), threads=1))
+    runtime = parts.open_runtime(job, Parameters(job.start), {"ids": batch["ids"]})
     runtime.batch_limit = 1
     times = []
     for _ in range(_TIMED):

@@ -11,9 +11,9 @@ from typing import Any
 from edge_train import bench
 from edge_train.bench.small_classifier import make_classifier
 from edge_train.errors import InputError
-from edge_train.exporting_training import export_training
 from edge_train.records import journal
-from edge_train.tasks.texts import read_examples
+from edge_train.tasks.classify.export import export_training
+from edge_train.tasks.classify.texts import read_examples
 from edge_train.units import format_bytes
 
 _LAYERS, _WIDTH, _VOCABULARY = 2, 128, 4000

@@ -13,11 +13,17 @@ from edge_train import bench
 from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
 from edge_train.formats.atomic import write_bytes
-from edge_train.jobs import diffusion
-from edge_train.judge import Judge
-from edge_train.pictures import EmbeddedJudge, contact_sheet, differing_pairs, draw, png
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
+from edge_train.tasks.personalize import parts as diffusion
+from edge_train.tasks.personalize.judge import Judge
+from edge_train.tasks.personalize.pictures import (
+    EmbeddedJudge,
+    contact_sheet,
+    differing_pairs,
+    draw,
+    png,
+)
 
 # row name, photos, options; the target stands in the issue tracker, not here
 _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_train.bench.step_cost import open_loop
-from edge_train.jobs.language_model import LanguageModelJob
 from edge_train.recipe import Recipe
+from edge_train.tasks.language_model.job import LanguageModelJob
 
 ROUNDS, REFRESH = 10, 5
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train import bench
-from edge_train.jobs import diffusion
+from edge_train.tasks.personalize import parts as diffusion
 from edge_train.units import format_bytes
 
 # As little as can be beside the three steps that are measured.

@@ -17,7 +17,7 @@ from edge_train import bench
 from edge_train.bench.tuning import best, losses_by_rate, words
 from edge_train.errors import InputError
 from edge_train.records import checkpoint, journal
-from edge_train.tasks.texts import Example, read_examples
+from edge_train.tasks.classify.texts import Example, read_examples
 from edge_train.units import format_bytes
 
 _STEPS, _CHOICE_SHARE = 432, 1 / 3  # of 16 texts: one epoch of SST-2, and what chooses a rate

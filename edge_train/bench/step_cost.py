@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from edge_train import recipe as recipes
-from edge_train.jobs import open_job
 from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.recipe import Recipe
 from edge_train.records.journal import Journal
+from edge_train.tasks import open_job
 
 
 def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:

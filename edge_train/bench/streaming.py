@@ -17,10 +17,10 @@ from edge_train import bench
 from edge_train.bench import engine
 from edge_train.errors import EdgeTrainError
 from edge_train.formats.artifact import open_artifact
-from edge_train.jobs import diffusion
 from edge_train.memory.measure import measure
 from edge_train.memory.watch import Watch
 from edge_train.runtimes.onnx import vae as onnx_vae
+from edge_train.tasks.personalize import parts as diffusion
 from edge_train.units import format_bytes
 
 _CAPS = (300_000_000, 350_000_000, 400_000_000, 450_000_000)

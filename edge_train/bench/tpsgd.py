@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_train import bench
 from edge_train.errors import InputError, TrainingStopped
-from edge_train.tasks.datasets import load
+from edge_train.tasks.network.datasets import load
 
 _RATES = (
     0.25,

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
-from edge_train.jobs import diffusion
-from edge_train.jobs.diffusion import TokenJob
 from edge_train.methods.build import build_method
 from edge_train.optim.transforms import root_mean_square
 from edge_train.rng import Key
-from edge_train.tasks.personalize import Personalize, PhotoCache
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.objective import Personalize, PhotoCache
+from edge_train.tasks.personalize.parts import TokenJob
 
 _EPSILON = 0.1
 
@@ -33,8 +33,8 @@ def zo_step(job: TokenJob, cache: PhotoCache) -> ZoStep:
     """Open the runtime of a job; return its step."""
     parameters, recipe = Parameters(job.start), job.recipe
     ids: Mapping[str, NDArray[Any]] = dict(cache.ids)
-    runtime: Any = diffusion.open_runtime(job, parameters, ids)
-    task = diffusion.build_task(job, cache)
+    runtime: Any = parts.open_runtime(job, parameters, ids)
+    task = parts.build_task(job, cache)
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
     estimator, transform = build_method(recipe, _EPSILON, scale)
     state = {name: transform.init(block) for name, block in parameters.items()}

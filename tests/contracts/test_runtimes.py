@@ -14,7 +14,7 @@ from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.diffusion_folder import open_model
 from edge_train.records import journal
 from edge_train.rng import Key
-from edge_train.tasks.personalize import Personalize, build_cache
+from edge_train.tasks.personalize.objective import Personalize, build_cache
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")

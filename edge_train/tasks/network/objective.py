@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
 from edge_train.rng import Key
-from edge_train.tasks.datasets import Samples
+from edge_train.tasks.network.datasets import Samples
 
 Prepare = Callable[[NDArray[Any]], Array]  # from stored numbers to what the network reads
 

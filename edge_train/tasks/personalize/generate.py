@@ -11,9 +11,8 @@ from edge_train import recipe as recipes
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes
-from edge_train.jobs import diffusion
-from edge_train.pictures import contact_sheet, draw, png, save_pictures
-from edge_train.tasks import captions
+from edge_train.tasks.personalize import captions, parts
+from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
 
 
 def generate(
@@ -46,7 +45,7 @@ def generate(
     recipe = replace(recipe, preview_steps=steps)
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
-    job = diffusion.check(recipe)
+    job = parts.check(recipe)
     token = str(recipe.token)
     path = run / f"{captions.file_name_of(token)}.safetensors"
     try:
@@ -62,14 +61,12 @@ def generate(
         name: block.shape for name, block in job.start.items()
     }:
         raise RunFolderError(f"{path}: its vectors do not fit model {recipe.model}.")
-    wanted = (
-        [diffusion.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
-    )
+    wanted = [parts.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
     ids = {
         name: np.concatenate([job.ids(text)[name] for text in (*wanted, "")])
         for name in job.tokenizers
     }
-    runtime = diffusion.open_runtime(job, Parameters(point), ids)
+    runtime = parts.open_runtime(job, Parameters(point), ids)
     every = [text for text in wanted for _ in range(count)]
     pictures = draw(job, runtime, point, every, seed=seed)
     runtime.close()

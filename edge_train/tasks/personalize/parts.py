@@ -19,10 +19,10 @@ from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.measure import cores
 from edge_train.methods.defaults import resolve
 from edge_train.recipe import Recipe, known
-from edge_train.tasks import captions
-from edge_train.tasks.personalize import Personalize, PhotoCache, build_cache
-from edge_train.tasks.photos import PhotoSet, load_photos
-from edge_train.tasks.tokenizer import PromptTokenizer
+from edge_train.tasks.personalize import captions
+from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
+from edge_train.tasks.personalize.photos import PhotoSet, load_photos
+from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
@@ -36,7 +36,7 @@ _JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another 
 _ONNX_VAE = (300_000_000, 5_000)
 _TORCH_VAE = (700_000_000, 8_000)
 _PIXELS_IN_STRIPS = 128**2  # below this everything fits in a strip or two
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 # Rounded activations put noise of one size on every slope, and slopes shrink as a word is learned.
 # With the usual 4 directions a step one run in three ended far below float; edge-train bench
 # engine-quality has the table.

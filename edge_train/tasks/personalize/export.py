@@ -44,15 +44,15 @@ from edge_train.formats.artifact import (
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
-from edge_train.jobs import diffusion
-from edge_train.jobs.diffusion import TokenJob
 from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx.engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
-from edge_train.tasks.captions import OBJECT_TEMPLATES
-from edge_train.tasks.personalize import Personalize, build_cache
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.captions import OBJECT_TEMPLATES
+from edge_train.tasks.personalize.objective import Personalize, build_cache
+from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.units import format_bytes
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
@@ -125,7 +125,7 @@ def export(
     check_free(out)
     load_engine()
     check_exporter()
-    job = diffusion.check(
+    job = parts.check(
         Recipe(model=name, photos=photos, resolution=resolution, threads=threads, flips=False)
     )
     model = job.model
@@ -210,14 +210,14 @@ def _task(job: TokenJob, samples: int) -> Personalize:
     """Return the task on the photos, or on noise in their place, at every timestep."""
     recipe, model = job.recipe, job.model
     if recipe.photos is not None or job.judged:
-        photos, texts = diffusion.load_job_photos(job)
-        cache = diffusion.encode_photos(job, photos, texts)
+        photos, texts = parts.load_job_photos(job)
+        cache = parts.encode_photos(job, photos, texts)
     else:
         side = (recipe.resolution or model.resolution) // model.latent_scale
         mean = np.zeros((1, model.latent_channels, side, side), np.float32)
         captions = [job.ids(text) for text in OBJECT_TEMPLATES]
         cache = build_cache(mean, np.ones_like(mean), [captions])
-    return diffusion.build_task(_resized(job, samples, whole=True), cache)
+    return parts.build_task(_resized(job, samples, whole=True), cache)
 
 
 def _resized(job: TokenJob, samples: int, *, whole: bool = False) -> TokenJob:
@@ -249,7 +249,7 @@ def _measure_slopes(work: _Work) -> tuple[SlopeTable, SlopeBasis]:
     """Return the slope table of the graph in the folder, on the run's own window, and its basis."""
     model, threads = work.model, work.job.recipe.threads or 1
     job = _resized(work.job, work.effort.slope_samples)
-    task = diffusion.build_task(job, work.task.cache)
+    task = parts.build_task(job, work.task.cache)
     batch, scale = task.evaluation(), {n: root_mean_square(b) for n, b in job.start.items()}
     exact_runtime = TorchDiffusion.open(
         model,

@@ -29,8 +29,8 @@ from edge_train.formats.training_artifact import (
 from edge_train.rng import Key
 from edge_train.runtimes.onnx.classifier import OrtClassifier, check_flavor
 from edge_train.runtimes.torch.classifier import TorchClassifier, head_names, load_classifier
-from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
-from edge_train.tasks.text_tokenizer import TextTokenizer
+from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
+from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.units import format_bytes
 
 _CHECKED_TEXTS, _CHECKED_LENGTH = 4, 16

@@ -25,7 +25,6 @@ from edge_train.export.language_files import write_language_model
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.diffusion_folder import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
-from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
 from edge_train.methods.build import build_method
@@ -34,8 +33,8 @@ from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import PROJECTING, Recipe, known
-from edge_train.tasks.language_model import LanguageModel
-from edge_train.tasks.token_stream import (
+from edge_train.tasks.language_model.objective import LanguageModel
+from edge_train.tasks.language_model.token_stream import (
     check_text,
     checksum,
     id_type,
@@ -43,6 +42,7 @@ from edge_train.tasks.token_stream import (
     read_ids,
     write_ids,
 )
+from edge_train.tasks.task import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.language_model import TorchLanguageModel

@@ -30,7 +30,6 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
-from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
 from edge_train.methods.build import build_method
@@ -38,10 +37,11 @@ from edge_train.methods.defaults import resolve
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import LOW_RANK, Recipe, known
-from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts, confusion
-from edge_train.tasks.text_tokenizer import FILES as TOKENIZER_FILES
-from edge_train.tasks.text_tokenizer import TextTokenizer
-from edge_train.tasks.texts import Example, LabeledTexts, load_texts
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
+from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
+from edge_train.tasks.classify.tokenizer import TextTokenizer
+from edge_train.tasks.task import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx.classifier import OrtClassifier

@@ -14,20 +14,26 @@ from edge_train.arrays.types import Point
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
 from edge_train.formats.tensor_store import load_tensors, save_tensors
-from edge_train.jobs import diffusion
-from edge_train.jobs.diffusion_footprint import footprint
-from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import Footprint
 from edge_train.methods.build import build_method
-from edge_train.pictures import EmbeddedJudge, Pixels, draw, sample_latents, save_pictures
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe
-from edge_train.tasks.captions import file_name_of
-from edge_train.tasks.personalize import Personalize, PhotoCache
-from edge_train.tasks.photos import PhotoSet
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.captions import file_name_of
+from edge_train.tasks.personalize.footprint import footprint
+from edge_train.tasks.personalize.objective import Personalize, PhotoCache
+from edge_train.tasks.personalize.photos import PhotoSet
+from edge_train.tasks.personalize.pictures import (
+    EmbeddedJudge,
+    Pixels,
+    draw,
+    sample_latents,
+    save_pictures,
+)
+from edge_train.tasks.task import Outcome, Say
 
 if TYPE_CHECKING:
-    from edge_train.jobs.diffusion import Denoiser
+    from edge_train.tasks.personalize.parts import Denoiser
 
 _START_FILE = "start.safetensors"
 
@@ -40,7 +46,7 @@ class PersonalizeJob:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self._token_job = diffusion.check(recipe)
+        self._token_job = parts.check(recipe)
         self.recipe, self.notes = self._token_job.recipe, self._token_job.notes
         self.name = file_name_of(str(self.recipe.token))
         self._judge: EmbeddedJudge | None = None
@@ -58,14 +64,14 @@ class PersonalizeJob:
         return footprint(self._token_job, transform)
 
     def load(self) -> None:
-        self._photos, self._texts = diffusion.load_job_photos(self._token_job)
+        self._photos, self._texts = parts.load_job_photos(self._token_job)
 
     def prepare(self, folder: Path, say: Say) -> None:
         for name, reason in self._photos.skipped:
             say(f"skipped {name}: {reason}")
         photos = self._photos.photos
         say(f"{len(photos)} photos; encoding them once, then the VAE is released")
-        self._cache = diffusion.encode_photos(self._token_job, self._photos, self._texts)
+        self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         metadata = {"model_sha256": self.model_sha256}
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
         self._choose_judge([photo.pixels for photo in photos])
@@ -77,7 +83,7 @@ class PersonalizeJob:
         except (RunFolderError, KeyError) as error:
             say(f"{error} Encoding the photos again.")
             self.load()
-            self._cache = diffusion.encode_photos(self._token_job, self._photos, self._texts)
+            self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         if self._token_job.judged:
             paths = sorted((folder / "samples").glob("photo-*.png"))
             self._choose_judge([np.asarray(Image.open(path)) for path in paths])
@@ -94,13 +100,13 @@ class PersonalizeJob:
             name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
             for name, cached in self._cache.ids.items()
         }
-        return diffusion.open_runtime(job, Parameters(job.start), ids)
+        return parts.open_runtime(job, Parameters(job.start), ids)
 
     def task(self) -> Personalize:
-        return diffusion.build_task(self._token_job, self._cache)
+        return parts.build_task(self._token_job, self._cache)
 
     def smallest_radius(self) -> float:
-        return diffusion.smallest_radius(self._token_job)
+        return parts.smallest_radius(self._token_job)
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]
@@ -118,7 +124,7 @@ class PersonalizeJob:
             "vectors": recipe.vectors,
             "resolution": recipe.resolution,
             "window": list(recipe.window or ()),
-            "vae": "in strips" if diffusion.vae_in_strips(self._token_job) else "whole",
+            "vae": "in strips" if parts.vae_in_strips(self._token_job) else "whole",
             "prompts": list(recipe.prompts),
             "photos": [
                 {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
@@ -159,10 +165,10 @@ class PersonalizeJob:
         if recipe.lean:
             runtime.close()  # nothing asks it again, and the decoder needs its room
         for name, own in latents.items():
-            save_pictures(folder / "samples", name, diffusion.decode_latents(job, own))
+            save_pictures(folder / "samples", name, parts.decode_latents(job, own))
         if self._judge is None:
             return Outcome(outputs=outputs)
-        metrics = self._judge.score(diffusion.decode_latents(job, judged))
+        metrics = self._judge.score(parts.decode_latents(job, judged))
         return Outcome(metrics, outputs, _verdict(metrics))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from edge_train.errors import InputError
-from edge_train.tasks.photos import Photo
+from edge_train.tasks.personalize.photos import Photo
 
 PLACE = "{}"
 MAX_TOKEN_BYTES = 64  # far below any file system's limit, and still readable in a prompt

@@ -31,15 +31,15 @@ from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.jobs.protocol import Outcome, Say
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.optim.transforms import Chain, LearningRate, Momentum
 from edge_train.protocols import Estimator, Reach, Task, Transform
 from edge_train.recipe import Recipe, known
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
-from edge_train.tasks.datasets import Dataset, Samples, load
-from edge_train.tasks.labeled import Labeled, Prepare, confusion, scores
+from edge_train.tasks.network.datasets import Dataset, Samples, load
+from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
+from edge_train.tasks.task import Outcome, Say
 
 _METHODS = ("tpsgd", "local", "drtp", "dfa", "backprop")
 _NEEDS_NO_SIGNAL = ("dfa", "backprop")  # they go through all blocks before they change any

@@ -1,10 +1,13 @@
 """What personalizing a token holds: headers of weight files, and activations as measured."""
 
+import math
+import re
+from collections.abc import Mapping
+
 import numpy as np
 
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.jobs.diffusion import TokenJob, vae_in_strips
 from edge_train.memory.footprint import (
     ONNX_BYTES,
     PREPARE,
@@ -14,9 +17,14 @@ from edge_train.memory.footprint import (
     Line,
     state_line,
 )
-from edge_train.pace import denoiser_operations
 from edge_train.protocols import Transform
 from edge_train.recipe import Recipe
+from edge_train.tasks.personalize.parts import TokenJob, vae_in_strips
+
+_PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.(downsamplers|upsamplers)?")
+_ONCE = ("time_emb", "add_embedding")  # of a picture, whatever its size
+_LOOKED_UP = ("token_embedding", "position_embedding")
+
 
 _LIBRARIES = {
     "torch": (
@@ -181,3 +189,47 @@ def _most_samples(recipe: Recipe) -> int:
     """Return how many samples the largest call could have: that of the evaluation, or a step."""
     step = (recipe.samples or 1) * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
     return max(recipe.evaluation_samples or 1, step)
+
+
+def denoiser_operations(
+    shapes: Mapping[str, tuple[int, ...]], cells: int, prompt_tokens: int
+) -> float:
+    """Return floating-point operations of one sample's pass through text encoder and U-Net.
+
+    Args:
+      shapes: of matrices and filters, by their names in a diffusers folder, `text_encoder.` or
+        `unet.` first. Any layout: only the product of the sides counts, and the shorter side of an
+        attention's query.
+      cells: of the latent picture.
+      prompt_tokens: of a prompt.
+    """
+    places_of = filter(None, map(_PLACE.search, shapes))
+    levels = 1 + max((int(found[2]) for found in places_of if found[1] == "down"), default=0)
+    products = 0.0
+    for name, shape in shapes.items():
+        if len(shape) < 2 or any(word in name for word in _LOOKED_UP):
+            continue
+        if name.startswith("text_encoder"):
+            places = prompt_tokens
+        elif any(word in name for word in _ONCE):
+            places = 1
+        elif "attn2.to_k" in name or "attn2.to_v" in name:
+            places = prompt_tokens
+        else:
+            places = max(cells // 4 ** _level(name, levels), 1)
+        products += places * math.prod(shape)
+        if ".to_q." in name:  # two products with every other place, or with every token
+            others = places if "attn1" in name else prompt_tokens
+            products += 2 * places * others * min(shape)
+    return 2 * products
+
+
+def _level(name: str, levels: int) -> int:
+    """Return how often the picture is halved where a layer of a U-Net works."""
+    if "mid_block" in name:
+        return levels - 1
+    found = _PLACE.search(name)
+    if found is None:
+        return 0
+    level = int(found[2]) if found[1] == "down" else levels - 1 - int(found[2])
+    return level + {"downsamplers": 1, "upsamplers": -1}.get(found[3] or "", 0)

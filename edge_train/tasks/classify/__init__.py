@@ -1,0 +1,1 @@
+"""Task classify: labeled texts in, a text classifier out."""

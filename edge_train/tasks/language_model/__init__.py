@@ -1,0 +1,1 @@
+"""Task language-model: a text in, a language model out."""

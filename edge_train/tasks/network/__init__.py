@@ -1,0 +1,1 @@
+"""Task network: labeled samples in, a small network out."""

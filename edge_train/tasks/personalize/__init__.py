@@ -1,0 +1,1 @@
+"""Task personalize: photos in, a word of a Stable Diffusion out."""
