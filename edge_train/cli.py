@@ -323,9 +323,9 @@ def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from edge_train import session
     from edge_train.errors import InputError
-    from edge_train.progress import Bar, JsonEvents
+    from edge_train.run import session
+    from edge_train.run.observer import Bar, JsonEvents
 
     observer = JsonEvents() if options.json else Bar()
     if options.resume is None:
@@ -341,7 +341,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from edge_train.choices import survey
+    from edge_train.run.survey import survey
 
     found = survey(_recipe(options))
     print(found.json() if options.json else found.text())
@@ -443,7 +443,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from edge_train.ending import write_report
+    from edge_train.run.ending import write_report
 
     print(write_report(options.run))
     return 0

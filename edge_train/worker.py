@@ -48,8 +48,9 @@ def main(words: str, arguments: Sequence[str]) -> int:
         watch.enforce(cap_bytes, wall=True)
     watch.start()
     try:
-        from edge_train import cli, session
+        from edge_train import cli
         from edge_train.formats.tensor_store import warm_up
+        from edge_train.run import session
 
         warm_up()
         watch.count_idle()

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from edge_train.ladder import RUNGS, next_smaller, smallest, words
 from edge_train.recipe import Recipe
+from edge_train.run.savings import RUNGS, next_smaller, smallest, words
 
 
 def down(recipe):

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from edge_train import pace
-from edge_train.choices import Choice
 from edge_train.memory.plan import Phase, Plan
-from edge_train.pace import about_seconds, passes
 from edge_train.recipe import Recipe
+from edge_train.run import pace
+from edge_train.run.pace import about_seconds, passes
+from edge_train.run.survey import Choice
 from edge_train.tasks.personalize.footprint import denoiser_operations
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_train import progress
-from edge_train.progress import Bar, JsonEvents
 from edge_train.protocols import StepRecord
+from edge_train.run import observer as progress
+from edge_train.run.observer import Bar, JsonEvents
 
 STEP = StepRecord(
     step=447,

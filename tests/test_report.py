@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_train.ending import write_report
 from edge_train.errors import RunFolderError
 from edge_train.records import journal
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.report.page import memory_over_time
+from edge_train.run.ending import write_report
 
 KEYS = (
     "status task method runtime device quant model_sha256 seed threads cap_bytes plan_peak_bytes "

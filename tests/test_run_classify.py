@@ -279,10 +279,10 @@ def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeyp
 
 
 def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monkeypatch):
-    from edge_train.choices import survey
     from edge_train.recipe import Recipe
+    from edge_train.run.survey import survey
 
-    monkeypatch.setattr("edge_train.choices._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
     wanted = Recipe(
         task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
     )

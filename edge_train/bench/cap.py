@@ -18,9 +18,9 @@ from edge_train import bench
 from edge_train.bench.cap_grid import folder, name, ways
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError
-from edge_train.ladder import smallest
 from edge_train.recipe import Recipe
-from edge_train.rehearsal import rehearse_apart
+from edge_train.run.rehearsal import rehearse_apart
+from edge_train.run.savings import smallest
 from edge_train.tasks import open_job
 from edge_train.units import format_bytes, parse_bytes
 

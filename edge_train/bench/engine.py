@@ -109,7 +109,7 @@ def fresh(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def bytes_before_model() -> int:
     """Return resident bytes of this process with everything imported that a run needs."""
-    from edge_train import session  # noqa: F401
+    from edge_train.run import session  # noqa: F401
     from edge_train.runtimes.onnx import diffusion as onnx_diffusion  # noqa: F401
     from edge_train.runtimes.onnx.engine import load_engine
     from edge_train.tasks.personalize import job as personalize  # noqa: F401

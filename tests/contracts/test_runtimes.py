@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_train import cli, training
+from edge_train import cli
 from edge_train.arrays.parameters import Parameters
 from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.diffusion_folder import open_model
 from edge_train.records import journal
 from edge_train.rng import Key
+from edge_train.run import training
 from edge_train.tasks.personalize.objective import Personalize, build_cache
 
 pytest.importorskip("torch")

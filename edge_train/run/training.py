@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_train import __version__
 from edge_train.arrays.types import Point
-from edge_train.ending import write_report
+from edge_train.run.ending import write_report
 from edge_train.errors import (
     INTERRUPTED,
     EdgeTrainError,
@@ -25,7 +25,7 @@ from edge_train.errors import (
     RunFolderError,
     TrainingStopped,
 )
-from edge_train.ladder import next_smaller, words
+from edge_train.run.savings import next_smaller, words
 from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link

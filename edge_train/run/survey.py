@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.known_quality import known_quality
+from edge_train.run.known_quality import known_quality
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
-from edge_train.pace import about_seconds
+from edge_train.run.pace import about_seconds
 from edge_train.recipe import Recipe
-from edge_train.rehearsal import rehearse_apart
+from edge_train.run.rehearsal import rehearse_apart
 from edge_train.tasks import open_job
 from edge_train.tasks.task import Job
 from edge_train.units import format_bytes

@@ -28,7 +28,7 @@ from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
 from edge_train.tasks import open_job
-from edge_train.training import Session, train
+from edge_train.run.training import Session, train
 
 _STEPS = 2
 _STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
@@ -37,8 +37,8 @@ _STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
 # With every module that a worker has by then: a megabyte, which counts in small runs.
 _PARSER = "import edge_train.cli as cli; cli._parser(); "
 _REHEARSAL = (
-    f"{_PARSER}import sys, edge_train.worker, edge_train.session; "
-    "from edge_train.rehearsal import main; sys.exit(main())"
+    f"{_PARSER}import sys, edge_train.worker, edge_train.run.session; "
+    "from edge_train.run.rehearsal import main; sys.exit(main())"
 )
 
 
