@@ -10,7 +10,7 @@ install := install --disable-pip-version-check --quiet -c constraints.txt
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
 
-# Before every commit. Each test file runs in one environment: tests/environments.py says in which.
+# Before every commit. Each test file runs in one environment: tests/support/environments.py says in which.
 check: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

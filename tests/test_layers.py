@@ -13,94 +13,28 @@ import pytest
 
 ROOT = places.ROOT / "edge_train"
 
-# From the bottom up. A line is a level, a tuple in it a group; the groups of a level never meet.
+# From the bottom up. A line is a floor, a tuple in it a group; the groups of a floor never meet.
 # A package counts as one name; inside a group imports go any way that makes no circle.
 TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("__init__", "errors", "units"),),
-    (
-        (
-            "accumulation",
-            "artifact",
-            "classifier_folder",
-            "checkpoint",
-            "codes",
-            "factored",
-            "gpu_memory",
-            "graph_file",
-            "journal",
-            "language_folder",
-            "judge",
-            "losses",
-            "manifest",
-            "memory",
-            "models",
-            "network_file",
-            "networks",
-            "params",
-            "protocols",
-            "reference",
-            "rng",
-            "rounding",
-            "settle",
-            "supervise",
-            "tensor_file",
-            "tensors",
-            "training_artifact",
-            "vae_strips",
-            "wall",
-            "watch",
-            "whole_folder",
-        ),
-    ),
-    (
-        (
-            "methods",
-            "transforms",
-            "subspace",
-            "adam8bit",
-            "int4",
-            "projection",
-            "low_rank",
-            "basis_choice",
-        ),
-        ("tasks",),
-        ("export",),
-        ("runtimes",),
-    ),
-    (("loop",),),
-    (
-        (
-            "recipe",
-            "known_quality",
-            "ladder",
-            "build",
-            "jobs",
-            "pictures",
-            "choices",
-            "difference",
-            "pace",
-            "plan",
-            "planning",
-            "rehearsal",
-            "training",
-            "session",
-            "exporting",
-            "exporting_training",
-            "footprint",
-            "generate",
-            "doctor",
-            "report",
-            "report_page",
-            "report_chart",
-            "report_loading",
-            "report_network",
-            "report_style",
-            "resume_rules",
-            "progress",
-        ),
-    ),
-    (("cli", "bench", "worker", "__main__"),),
+    (("__init__", "errors", "units", "rng", "losses", "quant", "registry", "arrays"),),
+    (("protocols",), ("formats",), ("recipe",)),
+    (("optim",), ("estimators",), ("memory",), ("records",)),
+    (("loop",), ("methods",), ("export",), ("runtimes",), ("report",)),
+    (("tasks",),),
+    (("run",),),
+    (("cli", "entry", "worker", "doctor", "bench", "__main__"),),
 )
+# What the parent of a run imports: a few megabytes beside a training that needs them all.
+PARENT = (
+    "edge_train.__init__",
+    "edge_train.errors",
+    "edge_train.units",
+    "edge_train.memory",
+    "edge_train.memory.link",
+    "edge_train.memory.wall",
+    "edge_train.memory.supervisor",
+)
+MOST_MODULES = 16  # directly in edge_train; a seventeenth wants a room
 PLACE = {
     name: (level, group)
     for level, groups in enumerate(TABLE)
@@ -108,11 +42,11 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"build", "jobs", "pictures", "training", "cli", "bench", "report", "worker"}
+IMPORT_LATE = {"methods", "tasks", "run", "cli", "worker", "bench"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.
-NEED_EXTRAS = {"export", "runtimes", "vae_strips"}
+NEED_EXTRAS = {"export", "runtimes"}
 HEAVY = {
     "torch",
     "onnxruntime",
@@ -127,11 +61,15 @@ HEAVY = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the module it names, as written, and whether a function body holds it."""
+    """One import: the module it names, as written, and whether a function body holds it.
+
+    `typing`: only a type checker reads it.
+    """
 
     line: int
     module: str
     late: bool
+    typing: bool = False
 
 
 def module_name(path: Path) -> str:
@@ -139,7 +77,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-MODULES = {module_name(p): p for p in sorted([*ROOT.glob("*.py"), *ROOT.glob("*/*.py")])}
+def files(folder: Path) -> Iterator[Path]:
+    """Yield the modules below a folder, also those behind the links to export/ and runtimes/."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name != "data":
+            yield from files(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+MODULES = {module_name(path): path for path in files(ROOT)}
 
 
 def place_name(module: str) -> str:
@@ -148,19 +95,20 @@ def place_name(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
-def imports(node: ast.AST, late: bool = False) -> Iterator[Import]:
+def imports(node: ast.AST, late: bool = False, typing: bool = False) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             for alias in child.names:
-                yield Import(child.lineno, alias.name, late)
+                yield Import(child.lineno, alias.name, late, typing)
         elif isinstance(child, ast.ImportFrom):
             source = "." * child.level + (child.module or "")
             for alias in child.names:
                 whole = f"{source}.{alias.name}"
-                yield Import(child.lineno, whole if whole in MODULES else source, late)
+                yield Import(child.lineno, whole if whole in MODULES else source, late, typing)
         else:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from imports(child, late or inside)
+            only_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from imports(child, late or inside, typing or only_typing)
 
 
 @cache
@@ -235,12 +183,30 @@ def test_only_export_and_runtimes_need_more_than_the_core_dependencies() -> None
     assert not wrong
 
 
-def test_the_lowest_level_is_standard_library_only() -> None:
+def test_tasks_never_meet() -> None:
+    rooms = {module: module.split(".")[2] for module in MODULES if module.count(".") > 2}
+    wrong = [
+        f"{module}:{found.line}: {found.module}"
+        for module, room in rooms.items()
+        if place_name(module) == "tasks"
+        for found in parsed(module)
+        if place_name(found.module) == "tasks" and rooms.get(found.module, room) != room
+    ]
+    assert not wrong
+
+
+def test_few_modules_lie_outside_of_a_room() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= MOST_MODULES
+
+
+def test_the_parent_of_a_run_imports_the_standard_library_only() -> None:
     wrong = [
         f"{name}:{found.line}: {found.module}"
-        for name in TABLE[0][0]
-        for found in parsed(f"edge_train.{name}")
-        if (top := found.module.split(".")[0]) not in sys.stdlib_module_names and not is_ours(top)
+        for name in PARENT
+        for found in parsed(name)
+        if not found.typing
+        and found.module.split(".")[0] not in sys.stdlib_module_names
+        and found.module not in PARENT
     ]
     assert not wrong
 

@@ -1,7 +1,7 @@
 """Training of the judge: a small convnet that says what a picture shows.
 
 It learns from real painted pictures of all 20 classes, never from the pipeline, and never trains
-the pipeline. The file it writes is read by `edge_train/judge.py` with NumPy alone.
+the pipeline. `tasks/personalize/judge.py` reads its file with NumPy alone.
 """
 
 from __future__ import annotations

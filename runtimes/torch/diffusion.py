@@ -220,7 +220,7 @@ class TorchDiffusion:
 
         Or what is less free there than when the model was opened, if that is more: workspaces of
         libraries, and what other programs took. The context was there before; the driver's own
-        count (`gpu_memory.py`) has it.
+        count (`memory/gpu.py`) has it.
         """
         if self._device.type != "cuda":
             return 0

@@ -8,7 +8,7 @@ import tempfile
 import time
 from contextlib import suppress
 
-from places import TESTS
+from places import SUPPORT
 
 from edge_train.records import journal
 
@@ -104,7 +104,7 @@ def kill(words, out, records, seconds):
     """
     if (out / "recipe.toml").exists():
         words = ("run", "--resume", out)
-    script = (str(TESTS / "dying.py"), str(records), str(seconds))
+    script = (str(SUPPORT / "dying.py"), str(records), str(seconds))
     with Command(*words, out=out, script=script, OMP_NUM_THREADS="1") as command:
         status = command.wait()
         assert status in (0, -signal.SIGPROF), command.err

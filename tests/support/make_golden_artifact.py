@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+GOLDEN = Path(__file__).parents[1] / "golden" / "artifact-v1"
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+import reference
 
-from edge_train import reference
 from edge_train.tasks.personalize.sampler import ddim_timesteps, sample
 
 SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).astype(np.float32)

@@ -1,8 +1,8 @@
 """Subspace Gradient denoising: equal to its definition, and no more than it is."""
 
 import numpy as np
+import reference
 
-from edge_train import reference
 from edge_train.optim.denoise_subspace import DenoiseSubspace
 from edge_train.optim.transforms import Adam, Chain, LearningRate
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+import reference
 
-from edge_train import reference
 from edge_train.optim.bases import (
     Columns,
     RandomVectors,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROFILES = ("int8-fast", "int4")
-GOLDEN = Path(__file__).parent / "golden" / "products"
+GOLDEN = Path(__file__).parents[1] / "golden" / "products"
 SEVEN_BITS = 64  # the largest weight that may meet uint8 inputs: 2 * 255 * 64 < 2**15
 INPUTS, OUTPUTS = 80, 19  # of the linear layers: neither is a multiple of what a kernel takes
 SIDE = 5  # of the pictures

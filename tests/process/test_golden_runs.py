@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 # run -> the package that its engine needs; None: the standard installation
 NEEDS = {
     "personalize-torch": "torch",

@@ -17,7 +17,7 @@ from edge_train.runtimes.onnx import engine as onnx_engine
 from edge_train.runtimes.onnx import vae as onnx_vae
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 
-GOLDEN = Path(__file__).parent / "golden" / "artifact-v1"
+GOLDEN = Path(__file__).parents[1] / "golden" / "artifact-v1"
 
 
 def a_batch(samples: int = 3):

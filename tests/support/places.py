@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
+SUPPORT = TESTS / "support"
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden" / "artifact-v1"
 DEMOS = ROOT / "demos"

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from places import TESTS
+from places import SUPPORT
 from running import Command, kill, run_to_the_end, steps_in
 from safetensors.numpy import load_file
 
@@ -51,7 +51,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, tmp_path
 
 def test_interrupted_once_it_saves_and_exits_130_then_resumes(undisturbed, tmp_path):
     out = tmp_path / "run"
-    script = (str(TESTS / "dying.py"), "10", "interrupt")
+    script = (str(SUPPORT / "dying.py"), "10", "interrupt")
     with Command(*words(out), out=out, script=script, OMP_NUM_THREADS="1") as command:
         assert command.wait() == 130, command.err
     assert (out / "my-item.safetensors").exists()

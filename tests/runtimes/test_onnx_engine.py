@@ -13,7 +13,7 @@ from edge_train.errors import InputError, ModelError
 from edge_train.runtimes.onnx import engine as onnx_engine
 from edge_train.runtimes.onnx.engine import Value, call, check_engine, check_values, pick_provider
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "artifact-v1"
 ALL = {
     "cpu": "CPUExecutionProvider",

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import reference
 from quadratic import QuadraticRuntime, QuadraticTask
 
-from edge_train import reference
 from edge_train.errors import ModelError
 from edge_train.estimators.slope_check import _AGREEMENT, check_slopes
 from edge_train.estimators.zo import ZerothOrder

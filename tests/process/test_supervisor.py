@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from places import GOLDEN, TESTS
+from places import GOLDEN, SUPPORT
 from running import STALLED_SECONDS, Command, records_of, steps_in
 
 from edge_train.memory import supervisor as supervise
@@ -28,7 +28,7 @@ MEGABYTE = 10**6
 class Watched(Command):
     """A running `edge-train`, watched from outside a thousand times a second."""
 
-    def __init__(self, *words, out, plant=None, folder=TESTS):
+    def __init__(self, *words, out, plant=None, folder=SUPPORT):
         script = (str(folder / "planted.py"), plant) if plant else ("-m", "edge_train")
         super().__init__(*words, out=out, script=script)
         self.peak = 0
@@ -179,7 +179,7 @@ def test_a_cap_lowered_on_resume_is_planned_again_and_one_too_low_leaves_the_run
 
 
 def test_a_machine_that_runs_short_stops_the_run_with_everything_saved(start, photos, tmp_path):
-    shutil.copy(TESTS / "planted.py", tmp_path)
+    shutil.copy(SUPPORT / "planted.py", tmp_path)
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
     out = tmp_path / "run"
