@@ -12,10 +12,11 @@ from edge_train.errors import ModelError
 # The whole command, up to the moment when the engine would read the first graph.
 _SCRIPT = """
 import sys
-from edge_train import cli, progress, session
-from edge_train.memory import measure
-from edge_train.runtimes import onnx_diffusion, onnx_vae
-from edge_train.runtimes.onnx_engine import load_engine
+from edge_train import cli
+from edge_train.run import observer, session
+from edge_train.memory.measure import measure
+from edge_train.runtimes.onnx import diffusion, vae
+from edge_train.runtimes.onnx.engine import load_engine
 
 def stop(*_, **__):
     heavy = {"torch", "onnx", "diffusers", "transformers"} & set(sys.modules)

@@ -142,14 +142,14 @@ _PEAK = """
 import sys
 import numpy as np
 from pathlib import Path
-from edge_train.adam8bit import Adam8bit
-from edge_train.factored import Factors
-from edge_train.low_rank import LowRank
-from edge_train.memory import measure
-from edge_train.params import Int4Parameters, Int8Parameters
-from edge_train.projection import TopVectors
+from edge_train.optim.adam8bit import Adam8bit
+from edge_train.arrays.factored import Factors
+from edge_train.optim.low_rank import LowRank
+from edge_train.memory.measure import measure
+from edge_train.arrays.parameters import Int4Parameters, Int8Parameters
+from edge_train.optim.bases import TopVectors
 from edge_train.rng import Key
-from edge_train.tensors import warm_up
+from edge_train.formats.tensor_store import warm_up
 
 shape, rank = (4096, 2048), 16
 warm_up()

@@ -22,8 +22,8 @@ MEGABYTE = 10**6
 # Waits for looks of the watch's thread, however late a busy machine lets it have them.
 LOOKS = """
 import json, mmap, resource, time
-from edge_train import watch as module
-from edge_train.watch import Watch
+from edge_train.memory import watch as module
+from edge_train.memory.watch import Watch
 
 real_sleep, asked = time.sleep, []
 

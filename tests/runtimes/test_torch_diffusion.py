@@ -503,9 +503,9 @@ import torch
 import diffusers.models.unets.unet_2d_condition, transformers.models.clip.modeling_clip
 import optimum.quanto.nn
 from safetensors.numpy import load_file
-from edge_train.models import open_model
-from edge_train.params import Parameters
-from edge_train.runtimes.torch_diffusion import TorchDiffusion
+from edge_train.formats.diffusion_folder import open_model
+from edge_train.arrays.parameters import Parameters
+from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
 def memory(key):
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if key in l)

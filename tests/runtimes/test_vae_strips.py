@@ -131,8 +131,8 @@ def test_a_graph_of_other_weights_is_not_written(tmp_path, model):
 _RUN = """
 import sys
 import numpy as np
-from edge_train.memory import measure
-from edge_train.runtimes.onnx_engine import call, open_session, pick_provider
+from edge_train.memory.measure import measure
+from edge_train.runtimes.onnx.engine import call, open_session, pick_provider
 path, name, side, channels = sys.argv[1:]
 session = open_session(
     path, pick_provider("cpu", "none"), threads=1, options={}, lean=True, as_written=True

@@ -93,12 +93,12 @@ def test_mezo_holds_one_block_more_than_inference(tmp_path):
     script = f"""
 from pathlib import Path
 import numpy as np
-from edge_train.classifier_folder import open_classifier
-from edge_train.memory import measure
-from edge_train.methods.zo import ZerothOrder
+from edge_train.formats.classifier_folder import open_classifier
+from edge_train.memory.measure import measure
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.rng import Key
-from edge_train.runtimes.torch_classifier import TorchClassifier
-from edge_train.tasks.classify_text import ClassifyText, TokenizedTexts
+from edge_train.runtimes.torch.classifier import TorchClassifier
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 runtime = TorchClassifier.open(open_classifier(Path({str(model)!r})), trainable="all", threads=1)
 ids = np.full((16, 16), 5, np.int32)
 texts = TokenizedTexts(ids, np.full(16, 16, np.int32), np.arange(16, dtype=np.int32) % 2)
