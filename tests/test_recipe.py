@@ -6,6 +6,7 @@ import pytest
 
 from edge_train import recipe as recipes
 from edge_train.errors import InputError
+from edge_train.methods.defaults import resolve
 from edge_train.recipe import Recipe
 
 
@@ -25,15 +26,13 @@ def test_every_key_survives_toml(tmp_path):
 
 
 def test_a_resolved_recipe_has_no_gaps_that_training_reads():
-    resolved = recipes.resolve(
-        Recipe(method="zo"), {"window": (1, 2), "resolution": 32, "threads": 1}
-    )
+    resolved = resolve(Recipe(method="zo"), {"window": (1, 2), "resolution": 32, "threads": 1})
     for name in ("steps", "samples", "queries", "window", "evaluate_every", "resolution"):
         assert getattr(resolved, name) is not None, name
 
 
 def test_the_zoodip_preset_is_the_papers():
-    found = recipes.resolve(Recipe(preset="zoodip"), {"window": (1, 2)})
+    found = resolve(Recipe(preset="zoodip"), {"window": (1, 2)})
     assert (found.steps, found.queries, found.sides) == (30_000, 2, 1)
     assert (found.epsilon, found.learning_rate) == (1e-3, 5e-3)
     assert found.window == (500, 900)
@@ -41,7 +40,7 @@ def test_the_zoodip_preset_is_the_papers():
 
 
 def test_what_the_user_names_beats_every_default():
-    found = recipes.resolve(Recipe(preset="zoodip", steps=9, window=(1, 3)), {"window": (7, 8)})
+    found = resolve(Recipe(preset="zoodip", steps=9, window=(1, 3)), {"window": (7, 8)})
     assert (found.steps, found.window) == (9, (1, 3))
 
 
@@ -90,22 +89,22 @@ def test_a_key_of_another_task_is_refused_by_name(task, key, value, advice):
 
 
 def test_auto_is_the_exact_gradient_where_the_engine_has_one():
-    assert recipes.resolve(Recipe(runtime="torch"), {}).method == "backprop"
-    assert recipes.resolve(Recipe(runtime="onnx"), {}).method == "zo"
+    assert resolve(Recipe(runtime="torch"), {}).method == "backprop"
+    assert resolve(Recipe(runtime="onnx"), {}).method == "zo"
     # keys that only a forward-only method reads ask for it
-    assert recipes.resolve(Recipe(runtime="torch", preset="zoodip"), {}).method == "zo"
-    assert recipes.resolve(Recipe(runtime="torch", queries=2), {}).method == "zo"
+    assert resolve(Recipe(runtime="torch", preset="zoodip"), {}).method == "zo"
+    assert resolve(Recipe(runtime="torch", queries=2), {}).method == "zo"
 
 
 def test_every_task_has_a_method_of_its_own():
-    found = recipes.resolve(Recipe(task="classify"), {})
+    found = resolve(Recipe(task="classify"), {})
     assert (found.method, found.learning_rate, found.weight_decay) == ("backprop", 5e-5, 0.01)
     with pytest.raises(InputError, match="preset 'zoodip' is for task personalize"):
-        recipes.resolve(Recipe(task="classify", method="zo", preset="zoodip"), {})
+        resolve(Recipe(task="classify", method="zo", preset="zoodip"), {})
 
 
 def test_a_relative_rate_that_is_named_beats_an_absolute_default():
-    found = recipes.resolve(Recipe(task="classify", relative_rate=0.1), {})
+    found = resolve(Recipe(task="classify", relative_rate=0.1), {})
     assert (found.learning_rate, found.relative_rate) == (None, 0.1)
 
 

@@ -14,12 +14,12 @@ from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.diffusion_folder import open_model
 from edge_train.records import journal
 from edge_train.rng import Key
-from edge_train.run import training
 from edge_train.tasks.personalize.objective import Personalize, build_cache
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from places import ROOT
 from tiny_models import prompt_ids
 
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
@@ -170,7 +170,7 @@ def shape_of(value):
 
 @pytest.fixture
 def run(tmp_path):
-    photos = Path(training.__file__).parent / "data" / "photos" / "bag"
+    photos = ROOT / "edge_train" / "data" / "photos" / "bag"
 
     def run(model: Path, name: str):
         few = ["--steps", "2", "--threads", "1", "--preview-steps", "1", "--prompt", "a {}"]
