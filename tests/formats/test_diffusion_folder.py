@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_model
 
 from edge_train.errors import ModelError
-from edge_train.formats import hub
 from edge_train.formats.diffusion_folder import noise_schedule, open_model
 from edge_train.formats.hub import find_model
 from edge_train.formats.tensor_file import TensorFile
@@ -284,9 +283,9 @@ def test_a_text_encoder_of_another_kind_is_refused(folder: Path) -> None:
 def test_the_embedded_model_needs_no_network(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_EMBEDDED_FOLDER", good)
+    monkeypatch.setattr("edge_train.formats.hub._EMBEDDED_FOLDER", good)
     assert find_model("tiny-sd").path == good
-    monkeypatch.setattr(hub, "_EMBEDDED_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr("edge_train.formats.hub._EMBEDDED_FOLDER", tmp_path / "gone")
     assert "not part of this installation" in refused("tiny-sd")
 
 
