@@ -1,15 +1,21 @@
-"""Everything that defines a run, as one frozen value read from TOML or the command line."""
+"""A run as one frozen value: every key declared once, read from TOML, words or Python.
+
+A task has one class of recipe. A key is a field of it with its type, range, flag and help beside
+it; keys that several tasks share are fields of a small class that theirs inherit. What a method or
+rule of another package adds is in `options`, and as flat as the rest in a file and in words.
+"""
 
 import dataclasses
-import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
+from edge_train.registry import nearest
 from edge_train.units import parse_bytes
 
 if sys.version_info >= (3, 11):
@@ -17,282 +23,326 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-LOW_RANK = ("galore", "q-galore", "dct-adamw", "apollo", "apollo-mini", "frugal")
-PROJECTING = ("galore", "q-galore", "dct-adamw")  # those that read a projection and no more
-_LAYERWISE = ("tpsgd", "local", "drtp", "dfa")
-CHOOSING = ("galore", "q-galore")  # the basis is not what the method is named after
-EXACT = ("backprop", "adamw", "adamw8bit", "lora", *LOW_RANK)  # methods on exact gradients
-CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("personalize", "classify", "language-model", "network"),
-    "learn": ("object", "style"),
-    "method": ("auto", "zo", *EXACT, *_LAYERWISE),
-    "preset": ("default", "zoodip", "mezo"),
-    "runtime": ("auto", "torch", "onnx", "ort-training", "numpy"),
-    "trainable": ("all", "head", "norms", "lora"),
-    "device": ("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
-    "quant": ("auto", "none", "int8", "int8-fast", "int4"),
-    "dtype": ("auto", "float32", "bfloat16", "float16"),
-    "schedule": ("cosine", "constant"),
-    "basis": ("svd", "dct", "columns", "auto"),
-    "loss": ("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
-    "targets": ("auto", "full", "pooled", "channel", "every", "last"),
-    "projection": ("rademacher", "gaussian", "uniform", "orthogonal"),
-    "projection_memory": ("key", "int8"),
-    "mode": ("online", "sequential"),
-}
+R = TypeVar("R", bound="Recipe")
+GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
+_DETAILS = "key"  # of a field's metadata
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A run. None means: the default of the model, method or preset (`resolve` fills it in)."""
+class Key:
+    """One key of a recipe.
 
-    task: str = "personalize"
-    model: str = "tiny-sd"  # the embedded model
-    photos: str | None = None  # folder; None is the embedded example
-    data: str | None = None  # a text; labeled texts; or npz, csv, a folder of pictures per class
-    token: str | None = None  # spelling of the new word, such as <my-dog>
-    class_word: str | None = None  # the word that the token starts from
-    learn: str = "object"
-    vectors: int = 1
-    flips: bool = True
-    prompts: tuple[str, ...] = ()  # previews; {} marks the token
-    resolution: int | None = None  # pixels
-    length: int | None = None  # tokens of a text; longer ones lose their end
-    trainable: str = "all"  # of a classifier; or its head, head and vectors, head and adapters
-    method: str = "auto"
-    preset: str = "default"
-    runtime: str = "auto"
-    device: str = "auto"
-    quant: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    lean: bool = False  # weights stay in a file, nothing is kept for the next call; slower
-    batch_limit: int | None = None  # most samples in one call of the model
-    previews: bool = True
-    seed: int = 42
-    cap_bytes: int | None = None
-    host_cap_bytes: int | None = None
-    out: str | None = None
-    steps: int | None = None
-    learning_rate: float | None = None  # Adam's step per coordinate, absolute
-    relative_rate: float | None = None  # the same as a share of the start vector's rms
-    weight_decay: float | None = None  # decoupled; matrices only
-    schedule: str | None = None
-    rank: int | None = None  # vectors of a low-rank basis; columns of an adapter
-    refresh_every: int | None = None  # steps between two bases; adaptive ones start from it
-    scale: float | None = None  # of a low-rank update; of an adapter; of the signs of frugal
-    basis: str | None = None  # of galore and q-galore; auto: by what each keeps of a gradient
-    difference_rank: int | None = None  # of the adapter that holds what training changed
-    samples: int | None = None  # photos or texts per step
-    queries: int | None = None  # directions per step
-    sides: int | None = None
-    epsilon: float | None = None  # radius as a share of the rms; None: the slope check picks it
-    window: tuple[int, int] | None = None  # timesteps
-    evaluation_samples: int | None = None
-    evaluate_every: int | None = None  # steps
-    patience: int | None = None  # evaluations; 0 never stops early
-    preview_every: int = 0  # steps; 0 is before and after only
-    preview_steps: int = 20
-    guidance: float | None = None
-    # task "network": a small network, trained from its beginning or behind a frozen backbone
-    network: str | None = None  # such as `mlp 500 500`; networks.py has the words
-    loss: str = "softmax"  # of a block against its projected label
-    targets: str = "auto"  # how pictures and sequences meet their target
-    projection: str = "rademacher"
-    projection_scale: float | None = None  # root mean square of the projection's entries
-    projection_memory: str = "int8"  # held so, or made again from its key
-    mode: str = "online"
-    through_time: bool = True  # exact gradient within a recurrent block
-    momentum: float = 0.9
-    micro_batch: int | None = None  # samples or sequences whose inner activations exist at once
-    train_samples: int | None = None
-    test_samples: int | None = None
-    series: tuple[int, int] | None = None  # rows and stride of the windows of a csv
-    backbone: str | None = None  # network.safetensors of a run, or an .onnx file
-    backbone_blocks: int | None = None  # how many stay; None: all but the last
-    old_data: str | None = None  # what the backbone came from, to measure forgetting
+    Attributes:
+      name: in TOML and Python.
+      kind: its type: int, float, str, bool, or a tuple of one of these.
+      help: a line for people.
+      default: None where the model, method or preset decides.
+      flags: our spelling first, then the spellings of other programs.
+      group: the heading that it stands under in help, one of `GROUPS`.
+      common: whether the short help shows it.
+      low, high: range of a number, and of every number of a tuple.
+      choices: the words that it may be; empty where a registry knows them, or nothing does.
+      is_bytes: a size, which may be spelled `8GB`.
+      is_path: a file or folder; made absolute before a run folder keeps it.
+      beside_recipe: a path in a recipe's file is relative to that file.
+      also: other names in a file.
+    """
+
+    name: str
+    kind: Any
+    help: str
+    default: Any = None
+    flags: tuple[str, ...] = ()
+    group: str = "method"
+    common: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    is_bytes: bool = False
+    is_path: bool = False
+    beside_recipe: bool = False
+    also: tuple[str, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The flags, made from the name where none are given: `--no-flips` for what is on."""
+        if self.flags:
+            return self.flags
+        words = self.name.replace("_", "-")
+        return (f"--no-{words}" if self.default is True else f"--{words}",)
+
+    def checked(self, value: Any, source: str) -> Any:
+        """Return a value of this key's type and range.
+
+        Raises:
+          InputError: it is of another type or out of range; `source` is put before the sentence.
+        """
+        lead = f"{source}: " if source else ""
+        if value is None and self.default is None:
+            return None
+        if self.is_bytes and not isinstance(value, bool | float):
+            return parse_bytes(str(value))
+        if isinstance(value, list):
+            value = tuple(value)
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if not self._fits(value):
+            raise InputError(f"{lead}{self.name} = {value!r} is not {self._kind_in_words}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            self._check_range(number, lead)
+        if self.choices and value not in self.choices:
+            raise InputError(
+                f"{lead}{self.name} {value!r} is not known; {nearest(str(value), self.choices)}."
+            )
+        return value
+
+    def _fits(self, value: Any) -> bool:
+        if get_origin(self.kind) is not tuple:
+            return type(value) is self.kind
+        item, *rest = get_args(self.kind)
+        one = type(value) is tuple and all(type(part) is item for part in value)
+        return one and (rest == [...] or len(value) == 1 + len(rest))
+
+    @property
+    def _kind_in_words(self) -> str:
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        if get_origin(self.kind) is not tuple:
+            return names[self.kind]
+        item, *rest = get_args(self.kind)
+        count = "" if rest == [...] else f"{1 + len(rest)} "
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
+        return f"a list of {count}{plural}"
+
+    def _check_range(self, number: Any, lead: str) -> None:
+        low, high = self.low, self.high
+        if low is not None and high is not None and not low <= number <= high:
+            raise InputError(f"{lead}{self.name} is {number}, must be from {low:g} to {high:g}.")
+
+
+def key(default: Any = None, *, help: str, **details: Any) -> Any:  # noqa: A002 - argparse's word
+    """Return the field of a recipe class; `details` are attributes of its `Key`."""
+    return dataclasses.field(default=default, metadata={_DETAILS: {"help": help, **details}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What every task reads. None means: the default of the model, method or preset."""
+
+    task: ClassVar[str] = ""
+
+    model: str = key(
+        "",
+        help="folder, file or artifact of a model, or a hub id",
+        flags=("--model", "--pretrained_model_name_or_path"),
+        group="data",
+        common=True,
+    )
+    method: str = key("auto", help="how gradients are found and used", common=True)
+    preset: str = key("default", help="settings of a paper: default, zoodip or mezo")
+    steps: int | None = key(
+        help="most steps",
+        flags=("--steps", "--max_train_steps"),
+        low=1,
+        high=10_000_000,
+        common=True,
+    )
+    learning_rate: float | None = key(
+        help="step of one coordinate",
+        flags=("--learning-rate", "--lr"),
+        low=1e-9,
+        high=1e3,
+        common=True,
+    )
+    schedule: str | None = key(
+        help="how the rate falls",
+        flags=("--schedule", "--lr_scheduler"),
+        choices=("cosine", "constant"),
+    )
+    samples: int | None = key(
+        help="batch size: photos, texts or sequences per step",
+        flags=("--samples", "--batch-size", "--train_batch_size"),
+        low=1,
+        high=4096,
+        common=True,
+    )
+    batch_selection: str | None = key(help="which samples of a larger batch are trained")
+    block_schedule: str | None = key(help="which blocks are trained in a step")
+    cap_bytes: int | None = key(
+        help="most memory that the run may hold, such as 8GB",
+        flags=("--mem",),
+        also=("mem",),
+        is_bytes=True,
+        group="memory",
+        common=True,
+    )
+    host_cap_bytes: int | None = key(
+        help="the same for the host, beside a discrete GPU",
+        flags=("--host-mem",),
+        also=("host_mem",),
+        is_bytes=True,
+        group="memory",
+    )
+    batch_limit: int | None = key(
+        help="most samples in one call of the model", low=1, high=4096, group="memory"
+    )
+    lean: bool = key(
+        False,
+        help="keep weights in their file and give freed memory back; slower",
+        group="memory",
+    )
+    runtime: str = key("auto", help="engine that runs the model", group="model")
+    device: str = key(
+        "auto",
+        help="where the model runs",
+        choices=("auto", "cpu", "cuda", "tensorrt", "coreml", "qnn", "directml"),
+        group="model",
+        common=True,
+    )
+    quant: str = key("auto", help="quantisation of the weights", group="model", common=True)
+    dtype: str = key(
+        "auto",
+        help="type of float weights and activations",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        group="model",
+    )
+    threads: int | None = key(help="threads of the engine", low=1, high=1024, group="model")
+    evaluation_samples: int | None = key(
+        help="samples of the fixed evaluation batch", low=1, high=100_000, group="evaluation"
+    )
+    evaluate_every: int | None = key(
+        help="steps between two evaluations", low=1, high=10_000_000, group="evaluation"
+    )
+    patience: int | None = key(
+        help="evaluations without progress before training stops; 0 never stops early",
+        low=0,
+        high=10_000_000,
+        group="evaluation",
+    )
+    seed: int = key(42, help="seed of every random draw", low=0, high=2**63 - 1, group="run")
+    out: str | None = key(
+        help="run folder to make", flags=("--out", "--output_dir"), group="run", common=True
+    )
+    options: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, hash=False
+    )  # keys of other packages
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise InputError(f"{name} {value!r} is not known; choose one of {_list(allowed)}.")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value}, must be from {low:g} to {high:g}.")
-        if self.window is not None and not 0 <= self.window[0] < self.window[1]:
-            raise InputError(f"window {list(self.window)} must be two rising timesteps.")
-        _refuse_keys_of_other_tasks(self)
-        adapters = self.method == "lora" or self.trainable == "lora"
-        readers = {"basis": CHOOSING, "refresh_every": LOW_RANK}
-        for name in ("rank", "refresh_every", "scale", "basis"):
-            able = readers.get(name, (*LOW_RANK, "lora"))
-            read = self.method in able or (adapters and "lora" in able)
-            if getattr(self, name) is not None and not read:
-                raise InputError(
-                    f"{name} is not read by method {self.method!r}, only by {_list(able)}; "
-                    "leave it out."
-                )
+        for name, one in self.declared().items():
+            value = one.checked(getattr(self, name), "")
+            if value is not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+    @classmethod
+    def declared(cls) -> Mapping[str, Key]:
+        """Return every key of this class by its name, in the order of the fields."""
+        return _keys(cls)
+
+    def option(self, name: str) -> Any:
+        """Return the value of a key that another package declares; None where it is not set."""
+        return self.options.get(name)
 
 
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("vectors", 1, 64),
-    ("resolution", 8, 4096),
-    ("threads", 1, 1024),
-    ("batch_limit", 1, 4096),
-    ("seed", 0, 2**63 - 1),
-    ("steps", 1, 10_000_000),
-    ("length", 3, 65536),
-    ("learning_rate", 1e-9, 1e3),
-    ("weight_decay", 0, 1e3),
-    ("relative_rate", 1e-9, 1e3),
-    ("rank", 1, 65536),
-    ("refresh_every", 1, 10_000_000),
-    ("scale", 0, 1e6),
-    ("difference_rank", 1, 65536),
-    ("samples", 1, 4096),
-    ("queries", 1, 1024),
-    ("sides", 1, 2),
-    ("epsilon", 1e-9, 1e3),
-    ("evaluation_samples", 1, 100_000),
-    ("evaluate_every", 1, 10_000_000),
-    ("patience", 0, 10_000_000),
-    ("preview_every", 0, 10_000_000),
-    ("preview_steps", 1, 1000),
-    ("guidance", 0, 100),
-    ("projection_scale", 1e-6, 1e6),
-    ("momentum", 0, 0.999),
-    ("micro_batch", 1, 4096),
-    ("train_samples", 4, 10**9),
-    ("test_samples", 1, 10**9),
-    ("backbone_blocks", 1, 1000),
-)
-
-
-_PATHS = ("photos", "data", "backbone", "old_data")
-# Relative to the recipe's own folder; so is `model` where such a folder is there.
-_BESIDE_RECIPE = ("data", "backbone", "old_data")
-# Keys that only some tasks read. Set for another task they are refused, not ignored.
-_READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        (
-            *("photos", "token", "class_word", "learn", "vectors", "flips", "prompts"),
-            *("window", "preview_steps", "guidance"),
-        ),
-        ("personalize",),
-    ),
-    "trainable": ("classify",),
-    **dict.fromkeys(("length", "weight_decay"), ("classify", "language-model")),
-    **dict.fromkeys(
-        ("rank", "refresh_every", "scale", "basis", "difference_rank"),
-        ("classify", "language-model"),
-    ),
-    **dict.fromkeys(
-        (
-            *("network", "loss", "targets", "projection", "projection_scale", "mode"),
-            *("projection_memory", "through_time", "momentum", "train_samples"),
-            *("test_samples", "series", "backbone", "backbone_blocks", "old_data"),
-        ),
-        ("network",),
-    ),
-    "data": ("classify", "language-model", "network"),
-    "micro_batch": ("language-model", "network"),
-    "preview_every": ("personalize", "network"),
-    "resolution": ("personalize", "network"),
-}
-_INSTEAD = {"photos": "data", "data": "photos"}  # what other tasks call it
-
-
-def _refuse_keys_of_other_tasks(recipe: Recipe) -> None:
-    for field in fields(recipe):
-        tasks, instead = _READ_BY.get(field.name), _INSTEAD.get(field.name)
-        if tasks and recipe.task not in tasks and getattr(recipe, field.name) != field.default:
-            raise InputError(
-                f"{field.name} is not read by task {recipe.task!r}, only by {_list(tasks)}; "
-                + (f"name {instead}." if instead else "leave it out.")
+@cache
+def _keys(kind: type[Recipe]) -> Mapping[str, Key]:
+    hints = get_type_hints(kind)
+    found = {}
+    for field in fields(kind):
+        if _DETAILS in field.metadata:
+            hint = hints[field.name]
+            bare = get_args(hint)[0] if get_origin(hint) is UnionType else hint  # drop `| None`
+            found[field.name] = Key(
+                field.name, bare, default=field.default, **field.metadata[_DETAILS]
             )
+    return MappingProxyType(found)
 
 
-def _list(words: tuple[str, ...]) -> str:
-    return ", ".join(words)
-
-
-def from_mapping(values: Mapping[str, Any], source: str) -> Recipe:
-    """Return the recipe that `values` describes; sizes may be spelled `8GB`.
-
-    Raises:
-      InputError: an unknown key (the nearest known one is named) or a value of the wrong type.
-    """
-    known = get_type_hints(Recipe)
-    clean: dict[str, Any] = {}
-    for key, value in values.items():
-        name = {"mem": "cap_bytes", "host_mem": "host_cap_bytes", "class": "class_word"}.get(
-            key, key
-        )
-        if name not in known:
-            near = difflib.get_close_matches(key, [*known, "mem", "class"], n=1, cutoff=0)
-            raise InputError(f"{source}: unknown key {key!r}; did you mean {near[0]!r}?")
-        clean[name] = _typed(source, key, known[name], value)
-    return Recipe(**clean)
-
-
-def _typed(source: str, key: str, kind: Any, value: Any) -> Any:
-    if key in ("mem", "host_mem"):
-        return parse_bytes(str(value))
-    wanted = get_args(kind)[0] if get_origin(kind) is UnionType else kind  # drop `| None`
-    if isinstance(value, list):
-        value = tuple(value)
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if get_origin(wanted) is tuple:
-        item, *rest = get_args(wanted)
-        fits = type(value) is tuple and all(type(one) is item for one in value)
-        fits = fits and (rest == [...] or len(value) == 1 + len(rest))
-        name = f"list of {item.__name__}"
-    else:
-        fits, name = type(value) is wanted, wanted.__name__
-    if not fits:
-        raise InputError(f"{source}: {key} = {value!r} is not of type {name}.")
+def known(value: Any) -> Any:
+    """Return a recipe value that was filled in with the defaults."""
+    if value is None:
+        raise TypeError("the recipe was not resolved")
     return value
 
 
-def read(path: Path) -> Recipe:
-    """Return the recipe in a TOML file; its data may lie beside it.
+def from_mapping(
+    kind: type[R],
+    values: Mapping[str, Any],
+    source: str,
+    *,
+    own: Mapping[str, Key] | None = None,
+    others: Callable[[str], str | None] = lambda name: None,
+) -> R:
+    """Return the recipe of a class that `values` describe.
+
+    Args:
+      source: where they are from, for messages.
+      own: keys that methods or rules of other packages declare, which go into `options`.
+      others: says of a key that is not among these where it would be read, None where nowhere.
 
     Raises:
-      InputError: the file is missing, not TOML, or holds an unknown key or a wrong value.
+      InputError: an unknown key (the nearest one is named), one that is not for this task, or a
+        value of the wrong type; all of them at once, a line each.
+    """
+    keys = kind.declared()
+    names = {spelled: name for name, one in keys.items() for spelled in (name, *one.also)}
+    own = own or {}
+    clean: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    faults: list[str] = []
+    for spelled, value in values.items():
+        try:
+            if (name := names.get(spelled)) is not None:
+                clean[name] = keys[name].checked(value, source)
+            elif spelled in own:
+                options[spelled] = own[spelled].checked(value, source)
+            elif (sentence := others(spelled)) is not None:
+                raise InputError(f"{source}: {sentence}")
+            else:
+                near = nearest(spelled, [*names, *own]).partition("? There are ")[0]
+                asks = f"{near}?" if near.startswith("did") else "see `edge-train run --help`."
+                raise InputError(f"{source}: unknown key {spelled!r}; {asks}")
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    return kind(**clean, **({"options": options} if options else {}))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a recipe's file.
+
+    Raises:
+      InputError: the file is missing or not TOML.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"recipe {path}: not TOML ({error}).") from error
-    recipe = from_mapping(values, str(path))
-    beside: dict[str, Any] = {
-        key: str(path.parent / value)
-        for key in _BESIDE_RECIPE
-        if (value := getattr(recipe, key)) and not Path(value).expanduser().is_absolute()
-    }
-    model = path.parent / recipe.model
-    if (model / "config.json").is_file() and not Path(recipe.model).expanduser().is_absolute():
-        beside["model"] = str(model)
-    return replace(recipe, **beside)
+
+
+def beside(recipe: R, folder: Path) -> R:
+    """Return a recipe that was read from a file in `folder`; its data may lie beside it."""
+    moved: dict[str, Any] = {}
+    for name, one in recipe.declared().items():
+        value = getattr(recipe, name)
+        if one.beside_recipe and value and not Path(value).expanduser().is_absolute():
+            moved[name] = str(folder / value)
+    model = folder / recipe.model
+    if recipe.model and (model / "config.json").is_file():
+        moved["model"] = str(model)
+    return replace(recipe, **moved)
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the recipe as TOML; keys that are None are left out.
+    """Return the recipe as TOML: the keys of its task that have a value.
 
-    >>> print(to_toml(Recipe(token="<x>", window=(500, 900))).splitlines()[2:4])
-    ['token = "<x>"', 'learn = "object"']
+    >>> print(to_toml(Recipe(model="m", steps=3)).splitlines()[:3])
+    ['task = ""', 'model = "m"', 'method = "auto"']
     """
-    lines = []
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if value is not None:
-            lines.append(f"{field.name} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+    values = {"task": recipe.task, **as_mapping(recipe), **recipe.options}
+    del values["options"]
+    return "".join(f"{name} = {_toml(v)}\n" for name, v in values.items() if v is not None)
 
 
 def _toml(value: Any) -> str:
@@ -306,23 +356,28 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-def anywhere(recipe: Recipe) -> Recipe:
+def anywhere(recipe: R) -> R:
     """Return a recipe whose files and folders can be found from every working directory."""
-    found = {key: getattr(recipe, key) for key in _PATHS}
-    found = {key: str(Path(path).expanduser().resolve()) for key, path in found.items() if path}
+    found: dict[str, Any] = {}
+    for name, one in recipe.declared().items():
+        if one.is_path and (value := getattr(recipe, name)):
+            found[name] = str(Path(value).expanduser().resolve())
     model = Path(recipe.model).expanduser()
-    if model.is_dir():
+    if recipe.model and model.exists():
         found["model"] = str(model.resolve())
     return replace(recipe, **found)
 
 
 def as_mapping(recipe: Recipe) -> dict[str, Any]:
-    """Return plain values for the journal."""
-    return dataclasses.asdict(recipe)
+    """Return every key with its value, and `options`; the task is the class."""
+    return {
+        **{n: getattr(recipe, n) for n in type(recipe).declared()},
+        "options": dict(recipe.options),
+    }
 
 
-def known(value: Any) -> Any:
-    """Return a recipe value that `resolve` has filled in."""
-    if value is None:
-        raise TypeError("the recipe was not resolved")
-    return value
+def set_keys(recipe: Recipe) -> Iterator[str]:
+    """Yield the keys whose value is not the default."""
+    for name, one in recipe.declared().items():
+        if getattr(recipe, name) != one.default:
+            yield name

@@ -1,62 +1,182 @@
-"""Exact gradients, and update rules that remember little of them: chains as users name them."""
+"""Update rules that remember little of an exact gradient: projections, and signs of the rest."""
+
+from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from edge_train.optim.adam8bit import Adam8bit
-from edge_train.optim.apollo import Apollo
-from edge_train.optim.bases import Basis, Columns, RandomVectors, TopVectors
-from edge_train.optim.basis_choice import ByCapture
-from edge_train.optim.low_rank import LowRank, MatricesApart
-from edge_train.optim.transforms import Adam, Chain
+from edge_train.methods.exact import of_rule
+from edge_train.methods.method import Rule
 from edge_train.protocols import Transform
+from edge_train.recipe import Recipe, key, known
+
+if TYPE_CHECKING:
+    from edge_train.optim.bases import Basis, TopVectors
+
+After = tuple[Transform, ...]
 
 
-def low_rank(
-    name: str,
-    rank: int,
-    refresh_every: int,
-    scale: float,
-    seed: int,
-    after: tuple[Transform, ...],
-    basis: str | None = None,
-) -> MatricesApart:
-    """Return the update rule that users call `name`.
+@dataclass(frozen=True, kw_only=True)
+class LowRankKeys(Recipe):
+    """Of low-rank updates, and of adapters."""
 
-    Args:
-      rank: vectors of a basis.
-      refresh_every: steps; of q-galore the interval at the start.
-      scale: of the update (GaLore's alpha; of APOLLO its root is taken, as in the paper), of
-        frugal the size of the sign update beside Adam's.
-      after: links that follow for every block: weight decay, rate.
-      basis: of galore and q-galore: svd (the same as None), dct, columns, or auto. Moments are
-        turned at a refresh where they may belong to indices: else those of a column that left
-        would go to another one.
+    rank: int | None = key(
+        help="vectors of a low-rank basis; columns of an adapter", low=1, high=65536
+    )
+    refresh_every: int | None = key(
+        help="steps between two bases; q-galore starts from it",
+        flags=("--refresh-every", "--update_proj_gap"),
+        low=1,
+        high=10_000_000,
+    )
+    scale: float | None = key(
+        help="factor of a low-rank update or adapter; of frugal's signs", low=0, high=1e6
+    )
+    basis: str | None = key(
+        help="of galore and q-galore; auto takes per layer what keeps most of a gradient",
+        choices=("svd", "dct", "columns", "auto"),
+    )
+
+
+def _keys(recipe: Recipe) -> tuple[int, int, float]:
+    """Return rank, steps between two bases and scale."""
+    assert isinstance(recipe, LowRankKeys)
+    return known(recipe.rank), known(recipe.refresh_every), known(recipe.scale)
+
+
+def _galore(recipe: Recipe, after: After) -> Transform:
+    return _by_top_vectors(recipe, after, adaptive=False)
+
+
+def _q_galore(recipe: Recipe, after: After) -> Transform:
+    return _by_top_vectors(recipe, after, adaptive=True)
+
+
+def _by_top_vectors(recipe: Recipe, after: After, *, adaptive: bool) -> Transform:
+    """Return GaLore's rule; adaptive: with 8-bit moments, packed vectors and lazy refreshes.
+
+    Moments are turned at a refresh where they may belong to indices: else those of a column that
+    left would go to another one.
     """
-    adam = Adam8bit() if name == "q-galore" else Adam()
-    matrices: Transform
-    if name in ("galore", "q-galore"):
-        adaptive = name == "q-galore"
-        vectors = _basis(basis or "svd", TopVectors(rank, seed, packed=adaptive))
-        moments: Literal["keep", "rotate"] = "keep" if basis in (None, "svd") else "rotate"
-        matrices = LowRank(adam, vectors, refresh_every, scale, moments, adaptive)
-    elif name == "dct-adamw":
-        cosines = Columns(rank, of="dct")
-        matrices = LowRank(adam, cosines, refresh_every, scale, moments="rotate")
-    elif name == "frugal":
-        chance = Columns(rank, by="chance", seed=seed)
-        matrices = LowRank(adam, chance, refresh_every, moments="reset", remainder=scale)
-    else:
-        grown = math.sqrt(scale)
-        by: Literal["rows", "tensor"] = "tensor" if name == "apollo-mini" else "rows"
-        matrices = Apollo(adam, RandomVectors(rank, seed), refresh_every, grown, by)
-    return MatricesApart(Chain((matrices, *after)), Chain((adam, *after)))
+    from edge_train.optim.adam8bit import Adam8bit
+    from edge_train.optim.bases import TopVectors
+    from edge_train.optim.low_rank import LowRank
+    from edge_train.optim.transforms import Adam
+
+    assert isinstance(recipe, LowRankKeys)
+    rank, every, scale = _keys(recipe)
+    adam = Adam8bit() if adaptive else Adam()
+    basis = recipe.basis or "svd"
+    vectors = _basis(basis, TopVectors(rank, recipe.seed, packed=adaptive))
+    moments: Literal["keep", "rotate"] = "keep" if basis == "svd" else "rotate"
+    return _apart(LowRank(adam, vectors, every, scale, moments, adaptive), adam, after)
+
+
+def _dct_adamw(recipe: Recipe, after: After) -> Transform:
+    from edge_train.optim.bases import Columns
+    from edge_train.optim.low_rank import LowRank
+    from edge_train.optim.transforms import Adam
+
+    rank, every, scale = _keys(recipe)
+    adam, cosines = Adam(), Columns(rank, of="dct")
+    return _apart(LowRank(adam, cosines, every, scale, moments="rotate"), adam, after)
+
+
+def _frugal(recipe: Recipe, after: After) -> Transform:
+    """Return FRUGAL's rule; the scale is the size of the sign update beside Adam's."""
+    from edge_train.optim.bases import Columns
+    from edge_train.optim.low_rank import LowRank
+    from edge_train.optim.transforms import Adam
+
+    rank, every, scale = _keys(recipe)
+    adam, chance = Adam(), Columns(rank, by="chance", seed=recipe.seed)
+    return _apart(LowRank(adam, chance, every, moments="reset", remainder=scale), adam, after)
+
+
+def _apollo(recipe: Recipe, after: After) -> Transform:
+    return _by_lengths(recipe, after, "rows")
+
+
+def _apollo_mini(recipe: Recipe, after: After) -> Transform:
+    return _by_lengths(recipe, after, "tensor")
+
+
+def _by_lengths(recipe: Recipe, after: After, by: Literal["rows", "tensor"]) -> Transform:
+    """Return APOLLO's rule; the root of the scale is taken, as in the paper."""
+    from edge_train.optim.apollo import Apollo
+    from edge_train.optim.bases import RandomVectors
+    from edge_train.optim.transforms import Adam
+
+    rank, every, scale = _keys(recipe)
+    adam = Adam()
+    vectors = RandomVectors(rank, recipe.seed)
+    return _apart(Apollo(adam, vectors, every, math.sqrt(scale), by), adam, after)
+
+
+def _apart(matrices: Transform, others: Transform, after: After) -> Transform:
+    """Return a rule for the matrices of layers, and another for embeddings, vectors and heads."""
+    from edge_train.optim.low_rank import MatricesApart
+    from edge_train.optim.transforms import Chain
+
+    return MatricesApart(Chain((matrices, *after)), Chain((others, *after)))
 
 
 def _basis(name: str, top: TopVectors) -> Basis:
     """Return the basis that users call `name`, of as many vectors as the top ones."""
-    if name == "auto":
-        return ByCapture(top)
-    if name == "dct":
-        return Columns(top.rank, of="dct")
-    return Columns(top.rank) if name == "columns" else top
+    from edge_train.optim.bases import Columns
+    from edge_train.optim.basis_choice import ByCapture
+
+    makers: dict[str, Any] = {
+        "svd": lambda: top,
+        "dct": lambda: Columns(top.rank, of="dct"),
+        "columns": lambda: Columns(top.rank),
+        "auto": lambda: ByCapture(top),
+    }
+    made: Basis = makers[name]()
+    return made
+
+
+_READS = ("rank", "refresh_every", "scale")
+RULES = (
+    Rule(
+        name="galore",
+        says="Adam in the top singular vectors of the gradient",
+        build=_galore,
+        reads=(*_READS, "basis"),
+        projects=True,
+    ),
+    Rule(
+        name="q-galore",
+        says="galore with 8-bit moments, 4-bit vectors and lazy refreshes",
+        build=_q_galore,
+        reads=(*_READS, "basis"),
+        projects=True,
+    ),
+    Rule(
+        name="dct-adamw",
+        says="Adam in columns of a cosine transform, without error feedback",
+        build=_dct_adamw,
+        reads=_READS,
+        projects=True,
+    ),
+    Rule(
+        name="apollo",
+        says="the raw gradient, its rows as long as Adam's update",
+        build=_apollo,
+        reads=_READS,
+    ),
+    Rule(
+        name="apollo-mini",
+        says="the raw gradient, as long as Adam's update",
+        build=_apollo_mini,
+        reads=_READS,
+    ),
+    Rule(
+        name="frugal",
+        says="Adam in random columns, signs in the rest",
+        build=_frugal,
+        reads=_READS,
+    ),
+)
+METHODS = tuple(map(of_rule, RULES))

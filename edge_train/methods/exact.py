@@ -1,0 +1,129 @@
+"""Methods on exact gradients: what all of them share, and those with Adam's update."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from edge_train.methods.method import ADAPTERS, GRADIENT, Method, Parts, Passes, Rule
+from edge_train.protocols import Estimator, Transform
+from edge_train.recipe import Recipe, key, known
+
+FINAL_RATE = 0.1  # share of the rate at the end of the cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateKeys(Recipe):
+    """The rate as a share of what is trained, for blocks that nobody knows the size of."""
+
+    relative_rate: float | None = key(
+        help="learning rate as a share of the start value's root mean square", low=1e-9, high=1e3
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayKeys(Recipe):
+    """Decay of weights."""
+
+    weight_decay: float | None = key(
+        help="decay of matrices, decoupled from the gradient",
+        flags=("--weight-decay", "--adam_weight_decay"),
+        low=0,
+        high=1e3,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchKeys(Recipe):
+    """A batch in parts."""
+
+    micro_batch: int | None = key(
+        help="micro-batch size: samples per backward pass", low=1, high=4096, group="memory"
+    )
+
+
+def links(recipe: Recipe) -> tuple[Transform, ...]:
+    """Return what ends every chain: weight decay, where there is one, and the rate."""
+    from edge_train.optim.transforms import LearningRate, WeightDecay
+
+    decay = recipe.weight_decay if isinstance(recipe, DecayKeys) else None
+    relative = recipe.relative_rate if isinstance(recipe, RateKeys) else None
+    final = FINAL_RATE if recipe.schedule == "cosine" else 1.0
+    if recipe.learning_rate is not None:
+        rate = LearningRate(recipe.learning_rate, known(recipe.steps), final, False)
+    else:
+        rate = LearningRate(known(relative), known(recipe.steps), final, True)
+    return (WeightDecay(decay), rate) if decay else (rate,)
+
+
+def once_there_and_back(recipe: Recipe) -> Passes:
+    """Return the passes of an exact gradient."""
+    samples = recipe.samples or 1
+    return Passes(samples, samples)
+
+
+def of_rule(rule: Rule) -> Method:
+    """Return the method that uses exact gradients by a rule."""
+
+    def build(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+        from edge_train.estimators.backprop import Backprop
+
+        return Backprop(parts.micro_batch), rule.build(recipe, links(recipe))
+
+    return Method(
+        name=rule.name,
+        says=rule.says,
+        needs=rule.needs,
+        build=build,
+        passes=once_there_and_back,
+        reads=("weight_decay", "micro_batch", *rule.reads),
+        keys=rule.keys,
+        defaults=rule.defaults,
+        projects=rule.projects,
+    )
+
+
+def _adam(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+    from edge_train.optim.transforms import Adam, Chain
+
+    return Chain((Adam(), *after))
+
+
+def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+    from edge_train.optim.adam8bit import Adam8bit
+    from edge_train.optim.transforms import Chain
+
+    return Chain((Adam8bit(), *after))
+
+
+def _backprop(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.backprop import Backprop
+
+    return Backprop(parts.micro_batch), parts.update or _adam(recipe, links(recipe))
+
+
+RULES = (
+    Rule(
+        name="adamw",
+        says="the exact gradient with AdamW",
+        build=_adam,
+        needs=frozenset({GRADIENT}),
+    ),
+    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=_adam8bit),
+    Rule(
+        name="lora",
+        says="AdamW on adapters beside frozen weights",
+        build=_adam,
+        reads=("rank", "scale"),
+        needs=frozenset({GRADIENT, ADAPTERS}),
+    ),
+)
+METHODS = (
+    Method(
+        name="backprop",
+        says="the exact gradient: with Adam; of a network with momentum",
+        needs=frozenset({GRADIENT}),
+        build=_backprop,
+        passes=once_there_and_back,
+        reads=("weight_decay", "micro_batch", "momentum"),
+    ),
+    *map(of_rule, RULES),
+)

@@ -1,0 +1,154 @@
+"""Methods that train a network block by block: target-projection SGD and its relatives."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from edge_train.methods.method import BLOCKS, Method, Parts, Passes
+from edge_train.protocols import Estimator, Reach, Transform
+from edge_train.recipe import Recipe, key, known
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerwiseKeys(Recipe):
+    """Of methods that give every block a target of its own."""
+
+    loss: str = key(
+        "softmax",
+        help="of a block against its projected label",
+        choices=("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
+    )
+    targets: str = key(
+        "auto",
+        help="how pictures and sequences meet their target",
+        choices=("auto", "full", "pooled", "channel", "every", "last"),
+    )
+    projection: str = key(
+        "rademacher",
+        help="how the random projection of labels is drawn",
+        choices=("rademacher", "gaussian", "uniform", "orthogonal"),
+    )
+    projection_scale: float | None = key(
+        help="root mean square of the projection's entries", low=1e-6, high=1e6
+    )
+    projection_memory: str = key(
+        "int8", help="int8: the projection is kept; key: made again", choices=("key", "int8")
+    )
+    mode: str = key(
+        "online",
+        help="online: all blocks in every step; sequential: one after the other",
+        choices=("online", "sequential"),
+    )
+    through_time: bool = key(True, help="no gradient through time within a recurrent block")
+
+
+def _passes(recipe: Recipe) -> Passes:
+    return Passes(recipe.samples or 1)
+
+
+def _passes_twice(recipe: Recipe) -> Passes:
+    return Passes(2 * (recipe.samples or 1))
+
+
+def _tpsgd(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.layerwise.tpsgd import TargetProjection
+
+    keys = _keys(recipe)
+    return _by_rule(
+        recipe, parts, TargetProjection(keys.loss, _projections(keys, parts), parts.classes)
+    )
+
+
+def _drtp(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.layerwise.relatives import Drtp
+
+    return _by_rule(recipe, parts, Drtp(_projections(_keys(recipe), parts), parts.classes))
+
+
+def _local(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.layerwise.relatives import LocalClassifier
+
+    return _by_rule(recipe, parts, LocalClassifier())
+
+
+def _dfa(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.layerwise.relatives import DirectFeedback
+
+    keys = _keys(recipe)
+    estimator = DirectFeedback(_projections(keys, parts), keys.targets, _reach(keys))
+    return estimator, known(parts.update)
+
+
+def _by_rule(recipe: Recipe, parts: Parts, signal: Any) -> tuple[Estimator[Any], Transform]:
+    """Return the estimator that trains layer after layer by a local signal."""
+    from edge_train.estimators.layerwise.sequential import Sequential
+    from edge_train.estimators.layerwise.tpsgd import LayerByLayer, LocalRule
+
+    keys = _keys(recipe)
+    rule = LocalRule(signal, keys.targets, _reach(keys), parts.micro_batch)
+    if keys.mode == "online":
+        return LayerByLayer(rule), known(parts.update)
+    cache = known(parts.folder) / "outputs"
+    steps, inputs = known(recipe.steps), known(parts.inputs)
+    return Sequential(rule, steps, cache, parts.count, inputs), known(parts.update)
+
+
+def _keys(recipe: Recipe) -> LayerwiseKeys:
+    assert isinstance(recipe, LayerwiseKeys)
+    return recipe
+
+
+def _reach(keys: LayerwiseKeys) -> Reach:
+    return "rows" if keys.through_time else "row"
+
+
+def _projections(keys: LayerwiseKeys, parts: Parts) -> Any:
+    from edge_train.estimators.layerwise.targets import Projections
+
+    return Projections(
+        keys.projection,
+        keys.projection_scale or parts.projection_scale,
+        keys.seed,
+        hold=keys.projection_memory == "int8",
+    )
+
+
+_PROJECTION = ("projection", "projection_scale", "projection_memory")
+_BLOCKS = frozenset({BLOCKS})
+METHODS = (
+    Method(
+        name="tpsgd",
+        says="target projection: every block learns a random projection of the label",
+        needs=_BLOCKS,
+        build=_tpsgd,
+        passes=_passes,
+        reads=("loss", *_PROJECTION, "targets", "through_time", "micro_batch", "mode", "momentum"),
+        defaults={"learning_rate": 0.5},
+    ),
+    Method(
+        name="local",
+        says="every block has a small classifier of its own",
+        needs=_BLOCKS,
+        build=_local,
+        passes=_passes,
+        reads=("targets", "through_time", "micro_batch", "mode", "momentum"),
+        defaults={"learning_rate": 0.5},
+    ),
+    Method(
+        name="drtp",
+        says="direct random target projection: the label is projected as an error",
+        needs=_BLOCKS,
+        build=_drtp,
+        passes=_passes,
+        reads=(*_PROJECTION, "targets", "through_time", "micro_batch", "mode", "momentum"),
+        defaults={"learning_rate": 0.02},
+    ),
+    Method(
+        name="dfa",
+        says="direct feedback alignment: the error at the top, projected to every block",
+        needs=_BLOCKS,
+        build=_dfa,
+        passes=_passes_twice,
+        reads=(*_PROJECTION, "targets", "through_time", "momentum"),
+        defaults={"learning_rate": 0.2},
+    ),
+)

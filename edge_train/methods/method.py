@@ -1,0 +1,113 @@
+"""What `--method` names: a record that says what it needs, what it reads and how it is built."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge_train.protocols import Estimator, Stage, Transform
+from edge_train.recipe import Key, Recipe
+
+# What a method needs of an engine, and what an engine offers to a task.
+FORWARD = "forward"  # losses at points
+GRADIENT = "gradient"  # of the mean loss, block by block
+MATRICES = "matrices"  # blocks large enough that a rule may project them or save on their moments
+ADAPTERS = "adapters"  # low-rank matrices beside frozen ones
+BLOCKS = "blocks"  # stages that run and differentiate alone
+
+
+class Passes(NamedTuple):
+    """Passes of one sample through the model in a step."""
+
+    forwards: int
+    backwards: int = 0
+
+    @property
+    def words(self) -> str:
+        """For people: `5 forward`, `2 forward and back`."""
+        return f"{self.forwards} forward" + (" and back" if self.backwards else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run hands to a method that is built for it.
+
+    Attributes:
+      epsilon: relative radius, for methods that perturb.
+      scale: root mean square of each block at the start, for methods that perturb.
+      update: the task's own way to use an exact gradient; None: Adam.
+      micro_batch: samples that the estimator differentiates at once; None: all, or as the runtime
+        divides them.
+      stages: of a network that is trained one at a time.
+      classes: that labels name.
+      projection_scale: root mean square of projected labels, where the recipe names none.
+      folder: of the run, for what a method keeps there.
+      count: training samples.
+      inputs: returns the inputs of samples, by their numbers.
+    """
+
+    epsilon: float = 0.0
+    scale: Mapping[str, float] = field(default_factory=dict)
+    update: Transform | None = None
+    micro_batch: int | None = None
+    stages: Sequence[Stage] = ()
+    classes: int = 0
+    projection_scale: float = 1.0
+    folder: Path | None = None
+    count: int = 0
+    inputs: Callable[..., Any] | None = None
+
+
+Build = Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An estimator with its update rule.
+
+    Attributes:
+      name: what `--method` says.
+      says: a line for people.
+      needs: what it asks of an engine.
+      build: makes the estimator and the transform chain from a recipe with its defaults filled in.
+      passes: of a step of that recipe.
+      reads: keys of recipes that not every method reads.
+      keys: keys that it declares itself; their values are in `Recipe.options`.
+      defaults: values of keys that are not set, over those of the task for all methods and under
+        those of the task for this one.
+      presets: settings of a paper that are built in another way; they count as this method's.
+      perturbs: it compares losses at a radius, which a check of slopes picks.
+      projects: it reads a projection of a gradient, so those of parts of a batch are added up.
+    """
+
+    name: str
+    says: str
+    needs: frozenset[str]
+    build: Build
+    passes: Callable[[Recipe], Passes]
+    reads: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Build] = field(default_factory=dict)
+    perturbs: bool = False
+    projects: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """An update rule of exact gradients; it is a method of the same name.
+
+    Attributes:
+      build: makes the chain from a recipe and the links that follow for every block (weight decay,
+        rate).
+      reads, keys, defaults, projects: as of a `Method`.
+    """
+
+    name: str
+    says: str
+    build: Callable[[Recipe, tuple[Transform, ...]], Transform]
+    reads: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    projects: bool = False
+    needs: frozenset[str] = frozenset({GRADIENT, MATRICES})

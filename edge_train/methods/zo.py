@@ -1,0 +1,87 @@
+"""Forward passes only: slopes along random directions, and the presets of two papers."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edge_train.methods.exact import links
+from edge_train.methods.method import FORWARD, Method, Parts, Passes
+from edge_train.protocols import Estimator, Transform
+from edge_train.recipe import Recipe, key, known
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardKeys(Recipe):
+    """Of methods that compare losses at perturbed points."""
+
+    queries: int | None = key(
+        help="perturbed evaluations per step", flags=("--queries", "--n"), low=1, high=1024
+    )
+    sides: int | None = key(help="evaluations per direction: 1 or 2", low=1, high=2)
+    epsilon: float | None = key(
+        help="perturbation radius as a share of the root mean square; else a check picks it",
+        flags=("--epsilon", "--zo_eps"),
+        low=1e-9,
+        high=1e3,
+    )
+
+
+def _passes(recipe: Recipe) -> Passes:
+    assert isinstance(recipe, ForwardKeys)
+    sides, queries = recipe.sides or 1, recipe.queries or 1
+    return Passes((recipe.samples or 1) * (queries + 1 if sides == 1 else 2 * queries))
+
+
+def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.zo import ZerothOrder
+    from edge_train.optim.transforms import Adam, Chain
+
+    queries, sides = _counts(recipe)
+    chain = Chain((Adam(), *links(recipe)))
+    return ZerothOrder(parts.epsilon, parts.scale, queries, sides), chain
+
+
+def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    """Return ZOODiP's: an absolute radius, gradients denoised in the subspace of earlier ones."""
+    from edge_train.estimators.zo import ZerothOrder
+    from edge_train.optim.denoise_subspace import DenoiseSubspace
+    from edge_train.optim.transforms import Adam, Chain, NormCorrection
+
+    queries, _ = _counts(recipe)
+    chain = Chain(
+        (
+            NormCorrection(queries),
+            DenoiseSubspace(queries),
+            Adam(epsilon=1e-3),
+            *links(recipe),
+        )
+    )
+    return ZerothOrder(parts.epsilon, dict.fromkeys(parts.scale, 1.0), queries, 1), chain
+
+
+def _mezo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    """Return MeZO's: an absolute radius, plain steps."""
+    from edge_train.estimators.zo import ZerothOrder
+    from edge_train.optim.transforms import Chain
+
+    queries, sides = _counts(recipe)
+    absolute = dict.fromkeys(parts.scale, 1.0)
+    return ZerothOrder(parts.epsilon, absolute, queries, sides), Chain(links(recipe))
+
+
+def _counts(recipe: Recipe) -> tuple[int, Literal[1, 2]]:
+    assert isinstance(recipe, ForwardKeys)
+    return known(recipe.queries), 2 if recipe.sides == 2 else 1
+
+
+METHODS = (
+    Method(
+        name="zo",
+        says="slopes along random directions, from forward passes only",
+        needs=frozenset({FORWARD}),
+        build=_zo,
+        passes=_passes,
+        reads=("queries", "sides", "epsilon", "weight_decay", "micro_batch"),
+        presets={"zoodip": _zoodip, "mezo": _mezo},
+        perturbs=True,
+    ),
+)
