@@ -1,0 +1,99 @@
+"""What `--quant` names: a record of a way to hold weights in few bits.
+
+One name may stand for weights of a model folder that are quantised when a run starts, for weights
+that training changes, and for an artifact's profile; the record says what each of them is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge_train.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quant:
+    """A quantisation.
+
+    Attributes:
+      name: what `--quant` says.
+      says: a line for people.
+      weight_bytes: of one weight of a model folder, as a run holds it.
+      artifact_bytes: of one weight on disk, as an export writes it.
+      rounds_activations: an artifact of it computes with rounded activations, so that slopes carry
+        noise of one size: more directions a step, and the processor's own kernels.
+      calibrated: an export measures the ranges of activations first.
+      writer: "module:function" that gives a graph its weights and arithmetic; None: no artifact
+        has it.
+      trained: "module:class" of the parameters that training changes, made from blocks; None: they
+        cannot be trained.
+      block_bytes: "module:function", the bytes of a trained block by its shape.
+      torch_type: optimum-quanto's name of it for frozen weights on torch; None: it has none.
+    """
+
+    name: str
+    says: str
+    weight_bytes: float
+    artifact_bytes: float = 4.0
+    rounds_activations: bool = False
+    calibrated: bool = False
+    writer: str | None = None
+    trained: str | None = None
+    block_bytes: str | None = None
+    torch_type: str | None = None
+
+
+_WRITERS = "edge_train.export.quantized_graphs"
+_TRAINED = "edge_train.arrays.parameters"
+QUANTS = (
+    Quant(
+        name="none",
+        says="float weights",
+        weight_bytes=4.0,
+        artifact_bytes=4.0,
+        writer=f"{_WRITERS}:fill_float",
+        trained=f"{_TRAINED}:Parameters",
+        block_bytes="edge_train.arrays.codes:float_bytes",
+    ),
+    Quant(
+        name="int8",
+        says="8-bit weights, float activations",
+        weight_bytes=1.0,
+        artifact_bytes=1.05,
+        writer=f"{_WRITERS}:fill_int8",
+        trained=f"{_TRAINED}:Int8Parameters",
+        block_bytes="edge_train.arrays.codes:int8_bytes",
+        torch_type="qint8",
+    ),
+    Quant(
+        name="int8-fast",
+        says="8-bit weights and activations, of exported models",
+        weight_bytes=1.0,
+        artifact_bytes=1.05,
+        rounds_activations=True,
+        calibrated=True,
+        writer=f"{_WRITERS}:fill_int8_fast",
+    ),
+    Quant(
+        name="int4",
+        says="4-bit weights; of exported models also 8-bit activations",
+        weight_bytes=0.5,
+        artifact_bytes=0.8,
+        rounds_activations=True,
+        calibrated=True,
+        writer=f"{_WRITERS}:fill_int4",
+        trained=f"{_TRAINED}:Int4Parameters",
+        block_bytes="edge_train.arrays.codes:int4_bytes",
+        torch_type="qint4",
+    ),
+)
+quants: Registry[Quant] = Registry("quantisation", "edge_train.quant", "QUANTS")
+
+
+def names_with(has: Callable[[Quant], Any]) -> tuple[str, ...]:
+    """Return the names of the quantisations for which `has` is true.
+
+    >>> names_with(lambda quant: quant.rounds_activations)
+    ('int8-fast', 'int4')
+    """
+    return tuple(quant.name for quant in quants.all().values() if has(quant))

@@ -1,0 +1,57 @@
+"""What `--runtime` names: a record of an engine, and of how it serves a task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_train.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How an engine serves a task.
+
+    Attributes:
+      offers: what methods may need of it: forward, gradient, matrices, adapters, blocks.
+      open: "module:function"; the task calls it with what it has and gets a runtime. None: the task
+        opens it itself.
+      quants: weights that it can hold, the first one by default.
+      libraries: modules that a run imports, the heavy ones among them.
+      libraries_bytes: what interpreters and libraries hold, measured once; plans measure it anew.
+      first_use_bytes: code and buffers that are touched at the first pass.
+    """
+
+    offers: frozenset[str]
+    open: str | None = None
+    quants: tuple[str, ...] = ("none",)
+    libraries: tuple[str, ...] = ()
+    libraries_bytes: int = 65_000_000
+    first_use_bytes: int = 5_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An engine that runs forward passes, or more.
+
+    Attributes:
+      name: what `--runtime` says.
+      says: a line for people.
+      distributions: how the packages begin whose versions a run keeps, since its last bits are
+        theirs.
+      exact_repeats: whether the same call gives the same bits; else a run checks it.
+      loads: whether it loads code beside NumPy, during which more memory is kept free.
+      gains: times as fast as float32 by weights or type, for plans of large models.
+      serves: tasks of other packages or ours that it serves, by name.
+      doctor: "module:function" that says what is installed, a line each.
+    """
+
+    name: str
+    says: str
+    distributions: tuple[str, ...]
+    exact_repeats: bool = True
+    loads: bool = True
+    gains: Mapping[str, float] = field(default_factory=dict)
+    serves: Mapping[str, Use] = field(default_factory=dict)
+    doctor: str | None = None
+
+
+engines: Registry[Engine] = Registry("engine", "edge_train.runtimes", "ENGINES", folders=True)
