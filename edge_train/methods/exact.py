@@ -1,11 +1,15 @@
 """Methods on exact gradients: what all of them share, and those with Adam's update."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_train.methods.method import ADAPTERS, GRADIENT, Method, Parts, Passes, Rule
-from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe, key, known
+
+if TYPE_CHECKING:
+    from edge_train.protocols import Estimator, Transform
 
 FINAL_RATE = 0.1  # share of the rate at the end of the cosine
 

@@ -1,11 +1,15 @@
 """Methods that train a network block by block: target-projection SGD and its relatives."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_train.methods.method import BLOCKS, Method, Parts, Passes
-from edge_train.protocols import Estimator, Reach, Transform
 from edge_train.recipe import Recipe, key, known
+
+if TYPE_CHECKING:
+    from edge_train.protocols import Estimator, Reach, Transform
 
 
 @dataclass(frozen=True, kw_only=True)

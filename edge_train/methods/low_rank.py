@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Rule
-from edge_train.protocols import Transform
 from edge_train.recipe import Recipe, key, known
 
 if TYPE_CHECKING:
+    from edge_train.protocols import Transform
     from edge_train.optim.bases import Basis, TopVectors
 
 After = tuple[Transform, ...]

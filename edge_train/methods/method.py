@@ -1,12 +1,16 @@
 """What `--method` names: a record that says what it needs, what it reads and how it is built."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge_train.protocols import Estimator, Stage, Transform
 from edge_train.recipe import Key, Recipe
+
+if TYPE_CHECKING:
+    from edge_train.protocols import Estimator, Stage, Transform
 
 # What a method needs of an engine, and what an engine offers to a task.
 FORWARD = "forward"  # losses at points

@@ -1,12 +1,16 @@
 """Forward passes only: slopes along random directions, and the presets of two papers."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_train.methods.exact import links
 from edge_train.methods.method import FORWARD, Method, Parts, Passes
-from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import Recipe, key, known
+
+if TYPE_CHECKING:
+    from edge_train.protocols import Estimator, Transform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from edge_train.memory.plan import (
 )
 from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse
-from edge_train.tasks.task import Job, Say
+from edge_train.tasks.job import Job, Say
 from edge_train.units import format_bytes
 
 

@@ -26,7 +26,7 @@ from edge_train.records import journal
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.resume import check_same_model
 from edge_train.tasks import open_job
-from edge_train.tasks.task import Job
+from edge_train.tasks.job import Job
 from edge_train.run.training import Observer, Session, train
 from edge_train.units import format_bytes
 

@@ -14,7 +14,7 @@ from edge_train.run.pace import about_seconds
 from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.tasks import open_job
-from edge_train.tasks.task import Job
+from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
 
 _BATCHES = (None, 8, 1)

@@ -41,7 +41,7 @@ from edge_train.records.checkpoint import Best
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.resume import changed_engine
-from edge_train.tasks.task import Job, OpenRuntime, Outcome
+from edge_train.tasks.job import Job, OpenRuntime, Outcome
 from edge_train.units import format_bytes
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md

@@ -1,7 +1,7 @@
 """What `--task` names: one folder each; the place that turns a task's name into its job."""
 
 from edge_train.recipe import Recipe
-from edge_train.tasks.task import Job
+from edge_train.tasks.job import Job
 
 
 def open_job(recipe: Recipe) -> Job:

@@ -1,131 +1,212 @@
-"""What a task brings to a run: its data, model, method and what it leaves behind."""
+"""What `--task` names: a record of its recipe, its job, its engines and what it may give up."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from edge_train.arrays.types import Point
-from edge_train.memory.footprint import Footprint
-from edge_train.protocols import Estimator, Runtime, Task, Transform
-from edge_train.recipe import Recipe
+from edge_train.errors import InputError
+from edge_train.methods import methods
+from edge_train.methods.method import GRADIENT, Method
+from edge_train.recipe import Recipe, set_keys
+from edge_train.runtimes.engine import Use, engines
 
-Say = Callable[[str], None]  # tells the user one line
-
-
-class OpenRuntime(Runtime, Protocol):
-    """A runtime with its model loaded; it says where it runs, and lets go when told."""
-
-    device: str
-    dtype: str
-    batch_limit: int | None  # most samples in one call; None: as many as are worth it
-
-    def device_bytes(self) -> int:
-        """Return the peak of a discrete device's memory; 0 where there is none."""
-        ...
-
-    def close(self) -> None:
-        """Release the model."""
-        ...
+R = TypeVar("R", bound=Recipe)
+# What a saving costs, the cheapest first; a task lists its savings in this order.
+COSTS = (
+    "the same numbers",
+    "time",
+    "a little accuracy of weights or moments",
+    "an estimated gradient",
+    "a product less",
+)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves: scores by name, files by kind, and the scores as a line for people."""
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """One key of a recipe that a run may give up something of, for memory.
 
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, str] = field(default_factory=dict)  # names inside the run folder
-    line: str | None = None
-
-
-class Job(Protocol):
-    """A recipe whose every word was checked; it makes the parts of its run when asked.
-
-    The order of calls. A new run: `load`, `prepare`, `open_runtime`, `task`, `facts`, `method`. A
-    resumed one: `restore` in place of the first two, and no `facts`. Then `preview` as often as the
-    recipe says, and `finish` once.
+    Attributes:
+      key: of the recipe.
+      values: from the one that holds most to the one that holds least, each with the words for
+        people that say what it means. A run takes those that have words by itself, in this order;
+        `edge-train plan` multiplies all of them.
+      costs: one of `COSTS`.
+      when: whether it saves anything in a run of this recipe, its defaults filled in.
+      only_auto: it changes what is learned, or how well, so a run takes it before the first step
+        only, and only where the user left the key to `auto`.
+      flag: what to type for a value, where it is not `--key value`.
     """
 
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe with every default filled in."""
-        ...
+    key: str
+    values: tuple[tuple[Any, str], ...]
+    costs: str
+    when: Callable[[Recipe], bool] = lambda recipe: True
+    only_auto: bool = False
+    flag: str | None = None
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know before the run starts, a line each."""
-        ...
+    def after(self, value: Any) -> tuple[Any, str] | None:
+        """Return what holds less than a value and is taken by a run itself; None: nothing does."""
+        known = [one for one, _ in self.values]
+        if value in known:
+            rest = self.values[known.index(value) + 1 :]
+        elif isinstance(value, int):
+            rest = tuple((one, said) for one, said in self.values if one and one < value)
+        else:
+            rest = ()
+        return next(((one, said) for one, said in rest if said), None)
 
-    @property
-    def name(self) -> str:
-        """What the folder of a run is called if the user names none."""
-        ...
 
-    @property
-    def model_sha256(self) -> str:
-        """The hash of the model that is trained; a run is resumed with the same one only."""
-        ...
+def on(*names: str) -> Callable[[Recipe], bool]:
+    """Return a condition of a saving: that a run is on one of these engines."""
+    return lambda recipe: recipe.runtime in names
 
-    def footprint(self) -> Footprint:
-        """Return what a run will hold, without loading the model."""
-        ...
 
-    def load(self) -> None:
-        """Read and check the user's data, before the run folder exists.
+SMALLER_CALLS = Saving(
+    key="batch_limit",
+    values=(
+        (None, ""),
+        (8, "at most 8 samples in each call of the model"),
+        (1, "one sample in each call of the model"),
+    ),
+    costs="the same numbers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained on what.
+
+    Attributes:
+      name: what `--task` says.
+      says: a line for people.
+      recipe: the class of its recipes.
+      job: "module:class" that is made from a recipe.
+      uses: how engines of ours serve it, the first one by default; `Engine.serves` adds others.
+      auto: the method of `--method auto`.
+      defaults: values of keys that are not set, by method and preset; those of method `*` hold
+        for every method and stand under its own.
+      savings: what a run may give up, the cheapest first.
+      quality: engine, method and weights -> the row of docs/benchmarks and the cell that say how
+        well it learns, measured on `measured_on`.
+      sections: "module:function" of the report.
+      export: "module:function" that writes an artifact of a model, and its command's help.
+      accepts: "module:function" that says whether a path looks like its data.
+    """
+
+    name: str
+    says: str
+    recipe: type[Recipe]
+    job: str
+    uses: Mapping[str, Use]
+    auto: str
+    defaults: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    savings: tuple[Saving, ...] = ()
+    quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
+    measured_on: str = ""
+    sections: str | None = None
+
+    def use(self, engine: str) -> Use:
+        """Return how an engine serves this task.
 
         Raises:
-          InputError: it cannot be used.
+          InputError: it does not; those that do are in the message.
         """
-        ...
+        uses = self.all_uses()
+        if engine not in uses:
+            engines.get(engine)  # a name that nobody knows gets the nearest one
+            raise InputError(
+                f"runtime {engine!r} does not serve task {self.name!r}; choose one of "
+                f"{', '.join(uses)}."
+            )
+        return uses[engine]
 
-    def prepare(self, folder: Path, say: Say) -> None:
-        """Turn the loaded data into what training reads; what is slow to make is kept in `folder`.
+    def all_uses(self) -> dict[str, Use]:
+        """Return how each engine serves this task."""
+        others = {
+            engine.name: engine.serves[self.name]
+            for engine in engines.all().values()
+            if self.name in engine.serves
+        }
+        return {**self.uses, **others}
+
+    def able(self) -> list[str]:
+        """Return the methods that some engine can run for this task."""
+        offers = frozenset[str]().union(*(use.offers for use in self.all_uses().values()))
+        return [m.name for m in methods.all().values() if m.needs <= offers]
+
+    def resolve(self, recipe: R, engine: str, model_defaults: Mapping[str, Any]) -> R:
+        """Return the recipe with every None that a run needs filled in.
+
+        Args:
+          engine: that will run it.
+          model_defaults: keys that the model decides (window, resolution, guidance, ...).
 
         Raises:
-          InputError, ModelError, RunFolderError: it cannot be made or kept.
+          InputError: the method, preset or weights are not for this task on this engine, or a key
+            is set that the method does not read.
         """
-        ...
+        use = self.use(engine)
+        method = methods.get(self._auto(recipe, use) if recipe.method == "auto" else recipe.method)
+        self._check(method, recipe, use)
+        quant = use.quants[0] if recipe.quant == "auto" else recipe.quant
+        if quant not in use.quants:
+            raise InputError(
+                f"quant {quant!r} is not for task {self.name!r} on runtime {engine!r}, only "
+                f"{', '.join(use.quants)}; leave it out."
+            )
+        values: dict[str, Any] = {"method": method.name, "quant": quant, "runtime": engine}
+        for name, value in {**model_defaults, **self._defaults(method, recipe.preset)}.items():
+            named_other = name == "learning_rate" and getattr(recipe, "relative_rate", None)
+            declared = name in recipe.declared()
+            if declared and getattr(recipe, name) in (None, ()) and not named_other:
+                values[name] = value
+        return replace(recipe, **values)
 
-    def restore(self, folder: Path, say: Say) -> None:
-        """Do what `prepare` did, from what it kept in `folder`, or again where that is damaged."""
-        ...
+    def _auto(self, recipe: Recipe, use: Use) -> str:
+        """Return the best method that the engine can, or the one whose own keys were set."""
+        for method in methods.all().values():
+            asked = [name for name in set_keys(recipe) if name in _own_keys(method)]
+            if method.name in self.able() and (recipe.preset in method.presets or asked):
+                return method.name
+        if methods.get(self.auto).needs <= use.offers:
+            return self.auto
+        return next(m.name for m in methods.all().values() if m.needs <= use.offers)
 
-    def open_runtime(self) -> OpenRuntime:
-        """Return the runtime with its trainable blocks at their start values."""
-        ...
+    def _check(self, method: Method, recipe: Recipe, use: Use) -> None:
+        if method.name not in self.able():
+            raise InputError(
+                f"method {method.name!r} is not for task {self.name!r}, only "
+                f"{', '.join(self.able())}; see --method."
+            )
+        if not method.needs <= use.offers:
+            needs = "gradients" if GRADIENT in method.needs else "what this engine has not"
+            raise InputError(
+                f"method {method.name!r} needs {needs}; runtime {recipe.runtime!r} only runs "
+                "forward. Use --method zo, or --runtime torch with the model folder."
+            )
+        if recipe.preset != "default" and (method.name, recipe.preset) not in self.defaults:
+            there = [preset for name, preset in self.defaults if name == method.name]
+            raise InputError(
+                f"preset {recipe.preset!r} is not for task {self.name!r} with method "
+                f"{method.name!r}, only {', '.join(dict.fromkeys(there)) or 'default'}."
+            )
+        for name in set_keys(recipe):
+            readers = [m.name for m in methods.all().values() if name in m.reads]
+            if readers and method.name not in readers:
+                able = ", ".join(one for one in readers if one in self.able())
+                raise InputError(
+                    f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
+                )
 
-    def task(self) -> Task:
-        """Return where batches come from."""
-        ...
+    def _defaults(self, method: Method, preset: str) -> dict[str, Any]:
+        return {
+            **self.defaults.get(("*", "default"), {}),
+            **method.defaults,
+            **self.defaults.get((method.name, preset), {}),
+        }
 
-    def smallest_radius(self) -> float:
-        """Return the relative radius below which a forward-only method would measure rounding."""
-        ...
 
-    def method(
-        self, epsilon: float, scale: Mapping[str, float]
-    ) -> tuple[Estimator[Any], Transform]:
-        """Return the estimator and the transform chain that the recipe names.
-
-        Args:
-          epsilon: relative radius; ignored by methods that do not perturb.
-          scale: root mean square of each block at the start.
-        """
-        ...
-
-    def facts(self, folder: Path) -> Mapping[str, Any]:
-        """Return what the report says of the task and its data; pictures of it go into `folder`."""
-        ...
-
-    def preview(self, folder: Path, step: int, runtime: Any) -> str:
-        """Show in `folder` what was learned in `step` steps; return a line for the journal."""
-        ...
-
-    def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
-        """Save what was learned; of a whole run, score it and show it too.
-
-        Args:
-          best: the trainable blocks where the evaluation was lowest, after `steps` steps.
-          whole: whether the run came to its end; an interrupted one is saved only.
-        """
-        ...
+def _own_keys(method: Method) -> set[str]:
+    """Return the keys that no method reads that needs anything else."""
+    others = (m.reads for m in methods.all().values() if m.needs != method.needs)
+    return set(method.reads).difference(*others)

@@ -41,7 +41,7 @@ from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, co
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
-from edge_train.tasks.task import Outcome, Say
+from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx.classifier import OrtClassifier

@@ -42,7 +42,7 @@ from edge_train.tasks.language_model.token_stream import (
     read_ids,
     write_ids,
 )
-from edge_train.tasks.task import Outcome, Say
+from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.language_model import TorchLanguageModel

@@ -39,7 +39,7 @@ from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
-from edge_train.tasks.task import Outcome, Say
+from edge_train.tasks.job import Outcome, Say
 
 _METHODS = ("tpsgd", "local", "drtp", "dfa", "backprop")
 _NEEDS_NO_SIGNAL = ("dfa", "backprop")  # they go through all blocks before they change any

@@ -30,7 +30,7 @@ from edge_train.tasks.personalize.pictures import (
     sample_latents,
     save_pictures,
 )
-from edge_train.tasks.task import Outcome, Say
+from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize.parts import Denoiser

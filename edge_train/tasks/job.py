@@ -1,0 +1,131 @@
+"""What a task brings to a run: its data, model, method and what it leaves behind."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_train.arrays.types import Point
+from edge_train.memory.footprint import Footprint
+from edge_train.protocols import Estimator, Runtime, Task, Transform
+from edge_train.recipe import Recipe
+
+Say = Callable[[str], None]  # tells the user one line
+
+
+class OpenRuntime(Runtime, Protocol):
+    """A runtime with its model loaded; it says where it runs, and lets go when told."""
+
+    device: str
+    dtype: str
+    batch_limit: int | None  # most samples in one call; None: as many as are worth it
+
+    def device_bytes(self) -> int:
+        """Return the peak of a discrete device's memory; 0 where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: scores by name, files by kind, and the scores as a line for people."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)  # names inside the run folder
+    line: str | None = None
+
+
+class Job(Protocol):
+    """A recipe whose every word was checked; it makes the parts of its run when asked.
+
+    The order of calls. A new run: `load`, `prepare`, `open_runtime`, `task`, `facts`, `method`. A
+    resumed one: `restore` in place of the first two, and no `facts`. Then `preview` as often as the
+    recipe says, and `finish` once.
+    """
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with every default filled in."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before the run starts, a line each."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the folder of a run is called if the user names none."""
+        ...
+
+    @property
+    def model_sha256(self) -> str:
+        """The hash of the model that is trained; a run is resumed with the same one only."""
+        ...
+
+    def footprint(self) -> Footprint:
+        """Return what a run will hold, without loading the model."""
+        ...
+
+    def load(self) -> None:
+        """Read and check the user's data, before the run folder exists.
+
+        Raises:
+          InputError: it cannot be used.
+        """
+        ...
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        """Turn the loaded data into what training reads; what is slow to make is kept in `folder`.
+
+        Raises:
+          InputError, ModelError, RunFolderError: it cannot be made or kept.
+        """
+        ...
+
+    def restore(self, folder: Path, say: Say) -> None:
+        """Do what `prepare` did, from what it kept in `folder`, or again where that is damaged."""
+        ...
+
+    def open_runtime(self) -> OpenRuntime:
+        """Return the runtime with its trainable blocks at their start values."""
+        ...
+
+    def task(self) -> Task:
+        """Return where batches come from."""
+        ...
+
+    def smallest_radius(self) -> float:
+        """Return the relative radius below which a forward-only method would measure rounding."""
+        ...
+
+    def method(
+        self, epsilon: float, scale: Mapping[str, float]
+    ) -> tuple[Estimator[Any], Transform]:
+        """Return the estimator and the transform chain that the recipe names.
+
+        Args:
+          epsilon: relative radius; ignored by methods that do not perturb.
+          scale: root mean square of each block at the start.
+        """
+        ...
+
+    def facts(self, folder: Path) -> Mapping[str, Any]:
+        """Return what the report says of the task and its data; pictures of it go into `folder`."""
+        ...
+
+    def preview(self, folder: Path, step: int, runtime: Any) -> str:
+        """Show in `folder` what was learned in `step` steps; return a line for the journal."""
+        ...
+
+    def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
+        """Save what was learned; of a whole run, score it and show it too.
+
+        Args:
+          best: the trainable blocks where the evaluation was lowest, after `steps` steps.
+          whole: whether the run came to its end; an interrupted one is saved only.
+        """
+        ...
