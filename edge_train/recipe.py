@@ -242,6 +242,38 @@ class Recipe:
         return self.options.get(name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataKeys(Recipe):
+    """Of tasks that read a file or folder of samples."""
+
+    data: str | None = key(
+        help="file or folder of samples",
+        is_path=True,
+        beside_recipe=True,
+        group="data",
+        common=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextKeys(DataKeys):
+    """Of tasks on texts."""
+
+    length: int | None = key(help="tokens of a text", low=3, high=65536, group="data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceKeys(Recipe):
+    """Of tasks that change all weights of a model."""
+
+    difference_rank: int | None = key(
+        help="also write what training changed, as adapters of this rank",
+        low=1,
+        high=65536,
+        group="run",
+    )
+
+
 @cache
 def _keys(kind: type[Recipe]) -> Mapping[str, Key]:
     hints = get_type_hints(kind)

@@ -1,1 +1,109 @@
 """Task language-model: a text in, a language model out."""
+
+from edge_train.methods import methods
+from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
+from edge_train.quant import names_with
+from edge_train.recipe import Recipe
+from edge_train.runtimes.engine import Use
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
+
+
+def _adds_projections(recipe: Recipe) -> bool:
+    return methods.get(recipe.method).projects and recipe.samples != 1
+
+
+_LITTLE = "a little accuracy of weights or moments"
+TASK = Task(
+    name="language-model",
+    says="a language model, from a text",
+    recipe=LanguageModelRecipe,
+    job="edge_train.tasks.language_model.job:LanguageModelJob",
+    uses={
+        "torch": Use(
+            offers=frozenset({FORWARD, GRADIENT, MATRICES}),
+            quants=names_with(lambda quant: quant.trained),
+            libraries=("torch", "edge_train.runtimes.torch.language_model"),
+            libraries_bytes=385_000_000,
+            first_use_bytes=60_000_000,
+        ),
+    },
+    auto="backprop",
+    # Scales make an update about as long as Adam's would be; a quarter of it for signs.
+    defaults={
+        ("*", "default"): {
+            "steps": 300,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "samples": 8,
+            "evaluation_samples": 16,
+            "evaluate_every": 50,
+            "patience": 0,
+        },
+        ("galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("q-galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("dct-adamw", "default"): {"rank": 64, "refresh_every": 1, "scale": 1.0},
+        ("apollo", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("apollo-mini", "default"): {"rank": 1, "refresh_every": 50, "scale": 128.0},
+        ("frugal", "default"): {"rank": 64, "refresh_every": 50, "scale": 0.25},
+        ("zo", "default"): {
+            "steps": 2000,
+            "learning_rate": 1e-4,
+            "samples": 16,
+            "queries": 4,
+            "sides": 1,
+            "evaluate_every": 100,
+        },
+        # The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
+        ("zo", "mezo"): {
+            "steps": 20_000,
+            "learning_rate": 1e-6,
+            "schedule": "constant",
+            "samples": 16,
+            "queries": 1,
+            "sides": 2,
+            "epsilon": 1e-3,
+            "evaluate_every": 500,
+        },
+    },
+    savings=(
+        SMALLER_CALLS,
+        Saving(
+            key="lean",
+            values=((False, ""), (True, "freed memory given back at once")),
+            costs="time",
+            flag="--lean",
+        ),
+        Saving(
+            key="micro_batch",
+            values=((None, ""), (1, "one sequence differentiated at a time")),
+            costs="time",
+            when=_adds_projections,
+        ),
+        Saving(
+            key="quant",
+            values=(("none", ""), ("int8", "int8 weights")),
+            costs=_LITTLE,
+            only_auto=True,
+        ),
+        Saving(
+            key="method",
+            values=(
+                ("backprop", ""),
+                ("adamw8bit", "optimizer state in 8 bits"),
+                ("galore", ""),
+                ("q-galore", ""),
+                ("apollo-mini", ""),
+            ),
+            costs=_LITTLE,
+            only_auto=True,
+        ),
+        Saving(
+            key="quant",
+            values=(("int8", ""), ("int4", "int4 weights")),
+            costs=_LITTLE,
+            only_auto=True,
+        ),
+    ),
+)

@@ -1,1 +1,66 @@
 """Task network: labeled samples in, a small network out."""
+
+from edge_train.methods.method import BLOCKS, GRADIENT
+from edge_train.runtimes.engine import Use
+from edge_train.tasks.network.recipe import NetworkRecipe
+from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
+
+TASK = Task(
+    name="network",
+    says="a small network, from tables, arrays or pictures",
+    recipe=NetworkRecipe,
+    job="edge_train.tasks.network.job:NetworkJob",
+    uses={
+        "numpy": Use(
+            offers=frozenset({GRADIENT, BLOCKS}),
+            open="edge_train.runtimes.numpy.network:NumpyNetwork",
+            quants=("none", "int8"),
+            libraries=("edge_train.runtimes.numpy.network",),
+        ),
+    },
+    auto="tpsgd",
+    # Measured with `edge-train bench tpsgd`.
+    defaults={
+        ("*", "default"): {
+            "steps": 2000,
+            "schedule": "cosine",
+            "samples": 100,
+            "evaluate_every": 100,
+            "patience": 0,
+        },
+        ("backprop", "default"): {"learning_rate": 0.5},
+        ("adamw", "default"): {"learning_rate": 1e-3},
+    },
+    savings=(
+        SMALLER_CALLS,
+        Saving(
+            key="quant",
+            values=(("none", ""), ("int8", "int8 weights")),
+            costs="a little accuracy of weights or moments",
+            only_auto=True,
+        ),
+        Saving(
+            key="method",
+            values=(
+                ("backprop", ""),
+                ("local", ""),
+                ("tpsgd", ""),
+                ("dfa", ""),
+                ("drtp", ""),
+            ),
+            costs="an estimated gradient",
+            only_auto=True,
+        ),
+    ),
+    quality={
+        ("numpy", "backprop", "none"): ("backprop", "85.3"),
+        ("numpy", "backprop", "int8"): ("backprop, int8 weights", "84.2"),
+        ("numpy", "tpsgd", "none"): ("tpsgd", "84.0"),
+        ("numpy", "tpsgd", "int8"): ("tpsgd, int8 weights", "82.9"),
+        ("numpy", "local", "none"): ("local", "85.3"),
+        ("numpy", "dfa", "none"): ("dfa", "85.2"),
+        ("numpy", "drtp", "none"): ("drtp", "81.7"),
+    },
+    measured_on="Fashion-MNIST",
+    sections="edge_train.tasks.network.report:sections",
+)

@@ -1,1 +1,111 @@
 """Task personalize: photos in, a word of a Stable Diffusion out."""
+
+from edge_train.methods.method import FORWARD, GRADIENT
+from edge_train.quant import names_with
+from edge_train.runtimes.engine import Use
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
+
+TASK = Task(
+    name="personalize",
+    says="a new word of a Stable Diffusion, from photos",
+    recipe=PersonalizeRecipe,
+    job="edge_train.tasks.personalize.job:PersonalizeJob",
+    uses={
+        "torch": Use(
+            offers=frozenset({FORWARD, GRADIENT}),
+            quants=("none", *names_with(lambda quant: quant.torch_type)),
+            libraries=(
+                "torch",
+                "diffusers.models.unets.unet_2d_condition",
+                "diffusers.models.autoencoders.autoencoder_kl",
+                "transformers.models.clip.modeling_clip",
+                "edge_train.runtimes.torch.diffusion",
+            ),
+            libraries_bytes=400_000_000,
+            first_use_bytes=50_000_000,
+        ),
+        "onnx": Use(
+            offers=frozenset({FORWARD}),
+            quants=names_with(lambda quant: quant.writer),
+            libraries=("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),
+            libraries_bytes=90_000_000,
+            first_use_bytes=18_000_000,
+        ),
+    },
+    auto="backprop",
+    # Measured with `edge-train bench personalize`.
+    defaults={
+        ("*", "default"): {
+            "steps": 100,
+            "relative_rate": 0.2,
+            "schedule": "cosine",
+            "samples": 4,
+            "evaluation_samples": 16,
+            "evaluate_every": 25,
+            "patience": 0,
+        },
+        ("zo", "default"): {
+            "steps": 250,
+            "relative_rate": 0.5,
+            "samples": 1,
+            "queries": 4,
+            "sides": 1,
+            "evaluate_every": 50,
+        },
+        # The paper's settings: absolute units, constant rate, no slope check (arXiv:2506.19072).
+        ("zo", "zoodip"): {
+            "steps": 30_000,
+            "learning_rate": 5e-3,
+            "relative_rate": None,
+            "schedule": "constant",
+            "samples": 1,
+            "queries": 2,
+            "sides": 1,
+            "epsilon": 1e-3,
+            "window": (500, 900),
+            "evaluate_every": 500,
+        },
+    },
+    savings=(
+        SMALLER_CALLS,
+        Saving(
+            key="lean",
+            values=((False, ""), (True, "weights in their file, freed memory given back")),
+            costs="time",
+            flag="--lean",
+        ),
+        Saving(
+            key="quant",
+            values=(("none", ""), ("int8", "int8 weights"), ("int4", "")),
+            costs="a little accuracy of weights or moments",
+            when=on("torch"),
+            only_auto=True,
+        ),
+        Saving(
+            key="method",
+            values=(("backprop", ""), ("zo", "forward passes only")),
+            costs="an estimated gradient",
+            when=on("torch"),
+            only_auto=True,
+        ),
+        Saving(
+            key="previews",
+            values=((True, ""), (False, "no pictures")),
+            costs="a product less",
+            flag="--no-previews",
+        ),
+    ),
+    quality={
+        ("torch", "backprop", "none"): ("bag, backprop", "99 %"),
+        ("torch", "zo", "none"): ("bag, zo", "99 %"),
+        ("torch", "zo", "int8"): ("bag, zo, int8 weights", "99 %"),
+        ("torch", "zo", "int4"): ("bag, zo, int4 weights", "98 %"),
+        ("onnx", "zo", "none"): ("onnx, none", "99 %"),
+        ("onnx", "zo", "int8"): ("onnx, int8", "99 %"),
+        ("onnx", "zo", "int8-fast"): ("onnx, int8-fast", "91 %"),
+        ("onnx", "zo", "int4"): ("onnx, int4", "95 %"),
+    },
+    measured_on="bag",
+    sections="edge_train.tasks.personalize.report:sections",
+)

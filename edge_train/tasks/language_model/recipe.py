@@ -1,0 +1,18 @@
+"""The keys of task language-model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edge_train.methods.exact import DecayKeys, MicroBatchKeys
+from edge_train.methods.low_rank import LowRankKeys
+from edge_train.methods.zo import ForwardKeys
+from edge_train.recipe import DifferenceKeys, TextKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelRecipe(
+    TextKeys, ForwardKeys, LowRankKeys, DecayKeys, MicroBatchKeys, DifferenceKeys
+):
+    """Train all weights of a transformers language model on a text."""
+
+    task: ClassVar[str] = "language-model"

@@ -1,0 +1,97 @@
+"""The keys of task personalize."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edge_train.errors import InputError
+from edge_train.methods.exact import RateKeys
+from edge_train.methods.zo import ForwardKeys
+from edge_train.recipe import key
+
+EMBEDDED = "tiny-sd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalizeRecipe(ForwardKeys, RateKeys):
+    """Learn a new word of a Stable Diffusion from a few photos.
+
+    >>> PersonalizeRecipe(token="<my-dog>", class_word="dog", cap_bytes="8GB").cap_bytes
+    8000000000
+    """
+
+    task: ClassVar[str] = "personalize"
+
+    model: str = key(
+        EMBEDDED,
+        help="embedded model, folder, artifact or hub id of a Stable Diffusion",
+        flags=("--model", "--pretrained_model_name_or_path"),
+        group="data",
+        common=True,
+    )
+    photos: str | None = key(
+        help="folder of 1-50 photos; default: five examples",
+        flags=("--photos", "--train_data_dir"),
+        is_path=True,
+        group="data",
+        common=True,
+    )
+    token: str | None = key(
+        help="spelling of the new word, such as <my-dog>",
+        flags=("--token", "--placeholder_token", "--token_string"),
+        group="data",
+        common=True,
+    )
+    class_word: str | None = key(
+        help="word that the token starts from, such as dog",
+        flags=("--class", "--initializer_token", "--init_word"),
+        also=("class",),
+        group="data",
+        common=True,
+    )
+    learn: str = key(
+        "object",
+        help="what the photos show",
+        flags=("--learn", "--learnable_property"),
+        choices=("object", "style"),
+        group="data",
+    )
+    vectors: int = key(
+        1,
+        help="vectors per token",
+        flags=("--vectors", "--num_vectors", "--num_vectors_per_token"),
+        low=1,
+        high=64,
+        group="data",
+    )
+    flips: bool = key(True, help="do not train on mirrored photos", group="data")
+    resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
+    window: tuple[int, int] | None = key(
+        help="first and last timestep of the noise that is trained on"
+    )
+    prompts: tuple[str, ...] = key(
+        (),
+        help="prompt of a preview; {} or the token marks the thing; may be repeated",
+        flags=("--prompt", "--validation_prompt", "--sample_prompts"),
+        group="pictures",
+        common=True,
+    )
+    previews: bool = key(True, help="draw no pictures", group="pictures")
+    preview_every: int = key(
+        0,
+        help="steps between previews; 0: before and after only",
+        flags=("--preview-every", "--validation_steps"),
+        low=0,
+        high=10_000_000,
+        group="pictures",
+    )
+    preview_steps: int = key(
+        20, help="denoiser steps of a preview", low=1, high=1000, group="pictures"
+    )
+    guidance: float | None = key(
+        help="guidance scale of previews", low=0, high=100, group="pictures"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window is not None and not 0 <= self.window[0] < self.window[1]:
+            raise InputError(f"window {list(self.window)} must be two rising timesteps.")
