@@ -235,7 +235,7 @@ class Recipe:
     @classmethod
     def declared(cls) -> Mapping[str, Key]:
         """Return every key of this class by its name, in the order of the fields."""
-        return _keys(cls)
+        return _keys(cls)  # type: ignore[arg-type] # a class is hashable, whatever its values are
 
     def option(self, name: str) -> Any:
         """Return the value of a key that another package declares; None where it is not set."""
@@ -336,7 +336,7 @@ def from_mapping(
             faults.append(str(error))
     if faults:
         raise InputError("\n".join(faults))
-    return kind(**clean, **({"options": options} if options else {}))
+    return kind(**{**clean, **({"options": options} if options else {})})
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.recipe import Recipe
 
 _STEPS = 3

@@ -22,7 +22,7 @@ from edge_train.errors import TrainingStopped
 from edge_train.estimators.slope_table import Exact, exact_slopes, relate
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import QUANTS, open_artifact
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.optim.transforms import root_mean_square
 from edge_train.recipe import Recipe

@@ -13,6 +13,7 @@ from edge_train import bench
 from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.embedded import DATA
 from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts as diffusion
@@ -50,7 +51,7 @@ def main(out: Path, seeds: int) -> str:
         reports = [
             bench.run(
                 out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}",
-                str(diffusion.DATA / "photos" / photos),
+                str(DATA / "photos" / photos),
                 *options,
                 *("--seed", str(seed)),
             )
@@ -116,7 +117,7 @@ def write_sheet(run: Path, path: Path) -> None:
 
 def named_words() -> str:
     """Return how well the words that the model knows are drawn."""
-    judge = Judge.load(diffusion.DATA / "judge.safetensors")
+    judge = Judge.load(DATA / "judge.safetensors")
     job = diffusion.check(Recipe())
     tokenizer = job.tokenizers["ids"]
     known = [word for word in judge.class_names if len(tokenizer.word_ids(word)) == 1]

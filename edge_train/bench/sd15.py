@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train import bench
-from edge_train.tasks.personalize import parts as diffusion
+from edge_train.formats.embedded import DATA
 from edge_train.units import format_bytes
 
 # As little as can be beside the three steps that are measured.
@@ -45,7 +45,7 @@ def main(out: Path, seeds: int) -> str:
         reports = [
             bench.run(
                 out / f"sd15-{name.replace(', ', '-').replace(' ', '-')}-seed{seed}",
-                str(diffusion.DATA / "photos" / "bag"),
+                str(DATA / "photos" / "bag"),
                 *("--recipe", str(recipe), "--model", str(model), "--seed", str(seed), *options),
             )
             for seed in range(seeds)
@@ -71,7 +71,7 @@ def make_model(folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = partial / "tokenizer"
-    shutil.copytree(diffusion.DATA / "tiny_sd" / "tokenizer", tokenizer)
+    shutil.copytree(DATA / "tiny_sd" / "tokenizer", tokenizer)
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 77}))
     text = CLIPTextConfig(

@@ -17,10 +17,10 @@ from edge_train import bench
 from edge_train.bench import engine
 from edge_train.errors import EdgeTrainError
 from edge_train.formats.artifact import open_artifact
+from edge_train.formats.embedded import DATA
 from edge_train.memory.measure import measure
 from edge_train.memory.watch import Watch
 from edge_train.runtimes.onnx import vae as onnx_vae
-from edge_train.tasks.personalize import parts as diffusion
 from edge_train.units import format_bytes
 
 _CAPS = (300_000_000, 350_000_000, 400_000_000, 450_000_000)
@@ -89,7 +89,7 @@ def _whole_run(out: Path, recipe: Path, artifact: Path, cap_bytes: int) -> tuple
     """Run from photos to report under a cap; return a row, and whether everything was made."""
     megabytes = f"{cap_bytes // 1_000_000}MB"
     folder = out / f"streaming-{megabytes}"
-    words = [str(diffusion.DATA / "photos" / "bag"), "--recipe", str(recipe)]
+    words = [str(DATA / "photos" / "bag"), "--recipe", str(recipe)]
     try:
         report = bench.run(folder, *words, "--model", str(artifact), "--mem", megabytes)
     except EdgeTrainError:

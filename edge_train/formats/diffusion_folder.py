@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.weight_files import Config, choose_weights, read_json
 
-EMBEDDED = "tiny-sd"
 _READ_BYTES = 1 << 20
 
 # What each pipeline is made of: component -> the class that we build ourselves.

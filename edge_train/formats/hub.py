@@ -6,14 +6,13 @@ from pathlib import Path
 from edge_train.errors import ModelError
 from edge_train.formats.diffusion_folder import (
     _PARTS_XL,
-    EMBEDDED,
     ModelFolder,
     _read_configs,
     open_model,
 )
+from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.weight_files import choose_weights
 
-_EMBEDDED_FOLDER = Path(__file__).parent.parent / "data" / "tiny_sd"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -28,12 +27,12 @@ def find_model(name: str) -> ModelFolder:
       ModelError: no such model, or one that is damaged, unsafe or of an unknown kind.
     """
     if name == EMBEDDED:
-        if not _EMBEDDED_FOLDER.is_dir():
+        if not MODEL_FOLDER.is_dir():
             raise ModelError(
-                f"{EMBEDDED} is not part of this installation ({_EMBEDDED_FOLDER} is missing); "
+                f"{EMBEDDED} is not part of this installation ({MODEL_FOLDER} is missing); "
                 "install edge-train again or name a folder: --model DIR."
             )
-        return open_model(_EMBEDDED_FOLDER)
+        return open_model(MODEL_FOLDER)
     path = Path(name).expanduser()
     if path.is_dir():
         return open_model(path)

@@ -1,4 +1,4 @@
-"""What `--method` names, and the two smaller registries beside it; a method is asked for by name."""
+"""What `--method` names: methods, and update rules, each of which is a method, too."""
 
 from edge_train.methods.method import Method, Rule
 from edge_train.registry import Registry

@@ -85,13 +85,13 @@ def of_rule(rule: Rule) -> Method:
     )
 
 
-def _adam(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+def _adam(_: Recipe, after: tuple[Transform, ...]) -> Transform:
     from edge_train.optim.transforms import Adam, Chain
 
     return Chain((Adam(), *after))
 
 
-def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+def _adam8bit(_: Recipe, after: tuple[Transform, ...]) -> Transform:
     from edge_train.optim.adam8bit import Adam8bit
     from edge_train.optim.transforms import Chain
 

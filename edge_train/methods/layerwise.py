@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,17 @@ class LayerwiseKeys(Recipe):
     through_time: bool = key(True, help="no gradient through time within a recurrent block")
 
 
+# Sizes of projections, from the sweep of `edge-train bench tpsgd`.
+_DRTP_SCALE, _DFA_SCALE = 0.5, 0.1
+_WITHIN_REACH = 0.9  # of tanh
+
+
+def _heads(recipe: Recipe, parts: Parts) -> Mapping[str, Any]:
+    from edge_train.estimators.layerwise.relatives import local_heads
+
+    return local_heads(parts.stages, _keys(recipe).targets, parts.classes)
+
+
 def _passes(recipe: Recipe) -> Passes:
     return Passes(recipe.samples or 1)
 
@@ -57,15 +69,18 @@ def _tpsgd(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.layerwise.tpsgd import TargetProjection
 
     keys = _keys(recipe)
-    return _by_rule(
-        recipe, parts, TargetProjection(keys.loss, _projections(keys, parts), parts.classes)
-    )
+    size = _WITHIN_REACH
+    if keys.loss == "softmax":
+        size = 1.0 if parts.pictures else 3.0  # outputs of a convolution vary together
+    signal = TargetProjection(keys.loss, _projections(keys, size), parts.classes)
+    return _by_rule(recipe, parts, signal)
 
 
 def _drtp(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.layerwise.relatives import Drtp
 
-    return _by_rule(recipe, parts, Drtp(_projections(_keys(recipe), parts), parts.classes))
+    signal = Drtp(_projections(_keys(recipe), _DRTP_SCALE), parts.classes)
+    return _by_rule(recipe, parts, signal)
 
 
 def _local(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
@@ -78,7 +93,7 @@ def _dfa(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.layerwise.relatives import DirectFeedback
 
     keys = _keys(recipe)
-    estimator = DirectFeedback(_projections(keys, parts), keys.targets, _reach(keys))
+    estimator = DirectFeedback(_projections(keys, _DFA_SCALE), keys.targets, _reach(keys))
     return estimator, known(parts.update)
 
 
@@ -105,12 +120,13 @@ def _reach(keys: LayerwiseKeys) -> Reach:
     return "rows" if keys.through_time else "row"
 
 
-def _projections(keys: LayerwiseKeys, parts: Parts) -> Any:
+def _projections(keys: LayerwiseKeys, size: float) -> Any:
+    """Return the projections of labels, of this root mean square unless the recipe says more."""
     from edge_train.estimators.layerwise.targets import Projections
 
     return Projections(
         keys.projection,
-        keys.projection_scale or parts.projection_scale,
+        keys.projection_scale or size,
         keys.seed,
         hold=keys.projection_memory == "int8",
     )
@@ -136,6 +152,7 @@ METHODS = (
         passes=_passes,
         reads=("targets", "through_time", "micro_batch", "mode", "momentum"),
         defaults={"learning_rate": 0.5},
+        extra_blocks=_heads,
     ),
     Method(
         name="drtp",

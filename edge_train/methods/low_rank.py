@@ -11,8 +11,8 @@ from edge_train.methods.method import Rule
 from edge_train.recipe import Recipe, key, known
 
 if TYPE_CHECKING:
-    from edge_train.protocols import Transform
     from edge_train.optim.bases import Basis, TopVectors
+    from edge_train.protocols import Transform
 
 After = tuple[Transform, ...]
 

@@ -44,7 +44,7 @@ class Parts:
         divides them.
       stages: of a network that is trained one at a time.
       classes: that labels name.
-      projection_scale: root mean square of projected labels, where the recipe names none.
+      pictures: whether stages are convolutions, whose outputs vary together.
       folder: of the run, for what a method keeps there.
       count: training samples.
       inputs: returns the inputs of samples, by their numbers.
@@ -56,7 +56,7 @@ class Parts:
     micro_batch: int | None = None
     stages: Sequence[Stage] = ()
     classes: int = 0
-    projection_scale: float = 1.0
+    pictures: bool = False
     folder: Path | None = None
     count: int = 0
     inputs: Callable[..., Any] | None = None
@@ -82,6 +82,7 @@ class Method:
       presets: settings of a paper that are built in another way; they count as this method's.
       perturbs: it compares losses at a radius, which a check of slopes picks.
       projects: it reads a projection of a gradient, so those of parts of a batch are added up.
+      extra_blocks: what it trains beside the blocks of the network, by name.
     """
 
     name: str
@@ -95,6 +96,15 @@ class Method:
     presets: Mapping[str, Build] = field(default_factory=dict)
     perturbs: bool = False
     projects: bool = False
+    extra_blocks: Callable[[Recipe, Parts], Mapping[str, Any]] | None = None
+
+    def builder(self, preset: str) -> Build:
+        """Return what builds it with a preset.
+
+        Raises:
+          KeyError: it has no such preset, which `Task.resolve` has refused before.
+        """
+        return self.build if preset == "default" else self.presets[preset]
 
 
 @dataclass(frozen=True, kw_only=True)

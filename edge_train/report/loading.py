@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 
 
 def ways_to_load(file: Path, token: str, model: str) -> list[tuple[str, str]]:

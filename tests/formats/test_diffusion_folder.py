@@ -283,9 +283,9 @@ def test_a_text_encoder_of_another_kind_is_refused(folder: Path) -> None:
 def test_the_embedded_model_needs_no_network(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_train.formats.hub._EMBEDDED_FOLDER", good)
+    monkeypatch.setattr("edge_train.formats.hub.MODEL_FOLDER", good)
     assert find_model("tiny-sd").path == good
-    monkeypatch.setattr("edge_train.formats.hub._EMBEDDED_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr("edge_train.formats.hub.MODEL_FOLDER", tmp_path / "gone")
     assert "not part of this installation" in refused("tiny-sd")
 
 

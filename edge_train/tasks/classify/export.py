@@ -13,7 +13,7 @@ from edge_train.errors import InputError, ModelError
 from edge_train.export.training_graphs import IR_VERSION, OPSET, trace, write_training_graphs
 from edge_train.formats.atomic import check_free, whole_folder, write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.manifest import MANIFEST, describe_file
 from edge_train.formats.tensor_store import save_tensors
 from edge_train.formats.training_artifact import (

@@ -21,7 +21,7 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.formats.training_artifact import (
@@ -32,12 +32,14 @@ from edge_train.formats.training_artifact import (
 )
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
-from edge_train.methods.build import build_method
-from edge_train.methods.defaults import resolve
+from edge_train.methods import methods
+from edge_train.methods.method import GRADIENT, MATRICES, Parts
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import LOW_RANK, Recipe, known
+from edge_train.recipe import known
+from edge_train.tasks.classify import TASK
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
@@ -58,19 +60,7 @@ _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows wi
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
 _MODEL_FOLDER = "model"
 _ADAPTER_FOLDER = "adapter"
-_LIBRARIES = {
-    "torch": (
-        "torch",
-        "accelerate",
-        "transformers.models.auto.modeling_auto",
-        "edge_train.runtimes.torch.classifier",
-    ),
-    "ort-training": ("edge_train.runtimes.onnx.classifier",),
-}
-_LIBRARIES_BYTES = {"torch": 385_000_000, "ort-training": 110_000_000}
-# On a small BERT, a rehearsal less everything else of the estimate; what is kept is in bytes per
-# token and root of the weights.
-_FIRST_USE_BYTES = {"torch": 50_000_000, "ort-training": 15_000_000}
+# Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
 _KEPT_BYTES = {"torch": 18, "ort-training": 88}
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
@@ -84,7 +74,7 @@ class ClassifyTextJob:
       InputError, ModelError: a word, file or model that cannot be used.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: ClassifyRecipe) -> None:
         self._model = _open_model(recipe)
         fixed = _fixed(recipe, self._model)
         for name, value in fixed.items():
@@ -94,7 +84,9 @@ class ClassifyTextJob:
                     f"{value!r}; leave it out."
                 )
         adapters = _ADAPTERS if "lora" in (recipe.trainable, recipe.method) else {}
-        self.recipe = replace(resolve(recipe, {"threads": cores(), **adapters}), **fixed)
+        defaults = {"threads": cores(), **adapters}
+        engine = str(fixed["runtime"])
+        self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
         _check_engine(self._model, self.recipe)
         _check_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
@@ -129,7 +121,8 @@ class ClassifyTextJob:
         tokens = texts * known(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
         kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
-        libraries = _LIBRARIES[recipe.runtime]
+        use = TASK.use(recipe.runtime)
+        libraries = use.libraries
         if isinstance(self._model, ClassifierFolder):
             libraries = (*libraries, *_network_module(self._model))
         return Footprint(
@@ -137,8 +130,8 @@ class ClassifyTextJob:
             weights.bytes,
             {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
-            _FIRST_USE_BYTES[recipe.runtime],
-            _LIBRARIES_BYTES[recipe.runtime],
+            use.first_use_bytes,
+            use.libraries_bytes,
         )
 
     def _trained_shapes(self, shapes: Shapes) -> Shapes:
@@ -216,7 +209,8 @@ class ClassifyTextJob:
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.onnx.classifier import OrtClassifier
 
-            lean, gradients = self.recipe.lean, self.recipe.method != "zo"
+            lean = self.recipe.lean
+            gradients = GRADIENT in methods.get(self.recipe.method).needs
             return OrtClassifier(self._model, threads=threads, lean=lean, gradients=gradients)
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
@@ -242,7 +236,8 @@ class ClassifyTextJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return build_method(self.recipe, epsilon, scale)
+        build = methods.get(self.recipe.method).builder(self.recipe.preset)
+        return build(self.recipe, Parts(epsilon=epsilon, scale=scale))
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
@@ -257,8 +252,8 @@ class ClassifyTextJob:
             "weight_decay": recipe.weight_decay,
         }
 
-    def preview(self, folder: Path, step: int, runtime: "Classifier") -> str:
-        raise NotImplementedError  # `preview_every` is refused for this task
+    def preview(self, folder: Path, step: int, runtime: "Classifier") -> str | None:
+        return None
 
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
@@ -306,7 +301,7 @@ class ClassifyTextJob:
         )
 
 
-def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
+def _open_model(recipe: ClassifyRecipe) -> ClassifierFolder | TrainingArtifact:
     """Return the model of a recipe.
 
     Raises:
@@ -317,7 +312,7 @@ def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
         raise InputError(
             "task 'classify' needs labeled texts: name a file or folder with `data` (--data)."
         )
-    if recipe.model == EMBEDDED:
+    if recipe.model in ("", EMBEDDED):
         raise InputError(
             "task 'classify' needs a model: name the folder of a transformers sequence classifier "
             "with `model` (--model)."
@@ -326,7 +321,7 @@ def _open_model(recipe: Recipe) -> ClassifierFolder | TrainingArtifact:
     return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
 
 
-def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: Recipe) -> None:
+def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: ClassifyRecipe) -> None:
     """Refuse what cannot be trained here, before anything is read or written.
 
     Raises:
@@ -336,10 +331,10 @@ def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: Recipe) ->
         from edge_train.runtimes.onnx.classifier import check_flavor
         from edge_train.runtimes.onnx.engine import load_engine
 
-        if recipe.method == "zo":
-            load_engine()
-        else:
+        if GRADIENT in methods.get(recipe.method).needs:
             check_flavor()
+        else:
+            load_engine()
         return
     adapters = ("peft",) if recipe.trainable == "lora" else ()
     for package in ("torch", "transformers", "accelerate", *adapters):
@@ -360,7 +355,7 @@ def _network_module(model: ClassifierFolder) -> tuple[str, ...]:
         return ()
 
 
-def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> None:
+def _check_rank(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> None:
     """Refuse a low-rank method that would project nothing.
 
     Raises:
@@ -368,7 +363,7 @@ def _check_rank(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> N
     """
     if recipe.rank is None:
         return
-    if recipe.trainable != "all" and recipe.method in LOW_RANK:
+    if recipe.trainable != "all" and MATRICES in methods.get(recipe.method).needs:
         raise InputError(
             f"method {recipe.method!r} projects the matrices of layers, and trainable "
             f"{recipe.trainable!r} trains none of them; use --method adamw."
@@ -400,7 +395,7 @@ def _shapes(model: ClassifierFolder | TrainingArtifact) -> Shapes:
     return {name: entry.shape for file in files for name, entry in file.entries.items()}
 
 
-def _fixed(recipe: Recipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
+def _fixed(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
     """Return what the model and the task leave no choice of.
 
     Raises:

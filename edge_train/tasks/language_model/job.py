@@ -23,17 +23,20 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.formats.atomic import write_bytes
-from edge_train.formats.diffusion_folder import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
 from edge_train.memory.measure import cores
-from edge_train.methods.build import build_method
-from edge_train.methods.defaults import resolve
+from edge_train.methods import methods
+from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import PROJECTING, Recipe, known
+from edge_train.recipe import known
+from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.objective import LanguageModel
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import (
     check_text,
     checksum,
@@ -42,7 +45,6 @@ from edge_train.tasks.language_model.token_stream import (
     read_ids,
     write_ids,
 )
-from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
@@ -55,9 +57,6 @@ _TEXTS = (
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
 )
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
-_LIBRARIES = ("torch", "edge_train.runtimes.torch.language_model")
-_FIRST_USE_BYTES = 60_000_000  # on a small Llama, a rehearsal less everything else of the estimate
-_LIBRARIES_BYTES = 385_000_000
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
@@ -70,7 +69,7 @@ class LanguageModelJob:
       InputError, ModelError: a word, file or model that cannot be used.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: LanguageModelRecipe) -> None:
         self._model = _open_model(recipe)
         for package in ("torch", "transformers", "accelerate"):
             if find_spec(package) is None:
@@ -84,17 +83,8 @@ class LanguageModelJob:
                     f"{name} {wanted!r} is not for task 'language-model', only {value!r}; leave "
                     "it out."
                 )
-        if recipe.quant not in ("auto", "none", *CODES):
-            raise InputError(
-                f"quant {recipe.quant!r} is not for task 'language-model', only none, int8 and "
-                "int4."
-            )
-        if recipe.relative_rate is not None:
-            raise InputError(
-                "relative_rate is not for task 'language-model'; use learning_rate instead."
-            )
         length = min(_MOST_TOKENS, self._model.positions)
-        found = resolve(recipe, {"threads": cores(), "length": length})
+        found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
         if found.method == "zo" and found.quant in CODES and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
@@ -137,6 +127,7 @@ class LanguageModelJob:
 
     def footprint(self) -> Footprint:
         recipe, shapes = self.recipe, self._shapes
+        use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
         matrices = [shape for shape in shapes.values() if len(shape) > 1]
         weights = sum(_weight_bytes(shape, recipe.quant) for shape in shapes.values())
@@ -155,12 +146,12 @@ class LanguageModelJob:
         if recipe.difference_rank is not None:
             scored = max(scored, workspace_bytes(recipe.difference_rank, shapes))
         return Footprint(
-            _LIBRARIES,
+            use.libraries,
             weights,
             {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
             {TRAIN: kept, SAVE: scored},
-            _FIRST_USE_BYTES,
-            _LIBRARIES_BYTES,
+            use.first_use_bytes,
+            use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),
         )
 
@@ -215,7 +206,10 @@ class LanguageModelJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return build_method(self.recipe, epsilon, scale)
+        recipe = self.recipe
+        build = methods.get(recipe.method).builder(recipe.preset)
+        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch)
+        return build(recipe, parts)
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
@@ -227,8 +221,8 @@ class LanguageModelJob:
             "random_weights": not self._model.files,
         }
 
-    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str:
-        raise NotImplementedError  # `preview_every` is refused for this task
+    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str | None:
+        return None
 
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
@@ -265,7 +259,7 @@ class LanguageModelJob:
         return Outcome(metrics, outputs, line)
 
 
-def _open_model(recipe: Recipe) -> LanguageFolder:
+def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
     """Return the model of a recipe.
 
     Raises:
@@ -274,7 +268,7 @@ def _open_model(recipe: Recipe) -> LanguageFolder:
     """
     if recipe.data is None:
         raise InputError("task 'language-model' needs a text file: name it with `data` (--data).")
-    if recipe.model == EMBEDDED:
+    if recipe.model in ("", EMBEDDED):
         raise InputError(
             "task 'language-model' needs a model: name the folder of a transformers language model "
             "with `model` (--model)."
@@ -290,7 +284,7 @@ def _weight_bytes(shape: tuple[int, ...], quant: str) -> int:
 
 
 def _operations(
-    recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
+    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
 ) -> int:
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
@@ -302,7 +296,7 @@ def _operations(
     return int(2 * length * products)
 
 
-def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _sums_bytes(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the bytes held between the parts of a step: projections, factors or gradients."""
     if recipe.micro_batch is None or recipe.micro_batch >= known(recipe.samples):
         return 0
@@ -310,14 +304,14 @@ def _sums_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
     for name, shape in shapes.items():
         if len(shape) == 1 or is_embedding(name):
             total += 4 * math.prod(shape)
-        elif recipe.method in PROJECTING and is_projected(shape, known(recipe.rank)):
+        elif methods.get(recipe.method).projects and is_projected(shape, known(recipe.rank)):
             total += 4 * max(shape) * known(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)
     return total
 
 
-def _check_rank(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_rank(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a low-rank method that would project nothing.
 
     Raises:

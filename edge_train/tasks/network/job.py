@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -14,68 +14,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.arrays.parameters import Int8Parameters, Parameters
+from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.estimators.backprop import Backprop
-from edge_train.estimators.layerwise.relatives import (
-    DirectFeedback,
-    Drtp,
-    LocalClassifier,
-    local_heads,
-)
-from edge_train.estimators.layerwise.sequential import Sequential
-from edge_train.estimators.layerwise.targets import Projections
-from edge_train.estimators.layerwise.tpsgd import LayerByLayer, LocalRule, Signal, TargetProjection
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.methods import methods
+from edge_train.methods.method import BLOCKS, Method, Parts
 from edge_train.optim.transforms import Chain, LearningRate, Momentum
-from edge_train.protocols import Estimator, Reach, Task, Transform
-from edge_train.recipe import Recipe, known
+from edge_train.protocols import Estimator, Task, Transform
+from edge_train.quant import quants
+from edge_train.recipe import known
+from edge_train.registry import load as load_name
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
-from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.network.recipe import NetworkRecipe
 
-_METHODS = ("tpsgd", "local", "drtp", "dfa", "backprop")
-_NEEDS_NO_SIGNAL = ("dfa", "backprop")  # they go through all blocks before they change any
 _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 _CALIBRATION = 100  # samples whose statistics batch normalization uses outside of training
 _HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is given
 _MOST_HELD_OUT = 1000
-_PROJECTING = ("tpsgd", "drtp", "dfa")
-_LOCAL = (*_PROJECTING, "local")
-# Keys that only some methods read. Set for another method they are refused, not ignored.
-_READ_BY: dict[str, tuple[str, ...]] = {
-    "loss": ("tpsgd",),
-    **dict.fromkeys(("projection", "projection_scale", "projection_memory"), _PROJECTING),
-    **dict.fromkeys(("targets", "through_time"), _LOCAL),
-    "micro_batch": ("backprop", "tpsgd", "drtp", "local"),
-}
-# Measured with `edge-train bench tpsgd`; BENCHMARKS.md has the sweep.
-_DEFAULTS: dict[str, Any] = {
-    "steps": 2000,
-    "schedule": "cosine",
-    "samples": 100,
-    "evaluate_every": 100,
-    "patience": 0,
-}
-_RATES = {"tpsgd": 0.5, "local": 0.5, "drtp": 0.02, "dfa": 0.2, "backprop": 0.5}
 _USE = {
     "backbone_blocks": "there is no backbone",
     "series": "only a csv file can be a time series",
     "resolution": "only a folder of pictures can be resized",
 }
-_SCALES = {"drtp": 0.5, "dfa": 0.1}
-_TARGET_SCALE = 0.9  # just within what tanh can reach
 _DATA_FILE = "data.sha256"
 _COPIES = 2  # of the weights in float32: gradient, what is being written
-_LIBRARIES_BYTES = 65_000_000
-_FIRST_USE_BYTES = 5_000_000  # code and buffers of the first pass; a rehearsal less all else here
 _KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
 
@@ -89,7 +61,7 @@ class NetworkJob:
     name = "network"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: NetworkRecipe) -> None:
         self.recipe = _checked(recipe)
         self._data: Dataset
         self._network: networks.Network
@@ -110,6 +82,7 @@ class NetworkJob:
         job = copy(self)
         job.load()  # the network's shapes depend on the data's; gone when this returns
         recipe, blocks, data = self.recipe, job._network.blocks, job._data
+        use = TASK.use(recipe.runtime)
         shapes = {
             f"{index}.{name}": shape
             for index, block in enumerate(blocks)
@@ -117,19 +90,20 @@ class NetworkJob:
         }
         items = sum(map(math.prod, shapes.values()))
         samples = Line("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
-        weights = Line("weights", items if recipe.quant == "int8" else 4 * items)
+        weights = Line("weights", int(quants.get(recipe.quant).weight_bytes * items))
         state = state_line(self._chain(blocks), shapes, _COPIES)
         divisible = any(block.divisible for block in blocks)
         together = (self._together() if divisible else None) or known(recipe.samples)
         widths = [math.prod(block.output_shape) for block in blocks]
-        kept = max(widths) if recipe.method in _LOCAL else sum(widths)
+        one_by_one = BLOCKS in self._method.needs
+        kept = max(widths) if one_by_one else sum(widths)
         return Footprint(
-            ("edge_train.runtimes.numpy.network",),
+            use.libraries,
             weights.bytes,
             {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
             {TRAIN: _KEPT_ITEMS * together * kept},
-            _FIRST_USE_BYTES,
-            _LIBRARIES_BYTES,
+            use.first_use_bytes,
+            use.libraries_bytes,
         )
 
     def load(self) -> None:
@@ -215,20 +189,20 @@ class NetworkJob:
     def open_runtime(self) -> NumpyNetwork:
         recipe, network = self.recipe, self._network
         blocks = networks.initial_parameters(network, recipe.seed)
-        if recipe.method == "local":
-            heads = local_heads(network.blocks, recipe.targets, network.classes)
-            blocks = chain(blocks, heads.items())
-        parameters = Int8Parameters(blocks) if recipe.quant == "int8" else Parameters(blocks)
+        if self._method.extra_blocks is not None:
+            blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
+        parameters: Parameters = load_name(known(quants.get(recipe.quant).trained))(blocks)
         calibration = None
         if any(isinstance(layer, networks.Normalization) for layer in network.layers):
             calibration = self._task.inputs(np.arange(min(_CALIBRATION, self._task.count)))
-        return NumpyNetwork(
+        opened: NumpyNetwork = load_name(known(TASK.use(recipe.runtime).open))(
             network,
             parameters,
             calibration,
             together=known(recipe.samples),
             micro_batch=recipe.micro_batch,
         )
+        return opened
 
     def task(self) -> Task:
         return self._task
@@ -239,7 +213,24 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return self._estimator(known(self.recipe.steps)), self._chain(self._network.blocks)
+        return self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+
+    @property
+    def _method(self) -> Method:
+        return methods.get(self.recipe.method)
+
+    def _parts(self) -> Parts:
+        network, task = self._network, self._task
+        return Parts(
+            update=self._chain(network.blocks),
+            micro_batch=self._together() if BLOCKS in self._method.needs else None,
+            stages=network.blocks,
+            classes=network.classes,
+            pictures=any(isinstance(layer, networks.Convolution) for layer in network.layers),
+            folder=getattr(self, "_folder", None),
+            count=task.count,
+            inputs=task.inputs,
+        )
 
     def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
         recipe, steps = self.recipe, known(self.recipe.steps)
@@ -250,45 +241,10 @@ class NetworkJob:
         rate = LearningRate(known(recipe.learning_rate), span, final)
         return Chain((Momentum(recipe.momentum), rate))
 
-    def _estimator(self, steps: int) -> Estimator[Any]:
-        recipe, classes = self.recipe, self._network.classes
-        reach: Reach = "rows" if recipe.through_time else "row"
-        projections = Projections(
-            recipe.projection,
-            recipe.projection_scale or self._scale(),
-            recipe.seed,
-            hold=recipe.projection_memory == "int8",
-        )
-        if recipe.method == "backprop":
-            return Backprop()
-        if recipe.method == "dfa":
-            return DirectFeedback(projections, recipe.targets, reach)
-        signals: dict[str, Signal] = {
-            "tpsgd": TargetProjection(recipe.loss, projections, classes),
-            "drtp": Drtp(projections, classes),
-            "local": LocalClassifier(),
-        }
-        rule = LocalRule(signals[recipe.method], recipe.targets, reach, self._together())
-        if recipe.mode == "online":
-            return LayerByLayer(rule)
-        task = self._task
-        cache = self._folder / "outputs"
-        return Sequential(rule, steps, cache, task.count, task.inputs)
-
     def _together(self) -> int | None:
         """Return how many samples' inner activations may exist at once, None for the batch's."""
         limits = (self.recipe.micro_batch, self.recipe.batch_limit)
         return min((limit for limit in limits if limit), default=None)
-
-    def _scale(self) -> float:
-        """Return the projection's default size, from the sweep in BENCHMARKS.md."""
-        recipe = self.recipe
-        if recipe.method != "tpsgd":
-            return _SCALES.get(recipe.method, 1.0)
-        if recipe.loss != "softmax":
-            return _TARGET_SCALE
-        pictures = any(isinstance(layer, networks.Convolution) for layer in self._network.layers)
-        return 1.0 if pictures else 3.0  # outputs of a convolution vary together
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, data = self.recipe, self._data
@@ -307,7 +263,10 @@ class NetworkJob:
             **({"backbone": Path(recipe.backbone).name} if recipe.backbone else {}),
         }
 
-    def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str:
+    def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str | None:
+        every = self.recipe.preview_every
+        if not every or step % every:
+            return None
         return f"step {step}: there is nothing to show but the curves"
 
     def finish(
@@ -375,40 +334,20 @@ class NetworkJob:
         return float(np.trace(table) / table.sum())
 
 
-def _checked(recipe: Recipe) -> Recipe:
+def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     """Return the recipe with every default filled in."""
     for key, example in (("data", "fashion.npz"), ("network", "mlp 500 500")):
         if getattr(recipe, key) is None:
             raise InputError(f'task "network" needs {key} in its recipe, such as "{example}".')
-    method = "tpsgd" if recipe.method == "auto" else recipe.method
-    if method not in _METHODS:
+    if recipe.device not in ("auto", "cpu"):
         raise InputError(
-            f"method {method!r} is not for task 'network'; choose one of {', '.join(_METHODS)}."
+            f"task 'network' runs on the cpu, not on device {recipe.device!r}; leave it out."
         )
-    if recipe.runtime not in ("auto", "numpy") or recipe.device not in ("auto", "cpu"):
-        raise InputError(
-            f"task 'network' runs with NumPy on the cpu, not on runtime {recipe.runtime!r}, device "
-            f"{recipe.device!r}; leave both out."
-        )
-    if recipe.quant not in ("auto", "none", "int8"):
-        raise InputError(f"quant {recipe.quant!r}: weights in training are none or int8.")
     if recipe.threads is not None:
         raise InputError(
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
         )
-    if recipe.mode == "sequential" and method in _NEEDS_NO_SIGNAL:
-        raise InputError(
-            f"mode 'sequential' trains one block to its end before the next; method {method!r} "
-            "needs all of them in every step. Use mode 'online', or method tpsgd, local or drtp."
-        )
-    for field in fields(Recipe):
-        readers = _READ_BY.get(field.name, _METHODS)
-        if method not in readers and getattr(recipe, field.name) != field.default:
-            raise InputError(
-                f"{field.name} is not read by method {method!r}, only by {', '.join(readers)}; "
-                "leave it out."
-            )
     suffix = Path(known(recipe.data)).suffix
     for key, useless in (
         ("backbone_blocks", recipe.backbone is None),
@@ -417,14 +356,9 @@ def _checked(recipe: Recipe) -> Recipe:
     ):
         if useless and getattr(recipe, key) is not None:
             raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
-    filled = {key: value for key, value in _DEFAULTS.items() if getattr(recipe, key) is None}
-    if recipe.learning_rate is None:
-        filled["learning_rate"] = _RATES[method]
-    quant = "none" if recipe.quant == "auto" else recipe.quant
-    model = known(recipe.network)
-    return replace(
-        recipe, method=method, quant=quant, runtime="numpy", device="cpu", model=model, **filled
-    )
+    engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
+    found = TASK.resolve(recipe, engine, {})
+    return replace(found, device="cpu", model=known(recipe.network))
 
 
 def _readable(path: str) -> Path:

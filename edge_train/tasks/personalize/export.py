@@ -34,7 +34,6 @@ from edge_train.export.model_weights import ModelWeights
 from edge_train.export.quantized_graphs import Range, calibrated_values
 from edge_train.export.strip_graphs import strip_graphs
 from edge_train.formats.artifact import (
-    QUANTS,
     STRIP_GRAPHS,
     ArtifactTensor,
     Manifest,
@@ -45,7 +44,7 @@ from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
 from edge_train.optim.transforms import root_mean_square
-from edge_train.recipe import Recipe
+from edge_train.quant import names_with, quants
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx.engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
@@ -53,12 +52,11 @@ from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize.objective import Personalize, build_cache
 from edge_train.tasks.personalize.parts import TokenJob
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.units import format_bytes
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
-_BYTES_PER_WEIGHT = {"none": 4.0, "int8": 1.05, "int8-fast": 1.05, "int4": 0.8}
 _PIXELS_IN_STRIPS = 128**2  # a VAE's feature maps of smaller pictures are no larger than a strip
-_NEEDS_RANGES = ("int8-fast", "int4")
 
 
 @dataclass(frozen=True)
@@ -120,13 +118,16 @@ def export(
       The largest of: the float model's forward pass in torch (once, for the slopes), the `int8`
       graph (for calibration). Graphs are made without weights and weights written one at a time.
     """
-    if quant not in QUANTS:
-        raise InputError(f"unknown quant {quant!r}; expected {', '.join(QUANTS)}.")
+    if quants.get(quant).writer is None:
+        able = ", ".join(names_with(lambda known: known.writer))
+        raise InputError(f"quant {quant!r} is not of artifacts; choose one of {able}.")
     check_free(out)
     load_engine()
     check_exporter()
     job = parts.check(
-        Recipe(model=name, photos=photos, resolution=resolution, threads=threads, flips=False)
+        PersonalizeRecipe(
+            model=name, photos=photos, resolution=resolution, threads=threads, flips=False
+        )
     )
     model = job.model
     if not isinstance(model, ModelFolder):
@@ -167,7 +168,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
         )
 
     ranges: Mapping[str, Range] = {}
-    if quant in _NEEDS_RANGES:
+    if quants.get(quant).calibrated:
         say(f"calibrating activations on {work.effort.calibration_samples} samples")
         names = calibrated_values(step)
         exact = step.clone()
@@ -314,9 +315,9 @@ def _fresh_peak(folder: Path) -> int:
 def _check_space(model: ModelFolder, out: Path, quant: str) -> None:
     """Raise InputError if the disk is too small for the artifact."""
     counts = {name: model.parameter_count(name) for name in model.components}
-    exact = _BYTES_PER_WEIGHT["int8"] if quant in _NEEDS_RANGES else 0.0
-    networks = sum(counts.values()) * max(_BYTES_PER_WEIGHT[quant], exact)
-    needed_bytes = int(networks + counts["vae"] * _BYTES_PER_WEIGHT["none"])
+    exact = quants.get("int8").artifact_bytes if quants.get(quant).calibrated else 0.0
+    networks = sum(counts.values()) * max(quants.get(quant).artifact_bytes, exact)
+    needed_bytes = int(networks + counts["vae"] * quants.get("none").artifact_bytes)
     place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free_bytes = shutil.disk_usage(place).free
     if needed_bytes > free_bytes:

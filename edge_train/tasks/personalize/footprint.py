@@ -9,7 +9,6 @@ import numpy as np
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.footprint import (
-    ONNX_BYTES,
     PREPARE,
     SAVE,
     TRAIN,
@@ -17,26 +16,19 @@ from edge_train.memory.footprint import (
     Line,
     state_line,
 )
+from edge_train.methods import methods
+from edge_train.methods.method import GRADIENT
 from edge_train.protocols import Transform
-from edge_train.recipe import Recipe
+from edge_train.quant import quants
+from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.parts import TokenJob, vae_in_strips
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.(downsamplers|upsamplers)?")
 _ONCE = ("time_emb", "add_embedding")  # of a picture, whatever its size
 _LOOKED_UP = ("token_embedding", "position_embedding")
 
 
-_LIBRARIES = {
-    "torch": (
-        "torch",
-        "diffusers.models.unets.unet_2d_condition",
-        "diffusers.models.autoencoders.autoencoder_kl",
-        "transformers.models.clip.modeling_clip",
-        "edge_train.runtimes.torch.diffusion",
-    ),
-    "onnx": ("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),
-}
-_LIBRARIES_BYTES = {"torch": 400_000_000, "onnx": ONNX_BYTES}
 # Bytes of a forward pass per latent cell and channel of the first U-Net level, in items of float32;
 # of a recomputing backward pass beside it. From `edge-train bench sd15`: 0.3 GB and 0.7 GB at 64 x
 # 64 cells and 320 channels; with activations in bfloat16, too, it was no less.
@@ -56,11 +48,7 @@ _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
 # `forward_bytes` of a manifest includes an interpreter with numpy and ONNX Runtime.
 _BARE_ENGINE_BYTES = 56_000_000
-_WEIGHT_ITEMS = {"none": 4.0, "int8": 1.0, "int8-fast": 1.0, "int4": 0.5}
 _ACTIVATION_ITEMS = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Code and buffers that an engine touches at its first pass, beside what loading it took: on the
-# embedded model, a rehearsal less everything else here.
-_FIRST_USE_BYTES = {"torch": 50_000_000, "onnx": 18_000_000}
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
 
 
@@ -71,6 +59,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
       transform: the chain of the method, for the bytes of its state.
     """
     recipe = job.recipe
+    use = TASK.use(recipe.runtime)
     parts = _weights(job)
     step = _line("weights", parts["step"], mapped=recipe.lean)
     in_strips = isinstance(job.model, Artifact) and vae_in_strips(job)
@@ -83,12 +72,12 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     saved = (state, decoder) if recipe.lean else (step, state, decoder)
     known = {PREPARE: (encoder,), TRAIN: (step, state), SAVE: saved}
     return Footprint(
-        _LIBRARIES[recipe.runtime],
+        use.libraries,
         _stored_bytes(job, sum(parts.values())),
         known,
         _activations(job, parts["step"]),
-        _FIRST_USE_BYTES[recipe.runtime],
-        _LIBRARIES_BYTES[recipe.runtime],
+        use.first_use_bytes,
+        use.libraries_bytes,
         _operations(job),
         parts["step"] if recipe.lean else 0,
     )
@@ -134,7 +123,7 @@ def _weights(job: TokenJob) -> dict[str, int]:
     tables = sum(_table_items(model, name) for name in model.text_encoders)
     items = sum(model.parameter_count(name) for name in names) - tables
     width = _ACTIVATION_ITEMS.get(recipe.dtype, 4)
-    each = min(_WEIGHT_ITEMS[recipe.quant], width) if recipe.quant != "none" else width
+    each = min(quants.get(recipe.quant).weight_bytes, width) if recipe.quant != "none" else width
     half = 4 * model.parameter_count("vae") // 2
     return {"step": int(items * each), "encoder": half, "decoder": half}
 
@@ -166,7 +155,7 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
         each = 4 * cells * channels
         unpacked = int(_UNPACKED_SHARE * step_bytes) if recipe.quant != "none" else 0
         train = draw = each * _FORWARD_ITEMS * samples + unpacked
-        if recipe.method == "backprop":
+        if GRADIENT in methods.get(recipe.method).needs:
             both = each * (_FORWARD_ITEMS + _BACKWARD_ITEMS) * max(1, samples // 4)
             train = max(train, both + unpacked)
     else:
@@ -185,7 +174,7 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     }
 
 
-def _most_samples(recipe: Recipe) -> int:
+def _most_samples(recipe: PersonalizeRecipe) -> int:
     """Return how many samples the largest call could have: that of the evaluation, or a step."""
     step = (recipe.samples or 1) * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
     return max(recipe.evaluation_samples or 1, step)

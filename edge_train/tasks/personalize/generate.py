@@ -7,12 +7,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from edge_train import recipe as recipes
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes
+from edge_train.tasks import read_recipe
 from edge_train.tasks.personalize import captions, parts
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 
 def generate(
@@ -39,8 +40,8 @@ def generate(
         raise InputError(f"--count is {count}, must be at least 1.")
     if not (run / "recipe.toml").is_file():
         raise RunFolderError(f"{run}: no recipe.toml; this is not a run folder.")
-    recipe = recipes.read(run / "recipe.toml")
-    if recipe.task != "personalize":
+    recipe = read_recipe(run / "recipe.toml")
+    if not isinstance(recipe, PersonalizeRecipe):
         raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
     recipe = replace(recipe, preview_steps=steps)
     if guidance is not None:

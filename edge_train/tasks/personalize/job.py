@@ -15,9 +15,10 @@ from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.memory.footprint import Footprint
-from edge_train.methods.build import build_method
+from edge_train.methods import methods
+from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import Recipe
+from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.captions import file_name_of
 from edge_train.tasks.personalize.footprint import footprint
@@ -30,7 +31,7 @@ from edge_train.tasks.personalize.pictures import (
     sample_latents,
     save_pictures,
 )
-from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize.parts import Denoiser
@@ -45,7 +46,7 @@ class PersonalizeJob:
       InputError, ModelError: a word, size or model that cannot be used.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: PersonalizeRecipe) -> None:
         self._token_job = parts.check(recipe)
         self.recipe, self.notes = self._token_job.recipe, self._token_job.notes
         self.name = file_name_of(str(self.recipe.token))
@@ -111,7 +112,8 @@ class PersonalizeJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return build_method(self.recipe, epsilon, scale)
+        build = methods.get(self.recipe.method).builder(self.recipe.preset)
+        return build(self.recipe, Parts(epsilon=epsilon, scale=scale))
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, photos = self.recipe, self._photos.photos
@@ -134,7 +136,10 @@ class PersonalizeJob:
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
         }
 
-    def preview(self, folder: Path, step: int, runtime: "Denoiser") -> str:
+    def preview(self, folder: Path, step: int, runtime: "Denoiser") -> str | None:
+        every = self.recipe.preview_every
+        if not (every and self.recipe.previews and step % every == 0):
+            return None
         point = runtime.parameters.copy()
         pictures = draw(self._token_job, runtime, point, self.recipe.prompts)
         paths = save_pictures(folder / "samples", f"step-{step:08d}", pictures)

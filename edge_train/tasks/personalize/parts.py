@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.artifact import ROUNDED, STRIP_GRAPHS, Artifact, is_artifact, open_artifact
-from edge_train.formats.diffusion_folder import EMBEDDED, ModelFolder
+from edge_train.formats.artifact import STRIP_GRAPHS, Artifact, is_artifact, open_artifact
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.measure import cores
-from edge_train.methods.defaults import resolve
-from edge_train.recipe import Recipe, known
-from edge_train.tasks.personalize import captions
+from edge_train.quant import quants
+from edge_train.recipe import known
+from edge_train.tasks.personalize import TASK, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import PhotoSet, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 if TYPE_CHECKING:
     from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
@@ -36,7 +38,6 @@ _JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another 
 _ONNX_VAE = (300_000_000, 5_000)
 _TORCH_VAE = (700_000_000, 8_000)
 _PIXELS_IN_STRIPS = 128**2  # below this everything fits in a strip or two
-DATA = Path(__file__).parents[2] / "data"
 # Rounded activations put noise of one size on every slope, and slopes shrink as a word is learned.
 # With the usual 4 directions a step one run in three ended far below float; edge-train bench
 # engine-quality has the table.
@@ -71,7 +72,7 @@ class TokenJob:
     vectors that training starts from, by block ("token", and "token_2" for XL).
     """
 
-    recipe: Recipe
+    recipe: PersonalizeRecipe
     model: ModelFolder | Artifact
     tokenizers: Mapping[str, PromptTokenizer]
     start: Mapping[str, Array]
@@ -95,7 +96,7 @@ class TokenJob:
         return {"time_ids": np.array([side, side, 0, 0, side, side], np.float32)}
 
 
-def check(recipe: Recipe) -> TokenJob:
+def check(recipe: PersonalizeRecipe) -> TokenJob:
     """Return the job that a recipe describes, with every default filled in.
 
     Raises:
@@ -110,10 +111,10 @@ def check(recipe: Recipe) -> TokenJob:
         "threads": cores(),
         **_FAMILY_DEFAULTS[EMBEDDED if _is_embedded(recipe, model) else model.family],
     }
-    rounding = isinstance(model, Artifact) and model.manifest.quant in ROUNDED
+    rounding = isinstance(model, Artifact) and quants.get(recipe.quant).rounds_activations
     if rounding and recipe.preset == "default" and recipe.queries is None:
         recipe = replace(recipe, queries=_QUERIES_WHERE_ROUNDED)
-    recipe = resolve(recipe, defaults)
+    recipe = TASK.resolve(recipe, recipe.runtime, defaults)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = known(recipe.resolution), model.latent_scale
     if side % cell:
@@ -164,12 +165,12 @@ def _open_model(name: str) -> ModelFolder | Artifact:
     return open_artifact(path) if is_artifact(path) else find_model(name)
 
 
-def _is_embedded(recipe: Recipe, model: ModelFolder | Artifact) -> bool:
+def _is_embedded(recipe: PersonalizeRecipe, model: ModelFolder | Artifact) -> bool:
     origin = model.manifest.origin["model"] if isinstance(model, Artifact) else recipe.model
     return origin == EMBEDDED
 
 
-def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
+def _with_engine(recipe: PersonalizeRecipe, model: ModelFolder | Artifact) -> PersonalizeRecipe:
     """Return the recipe with the runtime that the model needs, and what an artifact has fixed.
 
     Raises:
@@ -210,15 +211,10 @@ def _with_engine(recipe: Recipe, model: ModelFolder | Artifact) -> Recipe:
                 f"{name} {wanted!r} was asked for, but artifact {recipe.model} was exported for "
                 f"{value!r}; leave it out, or export another one."
             )
-    if recipe.method == "backprop":
-        raise InputError(
-            "method 'backprop' needs gradients; runtime 'onnx' only runs forward. Use --method zo, "
-            "or --runtime torch with the model folder."
-        )
     return replace(recipe, **fixed)
 
 
-def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
+def _device_notes(recipe: PersonalizeRecipe, model: ModelFolder | Artifact) -> list[str]:
     """Return why an artifact runs where it runs.
 
     Raises:
@@ -249,7 +245,7 @@ def _device_notes(recipe: Recipe, model: ModelFolder | Artifact) -> list[str]:
     return notes
 
 
-def prompt_of(recipe: Recipe, text: str) -> str:
+def prompt_of(recipe: PersonalizeRecipe, text: str) -> str:
     """Return a prompt with `{}` wherever the user wrote the token or its class word.
 
     Raises:
@@ -258,9 +254,9 @@ def prompt_of(recipe: Recipe, text: str) -> str:
     return captions.place(text, known(recipe.token), known(recipe.class_word), "the prompt")
 
 
-def photos_of(recipe: Recipe) -> Path:
+def photos_of(recipe: PersonalizeRecipe) -> Path:
     """Return the folder of photos: the user's, or the embedded example."""
-    return Path(recipe.photos).expanduser() if recipe.photos else DATA / "photos" / "bag"
+    return Path(recipe.photos).expanduser() if recipe.photos else PHOTOS
 
 
 def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:

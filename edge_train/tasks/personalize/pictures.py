@@ -11,13 +11,15 @@ from PIL import Image
 
 from edge_train.arrays.types import Array, Point
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.embedded import DATA
 from edge_train.rng import Key
 from edge_train.tasks.personalize.judge import Judge
-from edge_train.tasks.personalize.parts import DATA, TokenJob, decode_latents
+from edge_train.tasks.personalize.parts import TokenJob, decode_latents
 from edge_train.tasks.personalize.sampler import sample
 
 if TYPE_CHECKING:
-    from edge_train.tasks.personalize.parts import Denoiser
+    from edge_train.formats.embedded import DATA
+from edge_train.tasks.personalize.parts import Denoiser
 
 Pixels = NDArray[np.uint8]
 _PICTURES = Key(0, -3)  # the noise that previews start from is the same in every run

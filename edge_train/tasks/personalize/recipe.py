@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edge_train.errors import InputError
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.methods.exact import RateKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
-
-EMBEDDED = "tiny-sd"
 
 
 @dataclass(frozen=True, kw_only=True)
