@@ -81,6 +81,7 @@ class Method:
         those of the task for this one.
       presets: settings of a paper that are built in another way; they count as this method's.
       perturbs: it compares losses at a radius, which a check of slopes picks.
+      radius: the radius that a recipe names; None: the check picks it.
       projects: it reads a projection of a gradient, so those of parts of a batch are added up.
       extra_blocks: what it trains beside the blocks of the network, by name.
     """
@@ -95,6 +96,7 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Build] = field(default_factory=dict)
     perturbs: bool = False
+    radius: Callable[[Recipe], float | None] = lambda recipe: None
     projects: bool = False
     extra_blocks: Callable[[Recipe, Parts], Mapping[str, Any]] | None = None
 

@@ -29,6 +29,11 @@ class ForwardKeys(Recipe):
     )
 
 
+def _radius(recipe: Recipe) -> float | None:
+    assert isinstance(recipe, ForwardKeys)
+    return recipe.epsilon
+
+
 def _passes(recipe: Recipe) -> Passes:
     assert isinstance(recipe, ForwardKeys)
     sides, queries = recipe.sides or 1, recipe.queries or 1
@@ -87,5 +92,6 @@ METHODS = (
         reads=("queries", "sides", "epsilon", "weight_decay", "micro_batch"),
         presets={"zoodip": _zoodip, "mezo": _mezo},
         perturbs=True,
+        radius=_radius,
     ),
 )

@@ -14,10 +14,11 @@ import sys
 from functools import cache
 
 from edge_train.memory.link import ENVIRONMENT
+from edge_train.methods import methods
 from edge_train.recipe import Recipe, known
+from edge_train.runtimes.engine import engines
+from edge_train.tasks import task_of
 
-# times as fast as float32, "Full-size Stable Diffusion 1.5 on ONNX Runtime"
-_GAINS = {("onnx", "int8-fast"): 3.0, ("onnx", "int4"): 2.1, ("torch", "bfloat16"): 1.9}
 _LEAN = 0.5  # of that pace where weights are read again from their file, same table
 _SIDE, _REPEATS = 768, 5
 _PROBE = (
@@ -31,16 +32,9 @@ _PROBE = (
 
 
 def passes(recipe: Recipe) -> float:
-    """Return forward passes of one sample that a step is worth.
-
-    A backward pass to the words only costs one more, one that has gradients of all weights two;
-    both compute every layer a second time.
-    """
-    samples = recipe.samples or 1
-    if recipe.method == "zo":
-        sides, queries = recipe.sides or 1, recipe.queries or 1
-        return samples * (queries + 1 if sides == 1 else 2 * queries)
-    return samples * (3 if recipe.task == "personalize" else 4)
+    """Return forward passes of one sample that a step is worth."""
+    found = methods.get(recipe.method).passes(recipe)
+    return found.forwards + found.backwards * task_of(recipe).backward
 
 
 def about_seconds(recipe: Recipe, operations: float) -> float | None:
@@ -51,8 +45,8 @@ def about_seconds(recipe: Recipe, operations: float) -> float | None:
     """
     if not operations:
         return None
-    gain = _GAINS.get((recipe.runtime, recipe.quant), 1.0)
-    gain *= _GAINS.get((recipe.runtime, recipe.dtype), 1.0)
+    gains = engines.get(recipe.runtime).gains
+    gain = gains.get(recipe.quant, 1.0) * gains.get(recipe.dtype, 1.0)
     gain *= _LEAN if recipe.lean else 1.0
     return passes(recipe) * operations / (gain * _rate(known(recipe.threads)))
 

@@ -16,8 +16,10 @@ from edge_train.memory.plan import (
     needs,
     surely_above,
 )
+from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse
+from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
 from edge_train.units import format_bytes
 
@@ -83,24 +85,23 @@ def _refuse(plan: Plan, cap_bytes: int, link: Link) -> None:
 
 def choice_of(job: Job, asked: Recipe, link: Link) -> str:
     """Return which method and weights are taken, and why, as a line for people."""
-    method, quant = job.recipe.method, job.recipe.quant
+    recipe, task = job.recipe, task_of(job.recipe)
+    why = {
+        (saving.key, value): reason
+        for saving in task.savings
+        for value, reason in saving.reasons.items()
+    }
     if asked.method != "auto":
         reason = "asked for"
-    elif link.changes.get("method") == "adamw8bit":
-        reason = "AdamW's moments in float32 do not fit under the cap"
     elif "method" in link.changes:
-        reason = "the exact gradient does not fit under the cap"
-    elif method == "backprop":
-        reason = "the exact gradient, recomputing activations, fits"
-        if job.recipe.task == "classify":
-            reason = "the exact gradient fits"
-    elif job.recipe.task == "network":
-        reason = "the usual one of small networks"
-    elif job.recipe.runtime == "onnx":
-        reason = "this engine only runs forward"
-    else:
+        reason = why["method", link.changes["method"]]
+    elif recipe.method == task.auto:
+        reason = task.why_auto
+    elif methods.get(task.auto).needs <= task.use(recipe.runtime).offers:
         reason = "its own keys were set"
-    line = f"method {method}: {reason}"
+    else:
+        reason = "this engine only runs forward"
+    line = f"method {recipe.method}: {reason}"
     if asked.quant == "auto" and "quant" in link.changes:
-        line += f"; quant {quant}: float weights do not fit under the cap"
+        line += f"; quant {recipe.quant}: {why['quant', link.changes['quant']]}"
     return line

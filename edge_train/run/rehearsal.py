@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edge_train import recipe as recipes
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
 from edge_train.formats.tensor_store import warm_up
 from edge_train.memory.link import ENVIRONMENT, Link
@@ -26,12 +25,11 @@ from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
 from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
-from edge_train.recipe import Recipe
-from edge_train.tasks import open_job
+from edge_train.recipe import Recipe, anywhere, as_mapping
+from edge_train.tasks import open_job, recipe_of, task_of
 from edge_train.run.training import Session, train
 
 _STEPS = 2
-_STEPS_IN_SEQUENCE = 16  # so that every block of a network has its turn
 
 
 # With every module that a worker has by then: a megabyte, which counts in small runs.
@@ -96,7 +94,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         for part in ("samples", "checkpoints"):
             (folder / part).mkdir()
         job.load()
-        with link.watch.loading(recipe.task != "network"):
+        with link.watch.loading(task_of(recipe).loads):
             job.prepare(folder, peaks.said)
         peaks.close("prepare")
         if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
@@ -109,9 +107,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
 
 def _in_small(recipe: Recipe) -> Recipe:
     """Return a recipe of few steps that holds what the whole run will hold."""
-    steps = _STEPS_IN_SEQUENCE if recipe.mode == "sequential" else _STEPS
-    small = replace(recipe, steps=steps, preview_every=0, patience=0)
-    return replace(small, preview_steps=1) if recipe.task == "personalize" else small
+    return task_of(recipe).in_small(replace(recipe, steps=_STEPS, patience=0))
 
 
 def rehearse_apart(recipe: Recipe) -> Plan:
@@ -120,8 +116,10 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     Raises:
       InputError: the run would be refused, in the words of that refusal.
     """
-    free = replace(recipes.anywhere(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
-    keys = {name: value for name, value in recipes.as_mapping(free).items() if value is not None}
+    free = replace(anywhere(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
+    keys = {"task": free.task, **as_mapping(free), **free.options}
+    del keys["options"]
+    keys = {name: value for name, value in keys.items() if value is not None}
     text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
     done = _fresh(["-c", _REHEARSAL], text)
     if done.returncode:
@@ -154,7 +152,7 @@ def main() -> int:
     warm_up()
     watch = Watch(None).start()
     try:
-        recipe = recipes.from_mapping(given["recipe"], "plan")
+        recipe = recipe_of(given["recipe"], "plan")
         plan = rehearse(recipe, Link(watch), given["others_bytes"])
     except EdgeTrainError as error:
         print(error, file=sys.stderr)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train import recipe as recipes
 from edge_train.run.ending import write_report
 from edge_train.errors import OutOfMemory, RunFolderError
 from edge_train.formats.artifact import is_artifact
@@ -21,11 +20,11 @@ from edge_train.memory.measure import machine_bytes
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.run.planning import choice_of, load, make_plan
-from edge_train.recipe import Recipe
+from edge_train.recipe import Recipe, anywhere, to_toml
 from edge_train.records import journal
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.resume import check_same_model
-from edge_train.tasks import open_job
+from edge_train.tasks import open_job, read_recipe, task_of
 from edge_train.tasks.job import Job
 from edge_train.run.training import Observer, Session, train
 from edge_train.units import format_bytes
@@ -42,12 +41,12 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
     with _linked(link) as link:
-        _say_why_again(observer, link)
         return _run(recipe, observer, link)
 
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
+    _say_why_again(recipe, observer, link)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
@@ -58,12 +57,12 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
-    write_bytes(folder / "recipe.toml", recipes.to_toml(recipes.anywhere(asked)).encode())
+    write_bytes(folder / "recipe.toml", to_toml(anywhere(asked)).encode())
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
     observer.said(choice)
     _write_plan(folder, recipe, choice, plan)
-    with link.watch.loading(recipe.task != "network"):
+    with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, observer.said)
     return train(Session(folder, job, observer, began, link, plan, choice), [], None)
 
@@ -77,7 +76,7 @@ def _open(recipe: Recipe, link: Link) -> Job:
     engine = is_artifact(Path(recipe.model).expanduser())
     if link.supervisor and engine and not has_room(recipe.cap_bytes, ONNX_BYTES):
         raise OutOfMemory(f"libraries alone hold {format_bytes(ONNX_BYTES)}", ONNX_BYTES)
-    with link.watch.loading(recipe.task != "network"):
+    with link.watch.loading(task_of(recipe).loads):
         return open_job(replace(recipe, **link.changes))
 
 
@@ -102,7 +101,6 @@ def resume(
       RunFolderError: there is nothing to resume, or it belongs to another model.
     """
     with _linked(link) as link:
-        _say_why_again(observer, link)
         return _resume(folder, changes, observer, link)
 
 
@@ -112,10 +110,10 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
-    stored = recipes.read(folder / "recipe.toml")
+    stored = read_recipe(folder / "recipe.toml")
     recipe = replace(stored, **changes)
     if recipe != stored:
-        write_bytes(folder / "recipe.toml", recipes.to_toml(recipe).encode())
+        write_bytes(folder / "recipe.toml", to_toml(recipe).encode())
     recipe = replace(recipe, out=str(folder))
     path = folder / "journal.jsonl"
     records, intact = journal.read(path) if path.exists() else ([], 0)
@@ -130,6 +128,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
+    _say_why_again(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
     job = _open(recipe, link)
     _look_at_gpus(job, link)
@@ -171,9 +170,10 @@ def _look_at_gpus(job: Job, link: Link) -> None:
         link.watch.gpu = open_gpu_memory(link.supervisor)
 
 
-def _say_why_again(observer: Observer, link: Link) -> None:
+def _say_why_again(recipe: Recipe, observer: Observer, link: Link) -> None:
     if link.reason:
-        observer.said(f"out of memory: {link.reason}; going on with {words(link.changes)}")
+        smaller = words(task_of(recipe), link.changes)
+        observer.said(f"out of memory: {link.reason}; going on with {smaller}")
 
 
 def _machine_notes(cap_bytes: int | None) -> list[str]:

@@ -8,62 +8,15 @@ from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.run.known_quality import known_quality
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.run.pace import about_seconds
+from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse_apart
-from edge_train.tasks import open_job
+from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
 
-_BATCHES = (None, 8, 1)
-# What may be chosen, by task and runtime, the one that gives up least first. A list of values that
-# the model cannot take (weights it cannot learn from, a rank it has no room for) is left out.
-_AXES: dict[tuple[str, str], Mapping[str, Sequence[Any]]] = {
-    ("personalize", "torch"): {
-        "previews": (True, False),
-        "lean": (False, True),
-        "batch_limit": _BATCHES,
-        "method": ("backprop", "zo"),
-        "quant": ("none", "int8", "int4"),
-    },
-    ("personalize", "onnx"): {
-        "previews": (True, False),
-        "lean": (False, True),
-        "batch_limit": _BATCHES,
-    },
-    ("classify", "torch"): {
-        "batch_limit": _BATCHES,
-        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
-    },
-    ("classify", "ort-training"): {
-        "lean": (False, True),
-        "batch_limit": _BATCHES,
-        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"),
-    },
-    ("language-model", "torch"): {
-        "lean": (False, True),
-        "micro_batch": (None, 1),
-        "method": ("adamw", "adamw8bit", "galore", "q-galore", "apollo-mini"),
-        "quant": ("none", "int8", "int4"),
-    },
-    ("network", "numpy"): {
-        "batch_limit": _BATCHES,
-        "method": ("backprop", "local", "tpsgd", "dfa", "drtp"),
-        "quant": ("none", "int8"),
-    },
-}
-_HEAD = ("method", "runtime", "weights", "samples a call", "micro-batch", "lean", "pictures")
-_GIVEN_UP = (
-    "batch_limit",
-    "lean",
-    "micro_batch",
-    "quant",
-    "method",
-    "previews",
-)  # the cheapest first
-_KEYS = ("method", "quant", "batch_limit", "micro_batch", "lean", "previews")
 _REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
 
 
@@ -80,20 +33,21 @@ class Choice:
         """Return plain values."""
         recipe = self.recipe
         return {
-            **{name: getattr(recipe, name) for name in (*_KEYS, "runtime")},
+            **{name: getattr(recipe, name) for name in (*_keys(recipe), "runtime")},
             "peak_bytes": self.plan.peak_bytes,
             "seconds_per_step": self.plan.seconds_per_step,
             "about_seconds": self.about_seconds,
-            "passes_per_step": _passes(recipe),
-            "quality": known_quality(recipe),
+            "passes_per_step": methods.get(recipe.method).passes(recipe).words,
+            "quality": task_of(recipe).known_quality(recipe),
             "source": self.plan.source,
             "fits": cap_bytes is None or self.plan.peak_bytes <= cap_bytes,
         }
 
     @property
     def given_up(self) -> int:
-        """How much it gives up: less than any one thing that comes later among `_GIVEN_UP`."""
-        return sum(2**index for index, name in enumerate(_GIVEN_UP) if name in self.changes)
+        """How much it gives up: less than any one saving that comes later in the task's list."""
+        keys = _keys(self.recipe)
+        return sum(2**index for index, name in enumerate(keys) if name in self.changes)
 
     @property
     def pace(self) -> str:
@@ -106,10 +60,11 @@ class Choice:
     @property
     def flags(self) -> str:
         """What to type for it beside what was typed."""
-        words = []
-        for name, value in self.changes.items():
-            switch = {"lean": "--lean", "previews": "--no-previews"}.get(name)
-            words.append(switch or f"--{name.replace('_', '-')} {value}")
+        flags = {saving.key: saving.flag for saving in task_of(self.recipe).savings}
+        words = [
+            flags.get(name) or f"--{name.replace('_', '-')} {value}"
+            for name, value in self.changes.items()
+        ]
         return " ".join(words)
 
 
@@ -155,27 +110,25 @@ class Survey:
     def text(self) -> str:
         """Return every line and every choice, for people."""
         rows = [self.asked.plan.text(), ""]
-        head = [*_HEAD, "bytes", "seconds a step", "passes", "quality, measured", "bytes by", ""]
-        table = [head]
+        titled = [s for s in task_of(self.asked.recipe).savings if s.title]
+        head = ["method", "runtime", "weights", *(saving.title for saving in titled), "bytes"]
+        table = [[*head, "seconds a step", "passes", "quality, measured", "bytes by", ""]]
         for choice in self.choices:
             recipe, plan, found = choice.recipe, choice.plan, choice.record(self.cap_bytes)
             fits = "" if self.cap_bytes is None else "fits" if found["fits"] else "too large"
             table.append(
                 [
                     *(recipe.method, recipe.runtime, recipe.quant),
-                    str(recipe.batch_limit or "as many as pay"),
-                    str(recipe.micro_batch or "all"),
-                    "yes" if recipe.lean else "no",
-                    "yes" if recipe.previews else "no",
+                    *(_shown(getattr(recipe, saving.key)) for saving in titled),
                     format_bytes(plan.peak_bytes),
                     choice.pace,
-                    _passes(recipe),
-                    known_quality(recipe),
+                    found["passes_per_step"],
+                    found["quality"],
                     plan.source,
                     fits,
                 ]
             )
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         for row in table:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             rows.append("  ".join(cells).rstrip())
@@ -227,21 +180,16 @@ def survey(recipe: Recipe) -> Survey:
     return Survey(choices[0], tuple(choices), recipe.cap_bytes)
 
 
-def _passes(recipe: Recipe) -> str:
-    """Return the passes through the model in a step, a sample each, as words.
+def _keys(recipe: Recipe) -> list[str]:
+    """Return what may be chosen of a recipe, the cheapest to give up first."""
+    return list(dict.fromkeys(saving.key for saving in task_of(recipe).savings))
 
-    >>> _passes(Recipe(method="zo", samples=1, queries=4, sides=1))
-    '5 forward'
-    """
-    samples = recipe.samples or 1
-    if recipe.method == "zo":
-        sides, queries = recipe.sides or 1, recipe.queries or 1
-        return f"{samples * (queries + 1 if sides == 1 else 2 * queries)} forward"
-    if recipe.method in ("tpsgd", "local", "drtp"):
-        return f"{samples} forward"
-    if recipe.method == "dfa":
-        return f"{2 * samples} forward"
-    return f"{samples} forward and back"
+
+def _shown(value: Any) -> str:
+    """Return the cell of a value: a switch as yes or no, no limit as `all`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "all" if value is None else str(value)
 
 
 def _scaled(plan: Plan, factor: float) -> Plan:
@@ -266,17 +214,19 @@ def _scaled(plan: Plan, factor: float) -> Plan:
 def _ways(job: Job) -> Iterator[dict[str, Any]]:
     """Yield recipe changes: none first, then the ones that give up least."""
     recipe = job.recipe
-    asked = {name: getattr(recipe, name) for name in _KEYS}
-    if recipe.task == "classify" and asked["method"] == "backprop":
-        asked["method"] = "adamw"  # one thing with two names there
-    axes = _AXES[recipe.task, recipe.runtime]
-    # what was asked for comes first, whatever it is
-    values = [[asked[name], *(v for v in axis if v != asked[name])] for name, axis in axes.items()]
-    if recipe.samples == 1 and "micro_batch" in axes:  # there is nothing to take apart
-        values[list(axes).index("micro_batch")] = [asked["micro_batch"]]
+    axes: dict[str, list[Any]] = {}
+    # what costs most varies slowest, and what was asked for comes first, whatever it is
+    for saving in reversed(task_of(recipe).savings):
+        asked = getattr(recipe, saving.key)
+        values = axes.setdefault(saving.key, [asked])
+        if saving.when(recipe):
+            values += [value for value, _ in saving.values if value not in values]
+    if axes.get("method", [""])[0] == "adamw":  # the same numbers
+        axes["method"].remove("backprop")
+    asked_values = {name: values[0] for name, values in axes.items()}
     yield {}
-    for combination in product(*values):
+    for combination in product(*axes.values()):
         wanted = dict(zip(axes, combination, strict=True))
-        changes = {name: value for name, value in wanted.items() if value != asked[name]}
+        changes = {name: value for name, value in wanted.items() if value != asked_values[name]}
         if changes:
             yield changes

@@ -25,7 +25,7 @@ from edge_train.errors import (
     RunFolderError,
     TrainingStopped,
 )
-from edge_train.run.savings import next_smaller, words
+from edge_train.run.savings import after_training, next_smaller, words
 from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
@@ -41,6 +41,10 @@ from edge_train.records.checkpoint import Best
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.resume import changed_engine
+from edge_train.methods import methods
+from edge_train.optim.basis_choice import choices, summary
+from edge_train.runtimes.engine import engines
+from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, OpenRuntime, Outcome
 from edge_train.units import format_bytes
 
@@ -175,14 +179,15 @@ def _loop(
         f"{recipe.quant}{threads})"
     )
     # who perturbs nothing does not ask, and INT8 blocks would become float32 to be measured
-    scale = _scales(runtime.parameters) if recipe.method == "zo" else {}
+    method = methods.get(recipe.method)
+    scale = _scales(runtime.parameters) if method.perturbs else {}
     new = not records
     if new:
         records = [_start_record(session, runtime, task, scale, guard)]
         book.append(records[0], durable=True)
         link.tell(started=True)
     check = records[0]["slope_check"]
-    epsilon = check["epsilon"] if check else recipe.epsilon or 0.0
+    epsilon = check["epsilon"] if check else method.radius(recipe) or 0.0
     estimator, transform = job.method(epsilon, scale)
     loop = Loop(
         runtime=runtime,
@@ -243,9 +248,8 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
     _heed(session, loop, record.step)
-    every = session.job.recipe.preview_every
-    if every and session.job.recipe.previews and (record.step + 1) % every == 0:
-        text = session.job.preview(session.folder, record.step + 1, loop.runtime)
+    text = session.job.preview(session.folder, record.step + 1, loop.runtime)
+    if text is not None:
         loop.journal.append({"kind": "event", "step": record.step, "text": text})
 
 
@@ -259,7 +263,8 @@ def _heed(session: Session, loop: Loop, step: int) -> None:
     if watch.wants_less and loop.runtime.batch_limit != 1:
         watch.wants_less, loop.runtime.batch_limit = False, 1
         changes = {"batch_limit": 1}
-        text = f"memory: close to the cap; from here on {words(changes)}"
+        smaller = words(task_of(session.job.recipe), changes)
+        text = f"memory: close to the cap; from here on {smaller}"
         loop.journal.append({"kind": "event", "step": step, "text": text, "changes": changes})
         session.observer.said(text)
     if watch.short and not loop.stop_requested:
@@ -304,7 +309,7 @@ def _start_record(
             "damaged or --dtype is too small for them."
         )
     repeats = "not checked"
-    if recipe.runtime == "onnx":
+    if not engines.get(recipe.runtime).exact_repeats:
         from edge_train.estimators.slope_check import repeats_itself
 
         forwards += 2
@@ -316,7 +321,8 @@ def _start_record(
                 f"device {runtime.device} does not repeat itself bit for bit; a run that is "
                 "resumed will not end with the same bits as an undisturbed one"
             )
-    if recipe.method == "zo" and recipe.epsilon is None:
+    method = methods.get(recipe.method)
+    if method.perturbs and method.radius(recipe) is None:
         from edge_train.estimators.slope_check import SAMPLES, check_slopes
 
         some = {name: values[:SAMPLES] for name, values in evaluation.items()}
@@ -418,16 +424,13 @@ def _finish(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]
         text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
-    if job.recipe.basis == "auto":
-        from edge_train.optim.basis_choice import choices, summary
-
-        bases = choices(loop.state)
+    if bases := choices(loop.state):
         text = summary(bases)
         session.observer.said(text)
         event = {"kind": "event", "step": loop.next_step - 1, "text": text, "bases": bases}
         loop.journal.append(event)
     if job.recipe.batch_limit is not None:  # what remains are pictures; only theirs can go
-        session.link.tell(smaller={"previews": False} if job.recipe.previews else {})
+        session.link.tell(smaller=after_training(job.recipe))
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
     early = "stopped" if session.link.watch.short else "interrupted"

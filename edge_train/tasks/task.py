@@ -35,6 +35,8 @@ class Saving:
       only_auto: it changes what is learned, or how well, so a run takes it before the first step
         only, and only where the user left the key to `auto`.
       flag: what to type for a value, where it is not `--key value`.
+      title: of its column in `edge-train plan`; empty: it has none of its own.
+      reasons: why a run chose a value by itself, for people.
     """
 
     key: str
@@ -43,6 +45,8 @@ class Saving:
     when: Callable[[Recipe], bool] = lambda recipe: True
     only_auto: bool = False
     flag: str | None = None
+    title: str = ""
+    reasons: Mapping[Any, str] = field(default_factory=dict)
 
     def after(self, value: Any) -> tuple[Any, str] | None:
         """Return what holds less than a value and is taken by a run itself; None: nothing does."""
@@ -69,6 +73,7 @@ SMALLER_CALLS = Saving(
         (1, "one sample in each call of the model"),
     ),
     costs="the same numbers",
+    title="samples a call",
 )
 
 
@@ -88,9 +93,11 @@ class Task:
       savings: what a run may give up, the cheapest first.
       quality: engine, method and weights -> the row of docs/benchmarks and the cell that say how
         well it learns, measured on `measured_on`.
-      sections: "module:function" of the report.
-      export: "module:function" that writes an artifact of a model, and its command's help.
-      accepts: "module:function" that says whether a path looks like its data.
+      why_auto: why method `auto` is taken where an engine can, for people.
+      backward: forward passes that a backward pass is worth, with the layers that it computes
+        again: one more to the start of the words only, two with gradients of all weights.
+      in_small: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
+      sections: "module:function" that returns the sections of its report.
     """
 
     name: str
@@ -99,6 +106,9 @@ class Task:
     job: str
     uses: Mapping[str, Use]
     auto: str
+    why_auto: str = "the exact gradient fits"
+    backward: int = 3
+    in_small: Callable[[Any], Recipe] = lambda recipe: recipe
     defaults: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     savings: tuple[Saving, ...] = ()
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
@@ -129,6 +139,18 @@ class Task:
         }
         return {**self.uses, **others}
 
+    @property
+    def loads(self) -> bool:
+        """Whether one of its engines loads code, during which more memory is kept free."""
+        return any(engines.get(name).loads for name in self.all_uses())
+
+    def known_quality(self, recipe: Recipe) -> str:
+        """Return where a way to run was measured and what it reached."""
+        found = self.quality.get((recipe.runtime, recipe.method, recipe.quant))
+        if found is None:
+            return "not measured"
+        return f"{self.measured_on} {found[1].removesuffix(' %')} %"
+
     def able(self) -> list[str]:
         """Return the methods that some engine can run for this task."""
         offers = frozenset[str]().union(*(use.offers for use in self.all_uses().values()))
@@ -147,7 +169,7 @@ class Task:
         """
         use = self.use(engine)
         method = methods.get(self._auto(recipe, use) if recipe.method == "auto" else recipe.method)
-        self._check(method, recipe, use)
+        self._check(method, recipe, engine, use)
         quant = use.quants[0] if recipe.quant == "auto" else recipe.quant
         if quant not in use.quants:
             raise InputError(
@@ -172,7 +194,7 @@ class Task:
             return self.auto
         return next(m.name for m in methods.all().values() if m.needs <= use.offers)
 
-    def _check(self, method: Method, recipe: Recipe, use: Use) -> None:
+    def _check(self, method: Method, recipe: Recipe, engine: str, use: Use) -> None:
         if method.name not in self.able():
             raise InputError(
                 f"method {method.name!r} is not for task {self.name!r}, only "
@@ -181,7 +203,7 @@ class Task:
         if not method.needs <= use.offers:
             needs = "gradients" if GRADIENT in method.needs else "what this engine has not"
             raise InputError(
-                f"method {method.name!r} needs {needs}; runtime {recipe.runtime!r} only runs "
+                f"method {method.name!r} needs {needs}; runtime {engine!r} only runs "
                 "forward. Use --method zo, or --runtime torch with the model folder."
             )
         if recipe.preset != "default" and (method.name, recipe.preset) not in self.defaults:

@@ -80,6 +80,7 @@ TASK = Task(
             costs="time",
             when=on("ort-training"),
             flag="--lean",
+            title="lean",
         ),
         Saving(
             key="method",
@@ -93,6 +94,10 @@ TASK = Task(
             ),
             costs="a little accuracy of weights or moments",
             only_auto=True,
+            reasons={
+                "adamw8bit": "AdamW's moments in float32 do not fit under the cap",
+                "zo": "the exact gradient does not fit under the cap",
+            },
         ),
     ),
     quality={

@@ -29,6 +29,7 @@ TASK = Task(
         ),
     },
     auto="backprop",
+    why_auto="the exact gradient, recomputing activations, fits",
     # Scales make an update about as long as Adam's would be; a quarter of it for signs.
     defaults={
         ("*", "default"): {
@@ -74,18 +75,21 @@ TASK = Task(
             values=((False, ""), (True, "freed memory given back at once")),
             costs="time",
             flag="--lean",
+            title="lean",
         ),
         Saving(
             key="micro_batch",
             values=((None, ""), (1, "one sequence differentiated at a time")),
             costs="time",
             when=_adds_projections,
+            title="micro-batch",
         ),
         Saving(
             key="quant",
             values=(("none", ""), ("int8", "int8 weights")),
             costs=_LITTLE,
             only_auto=True,
+            reasons={"int8": "float weights do not fit under the cap"},
         ),
         Saving(
             key="method",
@@ -98,12 +102,14 @@ TASK = Task(
             ),
             costs=_LITTLE,
             only_auto=True,
+            reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),
         Saving(
             key="quant",
             values=(("int8", ""), ("int4", "int4 weights")),
             costs=_LITTLE,
             only_auto=True,
+            reasons={"int4": "int8 weights do not fit under the cap"},
         ),
     ),
 )

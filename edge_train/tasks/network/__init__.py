@@ -1,9 +1,19 @@
 """Task network: labeled samples in, a small network out."""
 
+from dataclasses import replace
+
 from edge_train.methods.method import BLOCKS, GRADIENT
 from edge_train.runtimes.engine import Use
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
+
+_STEPS_IN_SEQUENCE = 16  # of a rehearsal, so that every block has its turn
+
+
+def _in_small(recipe: NetworkRecipe) -> NetworkRecipe:
+    steps = _STEPS_IN_SEQUENCE if recipe.mode == "sequential" else recipe.steps
+    return replace(recipe, steps=steps, preview_every=0)
+
 
 TASK = Task(
     name="network",
@@ -19,6 +29,8 @@ TASK = Task(
         ),
     },
     auto="tpsgd",
+    why_auto="the usual one of small networks",
+    in_small=_in_small,
     # Measured with `edge-train bench tpsgd`.
     defaults={
         ("*", "default"): {
@@ -38,6 +50,7 @@ TASK = Task(
             values=(("none", ""), ("int8", "int8 weights")),
             costs="a little accuracy of weights or moments",
             only_auto=True,
+            reasons={"int8": "float weights do not fit under the cap"},
         ),
         Saving(
             key="method",

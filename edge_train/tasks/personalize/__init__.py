@@ -1,5 +1,7 @@
 """Task personalize: photos in, a word of a Stable Diffusion out."""
 
+from dataclasses import replace
+
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.quant import names_with
 from edge_train.runtimes.engine import Use
@@ -34,6 +36,9 @@ TASK = Task(
         ),
     },
     auto="backprop",
+    why_auto="the exact gradient, recomputing activations, fits",
+    backward=2,
+    in_small=lambda recipe: replace(recipe, preview_every=0, preview_steps=1),
     # Measured with `edge-train bench personalize`.
     defaults={
         ("*", "default"): {
@@ -74,6 +79,7 @@ TASK = Task(
             values=((False, ""), (True, "weights in their file, freed memory given back")),
             costs="time",
             flag="--lean",
+            title="lean",
         ),
         Saving(
             key="quant",
@@ -81,6 +87,7 @@ TASK = Task(
             costs="a little accuracy of weights or moments",
             when=on("torch"),
             only_auto=True,
+            reasons={"int8": "float weights do not fit under the cap"},
         ),
         Saving(
             key="method",
@@ -88,12 +95,14 @@ TASK = Task(
             costs="an estimated gradient",
             when=on("torch"),
             only_auto=True,
+            reasons={"zo": "the exact gradient does not fit under the cap"},
         ),
         Saving(
             key="previews",
             values=((True, ""), (False, "no pictures")),
             costs="a product less",
             flag="--no-previews",
+            title="pictures",
         ),
     ),
     quality={
