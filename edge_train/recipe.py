@@ -46,6 +46,7 @@ class Key:
       is_path: a file or folder; made absolute before a run folder keeps it.
       beside_recipe: a path in a recipe's file is relative to that file.
       also: other names in a file.
+      translates: values as other programs spell them.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Key:
     is_path: bool = False
     beside_recipe: bool = False
     also: tuple[str, ...] = ()
+    translates: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -70,6 +72,23 @@ class Key:
             return self.flags
         words = self.name.replace("_", "-")
         return (f"--no-{words}" if self.default is True else f"--{words}",)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its flag stands alone."""
+        return self.kind is bool
+
+    def from_text(self, text: str) -> Any:
+        """Return what a word of a command line stands for; `checked` says whether it may be.
+
+        >>> Key("window", tuple[int, int], "steps").from_text("300,1000")
+        (300, 1000)
+        """
+        text = self.translates.get(text, text)
+        if get_origin(self.kind) is tuple:
+            item = get_args(self.kind)[0]
+            return tuple(_number(part, item) for part in text.split(","))
+        return text if self.is_bytes else _number(text, self.kind)
 
     def checked(self, value: Any, source: str) -> Any:
         """Return a value of this key's type and range.
@@ -117,6 +136,16 @@ class Key:
         low, high = self.low, self.high
         if low is not None and high is not None and not low <= number <= high:
             raise InputError(f"{lead}{self.name} is {number}, must be from {low:g} to {high:g}.")
+
+
+def _number(text: str, kind: Any) -> Any:
+    """Return a number where a number is wanted and one is there, else the text."""
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def key(default: Any = None, *, help: str, **details: Any) -> Any:  # noqa: A002 - argparse's word
@@ -202,7 +231,9 @@ class Recipe:
     dtype: str = key(
         "auto",
         help="type of float weights and activations",
+        flags=("--dtype", "--mixed_precision"),
         choices=("auto", "float32", "bfloat16", "float16"),
+        translates={"no": "float32", "fp16": "float16", "bf16": "bfloat16"},
         group="model",
     )
     threads: int | None = key(help="threads of the engine", low=1, high=1024, group="model")
@@ -374,17 +405,18 @@ def to_toml(recipe: Recipe) -> str:
     """
     values = {"task": recipe.task, **as_mapping(recipe), **recipe.options}
     del values["options"]
-    return "".join(f"{name} = {_toml(v)}\n" for name, v in values.items() if v is not None)
+    return "".join(f"{name} = {toml_value(v)}\n" for name, v in values.items() if v is not None)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return repr(value)
 
 

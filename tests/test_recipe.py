@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from edge_train.methods.defaults import resolve
 
 from edge_train import recipe as recipes
 from edge_train.errors import InputError
-from edge_train.methods.defaults import resolve
 from edge_train.recipe import Recipe
 
 

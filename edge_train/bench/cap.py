@@ -18,10 +18,10 @@ from edge_train import bench
 from edge_train.bench.cap_grid import folder, name, ways
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError
-from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import smallest
 from edge_train.tasks import open_job
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.units import format_bytes, parse_bytes
 
 _SHARES = (0.75, 1.05, 1.4, 4.0)  # of what the plan needs without a cap; the last is estimated
@@ -150,7 +150,7 @@ def _smallest_cap(out: Path) -> Sequence[Sequence[str]]:
     model = folder(out, "int8", 32)
     if not model.is_dir():
         return []
-    recipe = Recipe(model=str(model), method="zo", threads=1)
+    recipe = PersonalizeRecipe(model=str(model), method="zo", threads=1)
     free = watched(out / "smallest", recipe).report
     wanted, shown = free["eval"]["best"] * _SAME, free["metrics"]["class_accuracy"]
     least = rehearse_apart(smallest(open_job(recipe).recipe))

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 
 from edge_train.formats.embedded import EMBEDDED
-from edge_train.recipe import Recipe
+from edge_train.recipe import Recipe, as_mapping
+from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.network.recipe import NetworkRecipe
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+
+Keys = Mapping[str, Any]
 
 _STEPS = 3
 _EPSILON = 0.1  # the check could find that a profile does not learn, which is no matter here
@@ -32,9 +37,12 @@ def ways(out: Path) -> list[Recipe]:
 
     So the first few are as different as they can be.
     """
-    base = Recipe(steps=_STEPS, evaluate_every=_STEPS, threads=1)
+    base = {"steps": _STEPS, "evaluate_every": _STEPS, "threads": 1}
     torch = find_spec("torch") is not None
-    found = [*_artifacts(base, out, torch), *_networks(replace(base, threads=None), out)]
+    found: list[Recipe] = [
+        *_artifacts(base, out, torch),
+        *_networks({**base, "threads": None}, out),
+    ]
     if torch:
         found += _folders(base)
     found += _classifiers(base, out, torch)
@@ -50,10 +58,12 @@ def ways(out: Path) -> list[Recipe]:
 
 def name(way: Recipe) -> str:
     """Return what tells a way from the others, for people."""
-    words = [way.network or Path(way.model).name, way.method, way.quant, str(way.resolution or "")]
+    keys = as_mapping(way)
+    words = [keys.get("network") or Path(way.model).name, way.method, way.quant]
+    words.append(str(keys.get("resolution") or ""))
     words += ["lean"] * way.lean
     words += [f"{way.batch_limit} a call"] * (way.batch_limit is not None)
-    words += [f"micro-batches of {way.micro_batch}"] * (way.micro_batch is not None)
+    words += [f"micro-batches of {keys['micro_batch']}"] * (keys.get("micro_batch") is not None)
     return " ".join(word for word in words if word and word != "auto")
 
 
@@ -62,8 +72,8 @@ def folder(out: Path, quant: str, side: int) -> Path:
     return out / f"{EMBEDDED}-{quant}-{side}"
 
 
-def _artifacts(base: Recipe, out: Path, torch: bool) -> Iterator[Recipe]:
-    base = _pictures(base)
+def _artifacts(given: Keys, out: Path, torch: bool) -> Iterator[Recipe]:
+    base = _pictures(given)
     for quant in _QUANTS:
         for side in _SIDES:
             path = folder(out, quant, side)
@@ -78,14 +88,14 @@ def _artifacts(base: Recipe, out: Path, torch: bool) -> Iterator[Recipe]:
                         )
 
 
-def _folders(base: Recipe) -> Iterator[Recipe]:
+def _folders(given: Keys) -> Iterator[Recipe]:
     for method in ("zo", "backprop"):
         epsilon = _EPSILON if method == "zo" else None
         for quant in ("none", "int8"):
             for side in _SIDES:
                 for batch in (None, 1):
                     yield replace(
-                        _pictures(base),
+                        _pictures(given),
                         method=method,
                         epsilon=epsilon,
                         quant=quant,
@@ -94,11 +104,11 @@ def _folders(base: Recipe) -> Iterator[Recipe]:
                     )
 
 
-def _pictures(base: Recipe) -> Recipe:
-    return replace(base, preview_steps=1, evaluation_samples=8, epsilon=_EPSILON)
+def _pictures(given: Keys) -> PersonalizeRecipe:
+    return PersonalizeRecipe(**given, preview_steps=1, evaluation_samples=8, epsilon=_EPSILON)
 
 
-def _networks(base: Recipe, out: Path) -> Iterator[Recipe]:
+def _networks(given: Keys, out: Path) -> Iterator[Recipe]:
     data = out / "pictures.npz"
     if not data.is_file():
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +119,7 @@ def _networks(base: Recipe, out: Path) -> Iterator[Recipe]:
             arrays[f"{part}_images"] = draw.integers(0, 255, (count, *_IMAGE), np.uint8)
             arrays[f"{part}_labels"] = np.arange(count) % 10
         np.savez(data, **arrays)
-    base = replace(base, task="network", data=str(data))
+    base = NetworkRecipe(**given, data=str(data))
     for method in ("tpsgd", "backprop"):
         for quant in ("none", "int8"):
             for network, micro_batch in (("mlp 500 500", None), ("lenet", None), ("lenet", 10)):
@@ -118,14 +128,14 @@ def _networks(base: Recipe, out: Path) -> Iterator[Recipe]:
                 )
 
 
-def _classifiers(base: Recipe, out: Path, torch: bool) -> Iterator[Recipe]:
+def _classifiers(given: Keys, out: Path, torch: bool) -> Iterator[Recipe]:
     model, artifact, data = out / "bert", out / "bert-training", out / "texts"
     if torch and not model.is_dir():
         _make_classifier(model, data)
     trains = _trains()
     if torch and trains and not artifact.is_dir():
         _export(str(model), str(artifact), "--for", "ort-training")
-    base = replace(base, task="classify", data=str(data), samples=32, evaluation_samples=32)
+    base = ClassifyRecipe(**given, data=str(data), samples=32, evaluation_samples=32)
     if torch:
         for method in ("adamw", "adamw8bit", "q-galore", "zo"):
             for batch in (None, 8):

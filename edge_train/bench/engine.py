@@ -156,11 +156,11 @@ def make_step(artifact: Path, lean: bool, **keys: Any) -> ZoStep:
     Args:
       keys: of the recipe.
     """
-    from edge_train.recipe import Recipe
     from edge_train.tasks.personalize import parts as diffusion
     from edge_train.tasks.personalize.objective import build_cache
+    from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
-    job = diffusion.check(Recipe(model=str(artifact), threads=1, lean=lean, **keys))
+    job = diffusion.check(PersonalizeRecipe(model=str(artifact), threads=1, lean=lean, **keys))
     side = job.model.resolution // job.model.latent_scale
     mean = np.zeros((1, job.model.latent_channels, side, side), np.float32)
     return zo_step(job, build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]]))

@@ -25,11 +25,11 @@ from edge_train.formats.artifact import QUANTS, open_artifact
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.optim.transforms import root_mean_square
-from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.objective import PhotoCache
 from edge_train.tasks.personalize.parts import TokenJob
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _WANTED = 0.1  # the radius of a run on an exact engine
 _RADII = (0.03, 0.1, 0.3)
@@ -81,7 +81,7 @@ class _Setting:
 
     @classmethod
     def open(cls, model: str) -> "_Setting":
-        job = parts.check(Recipe(model=model, flips=False, threads=1))
+        job = parts.check(PersonalizeRecipe(model=model, flips=False, threads=1))
         return cls(job, parts.encode_photos(job, *parts.load_job_photos(job)))
 
     @property
@@ -211,7 +211,7 @@ def measure_engine(artifact: Path, batch: Batch) -> tuple[NDArray[np.float32], f
     """Return losses (samples,), seconds per forward and the version of this process's engine."""
     from edge_train.runtimes.onnx.engine import load_engine
 
-    job = parts.check(Recipe(model=str(artifact), threads=1))
+    job = parts.check(PersonalizeRecipe(model=str(artifact), threads=1))
     runtime = parts.open_runtime(job, Parameters(job.start), {"ids": batch["ids"]})
     runtime.batch_limit = 1
     times = []

@@ -18,8 +18,8 @@ from edge_train.bench.watched import watched
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import safetensors_header
-from edge_train.recipe import Recipe
 from edge_train.records import checkpoint
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.units import format_bytes
 
 _WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000
@@ -51,8 +51,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     text.write_text(data.read_text()[:_TEXT_CHARACTERS])
     if not (folder / "model.safetensors.index.json").is_file():
         _write_model(folder, text)
-    recipe = Recipe(
-        task="language-model",
+    recipe = LanguageModelRecipe(
         model=str(folder),
         data=str(text),
         method="q-galore",

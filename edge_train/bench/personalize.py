@@ -14,7 +14,6 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA
-from edge_train.recipe import Recipe
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts as diffusion
 from edge_train.tasks.personalize.judge import Judge
@@ -25,6 +24,7 @@ from edge_train.tasks.personalize.pictures import (
     draw,
     png,
 )
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 # row name, photos, options; the target stands in the issue tracker, not here
 _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -91,7 +91,7 @@ def main(out: Path, seeds: int) -> str:
 
 def _untrained() -> list[str]:
     """Return the row of the word that training starts from."""
-    job = diffusion.check(Recipe())
+    job = diffusion.check(PersonalizeRecipe())
     photos, _ = diffusion.load_job_photos(job)
     judge = EmbeddedJudge(np.stack([photo.pixels for photo in photos.photos]))
     ids = {name: np.concatenate([job.ids(p)[name] for p in judge.prompts]) for name in ("ids",)}
@@ -118,7 +118,7 @@ def write_sheet(run: Path, path: Path) -> None:
 def named_words() -> str:
     """Return how well the words that the model knows are drawn."""
     judge = Judge.load(DATA / "judge.safetensors")
-    job = diffusion.check(Recipe())
+    job = diffusion.check(PersonalizeRecipe())
     tokenizer = job.tokenizers["ids"]
     known = [word for word in judge.class_names if len(tokenizer.word_ids(word)) == 1]
     held_out = {"bag", "three", "sneaker", "seven"}
@@ -156,7 +156,7 @@ def overhead() -> str:
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    recipe = replace(Recipe(), threads=1)
+    recipe = replace(PersonalizeRecipe(), threads=1)
     job = diffusion.check(recipe)
     photos, texts = diffusion.load_job_photos(job)
     cache = diffusion.encode_photos(job, photos, texts)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_train.bench.step_cost import open_loop
-from edge_train.recipe import Recipe
 from edge_train.tasks.language_model.job import LanguageModelJob
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 ROUNDS, REFRESH = 10, 5
 
@@ -29,8 +29,7 @@ def step_seconds(
         for name, options in runs.items():
             given = dict(zip(options[::2], options[1::2], strict=True))
             rank, scale = given.get("--rank"), given.get("--scale")
-            recipe = Recipe(
-                task="language-model",
+            recipe = LanguageModelRecipe(
                 model=str(model),
                 data=str(data),
                 method=given["--method"],

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_train import recipe as recipes
 from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.recipe import Recipe
 from edge_train.records.journal import Journal
-from edge_train.tasks import open_job
+from edge_train.tasks import open_job, read_recipe
 
 
 def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
@@ -83,4 +82,4 @@ def _forget_peak() -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(step_cost(recipes.read(Path(sys.argv[1])), int(sys.argv[2]))))
+    print(json.dumps(step_cost(read_recipe(Path(sys.argv[1])), int(sys.argv[2]))))

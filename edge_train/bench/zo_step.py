@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
-from edge_train.methods.build import build_method
+from edge_train.methods import methods
+from edge_train.methods.method import Parts
 from edge_train.optim.transforms import root_mean_square
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts
@@ -36,7 +37,8 @@ def zo_step(job: TokenJob, cache: PhotoCache) -> ZoStep:
     runtime: Any = parts.open_runtime(job, parameters, ids)
     task = parts.build_task(job, cache)
     scale = {name: root_mean_square(block) for name, block in job.start.items()}
-    estimator, transform = build_method(recipe, _EPSILON, scale)
+    build = methods.get(recipe.method).builder(recipe.preset)
+    estimator, transform = build(recipe, Parts(epsilon=_EPSILON, scale=scale))
     state = {name: transform.init(block) for name, block in parameters.items()}
 
     def apply(name: str, gradient: Array) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Method
@@ -98,6 +99,10 @@ class Task:
         again: one more to the start of the words only, two with gradients of all weights.
       in_small: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
       sections: "module:function" that returns the sections of its report.
+      accepts: "module:function" that returns what a file or folder is, in words, where it looks
+        like data of this task; None where it does not.
+      data: the key that such a file or folder is the value of.
+      commands: verbs of its own, `edge-train VERB RUN`.
     """
 
     name: str
@@ -114,6 +119,9 @@ class Task:
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
     sections: str | None = None
+    accepts: str | None = None
+    data: str = "data"
+    commands: tuple[Command, ...] = ()
 
     def use(self, engine: str) -> Use:
         """Return how an engine serves this task.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from edge_train.run.known_quality import _MEASURED
 from places import GOLDEN, ROOT
 
 from edge_train import cli
@@ -16,7 +17,6 @@ from edge_train.memory.footprint import Line
 from edge_train.memory.link import Link
 from edge_train.memory.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
 from edge_train.recipe import Recipe
-from edge_train.run.known_quality import _MEASURED
 from edge_train.run.planning import choice_of
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import next_smaller

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from edge_train.methods.build import build_method
 
 from edge_train.arrays.factored import Factors, dense
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
 from edge_train.estimators.backprop import Backprop
 from edge_train.loop import Loop
-from edge_train.methods.build import build_method
 from edge_train.optim.sums import Sums
 from edge_train.protocols import Share
 from edge_train.recipe import Recipe

@@ -5,6 +5,7 @@ from dataclasses import replace
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.quant import names_with
 from edge_train.runtimes.engine import Use
+from edge_train.tasks.personalize.command import GENERATE
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
@@ -13,6 +14,8 @@ TASK = Task(
     says="a new word of a Stable Diffusion, from photos",
     recipe=PersonalizeRecipe,
     job="edge_train.tasks.personalize.job:PersonalizeJob",
+    accepts="edge_train.tasks.personalize.accepts:accepts",
+    data="photos",
     uses={
         "torch": Use(
             offers=frozenset({FORWARD, GRADIENT}),
@@ -117,4 +120,5 @@ TASK = Task(
     },
     measured_on="bag",
     sections="edge_train.tasks.personalize.report:sections",
+    commands=(GENERATE,),
 )

@@ -1,0 +1,223 @@
+"""The verbs of the command line that every installation has."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_train.command import Command
+from edge_train.errors import NOT_STARTED, InputError
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: the words of `run` and `plan` are read from the keys of recipes."""
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge_train.cli.options import Words, help_text
+    from edge_train.run import session
+    from edge_train.run.observer import Bar, JsonEvents
+
+    words = Words(options.words, resumable=True)
+    if words.help:
+        print(help_text("run", words.named_task()))
+        return 0
+    observer = JsonEvents() if words.as_json else Bar()
+    if words.resume is not None:
+        return session.resume(words.resume, words.caps(), observer, options.link)
+    recipe = words.read()
+    if words.understood:
+        observer.said(words.understood)
+    return session.run(recipe, observer, options.link)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from edge_train.cli.options import Words, help_text
+    from edge_train.run.survey import survey
+
+    words = Words(options.words, resumable=False)
+    if words.help:
+        print(help_text("plan", words.named_task()))
+        return 0
+    recipe = words.read()
+    if words.understood and not words.as_json:
+        print(words.understood)
+    found = survey(recipe)
+    print(found.json() if words.as_json else found.text())
+    if found.fits:
+        return 0
+    print(f"edge-train: {found.refusal()}", file=sys.stderr)
+    return NOT_STARTED
+
+
+def _init(options: argparse.Namespace) -> int:
+    from edge_train.cli.init import commented
+    from edge_train.cli.options import Words
+
+    words = Words([str(options.data), *options.words], resumable=False)
+    text = commented(words.read(), words.understood)
+    if options.out is None:
+        print(text, end="")
+        return 0
+    if options.out.exists():
+        raise InputError(f"{options.out} exists already; remove it, or name another --out.")
+    options.out.write_text(text, "utf-8")
+    print(f"{options.out}: edit it, then `edge-train run --recipe {options.out}`")
+    return 0
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="what will be trained on")
+    parser.add_argument("--out", type=Path, help="file to write; default: standard output")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="options as of `edge-train run`")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="embedded, folder, hub id, or network.safetensors of a run"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder (or .onnx file) to make")
+    parser.add_argument(
+        "--for",
+        dest="engine",
+        choices=("onnx", "ort-training"),
+        default="onnx",
+        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier",
+    )
+    parser.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
+    parser.add_argument("--trainable", help="ort-training: all or head; default: all")
+    parser.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
+    parser.add_argument("--resolution", type=int, help="pixels; default: the model's own")
+    parser.add_argument("--threads", type=int, help="of the engines that measure it")
+    parser.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.model.endswith(".safetensors"):
+        from edge_train.export.network_graph import export_network
+
+        print(export_network(Path(options.model), options.out, options.quant, options.blocks))
+        return 0
+    if options.blocks is not None:
+        raise InputError("--blocks is for the network.safetensors of a run; leave it out.")
+    if options.engine == "ort-training":
+        from edge_train.tasks.classify.export import export_training
+
+        for name in ("quant", "photos", "resolution"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} is not for --for ort-training; leave it out.")
+        if options.trainable not in (None, "all", "head"):
+            raise InputError(f"trainable {options.trainable!r} is not known; use all or head.")
+        export_training(
+            options.model,
+            options.out,
+            head_only=options.trainable == "head",
+            threads=options.threads,
+            say=print,
+        )
+        return 0
+    if options.trainable is not None:
+        raise InputError("--trainable is for --for ort-training; leave it out.")
+    from edge_train.tasks.personalize.export import export
+
+    export(
+        options.model,
+        options.out,
+        quant=options.quant or "int8",
+        photos=options.photos,
+        resolution=options.resolution,
+        threads=options.threads,
+        say=print,
+    )
+    return 0
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from edge_train.run.ending import write_report
+
+    print(write_report(options.run))
+    return 0
+
+
+BENCHES = (
+    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
+    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
+)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=BENCHES, metavar="NAME")
+    parser.add_argument("--data", type=Path, help="folder of examples, for those that need one")
+    parser.add_argument("--model", type=Path, help="folder of an encoder, for sst2")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
+    parser.add_argument(
+        "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
+    )
+    parser.add_argument(
+        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import inspect
+    from importlib import import_module
+
+    bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
+    keys = ("data", "model", "python", "samples", "limit")
+    typed: dict[str, Any] = {key: getattr(options, key) for key in keys}
+    given = {name: value for name, value in typed.items() if value is not None}
+    takes = inspect.signature(bench.main).parameters
+    for name in given.keys() - takes.keys():
+        raise InputError(f"bench {options.name} does not take --{name}; leave it out.")
+    print(bench.main(options.out, options.seeds, **given))
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from edge_train.doctor import examine
+
+    print(examine())
+    return 0
+
+
+COMMANDS = (
+    Command(name="run", help="train", add=_no_options, run=_run),
+    Command(
+        name="plan",
+        help="what a run would hold, line by line; trains nothing",
+        add=_no_options,
+        run=_plan,
+    ),
+    Command(name="init", help="a commented recipe to start from", add=_add_init, run=_init),
+    Command(
+        name="export",
+        help="write an artifact for the inference engine",
+        add=_add_export,
+        run=_export,
+    ),
+    Command(
+        name="report",
+        help="rebuild report.json and report.html",
+        add=_add_report,
+        run=_report,
+    ),
+    Command(
+        name="bench",
+        help="the benchmarks behind every published number",
+        add=_add_bench,
+        run=_bench,
+    ),
+    Command(
+        name="doctor",
+        help="engines, devices and cap mechanisms found here",
+        add=lambda parser: None,
+        run=_doctor,
+    ),
+)

@@ -1,0 +1,52 @@
+"""A first look at a table of text: which of its columns hold numbers, words or sentences."""
+
+import csv
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+_ROWS = 50
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def columns_of(path: Path) -> list[str] | None:
+    """Return what each column of a csv or tsv holds: number, word or sentence; None: no table."""
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    if delimiter is None or not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = list(islice(csv.reader(file, delimiter=delimiter), _ROWS))
+    body = rows[1:] or rows  # the first may be a header
+    width = max((len(row) for row in body), default=0)
+    columns = [[row[i] for row in body if len(row) > i] for i in range(width)]
+    return [_kind(column) for column in columns]
+
+
+def first_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Return the first rows of a jsonl file; None: it is none."""
+    if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
+        return None
+    found = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in islice(file, _ROWS):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                found.append(row)
+    return found
+
+
+def _kind(cells: list[str]) -> str:
+    def is_number(cell: str) -> bool:
+        try:
+            float(cell)
+        except ValueError:
+            return False
+        return True
+
+    if all(map(is_number, cells)):
+        return "number"
+    return "sentence" if any(" " in cell.strip() for cell in cells) else "word"
