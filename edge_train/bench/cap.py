@@ -18,6 +18,7 @@ from edge_train import bench
 from edge_train.bench.cap_grid import folder, name, ways
 from edge_train.bench.watched import watched
 from edge_train.errors import InputError
+from edge_train.recipe import Recipe
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import smallest
 from edge_train.tasks import open_job

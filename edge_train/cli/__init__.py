@@ -29,7 +29,7 @@ _OF_THE_DESK = {
     "transformers",
 }
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
-commands: Registry[Command] = Registry("command", "edge_train.cli.commands", "COMMANDS")
+commands: Registry[Command] = Registry("command", "edge_train.cli.verbs", "COMMANDS")
 
 
 class _Parser(argparse.ArgumentParser):

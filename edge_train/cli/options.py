@@ -257,9 +257,9 @@ def help_text(verb: str, task: Task | None) -> str:
             "DATA says what is learned: a folder of photos, a text, a table, arrays.\n\n"
             f"tasks (--task, else inferred from DATA):\n{kinds}\n\n"
             f"common options:\n{_table(shown)}\n"
-            "  --recipe FILE.toml           a run as a file\n"
-            "  --resume RUN                 go on with a run\n"
-            "  --json                       events for programs, on standard output\n\n"
+            "  --recipe FILE.toml          a run as a file\n"
+            "  --resume RUN                go on with a run\n"
+            "  --json                      events for programs, on standard output\n\n"
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
     parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]
@@ -273,9 +273,18 @@ def help_text(verb: str, task: Task | None) -> str:
 def _table(keys: Sequence[Key], task: Task | None = None) -> str:
     rows = []
     for key in keys:
-        flag = key.spellings[0] + ("" if key.is_switch else f" {key.name.upper()}")
-        rows.append(f"  {flag:<28} {key.help}{_choices(key, task)}")
+        flag = key.spellings[0] + ("" if key.is_switch else f" {_placeholder(key)}")
+        rows.append(f"  {flag:<26}  {key.help}{_choices(key, task)}")
     return "\n".join(rows) + "\n"
+
+
+def _placeholder(key: Key) -> str:
+    """Return what stands for a value in help."""
+    if key.is_bytes:
+        return "SIZE"
+    if key.is_path:
+        return "PATH"
+    return {int: "N", float: "X"}.get(key.kind, "WORD" if key.kind is str else "LIST")
 
 
 def _choices(key: Key, task: Task | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Rule
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_train.optim.bases import Basis, TopVectors
     from edge_train.protocols import Transform
 
-After = tuple[Transform, ...]
+After: TypeAlias = "tuple[Transform, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)

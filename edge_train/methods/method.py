@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from edge_train.recipe import Key, Recipe
 
@@ -62,7 +62,7 @@ class Parts:
     inputs: Callable[..., Any] | None = None
 
 
-Build = Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]
+Build: TypeAlias = "Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]"
 
 
 @dataclass(frozen=True, kw_only=True)

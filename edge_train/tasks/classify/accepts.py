@@ -9,7 +9,7 @@ _LABELS = {"label", "labels", "class", "target", "category", "sentiment"}
 
 
 def accepts(path: Path) -> str | None:
-    """Return what it is: a table with a column of sentences, rows with labels, a folder of parts."""
+    """Return what it is: a table with sentences, rows with labels, or a folder of parts."""
     if path.is_dir():
         parts = [name for name in _PARTS if (path / name).is_file()]
         return f"labeled texts in parts ({', '.join(parts)})" if parts else None

@@ -18,8 +18,7 @@ from edge_train.tasks.personalize.parts import TokenJob, decode_latents
 from edge_train.tasks.personalize.sampler import sample
 
 if TYPE_CHECKING:
-    from edge_train.formats.embedded import DATA
-from edge_train.tasks.personalize.parts import Denoiser
+    from edge_train.tasks.personalize.parts import Denoiser
 
 Pixels = NDArray[np.uint8]
 _PICTURES = Key(0, -3)  # the noise that previews start from is the same in every run
