@@ -66,6 +66,7 @@ class Recorder:
             **dict.fromkeys(_ONE_THREAD, "1"),
             "PYTHONPATH": str(options.code.resolve()),
             "HF_HUB_OFFLINE": "1",
+            "PYTHONHASHSEED": "0",  # peft writes a set, in the order of its hashes
         }
         self.places = {
             str(self.out / "cases"): "<cases>",
@@ -118,7 +119,7 @@ class Recorder:
             if any(values["status"]):
                 break
             self._run(case, _THEN[name](run), values)
-        values["files"] = results(folder, self.places)
+        values["files"] = results(folder, self.places, case.left_out)
         return values
 
     def _filled(self, value: Any) -> Any:

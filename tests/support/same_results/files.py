@@ -14,19 +14,24 @@ from typing import Any
 # What a clock, a memory gauge or an installation decides, by key and in sentences.
 _LEFT_OUT_KEYS = re.compile(r"(^|_)(seconds|bytes)(_|$)|^(crc|versions|edge_train)$")
 _MEASURED = re.compile(
-    r"(about )?\d[\d,.]*(/[\d.]+)? ?(kB|MB|GB|B|ms|s|min|h)\b( ?\d+ ?(s|min)\b)?"
+    r"\b\d+(h\d\dm|m\d\ds)\b|"
+    r"(about )?\d[\d,.]*(/[\d.]+)? ?(bytes|kB|MB|GB|B|ms|s|min|h)\b( ?\d+ ?(s|min)\b)?"
     r"|\b\d+:\d\d(:\d\d)?\b"
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _OF_THE_CLOCK = ("memory",)  # kinds of journal records whose number depends on time
 _CLOCK_CHARTS = ("Memory over time",)
 _CHECKPOINT = re.compile(r"checkpoints/(step|best)-\d+\.safetensors$")
 
 
-def results(folder: Path, places: Mapping[str, str]) -> dict[str, Any]:
+def results(
+    folder: Path, places: Mapping[str, str], left_out: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return the values of every file below `folder`, by its path; of checkpoints the newest.
 
     Args:
       places: a path of this machine -> what stands for it.
+      left_out: more keys that hold what is measured.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
@@ -36,7 +41,17 @@ def results(folder: Path, places: Mapping[str, str]) -> dict[str, Any]:
         if (match := _CHECKPOINT.search(name))
     }
     kept = [n for n in found if not _CHECKPOINT.search(n) or n in newest.values()]
-    return {name: _clean(_content(found[name]), places) for name in kept}
+    values = {name: _clean(_content(found[name]), places) for name in kept}
+    return {name: _without(value, left_out) for name, value in values.items()}
+
+
+def _without(value: Any, keys: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in keys}
+        return {k: v if k == "pictures" else _without(v, keys) for k, v in kept.items()}
+    if isinstance(value, list) and keys:  # words of the report, which shows the hash as well
+        return ["#" if _SHA256.fullmatch(str(item)) else item for item in value]
+    return value
 
 
 def sentences(text: str, places: Mapping[str, str]) -> list[Any]:
