@@ -23,11 +23,10 @@ class Quant:
       rounds_activations: an artifact of it computes with rounded activations, so that slopes carry
         noise of one size: more directions a step, and the processor's own kernels.
       calibrated: an export measures the ranges of activations first.
-      writer: "module:function" that gives a graph its weights and arithmetic; None: no artifact
-        has it.
+      writer: "module:function" that writes the nodes of a graph with their weights; None: no
+        artifact has it.
       trained: "module:class" of the parameters that training changes, made from blocks; None: they
         cannot be trained.
-      block_bytes: "module:function", the bytes of a trained block by its shape.
       torch_type: optimum-quanto's name of it for frozen weights on torch; None: it has none.
     """
 
@@ -39,7 +38,6 @@ class Quant:
     calibrated: bool = False
     writer: str | None = None
     trained: str | None = None
-    block_bytes: str | None = None
     torch_type: str | None = None
 
 
@@ -51,18 +49,16 @@ QUANTS = (
         says="float weights",
         weight_bytes=4.0,
         artifact_bytes=4.0,
-        writer=f"{_WRITERS}:fill_float",
+        writer=f"{_WRITERS}:write_float",
         trained=f"{_TRAINED}:Parameters",
-        block_bytes="edge_train.arrays.codes:float_bytes",
     ),
     Quant(
         name="int8",
         says="8-bit weights, float activations",
         weight_bytes=1.0,
         artifact_bytes=1.05,
-        writer=f"{_WRITERS}:fill_int8",
+        writer=f"{_WRITERS}:write_int8",
         trained=f"{_TRAINED}:Int8Parameters",
-        block_bytes="edge_train.arrays.codes:int8_bytes",
         torch_type="qint8",
     ),
     Quant(
@@ -72,7 +68,7 @@ QUANTS = (
         artifact_bytes=1.05,
         rounds_activations=True,
         calibrated=True,
-        writer=f"{_WRITERS}:fill_int8_fast",
+        writer=f"{_WRITERS}:write_int8_fast",
     ),
     Quant(
         name="int4",
@@ -81,9 +77,8 @@ QUANTS = (
         artifact_bytes=0.8,
         rounds_activations=True,
         calibrated=True,
-        writer=f"{_WRITERS}:fill_int4",
+        writer=f"{_WRITERS}:write_int4",
         trained=f"{_TRAINED}:Int4Parameters",
-        block_bytes="edge_train.arrays.codes:int4_bytes",
         torch_type="qint4",
     ),
 )
@@ -97,3 +92,8 @@ def names_with(has: Callable[[Quant], Any]) -> tuple[str, ...]:
     ('int8-fast', 'int4')
     """
     return tuple(quant.name for quant in quants.all().values() if has(quant))
+
+
+def of_artifacts() -> tuple[str, ...]:
+    """Return the names of the quantisations that an export can write."""
+    return names_with(lambda quant: quant.writer)

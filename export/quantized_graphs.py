@@ -29,6 +29,9 @@ from numpy.typing import NDArray
 
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.weight_file import Role, StoredWeights, WeightFile
+from edge_train.quant import quants
+from edge_train.recipe import known
+from edge_train.registry import load
 
 INT4_GROUP = 32  # columns that share a float32 scale: 5 bits per weight (64 would be 4.5)
 # com.microsoft.MatMulNBits: 4 is int8 activations in groups. The default, 0, leaves the choice to
@@ -63,30 +66,60 @@ def fill(
 
     Args:
       model: as `diffusion_graphs` returns it.
-      ranges: for `int8-fast` and `int4`, the smallest and largest number that each value of
+      profile: a quantisation that has a `writer`.
+      ranges: for the calibrated ones, the smallest and largest number that each value of
         `calibrated_values` takes.
 
     Memory:
       A few copies of the largest tensor.
     """
     writer = _Writer(model.graph, source, file, ranges)
-    for node in list(model.graph):
-        if linear := _linear(node):
-            if profile == "int4":
-                writer.int4_linear(linear)
-            elif profile == "int8-fast":
-                writer.dynamic_linear(linear)
-            else:
-                writer.weight_only_linear(linear, quantize=profile == "int8")
-        elif node.op_type == "Conv" and profile != "none":
-            if profile == "int8" or _keeps_float_activations(node):
-                writer.weight_only_convolution(node)
-            elif _is_pointwise(node):
-                writer.pointwise_convolution(node)
-            else:
-                writer.calibrated_convolution(node)
+    load(known(quants.get(profile).writer))(writer, list(model.graph))
     writer.finish()
     model.graph.sort()
+
+
+def write_float(writer: "_Writer", nodes: Sequence[ir.Node]) -> None:
+    """Write float weights and float arithmetic."""
+    for node in nodes:
+        if linear := _linear(node):
+            writer.weight_only_linear(linear, quantize=False)
+
+
+def write_int8(writer: "_Writer", nodes: Sequence[ir.Node]) -> None:
+    """Write 8-bit weights and float arithmetic."""
+    for node in nodes:
+        if linear := _linear(node):
+            writer.weight_only_linear(linear, quantize=True)
+        elif node.op_type == "Conv":
+            writer.weight_only_convolution(node)
+
+
+def write_int8_fast(writer: "_Writer", nodes: Sequence[ir.Node]) -> None:
+    """Write linear layers that round their inputs on the fly, and calibrated convolutions."""
+    for node in nodes:
+        if linear := _linear(node):
+            writer.dynamic_linear(linear)
+        elif node.op_type == "Conv":
+            _rounding_convolution(writer, node)
+
+
+def write_int4(writer: "_Writer", nodes: Sequence[ir.Node]) -> None:
+    """Write linear layers with 4-bit weights, and convolutions as in `int8-fast`."""
+    for node in nodes:
+        if linear := _linear(node):
+            writer.int4_linear(linear)
+        elif node.op_type == "Conv":
+            _rounding_convolution(writer, node)
+
+
+def _rounding_convolution(writer: "_Writer", node: ir.Node) -> None:
+    if _keeps_float_activations(node):
+        writer.weight_only_convolution(node)
+    elif _is_pointwise(node):
+        writer.pointwise_convolution(node)
+    else:
+        writer.calibrated_convolution(node)
 
 
 def calibrated_values(model: ir.Model) -> list[str]:

@@ -35,8 +35,9 @@ class Engine:
     Attributes:
       name: what `--runtime` says.
       says: a line for people.
-      distributions: how the packages begin whose versions a run keeps, since its last bits are
-        theirs.
+      distributions: packages that are this engine, one of them installed: the last bits of a run
+        are theirs.
+      beside: other packages whose versions a run keeps.
       exact_repeats: whether the same call gives the same bits; else a run checks it.
       loads: whether it loads code beside NumPy, during which more memory is kept free.
       gains: times as fast as float32 by weights or type, for plans of large models.
@@ -47,11 +48,20 @@ class Engine:
     name: str
     says: str
     distributions: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     exact_repeats: bool = True
     loads: bool = True
     gains: Mapping[str, float] = field(default_factory=dict)
     serves: Mapping[str, Use] = field(default_factory=dict)
     doctor: str | None = None
+
+
+def packages() -> list[str]:
+    """Return every package whose version a run keeps."""
+    names = [
+        n for engine in engines.all().values() for n in (*engine.distributions, *engine.beside)
+    ]
+    return list(dict.fromkeys(names))
 
 
 engines: Registry[Engine] = Registry("engine", "edge_train.runtimes", "ENGINES", folders=True)

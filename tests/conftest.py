@@ -104,20 +104,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     from tiny_models import make_tiny_model
 
     from edge_train.export.diffusion_graphs import step_graph, vae_graphs
-    from edge_train.formats.artifact import QUANTS
     from edge_train.formats.diffusion_folder import open_model
+    from edge_train.quant import of_artifacts
     from edge_train.tasks.personalize import export as exporting
 
     root = tmp_path_factory.mktemp("exported")
     model = make_tiny_model(root / "model", widths=(16,))
     opened = open_model(model)
     step, vae = step_graph(opened, 32), vae_graphs(opened, 32)
-    said: dict[str, list[str]] = {quant: [] for quant in QUANTS}
+    said: dict[str, list[str]] = {quant: [] for quant in of_artifacts()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "_EFFORT", replace(exporting._EFFORT, slope_samples=8))
         patch.setattr(exporting, "step_graph", lambda model, side: step.clone())
         patch.setattr(exporting, "vae_graphs", lambda model, side: [g.clone() for g in vae])
-        for quant in QUANTS:
+        for quant in of_artifacts():
             exporting.export(
                 str(model),
                 root / quant,
@@ -127,7 +127,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
                 threads=1,
                 say=said[quant].append,
             )
-    return Exported(model, {quant: root / quant for quant in QUANTS}, said, vae)
+    return Exported(model, {quant: root / quant for quant in of_artifacts()}, said, vae)
 
 
 @dataclass(frozen=True)

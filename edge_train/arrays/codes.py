@@ -99,4 +99,3 @@ class Code:
 
 INT8 = Code(bits=8, group=0, scale=np.float32, headroom=1.25)
 INT4 = Code(bits=4, group=32, scale=np.float16, headroom=1.0)
-CODES = {"int8": INT8, "int4": INT4}

@@ -29,6 +29,8 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
         tensor of a file becomes few bits without ever being whole in float32.
     """
 
+    shows_values: ClassVar[bool] = True  # whether a transform sees the numbers of a matrix
+
     def __init__(self, blocks: Blocks) -> None:
         self._blocks: dict[str, NDArray[np.float32]] = {}
         for name, block in _pairs(blocks):
@@ -36,6 +38,11 @@ class Parameters(Mapping[str, NDArray[np.float32]]):
 
     def _add(self, name: str, block: Block) -> None:
         self._blocks[name] = np.array(block, np.float32)
+
+    @classmethod
+    def block_bytes(cls, shape: tuple[int, ...]) -> int:
+        """Return the bytes that a block of a shape takes."""
+        return 4 * math.prod(shape)
 
     @classmethod
     def sharing(cls, blocks: Mapping[str, NDArray[np.float32]]) -> "Parameters":
@@ -109,6 +116,12 @@ class QuantizedParameters(Parameters):
     """
 
     code: ClassVar[Code]
+    shows_values = False
+
+    @classmethod
+    def block_bytes(cls, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a matrix in few bits, or of another block in float32."""
+        return cls.code.nbytes(*shape) if len(shape) == 2 else super().block_bytes(shape)
 
     def __init__(self, blocks: Blocks) -> None:
         self._order: list[str] = []

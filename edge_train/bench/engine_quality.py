@@ -21,10 +21,11 @@ from edge_train.arrays.types import Batch
 from edge_train.errors import TrainingStopped
 from edge_train.estimators.slope_table import Exact, exact_slopes, relate
 from edge_train.estimators.zo import ZerothOrder
-from edge_train.formats.artifact import QUANTS, open_artifact
+from edge_train.formats.artifact import open_artifact
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.optim.transforms import root_mean_square
+from edge_train.quant import of_artifacts
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.objective import PhotoCache
@@ -44,7 +45,7 @@ def main(out: Path, seeds: int, python: str = sys.executable) -> str:
     Args:
       python: interpreter that trains on the artifacts, and whose engine is compared with ours.
     """
-    artifacts = {quant: _exported(out / f"engine-{quant}", quant) for quant in QUANTS}
+    artifacts = {quant: _exported(out / f"engine-{quant}", quant) for quant in of_artifacts()}
     return "\n\n".join(
         (
             f"Slopes, {seeds} seeds x {_DIRECTIONS} directions x {_SAMPLES} samples against the "

@@ -88,12 +88,11 @@ from edge_train.formats.manifest import (
 )
 from edge_train.formats.onnx_file import read_graph_file
 from edge_train.formats.tensor_file import TensorFile
+from edge_train.quant import of_artifacts
 
 FORMAT = "edge-train artifact"
 VERSION = 1
 EMBEDDINGS = "embeddings.safetensors"
-QUANTS = ("none", "int8", "int8-fast", "int4")
-ROUNDED = ("int8-fast", "int4")  # whose activations are int8
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
@@ -282,7 +281,7 @@ def _read_manifest(folder: Path) -> Manifest:
     manifest = read_manifest(folder, Manifest, FORMAT, VERSION, "not our artifact")
     for word, known in (
         ("family", _FAMILIES),
-        ("quant", QUANTS),
+        ("quant", of_artifacts()),
         ("prediction_type", _PREDICTIONS),
     ):
         if (found := getattr(manifest, word)) not in known:

@@ -6,7 +6,7 @@ device, thread count and memory mode: a change of these is said and put on recor
 another runtime would go on with a different loss, so it is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,6 @@ from edge_train.errors import RunFolderError
 
 Facts = Mapping[str, Any]  # of a journal's first record
 
-_ENGINES = {
-    "onnx": "onnxruntime",
-    "ort-training": "onnxruntime",
-    "torch": "torch",
-    "numpy": "numpy",
-}
 _SETTINGS = ("device", "dtype", "threads", "lean")
 
 
@@ -46,16 +40,19 @@ def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha25
         )
 
 
-def changed_engine(before: Facts, now: Facts) -> str | None:
+def changed_engine(before: Facts, now: Facts, engine: Sequence[str]) -> str | None:
     """Return a sentence about what will change the last bits of later steps; None for nothing.
 
+    Args:
+      engine: packages one of which is the engine.
+
     >>> old = {"runtime": "onnx", "device": "cpu", "versions": {"onnxruntime": "1.30.0"}}
-    >>> changed_engine(old, {**old, "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"}})
+    >>> changed_engine(old, {**old, "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"}}, ["onnxruntime"])
     'resumed with onnxruntime 1.32.0 (was onnxruntime 1.30.0): the steps so far are exact, later \
 ones may differ in their last bits from those of an undisturbed run'
     """
     pairs = [(f"{name} {now[name]}", f"{name} {before[name]}") for name in _both(before, now)]
-    pairs.insert(0, (_engine(now), _engine(before)))
+    pairs.insert(0, (_engine(now, engine), _engine(before, engine)))
     changes = [f"{new} (was {old})" for new, old in pairs if new != old]
     if not changes:
         return None
@@ -69,8 +66,7 @@ def _both(before: Facts, now: Facts) -> list[str]:
     return [name for name in _SETTINGS if name in before and name in now]
 
 
-def _engine(facts: Facts) -> str:
+def _engine(facts: Facts, engine: Sequence[str]) -> str:
     """Return distribution and version of the engine that computed a run."""
-    prefix = _ENGINES[facts["runtime"]]
-    found = {n: v for n, v in facts.get("versions", {}).items() if n.startswith(prefix)}
+    found = {n: v for n, v in facts.get("versions", {}).items() if n in engine}
     return " and ".join(f"{name} {version}" for name, version in sorted(found.items())) or "unknown"

@@ -43,29 +43,12 @@ from edge_train.records.journal import Journal
 from edge_train.records.resume import changed_engine
 from edge_train.methods import methods
 from edge_train.optim.basis_choice import choices, summary
-from edge_train.runtimes.engine import engines
+from edge_train.runtimes.engine import engines, packages
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, OpenRuntime, Outcome
 from edge_train.units import format_bytes
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
-_PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "optimum-quanto",
-    "onnxruntime",
-    "onnxruntime-directml",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-training",
-    "onnxruntime-training-cpu",
-    "peft",
-    "numpy",
-)
-
-
 class Observer(Protocol):
     """Whoever watches a run: a progress bar or a stream of JSON events."""
 
@@ -218,7 +201,11 @@ def _loop(
                 **({"plan_peak_bytes": session.plan.peak_bytes} if session.plan else {}),
             }
         )
-        if change := changed_engine(records[0]["facts"], _facts(session, runtime)):
+        if change := changed_engine(
+            records[0]["facts"],
+            _facts(session, runtime),
+            engines.get(recipe.runtime).distributions,
+        ):
             session.observer.said(change)
             book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
@@ -378,7 +365,7 @@ def _facts(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"edge-train": __version__}
-    for package in _PACKAGES:
+    for package in packages():
         try:
             found[package] = version(package)
         except PackageNotFoundError:

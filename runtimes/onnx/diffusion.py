@@ -11,6 +11,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.formats.artifact import Artifact, open_artifact
 from edge_train.memory.measure import give_back_memory, measure
+from edge_train.quant import quants
 from edge_train.runtimes.onnx.engine import Value, call, check_values, open_session, pick_provider
 from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
@@ -72,7 +73,7 @@ class OnnxDiffusion:
         self.parameters, self.batch_limit = parameters, None
         self.passes = self.evaluations = 0
         self.device, self.reason = provider.device, provider.reason
-        self.dtype = "float32" if quant in ("none", "int8") else "int8"
+        self.dtype = "int8" if quants.get(quant).rounds_activations else "float32"
         self._rows = [
             _TokenRows(artifact, component, ids)
             for component, ids in zip(artifact.text_encoders, token_ids, strict=True)

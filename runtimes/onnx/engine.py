@@ -13,6 +13,7 @@ from typing import Any
 from edge_train.errors import InputError, ModelError
 from edge_train.memory.measure import map_large_blocks
 from edge_train.memory.shortage import is_shortage
+from edge_train.quant import quants
 from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 
 # What a user types, and what the engine calls it.
@@ -25,7 +26,6 @@ _PROVIDERS = {
     "directml": "DmlExecutionProvider",
 }
 # com.microsoft operators on rounded activations have their fast kernels on the CPU only.
-_CPU_PROFILES = ("int8-fast", "int4")
 # What every provider is asked, for numbers that do not change from one start to the next. None of
 # them was run by us; an option that an installed provider does not know is refused by the engine.
 _OPTIONS: dict[str, dict[str, str]] = {
@@ -166,12 +166,13 @@ def pick_provider(device: str, quant: str, cap_bytes: int | None = None) -> Prov
     """
     offered = load_engine().get_available_providers()
     here = [name for name, provider in _PROVIDERS.items() if provider in offered]
+    rounds = quants.get(quant).rounds_activations
     mixed = f"{quant} has its kernels on the cpu"
     if device == "auto":
         device, reason = "cpu", "no other provider is offered"
         if others := [name for name in here if name != "cpu"]:
             reason = f"others only when asked for: {', '.join(others)}"
-        if "cuda" in here and quant in _CPU_PROFILES:
+        if "cuda" in here and rounds:
             reason = mixed
         elif "cuda" in here and not _nvidia_driver():
             reason = "the engine offers cuda, this machine has no NVIDIA driver"
@@ -184,7 +185,7 @@ def pick_provider(device: str, quant: str, cap_bytes: int | None = None) -> Prov
         )
     else:
         reason = "asked for"
-        if device != "cpu" and quant in _CPU_PROFILES:
+        if device != "cpu" and rounds:
             reason = f"asked for; {mixed}: expect other numbers, and copies between both"
     options = dict(_OPTIONS.get(device, {}))
     if device == "cuda" and cap_bytes is not None:

@@ -7,6 +7,7 @@ ENGINES = (
         name="torch",
         says="torch, with gradients; model folders",
         distributions=("torch",),
+        beside=("diffusers", "transformers", "optimum-quanto", "peft"),
         gains={"bfloat16": 1.9},
         doctor="edge_train.runtimes.torch.doctor:examine",
     ),

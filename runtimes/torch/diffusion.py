@@ -17,11 +17,11 @@ from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
+from edge_train.quant import names_with, quants
 from edge_train.runtimes.torch.layered_loading import load_layers
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 from edge_train.runtimes.torch.token_rows import TokenRows
 
-QUANTS = ("none", "int8", "int4")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BLOCKS = ("token", "token_2")  # trainable block of each text encoder
 _IDS = ("ids", "ids_2")  # batch key of each text encoder's prompts
@@ -378,8 +378,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def _pick_dtype(name: str, device: torch.device, quant: str, model: ModelFolder) -> torch.dtype:
-    if quant not in QUANTS:
-        raise InputError(f"unknown quant {quant!r}; expected none, int8 or int4.")
+    if quant != "none" and quants.get(quant).torch_type is None:
+        able = ", ".join(names_with(lambda known: known.torch_type))
+        raise InputError(f"quant {quant!r} is not of model folders on torch; use none, {able}.")
     if name != "auto":
         if name not in _DTYPES:
             raise InputError(f"unknown dtype {name!r}; expected auto, {', '.join(_DTYPES)}.")

@@ -12,19 +12,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
+from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Block, Point
 from edge_train.errors import ModelError
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
+from edge_train.quant import quants
+from edge_train.recipe import known
+from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.held_layers import HeldEmbedding, HeldLinear, Weights
 from edge_train.runtimes.torch.layers import layers_of
 
 _START = -5  # the step of the key that random weights are drawn from
-_KINDS = {"int8": Int8Parameters, "int4": Int4Parameters}
 SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
@@ -73,9 +75,10 @@ class TorchLanguageModel:
             values = _stored(folder, network, blocks)
         else:
             values = _drawn(network, blocks, seed)
-        if quant in _KINDS:
+        kind: type[Parameters] = load(known(quants.get(quant).trained))
+        if kind is not Parameters:
             _check_matrices(folder, network, blocks)
-            parameters: Parameters = _KINDS[quant](values)
+            parameters = kind(values)
         else:
             parameters = Parameters.sharing({n: np.asarray(v, np.float32) for n, v in values})
         weights = Weights(parameters)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.memory.measure import give_back_memory
+from edge_train.quant import quants
 from edge_train.runtimes.torch.int4_weights import freeze_int4
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_WEIGHT_TYPES = {"int8": "qint8", "int4": "qint4"}  # ours -> optimum-quanto's
 _PACKED_COLUMNS = 16  # torch's int8 x bfloat16 kernel crashes unless these divide the inputs
 
 
@@ -103,7 +103,7 @@ def _quantize(layer: nn.Linear | nn.Conv2d, quant: str, packed: bool) -> nn.Modu
     packed = packed and isinstance(layer, nn.Linear)
     if packed and layer.weight.shape[1] % _PACKED_COLUMNS:
         return layer
-    quantized: Any = quantize_module(layer, weights=_WEIGHT_TYPES[quant])
+    quantized: Any = quantize_module(layer, weights=quants.get(quant).torch_type)
     for name, _ in list(layer.named_parameters()):
         setattr(layer, name, None)
     if quant == "int4":

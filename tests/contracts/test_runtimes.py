@@ -10,8 +10,9 @@ import pytest
 
 from edge_train import cli
 from edge_train.arrays.parameters import Parameters
-from edge_train.formats.artifact import QUANTS, open_artifact
+from edge_train.formats.artifact import open_artifact
 from edge_train.formats.diffusion_folder import open_model
+from edge_train.quant import of_artifacts
 from edge_train.records import journal
 from edge_train.rng import Key
 from edge_train.tasks.personalize.objective import Personalize, build_cache
@@ -26,7 +27,12 @@ from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
 KEY = Key(7, 3)
-RUNTIMES = ("torch-none", "torch-int8", "torch-int4", *(f"onnx-{quant}" for quant in QUANTS))
+RUNTIMES = (
+    "torch-none",
+    "torch-int8",
+    "torch-int4",
+    *(f"onnx-{quant}" for quant in of_artifacts()),
+)
 
 
 def start(width: int) -> dict:
@@ -106,7 +112,7 @@ def test_two_sessions_compute_the_same_bits(make_runtime, task, name) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("quant", QUANTS)
+@pytest.mark.parametrize("quant", of_artifacts())
 def test_another_process_computes_the_same_bits(make_runtime, exported, task, quant) -> None:
     batch = task.batch(KEY)
     expected = task.loss(make_runtime(f"onnx-{quant}"), batch, [start(32)])

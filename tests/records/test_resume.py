@@ -29,7 +29,7 @@ FACTS = {
 
 
 def test_nothing_is_said_of_the_same_engine() -> None:
-    assert changed_engine(FACTS, dict(FACTS)) is None
+    assert changed_engine(FACTS, dict(FACTS), ENGINE) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_nothing_is_said_of_the_same_engine() -> None:
     ],
 )
 def test_what_may_change_the_last_bits_is_said(change, named) -> None:
-    sentence = changed_engine(FACTS, FACTS | change)
+    sentence = changed_engine(FACTS, FACTS | change, ENGINE)
     assert sentence is not None
     assert named in sentence
     assert "the steps so far are exact" in sentence
@@ -51,12 +51,12 @@ def test_what_may_change_the_last_bits_is_said(change, named) -> None:
 
 def test_packages_that_compute_nothing_may_change() -> None:
     versions = {"onnxruntime": "1.32.0", "torch": "2.0.0", "numpy": "1.0.0"}
-    assert changed_engine(FACTS, FACTS | {"versions": versions}) is None
+    assert changed_engine(FACTS, FACTS | {"versions": versions}, ENGINE) is None
 
 
 def test_a_journal_that_knows_less_is_no_change() -> None:
     older = {name: value for name, value in FACTS.items() if name != "lean"}
-    assert changed_engine(older, FACTS) is None
+    assert changed_engine(older, FACTS, ENGINE) is None
 
 
 def test_another_model_is_refused() -> None:

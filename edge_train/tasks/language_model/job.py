@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_train.arrays.codes import CODES
+from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError
 from edge_train.export.difference import (
@@ -32,7 +32,9 @@ from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
+from edge_train.quant import quants
 from edge_train.recipe import known
+from edge_train.registry import load
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.objective import LanguageModel
@@ -85,7 +87,8 @@ class LanguageModelJob:
                 )
         length = min(_MOST_TOKENS, self._model.positions)
         found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
-        if found.method == "zo" and found.quant in CODES and found.weight_decay:
+        hidden = not _held_as(found.quant).shows_values
+        if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
                 "'zo'; leave it out, or use --quant none."
@@ -130,7 +133,7 @@ class LanguageModelJob:
         use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
         matrices = [shape for shape in shapes.values() if len(shape) > 1]
-        weights = sum(_weight_bytes(shape, recipe.quant) for shape in shapes.values())
+        weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
         held = (Line("weights", weights), state_line(transform, shapes, copies=0))
         at_once = min(recipe.micro_batch or known(recipe.samples), known(recipe.samples))
         sums = Line("sums of a step's parts", _sums_bytes(recipe, shapes))
@@ -276,11 +279,10 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
     return open_language_model(Path(recipe.model).expanduser())
 
 
-def _weight_bytes(shape: tuple[int, ...], quant: str) -> int:
-    """Return the bytes of a block as a run holds it."""
-    if len(shape) == 2 and quant in CODES:
-        return CODES[quant].nbytes(*shape)
-    return 4 * math.prod(shape)
+def _held_as(quant: str) -> type[Parameters]:
+    """Return the kind of parameters that hold weights in training."""
+    kind: type[Parameters] = load(known(quants.get(quant).trained))
+    return kind
 
 
 def _operations(

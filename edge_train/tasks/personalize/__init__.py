@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from edge_train.methods.method import FORWARD, GRADIENT
-from edge_train.quant import names_with
+from edge_train.quant import names_with, of_artifacts
 from edge_train.runtimes.engine import Use
 from edge_train.tasks.personalize.command import GENERATE
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -32,7 +32,7 @@ TASK = Task(
         ),
         "onnx": Use(
             offers=frozenset({FORWARD}),
-            quants=names_with(lambda quant: quant.writer),
+            quants=of_artifacts(),
             libraries=("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),
             libraries_bytes=90_000_000,
             first_use_bytes=18_000_000,

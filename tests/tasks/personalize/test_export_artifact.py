@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from edge_train.formats.artifact import QUANTS, SlopeBasis, open_artifact  # noqa: E402
+from edge_train.formats.artifact import SlopeBasis, open_artifact  # noqa: E402
+from edge_train.quant import of_artifacts
 from edge_train.tasks.personalize import export as exporting  # noqa: E402 - needs torch
 
 
@@ -23,7 +24,7 @@ def export(name, out, **options) -> None:
     exporting.export(str(name), out, **(given | options))
 
 
-@pytest.mark.parametrize("quant", QUANTS)
+@pytest.mark.parametrize("quant", of_artifacts())
 def test_every_profile_opens_and_tells_its_slopes(exported, quant) -> None:
     manifest = open_artifact(exported.artifacts[quant]).manifest
     assert manifest.quant == quant
@@ -43,7 +44,7 @@ def test_float_activations_keep_small_slopes(exported, quant) -> None:
     assert manifest.slopes[0].correlation > 0.98
 
 
-@pytest.mark.parametrize("quant", QUANTS)
+@pytest.mark.parametrize("quant", of_artifacts())
 def test_graphs_are_readable_by_old_engines(exported, quant) -> None:
     for path in exported.artifacts[quant].glob("*.onnx"):
         model = onnx.load(path, load_external_data=False)
