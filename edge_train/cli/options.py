@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 from edge_train.errors import InputError
-from edge_train.methods import methods
+from edge_train.methods import declared_keys, methods
 from edge_train.recipe import GROUPS, Key, Recipe, as_mapping, beside, read_toml
 from edge_train.registry import nearest
 from edge_train.runtimes.engine import engines
-from edge_train.tasks import DEFAULT, own_keys, recipe_of, tasks
+from edge_train.tasks import DEFAULT, recipe_of, tasks
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
@@ -214,7 +214,7 @@ def _flags() -> dict[str, list[Key]]:
     """Return the keys behind every flag, hyphens and underscores alike; one is that of a task."""
     found: dict[str, list[Key]] = {}
     every = [key for task in tasks.all().values() for key in task.recipe.declared().values()]
-    for key in [*every, *own_keys().values()]:
+    for key in [*every, *declared_keys().values()]:
         for spelling in key.spellings:
             found.setdefault(_spelled(spelling), []).append(key)
     return found
@@ -263,7 +263,7 @@ def help_text(verb: str, task: Task | None) -> str:
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
     parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]
-    keys = {**task.recipe.declared(), **own_keys()}
+    keys = {**task.recipe.declared(), **declared_keys()}
     for group, title in _TITLES.items():
         if own := [key for key in keys.values() if key.group == group]:
             parts.append(f"{title}:\n{_table(own, task)}")

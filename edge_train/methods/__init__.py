@@ -1,6 +1,9 @@
 """What `--method` names: methods, and update rules, each of which is a method, too."""
 
+from edge_train.methods.choosing import Schedule, Selection
+from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Method, Rule
+from edge_train.recipe import Key
 from edge_train.registry import Registry
 
 
@@ -11,11 +14,25 @@ class _Methods(Registry[Method]):
         found = super().all()
         for rule in rules.all().values():
             if rule.name not in found:
-                from edge_train.methods.exact import of_rule
-
                 found[rule.name] = of_rule(rule)
         return found
 
 
 methods: Registry[Method] = _Methods("method", "edge_train.methods", "METHODS")
 rules: Registry[Rule] = Registry("rule", "edge_train.methods", "RULES")
+selections: Registry[Selection] = Registry(
+    "batch selection", "edge_train.methods.choosing", "SELECTIONS"
+)
+schedules: Registry[Schedule] = Registry(
+    "block schedule", "edge_train.methods.choosing", "SCHEDULES"
+)
+
+
+def declared_keys() -> dict[str, Key]:
+    """Return the keys that methods, rules, selections and schedules declare themselves."""
+    records = [
+        *methods.all().values(),
+        *selections.all().values(),
+        *schedules.all().values(),
+    ]
+    return {key.name: key for record in records for key in record.keys}

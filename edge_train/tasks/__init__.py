@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_train.methods import methods
+from edge_train.methods import declared_keys
 from edge_train.recipe import Key, Recipe, beside, from_mapping, read_toml
 from edge_train.registry import Registry, load
 from edge_train.tasks.task import Task
@@ -42,7 +42,9 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
     declared = kind.declared()
     for name in [name for name in given if name not in declared and _is_default(name, given[name])]:
         del given[name]  # recipes of 0.1 held the keys of all tasks
-    return from_mapping(kind, given, source, own=own_keys(), others=lambda n: _elsewhere(n, kind))
+    return from_mapping(
+        kind, given, source, own=declared_keys(), others=lambda n: _elsewhere(n, kind)
+    )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -52,11 +54,6 @@ def read_recipe(path: Path) -> Recipe:
       InputError: the file is missing, not TOML, or holds an unknown key or a wrong value.
     """
     return beside(recipe_of(read_toml(path), str(path)), path.parent)
-
-
-def own_keys() -> dict[str, Key]:
-    """Return the keys that methods and rules declare themselves."""
-    return {key.name: key for method in methods.all().values() for key in method.keys}
 
 
 def _declaring(name: str) -> dict[str, Key]:

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from edge_train.command import Command
 from edge_train.errors import InputError
-from edge_train.methods import methods
+from edge_train.methods import methods, schedules, selections
+from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.method import GRADIENT, Method
 from edge_train.recipe import Recipe, set_keys
 from edge_train.runtimes.engine import Use, engines
@@ -185,6 +186,7 @@ class Task:
                 f"{', '.join(use.quants)}; leave it out."
             )
         values: dict[str, Any] = {"method": method.name, "quant": quant, "runtime": engine}
+        values["options"] = _options(method, recipe)
         for name, value in {**model_defaults, **self._defaults(method, recipe.preset)}.items():
             named_other = name == "learning_rate" and getattr(recipe, "relative_rate", None)
             declared = name in recipe.declared()
@@ -234,6 +236,31 @@ class Task:
             **method.defaults,
             **self.defaults.get((method.name, preset), {}),
         }
+
+
+def _options(method: Method, recipe: Recipe) -> dict[str, Any]:
+    """Return the values of the keys that method, selection and schedule declare themselves.
+
+    Raises:
+      InputError: one is set that none of them declares.
+    """
+    chosen: list[Method | Selection | Schedule] = [method]
+    if recipe.batch_selection is not None:
+        chosen.append(selections.get(recipe.batch_selection))
+    if recipe.block_schedule is not None:
+        chosen.append(schedules.get(recipe.block_schedule))
+    found: dict[str, Any] = {}
+    for record in chosen:
+        for key in record.keys:
+            value = record.defaults.get(key.name, key.default)
+            found[key.name] = recipe.options.get(key.name, value)
+    for name in recipe.options:
+        if name not in found:
+            raise InputError(
+                f"{name} is not read by {', '.join(record.name for record in chosen)}; leave it "
+                "out."
+            )
+    return found
 
 
 def _own_keys(method: Method) -> set[str]:

@@ -16,6 +16,7 @@ from edge_train.records import journal
 from edge_train.records.resume import changed_engine, check_same_model
 
 pytestmark = pytest.mark.process
+ENGINE = ("onnxruntime", "onnxruntime-gpu")
 FACTS = {
     "runtime": "onnx",
     "device": "cpu",
