@@ -9,6 +9,7 @@ from edge_train.errors import InputError
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.method import GRADIENT, Method
+from edge_train.quant import names_with
 from edge_train.recipe import Recipe, set_keys
 from edge_train.runtimes.engine import Use, engines
 
@@ -146,7 +147,12 @@ class Task:
             for engine in engines.all().values()
             if self.name in engine.serves
         }
-        return {**self.uses, **others}
+        return {name: self._with_quants(name, use) for name, use in {**self.uses, **others}.items()}
+
+    def _with_quants(self, engine: str, use: Use) -> Use:
+        """Return a use with the quantisations that say themselves that they serve it."""
+        more = names_with(lambda quant: (self.name, engine) in quant.serves)
+        return replace(use, quants=(*use.quants, *more)) if more else use
 
     @property
     def loads(self) -> bool:

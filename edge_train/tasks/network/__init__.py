@@ -36,6 +36,7 @@ TASK = Task(
     defaults={
         ("*", "default"): {
             "steps": 2000,
+            "learning_rate": 0.1,
             "schedule": "cosine",
             "samples": 100,
             "evaluate_every": 100,
