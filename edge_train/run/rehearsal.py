@@ -33,7 +33,7 @@ _STEPS = 2
 
 
 # With every module that a worker has by then: a megabyte, which counts in small runs.
-_PARSER = "import edge_train.cli as cli; cli._parser(); "
+_PARSER = "import edge_train.cli; "
 _REHEARSAL = (
     f"{_PARSER}import sys, edge_train.worker, edge_train.run.session; "
     "from edge_train.run.rehearsal import main; sys.exit(main())"
