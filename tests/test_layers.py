@@ -16,7 +16,7 @@ ROOT = places.ROOT / "edge_train"
 # From the bottom up. A line is a floor, a tuple in it a group; the groups of a floor never meet.
 # A package counts as one name; inside a group imports go any way that makes no circle.
 TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("__init__", "errors", "units", "rng", "losses", "quant", "registry", "arrays"),),
+    (("__init__", "errors", "units", "rng", "losses", "quant", "registry", "command", "arrays"),),
     (("protocols",), ("formats",), ("recipe",)),
     (("optim",), ("estimators",), ("memory",), ("records",)),
     (("loop",), ("methods",), ("export",), ("runtimes",), ("report",)),

@@ -101,6 +101,7 @@ class Task:
         again: one more to the start of the words only, two with gradients of all weights.
       in_small: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
       sections: "module:function" that returns the sections of its report.
+      title: of its report, from the facts of the journal.
       accepts: "module:function" that returns what a file or folder is, in words, where it looks
         like data of this task; None where it does not.
       data: the key that such a file or folder is the value of.
@@ -121,6 +122,7 @@ class Task:
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
     sections: str | None = None
+    title: Callable[[Mapping[str, Any]], str] = lambda facts: f"Run: {facts.get('task')}"
     accepts: str | None = None
     data: str = "data"
     commands: tuple[Command, ...] = ()

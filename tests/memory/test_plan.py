@@ -122,7 +122,7 @@ def test_plan_prints_lines_and_choices_and_trains_nothing(
     recipe, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     assert cli.main(["plan", *words(photos, "--json")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["refusal"] is None
@@ -147,7 +147,7 @@ def a_network(folder):
 
 @linux
 def test_a_network_is_planned_rehearsed_and_refused_as_everything_else(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     found = survey(replace(recipes.read(a_network(tmp_path)), cap_bytes=30 * MEGABYTE))
     assert found.asked.plan.source == "rehearsal" and not found.fits
     ways = [choice.record(None) for choice in found.choices]
@@ -187,7 +187,7 @@ def test_known_qualities_are_cells_of_the_benchmarks():
 def test_a_cap_that_is_too_small_is_refused_with_the_sentence(
     recipe, photos, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     assert cli.main(["plan", *words(photos, "--mem", "20MB")]) == 2
     printed = capsys.readouterr()
     assert "interpreter and libraries" in printed.out and "too large" in printed.out

@@ -78,4 +78,5 @@ TASK = Task(
     },
     measured_on="Fashion-MNIST",
     sections="edge_train.tasks.network.report:sections",
+    title=lambda facts: f"{facts.get('network')} on {facts.get('data')}",
 )

@@ -282,7 +282,7 @@ def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monk
     from edge_train.recipe import Recipe
     from edge_train.run.survey import survey
 
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     wanted = Recipe(
         task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
     )

@@ -271,7 +271,7 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
 def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, monkeypatch, capsys):
     from edge_train.run import survey as choices
 
-    monkeypatch.setattr(choices, "_REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr(choices, "REHEARSED_SECONDS", 0.0)
     words = ["plan", "--task", "language-model", "--data", str(place / "text.txt"), "--json"]
     words += ["--model", str(place / "model"), "--threads", "1", "--length", "16"]
     assert cli.main([*words, "--method", "adamw"]) == 0

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from edge_toys.task import TASK
 
+from edge_toys.task import TASK
 from edge_train.arrays.parameters import Parameters
 from edge_train.formats.atomic import write_bytes
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line
