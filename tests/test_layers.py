@@ -31,6 +31,7 @@ PARENT = (
     "edge_train.units",
     "edge_train.memory",
     "edge_train.memory.link",
+    "edge_train.memory.ending",
     "edge_train.memory.wall",
     "edge_train.memory.supervisor",
 )

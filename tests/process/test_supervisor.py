@@ -14,8 +14,6 @@ import pytest
 from places import GOLDEN, SUPPORT
 from running import STALLED_SECONDS, Command, records_of, steps_in
 
-from edge_train.memory import supervisor as supervise
-
 pytest.importorskip("onnxruntime")
 pytestmark = [
     pytest.mark.process,
@@ -291,13 +289,3 @@ def test_the_parent_is_small(start, photos, tmp_path):
     command.send(signal.SIGTERM)
     assert command.wait() == 130
     assert held < 15 * MEGABYTE
-
-
-@pytest.mark.parametrize(("peak_bytes", "status"), [(95_000_000, 0), (60_000_000, 2)])
-def test_a_crash_close_to_the_cap_is_taken_for_a_shortage(monkeypatch, peak_bytes, status):
-    """Some engines do not check whether a block was refused; the next smaller way is tried."""
-    said = {"peak_bytes": peak_bytes, "loaded": "", "planned": True, "smaller": {"batch_limit": 1}}
-    ends = [(-signal.SIGSEGV, False, said), (0, False, {"peak_bytes": peak_bytes})]
-    monkeypatch.setattr(supervise, "_worker", lambda *_: ends.pop(0))
-    assert supervise._attempts(["run"], 100_000_000, True, None) == status
-    assert len(ends) == (0 if status == 0 else 1)
