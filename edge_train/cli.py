@@ -4,15 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
 from edge_train.memory.link import Link
-from edge_train.memory.supervisor import supervise
-from edge_train.units import LEAST, parse_bytes
+from edge_train.units import LEAST
 
 if TYPE_CHECKING:
     from edge_train.recipe import Recipe
@@ -122,7 +120,6 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
     *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
 )
-_GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,19 +134,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
 
 
-def main(arguments: Sequence[str] | None = None, link: Link | None = None) -> int:
-    """Run one command; return its exit status (see CONTRACT: 0, 2, 3 or 130).
+def main(arguments: Sequence[str], link: Link | None = None) -> int:
+    """Run one command in this process; return its exit status (see CONTRACT: 0, 2, 3 or 130).
+
+    What was typed comes through `entry.py`, which starts a run that has a cap in a worker.
 
     Args:
-      arguments: words; the command line if not given. A run with a cap that comes from the command
-        line happens in a worker process behind the wall, else in this one.
+      arguments: words.
       link: to the supervisor, in a worker.
 
     Raises:
       OutOfMemory: in a worker; its supervisor decides what comes next.
     """
     options = _parser().parse_args(arguments)
-    options.link, options.typed = link, arguments is None
+    options.link = link
     try:
         status: int = options.command(options)
     except OutOfMemory as error:
@@ -196,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume", "--resume_from_checkpoint", type=Path, metavar="RUN", help="go on with a run"
     )
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_train)
 
     plan = commands.add_parser(
         "plan", help="what a run would hold, line by line; trains nothing", allow_abbrev=False
@@ -285,41 +283,6 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     for flag in _ALWAYS:
         run.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     run.add_argument("--json", action="store_true", help="for programs, on stdout; no progress bar")
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.typed and hasattr(os, "fork"):
-        cap_bytes, host = _cap(options)
-        if cap_bytes is not None:
-            return supervise(sys.argv[1:], cap_bytes, host=host)
-    return _train(options)
-
-
-def _cap(options: argparse.Namespace) -> tuple[int | None, bool]:
-    """Return the cap of the run, and whether it is sure to be about this machine's memory.
-
-    Reads no more than that: this process stays small. A file that cannot be read has no cap here;
-    whoever reads it in earnest says what is wrong with it.
-    """
-    path = options.resume / "recipe.toml" if options.resume else options.recipe
-    written: dict[str, Any] = {}
-    if path is not None and path.is_file():  # a pipe can be read only once, by the worker
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-        with suppress(OSError, ValueError):
-            written = tomllib.loads(path.read_text("utf-8"))
-
-    def size(name: str, key: str) -> int | None:
-        found = getattr(options, name) or written.get(name) or written.get(key)
-        return None if found is None else parse_bytes(str(found))
-
-    cap_bytes, host_cap_bytes = size("mem", "cap_bytes"), size("host_mem", "host_cap_bytes")
-    if host_cap_bytes is not None:
-        return host_cap_bytes, True
-    device = options.device or written.get("device", "auto")
-    return cap_bytes, device == "cpu" or not _GPUS.is_dir()
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -1,11 +1,15 @@
 """What a training process and its supervisor tell each other. Standard library only."""
 
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
 
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
+
     from edge_train.memory.watch import Watch
 
 
@@ -81,7 +85,7 @@ class Link:
 
     def __init__(
         self,
-        watch: "Watch",
+        watch: Watch,
         supervisor: int | None = None,
         wall: str = "none",
         changes: Mapping[str, Any] | None = None,

@@ -6,14 +6,14 @@ on. The worker tells the parent what it should know through a pipe; what it lear
 journal, so killing it costs nothing. Standard library only.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
@@ -21,17 +21,25 @@ from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
 
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
 _MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
 
-def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) -> int:
+def supervise(
+    arguments: Sequence[str], cap_bytes: int, *, host: bool = True, talk: Sequence[str] = ()
+) -> int:
     """Run `edge-train` with these arguments in a worker that cannot hold more than the cap.
 
     Args:
       host: the cap is about this machine's memory, not a discrete accelerator's.
+      talk: those of the arguments that say how it talks; kept when a worker is started again.
 
     Returns:
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
@@ -44,14 +52,16 @@ def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) ->
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     group = make_group(cap_bytes - own) if host else None
     try:
-        return _attempts(list(arguments), cap_bytes, host, group)
+        return _attempts(arguments, cap_bytes, host, group, talk)
     finally:
         if group is not None:
             group.remove()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | None) -> int:
+def _attempts(
+    arguments: Sequence[str], cap_bytes: int, host: bool, group: Group | None, talk: Sequence[str]
+) -> int:
     """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
     reason = ""
@@ -81,8 +91,7 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
                     return _give_up(cap_bytes, reason, facts)
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's
-                    talks = ["--json"] * ("--json" in arguments)
-                    arguments = ["run", "--resume", facts.folder, *talks]
+                    arguments = ["run", "--resume", facts.folder, *talk]
 
 
 def _next_smaller(facts: Facts, changes: Mapping[str, Any]) -> Mapping[str, Any]:

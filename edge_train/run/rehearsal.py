@@ -133,7 +133,10 @@ def rehearse_apart(recipe: Recipe) -> Plan:
 @cache
 def _supervisor_bytes() -> int:
     """Return what the parent of a run holds while it waits."""
-    script = f"{_PARSER}from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
+    script = (
+        "import edge_train.entry; "
+        "from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
+    )
     return int(_fresh(["-c", script], "").stdout or 0)
 
 

@@ -94,7 +94,7 @@ def test_every_fact_that_is_told_has_a_place_in_the_record():
 def ends(monkeypatch):
     """Return a function that runs attempts whose workers end as listed; `asked` is their words."""
 
-    def attempts(*listed, arguments=("run",)):
+    def attempts(*listed, arguments=("run",), talk=()):
         left, attempts.asked = list(listed), []
 
         def worker(arguments, words, group):
@@ -102,7 +102,7 @@ def ends(monkeypatch):
             return left.pop(0)
 
         monkeypatch.setattr(supervisor, "_worker", worker)
-        status = supervisor._attempts(list(arguments), CAP, True, None)
+        status = supervisor._attempts(arguments, CAP, True, None, talk)
         assert not left
         return status
 
@@ -139,8 +139,15 @@ def test_before_its_libraries_are_counted_nothing_smaller_would_help(ends, capsy
 def test_a_run_folder_is_gone_on_with_and_not_begun_again(ends):
     done = (0, False, Facts(loaded=True))
     first = short(smaller={"batch_limit": 1}, folder="runs/x")
-    assert ends(first, done, arguments=("run", "photos", "--mem", "1GB", "--json")) == 0
-    assert ends.asked[1][0] == ["run", "--resume", "runs/x", "--json"]
+    assert ends(first, done, arguments=("run", "photos", "--mem", "1GB")) == 0
+    assert ends.asked[1][0] == ["run", "--resume", "runs/x"]
+
+
+def test_after_a_restart_it_talks_as_it_was_asked_to(ends):
+    done, talk = (0, False, Facts(loaded=True)), ["--json", "--tongue=de"]
+    first = short(smaller={"batch_limit": 1}, folder="runs/x")
+    assert ends(first, done, arguments=("run", *talk, "--mem=1GB"), talk=talk) == 0
+    assert ends.asked[1][0] == ["run", "--resume", "runs/x", *talk]
 
 
 def test_out_of_memory_after_training_began_can_be_resumed(ends, capsys):
