@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_train import __version__
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
 from edge_train.memory.link import Link
-from edge_train.units import LEAST
+from edge_train.units import LEAST, parse_bytes
 
 if TYPE_CHECKING:
     from edge_train.recipe import Recipe
@@ -97,6 +97,18 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], type, str], ...] = (
     ("preview_steps", ("--preview-steps",), int, "denoiser steps of a preview"),
     ("guidance", ("--guidance",), float, "of previews"),
     ("out", ("--out", "--output_dir"), str, "run folder"),
+)
+# recipe key -> how the command line spells it
+_FLAGS = {
+    **{key: flags[0] for key, flags, *_ in _OPTIONS},
+    "prompts": "--prompt",
+    "previews": "--no-previews",
+    "flips": "--no-flips",
+    "photos": "a folder of photos",
+}
+_RECORDED = (
+    "--resume goes on with the run as it was recorded, so {name} cannot be given; leave it out. "
+    "Only --mem and --host-mem can change."
 )
 # what diffusers' scripts also take and we always do, or cannot do
 _ALWAYS = ("--gradient_checkpointing", "--center_crop", "--cache_latents")
@@ -293,13 +305,13 @@ def _train(options: argparse.Namespace) -> int:
     observer = JsonEvents() if options.json else Bar()
     if options.resume is None:
         return session.run(_recipe(options), observer, options.link)
-    overrides = _overrides(options, "personalize")
-    for name in overrides:
-        if name not in {"cap_bytes", "host_cap_bytes"}:
-            raise InputError(
-                f"--resume goes on with the run as it was recorded; {name} cannot be changed. "
-                "Only --mem and --host-mem can."
-            )
+    said = _given(options)
+    caps = {"cap_bytes": said.pop("mem", None), "host_cap_bytes": said.pop("host_mem", None)}
+    if options.recipe is not None:
+        raise InputError(_RECORDED.format(name="--recipe"))
+    for key in said:
+        raise InputError(_RECORDED.format(name=_FLAGS.get(key, f"--{key}")))
+    overrides = {key: parse_bytes(size) for key, size in caps.items() if size is not None}
     return session.resume(options.resume, overrides, observer, options.link)
 
 
@@ -324,10 +336,8 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
     return replace(base, **_overrides(options, base.task))
 
 
-def _overrides(options: argparse.Namespace, task: str) -> dict[str, Any]:
-    """Return what the command line says of a recipe of a task, by key."""
-    from edge_train import recipe as recipes
-
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says of a recipe, by key."""
     given = {key: getattr(options, key) for key, *_ in _OPTIONS}
     given |= {
         "prompts": options.prompts,
@@ -338,7 +348,14 @@ def _overrides(options: argparse.Namespace, task: str) -> dict[str, Any]:
     }
     if options.mixed_precision:
         given["dtype"] = _PRECISION[options.mixed_precision]
-    given = {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _overrides(options: argparse.Namespace, task: str) -> dict[str, Any]:
+    """Return what the command line says of a recipe of a task, checked, by name of its field."""
+    from edge_train import recipe as recipes
+
+    given = _given(options)
     if not given:
         return {}
     parsed = recipes.from_mapping({"task": task, **given}, "command line")
