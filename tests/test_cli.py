@@ -223,9 +223,15 @@ def test_resuming_what_is_no_run(tmp_path, capsys):
     assert "recipe.toml" in refused(capsys, 2, "run", "--resume", tmp_path)
 
 
-def test_resuming_with_other_settings(finished, capsys):
-    message = refused(capsys, 2, "run", "--resume", finished, "--steps", "9")
-    assert "steps" in message
+@pytest.mark.parametrize(
+    "words",
+    ["--steps 9", "--data x", "--no-flips", "--recipe x", "--class dog"],
+)
+def test_a_run_is_resumed_as_it_was_recorded_and_the_flag_is_named(finished, capsys, words):
+    message = refused(capsys, 2, "run", "--resume", finished, *words.split())
+    assert words.split()[0] in message
+    assert "Only --mem and --host-mem can change" in message
+    assert "task" not in message
 
 
 def test_resuming_a_finished_run_changes_nothing(finished):
