@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edge_train import cli
-from edge_train.cli import BENCHES
+from edge_train.cli.verbs import BENCHES
 
 torch = pytest.importorskip("torch")
 
@@ -131,10 +131,8 @@ def test_diffusers_spellings_are_understood(model, photos, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--report_to", "--push_to_hub", "--scale_lr", "--steps=x"])
 def test_a_flag_that_cannot_be_honored_is_refused_by_name(flag, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", flag])
-    assert stopped.value.code == 2
-    assert flag.split("=")[0] in capsys.readouterr().err
+    assert cli.main(["run", flag]) == 2
+    assert flag.split("=")[0].lstrip("-").replace("_", "-") in capsys.readouterr().err
 
 
 def test_json_events_are_one_object_a_line(model, photos, tmp_path, capsys):

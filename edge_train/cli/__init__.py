@@ -75,20 +75,20 @@ def _say(text: str) -> None:
 
 
 def _command(words: list[str], link: Link | None) -> int:
-    verbs = _verbs()
-    if words and not words[0].startswith("-") and words[0] not in verbs:
-        _say(f"command {words[0]!r} is not known; {nearest(words[0], verbs)}.")
+    known = known_commands()
+    if words and not words[0].startswith("-") and words[0] not in known:
+        _say(f"command {words[0]!r} is not known; {nearest(words[0], known)}.")
         return NOT_STARTED
     if words and words[0] in ("run", "plan"):
         # their flags are the keys of a task's recipe, so another parser reads them
-        return verbs[words[0]].run(argparse.Namespace(words=words[1:], link=link))
-    options = _parser(verbs).parse_args(words)
+        return known[words[0]].run(argparse.Namespace(words=words[1:], link=link))
+    options = _parser(known).parse_args(words)
     options.link = link
     status: int = options.command(options)
     return status
 
 
-def _verbs() -> dict[str, Command]:
+def known_commands() -> dict[str, Command]:
     """Return every command: ours, those of tasks, and those of other packages."""
     from edge_train.tasks import tasks
 
