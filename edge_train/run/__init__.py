@@ -1,0 +1,1 @@
+"""One run from recipe to report; it knows protocols and registries, no concrete class."""
