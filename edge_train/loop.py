@@ -230,6 +230,20 @@ class Loop:
                 self.step(record.step)
         self.advance(record)
 
+    def catch_up(self, records: Sequence[StepRecord]) -> list[str]:
+        """Go to the end of a journal: its newest whole checkpoint, then redo what came after.
+
+        Returns:
+          What the user should know of checkpoints that could not be used, a line each.
+        """
+        snapshot, complaints = checkpoint.load_newest(self.checkpoints, at_most=len(records))
+        if snapshot is None:
+            self.restore(self.snapshot(), records)
+        else:
+            self.evals += [r.eval for r in records[: snapshot.step] if r.eval is not None]
+            self.restore(snapshot, records[snapshot.step :])
+        return [f"{line} Using an older checkpoint and the journal." for line in complaints]
+
     def restore(self, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:
         """Go back to a snapshot and redo the journaled steps after it."""
         self.sums.held.clear()  # what a step that was not finite left

@@ -25,13 +25,7 @@ def resumed(make_loop, folder, estimator, **options):
     records, intact = journal.read(folder / "journal.jsonl")
     steps = [journal.step_record(r) for r in records]
     loop = make_loop(folder, estimator=estimator, keep=intact, **options)
-    snapshot, complaints = checkpoint.load_newest(loop.checkpoints, at_most=len(steps))
-    if snapshot is None:
-        loop.restore(loop.snapshot(), steps)
-    else:
-        loop.evals += [r.eval for r in steps[: snapshot.step] if r.eval is not None]
-        loop.restore(snapshot, steps[snapshot.step :])
-    return loop, complaints
+    return loop, loop.catch_up(steps)
 
 
 def test_training_lowers_the_evaluation_and_keeps_the_best(make_loop, estimator):
@@ -261,3 +255,69 @@ def test_parameters_that_are_the_best_ones_are_written_once(make_loop):
     for name, block in loop.runtime.parameters.items():
         np.testing.assert_array_equal(newest.parameters[name], block)
         assert np.abs(newest.parameters[name] - snapshot.parameters[name]).max() > 0
+
+
+class Turns:
+    """A `BlockSchedule`: blocks `a` and `b` take turns."""
+
+    def trains(self, step, name):
+        return name == "ab"[step % 2]
+
+
+class Halves:
+    """A `BatchSelection`: the first two samples of a batch."""
+
+    def choose(self, task, runtime, key):
+        batch = task.batch(key)
+        return {**batch, "noise": batch["noise"][:2]}
+
+
+def two_blocks():
+    return QuadraticRuntime({name: np.ones((2, 3), np.float32) for name in "ab"})
+
+
+def two_scales(estimator):
+    return (
+        ZerothOrder(0.01, {"a": 1.0, "b": 1.0}) if isinstance(estimator, ZerothOrder) else estimator
+    )
+
+
+def test_a_block_that_rests_keeps_every_bit_of_itself_and_its_state(make_loop, estimator):
+    loop = make_loop(estimator=two_scales(estimator), runtime=two_blocks(), schedule=Turns())
+    resting = {"a": "b", "b": "a"}
+    for step in range(4):
+        name = resting["ab"[step % 2]]
+        block = loop.runtime.parameters[name].copy()
+        state = {part: value.copy() for part, value in loop.state[name].items()}
+        moved = loop.runtime.parameters["ab"[step % 2]].copy()
+        loop.advance(loop.step(step))
+        np.testing.assert_array_equal(loop.runtime.parameters[name], block)
+        for part, value in state.items():
+            np.testing.assert_array_equal(loop.state[name][part], value)
+        assert (loop.runtime.parameters["ab"[step % 2]] != moved).any()
+
+
+def test_turns_and_chosen_samples_are_redone_from_the_journal_to_the_bit(
+    make_loop, tmp_path, estimator
+):
+    options = {"schedule": Turns(), "selection": Halves(), "checkpoint_seconds": 1e9}
+    own = two_scales(estimator)
+    whole = make_loop(tmp_path / "run", estimator=own, runtime=two_blocks(), **options)
+    whole.fit(9)
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        path.unlink()  # all steps are redone
+    again, _ = resumed(make_loop, tmp_path / "run", own, runtime=two_blocks(), **options)
+    assert again.next_step == 9
+    for name in "ab":
+        np.testing.assert_array_equal(
+            again.runtime.parameters[name], whole.runtime.parameters[name]
+        )
+
+
+def test_only_chosen_samples_are_trained(make_loop):
+    runtime = two_blocks()
+    loop = make_loop(
+        estimator=ZerothOrder(0.01, {"a": 1.0, "b": 1.0}), runtime=runtime, selection=Halves()
+    )
+    record = loop.step(0)
+    assert record.forwards == 2 * (2 + 1)  # two samples at two perturbed points and the centre

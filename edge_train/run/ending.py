@@ -1,13 +1,21 @@
 """The report of a run, written whole or not at all."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 from edge_train.formats.atomic import write_bytes
+from edge_train.loop import Loop
+from edge_train.memory.watch import Watch
+from edge_train.optim.basis_choice import choices, summary
 from edge_train.records.history import read_records, summary_of
 from edge_train.registry import load
 from edge_train.report.section import sections
+from edge_train.run.savings import after_training
+from edge_train.run.start import Session
 from edge_train.tasks import tasks
+from edge_train.tasks.job import Outcome
 
 
 def write_report(run: Path) -> Path:
@@ -31,3 +39,66 @@ def write_report(run: Path) -> Path:
     title = task.title(facts) if task else f"Run: {facts.get('task')}"
     write_bytes(page, render(run, summary, records, title, [*own, *others]).encode())
     return page
+
+
+def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]:
+    """Save and score what was learned, write the report; return status and a line for people."""
+    job, folder = session.job, session.folder
+    if ending == "settled":
+        text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
+        session.observer.said(text)
+        loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if bases := choices(loop.state):
+        text = summary(bases)
+        session.observer.said(text)
+        event = {"kind": "event", "step": loop.next_step - 1, "text": text, "bases": bases}
+        loop.journal.append(event)
+    if job.recipe.batch_limit is not None:  # what remains are pictures; only theirs can go
+        session.link.tell(smaller=after_training(job.recipe))
+    whole, best = ending != "interrupted", loop.best
+    outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
+    early = "stopped" if session.link.watch.short else "interrupted"
+    status = end_run(loop, session, "done" if whole else early, outcome)
+    write_report(folder)
+    return status, outcome.line
+
+
+def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
+    """Write the last record; return the status, which is `over cap` when memory says so."""
+    watch = session.link.watch
+    for line in watch.drain(loop.next_step, last=True):
+        loop.journal.append(line)
+    usage = loop.guard.usage()
+    cap = loop.guard.cap_bytes
+    if cap is not None and usage.peak_bytes > cap:
+        status = "over cap"
+    loop.journal.append(
+        {
+            "kind": "end",
+            "status": status,
+            "step": loop.next_step,
+            "best_step": loop.best.step,
+            "metrics": dict(outcome.metrics),
+            "outputs": dict(outcome.outputs),
+            "measured_peak_bytes": usage.peak_bytes,
+            "measured_anon_bytes": max(usage.anon_bytes, watch.anon_peak_bytes),
+            **_weights(loop.runtime, watch),
+            "seconds_total": time.perf_counter() - session.began,
+        },
+        durable=True,
+    )
+    return status
+
+
+def _weights(runtime: Any, watch: Watch) -> dict[str, int]:
+    """Return the size of weights that stay in their file, and how often all of it was passed."""
+    pages = runtime.pages
+    if pages is None:
+        return {}
+    return {
+        "weights_bytes": pages.bytes,
+        "weights_reread_bytes": watch.released_bytes,
+        "weights_order": pages.order,
+        "weights_passes": runtime.passes,
+        "weights_evaluations": runtime.evaluations,
+    }

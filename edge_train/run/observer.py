@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from edge_train.protocols import StepRecord
 from edge_train.units import format_bytes, format_seconds
@@ -190,3 +190,19 @@ def columns(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or _FALLBACK_COLUMNS
     except OSError:
         return _FALLBACK_COLUMNS
+
+
+class Observer(Protocol):
+    """Whoever watches a run: a progress bar or a stream of JSON events."""
+
+    def started(self, first_step: int, steps: int, cap_bytes: int | None) -> None:
+        """Training begins at `first_step`."""
+
+    def stepped(self, record: StepRecord, best: tuple[int, float] | None) -> None:
+        """A step was taken."""
+
+    def said(self, text: str) -> None:
+        """Something worth a line happened."""
+
+    def ended(self, status: str) -> None:
+        """The run is over."""

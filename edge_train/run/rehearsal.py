@@ -26,8 +26,9 @@ from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remai
 from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe, anywhere, as_mapping
+from edge_train.run.start import Session
+from edge_train.run.training import train
 from edge_train.tasks import open_job, recipe_of, task_of
-from edge_train.run.training import Session, train
 
 _STEPS = 2
 

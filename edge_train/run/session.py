@@ -8,25 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train.run.ending import write_report
 from edge_train.errors import OutOfMemory, RunFolderError
 from edge_train.formats.artifact import is_artifact
 from edge_train.formats.atomic import write_bytes
-from edge_train.run.savings import next_smaller, words
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
 from edge_train.memory.measure import machine_bytes
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
-from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.recipe import Recipe, anywhere, to_toml
 from edge_train.records import journal
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.resume import check_same_model
+from edge_train.run.ending import write_report
+from edge_train.run.observer import Observer
+from edge_train.run.planning import choice_of, load, make_plan
+from edge_train.run.savings import next_smaller, words
+from edge_train.run.start import Session
+from edge_train.run.training import train
 from edge_train.tasks import open_job, read_recipe, task_of
 from edge_train.tasks.job import Job
-from edge_train.run.training import Observer, Session, train
 from edge_train.units import format_bytes
 
 

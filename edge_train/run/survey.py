@@ -2,16 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
-from edge_train.run.pace import about_seconds
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
+from edge_train.run.pace import about_seconds
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job

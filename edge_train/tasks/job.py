@@ -19,6 +19,7 @@ class OpenRuntime(Runtime, Protocol):
     device: str
     dtype: str
     batch_limit: int | None  # most samples in one call; None: as many as are worth it
+    pages: Any  # weights that are read in place from their file; None where there are none
 
     def device_bytes(self) -> int:
         """Return the peak of a discrete device's memory; 0 where there is none."""

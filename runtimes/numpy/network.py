@@ -51,6 +51,7 @@ class NumpyNetwork:
 
     device = "cpu"
     dtype = "float32"
+    pages = None
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class OrtClassifier:
 
     device = "cpu"
     dtype = "float32"
+    pages = None
 
     def __init__(
         self,

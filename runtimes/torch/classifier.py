@@ -35,6 +35,7 @@ class TorchClassifier:
 
     device = "cpu"
     dtype = "float32"
+    pages = None
 
     def __init__(self, network: nn.Module, parameters: Parameters) -> None:
         self.parameters = parameters

@@ -43,6 +43,7 @@ class TorchLanguageModel:
 
     device = "cpu"
     dtype = "float32"
+    pages = None
 
     def __init__(self, network: nn.Module, weights: Weights) -> None:
         self.parameters = weights.parameters

@@ -5,9 +5,9 @@ import sys
 from dataclasses import replace
 
 import pytest
+from recipes import recipe_for
 
 from edge_train.memory.plan import Phase, Plan
-from recipes import recipe_for
 from edge_train.run import pace
 from edge_train.run.pace import about_seconds, passes
 from edge_train.run.survey import Choice

@@ -61,7 +61,7 @@ TASK = Task(
             "sides": 1,
             "evaluate_every": 50,
         },
-        # The paper's settings: absolute units, constant rate, no slope check (arXiv:2506.19072).
+        # The paper's settings: absolute units, constant rate, no slope check (arXiv:2503.14868).
         ("zo", "zoodip"): {
             "steps": 30_000,
             "learning_rate": 5e-3,

@@ -1,0 +1,141 @@
+"""The first record of a journal: what is trained, on what, and where it begins."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train import __version__
+from edge_train.arrays.types import Point
+from edge_train.errors import InputError, ModelError, TrainingStopped
+from edge_train.memory.guard import Guard
+from edge_train.memory.link import Link
+from edge_train.memory.plan import Plan
+from edge_train.methods import methods
+from edge_train.optim.transforms import root_mean_square
+from edge_train.protocols import Task
+from edge_train.records import journal
+from edge_train.run.observer import Observer
+from edge_train.runtimes.engine import engines, packages
+from edge_train.tasks.job import Job, OpenRuntime
+
+_WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
+
+
+@dataclass
+class Session:
+    """A run folder with everything that is needed to train in it; `job` has its data.
+
+    `plan` and `choice` (of the method, with its reason) are those of a new run, for its journal.
+    """
+
+    folder: Path
+    job: Job
+    observer: Observer
+    began: float
+    link: Link
+    plan: Plan | None = None
+    choice: str = ""
+
+
+def scales_of(parameters: Point) -> dict[str, float]:
+    """Return the root mean square of every block; that of the smallest other one for zeros."""
+    scales = {name: root_mean_square(block) for name, block in parameters.items()}
+    smallest = min((scale for scale in scales.values() if scale), default=1.0)
+    return {name: scale or smallest for name, scale in scales.items()}
+
+
+def start_record(
+    session: Session, runtime: OpenRuntime, task: Task, scale: Mapping[str, float], guard: Guard
+) -> dict[str, Any]:
+    """Check slopes, evaluate the start values; return the first record of the journal."""
+    recipe, job = session.job.recipe, session.job
+    evaluation = task.evaluation()
+    losses = task.loss(runtime, evaluation, [runtime.parameters])
+    forwards, check = losses.size, None
+    if not np.isfinite(losses).all():
+        raise ModelError(
+            f"{recipe.model}: its loss is not finite before the first step; the weights are "
+            "damaged or --dtype is too small for them."
+        )
+    repeats = "not checked"
+    if not engines.get(recipe.runtime).exact_repeats:
+        from edge_train.estimators.slope_check import repeats_itself
+
+        forwards += 2
+        if repeats_itself(runtime, task, {n: v[:1] for n, v in evaluation.items()}):
+            repeats = "bit for bit"
+        else:
+            repeats = "not bit for bit"
+            session.observer.said(
+                f"device {runtime.device} does not repeat itself bit for bit; a run that is "
+                "resumed will not end with the same bits as an undisturbed one"
+            )
+    method = methods.get(recipe.method)
+    if method.perturbs and method.radius(recipe) is None:
+        from edge_train.estimators.slope_check import SAMPLES, check_slopes
+
+        some = {name: values[:SAMPLES] for name, values in evaluation.items()}
+        smallest = job.smallest_radius()
+        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
+        forwards += check.forwards
+        session.observer.said(check.sentence())
+    try:
+        usage = guard.check(0)
+    except TrainingStopped as error:  # nothing was trained yet
+        raise InputError(str(error)) from error
+    return {
+        "kind": "start",
+        "version": journal.FORMAT_VERSION,
+        "facts": {
+            **facts_of(session, runtime),
+            "repeats": repeats,
+            **job.facts(session.folder),
+        },
+        "slope_check": check.record() if check else None,
+        "eval": float(losses.astype(np.float64).mean()),
+        "forwards": forwards,
+        "seconds": time.perf_counter() - session.began,
+        "peak_bytes": usage.peak_bytes,
+    }
+
+
+def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
+    """Return what is trained, with what and where, for the journal."""
+    recipe = session.job.recipe
+    return {
+        "task": recipe.task,
+        "method": recipe.method,
+        "preset": recipe.preset,
+        "runtime": recipe.runtime,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "quant": recipe.quant,
+        "model": recipe.model,
+        "model_sha256": session.job.model_sha256,
+        "seed": recipe.seed,
+        "threads": recipe.threads,
+        "lean": recipe.lean,
+        "cap_bytes": recipe.cap_bytes,
+        "plan_peak_bytes": session.plan.peak_bytes if session.plan else None,
+        "plan_source": session.plan.source if session.plan else None,
+        "choice": session.choice,
+        "wall": session.link.wall,
+        "smaller": dict(session.link.changes),
+        "versions": _versions(),
+        "steps_planned": recipe.steps,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"edge-train": __version__}
+    for package in packages():
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
