@@ -12,8 +12,9 @@ class Use:
 
     Attributes:
       offers: what methods may need of it: forward, gradient, matrices, adapters, blocks.
-      open: "module:function"; the task calls it with what it has and gets a runtime. None: the task
-        opens it itself.
+      open: "module:function"; the task calls it with what it has and gets a runtime. Of a task that
+        needs more of an engine, "module" with the functions of a protocol that stands beside the
+        task, such as `Serving` of personalize. None: the task opens it itself.
       quants: weights that it can hold, the first one by default.
       libraries: modules that a run imports, the heavy ones among them.
       libraries_bytes: what interpreters and libraries hold, measured once; plans measure it anew.

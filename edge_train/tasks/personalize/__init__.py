@@ -18,6 +18,7 @@ TASK = Task(
     data="photos",
     uses={
         "torch": Use(
+            open="edge_train.tasks.personalize.on_torch",
             offers=frozenset({FORWARD, GRADIENT}),
             quants=("none", *names_with(lambda quant: quant.torch_type)),
             libraries=(
@@ -31,6 +32,7 @@ TASK = Task(
             first_use_bytes=50_000_000,
         ),
         "onnx": Use(
+            open="edge_train.tasks.personalize.on_onnx",
             offers=frozenset({FORWARD}),
             quants=of_artifacts(),
             libraries=("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),

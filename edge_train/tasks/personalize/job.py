@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,9 +32,7 @@ from edge_train.tasks.personalize.pictures import (
     save_pictures,
 )
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-
-if TYPE_CHECKING:
-    from edge_train.tasks.personalize.parts import Denoiser
+from edge_train.tasks.personalize.serving import Denoiser
 
 _START_FILE = "start.safetensors"
 
@@ -94,7 +92,7 @@ class PersonalizeJob:
         if self._token_job.judged:
             self._judge = EmbeddedJudge(np.stack(photos))
 
-    def open_runtime(self) -> "Denoiser":
+    def open_runtime(self) -> Denoiser:
         job, judged = self._token_job, self._judge.prompts if self._judge else ()
         prompts = (*self.recipe.prompts, *judged, "")
         ids = {
@@ -107,7 +105,7 @@ class PersonalizeJob:
         return parts.build_task(self._token_job, self._cache)
 
     def smallest_radius(self) -> float:
-        return parts.smallest_radius(self._token_job)
+        return self._token_job.serving.smallest_radius(self._token_job.model)
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]
@@ -126,7 +124,7 @@ class PersonalizeJob:
             "vectors": recipe.vectors,
             "resolution": recipe.resolution,
             "window": list(recipe.window or ()),
-            "vae": "in strips" if parts.vae_in_strips(self._token_job) else "whole",
+            "vae": "in strips" if self._token_job.vae_in_strips else "whole",
             "prompts": list(recipe.prompts),
             "photos": [
                 {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
@@ -136,7 +134,7 @@ class PersonalizeJob:
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
         }
 
-    def preview(self, folder: Path, step: int, runtime: "Denoiser") -> str | None:
+    def preview(self, folder: Path, step: int, runtime: Denoiser) -> str | None:
         every = self.recipe.preview_every
         if not (every and self.recipe.previews and step % every == 0):
             return None
@@ -146,7 +144,7 @@ class PersonalizeJob:
         return f"previews {paths[0]} ..."
 
     def finish(
-        self, folder: Path, runtime: "Denoiser", best: Point, steps: int, whole: bool
+        self, folder: Path, runtime: Denoiser, best: Point, steps: int, whole: bool
     ) -> Outcome:
         job, recipe = self._token_job, self.recipe
         facts = {

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,7 @@ from edge_train.rng import Key
 from edge_train.tasks.personalize.judge import Judge
 from edge_train.tasks.personalize.parts import TokenJob, decode_latents
 from edge_train.tasks.personalize.sampler import sample
-
-if TYPE_CHECKING:
-    from edge_train.tasks.personalize.parts import Denoiser
+from edge_train.tasks.personalize.serving import Denoiser
 
 Pixels = NDArray[np.uint8]
 _PICTURES = Key(0, -3)  # the noise that previews start from is the same in every run
@@ -27,7 +25,7 @@ JUDGED = 64  # pictures of the embedded model's score
 
 def draw(
     job: TokenJob,
-    runtime: "Denoiser",
+    runtime: Denoiser,
     point: Point,
     prompts: Sequence[str],
     *,
@@ -44,7 +42,7 @@ def draw(
 
 def sample_latents(
     job: TokenJob,
-    runtime: "Denoiser",
+    runtime: Denoiser,
     point: Point,
     prompts: Sequence[str],
     *,
