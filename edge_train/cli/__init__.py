@@ -79,7 +79,7 @@ def _command(words: list[str], link: Link | None) -> int:
     if words and not words[0].startswith("-") and words[0] not in known:
         _say(f"command {words[0]!r} is not known; {nearest(words[0], known)}.")
         return NOT_STARTED
-    if words and words[0] in ("run", "plan"):
+    if words and words[0] in ("run", "plan", "init"):
         # their flags are the keys of a task's recipe, so another parser reads them
         return known[words[0]].run(argparse.Namespace(words=words[1:], link=link))
     options = _parser(known).parse_args(words)

@@ -106,6 +106,8 @@ class Words:
                     value = key.from_text(value)
                 self.given[key.name] = value
         self._data = found.data_path
+        if unknown and self._data is not None and not Path(self._data).expanduser().exists():
+            self._data = None  # the value of a flag that is not known
 
     def _file(self, flag: str, value: Any) -> Path | None:
         if value is _MISSING:

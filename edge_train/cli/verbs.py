@@ -53,24 +53,22 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _init(options: argparse.Namespace) -> int:
     from edge_train.cli.init import commented
-    from edge_train.cli.options import Words
+    from edge_train.cli.options import Words, help_text
 
-    words = Words([str(options.data), *options.words], resumable=False)
+    words = Words(options.words, resumable=False)
+    if words.help:
+        print(help_text("init", words.named_task()))
+        return 0
+    out = words.given.pop("out", None)
     text = commented(words.read(), words.understood)
-    if options.out is None:
+    if out is None:
         print(text, end="")
         return 0
-    if options.out.exists():
-        raise InputError(f"{options.out} exists already; remove it, or name another --out.")
-    options.out.write_text(text, "utf-8")
-    print(f"{options.out}: edit it, then `edge-train run --recipe {options.out}`")
+    if Path(out).exists():
+        raise InputError(f"{out} exists already; remove it, or name another --out.")
+    Path(out).write_text(text, "utf-8")
+    print(f"{out}: edit it, then `edge-train run --recipe {out}`")
     return 0
-
-
-def _add_init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what will be trained on")
-    parser.add_argument("--out", type=Path, help="file to write; default: standard output")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="options as of `edge-train run`")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +193,12 @@ COMMANDS = (
         add=_no_options,
         run=_plan,
     ),
-    Command(name="init", help="a commented recipe to start from", add=_add_init, run=_init),
+    Command(
+        name="init",
+        help="a commented recipe to start from: init DATA --out FILE.toml",
+        add=_no_options,
+        run=_init,
+    ),
     Command(
         name="export",
         help="write an artifact for the inference engine",

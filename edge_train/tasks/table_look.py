@@ -15,8 +15,11 @@ def columns_of(path: Path) -> list[str] | None:
     delimiter = _DELIMITERS.get(path.suffix.lower())
     if delimiter is None or not path.is_file():
         return None
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = list(islice(csv.reader(file, delimiter=delimiter), _ROWS))
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = list(islice(csv.reader(file, delimiter=delimiter), _ROWS))
+    except csv.Error:  # a field that is a book: whoever reads it in earnest says so
+        return None
     body = rows[1:] or rows  # the first may be a header
     width = max((len(row) for row in body), default=0)
     columns = [[row[i] for row in body if len(row) > i] for i in range(width)]

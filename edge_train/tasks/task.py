@@ -9,7 +9,7 @@ from edge_train.errors import InputError
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.method import GRADIENT, Method
-from edge_train.quant import names_with
+from edge_train.quant import names_with, quants
 from edge_train.recipe import Recipe, set_keys
 from edge_train.runtimes.engine import Use, engines
 
@@ -189,6 +189,7 @@ class Task:
         self._check(method, recipe, engine, use)
         quant = use.quants[0] if recipe.quant == "auto" else recipe.quant
         if quant not in use.quants:
+            quants.get(quant)  # a name that nobody knows gets the nearest one
             raise InputError(
                 f"quant {quant!r} is not for task {self.name!r} on runtime {engine!r}, only "
                 f"{', '.join(use.quants)}; leave it out."

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 # run -> the package that its engine needs; None: the standard installation
 NEEDS = {

@@ -1,0 +1,116 @@
+"""From data to a task: the table of docs/start.md, one row a test, and what is ambiguous."""
+
+import json
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_train.errors import InputError
+from edge_train.tasks.infer import infer
+
+
+def pictures(folder, count=2):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+    return folder
+
+
+def text(path, content):
+    path.write_text(content)
+    return path
+
+
+def photos(folder):
+    return pictures(folder / "dog")
+
+
+def repeats(folder):
+    pictures(folder / "set" / "10_dog")
+    return folder / "set"
+
+
+def classes(folder):
+    pictures(folder / "set" / "cat")
+    pictures(folder / "set" / "dog")
+    return folder / "set"
+
+
+def arrays(folder):
+    np.savez(folder / "x.npz", train_images=np.zeros((1, 2, 2)))
+    return folder / "x.npz"
+
+
+def rows(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+DATA = {
+    "photos": (photos, "personalize"),
+    "photos in folders of repeats": (repeats, "personalize"),
+    "a folder for each class": (classes, "network"),
+    "arrays": (arrays, "network"),
+    "numbers with a class": (
+        lambda f: text(f / "iris.csv", "a,b,kind\n5.1,3.5,setosa\n6.2,2.9,virginica\n"),
+        "network",
+    ),
+    "numbers only": (lambda f: text(f / "series.csv", "1,2,3\n4,5,6\n"), "network"),
+    "sentences with labels": (
+        lambda f: text(f / "r.csv", "text,label\nwhat a film,1\nso very dull,0\n"),
+        "classify",
+    ),
+    "a tsv": (lambda f: text(f / "r.tsv", "so good indeed\t1\nnot good at all\t0\n"), "classify"),
+    "rows with labels": (
+        lambda f: text(f / "r.jsonl", rows({"text": "good", "label": 1})),
+        "classify",
+    ),
+    "a text": (lambda f: text(f / "book.txt", "once upon a time"), "language-model"),
+    "rows of texts": (lambda f: text(f / "t.jsonl", rows({"text": "once"})), "language-model"),
+    "chats": (
+        lambda f: text(f / "c.jsonl", rows({"messages": [{"role": "user", "content": "hi"}]})),
+        "language-model",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_data_says_which_task_it_is_of(kind, tmp_path):
+    make, wanted = DATA[kind]
+    task, what = infer(make(tmp_path))
+    assert task.name == wanted
+    assert what
+
+
+def test_a_folder_of_labeled_parts_is_of_texts(tmp_path):
+    text(tmp_path / "train.tsv", "good\t1\n")
+    assert infer(tmp_path)[0].name == "classify"
+
+
+def test_pictures_beside_folders_of_pictures_are_ambiguous_and_both_lines_are_given(tmp_path):
+    pictures(tmp_path)
+    pictures(tmp_path / "cat")
+    with pytest.raises(InputError, match="may be data of 2 tasks") as caught:
+        infer(tmp_path)
+    for task in ("personalize", "network"):
+        assert f"edge-train run {tmp_path} --task {task}" in str(caught.value)
+
+
+def test_what_no_task_knows_is_refused_with_every_line(tmp_path):
+    with pytest.raises(InputError, match="looks like data of no task") as caught:
+        infer(text(tmp_path / "x.bin", "?"))
+    assert str(caught.value).count("--task") == 4
+
+
+def test_what_does_not_exist_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        infer(tmp_path / "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe,\x80\n", b'{"text": ', b"a" * 300_000])
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.tsv"])
+def test_broken_files_are_never_a_traceback(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with suppress(InputError):
+        infer(tmp_path / name)

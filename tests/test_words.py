@@ -1,0 +1,124 @@
+"""What is typed after `run` and `plan`: every fault at once, by name, and nothing is written."""
+
+import pytest
+from recipes import recipe_for
+
+from edge_train import cli
+from edge_train.cli.options import Words
+from edge_train.errors import InputError
+from edge_train.tasks import read_recipe, tasks
+
+
+def said(words):
+    with pytest.raises(InputError) as caught:
+        Words(words, resumable=True).read()
+    return str(caught.value).splitlines()
+
+
+def test_hyphens_and_underscores_are_the_same():
+    for words in (["--max_train_steps", "3"], ["--max-train-steps=3"], ["--steps", "3"]):
+        assert Words(words, resumable=True).read() == recipe_for(steps=3)
+
+
+def test_all_faults_of_a_line_are_said_at_once():
+    lines = said(
+        ["--stepz", "3", "--seed", "-1", "--schedule", "cosin", "--report_to", "x", "--mem"]
+    )
+    assert any("unknown flag --stepz; did you mean '--steps'?" in line for line in lines)
+    assert any("seed is -1, must be from 0" in line for line in lines)
+    assert any("did you mean 'cosine'" in line for line in lines)
+    assert any("--report-to cannot be honored" in line for line in lines)
+    assert any("--mem needs a size after it" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["--task", "classfy"], "did you mean 'classify'"),
+        (["--precision", "2"], "unknown flag --precision"),
+        (["--task", "network", "--photos", "x"], "only by personalize; name data"),
+        (["--steps", "many"], "is not a whole number"),
+        (["--window", "300"], "is not a list of 2 whole numbers"),
+        (["a", "b"], "'b' is one word too many"),
+    ],
+)
+def test_the_nearest_known_word_is_named(words, near):
+    assert any(near in line for line in said(words)), said(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--method", "backprob"],
+        ["run", "--quant", "int9"],
+        ["run", "--runtime", "toch"],
+        ["run", "--stepz", "2"],
+        ["rnu"],
+    ],
+)
+def test_an_unknown_word_is_status_2_and_no_folder(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_stand_over_the_file_and_its_data_lies_beside_it(tmp_path):
+    (tmp_path / "r.toml").write_text('task = "network"\ndata = "x.npz"\nsteps = 5\nseed = 3\n')
+    found = Words(["--recipe", str(tmp_path / "r.toml"), "--steps", "7"], resumable=True).read()
+    assert (found.task, found.steps, found.seed) == ("network", 7, 3)
+    assert found.data == str(tmp_path / "x.npz")
+
+
+def test_another_task_than_that_of_the_file_is_refused(tmp_path):
+    (tmp_path / "r.toml").write_text('task = "network"\n')
+    lines = said(["--recipe", str(tmp_path / "r.toml"), "--task", "classify"])
+    assert "is of task 'network', --task says 'classify'" in lines[0]
+
+
+def test_data_infers_the_task_and_says_so(tmp_path):
+    (tmp_path / "book.txt").write_text("once upon a time")
+    words = Words([str(tmp_path / "book.txt")], resumable=True)
+    assert words.read() == recipe_for("language-model", data=str(tmp_path / "book.txt"))
+    assert words.understood.endswith("a text; task language-model")
+
+
+def test_only_caps_change_when_a_run_goes_on():
+    assert Words(["--resume", "run", "--mem", "2GB"], resumable=True).caps() == {
+        "cap_bytes": 2 * 10**9
+    }
+    with pytest.raises(InputError, match="--steps cannot be changed"):
+        Words(["--resume", "run", "--steps", "2"], resumable=True).caps()
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_help_of_a_task_names_each_of_its_flags(name, capsys):
+    assert cli.main(["run", "--task", name, "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in tasks.get(name).recipe.declared().values():
+        assert key.spellings[0] in text
+
+
+def test_the_short_help_has_a_dozen_options_the_tasks_and_examples(capsys):
+    assert cli.main(["run", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in tasks.names())
+    assert text.count("edge-train run") >= 4
+    assert text.count("\n  --") < 24
+
+
+@pytest.mark.parametrize("name", ["book.txt", "rows.csv", "numbers.csv"])
+def test_init_writes_a_recipe_that_is_read(name, tmp_path, capsys):
+    contents = {
+        "book.txt": "once",
+        "rows.csv": "so good,1\nso bad,0\n",
+        "numbers.csv": "1,2\n3,4\n",
+    }
+    (tmp_path / name).write_text(contents[name])
+    assert cli.main(["init", str(tmp_path / name), "--out", str(tmp_path / "r.toml")]) == 0
+    recipe = read_recipe(tmp_path / "r.toml")
+    assert recipe.data == str(tmp_path / name)
+    text = (tmp_path / "r.toml").read_text()
+    assert all(f"{key} =" in text for key in recipe.declared())
+    assert cli.main(["init", str(tmp_path / name), "--out", str(tmp_path / "r.toml")]) == 2
+    assert "exists already" in capsys.readouterr().err
