@@ -87,7 +87,7 @@ def test_only_caps_change_when_a_run_goes_on():
     assert Words(["--resume", "run", "--mem", "2GB"], resumable=True).caps() == {
         "cap_bytes": 2 * 10**9
     }
-    with pytest.raises(InputError, match="--steps cannot be changed"):
+    with pytest.raises(InputError, match="--steps cannot be given"):
         Words(["--resume", "run", "--steps", "2"], resumable=True).caps()
 
 

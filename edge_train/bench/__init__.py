@@ -12,6 +12,7 @@ from typing import Any
 from edge_train.errors import TrainingStopped
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.records import journal
+from edge_train.records.folder import RunFolder
 
 
 def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
@@ -24,15 +25,15 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
     a finished run of the same name is read, not run again; one that was stopped goes on.
     """
     if not _finished(out):
-        begun = (out / "journal.jsonl").is_file()
+        begun = RunFolder(out).journal.is_file()
         words = ["--resume", str(out)] if begun else [*arguments, "--out", str(out)]
         command = [python, "-m", "edge_train", "run", *words]
         one = {**os.environ, **ENVIRONMENT}  # as a worker has it under a cap
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
         if done.returncode != 0:
             raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
-    report: dict[str, Any] = json.loads((out / "report.json").read_text())
-    records, _ = journal.read(out / "journal.jsonl")
+    report: dict[str, Any] = json.loads(RunFolder(out).report.read_text())
+    records, _ = journal.read(RunFolder(out).journal)
     steps = [record for record in records if record["kind"] == "step"]
     report["training_seconds"] = records[0]["seconds"] + sum(r["seconds"] for r in steps)
     report["training_peak_bytes"] = max(record["peak_bytes"] for record in steps)
@@ -40,7 +41,7 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
 
 
 def _finished(out: Path) -> bool:
-    report = out / "report.json"
+    report = RunFolder(out).report
     return report.is_file() and json.loads(report.read_text())["status"] == "done"
 
 

@@ -19,6 +19,7 @@ from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import safetensors_header
 from edge_train.records import checkpoint
+from edge_train.records.folder import RunFolder
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.units import format_bytes
 
@@ -69,10 +70,10 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     done = watched(run, recipe)
     if done.status != 0:
         raise TrainingStopped(done.said[-2000:])
-    [*_, newest] = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    [*_, newest] = sorted(RunFolder(run).checkpoints.glob("step-*.safetensors"))
     layers, rest = _state_bytes(checkpoint.load(newest).state)
     shutil.rmtree(run / "model")
-    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(RunFolder(run).checkpoints)
     shutil.rmtree(folder)
     report, losses = done.report, done.report["eval"]
     room = (limit - done.peak_bytes) // (layers // _RANK)

@@ -18,6 +18,7 @@ from edge_train.bench.rule_cost import REFRESH, ROUNDS, step_seconds
 from edge_train.bench.small_llama import write_folder
 from edge_train.errors import InputError
 from edge_train.records import checkpoint, journal
+from edge_train.records.folder import RunFolder
 from edge_train.units import format_bytes
 
 _WIDTH, _LAYERS, _TOKENS, _STEPS, _RANK = 384, 6, 2048, 100, 64
@@ -172,7 +173,7 @@ def _costs(model: Path, data: Path) -> str:
 
 def _measured(run: Path) -> dict[str, float]:
     """Return parameters, bytes of state and bits a value of packed bases."""
-    [*_, newest] = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    [*_, newest] = sorted(RunFolder(run).checkpoints.glob("step-*.safetensors"))
     bytes_by_part: dict[str, int] = {}
     values = 0
     for parts in checkpoint.load(newest).state.values():
@@ -181,7 +182,7 @@ def _measured(run: Path) -> dict[str, float]:
             bytes_by_part[kind] = bytes_by_part.get(kind, 0) + value.nbytes
             values += 2 * value.size if kind == "codes" else 0
     packed = sum(bytes_by_part.get(kind, 0) for kind in ("codes", "low", "step"))
-    records, _ = journal.read(run / "journal.jsonl")
+    records, _ = journal.read(RunFolder(run).journal)
     return {
         "parameters": records[0]["facts"]["parameters"],
         "state": sum(bytes_by_part.values()),

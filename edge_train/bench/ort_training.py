@@ -12,6 +12,7 @@ from edge_train import bench
 from edge_train.bench.small_classifier import make_classifier
 from edge_train.errors import InputError
 from edge_train.records import journal
+from edge_train.records.folder import RunFolder
 from edge_train.tasks.classify.export import export_training
 from edge_train.tasks.classify.texts import read_examples
 from edge_train.units import format_bytes
@@ -52,7 +53,7 @@ def main(out: Path, seeds: int, data: Path | None = None) -> str:
             run = out / f"classify-{engine.replace(', ', '-')}-seed{seed}"
             words = ("--data", str(data), *options, "--seed", str(seed))
             report = bench.run(run, *words, *_OPTIONS)
-            records, _ = journal.read(run / "journal.jsonl")
+            records, _ = journal.read(RunFolder(run).journal)
             report["losses"] = [r["loss"] for r in records if r["kind"] == "step"]
             reports[engine].append(report)
     rows = [

@@ -14,6 +14,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA
+from edge_train.records.folder import RunFolder
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts as diffusion
 from edge_train.tasks.personalize.judge import Judge
@@ -106,7 +107,7 @@ def write_sheet(run: Path, path: Path) -> None:
     """Write one picture of a run: its photos, then previews before, then after training."""
     rows = []
     for name in ("photo", "before", "after"):
-        files = sorted((run / "samples").glob(f"{name}-*.png"))
+        files = sorted(RunFolder(run).samples.glob(f"{name}-*.png"))
         rows.append([np.asarray(Image.open(file)) for file in files])
     columns = max(map(len, rows))
     blank = np.full_like(rows[0][0], 255)

@@ -17,6 +17,7 @@ from edge_train import bench
 from edge_train.bench.tuning import best, losses_by_rate, words
 from edge_train.errors import InputError
 from edge_train.records import checkpoint, journal
+from edge_train.records.folder import RunFolder
 from edge_train.tasks.classify.texts import Example, read_examples
 from edge_train.units import format_bytes
 
@@ -141,10 +142,10 @@ def _train(
     options = ["--data", str(data), "--model", str(model), "--seed", str(seed)]
     options += ["--steps", str(steps), "--evaluate-every", str(-(-steps // 2))]
     report = bench.run(run, *options, *_OPTIONS, *way.options, "--learning_rate", str(rate))
-    [*_, newest] = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    [*_, newest] = sorted(RunFolder(run).checkpoints.glob("step-*.safetensors"))
     state = checkpoint.load(newest).state.values()
     report["state_bytes"] = sum(part.nbytes for parts in state for part in parts.values())
-    records, _ = journal.read(run / "journal.jsonl")
+    records, _ = journal.read(RunFolder(run).journal)
     report["evaluation_peak_bytes"] = records[0]["peak_bytes"]
     return report
 

@@ -19,6 +19,7 @@ from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.recipe import Recipe
+from edge_train.records.folder import RunFolder
 from edge_train.records.journal import Journal
 from edge_train.tasks import open_job, read_recipe
 
@@ -58,7 +59,7 @@ def open_loop(job: Any, folder: Path) -> Loop:
         estimator=estimator,
         transform=transform,
         guard=Guard(None, lambda: 0),
-        journal=Journal(folder / "journal.jsonl"),
+        journal=Journal(RunFolder(folder).journal),
         checkpoints=folder,
         seed=job.recipe.seed,
         evaluate_every=1,

@@ -20,6 +20,7 @@ from edge_train.formats.artifact import open_artifact
 from edge_train.formats.embedded import DATA
 from edge_train.memory.measure import measure
 from edge_train.memory.watch import Watch
+from edge_train.records.folder import RunFolder
 from edge_train.runtimes.onnx import vae as onnx_vae
 from edge_train.units import format_bytes
 
@@ -94,7 +95,7 @@ def _whole_run(out: Path, recipe: Path, artifact: Path, cap_bytes: int) -> tuple
         report = bench.run(folder, *words, "--model", str(artifact), "--mem", megabytes)
     except EdgeTrainError:
         return [format_bytes(cap_bytes), "stopped", "-", "-", "-"], False
-    pictures = len(list((folder / "samples").glob("after-*.png")))
+    pictures = len(list(RunFolder(folder).samples.glob("after-*.png")))
     peak_bytes = report["measured_peak_bytes"]
     again = report["weights_reread_bytes"] / report["weights_bytes"]
     works = report["status"] == "done" and pictures > 0 and peak_bytes <= cap_bytes

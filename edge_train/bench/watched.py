@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.recipe import Recipe, to_toml
+from edge_train.records.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def watched(out: Path, recipe: Recipe) -> Watched:
     thread.start()
     said, _ = process.communicate()
     thread.join()
-    report = out / "report.json"
+    report = RunFolder(out).report
     content = json.loads(report.read_text()) if report.is_file() else {}
     peak_bytes = max(peaks[0], content.get("measured_peak_bytes") or 0)  # the kernel's counters
     return Watched(process.returncode, said, peak_bytes, content)

@@ -58,6 +58,7 @@ class Words:
 
     def __init__(self, words: Sequence[str], *, resumable: bool) -> None:
         self.given: dict[str, Any] = {}
+        self._typed: dict[str, str] = {}  # key -> flag
         self.understood = ""
         self._faults: list[str] = []
         parser = _Parser(prog="edge-train run", add_help=False, allow_abbrev=False)
@@ -105,6 +106,7 @@ class Words:
                 else:
                     value = key.from_text(value)
                 self.given[key.name] = value
+                self._typed[key.name] = flag
         self._data = found.data_path
         if unknown and self._data is not None and not Path(self._data).expanduser().exists():
             self._data = None  # the value of a flag that is not known
@@ -170,13 +172,13 @@ class Words:
           InputError: another key was typed.
         """
         others = [name for name in self.given if name not in ("cap_bytes", "host_cap_bytes")]
-        if self._data is not None:
-            others.append("data")
-        for name in others:
-            flag = "--" + name.replace("_", "-")
+        typed = [self._typed[name] for name in others]
+        typed += [str(self._data)] * (self._data is not None)
+        typed += ["--recipe"] * (self.recipe is not None) + ["--task"] * (self._named is not None)
+        for word in typed:
             self._faults.append(
-                f"--resume goes on with the run as it was recorded; {flag} cannot be changed. "
-                "Only --mem and --host-mem can."
+                f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
+                "leave it out. Only --mem and --host-mem can change."
             )
         keys = Recipe.declared()
         found: dict[str, int] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_train.errors import RunFolderError
 from edge_train.records import journal
+from edge_train.records.folder import RunFolder
 
 Record = Mapping[str, Any]
 
@@ -45,7 +46,7 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     Raises:
       RunFolderError: `run` has no journal, or nothing was trained yet.
     """
-    records, _ = journal.read(run / "journal.jsonl")
+    records, _ = journal.read(RunFolder(run).journal)
     if not records or records[0].get("kind") != "start":
         raise RunFolderError(
             f"{run}: the journal has no first record, so nothing was trained yet; start again with "

@@ -9,6 +9,7 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.loop import Loop
 from edge_train.memory.watch import Watch
 from edge_train.optim.basis_choice import choices, summary
+from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records, summary_of
 from edge_train.registry import load
 from edge_train.report.section import sections
@@ -30,8 +31,8 @@ def write_report(run: Path) -> Path:
 
     records = read_records(run)
     summary = summary_of(records)
-    page = run / "report.html"
-    write_bytes(run / "report.json", (json.dumps(summary, indent=2) + "\n").encode())
+    page = RunFolder(run).page
+    write_bytes(RunFolder(run).report, (json.dumps(summary, indent=2) + "\n").encode())
     facts = records[0]["facts"]
     task = tasks.all().get(facts.get("task", ""))  # of a package that may be gone by now
     own = load(task.sections)() if task and task.sections else ()

@@ -26,6 +26,7 @@ from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remai
 from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe, anywhere, as_mapping
+from edge_train.records.folder import RunFolder
 from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.tasks import open_job, recipe_of, task_of
@@ -92,8 +93,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
         folder = Path(name)
-        for part in ("samples", "checkpoints"):
-            (folder / part).mkdir()
+        RunFolder(folder).make()
         job.load()
         with link.watch.loading(task_of(recipe).loads):
             job.prepare(folder, peaks.said)

@@ -19,6 +19,7 @@ from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.recipe import Recipe, anywhere, to_toml
 from edge_train.records import journal
+from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.resume import check_same_model
 from edge_train.run.ending import write_report
@@ -59,7 +60,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
-    write_bytes(folder / "recipe.toml", to_toml(anywhere(asked)).encode())
+    write_bytes(RunFolder(folder).recipe, to_toml(anywhere(asked)).encode())
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
     observer.said(choice)
@@ -84,7 +85,7 @@ def _open(recipe: Recipe, link: Link) -> Job:
 
 def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
     content = {"cap_bytes": recipe.cap_bytes, "choice": choice, **plan.record()}
-    write_bytes(folder / "plan.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_bytes(RunFolder(folder).plan, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def resume(
@@ -108,19 +109,19 @@ def resume(
 
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    if not (folder / "recipe.toml").is_file():
+    if not RunFolder(folder).recipe.is_file():
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
-    stored = read_recipe(folder / "recipe.toml")
+    stored = read_recipe(RunFolder(folder).recipe)
     recipe = replace(stored, **changes)
     if recipe != stored:
-        write_bytes(folder / "recipe.toml", to_toml(recipe).encode())
+        write_bytes(RunFolder(folder).recipe, to_toml(recipe).encode())
     recipe = replace(recipe, out=str(folder))
-    path = folder / "journal.jsonl"
+    path = RunFolder(folder).journal
     records, intact = journal.read(path) if path.exists() else ([], 0)
     if path.exists() and path.stat().st_size > intact:
-        copy = folder / "journal.damaged.jsonl"
+        copy = RunFolder(folder).damaged_journal
         write_bytes(copy, path.read_bytes())
         observer.said(
             f"{path.name}: line {len(records) + 1} is torn or damaged; going on from the intact "
@@ -197,7 +198,7 @@ def _new_folder(job: Job) -> Path:
     """
     if job.recipe.out is not None:
         folder = Path(job.recipe.out).expanduser()
-        journal_file = folder / "journal.jsonl"
+        journal_file = RunFolder(folder).journal
         if journal_file.exists() and journal_file.stat().st_size > 0:
             raise RunFolderError(
                 f"{folder} holds a run already; go on with `edge-train run --resume {folder}` or "
@@ -211,8 +212,7 @@ def _new_folder(job: Job) -> Path:
             number += 1
             folder = base.with_name(f"{base.name}-{number}")
     try:
-        for part in (folder, folder / "samples", folder / "checkpoints"):
-            part.mkdir(parents=True, exist_ok=True)
+        RunFolder(folder).make()
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be made ({error.strerror}).") from error
     return folder

@@ -26,6 +26,7 @@ from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe
 from edge_train.records import journal
 from edge_train.records.checkpoint import Best
+from edge_train.records.folder import RunFolder
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.resume import changed_engine
@@ -45,7 +46,7 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
         session.link.watch.expect(job.footprint().mapped_bytes)
     with (
         closing(job.open_runtime()) as runtime,
-        closing(Journal(session.folder / "journal.jsonl", intact)) as book,
+        closing(Journal(RunFolder(session.folder).journal, intact)) as book,
     ):
         loop = _loop(session, runtime, book, records)
         session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
@@ -132,7 +133,7 @@ def _loop(
         transform=transform,
         guard=guard,
         journal=book,
-        checkpoints=folder / "checkpoints",
+        checkpoints=RunFolder(folder).checkpoints,
         seed=recipe.seed,
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,

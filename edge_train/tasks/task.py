@@ -11,6 +11,7 @@ from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.method import GRADIENT, Method
 from edge_train.quant import names_with, quants
 from edge_train.recipe import Recipe, set_keys
+from edge_train.registry import nearest
 from edge_train.runtimes.engine import Use, engines
 
 R = TypeVar("R", bound=Recipe)
@@ -226,11 +227,7 @@ class Task:
                 "forward. Use --method zo, or --runtime torch with the model folder."
             )
         if recipe.preset != "default" and (method.name, recipe.preset) not in self.defaults:
-            there = [preset for name, preset in self.defaults if name == method.name]
-            raise InputError(
-                f"preset {recipe.preset!r} is not for task {self.name!r} with method "
-                f"{method.name!r}, only {', '.join(dict.fromkeys(there)) or 'default'}."
-            )
+            raise InputError(self._no_preset(method, recipe.preset))
         for name in set_keys(recipe):
             readers = [m.name for m in methods.all().values() if name in m.reads]
             if readers and method.name not in readers:
@@ -238,6 +235,19 @@ class Task:
                 raise InputError(
                     f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
                 )
+
+    def _no_preset(self, method: Method, preset: str) -> str:
+        """Return why a preset cannot be taken."""
+        owners = [m.name for m in methods.all().values() if preset in m.presets]
+        if not owners:
+            known = ["default", *(p for m in methods.all().values() for p in m.presets)]
+            return f"preset {preset!r} is not known; {nearest(preset, known)}."
+        if method.name not in owners:
+            flag = f"--method {owners[0]}"
+            return (
+                f"preset {preset!r} is of {flag}, not of {method.name}; use that, or leave it out."
+            )
+        return f"preset {preset!r} is not for task {self.name!r}; leave it out."
 
     def _defaults(self, method: Method, preset: str) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes
+from edge_train.records.folder import RunFolder
 from edge_train.tasks import read_recipe
 from edge_train.tasks.personalize import captions, parts
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
@@ -38,9 +39,9 @@ def generate(
     """
     if count < 1:
         raise InputError(f"--count is {count}, must be at least 1.")
-    if not (run / "recipe.toml").is_file():
+    if not RunFolder(run).recipe.is_file():
         raise RunFolderError(f"{run}: no recipe.toml; this is not a run folder.")
-    recipe = read_recipe(run / "recipe.toml")
+    recipe = read_recipe(RunFolder(run).recipe)
     if not isinstance(recipe, PersonalizeRecipe):
         raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
     recipe = replace(recipe, preview_steps=steps)

@@ -18,6 +18,7 @@ from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
+from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.captions import file_name_of
@@ -84,7 +85,7 @@ class PersonalizeJob:
             self.load()
             self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         if self._token_job.judged:
-            paths = sorted((folder / "samples").glob("photo-*.png"))
+            paths = sorted(RunFolder(folder).samples.glob("photo-*.png"))
             self._choose_judge([np.asarray(Image.open(path)) for path in paths])
 
     def _choose_judge(self, photos: Sequence[Pixels]) -> None:
@@ -115,7 +116,7 @@ class PersonalizeJob:
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, photos = self.recipe, self._photos.photos
-        pictures = save_pictures(folder / "samples", "photo", [p.pixels for p in photos])
+        pictures = save_pictures(RunFolder(folder).samples, "photo", [p.pixels for p in photos])
         captioned = all(photo.caption for photo in photos)
         return {
             "token": recipe.token,
@@ -140,7 +141,7 @@ class PersonalizeJob:
             return None
         point = runtime.parameters.copy()
         pictures = draw(self._token_job, runtime, point, self.recipe.prompts)
-        paths = save_pictures(folder / "samples", f"step-{step:08d}", pictures)
+        paths = save_pictures(RunFolder(folder).samples, f"step-{step:08d}", pictures)
         return f"previews {paths[0]} ..."
 
     def finish(
@@ -168,7 +169,7 @@ class PersonalizeJob:
         if recipe.lean:
             runtime.close()  # nothing asks it again, and the decoder needs its room
         for name, own in latents.items():
-            save_pictures(folder / "samples", name, parts.decode_latents(job, own))
+            save_pictures(RunFolder(folder).samples, name, parts.decode_latents(job, own))
         if self._judge is None:
             return Outcome(outputs=outputs)
         metrics = self._judge.score(parts.decode_latents(job, judged))

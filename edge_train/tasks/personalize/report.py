@@ -4,6 +4,7 @@ import re
 from html import escape
 from pathlib import Path
 
+from edge_train.records.folder import RunFolder
 from edge_train.report.html import Record, figure, inside, section, table
 from edge_train.report.section import Section
 from edge_train.tasks.personalize.loading import ways_to_load
@@ -40,7 +41,7 @@ def _strip(run: Path) -> str:
 
 def _samples(run: Path, name: str) -> dict[int, Path]:
     found = {}
-    for path in (run / "samples").glob(f"{name}-*.png"):
+    for path in RunFolder(run).samples.glob(f"{name}-*.png"):
         if match := re.fullmatch(rf"{name}-(\d+)\.png", path.name):
             found[int(match[1])] = path
     return found
@@ -49,7 +50,7 @@ def _samples(run: Path, name: str) -> dict[int, Path]:
 def _previews(run: Path) -> dict[int, dict[int, Path]]:
     """Return step -> prompt number -> picture."""
     found: dict[int, dict[int, Path]] = {}
-    for path in (run / "samples").glob("step-*.png"):
+    for path in RunFolder(run).samples.glob("step-*.png"):
         if match := re.fullmatch(r"step-(\d+)-(\d+)\.png", path.name):
             found.setdefault(int(match[1]), {})[int(match[2])] = path
     return found

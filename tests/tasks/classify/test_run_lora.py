@@ -152,7 +152,7 @@ def test_a_cap_near_the_need_is_rehearsed_and_held(given, tmp_path):
         (("--method", "apollo", "--trainable", "norms"), "trainable 'norms' trains none of them"),
         (
             ("--method", "adamw", "--preset", "mezo"),
-            "preset 'mezo' is for task classify, language-model with",
+            "preset 'mezo' is of --method zo, not of adamw",
         ),
         (("--trainable", "body"), "trainable 'body' is not known; choose one of all, head, norms"),
     ],

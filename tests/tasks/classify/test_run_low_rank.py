@@ -94,11 +94,11 @@ def test_a_training_artifact_is_trained_by_the_same_rules(classifiers, tmp_path)
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
         (("--method", "galore", "--trainable", "head"), "trainable 'head' trains none of them"),
         (("--method", "adamw", "--rank", "4"), "rank is not read by method 'adamw'"),
-        (("--scale", "4"), "scale is not read by method 'auto'"),
+        (("--scale", "4"), "scale is not read by method 'backprop'"),
         (("--method", "apollo", "--basis", "dct"), "only by galore, q-galore"),
         (("--method", "galore", "--basis", "random"), "choose one of svd, dct, columns, auto"),
         (("--method", "galore", "--rank", "0"), "rank is 0, must be from 1"),
-        (("--method", "galor"), "method 'galor' is not known; choose one of"),
+        (("--method", "galor"), "method 'galor' is not known; did you mean 'galore'"),
     ],
 )
 def test_what_cannot_be_projected_is_one_sentence(classifiers, tmp_path, capsys, options, sentence):
@@ -110,4 +110,7 @@ def test_what_cannot_be_projected_is_one_sentence(classifiers, tmp_path, capsys,
 
 def test_a_word_is_not_learned_by_projection(capsys):
     assert cli.main(["run", "--method", "galore"]) == 2
-    assert "method 'galore' is not for task 'personalize', only zo, back" in capsys.readouterr().err
+    assert (
+        "method 'galore' is not for task 'personalize', only backprop, adamw, zo"
+        in capsys.readouterr().err
+    )

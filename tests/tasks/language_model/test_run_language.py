@@ -201,7 +201,7 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     [
         (("--length", "40"), "the model has 32 positions; use at most 32"),
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
-        (("--quant", "int8-fast"), "only none, int8 and int4"),
+        (("--quant", "int8-fast"), "only none, int8, int4"),
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
         (("--method", "lora"), "method 'lora' is not for task 'language-model', only"),
         (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),

@@ -136,7 +136,7 @@ def test_an_artifact_is_not_exported_again(exported, tmp_path) -> None:
 
 
 def test_an_unknown_profile_is_refused(exported, tmp_path) -> None:
-    with pytest.raises(InputError, match="unknown quant 'int2'; expected none, int8"):
+    with pytest.raises(InputError, match="quantisation 'int2' is not known; did you mean 'int8'"):
         export(exported.model, tmp_path / "out", quant="int2")
 
 
