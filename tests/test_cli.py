@@ -39,7 +39,7 @@ def photos(tmp_path_factory):
 def finished(model, photos, tmp_path_factory):
     """A short run that is done."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    assert run(photos, model, out, "--method", "zo", "--steps", "6") == 0
+    assert run(photos, model, out, "--method", "zo", "--steps", "6", "--threads", "2") == 0
     return out
 
 

@@ -6,18 +6,22 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from places import ROOT
+from running import STALLED_SECONDS
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+pytestmark = pytest.mark.process
 FOLDER = ROOT / "demos" / "tiny_sd"
+Start = Callable[[Path, Path, Path], subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +47,34 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("pictures")
 
 
-def start(data: Path, work: Path, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(FOLDER / "pretrain.py"), "--quick"]
-        + ["--data", str(data), "--work", str(work), "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return a function that starts the script, which ends with the test at the latest."""
+    with ExitStack() as stack:
+
+        def start(data: Path, work: Path, out: Path) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", str(FOLDER / "pretrain.py"), "--quick"]
+                + ["--data", str(data), "--work", str(work), "--out", str(out)],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.enter_context(process)  # waits for it
+            stack.callback(process.kill)  # before that
+            return process
+
+        yield start
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=STALLED_SECONDS)
     assert process.returncode == 0, output
 
 
-def test_killed_run_resumes_to_the_same_pipeline(data: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_pipeline(start: Start, data: Path, tmp_path: Path) -> None:
     finish(start(data, tmp_path / "work", tmp_path / "out"))
     killed = start(data, tmp_path / "other-work", tmp_path / "other-out")
     assert killed.stdout is not None
@@ -108,9 +123,9 @@ def test_held_out_classes_are_never_shown(data: Path, pictures: ModuleType) -> N
     assert set(pictures.NAMED) <= words
 
 
-def test_missing_data_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_data_is_one_sentence(start: Start, tmp_path: Path) -> None:
     process = start(tmp_path, tmp_path / "work", tmp_path / "out")
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=STALLED_SECONDS)
     assert process.returncode == 2
     assert "fashion_mnist.npz is missing; pass the folder that holds it as --data." in output
     assert "Traceback" not in output

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from edge_train.rng import Key, direction
 
@@ -29,6 +30,7 @@ def test_the_global_generator_is_neither_read_nor_changed():
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
+@pytest.mark.process
 def test_another_process_draws_the_same():
     code = (
         "from edge_train.rng import *; import sys;"

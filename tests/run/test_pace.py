@@ -63,6 +63,7 @@ def test_seconds_are_operations_over_the_pace_of_this_machine(monkeypatch):
     assert about_seconds(lean, 1e9) == pytest.approx(2.0)
 
 
+@pytest.mark.process
 def test_the_probe_times_a_product_here():
     done = subprocess.run(
         [sys.executable, "-c", pace._PROBE], capture_output=True, text=True, check=True

@@ -528,6 +528,7 @@ print(json.dumps({"peak": peak, "loss": loss.tobytes().hex()}))
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_float_model_never_exists_whole(tmp_path: Path) -> None:
     """And a fresh process computes bitwise the same losses as this one."""

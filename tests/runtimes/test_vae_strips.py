@@ -143,6 +143,7 @@ print(measure().peak_bytes - before)
 """
 
 
+@pytest.mark.process
 def test_in_strips_a_fifth_less_is_held_than_in_one(tmp_path):
     side, levels = 512, 5  # feature maps of 32 MiB
     model = model_with_vae(tmp_path / "model", (32,) * levels)
