@@ -19,10 +19,10 @@ from edge_train.protocols import (
     BlockSchedule,
     ByBlock,
     Estimator,
+    Objective,
     Replayable,
     Share,
     StepRecord,
-    Task,
     Transform,
 )
 from edge_train.records import checkpoint, journal
@@ -37,7 +37,7 @@ _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cu
 class WholeBatch:
     """The `BatchSelection` of a run that names none: the task's own batch."""
 
-    def choose(self, task: Task, runtime: Any, key: Key) -> Batch:
+    def choose(self, task: Objective, runtime: Any, key: Key) -> Batch:
         """Return the batch of a step."""
         return task.batch(key)
 
@@ -68,7 +68,7 @@ class Loop:
     runtime: (
         Any  # the runtime that `estimator` asks for; a method and the engine's record pair them
     )
-    task: Task
+    task: Objective
     estimator: Estimator[Any]
     transform: Transform
     guard: Guard

@@ -9,7 +9,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point, State
 from edge_train.rng import Key
 
-Reach = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
+Through = Literal["row", "rows", "inputs"]  # how far back an error goes from a block's outputs
 Apply = Callable[[str, Any], None]  # consumes one block's gradient: an array, or its factors
 
 
@@ -134,19 +134,21 @@ class BlockwiseRuntime(Runtime, Protocol):
         """Return the outputs of one block in training and the tape that its gradient needs."""
         ...
 
-    def pull(self, index: int, tape: Any, error: Array, apply: Apply, reach: Reach) -> Array | None:
+    def backward_stage(
+        self, index: int, tape: Any, error: Array, apply: Apply, through: Through
+    ) -> Array | None:
         """Hand `apply` the gradients of one block for `error` at its outputs.
 
         Args:
           error: gradient of the loss with respect to the outputs, same shape; overwritten.
-          reach: with "inputs", the error at the block's inputs is returned (None for the first
+          through: with "inputs", the error at the block's inputs is returned (None for the first
             block). "rows" takes the inputs for constants and carries the error back through the
             rows of a sequence; "row" takes earlier rows for constants too.
         """
         ...
 
 
-class Task(Protocol):
+class Objective(Protocol):
     """Where batches come from and what their loss is."""
 
     def batch(self, key: Key) -> Batch:
@@ -169,7 +171,7 @@ class Estimator(Protocol[RuntimeT]):
     """Turns passes through a runtime into one gradient per block."""
 
     def estimate(
-        self, runtime: RuntimeT, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: RuntimeT, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Measure one step and hand `apply` every block's gradient, one block at a time.
 
@@ -192,7 +194,7 @@ class Replayable(Protocol):
 class BatchSelection(Protocol):
     """Which samples a step trains on; a task's own batch is what it chooses from."""
 
-    def choose(self, task: Task, runtime: Runtime, key: Key) -> Batch:
+    def choose(self, task: Objective, runtime: Runtime, key: Key) -> Batch:
         """Return the batch of a step, a function of the key and the parameters alone.
 
         A journal is redone from it, so it holds nothing from one step to the next.

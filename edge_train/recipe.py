@@ -319,7 +319,7 @@ def _keys(kind: type[Recipe]) -> Mapping[str, Key]:
     return MappingProxyType(found)
 
 
-def known(value: Any) -> Any:
+def required(value: Any) -> Any:
     """Return a recipe value that was filled in with the defaults."""
     if value is None:
         raise TypeError("the recipe was not resolved")
@@ -420,7 +420,7 @@ def toml_value(value: Any) -> str:
     return repr(value)
 
 
-def anywhere(recipe: R) -> R:
+def with_absolute_paths(recipe: R) -> R:
     """Return a recipe whose files and folders can be found from every working directory."""
     found: dict[str, Any] = {}
     for name, one in recipe.declared().items():

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from edge_train.export.model_weights import ModelWeights
 from edge_train.export.weight_file import Role, StoredWeights, WeightFile
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.registry import load
 
 INT4_GROUP = 32  # columns that share a float32 scale: 5 bits per weight (64 would be 4.5)
@@ -74,7 +74,7 @@ def fill(
       A few copies of the largest tensor.
     """
     writer = _Writer(model.graph, source, file, ranges)
-    load(known(quants.get(profile).writer))(writer, list(model.graph))
+    load(required(quants.get(profile).writer))(writer, list(model.graph))
     writer.finish()
     model.graph.sort()
 

@@ -4,7 +4,7 @@ import pytest
 from recipes import recipe_for, resolved
 
 from edge_train.errors import InputError
-from edge_train.recipe import Recipe, anywhere, as_mapping, to_toml
+from edge_train.recipe import Recipe, as_mapping, to_toml, with_absolute_paths
 from edge_train.tasks import read_recipe, recipe_of, tasks
 
 
@@ -160,6 +160,6 @@ def test_a_relative_rate_that_is_named_beats_an_absolute_default():
 def test_paths_of_a_recipe_work_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    found = anywhere(recipe_for(photos="pictures", model="model"))
+    found = with_absolute_paths(recipe_for(photos="pictures", model="model"))
     assert (found.photos, found.model) == (str(tmp_path / "pictures"), str(tmp_path / "model"))
-    assert anywhere(recipe_for(model="owner/name")).model == "owner/name"
+    assert with_absolute_paths(recipe_for(model="owner/name")).model == "owner/name"

@@ -8,7 +8,7 @@ import numpy as np
 from edge_train.arrays.factored import Gradient
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import NonFinite
-from edge_train.protocols import Apply, Estimate, GradientRuntime, Share, Task
+from edge_train.protocols import Apply, Estimate, GradientRuntime, Objective, Share
 from edge_train.rng import Key
 
 
@@ -24,7 +24,7 @@ class Backprop:
     micro_batch: int | None = None
 
     def estimate(
-        self, runtime: GradientRuntime, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: GradientRuntime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Emit the gradient of the mean loss.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Batch, Point
 from edge_train.errors import ModelError
 from edge_train.estimators.zo import ZerothOrder
-from edge_train.protocols import Runtime, Task
+from edge_train.protocols import Objective, Runtime
 from edge_train.rng import Key
 
 SAMPLES = 3  # of the batch that the check sees
@@ -65,7 +65,7 @@ class SlopeCheck:
 
 def check_slopes(
     runtime: Runtime,
-    task: Task,
+    task: Objective,
     batch: Batch,
     scale: Mapping[str, float],
     seed: int,
@@ -109,7 +109,7 @@ class _Measured:
     """Slopes of one batch along the same directions, by radius; none is measured twice."""
 
     def __init__(
-        self, runtime: Runtime, task: Task, batch: Batch, scale: Mapping[str, float], key: Key
+        self, runtime: Runtime, task: Objective, batch: Batch, scale: Mapping[str, float], key: Key
     ) -> None:
         self._runtime, self._task, self._batch, self._key = runtime, task, batch, key
         self._estimator = ZerothOrder(1.0, scale)
@@ -139,7 +139,7 @@ class _Measured:
         return losses.astype(np.float64)
 
 
-def repeats_itself(runtime: Runtime, task: Task, batch: Batch) -> bool:
+def repeats_itself(runtime: Runtime, task: Objective, batch: Batch) -> bool:
     """Return whether the same pass, taken twice, gives the same bits.
 
     Engines promise it for some devices and settings only, and a run resumes exactly on no others.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import SlopeRow
-from edge_train.protocols import GradientRuntime, Runtime, Task
+from edge_train.protocols import GradientRuntime, Objective, Runtime
 from edge_train.rng import Key, direction
 
 Slopes = NDArray[np.float64]  # (directions, samples)
@@ -63,7 +63,7 @@ def exact_slopes(
 
 
 def central_slopes(
-    runtime: Runtime, task: Task, batch: Batch, scale: Mapping[str, float], directions: int
+    runtime: Runtime, task: Objective, batch: Batch, scale: Mapping[str, float], directions: int
 ) -> Exact:
     """Return the same from central differences, for models whose gradient does not fit."""
     center = runtime.parameters
@@ -77,7 +77,7 @@ def central_slopes(
 
 def compare(
     runtime: Runtime,
-    task: Task,
+    task: Objective,
     batch: Batch,
     scale: Mapping[str, float],
     exact: Exact,

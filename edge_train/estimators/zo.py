@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
-from edge_train.protocols import Apply, Estimate, Runtime, Task
+from edge_train.protocols import Apply, Estimate, Objective, Runtime
 from edge_train.rng import Key, direction
 
 
@@ -42,7 +42,7 @@ class ZerothOrder:
     sides: Literal[1, 2] = 1
 
     def estimate(
-        self, runtime: Runtime, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: Runtime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Measure `queries` projected gradients and emit the estimate, block by block.
 

@@ -16,7 +16,7 @@ _WITH_ANYTHING = 1.05  # times what libraries hold: no run of any kind was seen 
 
 
 @dataclass(frozen=True)
-class Line:
+class PlanLine:
     """One thing that is held, and its bytes."""
 
     name: str
@@ -41,7 +41,7 @@ class Footprint:
 
     libraries: tuple[str, ...]
     model_bytes: int
-    known: Mapping[str, tuple[Line, ...]]
+    known: Mapping[str, tuple[PlanLine, ...]]
     workspace: Mapping[str, int] = field(default_factory=dict)
     first_use_bytes: int = 0
     libraries_bytes: int = 0
@@ -58,7 +58,9 @@ def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
     return cap_bytes is None or libraries_bytes * _WITH_ANYTHING <= cap_bytes
 
 
-def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int) -> Line:
+def state_line(
+    transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int
+) -> PlanLine:
     """Return the line of the optimizer's state, by its own `init`, and of copies of the blocks.
 
     Args:
@@ -70,4 +72,4 @@ def state_line(transform: Transform, shapes: Mapping[str, tuple[int, ...]], copi
         rule = transform.rule(name) if isinstance(transform, ByBlock) else transform
         block = np.empty(shape, np.float32)  # pages that nobody writes are not held
         total += sum(part.nbytes for part in rule.init(block).values()) + copies * block.nbytes
-    return Line("optimizer state and copies", total)
+    return PlanLine("optimizer state and copies", total)

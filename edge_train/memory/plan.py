@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from edge_train.memory.footprint import SAVE, Footprint, Line
+from edge_train.memory.footprint import SAVE, Footprint, PlanLine
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.units import format_bytes
 
@@ -22,7 +22,7 @@ LARGE_BYTES = 400_000_000
 # What an estimate may be off by: a cap this many times larger needs no rehearsal; a large model
 # whose estimate, times the second, is above the cap is refused without trying.
 NEAR = 3.0
-_SURELY = 0.8
+_CERTAIN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Phase:
     """What is held at once; lines add up."""
 
     name: str
-    lines: tuple[Line, ...]
+    lines: tuple[PlanLine, ...]
 
     @property
     def bytes(self) -> int:
@@ -57,7 +57,7 @@ class Plan:
         return max(phase.bytes for phase in self.phases)
 
     @property
-    def largest(self) -> tuple[Line, ...]:
+    def largest(self) -> tuple[PlanLine, ...]:
         """The two largest lines of the largest phase."""
         phase = max(self.phases, key=lambda phase: phase.bytes)
         return tuple(sorted(phase.lines, key=lambda line: -line.bytes)[:2])
@@ -77,7 +77,7 @@ class Plan:
     def from_record(cls, record: Mapping[str, Any]) -> "Plan":
         """Return the plan that `record` was made of."""
         phases = tuple(
-            Phase(phase["name"], tuple(Line(**line) for line in phase["lines"]))
+            Phase(phase["name"], tuple(PlanLine(**line) for line in phase["lines"]))
             for phase in record["phases"]
         )
         return cls(phases, record["source"], record["seconds_per_step"])
@@ -122,7 +122,7 @@ def load_libraries(libraries: Sequence[str]) -> int:
     return measure().resident_bytes
 
 
-def with_remainder(name: str, peak_bytes: int, lines: Sequence[Line]) -> Phase:
+def with_remainder(name: str, peak_bytes: int, lines: Sequence[PlanLine]) -> Phase:
     """Return a phase of a measured peak: known lines, and activations as what they leave.
 
     Weights that were let go, or stay in a file nobody read, cannot be held: what is more than the
@@ -135,16 +135,16 @@ def with_remainder(name: str, peak_bytes: int, lines: Sequence[Line]) -> Phase:
     for line in lines:
         kept.append(replace(line, bytes=min(line.bytes, left)))
         left -= kept[-1].bytes
-    return Phase(name, (*kept, Line("activations and workspace", left)))
+    return Phase(name, (*kept, PlanLine("activations and workspace", left)))
 
 
-def known_lines(footprint: Footprint, base_bytes: int) -> dict[str, list[Line]]:
+def known_lines(footprint: Footprint, base_bytes: int) -> dict[str, list[PlanLine]]:
     """Return, by phase, every line but the activations: what headers and shapes tell.
 
     Args:
       base_bytes: interpreter, supervisor and libraries, measured.
     """
-    base = Line("interpreter and libraries", base_bytes)
+    base = PlanLine("interpreter and libraries", base_bytes)
     return {name: [base, *lines] for name, lines in footprint.known.items()}
 
 
@@ -155,18 +155,20 @@ def estimate(footprint: Footprint, base_bytes: int) -> Plan:
       base_bytes: interpreter, supervisor and libraries, measured.
     """
     phases = []
-    first = Line("engine at its first pass", footprint.first_use_bytes)
+    first = PlanLine("engine at its first pass", footprint.first_use_bytes)
     for name, known in known_lines(footprint, base_bytes).items():
         workspace = footprint.workspace.get(name, 0)
         if name == SAVE and not workspace:
             continue
-        phases.append(Phase(name, (*known, first, Line("activations and workspace", workspace))))
+        phases.append(
+            Phase(name, (*known, first, PlanLine("activations and workspace", workspace)))
+        )
     return Plan(tuple(phases), "estimate")
 
 
 def surely_above(plan: Plan, cap_bytes: int) -> bool:
     """Return whether a cap cannot hold a run, whatever the estimate is off by."""
-    return plan.peak_bytes * _SURELY > cap_bytes
+    return plan.peak_bytes * _CERTAIN_SHARE > cap_bytes
 
 
 def is_far(plan: Plan, cap_bytes: int | None) -> bool:

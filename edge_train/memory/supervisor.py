@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
-_MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
+_RETRY_FACTOR = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
 
@@ -174,7 +174,7 @@ def _give_up(cap_bytes: int, shortage: str, facts: Facts) -> int:
     needs_bytes = max(planned, facts.least_bytes or 0)
     needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.largest
     if needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
-        needs_bytes = int(_MORE * cap_bytes)
+        needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
     advice = f"Try --mem {_round_up(needs_bytes)}"
     if facts.started:

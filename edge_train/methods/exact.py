@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_train.methods.method import ADAPTERS, GRADIENT, Method, Parts, Passes, Rule
-from edge_train.recipe import Recipe, key, known
+from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
     from edge_train.protocols import Estimator, Transform
@@ -52,9 +52,9 @@ def links(recipe: Recipe) -> tuple[Transform, ...]:
     relative = recipe.relative_rate if isinstance(recipe, RateKeys) else None
     final = FINAL_RATE if recipe.schedule == "cosine" else 1.0
     if recipe.learning_rate is not None:
-        rate = LearningRate(recipe.learning_rate, known(recipe.steps), final, False)
+        rate = LearningRate(recipe.learning_rate, required(recipe.steps), final, False)
     else:
-        rate = LearningRate(known(relative), known(recipe.steps), final, True)
+        rate = LearningRate(required(relative), required(recipe.steps), final, True)
     return (WeightDecay(decay), rate) if decay else (rate,)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_train.methods.method import BLOCKS, Method, Parts, Passes
-from edge_train.recipe import Recipe, key, known
+from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
-    from edge_train.protocols import Estimator, Reach, Transform
+    from edge_train.protocols import Estimator, Through, Transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ def _dfa(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.layerwise.relatives import DirectFeedback
 
     keys = _keys(recipe)
-    estimator = DirectFeedback(_projections(keys, _DFA_SCALE), keys.targets, _reach(keys))
-    return estimator, known(parts.update)
+    estimator = DirectFeedback(_projections(keys, _DFA_SCALE), keys.targets, _through(keys))
+    return estimator, required(parts.update)
 
 
 def _by_rule(recipe: Recipe, parts: Parts, signal: Any) -> tuple[Estimator[Any], Transform]:
@@ -103,12 +103,12 @@ def _by_rule(recipe: Recipe, parts: Parts, signal: Any) -> tuple[Estimator[Any],
     from edge_train.estimators.layerwise.tpsgd import LayerByLayer, LocalRule
 
     keys = _keys(recipe)
-    rule = LocalRule(signal, keys.targets, _reach(keys), parts.micro_batch)
+    rule = LocalRule(signal, keys.targets, _through(keys), parts.micro_batch)
     if keys.mode == "online":
-        return LayerByLayer(rule), known(parts.update)
-    cache = known(parts.folder) / "outputs"
-    steps, inputs = known(recipe.steps), known(parts.inputs)
-    return Sequential(rule, steps, cache, parts.count, inputs), known(parts.update)
+        return LayerByLayer(rule), required(parts.update)
+    cache = required(parts.folder) / "outputs"
+    steps, inputs = required(recipe.steps), required(parts.inputs)
+    return Sequential(rule, steps, cache, parts.count, inputs), required(parts.update)
 
 
 def _keys(recipe: Recipe) -> LayerwiseKeys:
@@ -116,7 +116,7 @@ def _keys(recipe: Recipe) -> LayerwiseKeys:
     return recipe
 
 
-def _reach(keys: LayerwiseKeys) -> Reach:
+def _through(keys: LayerwiseKeys) -> Through:
     return "rows" if keys.through_time else "row"
 
 

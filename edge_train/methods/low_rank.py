@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Rule
-from edge_train.recipe import Recipe, key, known
+from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
     from edge_train.optim.bases import Basis, TopVectors
@@ -42,7 +42,7 @@ class LowRankKeys(Recipe):
 def _keys(recipe: Recipe) -> tuple[int, int, float]:
     """Return rank, steps between two bases and scale."""
     assert isinstance(recipe, LowRankKeys)
-    return known(recipe.rank), known(recipe.refresh_every), known(recipe.scale)
+    return required(recipe.rank), required(recipe.refresh_every), required(recipe.scale)
 
 
 def _galore(recipe: Recipe, after: After) -> Transform:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_train.methods.exact import links
 from edge_train.methods.method import FORWARD, Method, Parts, Passes
-from edge_train.recipe import Recipe, key, known
+from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
     from edge_train.protocols import Estimator, Transform
@@ -79,7 +79,7 @@ def _mezo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
 
 def _counts(recipe: Recipe) -> tuple[int, Literal[1, 2]]:
     assert isinstance(recipe, ForwardKeys)
-    return known(recipe.queries), 2 if recipe.sides == 2 else 1
+    return required(recipe.queries), 2 if recipe.sides == 2 else 1
 
 
 METHODS = (

@@ -8,10 +8,10 @@ import numpy as np
 
 from edge_train.arrays.factored import Factors, Gradient, Update, dense, scale
 from edge_train.arrays.types import Array, State
-from edge_train.optim.bases import RandomVectors, lay_back, stand
+from edge_train.optim.bases import RandomVectors, as_tall, restore_shape
 from edge_train.optim.low_rank import Moments, is_projected, with_prefix, without_prefix
 
-_ROUGHLY_NONE = 0.1  # share of the usual length of an update; below it a length says nothing
+_NEGLIGIBLE_UPDATE = 0.1  # share of the usual length of an update; below it a length says nothing
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Apollo:
         """Return the moments of the projection, the number of its draw and the last length."""
         if not is_projected(param.shape, self.basis.rank):
             return with_prefix("inner.", self.inner.init(param))
-        long, short = stand(param).shape
+        long, short = as_tall(param).shape
         return {
             **with_prefix("basis.", self.basis.init(short)),
             **with_prefix("inner.", self.inner.init(np.zeros((long, self.basis.rank), np.float32))),
@@ -59,7 +59,7 @@ class Apollo:
         if not is_projected(param.shape, self.basis.rank):
             return self.inner.update(update, inner, param)
         basis = without_prefix("basis.", state)
-        standing: Gradient = stand(update if isinstance(update, Factors) else dense(update))
+        standing: Gradient = as_tall(update if isinstance(update, Factors) else dense(update))
         epoch, late = divmod(int(state["count"][0]), self.refresh_every)
         if late == 0:
             self.basis.refresh(standing, basis, epoch)
@@ -78,11 +78,11 @@ class Apollo:
             scaled = standing * ratio
             length = float(np.linalg.norm(scaled))
         if state["count"][0] > 1:
-            least = _ROUGHLY_NONE * math.sqrt(low.size)
+            least = _NEGLIGIBLE_UPDATE * math.sqrt(low.size)
             most = self.growth * max(float(state["length"][0]), least)
             if length > most:
                 scale(scaled, most / length)
                 length = most
         state["length"][0] = length
         scale(scaled, self.scale)
-        return lay_back(scaled, param.shape)
+        return restore_shape(scaled, param.shape)

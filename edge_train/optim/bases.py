@@ -246,7 +246,7 @@ class RandomVectors:
         """Return None: every vector mixes all columns."""
 
 
-def stand(matrix: Gradient) -> Gradient:
+def as_tall(matrix: Gradient) -> Gradient:
     """Return a view of a block of two or more dimensions as (long, short).
 
     >>> stand(np.zeros((2, 5), np.float32)).shape, stand(np.zeros((4, 3, 2), np.float32)).shape
@@ -258,7 +258,7 @@ def stand(matrix: Gradient) -> Gradient:
     return flat if is_tall(flat.shape) else flat.T
 
 
-def lay_back(standing: Gradient, shape: tuple[int, ...]) -> Gradient:
+def restore_shape(standing: Gradient, shape: tuple[int, ...]) -> Gradient:
     """Return a view of `standing` in the shape it had before it was stood up."""
     lying = standing if is_tall(shape) else standing.T
     return lying if isinstance(lying, Factors) else lying.reshape(shape)

@@ -11,7 +11,7 @@ from edge_train.arrays.types import Array, State
 from edge_train.optim.bases import Basis, Columns, TopVectors, captured
 
 NAMES = ("columns", "dct", "svd")  # from the cheapest on; a state holds the place of one
-_ENOUGH = 0.95  # of what the top vectors keep
+_CAPTURE_ENOUGH = 0.95  # of what the top vectors keep
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ByCapture:
             trial = basis.init(standing.shape[1])  # of the state itself, nothing is written yet
             basis.refresh(standing, trial, 0)
             state["captured"][place] = captured(standing, basis, trial)
-        enough = state["captured"] >= _ENOUGH * state["captured"][-1]
+        enough = state["captured"] >= _CAPTURE_ENOUGH * state["captured"][-1]
         state["chosen"][0] = np.argmax(enough)  # the first; the vectors always are enough
 
     def _chosen(self, state: State) -> Basis:

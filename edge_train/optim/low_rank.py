@@ -17,14 +17,14 @@ from edge_train.arrays.factored import (
     dense,
 )
 from edge_train.arrays.types import Array, State
-from edge_train.optim.bases import Basis, is_tall, lay_back, stand
+from edge_train.optim.bases import Basis, as_tall, is_tall, restore_shape
 from edge_train.protocols import Transform
 
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
 
 
 _STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random subspaces
-_LOST = 0.1
+_OVERLAP_LOST = 0.1
 _LONGEST = 16  # times the interval asked for
 _SHORTEST = 4  # a fourth of it
 
@@ -97,7 +97,7 @@ class LowRank:
         """Return the basis, the moments inside it and when it is due; all full-sized."""
         if not is_projected(param.shape, self.basis.rank):
             return with_prefix("inner.", self.inner.init(param))
-        long, short = stand(param).shape
+        long, short = as_tall(param).shape
         low = np.zeros((long, self.basis.rank), np.float32)
         return {
             **with_prefix("basis.", self.basis.init(short)),
@@ -119,7 +119,7 @@ class LowRank:
             return self.inner.update(update, without_prefix("inner.", state), param)
         gradient = update if isinstance(update, Factors) else dense(update)
         basis = without_prefix("basis.", state)
-        standing: Gradient = stand(gradient)
+        standing: Gradient = as_tall(gradient)
         low = self._low(standing, state)
         moved = self._moved(low, state)
         width = standing.shape[1]
@@ -129,10 +129,10 @@ class LowRank:
                 return Streamed(gradient.shape, self._parts(gradient, low, moved, basis, tall))
             assert isinstance(standing, np.ndarray)
             parts = self._parts(Whole(standing), low, moved, basis, tall=True)
-            return lay_back(dense(Streamed(standing.shape, parts)), param.shape)
+            return restore_shape(dense(Streamed(standing.shape, parts)), param.shape)
         if isinstance(gradient, Factors):
-            return _lying(Factors(moved.T, self.basis.vectors(basis, width)), param.shape)
-        return lay_back(self.basis.lift(moved, basis, width), param.shape)
+            return _restored(Factors(moved.T, self.basis.vectors(basis, width)), param.shape)
+        return restore_shape(self.basis.lift(moved, basis, width), param.shape)
 
     def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
         """Return the coordinates (long, rank) of a part's gradient; see `Projecting`.
@@ -142,13 +142,13 @@ class LowRank:
         """
         if self.remainder or not is_projected(param.shape, self.basis.rank):
             return gradient
-        return self._low(stand(gradient), state)
+        return self._low(as_tall(gradient), state)
 
     def update_projected(self, low: Array, state: State, param: Array) -> Update:
         """Return the update, as factors, by coordinates (long, rank) in the basis."""
         width = math.prod(param.shape) // len(low)
         vectors = self.basis.vectors(without_prefix("basis.", state), width)
-        return _lying(Factors(self._moved(low, state).T, vectors), param.shape)
+        return _restored(Factors(self._moved(low, state).T, vectors), param.shape)
 
     def _low(self, standing: Gradient, state: State) -> Array:
         """Return coordinates in the basis, found anew first when it is due."""
@@ -225,7 +225,7 @@ class LowRank:
     def _interval(self, now: int, overlap: float) -> int:
         if overlap >= _STABLE:
             return min(2 * now, _LONGEST * self.refresh_every)
-        if overlap < _LOST:
+        if overlap < _OVERLAP_LOST:
             return max(now // 2, self.refresh_every // _SHORTEST, 1)
         return now
 
@@ -239,7 +239,7 @@ def is_projected(shape: tuple[int, ...], rank: int) -> bool:
     return len(shape) > 1 and min(shape[0], math.prod(shape[1:])) > rank
 
 
-def _lying(standing: Factors, shape: tuple[int, ...]) -> Factors:
+def _restored(standing: Factors, shape: tuple[int, ...]) -> Factors:
     """Return what `lay_back` does, of factors."""
     return standing if is_tall(shape) else standing.T
 

@@ -18,7 +18,7 @@ _OUTLIERS = 0.5  # percent of the highest values that may leave the picture
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One curve; `style` is a class of the page's style sheet, `dots` marks every point.
 
     The style `event` has dots and no line between them.
@@ -41,7 +41,7 @@ class Mark:
 
 def chart(
     title: str,
-    lines: Sequence[Line],
+    lines: Sequence[Curve],
     x_name: str,
     x_tick: Callable[[float], str],
     y_tick: Callable[[float], str],

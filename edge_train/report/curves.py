@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge_train.report.chart import Line, Mark, Point, chart, running_median
+from edge_train.report.chart import Curve, Mark, Point, chart, running_median
 from edge_train.report.html import Record, section
 from edge_train.units import format_bytes, format_seconds
 
@@ -37,7 +37,7 @@ def curves(summary: Record, records: Sequence[Record]) -> str:
             "the same samples and noise every time, so a fall is a fall",
             chart(
                 "Evaluation loss over steps",
-                [Line("evaluation", evals, dots=len(evals) <= 60)],
+                [Curve("evaluation", evals, dots=len(evals) <= 60)],
                 "steps",
                 _count,
                 _loss,
@@ -49,7 +49,7 @@ def curves(summary: Record, records: Sequence[Record]) -> str:
             _LOSS_KEY,
             chart(
                 "Training loss over steps",
-                [Line("each step", losses, "faint"), Line("running median", median)],
+                [Curve("each step", losses, "faint"), Curve("running median", median)],
                 "steps",
                 _count,
                 _loss,
@@ -61,10 +61,10 @@ def curves(summary: Record, records: Sequence[Record]) -> str:
             chart(
                 "Memory over time",
                 [
-                    Line("anonymous", anon, "faint"),
-                    Line("held", held),
-                    *([Line("on the GPU", gpu, "second")] if gpu else []),
-                    Line("events of the guard", acts, "event", dots=True),
+                    Curve("anonymous", anon, "faint"),
+                    Curve("held", held),
+                    *([Curve("on the GPU", gpu, "second")] if gpu else []),
+                    Curve("events of the guard", acts, "event", dots=True),
                 ],
                 "time",
                 _clock,

@@ -15,7 +15,7 @@ from functools import cache
 
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.methods import methods
-from edge_train.recipe import Recipe, known
+from edge_train.recipe import Recipe, required
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import task_of
 
@@ -48,7 +48,7 @@ def about_seconds(recipe: Recipe, operations: float) -> float | None:
     gains = engines.get(recipe.runtime).gains
     gain = gains.get(recipe.quant, 1.0) * gains.get(recipe.dtype, 1.0)
     gain *= _LEAN if recipe.lean else 1.0
-    return passes(recipe) * operations / (gain * _rate(known(recipe.threads)))
+    return passes(recipe) * operations / (gain * _rate(required(recipe.threads)))
 
 
 @cache

@@ -39,19 +39,19 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     """
     if link.plan is not None:
         plan = Plan.from_record(link.plan)
-        _tell(plan, link)
+        _report(plan, link)
         load(link.plan["libraries"], link)
         return plan
     footprint = job.footprint()
     plan = estimate(footprint, footprint.libraries_bytes)
-    _tell(plan, link)
+    _report(plan, link)
     cap_bytes = recipe.cap_bytes
     on_host = link.supervisor is None or link.watch.cap_bytes is not None
     if cap_bytes and on_host and not has_room(cap_bytes, footprint.libraries_bytes):
         _refuse(plan, cap_bytes, link)
     load(footprint.libraries, link)
     plan = estimate(footprint, measure(link.supervisor).resident_bytes)
-    _tell(plan, link)
+    _report(plan, link)
     link.tell(planned=True)
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
         return plan
@@ -72,7 +72,7 @@ def load(libraries: Sequence[str], link: Link) -> None:
         load_libraries(libraries)
 
 
-def _tell(plan: Plan, link: Link) -> None:
+def _report(plan: Plan, link: Link) -> None:
     largest = ", ".join(f"{line.name} {format_bytes(line.bytes)}" for line in plan.largest)
     link.tell(needs_bytes=plan.peak_bytes, largest=largest)
 

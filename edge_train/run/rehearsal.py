@@ -25,7 +25,7 @@ from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
 from edge_train.memory.watch import Watch
 from edge_train.protocols import StepRecord
-from edge_train.recipe import Recipe, anywhere, as_mapping
+from edge_train.recipe import Recipe, as_mapping, with_absolute_paths
 from edge_train.records.folder import RunFolder
 from edge_train.run.start import Session
 from edge_train.run.training import train
@@ -85,7 +85,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
       EdgeTrainError: the run itself would be refused.
       KeyboardInterrupt: somebody asked to stop.
     """
-    job = open_job(_in_small(recipe))
+    job = open_job(_rehearsal_recipe(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
     footprint = job.footprint()
     load_libraries(footprint.libraries)
@@ -106,9 +106,9 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step)
 
 
-def _in_small(recipe: Recipe) -> Recipe:
+def _rehearsal_recipe(recipe: Recipe) -> Recipe:
     """Return a recipe of few steps that holds what the whole run will hold."""
-    return task_of(recipe).in_small(replace(recipe, steps=_STEPS, patience=0))
+    return task_of(recipe).for_rehearsal(replace(recipe, steps=_STEPS, patience=0))
 
 
 def rehearse_apart(recipe: Recipe) -> Plan:
@@ -117,7 +117,7 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     Raises:
       InputError: the run would be refused, in the words of that refusal.
     """
-    free = replace(anywhere(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
+    free = replace(with_absolute_paths(recipe), cap_bytes=None, host_cap_bytes=None, out=None)
     keys = {"task": free.task, **as_mapping(free), **free.options}
     del keys["options"]
     keys = {name: value for name, value in keys.items() if value is not None}

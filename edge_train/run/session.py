@@ -17,7 +17,7 @@ from edge_train.memory.link import Link
 from edge_train.memory.measure import machine_bytes
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
-from edge_train.recipe import Recipe, anywhere, to_toml
+from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
@@ -49,7 +49,7 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    _say_why_again(recipe, observer, link)
+    _announce_restart(recipe, observer, link)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
@@ -60,7 +60,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
-    write_bytes(RunFolder(folder).recipe, to_toml(anywhere(asked)).encode())
+    write_bytes(RunFolder(folder).recipe, to_toml(with_absolute_paths(asked)).encode())
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
     observer.said(choice)
@@ -131,7 +131,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
-    _say_why_again(recipe, observer, link)
+    _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
     job = _open(recipe, link)
     _look_at_gpus(job, link)
@@ -173,7 +173,7 @@ def _look_at_gpus(job: Job, link: Link) -> None:
         link.watch.gpu = open_gpu_memory(link.supervisor)
 
 
-def _say_why_again(recipe: Recipe, observer: Observer, link: Link) -> None:
+def _announce_restart(recipe: Recipe, observer: Observer, link: Link) -> None:
     if link.reason:
         smaller = words(task_of(recipe), link.changes)
         observer.said(f"out of memory: {link.reason}; going on with {smaller}")

@@ -17,7 +17,7 @@ from edge_train.memory.link import Link
 from edge_train.memory.plan import Plan
 from edge_train.methods import methods
 from edge_train.optim.transforms import root_mean_square
-from edge_train.protocols import Task
+from edge_train.protocols import Objective
 from edge_train.records import journal
 from edge_train.run.observer import Observer
 from edge_train.runtimes.engine import engines, packages
@@ -50,7 +50,11 @@ def scales_of(parameters: Point) -> dict[str, float]:
 
 
 def start_record(
-    session: Session, runtime: OpenRuntime, task: Task, scale: Mapping[str, float], guard: Guard
+    session: Session,
+    runtime: OpenRuntime,
+    task: Objective,
+    scale: Mapping[str, float],
+    guard: Guard,
 ) -> dict[str, Any]:
     """Check slopes, evaluate the start values; return the first record of the journal."""
     recipe, job = session.job.recipe, session.job

@@ -72,7 +72,7 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
     session.observer.ended(status)
     if line:
         session.observer.said(line)
-    _say_what_there_is(session)
+    _announce_result(session)
     if status == "stopped":
         raise TrainingStopped(
             f"{session.link.watch.short}; stopped with everything saved. {loop.next_step} steps "
@@ -86,7 +86,7 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
     return INTERRUPTED if status == "interrupted" else 0
 
 
-def _say_what_there_is(session: Session) -> None:
+def _announce_result(session: Session) -> None:
     """Say what the run cost, and name the files that a person wants next."""
     report = summarize(session.folder)
     passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
@@ -208,13 +208,13 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
-    _heed(session, loop, record.step)
+    _react(session, loop, record.step)
     text = session.job.preview(session.folder, record.step + 1, loop.runtime)
     if text is not None:
         loop.journal.append({"kind": "event", "step": record.step, "text": text})
 
 
-def _heed(session: Session, loop: Loop, step: int) -> None:
+def _react(session: Session, loop: Loop, step: int) -> None:
     """Do between two steps what the watch asked for during one; keep what it saw."""
     watch = session.link.watch
     for line in watch.drain(step):

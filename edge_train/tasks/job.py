@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from edge_train.arrays.types import Point
 from edge_train.memory.footprint import Footprint
-from edge_train.protocols import Estimator, Runtime, Task, Transform
+from edge_train.protocols import Estimator, Objective, Runtime, Transform
 from edge_train.recipe import Recipe
 
 Say = Callable[[str], None]  # tells the user one line
@@ -95,7 +95,7 @@ class Job(Protocol):
         """Return the runtime with its trainable blocks at their start values."""
         ...
 
-    def task(self) -> Task:
+    def task(self) -> Objective:
         """Return where batches come from."""
         ...
 

@@ -100,7 +100,7 @@ class Task:
       why_auto: why method `auto` is taken where an engine can, for people.
       backward: forward passes that a backward pass is worth, with the layers that it computes
         again: one more to the start of the words only, two with gradients of all weights.
-      in_small: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
+      for_rehearsal: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
       sections: "module:function" that returns the sections of its report.
       title: of its report, from the facts of the journal.
       accepts: "module:function" that returns what a file or folder is, in words, where it looks
@@ -117,7 +117,7 @@ class Task:
     auto: str
     why_auto: str = "the exact gradient fits"
     backward: int = 3
-    in_small: Callable[[Any], Recipe] = lambda recipe: recipe
+    for_rehearsal: Callable[[Any], Recipe] = lambda recipe: recipe
     defaults: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     savings: tuple[Saving, ...] = ()
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from edge_train.formats.network import (
     Recurrent,
 )
 from edge_train.losses import cross_entropy
-from edge_train.protocols import Apply, Reach
+from edge_train.protocols import Apply, Through
 from edge_train.runtimes.numpy.layers import Statistics, backward, channel_statistics, forward
 
 _TRAINED = (Dense, Convolution, Recurrent, Normalization)
@@ -78,8 +78,8 @@ class NumpyNetwork:
             saved.append(needs)
         return inputs, Tape(tuple(saved))
 
-    def pull(
-        self, index: int, tape: Tape, error: Array, apply: Apply, reach: Reach
+    def backward_stage(
+        self, index: int, tape: Tape, error: Array, apply: Apply, through: Through
     ) -> Array | None:
         """Hand `apply` the gradients of one block for `error` at its outputs.
 
@@ -91,7 +91,7 @@ class NumpyNetwork:
         name = self.blocks[index].name
         layers = list(self._layers(index, self.parameters))
         trainable = min(i for i, (_, layer, *_) in enumerate(layers) if isinstance(layer, _TRAINED))
-        wanted = reach == "inputs" and index > 0
+        wanted = through == "inputs" and index > 0
         passed: Array | None = error
         for position in reversed(range(len(layers))):
             _, layer, read, _ = layers[position]
@@ -104,7 +104,7 @@ class NumpyNetwork:
                 read,
                 passed,
                 lambda part, gradient: apply(f"{name}.{part}", gradient),
-                propagate=reach != "row",
+                propagate=through != "row",
                 needed=wanted or position > trainable,
             )
         return passed if wanted else None
@@ -161,7 +161,7 @@ class NumpyNetwork:
             return losses  # the caller stops the step
         error /= np.float32(count)
         for index in reversed(range(len(self.blocks))):
-            passed = self.pull(index, tapes.pop(), error, apply, "inputs")
+            passed = self.backward_stage(index, tapes.pop(), error, apply, "inputs")
             if passed is not None:
                 error = passed
         return losses

@@ -20,7 +20,7 @@ from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.held_layers import HeldEmbedding, HeldLinear, Weights
@@ -76,7 +76,7 @@ class TorchLanguageModel:
             values = _stored(folder, network, blocks)
         else:
             values = _drawn(network, blocks, seed)
-        kind: type[Parameters] = load(known(quants.get(quant).trained))
+        kind: type[Parameters] = load(required(quants.get(quant).trained))
         if kind is not Parameters:
             _check_matrices(folder, network, blocks)
             parameters = kind(values)

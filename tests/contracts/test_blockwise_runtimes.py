@@ -60,7 +60,7 @@ def test_a_block_leaves_its_inputs_alone_and_its_tape_serves_twice(case):
     found = []
     for _ in range(2):
         gradients = {}
-        case.runtime.pull(0, tape, np.ones_like(outputs), gradients.__setitem__, "rows")
+        case.runtime.backward_stage(0, tape, np.ones_like(outputs), gradients.__setitem__, "rows")
         found.append(gradients)
     np.testing.assert_array_equal(inputs, case.batch["inputs"])
     for name, gradient in found[0].items():
@@ -70,9 +70,11 @@ def test_a_block_leaves_its_inputs_alone_and_its_tape_serves_twice(case):
 def test_only_the_reach_to_the_inputs_gives_their_error(case):
     values, _ = case.runtime.run(0, case.batch["inputs"])
     outputs, tape = case.runtime.run(1, values)
-    for reach in ("row", "rows", "inputs"):
-        passed = case.runtime.pull(1, tape, np.ones_like(outputs), lambda *_: None, reach)
-        if reach == "inputs":
+    for through in ("row", "rows", "inputs"):
+        passed = case.runtime.backward_stage(
+            1, tape, np.ones_like(outputs), lambda *_: None, through
+        )
+        if through == "inputs":
             assert passed.shape == values.shape
         else:
             assert passed is None

@@ -12,7 +12,7 @@ from recipes import recipe_for
 
 from edge_train import cli
 from edge_train.formats.artifact import open_artifact
-from edge_train.memory.footprint import Line
+from edge_train.memory.footprint import PlanLine
 from edge_train.memory.link import Link
 from edge_train.memory.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
 from edge_train.run.planning import choice_of
@@ -37,8 +37,8 @@ def words(photos, *options):
 
 
 def a_plan(megabytes, **others):
-    libraries = Line("interpreter and libraries", 90 * MEGABYTE)
-    lines = (libraries, Line("weights", (megabytes - 90) * MEGABYTE))
+    libraries = PlanLine("interpreter and libraries", 90 * MEGABYTE)
+    lines = (libraries, PlanLine("weights", (megabytes - 90) * MEGABYTE))
     return Plan((Phase("prepare", lines[:1]), Phase("train", lines)), "rehearsal", **others)
 
 
@@ -57,14 +57,14 @@ def test_weights_left_in_their_file_are_planned_as_what_a_pass_reads_at_once(rec
     loaded = open_job(recipe).footprint().known
     lean = open_job(replace(recipe, lean=True)).footprint().known
     assert loaded["train"][0].bytes > 1000
-    assert lean["train"][0] == Line("weights (left in the file)", 1000)
+    assert lean["train"][0] == PlanLine("weights (left in the file)", 1000)
     # the denoiser is gone when a lean run decodes its pictures
     assert loaded["train"][0] in loaded["save and draw"]
     assert lean["train"][0] not in lean["save and draw"]
 
 
 def test_a_measured_phase_adds_up_to_its_peak_whatever_was_known():
-    for known in ([], [Line("a", 3)], [Line("a", 30), Line("b", 5)]):
+    for known in ([], [PlanLine("a", 3)], [PlanLine("a", 30), PlanLine("b", 5)]):
         assert with_remainder("train", 20, known).bytes == 20
 
 

@@ -8,11 +8,11 @@ from edge_train.optim.bases import (
     Columns,
     RandomVectors,
     TopVectors,
+    as_tall,
     captured,
     cosine_transform,
     cosines,
-    lay_back,
-    stand,
+    restore_shape,
 )
 
 
@@ -32,9 +32,9 @@ def refreshed(basis, standing, epoch=0):
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (4, 3, 2), (2, 3, 4), (1, 7)])
 def test_standing_up_and_laying_back_is_the_identity(shape):
     block = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    standing = stand(block)
+    standing = as_tall(block)
     assert standing.shape[0] >= standing.shape[1]
-    np.testing.assert_array_equal(lay_back(standing, shape), block)
+    np.testing.assert_array_equal(restore_shape(standing, shape), block)
 
 
 @pytest.mark.parametrize("rank", [1, 8, 32])

@@ -86,20 +86,20 @@ def test_a_local_gradient_takes_inputs_and_earlier_rows_for_constants():
     outputs, tape = runtime.run(0, batch["inputs"])
     error = np.random.default_rng(1).standard_normal(outputs.shape).astype(np.float32)
     found = {}
-    assert runtime.pull(0, tape, error.copy(), found.__setitem__, "row") is None
+    assert runtime.backward_stage(0, tape, error.copy(), found.__setitem__, "row") is None
     # The same from one row at a time, each starting from the state that was before it.
     total = {name: np.zeros_like(value) for name, value in found.items()}
     for row in range(SEQUENCE[0]):
         only = np.zeros_like(error)
         only[:, row] = error[:, row]
         part = {}
-        runtime.pull(0, tape, only, part.__setitem__, "row")
+        runtime.backward_stage(0, tape, only, part.__setitem__, "row")
         for name, value in part.items():
             total[name] += value
     for name, value in found.items():
         np.testing.assert_allclose(total[name], value, rtol=1e-4, atol=1e-5)
     exact = {}
-    runtime.pull(0, tape, error.copy(), exact.__setitem__, "rows")
+    runtime.backward_stage(0, tape, error.copy(), exact.__setitem__, "rows")
     assert not np.allclose(exact["0.recurrent"], found["0.recurrent"], rtol=1e-2)
 
 

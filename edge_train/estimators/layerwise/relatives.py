@@ -12,7 +12,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
 from edge_train.estimators.layerwise.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.losses import cross_entropy
-from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Objective, Stage, Through
 from edge_train.rng import Key
 
 
@@ -73,10 +73,10 @@ class DirectFeedback:
 
     projections: Projections
     view: str
-    reach: Reach = "rows"
+    through: Through = "rows"
 
     def estimate(
-        self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: BlockwiseRuntime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Emit every block's gradient, first block first.
 
@@ -104,7 +104,7 @@ class DirectFeedback:
             else:
                 error = top.copy()
             error *= np.float32(1 / count)
-            runtime.pull(index, tape, error, apply, self.reach)
+            runtime.backward_stage(index, tape, error, apply, self.through)
             del tape
             values = outputs
         mean = float(losses.mean(dtype=np.float64))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import RunFolderError
 from edge_train.estimators.layerwise.tpsgd import LocalRule, train_block
-from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Objective
 from edge_train.rng import Key
 
 _TOGETHER = 100  # samples that pass through the finished blocks at once
@@ -45,7 +45,7 @@ class Sequential:
     _file: int | None = field(default=None, repr=False)
 
     def estimate(
-        self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: BlockwiseRuntime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Emit the gradients of the block whose turn it is.
 

@@ -12,7 +12,7 @@ from edge_train.errors import NonFinite
 from edge_train.estimators.layerwise.local_losses import local_error
 from edge_train.estimators.layerwise.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.losses import cross_entropy
-from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Reach, Stage, Task
+from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Objective, Stage, Through
 from edge_train.rng import Key
 
 
@@ -78,7 +78,7 @@ class LocalRule:
 
     signal: Signal
     view: str
-    reach: Reach = "rows"
+    through: Through = "rows"
     micro_batch: int | None = None
 
 
@@ -93,7 +93,7 @@ class LayerByLayer:
     rule: LocalRule
 
     def estimate(
-        self, runtime: BlockwiseRuntime, task: Task, batch: Batch, key: Key, apply: Apply
+        self, runtime: BlockwiseRuntime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Emit every block's local gradient, first block first.
 
@@ -169,5 +169,5 @@ def _train(
     if not np.isfinite(losses).all():
         raise NonFinite(f"the local loss of block {block.name!r} is not finite")
     error *= np.float32(1 / count)
-    runtime.pull(index, tape, error, apply, rule.reach)
+    runtime.backward_stage(index, tape, error, apply, rule.through)
     return outputs, float(losses.mean(dtype=np.float64))

@@ -30,13 +30,13 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.measure import cores
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES, Parts
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.tasks.classify import TASK
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.classify.recipe import ClassifyRecipe
@@ -99,7 +99,7 @@ class ClassifyTextJob:
             self._model.path, self._model.pad, self._model.vocabulary
         )
         self.notes: tuple[str, ...] = ()
-        self.name = f"classify-{Path(known(self.recipe.data)).stem}"
+        self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
 
@@ -113,12 +113,12 @@ class ClassifyTextJob:
         trained = self._trained_shapes(shapes)
         _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
         items = sum(map(math.prod, shapes.values()))
-        weights = Line("weights", 4 * items)
+        weights = PlanLine("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
         job = copy(self)
         job.load()  # the length depends on the texts; gone when this returns
-        texts = min(recipe.batch_limit or 4096, known(recipe.samples))
-        tokens = texts * known(job.recipe.length)
+        texts = min(recipe.batch_limit or 4096, required(recipe.samples))
+        tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
         kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
         use = TASK.use(recipe.runtime)
@@ -145,7 +145,7 @@ class ClassifyTextJob:
                 frozen = {name for name in frozen if len(shapes[name]) > 1}
         trained = {name: shape for name, shape in shapes.items() if name not in frozen}
         if self.recipe.trainable == "lora":
-            rank = known(self.recipe.rank)
+            rank = required(self.recipe.rank)
             trained |= {
                 f"{n}.lora": (rank, sum(s)) for n, s in shapes.items() if _is_attention(n, s)
             }
@@ -172,7 +172,7 @@ class ClassifyTextJob:
         check_rank(rank, _shapes(self._model))
 
     def load(self) -> None:
-        path = Path(known(self.recipe.data)).expanduser()
+        path = Path(required(self.recipe.data)).expanduser()
         self._texts = load_texts(path, self._model.labels)
         if self.recipe.length is None:
             found = self._tokenizer.longest([example.text for example in self._texts.train])
@@ -201,11 +201,11 @@ class ClassifyTextJob:
 
     def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
         texts = [example.text for example in examples]
-        ids, counts = self._tokenizer.encode(texts, known(self.recipe.length))
+        ids, counts = self._tokenizer.encode(texts, required(self.recipe.length))
         return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
 
     def open_runtime(self) -> "Classifier":
-        threads = known(self.recipe.threads)
+        threads = required(self.recipe.threads)
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.onnx.classifier import OrtClassifier
 
@@ -215,7 +215,7 @@ class ClassifyTextJob:
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
-            rank, scale = known(self.recipe.rank), known(self.recipe.scale)
+            rank, scale = required(self.recipe.rank), required(self.recipe.scale)
             return TorchLora.open_adapted(self._model, rank=rank, scale=scale, threads=threads)
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
@@ -226,8 +226,8 @@ class ClassifyTextJob:
         return ClassifyText(
             train=self._parts["train"],
             dev=self._parts["dev"],
-            samples=known(self.recipe.samples),
-            evaluation_samples=known(self.recipe.evaluation_samples),
+            samples=required(self.recipe.samples),
+            evaluation_samples=required(self.recipe.evaluation_samples),
         )
 
     def smallest_radius(self) -> float:
@@ -295,7 +295,7 @@ class ClassifyTextJob:
             runtime.layers(),
             weights,
             runtime.stored(model),
-            rank=known(self.recipe.difference_rank),
+            rank=required(self.recipe.difference_rank),
             task_type="SEQ_CLS",
             base=str(model.path),
         )

@@ -25,7 +25,7 @@ from edge_train.export.language_files import write_language_model
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.measure import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
@@ -33,7 +33,7 @@ from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers
 from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
@@ -94,7 +94,7 @@ class LanguageModelJob:
                 "'zo'; leave it out, or use --quant none."
             )
         self.recipe = replace(found, **_FIXED)
-        if known(self.recipe.length) > self._model.positions:
+        if required(self.recipe.length) > self._model.positions:
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "
                 f"positions; use at most {self._model.positions}."
@@ -114,7 +114,7 @@ class LanguageModelJob:
                 f"{recipe.model} holds no weights: it starts from random ones (seed "
                 f"{self.recipe.seed})",
             )
-        self.name = f"language-{Path(known(self.recipe.data)).stem}"
+        self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
 
     @cached_property
@@ -134,10 +134,10 @@ class LanguageModelJob:
         _, transform = self.method(0.1, {})
         matrices = [shape for shape in shapes.values() if len(shape) > 1]
         weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
-        held = (Line("weights", weights), state_line(transform, shapes, copies=0))
-        at_once = min(recipe.micro_batch or known(recipe.samples), known(recipe.samples))
-        sums = Line("sums of a step's parts", _sums_bytes(recipe, shapes))
-        tokens = at_once * known(recipe.length)
+        held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
+        at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
+        sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes))
+        tokens = at_once * required(recipe.length)
         layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
         width = min(matrices[0])
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
@@ -159,10 +159,10 @@ class LanguageModelJob:
         )
 
     def load(self) -> None:
-        check_text(Path(known(self.recipe.data)).expanduser())
+        check_text(Path(required(self.recipe.data)).expanduser())
 
     def prepare(self, folder: Path, say: Say) -> None:
-        text = Path(known(self.recipe.data)).expanduser()
+        text = Path(required(self.recipe.data)).expanduser()
         kind = id_type(self._model.vocabulary)
         write_ids(text, self._tokenizer, folder / _IDS_FILE, kind)
         ids = read_ids(folder / _IDS_FILE, kind)
@@ -186,13 +186,13 @@ class LanguageModelJob:
     def _task_of(self, ids: Any) -> LanguageModel:
         recipe = self.recipe
         counts = (recipe.length, recipe.samples, recipe.evaluation_samples)
-        return LanguageModel(ids, *map(known, counts))
+        return LanguageModel(ids, *map(required, counts))
 
     def open_runtime(self) -> "TorchLanguageModel":
         from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
 
         recipe = self.recipe
-        quant, threads = recipe.quant, known(recipe.threads)
+        quant, threads = recipe.quant, required(recipe.threads)
         opened = TorchLanguageModel.open(
             self._model, quant=quant, threads=threads, seed=recipe.seed, lean=recipe.lean
         )
@@ -245,7 +245,7 @@ class LanguageModelJob:
         held = self._task.held_out()
         losses = self._task.loss(runtime, held, [runtime.parameters])
         loss = float(losses.astype(np.float64).mean())
-        count = losses.size * known(self.recipe.length)
+        count = losses.size * required(self.recipe.length)
         metrics = {"held_out_loss": loss, "perplexity": math.exp(loss), "scored_tokens": count}
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = write_difference(
@@ -281,7 +281,7 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
 
 def _held_as(quant: str) -> type[Parameters]:
     """Return the kind of parameters that hold weights in training."""
-    kind: type[Parameters] = load(known(quants.get(quant).trained))
+    kind: type[Parameters] = load(required(quants.get(quant).trained))
     return kind
 
 
@@ -291,7 +291,7 @@ def _operations(
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
     width = min(next(s for n, s in shapes.items() if is_embedding(n)))
-    length = known(recipe.length)
+    length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
     if not any(vocabulary in shape for shape in inside):
         products += vocabulary * width  # the table of the words is the last layer, too
@@ -300,14 +300,14 @@ def _operations(
 
 def _sums_bytes(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the bytes held between the parts of a step: projections, factors or gradients."""
-    if recipe.micro_batch is None or recipe.micro_batch >= known(recipe.samples):
+    if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
-    total, tokens = 0, known(recipe.samples) * known(recipe.length)
+    total, tokens = 0, required(recipe.samples) * required(recipe.length)
     for name, shape in shapes.items():
         if len(shape) == 1 or is_embedding(name):
             total += 4 * math.prod(shape)
-        elif methods.get(recipe.method).projects and is_projected(shape, known(recipe.rank)):
-            total += 4 * max(shape) * known(recipe.rank)
+        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
+            total += 4 * max(shape) * required(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)
     return total

@@ -10,7 +10,7 @@ from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
 _STEPS_IN_SEQUENCE = 16  # of a rehearsal, so that every block has its turn
 
 
-def _in_small(recipe: NetworkRecipe) -> NetworkRecipe:
+def _for_rehearsal(recipe: NetworkRecipe) -> NetworkRecipe:
     steps = _STEPS_IN_SEQUENCE if recipe.mode == "sequential" else recipe.steps
     return replace(recipe, steps=steps, preview_every=0)
 
@@ -31,7 +31,7 @@ TASK = Task(
     },
     auto="tpsgd",
     why_auto="the usual one of small networks",
-    in_small=_in_small,
+    for_rehearsal=_for_rehearsal,
     # Measured with `edge-train bench tpsgd`.
     defaults={
         ("*", "default"): {

@@ -21,13 +21,13 @@ from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line, state_line
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.methods import methods
 from edge_train.methods.method import BLOCKS, Method, Parts
 from edge_train.optim.transforms import Chain, LearningRate, Momentum
-from edge_train.protocols import Estimator, Task, Transform
+from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.registry import load as load_name
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
@@ -89,11 +89,11 @@ class NetworkJob:
             for name, shape in networks.parameter_shapes(block).items()
         }
         items = sum(map(math.prod, shapes.values()))
-        samples = Line("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
-        weights = Line("weights", int(quants.get(recipe.quant).weight_bytes * items))
+        samples = PlanLine("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
+        weights = PlanLine("weights", int(quants.get(recipe.quant).weight_bytes * items))
         state = state_line(self._chain(blocks), shapes, _COPIES)
         divisible = any(block.divisible for block in blocks)
-        together = (self._together() if divisible else None) or known(recipe.samples)
+        together = (self._together() if divisible else None) or required(recipe.samples)
         widths = [math.prod(block.output_shape) for block in blocks]
         one_by_one = BLOCKS in self._method.needs
         kept = max(widths) if one_by_one else sum(widths)
@@ -109,7 +109,7 @@ class NetworkJob:
     def load(self) -> None:
         recipe = self.recipe
         self._data = load(
-            Path(known(recipe.data)).expanduser(),
+            Path(required(recipe.data)).expanduser(),
             train_samples=recipe.train_samples,
             test_samples=recipe.test_samples,
             resolution=recipe.resolution,
@@ -121,7 +121,7 @@ class NetworkJob:
             self._backbone = self._opened_backbone(_readable(recipe.backbone))
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
-        self._network = networks.parse(known(recipe.network), shape, classes)
+        self._network = networks.parse(required(recipe.network), shape, classes)
         count = len(self._data.train.labels)
         aside = recipe.evaluation_samples or min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count))
         aside = max(1, aside)
@@ -130,7 +130,7 @@ class NetworkJob:
                 f"evaluation_samples is {aside}, more than half of {count} training samples."
             )
         self._task = Labeled(
-            self._data.train, self._prepare, recipe.seed, known(recipe.samples), aside
+            self._data.train, self._prepare, recipe.seed, required(recipe.samples), aside
         )
 
     def _opened_backbone(self, path: Path) -> Backbone:
@@ -191,20 +191,20 @@ class NetworkJob:
         blocks = networks.initial_parameters(network, recipe.seed)
         if self._method.extra_blocks is not None:
             blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
-        parameters: Parameters = load_name(known(quants.get(recipe.quant).trained))(blocks)
+        parameters: Parameters = load_name(required(quants.get(recipe.quant).trained))(blocks)
         calibration = None
         if any(isinstance(layer, networks.Normalization) for layer in network.layers):
             calibration = self._task.inputs(np.arange(min(_CALIBRATION, self._task.count)))
-        opened: NumpyNetwork = load_name(known(TASK.use(recipe.runtime).open))(
+        opened: NumpyNetwork = load_name(required(TASK.use(recipe.runtime).open))(
             network,
             parameters,
             calibration,
-            together=known(recipe.samples),
+            together=required(recipe.samples),
             micro_batch=recipe.micro_batch,
         )
         return opened
 
-    def task(self) -> Task:
+    def task(self) -> Objective:
         return self._task
 
     def smallest_radius(self) -> float:
@@ -233,12 +233,12 @@ class NetworkJob:
         )
 
     def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
-        recipe, steps = self.recipe, known(self.recipe.steps)
+        recipe, steps = self.recipe, required(self.recipe.steps)
         final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
         span = steps
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
             span = -(-steps // len(blocks))
-        rate = LearningRate(known(recipe.learning_rate), span, final)
+        rate = LearningRate(required(recipe.learning_rate), span, final)
         return Chain((Momentum(recipe.momentum), rate))
 
     def _together(self) -> int | None:
@@ -251,7 +251,7 @@ class NetworkJob:
         return {
             "network": recipe.network,
             "blocks": [_words(block) for block in self._network.blocks],
-            "data": Path(known(recipe.data)).name,
+            "data": Path(required(recipe.data)).name,
             "train_samples": self._task.count,
             "held_out_samples": len(data.train.labels) - self._task.count,
             "test_samples": len(data.test.labels),
@@ -327,7 +327,7 @@ class NetworkJob:
         return found
 
     def _confusion(self, samples: Samples, logits: Prepare) -> NDArray[np.int64]:
-        return confusion(samples, logits, self._network.classes, known(self.recipe.samples))
+        return confusion(samples, logits, self._network.classes, required(self.recipe.samples))
 
     def _accuracy(self, samples: Samples, logits: Prepare) -> float:
         table = self._confusion(samples, logits)
@@ -348,7 +348,7 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
         )
-    suffix = Path(known(recipe.data)).suffix
+    suffix = Path(required(recipe.data)).suffix
     for key, useless in (
         ("backbone_blocks", recipe.backbone is None),
         ("series", suffix != ".csv"),
@@ -358,7 +358,7 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
             raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
     engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
     found = TASK.resolve(recipe, engine, {})
-    return replace(found, device="cpu", model=known(recipe.network))
+    return replace(found, device="cpu", model=required(recipe.network))
 
 
 def _readable(path: str) -> Path:

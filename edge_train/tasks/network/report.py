@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edge_train.report.chart import Line, Point, chart, running_median
+from edge_train.report.chart import Curve, Point, chart, running_median
 from edge_train.report.section import Section
 
 Record = Mapping[str, Any]
@@ -22,7 +22,7 @@ def block_curves(facts: Record, records: Sequence[Record]) -> str:
     for number, (name, points) in enumerate(zip(names, curves, strict=True), 1):
         svg = chart(
             f"Local loss of block {number} over steps",
-            [Line("each step", points, "faint"), Line("median", running_median(points))],
+            [Curve("each step", points, "faint"), Curve("median", running_median(points))],
             "steps",
             lambda value: f"{value:,.0f}",
             lambda value: f"{value:.6g}",

@@ -43,7 +43,7 @@ TASK = Task(
     auto="backprop",
     why_auto="the exact gradient, recomputing activations, fits",
     backward=2,
-    in_small=lambda recipe: replace(recipe, preview_every=0, preview_steps=1),
+    for_rehearsal=lambda recipe: replace(recipe, preview_every=0, preview_steps=1),
     # Measured with `edge-train bench personalize`.
     defaults={
         ("*", "default"): {

@@ -9,7 +9,7 @@ from edge_train.memory.footprint import (
     SAVE,
     TRAIN,
     Footprint,
-    Line,
+    PlanLine,
     state_line,
 )
 from edge_train.protocols import Transform
@@ -72,11 +72,11 @@ def _operations(job: TokenJob) -> float:
     return denoiser_operations(job.serving.weight_shapes(model), cells, model.prompt_tokens)
 
 
-def _line(name: str, count: int, *, mapped: bool) -> Line:
+def _line(name: str, count: int, *, mapped: bool) -> PlanLine:
     """Return the line of weights that are loaded, or stay mapped in their file."""
     if mapped:
-        return Line(f"{name} (left in the file)", min(count, _WINDOW_BYTES))
-    return Line(name, count)
+        return PlanLine(f"{name} (left in the file)", min(count, _WINDOW_BYTES))
+    return PlanLine(name, count)
 
 
 def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:

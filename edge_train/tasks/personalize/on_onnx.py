@@ -9,7 +9,7 @@ from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.formats.artifact import STRIP_GRAPHS, Artifact
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call, Denoiser, Model, Pictures, WeightBytes
 
@@ -94,14 +94,14 @@ def encode(
     """Return mean and standard deviation of the photos' latents."""
     from edge_train.runtimes.onnx.vae import encode_photos
 
-    return encode_photos(model, pixels, recipe.device, known(recipe.threads), strips=strips)
+    return encode_photos(model, pixels, recipe.device, required(recipe.threads), strips=strips)
 
 
 def decode(recipe: PersonalizeRecipe, model: Artifact, latents: Array, *, strips: bool) -> Pictures:
     """Return the pictures of latents."""
     from edge_train.runtimes.onnx.vae import decode_latents
 
-    limit, threads = recipe.batch_limit, known(recipe.threads)
+    limit, threads = recipe.batch_limit, required(recipe.threads)
     return decode_latents(model, latents, recipe.device, threads, limit, strips=strips)
 
 
@@ -109,7 +109,7 @@ def vae_in_strips(recipe: PersonalizeRecipe, model: Artifact) -> bool:
     """Return whether the VAE works in strips: on a CPU, where the artifact has graphs for it."""
     if STRIP_GRAPHS[0] not in model.manifest.files or recipe.device not in ("auto", "cpu"):
         return False
-    needed_bytes = _VAE_BYTES + known(recipe.resolution) ** 2 * _VAE_PIXEL_BYTES
+    needed_bytes = _VAE_BYTES + required(recipe.resolution) ** 2 * _VAE_PIXEL_BYTES
     return recipe.lean or (recipe.cap_bytes is not None and recipe.cap_bytes < needed_bytes)
 
 
@@ -127,7 +127,7 @@ def open_runtime(
         parameters,
         device=recipe.device,
         token_ids=token_ids,
-        threads=known(recipe.threads),
+        threads=required(recipe.threads),
         lean=recipe.lean,
         cap_bytes=recipe.cap_bytes,
     )

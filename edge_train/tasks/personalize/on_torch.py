@@ -13,7 +13,7 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT
 from edge_train.quant import quants
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call, Denoiser, Model, Pictures, WeightBytes
@@ -95,7 +95,7 @@ def decode(
 
 def vae_in_strips(recipe: PersonalizeRecipe, model: ModelFolder) -> bool:
     """Return whether the VAE works in strips: on a CPU, on pictures of more than a strip or two."""
-    pixels = known(recipe.resolution) ** 2
+    pixels = required(recipe.resolution) ** 2
     if recipe.device not in ("auto", "cpu") or pixels < _PIXELS_IN_STRIPS:
         return False
     needed_bytes = _VAE_BYTES + pixels * _VAE_PIXEL_BYTES
@@ -118,7 +118,7 @@ def open_runtime(
         dtype=recipe.dtype,
         device=recipe.device,
         token_ids=token_ids,
-        threads=known(recipe.threads),
+        threads=required(recipe.threads),
         lean=recipe.lean,
         cap_bytes=recipe.cap_bytes,
     )

@@ -18,7 +18,7 @@ from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.measure import cores
-from edge_train.recipe import known
+from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import PhotoSet, load_photos
@@ -94,7 +94,7 @@ class TokenJob:
         """Return the model inputs that are the same for every sample."""
         if self.model.family != "sdxl":
             return {}
-        side = float(known(self.recipe.resolution))
+        side = float(required(self.recipe.resolution))
         return {"time_ids": np.array([side, side, 0, 0, side, side], np.float32)}
 
 
@@ -118,18 +118,18 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     }
     recipe = TASK.resolve(recipe, engine, defaults)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
-    side, cell = known(recipe.resolution), model.latent_scale
+    side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
         raise InputError(
             f"resolution {side} is not a multiple of {cell}, the pixels in a latent cell of this "
             f"model; try {max(side // cell, 1) * cell}."
         )
-    if known(recipe.window)[1] > len(model.alphas_cumprod):
+    if required(recipe.window)[1] > len(model.alphas_cumprod):
         raise InputError(
-            f"window {list(known(recipe.window))} goes past the model's "
+            f"window {list(required(recipe.window))} goes past the model's "
             f"{len(model.alphas_cumprod)} timesteps."
         )
-    captions.file_name_of(known(recipe.token))
+    captions.file_name_of(required(recipe.token))
     names = ("ids", "ids_2")[: len(model.tokenizers)]
     tokenizers = {
         name: PromptTokenizer.from_folder(folder)
@@ -139,8 +139,8 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
     ):
-        tokenizer.check_new_token(known(recipe.token))
-        ids = tokenizer.word_ids(known(recipe.class_word))
+        tokenizer.check_new_token(required(recipe.token))
+        ids = tokenizer.word_ids(required(recipe.class_word))
         if not ids:
             raise InputError("the class word is empty; name what is on the photos: --class dog.")
         if len(ids) > 1 and block == "token":
@@ -178,7 +178,7 @@ def _engine(recipe: PersonalizeRecipe, model: Model) -> str:
 
 
 def _serving(engine: str) -> Serving[Any]:
-    return cast(Serving[Any], import_module(known(TASK.use(engine).open)))
+    return cast(Serving[Any], import_module(required(TASK.use(engine).open)))
 
 
 def prompt_of(recipe: PersonalizeRecipe, text: str) -> str:
@@ -187,7 +187,7 @@ def prompt_of(recipe: PersonalizeRecipe, text: str) -> str:
     Raises:
       InputError: it names neither.
     """
-    return captions.place(text, known(recipe.token), known(recipe.class_word), "the prompt")
+    return captions.place(text, required(recipe.token), required(recipe.class_word), "the prompt")
 
 
 def photos_of(recipe: PersonalizeRecipe) -> Path:
@@ -202,10 +202,10 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
       InputError: no photos, a broken photo or a caption that cannot be used.
     """
     recipe = job.recipe
-    photos = load_photos(photos_of(recipe), known(recipe.resolution))
+    photos = load_photos(photos_of(recipe), required(recipe.resolution))
     learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
     texts = captions.captions_for(
-        photos.photos, known(recipe.token), known(recipe.class_word), learn
+        photos.photos, required(recipe.token), required(recipe.class_word), learn
     )
     for text in {text for own in texts for text in own}:
         job.ids(text)
@@ -247,8 +247,8 @@ def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:
         cache=cache,
         signal=job.model.alphas_cumprod,
         prediction_type=job.model.prediction_type,
-        window=known(recipe.window),
-        samples=known(recipe.samples),
-        evaluation_samples=known(recipe.evaluation_samples),
+        window=required(recipe.window),
+        samples=required(recipe.samples),
+        evaluation_samples=required(recipe.evaluation_samples),
         constant=job.constant(),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from edge_toys.task import TASK
 from edge_train.arrays.parameters import Parameters
 from edge_train.formats.atomic import write_bytes
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, Line
+from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.tasks.job import Outcome
@@ -66,7 +66,7 @@ class MeanJob:
         self.model_sha256 = hashlib.sha256(b"one number").hexdigest()
 
     def footprint(self):
-        use, line = TASK.use("numpy"), (Line("numbers", 1000),)
+        use, line = TASK.use("numpy"), (PlanLine("numbers", 1000),)
         known = {PREPARE: line, TRAIN: line, SAVE: line}
         return Footprint(use.libraries, 4, known, {}, use.first_use_bytes, use.libraries_bytes)
 
