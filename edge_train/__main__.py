@@ -2,6 +2,6 @@
 
 import sys
 
-from edge_train.cli import main
+from edge_train.entry import main
 
 sys.exit(main())

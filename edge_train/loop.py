@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 
 from edge_train.arrays.factored import Gradient, Update, all_finite
-from edge_train.arrays.types import State
+from edge_train.arrays.types import Batch, State
 from edge_train.errors import NonFinite, TrainingStopped
 from edge_train.memory.guard import Guard
 from edge_train.optim.sums import Sums
-from edge_train.protocols import ByBlock, Estimator, Replayable, Share, StepRecord, Task, Transform
+from edge_train.protocols import (
+    BatchSelection,
+    BlockSchedule,
+    ByBlock,
+    Estimator,
+    Replayable,
+    Share,
+    StepRecord,
+    Task,
+    Transform,
+)
 from edge_train.records import checkpoint, journal
 from edge_train.records.checkpoint import Best, Snapshot
 from edge_train.records.journal import Journal
@@ -22,6 +32,22 @@ from edge_train.rng import Key
 
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
+
+
+class WholeBatch:
+    """The `BatchSelection` of a run that names none: the task's own batch."""
+
+    def choose(self, task: Task, runtime: Any, key: Key) -> Batch:
+        """Return the batch of a step."""
+        return task.batch(key)
+
+
+class EveryBlock:
+    """The `BlockSchedule` of a run that names none."""
+
+    def trains(self, step: int, name: str) -> bool:
+        """Return True."""
+        return True
 
 
 @dataclass
@@ -33,10 +59,15 @@ class Loop:
       patience: evaluations without progress after which the run has settled; 0 never stops early.
       checkpoint_seconds: time between checkpoints. Together with the journal, which is synced
         every few seconds, they decide how much a power cut can cost, never what the run computes.
+      selection: which samples of a step are trained.
+      schedule: which blocks are. A forward-only method perturbs a block that rests, too: that adds
+        noise to the slopes of the others and no bias.
       observe: called after every step that is in the journal.
     """
 
-    runtime: Any  # the runtime that `estimator` asks for; recipe.py pairs them
+    runtime: (
+        Any  # the runtime that `estimator` asks for; a method and the engine's record pair them
+    )
     task: Task
     estimator: Estimator[Any]
     transform: Transform
@@ -47,6 +78,8 @@ class Loop:
     evaluate_every: int
     patience: int
     checkpoint_seconds: float = 10.0
+    selection: BatchSelection = field(default_factory=WholeBatch)
+    schedule: BlockSchedule = field(default_factory=EveryBlock)
     observe: Callable[[StepRecord, Best], None] = lambda record, best: None
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
@@ -69,7 +102,7 @@ class Loop:
         """Take one step; every random draw in it is a function of the seed and the step."""
         start = time.perf_counter()
         key = Key(self.seed, step)
-        batch = self.task.batch(key)
+        batch = self.selection.choose(self.task, self.runtime, key)
         apply = partial(self.apply, key)
         estimate = self.estimator.estimate(self.runtime, self.task, batch, key, apply)
         usage = self.guard.check(step)
@@ -88,8 +121,11 @@ class Loop:
     def apply(self, key: Key, name: str, gradient: Gradient | Share) -> None:
         """Consume one block's gradient, or a part of it; the estimator calls this block by block.
 
-        The last part of a block's gradient changes it; those before are only added up.
+        The last part of a block's gradient changes it; those before are only added up. The gradient
+        of a block that rests is dropped.
         """
+        if not self.schedule.trains(key.step, name):
+            return
         if not all_finite(gradient.gradient if isinstance(gradient, Share) else gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters, rule, state = self.runtime.parameters, self.rules[name], self.state[name]

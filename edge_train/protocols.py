@@ -189,6 +189,25 @@ class Replayable(Protocol):
         ...
 
 
+class BatchSelection(Protocol):
+    """Which samples a step trains on; a task's own batch is what it chooses from."""
+
+    def choose(self, task: Task, runtime: Runtime, key: Key) -> Batch:
+        """Return the batch of a step, a function of the key and the parameters alone.
+
+        A journal is redone from it, so it holds nothing from one step to the next.
+        """
+        ...
+
+
+class BlockSchedule(Protocol):
+    """Which blocks a step trains; the others rest: neither they nor their state change."""
+
+    def trains(self, step: int, name: str) -> bool:
+        """Return whether a block is trained in a step, a function of these two alone."""
+        ...
+
+
 class Transform(Protocol):
     """One link of the update rule, for one block at a time."""
 

@@ -28,6 +28,7 @@ class Quant:
       trained: "module:class" of the parameters that training changes, made from blocks; None: they
         cannot be trained.
       torch_type: optimum-quanto's name of it for frozen weights on torch; None: it has none.
+      serves: pairs of task and engine that may hold weights so, beside those whose `Use` says it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Quant:
     writer: str | None = None
     trained: str | None = None
     torch_type: str | None = None
+    serves: tuple[tuple[str, str], ...] = ()
 
 
 _WRITERS = "edge_train.export.quantized_graphs"

@@ -48,20 +48,20 @@ def main(words: str, arguments: Sequence[str]) -> int:
         watch.enforce(cap_bytes, wall=True)
     watch.start()
     try:
+        import edge_train.run.session  # noqa: F401 - so that what a run imports is counted below
         from edge_train import cli
         from edge_train.formats.tensor_store import warm_up
-        from edge_train.run import session
 
         warm_up()
         watch.count_idle()
-        link.tell(loaded=session.__name__)
+        link.tell(loaded=True)
         return cli.main(arguments, link)
     except OutOfMemory as error:
         link.tell(shortage=str(error), least_bytes=error.least_bytes)
         return OUT_OF_MEMORY
     except Exception as error:
         if not is_shortage(error):
-            link.tell(loaded="")  # whatever went wrong, it is not memory
+            link.tell(loaded=True)  # whatever went wrong, it is not memory
             raise
         watch.spend_reserve()
         traceback.clear_frames(error.__traceback__)

@@ -1,17 +1,71 @@
 """What a training process and its supervisor tell each other. Standard library only."""
 
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
 
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
+
     from edge_train.memory.watch import Watch
 
 
 OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
 THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
+
+
+class Facts:
+    """What a supervisor knows of a worker: told through the pipe, later facts over earlier ones.
+
+    Not a dataclass: importing those would add two megabytes to the parent.
+
+    Attributes:
+      peak_bytes: the most that was resident, from the kernel; the only one nobody tells.
+      loaded: the libraries are; what goes wrong from here on is not their loading.
+      folder: of the run; empty before there is one.
+      planned: the libraries of the run are loaded and counted.
+      started: training began.
+      smaller: the changes to make if memory does not suffice; empty at the bottom.
+      shortage: what did not fit, as part of a sentence; empty where everything did.
+      least_bytes: the smallest cap that could have been enough; None where nobody can tell.
+      needs_bytes: what the plan needs; None before there is one.
+      largest: the largest lines of the plan, in words.
+    """
+
+    __slots__ = (
+        "folder",
+        "largest",
+        "least_bytes",
+        "loaded",
+        "needs_bytes",
+        "peak_bytes",
+        "planned",
+        "shortage",
+        "smaller",
+        "started",
+    )
+
+    def __init__(self, peak_bytes: int = 0, **told: Any) -> None:
+        self.peak_bytes = peak_bytes
+        self.loaded = self.planned = self.started = False
+        self.folder = self.shortage = self.largest = ""
+        self.smaller: Mapping[str, Any] = {}
+        self.least_bytes: int | None = None
+        self.needs_bytes: int | None = None
+        self.hear(told)
+
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Take what was told over what was known.
+
+        Raises:
+          AttributeError: there is no such fact.
+        """
+        for name, value in told.items():
+            setattr(self, name, value)
 
 
 class Link:
@@ -31,7 +85,7 @@ class Link:
 
     def __init__(
         self,
-        watch: "Watch",
+        watch: Watch,
         supervisor: int | None = None,
         wall: str = "none",
         changes: Mapping[str, Any] | None = None,
@@ -46,12 +100,6 @@ class Link:
         self.plan, self.again = plan, again
 
     def tell(self, **facts: Any) -> None:
-        """Let the supervisor know; later facts replace earlier ones of the same name.
-
-        `loaded`: the libraries are. `folder`: the run's. `started`: training began. `smaller`: the
-        changes to make if memory does not suffice, empty at the bottom. `shortage`: what did not
-        fit; `least_bytes`: what would have. `needs_bytes` and `largest`: of the plan, in words.
-        `planned`: the libraries of the run are loaded and counted.
-        """
+        """Let the supervisor know `Facts`; later ones replace earlier ones of the same name."""
         if self._pipe is not None:
             os.write(self._pipe, json.dumps(facts).encode() + b"\n")

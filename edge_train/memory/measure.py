@@ -7,7 +7,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from edge_train.units import format_bytes
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+# The machine is short of memory below this share of all, which is at least and at most so much.
+_SHORT_SHARE, _SHORT_LEAST_BYTES, _SHORT_MOST_BYTES = 0.02, 32_000_000, 256_000_000
 _FIELDS = ("VmRSS", "VmHWM", "RssAnon")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -21,6 +27,58 @@ class Usage:
     resident_bytes: int
     peak_bytes: int
     anon_bytes: int = 0
+
+
+class Counters(NamedTuple):
+    """What the kernel counts of this process now, in bytes.
+
+    Attributes:
+      resident: in memory.
+      files: the part of it that is mapped from files.
+      anon: the rest.
+      data: private writable, touched or not; what `RLIMIT_DATA` bounds.
+    """
+
+    resident: int
+    files: int
+    anon: int
+    data: int
+
+
+class OwnCounters:
+    """Counters of this process, from a file that stays open: a look at them is one system call."""
+
+    def __init__(self) -> None:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> Counters:
+        """Return what is counted now."""
+        words = os.pread(self._statm, 128, 0).split()
+        resident, files = int(words[1]) * PAGE_BYTES, int(words[2]) * PAGE_BYTES
+        return Counters(resident, files, resident - files, int(words[5]) * PAGE_BYTES)
+
+    def close(self) -> None:
+        """Close the file; nothing is counted any more."""
+        os.close(self._statm)
+
+
+def code_bytes() -> int:
+    """Return the bytes of code that this process has mapped, resident or not."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmExe", "VmLib")))
+
+
+def machine_shortage(meminfo: Path = Path("/proc/meminfo")) -> str:
+    """Return that other programs left this machine no memory; empty where it has some."""
+    try:
+        lines = (line.partition(":") for line in meminfo.read_text().splitlines())
+        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in lines}
+        available, total = found["MemAvailable"], found["MemTotal"]
+    except (OSError, KeyError, ValueError, IndexError):
+        return ""
+    if available >= int(min(max(_SHORT_SHARE * total, _SHORT_LEAST_BYTES), _SHORT_MOST_BYTES)):
+        return ""
+    return f"the machine has only {format_bytes(available)} of memory left, taken by other programs"
 
 
 def machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:

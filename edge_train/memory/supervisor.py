@@ -6,35 +6,40 @@ on. The worker tells the parent what it should know through a pipe; what it lear
 journal, so killing it costs nothing. Standard library only.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
-from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
-from edge_train.memory.link import ENVIRONMENT, OUT_OF_MEMORY, THREAD_STACK
+from edge_train.errors import NOT_STARTED, STOPPED
+from edge_train.memory.ending import Ending, classify
+from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
 
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
-_KNOWN = {0, NOT_STARTED, STOPPED, INTERRUPTED, OUT_OF_MEMORY}
-_CRASHED = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end when a block was refused
-_NEARLY = 0.8  # of the cap: who crashed while holding that much is taken to have run out of it
-_LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
 _MORE = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
 
-def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) -> int:
+def supervise(
+    arguments: Sequence[str], cap_bytes: int, *, host: bool = True, talk: Sequence[str] = ()
+) -> int:
     """Run `edge-train` with these arguments in a worker that cannot hold more than the cap.
 
     Args:
       host: the cap is about this machine's memory, not a discrete accelerator's.
+      talk: those of the arguments that say how it talks; kept when a worker is started again.
 
     Returns:
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
@@ -42,23 +47,25 @@ def supervise(arguments: Sequence[str], cap_bytes: int, *, host: bool = True) ->
     own = _own_bytes()
     if host and cap_bytes < _LEAST_OF_OWN * own:
         shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
-        return _give_up(cap_bytes, {"shortage": shortage, "least_bytes": 0})
+        return _give_up(cap_bytes, shortage, Facts())
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     group = make_group(cap_bytes - own) if host else None
     try:
-        return _attempts(list(arguments), cap_bytes, host, group)
+        return _attempts(arguments, cap_bytes, host, group, talk)
     finally:
         if group is not None:
             group.remove()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | None) -> int:
+def _attempts(
+    arguments: Sequence[str], cap_bytes: int, host: bool, group: Group | None, talk: Sequence[str]
+) -> int:
+    """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
     reason = ""
     while True:
-        kills = group.kills() if group is not None else 0
         words = {
             "supervisor": os.getpid(),
             "cap_bytes": cap_bytes if host else None,
@@ -67,43 +74,36 @@ def _attempts(arguments: list[str], cap_bytes: int, host: bool, group: Group | N
             "reason": reason,
             "stack": resource.getrlimit(resource.RLIMIT_STACK),
         }
+        kills = group.kills() if group is not None else 0
         status, sent, facts = _worker(arguments, words, group)
         killed = group is not None and status == -signal.SIGKILL and group.kills() > kills
-        if sent and status < 0 and not killed:
-            return 128 - status
-        if killed:
-            facts.setdefault("shortage", "the kernel ended it at the limit of its memory group")
-        elif status not in _KNOWN and "loaded" not in facts:
-            # Libraries that find no memory while they load end the process in their own ways.
-            facts.setdefault("shortage", "the interpreter and its libraries did not load")
-        elif status in (-signal.SIGABRT, _LOADER_GAVE_UP) and facts["peak_bytes"] > cap_bytes // 2:
-            facts.setdefault("shortage", "the engine gave up, as it does when memory runs out")
-        elif status in _CRASHED and facts["peak_bytes"] > _NEARLY * cap_bytes:
-            facts.setdefault("shortage", "the engine crashed, as some do when memory runs out")
-        elif status not in _KNOWN:
-            return _crashed(status, facts)
-        if "shortage" not in facts:
-            return status
-        smaller = facts.get("smaller")
-        if not facts.get("started") and "planned" not in facts:
-            smaller = {}  # not even its libraries were loaded, and nothing makes those smaller
-        if not smaller or smaller.items() <= changes.items():
-            return _give_up(cap_bytes, facts)
-        changes = {**changes, **smaller}
-        reason = facts["shortage"]
-        if "folder" in facts and "--resume" not in arguments:
-            # The worker finds all else in the run folder; only how it talks is the command's.
-            arguments = [
-                "run",
-                "--resume",
-                facts["folder"],
-                *(["--json"] * ("--json" in arguments)),
-            ]
+        ending, reason = classify(status, sent, facts, killed, cap_bytes)
+        match ending:
+            case Ending.PASSED_ON:
+                return status
+            case Ending.ENDED_BY_SIGNAL:
+                return 128 - status
+            case Ending.CRASHED:
+                return _crashed(status, facts)
+            case Ending.OUT_OF_MEMORY:
+                smaller = _next_smaller(facts, changes)
+                if not smaller:
+                    return _give_up(cap_bytes, reason, facts)
+                changes |= smaller
+                if facts.folder:  # the worker finds all else there; how it talks is the command's
+                    arguments = ["run", "--resume", facts.folder, *talk]
+
+
+def _next_smaller(facts: Facts, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the next worker gives up beside `changes`; nothing where nothing is left."""
+    if not (facts.started or facts.planned):
+        return {}  # not even its libraries were loaded, and nothing makes those smaller
+    return {} if facts.smaller.items() <= changes.items() else facts.smaller
 
 
 def _worker(
     arguments: Sequence[str], words: Mapping[str, Any], group: Group | None
-) -> tuple[int, bool, dict[str, Any]]:
+) -> tuple[int, bool, Facts]:
     """Run one worker; return its status (negative: a signal), whether one was sent, its facts."""
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
@@ -125,9 +125,9 @@ def _worker(
     while part := os.read(reading, 65_536):
         text += part
     os.close(reading)
-    facts: dict[str, Any] = {"peak_bytes": peak_bytes}
+    facts = Facts(peak_bytes)
     for line in text.splitlines():
-        facts |= json.loads(line)
+        facts.hear(json.loads(line))
     return status, sent, facts
 
 
@@ -166,21 +166,21 @@ def _wait(child: int) -> tuple[int, bool, int]:
             os.killpg(child, number)
 
 
-def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
+def _give_up(cap_bytes: int, shortage: str, facts: Facts) -> int:
     """Say what did not fit and what would; return the exit status."""
-    cap, shortage = format_bytes(cap_bytes), facts["shortage"]
-    # what failed first is seldom the most that a run holds; what the plan expects is nearer
-    needs_bytes = max(facts.get("needs_bytes", LEAST_RUN_BYTES), facts.get("least_bytes") or 0)
-    needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.get("largest")
+    cap = format_bytes(cap_bytes)
+    # the first failed allocation is rarely the peak; what the plan expects is nearer
+    planned = LEAST_RUN_BYTES if facts.needs_bytes is None else facts.needs_bytes
+    needs_bytes = max(planned, facts.least_bytes or 0)
+    needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.largest
     if needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
         needs_bytes = int(_MORE * cap_bytes)
-        needs, largest = f"it needs more than {cap}", None
+        needs, largest = f"it needs more than {cap}", ""
     advice = f"Try --mem {_round_up(needs_bytes)}"
-    if facts.get("started"):
-        folder = facts["folder"]
+    if facts.started:
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "
-            f"stopped. {advice} with `edge-train run --resume {folder}`."
+            f"stopped. {advice} with `edge-train run --resume {facts.folder}`."
         )
         return STOPPED
     _print(
@@ -191,17 +191,16 @@ def _give_up(cap_bytes: int, facts: Mapping[str, Any]) -> int:
     return NOT_STARTED
 
 
-def _crashed(status: int, facts: Mapping[str, Any]) -> int:
+def _crashed(status: int, facts: Facts) -> int:
     how = f"ended with status {status}"
     if status < 0:
         how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
         if status == -signal.SIGKILL:
             how += ", by another program or by the system when it ran out of memory"
-    if facts.get("started"):
-        folder = facts["folder"]
+    if facts.started:
         _print(
-            f"the training process {how}. Its steps are in {folder}; resume with "
-            f"`edge-train run --resume {folder}`."
+            f"the training process {how}. Its steps are in {facts.folder}; resume with "
+            f"`edge-train run --resume {facts.folder}`."
         )
         return STOPPED
     _print(f"the training process {how}, before the first step. Nothing was trained.")

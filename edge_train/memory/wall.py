@@ -15,20 +15,27 @@ The worker is in the group, the supervising parent is not: its bytes are taken o
 Standard library only, since the parent imports it.
 """
 
+from __future__ import annotations
+
 import os
 import resource
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from edge_train.memory.child import in_child
+
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Run = Callable[[Sequence[str]], tuple[int, str]]
+
 _NAME = "edge-train-"  # then the process id of the supervising parent
 _V1_LIMITS = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+_ANSWER_SECONDS = 10  # that the system's service manager may take
 _REMOVAL_SECONDS = 2.0  # a group can be removed only when its last process is reaped
-
-Run = Callable[[Sequence[str]], tuple[int, str]]
 
 
 def limit_data(limit_bytes: int) -> bool:
@@ -195,14 +202,7 @@ def _limit(folder: Path, kind: str, limit_bytes: int) -> bool:
 
 
 def _can_join(folder: Path) -> bool:
-    child = os.fork()
-    if child == 0:
-        try:
-            (folder / "cgroup.procs").write_text("0")
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+    status, _ = in_child(lambda: (folder / "cgroup.procs").write_text("0"))
     return status == 0
 
 
@@ -229,8 +229,4 @@ def _scope(limit_bytes: int, run: Run) -> Group | None:
 
 
 def _run(words: Sequence[str]) -> tuple[int, str]:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return 1, ""
-    return done.returncode, done.stdout
+    return in_child(lambda: os.execvp(words[0], [*words]), _ANSWER_SECONDS)  # noqa: S606 - no shell

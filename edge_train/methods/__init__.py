@@ -30,7 +30,7 @@ schedules: Registry[Schedule] = Registry(
 
 def declared_keys() -> dict[str, Key]:
     """Return the keys that methods, rules, selections and schedules declare themselves."""
-    records = [
+    records: list[Method | Selection | Schedule] = [
         *methods.all().values(),
         *selections.all().values(),
         *schedules.all().values(),

@@ -47,7 +47,8 @@ def changed_engine(before: Facts, now: Facts, engine: Sequence[str]) -> str | No
       engine: packages one of which is the engine.
 
     >>> old = {"runtime": "onnx", "device": "cpu", "versions": {"onnxruntime": "1.30.0"}}
-    >>> changed_engine(old, {**old, "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"}}, ["onnxruntime"])
+    >>> now = {**old, "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"}}
+    >>> changed_engine(old, now, ["onnxruntime"])
     'resumed with onnxruntime 1.32.0 (was onnxruntime 1.30.0): the steps so far are exact, later \
 ones may differ in their last bits from those of an undisturbed run'
     """

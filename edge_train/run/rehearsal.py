@@ -33,9 +33,9 @@ _STEPS = 2
 
 
 # With every module that a worker has by then: a megabyte, which counts in small runs.
-_PARSER = "import edge_train.cli as cli; cli._parser(); "
+_WORDS = "import edge_train.cli.options, edge_train.cli.verbs; "
 _REHEARSAL = (
-    f"{_PARSER}import sys, edge_train.worker, edge_train.run.session; "
+    f"{_WORDS}import sys, edge_train.worker, edge_train.run.session; "
     "from edge_train.run.rehearsal import main; sys.exit(main())"
 )
 
@@ -131,7 +131,10 @@ def rehearse_apart(recipe: Recipe) -> Plan:
 @cache
 def _supervisor_bytes() -> int:
     """Return what the parent of a run holds while it waits."""
-    script = f"{_PARSER}from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
+    script = (
+        "import edge_train.entry; "
+        "from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
+    )
     return int(_fresh(["-c", script], "").stdout or 0)
 
 

@@ -17,7 +17,7 @@ from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
 
-_REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
+REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def survey(recipe: Recipe) -> Survey:
     job = open_job(recipe)
     footprint = job.footprint()
     base_bytes = load_libraries(footprint.libraries)
-    until = time.monotonic() + _REHEARSED_SECONDS
+    until = time.monotonic() + REHEARSED_SECONDS
     correction = 1.0
     paces: dict[str, float | None] = {}
     choices: list[Choice] = []

@@ -41,7 +41,7 @@ from edge_train.records.checkpoint import Best
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.resume import changed_engine
-from edge_train.methods import methods
+from edge_train.methods import methods, schedules, selections
 from edge_train.optim.basis_choice import choices, summary
 from edge_train.runtimes.engine import engines, packages
 from edge_train.tasks import task_of
@@ -184,6 +184,7 @@ def _loop(
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,
         observe=lambda record, best: _observe(session, loop, record, best),
+        **_choosing(recipe),
     )
     loop.begin(records[0]["eval"])
     if not new:
@@ -209,6 +210,16 @@ def _loop(
             session.observer.said(change)
             book.append({"kind": "event", "step": loop.next_step - 1, "text": change})
     return loop
+
+
+def _choosing(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe names for the loop: a batch selection, a block schedule."""
+    found: dict[str, Any] = {}
+    if recipe.batch_selection is not None:
+        found["selection"] = selections.get(recipe.batch_selection).build(recipe)
+    if recipe.block_schedule is not None:
+        found["schedule"] = schedules.get(recipe.block_schedule).build(recipe)
+    return found
 
 
 def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:

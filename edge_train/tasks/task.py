@@ -9,6 +9,7 @@ from edge_train.errors import InputError
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.method import GRADIENT, Method
+from edge_train.quant import names_with
 from edge_train.recipe import Recipe, set_keys
 from edge_train.runtimes.engine import Use, engines
 
@@ -100,6 +101,7 @@ class Task:
         again: one more to the start of the words only, two with gradients of all weights.
       in_small: makes a recipe of few steps hold what the whole run will hold, for a rehearsal.
       sections: "module:function" that returns the sections of its report.
+      title: of its report, from the facts of the journal.
       accepts: "module:function" that returns what a file or folder is, in words, where it looks
         like data of this task; None where it does not.
       data: the key that such a file or folder is the value of.
@@ -120,6 +122,7 @@ class Task:
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
     sections: str | None = None
+    title: Callable[[Mapping[str, Any]], str] = lambda facts: f"Run: {facts.get('task')}"
     accepts: str | None = None
     data: str = "data"
     commands: tuple[Command, ...] = ()
@@ -146,7 +149,12 @@ class Task:
             for engine in engines.all().values()
             if self.name in engine.serves
         }
-        return {**self.uses, **others}
+        return {name: self._with_quants(name, use) for name, use in {**self.uses, **others}.items()}
+
+    def _with_quants(self, engine: str, use: Use) -> Use:
+        """Return a use with the quantisations that say themselves that they serve it."""
+        more = names_with(lambda quant: (self.name, engine) in quant.serves)
+        return replace(use, quants=(*use.quants, *more)) if more else use
 
     @property
     def loads(self) -> bool:

@@ -7,21 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edge_train.run.known_quality import _MEASURED
 from places import GOLDEN, ROOT
+from recipes import recipe_for
 
 from edge_train import cli
-from edge_train import recipe as recipes
 from edge_train.formats.artifact import open_artifact
 from edge_train.memory.footprint import Line
 from edge_train.memory.link import Link
 from edge_train.memory.plan import Phase, Plan, estimate, is_far, surely_above, with_remainder
-from edge_train.recipe import Recipe
 from edge_train.run.planning import choice_of
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import next_smaller
 from edge_train.run.survey import Choice, Survey, _scaled, survey
-from edge_train.tasks import open_job
+from edge_train.tasks import open_job, read_recipe, tasks
 from edge_train.tasks.personalize import footprint as diffusion_footprint
 
 MEGABYTE = 10**6
@@ -31,7 +29,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are
 @pytest.fixture
 def recipe(photos):
     pytest.importorskip("onnxruntime")
-    return Recipe(model=str(GOLDEN), photos=str(photos), class_word="dog", threads=1)
+    return recipe_for(model=str(GOLDEN), photos=str(photos), class_word="dog", threads=1)
 
 
 def words(photos, *options):
@@ -122,7 +120,7 @@ def test_plan_prints_lines_and_choices_and_trains_nothing(
     recipe, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     assert cli.main(["plan", *words(photos, "--json")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["refusal"] is None
@@ -147,8 +145,8 @@ def a_network(folder):
 
 @linux
 def test_a_network_is_planned_rehearsed_and_refused_as_everything_else(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
-    found = survey(replace(recipes.read(a_network(tmp_path)), cap_bytes=30 * MEGABYTE))
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
+    found = survey(replace(read_recipe(a_network(tmp_path)), cap_bytes=30 * MEGABYTE))
     assert found.asked.plan.source == "rehearsal" and not found.fits
     ways = [choice.record(None) for choice in found.choices]
     assert {way["method"] for way in ways} == {"tpsgd", "local", "dfa", "drtp", "backprop"}
@@ -179,7 +177,9 @@ def test_known_qualities_are_cells_of_the_benchmarks():
         for line in (ROOT / "BENCHMARKS.md").read_text().splitlines()
         if line.startswith("|")
     ]
-    for name, cell in _MEASURED.values():
+    measured = [cell for task in tasks.all().values() for cell in task.quality.values()]
+    assert measured
+    for name, cell in measured:
         found = [text for row in rows if row[0] == name for text in row[1:]]
         assert any(text.startswith(cell) or cell in text.split(", ") for text in found), name
 
@@ -187,7 +187,7 @@ def test_known_qualities_are_cells_of_the_benchmarks():
 def test_a_cap_that_is_too_small_is_refused_with_the_sentence(
     recipe, photos, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
     assert cli.main(["plan", *words(photos, "--mem", "20MB")]) == 2
     printed = capsys.readouterr()
     assert "interpreter and libraries" in printed.out and "too large" in printed.out
@@ -199,12 +199,12 @@ def test_a_cap_that_is_too_small_is_refused_with_the_sentence(
 
 
 def test_the_advice_is_the_change_that_gives_up_least():
-    asked = Choice({}, Recipe(), a_plan(200))
+    asked = Choice({}, recipe_for(), a_plan(200))
     choices = (
         asked,
-        Choice({"batch_limit": 8}, Recipe(), a_plan(180)),
-        Choice({"batch_limit": 1}, Recipe(), a_plan(140)),
-        Choice({"batch_limit": 1, "lean": True}, Recipe(), a_plan(120)),
+        Choice({"batch_limit": 8}, recipe_for(), a_plan(180)),
+        Choice({"batch_limit": 1}, recipe_for(), a_plan(140)),
+        Choice({"batch_limit": 1, "lean": True}, recipe_for(), a_plan(120)),
     )
     survey = Survey(asked, choices, 150 * MEGABYTE)
     assert not survey.fits
@@ -224,7 +224,7 @@ def test_a_far_cap_needs_no_rehearsal_and_an_estimate_refuses_only_what_is_sure(
 
 
 def test_auto_gives_up_the_exact_gradient_only_when_smaller_calls_do_not_help():
-    asked = Recipe(runtime="torch")
+    asked = recipe_for(runtime="torch")
     now = replace(asked, method="backprop", quant="none")
     taken = []
     while changes := next_smaller(now, asked):
@@ -233,6 +233,7 @@ def test_auto_gives_up_the_exact_gradient_only_when_smaller_calls_do_not_help():
     assert taken == [
         {"batch_limit": 8},
         {"batch_limit": 1},
+        {"lean": True},
         {"quant": "int8"},
         {"method": "zo"},
         {"previews": False},
@@ -240,7 +241,7 @@ def test_auto_gives_up_the_exact_gradient_only_when_smaller_calls_do_not_help():
 
 
 def test_what_was_asked_for_and_what_is_trained_already_is_never_chosen_again():
-    now = Recipe(runtime="torch", method="backprop", quant="none", batch_limit=1)
+    now = recipe_for(runtime="torch", method="backprop", quant="none", batch_limit=1, lean=True)
     assert next_smaller(now, asked=now) == {"previews": False}
     assert next_smaller(now) == {"previews": False}
 

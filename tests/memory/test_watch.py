@@ -10,7 +10,8 @@ import threading
 import pytest
 from running import STALLED_SECONDS
 
-from edge_train.memory.watch import Watch, _History
+from edge_train.memory.history import History
+from edge_train.memory.watch import Watch
 
 pytestmark = [
     pytest.mark.process,
@@ -100,7 +101,7 @@ def test_watching_at_rest_looks_seldom_and_at_other_processes_more_seldom():
 
 
 def test_a_history_of_a_night_stays_small_and_keeps_every_peak():
-    history, peak = _History(), 0
+    history, peak = History(), 0
     for tick in range(10 * 3600 * 10):
         held = 10**9 if tick == 200_001 else 10**6 + tick % 7
         peak = max(peak, held)
@@ -112,7 +113,7 @@ def test_a_history_of_a_night_stays_small_and_keeps_every_peak():
 
 
 def test_what_was_taken_is_not_taken_again_and_the_open_stretch_stays():
-    history = _History()
+    history = History()
     history.add(0.0, 5, 1)
     history.add(0.2, 6, 1)
     assert history.take(False)["held_bytes"] == [5]
@@ -143,7 +144,7 @@ class FilePages:
 
 def test_mapped_weights_are_released_before_the_cap_is_reached(tmp_path):
     before = Watch(None)
-    resident, *_ = before._counters()
+    resident, *_ = before._count()
     before.stop()
     pages = FilePages(tmp_path / "weights", 200 * MEGABYTE)
     watch = Watch(resident + 120 * MEGABYTE)
@@ -167,7 +168,7 @@ def test_mapped_weights_are_released_before_the_cap_is_reached(tmp_path):
 
 def test_it_asks_for_less_when_nothing_can_be_released():
     watch = Watch(None)
-    resident, *_ = watch._counters()
+    resident, *_ = watch._count()
     ballast = bytearray(30 * MEGABYTE)
     watch.enforce(resident + len(ballast) + 5 * MEGABYTE)
     assert watch.wants_less
@@ -210,11 +211,11 @@ def test_room_is_kept_for_weights_that_are_about_to_be_mapped():
 
 
 def test_the_history_has_what_is_held_on_gpus_where_one_is_used():
-    history = _History()
+    history = History()
     history.add(0.0, 5, 1, 7)
     history.add(0.05, 6, 1, 3)
     assert history.take(True)["gpu_bytes"] == [7]
-    plain = _History()
+    plain = History()
     plain.add(0.0, 5, 1)
     assert "gpu_bytes" not in plain.take(True)
 

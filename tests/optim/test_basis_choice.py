@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from recipes import rule_of
 
 from edge_train.arrays.factored import Factors
-from edge_train.methods.low_rank import low_rank
 from edge_train.optim.bases import TopVectors, captured
 from edge_train.optim.basis_choice import NAMES, ByCapture, choices, summary
 
@@ -63,7 +63,7 @@ def test_the_choice_stays_and_unused_vectors_are_never_written():
 
 @pytest.mark.parametrize("method", ["galore", "q-galore"])
 def test_every_layer_chooses_its_own_and_the_journal_can_say_so(method):
-    rule = low_rank(method, RANK, 5, 1.0, 0, (), basis="auto").matrices
+    rule = rule_of(method, rank=RANK, refresh_every=5, scale=1.0, seed=0, basis="auto").matrices
     param = np.zeros((LONG, WIDTH), np.float32)
     states = {best: rule.init(param) for best in NAMES}
     assert choices(states) == {}  # nothing was measured yet
@@ -78,6 +78,8 @@ def test_every_layer_chooses_its_own_and_the_journal_can_say_so(method):
 def test_columns_and_cosines_can_be_asked_for_and_store_indices_only():
     param = np.zeros((LONG, WIDTH), np.float32)
     for name in ("columns", "dct"):
-        state = low_rank("galore", RANK, 5, 1.0, 0, (), basis=name).matrices.init(param)
+        state = rule_of(
+            "galore", rank=RANK, refresh_every=5, scale=1.0, seed=0, basis=name
+        ).matrices.init(param)
         assert state["0.basis.indices"].nbytes == 4 * RANK
         assert "0.basis.vectors" not in state

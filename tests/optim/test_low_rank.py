@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from recipes import rule_of
 
 from edge_train.arrays import factored
 from edge_train.arrays import packed as int4
 from edge_train.arrays.factored import Factors, dense
-from edge_train.methods.low_rank import low_rank
 from edge_train.optim.adam8bit import Adam8bit
 from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
@@ -263,7 +263,7 @@ def test_vectors_heads_and_embeddings_get_plain_adam():
     expected, _ = run(Adam(), many)
     np.testing.assert_array_equal(run(LowRank(Adam(), TopVectors(2), 3, 9.0), many)[0], expected)
     assert not is_projected((2, 384), 8)
-    rule = low_rank("galore", 8, 200, 4.0, 0, ())
+    rule = rule_of("galore", rank=8, refresh_every=200, scale=4.0, seed=0)
     assert isinstance(rule, MatricesApart)
     param = np.zeros((40, 30), np.float32)
     table = rule.rule("model.embed_tokens.weight").init(param)
@@ -277,7 +277,7 @@ def test_bytes_of_every_rule_are_those_of_its_paper():
     param, most = np.zeros((1024, 512), np.float32), {}
     for name in ("galore", "q-galore", "dct-adamw", "frugal", "apollo", "apollo-mini"):
         rank = 1 if name == "apollo-mini" else 64
-        state = low_rank(name, rank, 200, 1.0, 0, ()).init(param)
+        state = rule_of(name, rank=rank, refresh_every=200, scale=1.0, seed=0).init(param)
         most[name] = sum(value.nbytes for value in state.values())
     moments, basis = 8 * 64 * 1024, 4 * 64 * 512
     assert most["galore"] == moments + basis + 44

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from edge_train.methods.build import build_method
+from recipes import transform_of
 
 from edge_train.arrays.factored import Factors, dense
 from edge_train.arrays.parameters import Int8Parameters, Parameters
@@ -13,7 +13,6 @@ from edge_train.estimators.backprop import Backprop
 from edge_train.loop import Loop
 from edge_train.optim.sums import Sums
 from edge_train.protocols import Share
-from edge_train.recipe import Recipe
 from edge_train.rng import Key
 
 RANK, SAMPLES = 4, 7
@@ -56,8 +55,7 @@ class Task:
 
 
 def loop_of(method, int8, **keys):
-    recipe = Recipe(task="language-model", method=method, schedule="constant", steps=9, **keys)
-    _, transform = build_method(recipe, 0.1, {})
+    transform = transform_of(method, schedule="constant", steps=9, **keys)
     guard = SimpleNamespace(check=lambda step: SimpleNamespace(peak_bytes=1, resident_bytes=1))
     rest = {"guard": guard, "journal": None, "checkpoints": None, "seed": 0, "patience": 0}
     return Loop(Linear(int8), Task(), Backprop(), transform, evaluate_every=1, **rest)

@@ -15,7 +15,7 @@ from edge_train.errors import RunFolderError
 from edge_train.records import journal
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
-from edge_train.report.page import memory_over_time
+from edge_train.report.curves import memory_over_time
 from edge_train.run.ending import write_report
 
 KEYS = (

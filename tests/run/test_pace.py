@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from edge_train.memory.plan import Phase, Plan
-from edge_train.recipe import Recipe
+from recipes import recipe_for
 from edge_train.run import pace
 from edge_train.run.pace import about_seconds, passes
 from edge_train.run.survey import Choice
@@ -43,22 +44,22 @@ def test_every_layer_is_counted_at_the_size_the_picture_has_there():
 
 
 def test_a_step_is_worth_its_forward_passes():
-    assert passes(Recipe(method="zo", samples=2, queries=4, sides=1)) == 10
-    assert passes(Recipe(method="zo", samples=1, queries=4, sides=2)) == 8
-    assert passes(Recipe(method="backprop", samples=2)) == 6
-    assert passes(Recipe(task="language-model", method="galore", samples=2)) == 8
+    assert passes(recipe_for(method="zo", samples=2, queries=4, sides=1)) == 10
+    assert passes(recipe_for(method="zo", samples=1, queries=4, sides=2)) == 8
+    assert passes(recipe_for(method="backprop", samples=2)) == 6
+    assert passes(recipe_for(task="language-model", method="galore", samples=2)) == 8
 
 
 def test_seconds_are_operations_over_the_pace_of_this_machine(monkeypatch):
     monkeypatch.setattr(pace, "_rate", lambda threads: 1e9 * threads)
-    step = Recipe(method="backprop", samples=1, threads=2, runtime="torch", dtype="float32")
+    step = recipe_for(method="backprop", samples=1, threads=2, runtime="torch", dtype="float32")
     assert about_seconds(step, 2e9) == pytest.approx(3.0)
     assert about_seconds(step, 0.0) is None
-    fast = Recipe(
+    fast = recipe_for(
         method="zo", samples=1, queries=2, sides=1, threads=1, runtime="onnx", quant="int8-fast"
     )
     assert about_seconds(fast, 1e9) == pytest.approx(1.0)
-    lean = Recipe(**{**vars(fast), "lean": True})
+    lean = replace(fast, lean=True)
     assert about_seconds(lean, 1e9) == pytest.approx(2.0)
 
 
@@ -71,8 +72,8 @@ def test_the_probe_times_a_product_here():
 
 def test_measured_seconds_win_and_others_say_about():
     phases = (Phase("train", ()),)
-    measured = Choice({}, Recipe(), Plan(phases, "rehearsal", 0.25), 1.0)
+    measured = Choice({}, recipe_for(), Plan(phases, "rehearsal", 0.25), 1.0)
     assert measured.pace == "0.25"
-    assert Choice({}, Recipe(), Plan(phases, "estimate", 0.25), 1.0).pace == "about 0.25"
-    assert Choice({}, Recipe(), Plan(phases, "estimate"), 573.4).pace == "about 570"
-    assert Choice({}, Recipe(), Plan(phases, "estimate")).pace == "not known"
+    assert Choice({}, recipe_for(), Plan(phases, "estimate", 0.25), 1.0).pace == "about 0.25"
+    assert Choice({}, recipe_for(), Plan(phases, "estimate"), 573.4).pace == "about 570"
+    assert Choice({}, recipe_for(), Plan(phases, "estimate")).pace == "not known"

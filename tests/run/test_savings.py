@@ -1,79 +1,93 @@
-"""The ladder gives up one thing at a time, each once, and has an end."""
+"""A run gives up one thing at a time, the cheapest first, each once, and then nothing is left."""
 
 from dataclasses import replace
 
-from edge_train.recipe import Recipe
-from edge_train.run.savings import RUNGS, next_smaller, smallest, words
+import pytest
+from recipes import recipe_for
+
+from edge_train.run.savings import after_training, next_smaller, smallest, words
+from edge_train.tasks import tasks
+from edge_train.tasks.task import COSTS
 
 
-def down(recipe):
+def down(recipe, asked=None):
     taken = []
-    while changes := next_smaller(recipe):
+    while changes := next_smaller(recipe, asked):
         taken.append(changes)
         recipe = replace(recipe, **changes)
-        assert len(taken) <= len(RUNGS)
+        assert len(taken) <= 20
     return taken
 
 
-def test_every_rung_is_taken_once_and_then_there_is_none():
-    recipe = Recipe(runtime="onnx")
-    kept = [dict(rung.changes) for rung in RUNGS if rung.helps(recipe) and not rung.choice]
-    assert down(recipe) == kept
-    assert smallest(Recipe(runtime="onnx")) == Recipe(
-        runtime="onnx", batch_limit=1, lean=True, previews=False
-    )
+@pytest.mark.parametrize("name", tasks.names())
+def test_savings_stand_in_the_order_of_what_they_cost(name):
+    costs = [COSTS.index(saving.costs) for saving in tasks.get(name).savings]
+    assert costs == sorted(costs)
 
 
-def test_only_artifacts_can_leave_their_weights_in_the_file():
-    assert {"lean": True} not in down(Recipe(runtime="torch"))
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_every_saving_is_taken_once_and_then_there_is_none(runtime):
+    recipe = recipe_for(runtime=runtime, method="zo")
+    assert down(recipe) == [
+        {"batch_limit": 8},
+        {"batch_limit": 1},
+        {"lean": True},
+        {"previews": False},
+    ]
+    wanted = replace(recipe, batch_limit=1, lean=True, previews=False)
+    assert smallest(recipe) == wanted
 
 
 def test_a_language_model_gives_freed_memory_back_before_its_weights_become_int8():
-    recipe = Recipe(task="language-model", runtime="torch", quant="none", batch_limit=1)
-    asked = Recipe(task="language-model")
+    asked = recipe_for("language-model")
+    recipe = replace(asked, runtime="torch", quant="none", method="backprop", batch_limit=1)
     assert next_smaller(recipe, asked) == {"lean": True}
     assert next_smaller(replace(recipe, lean=True), asked) == {"quant": "int8"}
 
 
 def test_what_is_small_already_is_not_made_smaller_again():
-    assert down(Recipe(runtime="onnx", batch_limit=4, lean=True, previews=False)) == [
-        {"batch_limit": 1}
-    ]
+    recipe = recipe_for(runtime="onnx", method="zo", batch_limit=4, lean=True, previews=False)
+    assert down(recipe) == [{"batch_limit": 1}]
 
 
-def test_no_rung_touches_what_is_computed():
-    changed = {name for rung in RUNGS if not rung.choice for name in rung.changes}
-    assert changed == {"batch_limit", "micro_batch", "lean", "previews"}
+@pytest.mark.parametrize("name", tasks.names())
+def test_once_training_began_nothing_that_is_computed_changes(name):
+    changed = {saving.key for saving in tasks.get(name).savings if not saving.only_auto}
+    assert changed <= {"batch_limit", "micro_batch", "lean", "previews"}
 
 
 def test_only_pictures_of_a_task_that_draws_are_given_up():
-    assert {"previews": False} not in down(Recipe(task="network", runtime="numpy"))
-    assert {"lean": True} in down(Recipe(task="classify", runtime="ort-training"))
+    network = recipe_for("network", runtime="numpy", method="tpsgd", quant="none")
+    assert {"previews": False} not in down(network)
+    assert after_training(network) == {}
+    assert after_training(recipe_for(runtime="onnx", method="zo")) == {"previews": False}
+    text = recipe_for("classify", runtime="ort-training", method="backprop")
+    assert {"lean": True} in down(text)
+    assert {"lean": True} not in down(replace(text, runtime="torch"))
 
 
 def test_a_network_may_get_int8_weights_and_a_classifier_small_moments_where_auto_was_asked():
-    network = Recipe(task="network", runtime="numpy", method="tpsgd", quant="none", batch_limit=1)
-    assert next_smaller(network, Recipe(task="network")) == {"quant": "int8"}
-    assert next_smaller(network, replace(network, quant="none")) == {}
-    text = Recipe(task="classify", method="backprop", quant="none", batch_limit=1)
-    assert next_smaller(text, Recipe(task="classify")) == {"method": "adamw8bit"}
-    last = replace(text, method="adamw8bit")
-    assert next_smaller(last, Recipe(task="classify")) == {"method": "zo"}
+    asked = recipe_for("network")
+    network = replace(asked, runtime="numpy", method="tpsgd", quant="none", batch_limit=1)
+    assert next_smaller(network, asked) == {"quant": "int8"}
+    assert next_smaller(network, network) == {}
+    asked = recipe_for("classify")
+    text = replace(asked, runtime="torch", method="backprop", quant="none", batch_limit=1)
+    assert next_smaller(text, asked) == {"method": "adamw8bit"}
+    assert next_smaller(replace(text, method="adamw8bit"), asked) == {"method": "zo"}
     assert next_smaller(text, replace(text, method="adamw")) == {}
 
 
 def test_int4_weights_are_the_last_thing_that_auto_gives_up():
-    asked = Recipe(task="language-model", runtime="torch", batch_limit=1, lean=True)
-    recipe, taken = replace(asked, method="backprop", quant="none"), []
-    while changes := next_smaller(recipe, asked):
-        taken.append(changes)
-        recipe = replace(recipe, **changes)
-    assert taken == [{"quant": "int8"}, {"method": "adamw8bit"}, {"quant": "int4"}]
-    assert next_smaller(recipe, replace(asked, quant="int8")) == {}
+    asked = recipe_for("language-model", runtime="torch", batch_limit=1, lean=True)
+    recipe = replace(asked, method="backprop", quant="none")
+    assert down(recipe, asked) == [{"quant": "int8"}, {"method": "adamw8bit"}, {"quant": "int4"}]
+    small = replace(recipe, method="adamw8bit", quant="int8")
+    assert next_smaller(small, replace(asked, quant="int8")) == {}
 
 
 def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
-    text = Recipe(task="language-model", method="q-galore", batch_limit=1, samples=4, lean=True)
+    text = recipe_for("language-model", method="q-galore", batch_limit=1, samples=4, lean=True)
     assert next_smaller(text) == {"micro_batch": 1}
     assert next_smaller(replace(text, micro_batch=1)) == {}
     assert next_smaller(replace(text, samples=1)) == {}
@@ -81,5 +95,10 @@ def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
         assert "micro_batch" not in next_smaller(replace(text, method=method))
 
 
-def test_changes_have_words():
-    assert words({"batch_limit": 1}) == "one sample in each call of the model"
+def test_changes_have_the_words_of_their_task():
+    task = tasks.get("personalize")
+    assert words(task, {"batch_limit": 1}) == "one sample in each call of the model"
+    both = words(task, {"lean": True, "previews": False})
+    assert both == "weights in their file, freed memory given back, no pictures"
+    said = words(tasks.get("language-model"), {"lean": True})
+    assert said == "freed memory given back at once"

@@ -360,7 +360,7 @@ def test_ids_that_were_not_announced_are_refused(folders: dict[str, Path]) -> No
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("quant", "int3", "expected none, int8 or int4"),
+        ("quant", "int3", "did you mean 'int8'"),
         ("dtype", "float8", "expected auto, float32, bfloat16, float16"),
         ("device", "tpu", "expected auto, cpu or cuda"),
     ],

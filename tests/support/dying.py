@@ -50,5 +50,4 @@ if __name__ == "__main__":
     from edge_train import cli
 
     plant(int(records), act)
-    sys.argv[1:] = rest
-    sys.exit(cli.main())
+    sys.exit(cli.main(rest))

@@ -2,7 +2,7 @@
 
 import sys
 
-from edge_train import cli, worker
+from edge_train import entry, worker
 from edge_train.loop import Loop
 from edge_train.memory import supervisor as supervise
 
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     if kind == "no_wall":
         supervise.make_group = lambda limit: None
     sys.argv[1:] = [first, *rest]
-    sys.exit(cli.main())
+    sys.exit(entry.main())

@@ -36,6 +36,7 @@ TASK = Task(
     defaults={
         ("*", "default"): {
             "steps": 2000,
+            "learning_rate": 0.1,
             "schedule": "cosine",
             "samples": 100,
             "evaluate_every": 100,
@@ -77,4 +78,5 @@ TASK = Task(
     },
     measured_on="Fashion-MNIST",
     sections="edge_train.tasks.network.report:sections",
+    title=lambda facts: f"{facts.get('network')} on {facts.get('data')}",
 )

@@ -122,5 +122,6 @@ TASK = Task(
     },
     measured_on="bag",
     sections="edge_train.tasks.personalize.report:sections",
+    title=lambda facts: f"Learning {facts.get('token')}",
     commands=(GENERATE,),
 )

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from edge_train.command import Command
+from edge_train.registry import load
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +18,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge_train.tasks.personalize.generate import generate
-
+    generate = load("edge_train.tasks.personalize.generate:generate")
     for path in generate(
         options.run,
         options.prompt,

@@ -279,11 +279,12 @@ def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeyp
 
 
 def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monkeypatch):
-    from edge_train.recipe import Recipe
+    from recipes import recipe_for
+
     from edge_train.run.survey import survey
 
-    monkeypatch.setattr("edge_train.run.survey._REHEARSED_SECONDS", 0.0)
-    wanted = Recipe(
+    monkeypatch.setattr("edge_train.run.survey.REHEARSED_SECONDS", 0.0)
+    wanted = recipe_for(
         task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1
     )
     found = survey(wanted)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edge_train import cli
-from edge_train.recipe import LOW_RANK
+from edge_train.methods.low_rank import RULES
 from edge_train.records import checkpoint, journal
 
 pytest.importorskip("torch")
@@ -29,7 +29,7 @@ def report_of(out):
     return json.loads((out / "report.json").read_text())
 
 
-@pytest.mark.parametrize("method", [*LOW_RANK, "adamw8bit"])
+@pytest.mark.parametrize("method", [*(rule.name for rule in RULES), "adamw8bit"])
 def test_every_method_learns_and_goes_on_with_the_same_bits(classifiers, tmp_path, method):
     whole = tmp_path / "whole"
     options = ("--rank", "4", "--refresh-every", "5", "--scale", _SCALES.get(method, "4"))

@@ -178,13 +178,14 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
 
 
 def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place):
-    from edge_train.recipe import Recipe
+    from recipes import recipe_for
+
     from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "samples": 8}
     keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}
     whole, parts, one = (
-        LanguageModelJob(Recipe(**keys, micro_batch=size)).footprint() for size in (8, 2, 1)
+        LanguageModelJob(recipe_for(**keys, micro_batch=size)).footprint() for size in (8, 2, 1)
     )
     tokens = whole.workspace["train"] - parts.workspace["train"]
     assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
@@ -271,7 +272,7 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
 def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, monkeypatch, capsys):
     from edge_train.run import survey as choices
 
-    monkeypatch.setattr(choices, "_REHEARSED_SECONDS", 0.0)
+    monkeypatch.setattr(choices, "REHEARSED_SECONDS", 0.0)
     words = ["plan", "--task", "language-model", "--data", str(place / "text.txt"), "--json"]
     words += ["--model", str(place / "model"), "--threads", "1", "--length", "16"]
     assert cli.main([*words, "--method", "adamw"]) == 0

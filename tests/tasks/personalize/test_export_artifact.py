@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 from edge_train.formats.artifact import SlopeBasis, open_artifact  # noqa: E402
-from edge_train.quant import of_artifacts
+from edge_train.quant import of_artifacts  # noqa: E402
 from edge_train.tasks.personalize import export as exporting  # noqa: E402 - needs torch
 
 

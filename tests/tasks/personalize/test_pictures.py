@@ -9,11 +9,11 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
+from recipes import recipe_for
 from tiny_models import make_tiny_model
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.memory import measure as memory
-from edge_train.recipe import Recipe
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
 
@@ -23,7 +23,7 @@ PROMPTS = ("a photo of {}", "{}")
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     model = make_tiny_model(tmp_path_factory.mktemp("model") / "sd1", "sd1")
-    job = parts.check(Recipe(model=str(model), class_word="dog", preview_steps=2, threads=1))
+    job = parts.check(recipe_for(model=str(model), class_word="dog", preview_steps=2, threads=1))
     ids = {"ids": np.concatenate([job.ids(text)["ids"] for text in (*PROMPTS, "")])}
     runtime = parts.open_runtime(job, Parameters(job.start), ids)
     yield job, runtime

@@ -125,25 +125,27 @@ def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, caps
 
 
 def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> None:
-    from edge_train.recipe import Recipe
+    from recipes import recipe_for
+
     from edge_train.runtimes.onnx import engine as onnx_engine
     from edge_train.runtimes.onnx.engine import Provider
     from edge_train.tasks.personalize import parts
 
     elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
     monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
-    recipe = Recipe(model=str(GOLDEN), class_word="dog", cap_bytes=10**9)
+    recipe = recipe_for(model=str(GOLDEN), class_word="dog", cap_bytes=10**9)
     notes = parts.check(recipe).notes
     assert any("is not measured" in note and "CUDA arena" in note for note in notes)
 
 
 def test_a_radius_that_export_found_too_small_is_said() -> None:
-    from edge_train.recipe import Recipe
+    from recipes import recipe_for
+
     from edge_train.tasks.personalize import parts
 
     safe = open_artifact(GOLDEN).manifest.safe_epsilon
     for epsilon, said in ((safe / 2, True), (safe, False)):
-        notes = parts.check(Recipe(model=str(GOLDEN), class_word="dog", epsilon=epsilon)).notes
+        notes = parts.check(recipe_for(model=str(GOLDEN), class_word="dog", epsilon=epsilon)).notes
         assert any("the smallest radius" in note for note in notes) == said
 
 

@@ -1,14 +1,13 @@
-"""Sections of the report of a small network: what every block learned, which classes are mixed."""
+"""Sections of the report of a small network: what every block learned."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from edge_train.report.chart import Line, Point, chart, running_median
+from edge_train.report.section import Section
 
 Record = Mapping[str, Any]
-
-_MOST_CLASSES = 30  # a larger table says nothing to the eye
 
 
 def block_curves(facts: Record, records: Sequence[Record]) -> str:
@@ -39,25 +38,13 @@ def block_curves(facts: Record, records: Sequence[Record]) -> str:
     return f"<section><h2>Layer by layer</h2>{words}{''.join(charts)}</section>"
 
 
-def confusion_table(metrics: Record) -> str:
-    """Return which class was taken for which, as shares of each row; empty if unknown."""
-    table, names = metrics.get("confusion"), metrics.get("class_names")
-    if not table or not names or len(names) > _MOST_CLASSES:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *names))
-    rows = []
-    for name, counts in zip(names, table, strict=True):
-        total = max(sum(counts), 1)
-        cells = "".join(
-            f'<td class="share" style="--share:{count / total:.2f}">{count or ""}</td>'
-            for count in counts
-        )
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    words = (
-        '<p class="quiet">Test samples: a row is what they are, a column what the network '
-        "took them for.</p>"
-    )
-    body = f'<table class="confusion"><tr>{head}</tr>{"".join(rows)}</table>'
+def sections() -> tuple[Section, ...]:
+    """Return the sections of a run of this task."""
     return (
-        f'<section><h2>What is taken for what</h2>{words}<div class="wide">{body}</div></section>'
+        Section(
+            name="layer by layer",
+            render=lambda run, summary, records: block_curves(records[0]["facts"], records),
+            place="curves",
+            shows=("blocks",),
+        ),
     )

@@ -1,0 +1,101 @@
+"""The reference pages, made from the records: `python -m edge_train.cli.reference`.
+
+A test compares them with what is in the repository, so no flag, key, method or command is added,
+renamed or lost in silence. A change of these pages is a change of the public surface: say why.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_train.cli import commands
+from edge_train.cli.options import help_text
+from edge_train.methods import methods, rules, schedules, selections
+from edge_train.quant import quants
+from edge_train.recipe import GROUPS, Key, toml_value
+from edge_train.runtimes.engine import engines
+from edge_train.tasks import tasks
+from edge_train.tasks.task import Task
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+_NOTE = "<!-- made by `python -m edge_train.cli.reference`; edit the records, not this page -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Return every page by the name of its file."""
+    return {"recipe.md": _recipe(), "cli.md": _cli(), "names.md": _names()}
+
+
+def _recipe() -> str:
+    parts = [
+        f"{_NOTE}# Keys of a recipe\n",
+        "A recipe is a TOML file, words of the command line, or a class in Python. Where a column "
+        "is empty, the model, the method or nobody decides. `edge-train init DATA` writes one.\n",
+    ]
+    for task in tasks.all().values():
+        parts.append(f"## {task.name}: {task.says}\n")
+        rows = ["| key | flag | what it is | range or words | default |", "|---|---|---|---|---|"]
+        keys = sorted(task.recipe.declared().values(), key=lambda key: GROUPS.index(key.group))
+        rows += [_row(key, task) for key in keys]
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _row(key: Key, task: Task) -> str:
+    names = " ".join(f"`{name}`" for name in (key.name, *key.also))
+    flags = ", ".join(f"`{flag}`" for flag in key.spellings)
+    allowed = ", ".join(key.choices)
+    if key.low is not None and key.high is not None:
+        allowed = f"{key.low:g} to {key.high:g}"
+    default: Any = key.default
+    if default is None:
+        default = task.defaults.get(("*", "default"), {}).get(key.name)
+    shown = "" if default in (None, "", ()) else f"`{toml_value(default)}`"
+    return f"| {names} | {flags} | {key.help} | {allowed} | {shown} |"
+
+
+def _cli() -> str:
+    parts = [f"{_NOTE}# Commands\n", "| command | what it does |", "|---|---|"]
+    found = dict(commands.all())
+    for task in tasks.all().values():
+        found |= {command.name: command for command in task.commands}
+    parts += [f"| `edge-train {one.name}` | {one.help} |" for one in found.values()]
+    parts += ["", "## edge-train run --help", "", "```", help_text("run", None).rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def _names() -> str:
+    """Return what can be named, each with its line, and what another package would add."""
+    kinds: dict[str, Mapping[str, Any]] = {
+        "tasks (`--task`)": tasks.all(),
+        "methods (`--method`)": methods.all(),
+        "update rules, each a method, too": rules.all(),
+        "engines (`--runtime`)": engines.all(),
+        "quantisations (`--quant`)": quants.all(),
+        "batch selections (`--batch-selection`)": selections.all(),
+        "block schedules (`--block-schedule`)": schedules.all(),
+    }
+    parts = [f"{_NOTE}# Names\n"]
+    for title, records in kinds.items():
+        parts.append(f"## {title}\n")
+        parts += [f"- `{name}`: {record.says}" for name, record in records.items()]
+        parts.append("" if records else "None yet; packages may register some.\n")
+    parts.append("## Which method runs where\n")
+    parts += ["| task | engine | weights | methods |", "|---|---|---|---|"]
+    for task in tasks.all().values():
+        for engine, use in task.all_uses().items():
+            able = [m.name for m in methods.all().values() if m.needs <= use.offers]
+            cells = (task.name, engine, ", ".join(use.quants), ", ".join(able))
+            parts.append(f"| {' | '.join(cells)} |")
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write the pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""How a worker ended, decided from all that its supervisor knows. Standard library only."""
+
+import signal
+from enum import Enum, auto
+
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
+from edge_train.memory.link import OUT_OF_MEMORY, Facts
+
+_CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED}  # statuses that a command ends with
+_REFUSED_BLOCK = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end that did not check it
+_NEARLY = 0.8  # of the cap: who crashed while holding that much is taken to have run out of it
+_LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
+_GAVE_UP = {-signal.SIGABRT, _LOADER_GAVE_UP}
+
+
+class Ending(Enum):
+    """The four ways in which a worker ends; each has its own answer in `supervisor.py`."""
+
+    PASSED_ON = auto()  # it chose its exit status, which is the command's
+    ENDED_BY_SIGNAL = auto()  # by one that the command was sent
+    OUT_OF_MEMORY = auto()  # the next smaller way is tried
+    CRASHED = auto()  # neither asked to nor for want of memory
+
+
+def classify(
+    status: int, sent: bool, facts: Facts, killed_by_group: bool, cap_bytes: int
+) -> tuple[Ending, str]:
+    """Return how a worker ended and, where memory ran out, what did not fit; else no words.
+
+    What the worker itself said did not fit is always better than what is concluded here.
+
+    Args:
+      status: its exit status; negative: the signal that ended it.
+      sent: whether the command was sent a signal, which the worker was sent in turn.
+      facts: what it told, and its peak.
+      killed_by_group: the kernel ended it at the limit of its memory group.
+      cap_bytes: what it may hold.
+    """
+
+    def short(concluded: str) -> tuple[Ending, str]:
+        return Ending.OUT_OF_MEMORY, facts.shortage or concluded
+
+    if killed_by_group:
+        return short("the kernel ended it at the limit of its memory group")
+    if sent and status < 0:
+        return Ending.ENDED_BY_SIGNAL, ""
+    if status == OUT_OF_MEMORY or (status in _CHOSEN and facts.shortage):
+        return short("an allocation failed")
+    if status in _CHOSEN:
+        return Ending.PASSED_ON, ""
+    if not facts.loaded:
+        # Libraries that find no memory while they load end the process in ways of their own.
+        return short("the interpreter and its libraries did not load")
+    if status in _GAVE_UP and facts.peak_bytes > cap_bytes // 2:
+        return short("the engine gave up, as it does when memory runs out")
+    if status in _REFUSED_BLOCK and facts.peak_bytes > _NEARLY * cap_bytes:
+        return short("the engine crashed, as some do when memory runs out")
+    return Ending.CRASHED, ""

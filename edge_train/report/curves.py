@@ -1,0 +1,129 @@
+"""Losses and memory over the steps and seconds of a run."""
+
+from collections.abc import Sequence
+
+from edge_train.report.chart import Line, Mark, Point, chart, running_median
+from edge_train.report.html import Record, section
+from edge_train.units import format_bytes, format_seconds
+
+_LOSS_KEY = (
+    '<span class="key faint"></span>each step <span class="key"></span>running median; '
+    "single steps differ with the noise level drawn"
+)
+_MEMORY_KEY = (
+    '<span class="key"></span>held by the whole process tree, the most in every moment '
+    '<span class="key faint"></span>anonymous part of the training process; '
+    "dots are events of the guard, listed below"
+)
+
+
+def curves(summary: Record, records: Sequence[Record]) -> str:
+    """Return the section with losses over steps and memory over time."""
+    steps = [r for r in records if r["kind"] == "step"]
+    losses: list[Point] = [(r["step"] + 1, r["loss"]) for r in steps if r["loss"] is not None]
+    evals: list[Point] = [(r["step"] + 1, r["eval"]) for r in steps if r.get("eval") is not None]
+    if records[0].get("eval") is not None:
+        evals.insert(0, (0, records[0]["eval"]))
+    best = summary["eval"]
+    mark = None
+    if len(evals) > 1:
+        mark = Mark((best["best_step"], best["best"]), f"best {best['best']:.4f}")
+    held, anon, gpu, acts = memory_over_time(records)
+    cap, plan = summary["cap_bytes"], summary["plan_peak_bytes"]
+    median = running_median(losses)
+    charts = [
+        (
+            "Loss on the fixed evaluation batch",
+            "the same samples and noise every time, so a fall is a fall",
+            chart(
+                "Evaluation loss over steps",
+                [Line("evaluation", evals, dots=len(evals) <= 60)],
+                "steps",
+                _count,
+                _loss,
+                mark=mark,
+            ),
+        ),
+        (
+            "Training loss",
+            _LOSS_KEY,
+            chart(
+                "Training loss over steps",
+                [Line("each step", losses, "faint"), Line("running median", median)],
+                "steps",
+                _count,
+                _loss,
+            ),
+        ),
+        (
+            "Memory held",
+            _MEMORY_KEY,
+            chart(
+                "Memory over time",
+                [
+                    Line("anonymous", anon, "faint"),
+                    Line("held", held),
+                    *([Line("on the GPU", gpu, "second")] if gpu else []),
+                    Line("events of the guard", acts, "event", dots=True),
+                ],
+                "time",
+                _clock,
+                lambda value: format_bytes(round(value)) if value else "0",
+                x_base=60,
+                from_zero=True,
+                limit=(float(cap), f"cap {format_bytes(cap)}") if cap else None,
+                level=(float(plan), f"plan {format_bytes(plan)}") if plan else None,
+            ),
+        ),
+    ]
+    shown = "".join(
+        f'<h3>{name}</h3><p class="quiet">{words}</p>{svg}' for name, words, svg in charts if svg
+    )
+    return section("Curves", shown, bool(shown))
+
+
+def memory_over_time(
+    records: Sequence[Record],
+) -> tuple[list[Point], list[Point], list[Point], list[Point]]:
+    """Return (seconds, bytes) of what was held, its anonymous part, on GPUs, and at events.
+
+    One process comes after another. Where nothing watched, what was held after each step.
+    """
+    held: list[Point] = []
+    anon: list[Point] = []
+    gpu: list[Point] = []
+    events: list[float] = []
+    before = 0.0  # seconds of earlier processes
+    for record in records:
+        if record["kind"] == "resume" and held:
+            before = held[-1][0]
+        elif record["kind"] == "memory":
+            times = [before + seconds for seconds in record["seconds"]]
+            held += zip(times, map(float, record["held_bytes"]), strict=True)
+            anon += zip(times, map(float, record["anon_bytes"]), strict=True)
+            if "gpu_bytes" in record:
+                gpu += zip(times, map(float, record["gpu_bytes"]), strict=True)
+        elif record["kind"] == "event" and "seconds" in record:
+            events.append(before + record["seconds"])
+    if not held:
+        elapsed = records[0].get("seconds", 0.0)
+        for record in records:
+            if record["kind"] == "step":
+                elapsed += record["seconds"]
+                held.append((elapsed, float(record["resident_bytes"])))
+    acts = [min(held, key=lambda point: abs(point[0] - when)) for when in events if held]
+    return held, anon, gpu, acts
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.7g}"
+
+
+def _clock(value: float) -> str:
+    """Return a round duration without needless zeros: `0`, `40s`, `5m`, `1h30m`."""
+    text = format_seconds(value) if value >= 60 else f"{value:g}s"
+    return "0" if value == 0 else text.replace("m00s", "m").replace("h00m", "h")

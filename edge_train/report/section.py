@@ -1,0 +1,34 @@
+"""A part of the report that a task or another package adds: a record, and where it stands."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_train.registry import Registry
+
+Record = Mapping[str, Any]
+PLACES = ("top", "curves", "data", "end")  # after which of the page's own parts a section stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+      name: of the section, unique.
+      render: makes its HTML from the run's folder, its summary and its journal; empty: nothing.
+      place: one of `PLACES`; sections of one place stand in the order in which they are found.
+      task: of the runs that it belongs to; None: of every run.
+      shows: facts of the journal that it shows, so that the table of settings leaves them out.
+    """
+
+    name: str
+    render: Callable[[Path, Record, Sequence[Record]], str]
+    place: str = "end"
+    task: str | None = None
+    shows: tuple[str, ...] = ()
+
+
+SECTIONS: tuple[Section, ...] = ()
+sections: Registry[Section] = Registry("section", "edge_train.report.section", "SECTIONS")

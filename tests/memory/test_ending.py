@@ -1,0 +1,167 @@
+"""How a worker ended decides what the command does next: one table of all that can happen."""
+
+import ast
+import signal
+
+import pytest
+from places import ROOT
+
+from edge_train.memory import supervisor
+from edge_train.memory.ending import Ending, classify
+from edge_train.memory.link import OUT_OF_MEMORY, Facts
+
+CAP = 100_000_000
+ABORT, SEGV, BUS, KILL = -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGKILL
+TOLD = "45.6 MB more did not fit"
+
+# promise: status, whether a signal was sent, facts, killed by its group, ending, words
+CASES = {
+    "a status that the worker chose is the command's": [
+        (0, False, Facts(CAP, loaded=True), False, Ending.PASSED_ON, ""),
+        (2, False, Facts(), False, Ending.PASSED_ON, ""),
+        (3, False, Facts(loaded=True, started=True), False, Ending.PASSED_ON, ""),
+    ],
+    "interrupted, it saves and says so itself": [
+        (130, True, Facts(loaded=True), False, Ending.PASSED_ON, ""),
+    ],
+    "a signal that was sent on is no crash": [
+        (-signal.SIGTERM, True, Facts(), False, Ending.ENDED_BY_SIGNAL, ""),
+        (SEGV, True, Facts(CAP, loaded=True), False, Ending.ENDED_BY_SIGNAL, ""),
+        (KILL, True, Facts(shortage=TOLD), False, Ending.ENDED_BY_SIGNAL, ""),
+    ],
+    "a failure after a signal is still a failure": [
+        (1, True, Facts(loaded=True), False, Ending.CRASHED, ""),
+    ],
+    "the group's limit is a shortage, whatever else was sent or told": [
+        (KILL, False, Facts(), True, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, True, Facts(loaded=True), True, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, False, Facts(shortage=TOLD), True, Ending.OUT_OF_MEMORY, TOLD),
+    ],
+    "what the worker says did not fit is what did not fit": [
+        (OUT_OF_MEMORY, False, Facts(shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
+        (3, False, Facts(loaded=True, shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
+        (1, False, Facts(shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
+    ],
+    "the worker's own status for a shortage is never the command's": [
+        (OUT_OF_MEMORY, False, Facts(), False, Ending.OUT_OF_MEMORY, "an allocation failed"),
+    ],
+    "libraries that do not load have found no memory, however they end": [
+        (1, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
+        (127, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
+        (KILL, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
+    ],
+    "an engine that gives up above half of the cap has run out of it": [
+        (ABORT, False, Facts(CAP // 2 + 1, loaded=True), False, Ending.OUT_OF_MEMORY, "gave up"),
+        (127, False, Facts(CAP // 2 + 1, loaded=True), False, Ending.OUT_OF_MEMORY, "gave up"),
+        (ABORT, False, Facts(CAP // 2, loaded=True), False, Ending.CRASHED, ""),
+        (127, False, Facts(CAP // 2, loaded=True), False, Ending.CRASHED, ""),
+    ],
+    "a crash close to the cap is taken for a shortage": [
+        (SEGV, False, Facts(CAP * 81 // 100, loaded=True), False, Ending.OUT_OF_MEMORY, "crashed"),
+        (BUS, False, Facts(CAP * 81 // 100, loaded=True), False, Ending.OUT_OF_MEMORY, "crashed"),
+        (SEGV, False, Facts(CAP * 80 // 100, loaded=True), False, Ending.CRASHED, ""),
+    ],
+    "any other end is a crash, whatever is held": [
+        (KILL, False, Facts(CAP, loaded=True), False, Ending.CRASHED, ""),
+        (1, False, Facts(CAP, loaded=True), False, Ending.CRASHED, ""),
+    ],
+}
+
+
+@pytest.mark.parametrize("promise", CASES)
+def test_an_ending_is_told_from_status_and_facts(promise):
+    for status, sent, facts, killed, ending, words in CASES[promise]:
+        found, shortage = classify(status, sent, facts, killed, CAP)
+        assert found is ending, (status, sent, killed)
+        assert (words in shortage) if words else shortage == ""
+
+
+def test_every_fact_that_is_told_has_a_place_in_the_record():
+    told = set()
+    for path in (ROOT / "edge_train").glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("link.tell"):
+                told |= {word.arg for word in node.keywords}
+    assert told == set(Facts.__slots__) - {"peak_bytes"}
+    with pytest.raises(AttributeError):
+        Facts().hear({"unknown": 1})
+
+
+# ---- what the parent does next ----------------------------------------------------------------
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """Return a function that runs attempts whose workers end as listed; `asked` is their words."""
+
+    def attempts(*listed, arguments=("run",), talk=()):
+        left, attempts.asked = list(listed), []
+
+        def worker(arguments, words, group):
+            attempts.asked.append((list(arguments), dict(words["changes"]), words["reason"]))
+            return left.pop(0)
+
+        monkeypatch.setattr(supervisor, "_worker", worker)
+        status = supervisor._attempts(arguments, CAP, True, None, talk)
+        assert not left
+        return status
+
+    return attempts
+
+
+def short(**told):
+    return OUT_OF_MEMORY, False, Facts(loaded=True, planned=True, shortage=TOLD, **told)
+
+
+def test_after_a_shortage_the_next_smaller_way_is_tried_and_told_why(ends):
+    done = (0, False, Facts(loaded=True))
+    assert ends(short(smaller={"batch_limit": 1}), short(smaller={"previews": False}), done) == 0
+    assert [changes for _, changes, _ in ends.asked] == [
+        {},
+        {"batch_limit": 1},
+        {"batch_limit": 1, "previews": False},
+    ]
+    assert [reason for *_, reason in ends.asked] == ["", TOLD, TOLD]
+
+
+def test_a_way_that_was_tried_is_not_tried_again(ends, capsys):
+    same = short(smaller={"batch_limit": 1})
+    assert ends(same, same) == 2
+    assert "nothing smaller is left to try" in capsys.readouterr().err
+
+
+def test_before_its_libraries_are_counted_nothing_smaller_would_help(ends, capsys):
+    early = OUT_OF_MEMORY, False, Facts(shortage=TOLD, smaller={"batch_limit": 1})
+    assert ends(early) == 2
+    assert f"not known, {TOLD}" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_gone_on_with_and_not_begun_again(ends):
+    done = (0, False, Facts(loaded=True))
+    first = short(smaller={"batch_limit": 1}, folder="runs/x")
+    assert ends(first, done, arguments=("run", "photos", "--mem", "1GB")) == 0
+    assert ends.asked[1][0] == ["run", "--resume", "runs/x"]
+
+
+def test_after_a_restart_it_talks_as_it_was_asked_to(ends):
+    done, talk = (0, False, Facts(loaded=True)), ["--json", "--tongue=de"]
+    first = short(smaller={"batch_limit": 1}, folder="runs/x")
+    assert ends(first, done, arguments=("run", *talk, "--mem=1GB"), talk=talk) == 0
+    assert ends.asked[1][0] == ["run", "--resume", "runs/x", *talk]
+
+
+def test_out_of_memory_after_training_began_can_be_resumed(ends, capsys):
+    assert ends(short(started=True, folder="runs/x")) == 3
+    assert "edge-train run --resume runs/x" in capsys.readouterr().err
+
+
+def test_a_crash_names_its_signal_and_the_folder(ends, capsys):
+    assert ends((KILL, False, Facts(loaded=True, started=True, folder="runs/x"))) == 3
+    said = capsys.readouterr().err
+    assert "signal 9 (SIGKILL)" in said and "edge-train run --resume runs/x" in said
+    assert ends((1, False, Facts(loaded=True))) == 2
+    assert "before the first step" in capsys.readouterr().err
+
+
+def test_a_signal_is_the_shells_status_for_it(ends):
+    assert ends((-signal.SIGTERM, True, Facts())) == 128 + signal.SIGTERM
