@@ -1,6 +1,6 @@
 """A commented recipe: every key of a task with its meaning; what is not set is a comment."""
 
-from edge_train.recipe import GROUPS, Recipe, as_mapping, toml_value
+from edge_train.recipe import GROUPS, Recipe, as_mapping, toml_value, with_absolute_paths
 from edge_train.tasks import task_of
 
 
@@ -10,7 +10,8 @@ def commented(recipe: Recipe, understood: str = "") -> str:
     Args:
       understood: what its data is, in words.
     """
-    task, keys, values = task_of(recipe), recipe.declared(), as_mapping(recipe)
+    task, keys = task_of(recipe), recipe.declared()
+    values = as_mapping(with_absolute_paths(recipe))  # the file may be put anywhere
     lines = [f"# {task.says}; start it with `edge-train run --recipe THIS_FILE`"]
     if understood:
         lines.append(f"# {understood}")

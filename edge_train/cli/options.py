@@ -278,7 +278,8 @@ def _table(keys: Sequence[Key], task: Task | None = None) -> str:
     rows = []
     for key in keys:
         flag = key.spellings[0] + ("" if key.is_switch else f" {_placeholder(key)}")
-        rows.append(f"  {flag:<26}  {key.help}{_choices(key, task)}")
+        off = "switch off: " if key.is_switch and key.default is True else ""
+        rows.append(f"  {flag:<26}  {off}{key.help}{_choices(key, task)}")
     return "\n".join(rows) + "\n"
 
 

@@ -43,7 +43,7 @@ class LayerwiseKeys(Recipe):
         help="online: all blocks in every step; sequential: one after the other",
         choices=("online", "sequential"),
     )
-    through_time: bool = key(True, help="no gradient through time within a recurrent block")
+    through_time: bool = key(True, help="exact gradient through time within a recurrent block")
 
 
 # Sizes of projections, from the sweep of `edge-train bench tpsgd`.

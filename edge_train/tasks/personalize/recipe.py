@@ -62,7 +62,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys):
         high=64,
         group="data",
     )
-    flips: bool = key(True, help="do not train on mirrored photos", group="data")
+    flips: bool = key(True, help="train on mirrored photos, too", group="data")
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
@@ -74,7 +74,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys):
         group="pictures",
         common=True,
     )
-    previews: bool = key(True, help="draw no pictures", group="pictures")
+    previews: bool = key(True, help="draw pictures before and after training", group="pictures")
     preview_every: int = key(
         0,
         help="steps between previews; 0: before and after only",
