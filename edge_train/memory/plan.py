@@ -85,7 +85,7 @@ class Plan:
     def text(self) -> str:
         """Return every line of every phase, for people.
 
-        >>> print(Plan((Phase("train", (Line("weights", 2_000_000),)),), "estimate").text())
+        >>> print(Plan((Phase("train", (PlanLine("weights", 2_000_000),)),), "estimate").text())
         train                                     2 MB
           weights                                 2 MB
         peak, the largest phase                   2 MB  (estimate)
@@ -102,7 +102,7 @@ class Plan:
 def needs(plan: Plan, cap_bytes: int) -> str:
     """Return the first two sentences of a refusal.
 
-    >>> plan = Plan((Phase("train", (Line("weights", 2 * 10**9),)),), "estimate")
+    >>> plan = Plan((Phase("train", (PlanLine("weights", 2 * 10**9),)),), "estimate")
     >>> needs(plan, 10**9)
     'plan needs 2 GB, cap is 1 GB (--mem 1GB). Largest: weights 2 GB.'
     """
@@ -128,7 +128,7 @@ def with_remainder(name: str, peak_bytes: int, lines: Sequence[PlanLine]) -> Pha
     Weights that were let go, or stay in a file nobody read, cannot be held: what is more than the
     peak is taken off the last line.
 
-    >>> [line.bytes for line in with_remainder("train", 10, [Line("a", 4), Line("b", 9)]).lines]
+    >>> [line.bytes for line in with_remainder("train", 10, [PlanLine("a", 4), PlanLine("b", 9)]).lines]
     [4, 6, 0]
     """
     kept, left = [], peak_bytes

@@ -249,7 +249,7 @@ class RandomVectors:
 def as_tall(matrix: Gradient) -> Gradient:
     """Return a view of a block of two or more dimensions as (long, short).
 
-    >>> stand(np.zeros((2, 5), np.float32)).shape, stand(np.zeros((4, 3, 2), np.float32)).shape
+    >>> as_tall(np.zeros((2, 5), np.float32)).shape, as_tall(np.zeros((4, 3, 2), np.float32)).shape
     ((5, 2), (6, 4))
     """
     if isinstance(matrix, Factors):

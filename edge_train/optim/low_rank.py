@@ -240,7 +240,7 @@ def is_projected(shape: tuple[int, ...], rank: int) -> bool:
 
 
 def _restored(standing: Factors, shape: tuple[int, ...]) -> Factors:
-    """Return what `lay_back` does, of factors."""
+    """Return what `restore_shape` does, of factors."""
     return standing if is_tall(shape) else standing.T
 
 
