@@ -78,6 +78,11 @@ class Key:
         """Whether its flag stands alone."""
         return self.kind is bool
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether its flag may stand more than once: a list of any length."""
+        return get_origin(self.kind) is tuple and get_args(self.kind)[1:] == (...,)
+
     def from_text(self, text: str) -> Any:
         """Return what a word of a command line stands for; `checked` says whether it may be.
 

@@ -3,13 +3,12 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn
 
 from edge_train.errors import InputError
-from edge_train.methods import declared_keys, methods
-from edge_train.recipe import GROUPS, Key, Recipe, as_mapping, beside, read_toml
+from edge_train.methods import declared_keys
+from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
 from edge_train.registry import nearest
-from edge_train.runtimes.engine import engines
 from edge_train.tasks import DEFAULT, recipe_of, tasks
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
@@ -32,17 +31,6 @@ _REFUSED = {
     "--use-8bit-adam": "the optimizer state of a token is a few kilobytes",
     "--allow-tf32": "torch's own default is used",
 }
-_TITLES = dict(
-    zip(
-        GROUPS,
-        ("data and model", "method", "memory", "engine", "evaluation", "pictures", "the run"),
-        strict=True,
-    )
-)
-_EXAMPLES = """examples:
-  edge-train run photos/ --token "<my-dog>" --class dog --mem 8GB
-  edge-train run reviews.csv --model MODEL_FOLDER --mem 2GB
-  edge-train run --recipe my.toml"""
 
 
 class Words:
@@ -57,65 +45,49 @@ class Words:
     """
 
     def __init__(self, words: Sequence[str], *, resumable: bool) -> None:
-        self.given: dict[str, Any] = {}
-        self._typed: dict[str, str] = {}  # key -> flag
         self.understood = ""
         self._faults: list[str] = []
-        parser = _Parser(prog="edge-train run", add_help=False, allow_abbrev=False)
-        parser.add_argument("data_path", nargs="?")
-        parser.add_argument("--task", nargs="?", const=_MISSING)
-        parser.add_argument("--recipe", nargs="?", const=_MISSING)
-        parser.add_argument("--json", action="store_true")
-        parser.add_argument("-h", "--help", action="store_true")
-        if resumable:
-            parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
-        for flag in _ALWAYS:
-            parser.add_argument(flag, action="store_true")
-        flags = _flags()
-        for flag, keys in flags.items():
-            first = keys[0]
-            switch = first.is_switch
-            many = get_origin(first.kind) is tuple and get_args(first.kind)[1:] == (...,)
-            rule: dict[str, Any] = {"action": "store_true"} if switch else {"nargs": "?"}
-            if not switch:
-                rule["const"] = _MISSING
-            if many:
-                rule["action"] = "append"
-            parser.add_argument(flag, dest=f"key {flag}", default=None, **rule)
+        self._flags = _flags()
+        parser = _parser(self._flags, resumable)
         found, unknown = parser.parse_known_args([_spelled(word) for word in words])
-        self.help = found.help
-        self.as_json = found.json
+        for word in unknown:
+            self._faults.append(_unknown(word, [*self._flags, "--task", "--recipe", "--resume"]))
+        self.help, self.as_json = found.help, found.json
         self.resume = self._file("--resume", getattr(found, "resume", None))
         self.recipe = self._file("--recipe", found.recipe)
-        self._named = found.task
-        if found.task is _MISSING:
-            self._faults.append(_missing("--task"))
-            self._named = None
-        for word in unknown:
-            self._faults.append(_unknown(word, [*flags, "--task", "--recipe", "--resume"]))
-        for flag, keys in flags.items():
-            value = getattr(found, f"key {flag}")
-            if value is _MISSING or (isinstance(value, list) and _MISSING in value):
-                self._faults.append(_missing(flag))
-            elif value is not None:
-                key = keys[0]
-                if isinstance(value, list):
-                    value = [str(one) for one in value]
-                elif key.is_switch:
-                    value = not key.default
-                else:
-                    value = key.from_text(value)
-                self.given[key.name] = value
-                self._typed[key.name] = flag
-        self._data = found.data_path
+        self._named: str | None = self._value("--task", found.task)
+        self._data: str | None = found.data_path
         if unknown and self._data is not None and not Path(self._data).expanduser().exists():
             self._data = None  # the value of a flag that is not known
+        self.given: dict[str, Any] = {}
+        self._typed: dict[str, str] = {}  # key -> flag
+        for flag, key in self._flags.items():
+            self._note(flag, key, getattr(found, _place(flag)))
 
-    def _file(self, flag: str, value: Any) -> Path | None:
+    def _note(self, flag: str, key: Key, typed: Any) -> None:
+        """Keep what was typed after a flag, as the value of its key."""
+        if typed is None:
+            return
+        if typed is _MISSING or (isinstance(typed, list) and _MISSING in typed):
+            self._faults.append(_missing(flag))
+            return
+        if key.is_switch:
+            self.given[key.name] = not key.default
+        elif isinstance(typed, list):
+            self.given[key.name] = typed
+        else:
+            self.given[key.name] = key.from_text(typed)
+        self._typed[key.name] = flag
+
+    def _value(self, flag: str, value: Any) -> str | None:
         if value is _MISSING:
             self._faults.append(_missing(flag))
             return None
-        return Path(value) if value is not None else None
+        return None if value is None else str(value)
+
+    def _file(self, flag: str, value: Any) -> Path | None:
+        text = self._value(flag, value)
+        return None if text is None else Path(text)
 
     def named_task(self) -> Task | None:
         """Return the task that `--task` names."""
@@ -214,14 +186,40 @@ def _replaced(recipe: Recipe, changed: Mapping[str, Any], options: Mapping[str, 
     return type(recipe)(**values)
 
 
-def _flags() -> dict[str, list[Key]]:
-    """Return the keys behind every flag, hyphens and underscores alike; one is that of a task."""
-    found: dict[str, list[Key]] = {}
+def _flags() -> dict[str, Key]:
+    """Return a key behind every flag, hyphens and underscores alike.
+
+    A flag is of one key name, whichever task declares it, so any of them reads what was typed.
+    """
     every = [key for task in tasks.all().values() for key in task.recipe.declared().values()]
-    for key in [*every, *declared_keys().values()]:
-        for spelling in key.spellings:
-            found.setdefault(_spelled(spelling), []).append(key)
-    return found
+    keys = [*every, *declared_keys().values()]
+    return {_spelled(spelling): key for key in reversed(keys) for spelling in key.spellings}
+
+
+def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
+    """Return a parser that takes every flag as text; what it stands for is the key's matter."""
+    parser = _Parser(prog="edge-train run", add_help=False, allow_abbrev=False)
+    parser.add_argument("data_path", nargs="?")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    for flag in ("--task", "--recipe"):
+        parser.add_argument(flag, nargs="?", const=_MISSING)
+    if resumable:
+        parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
+    for flag in _ALWAYS:
+        parser.add_argument(flag, action="store_true")
+    for flag, key in flags.items():
+        if key.is_switch:
+            parser.add_argument(flag, dest=_place(flag), action="store_true", default=None)
+        else:
+            action = "append" if key.is_repeated else "store"
+            parser.add_argument(flag, dest=_place(flag), nargs="?", const=_MISSING, action=action)
+    return parser
+
+
+def _place(flag: str) -> str:
+    """Return where argparse keeps what follows a flag; no flag of ours has a space."""
+    return f"key {flag}"
 
 
 def _spelled(word: str) -> str:
@@ -248,67 +246,3 @@ def _unknown(word: str, known: Sequence[str]) -> str:
     return f"unknown flag {flag}; " + (
         f"{near}?" if near.startswith("did") else "see `edge-train run --help`."
     )
-
-
-def help_text(verb: str, task: Task | None) -> str:
-    """Return the help of `run` or `plan`: the common options, or all of one task."""
-    if task is None:
-        keys = {k.name: k for t in tasks.all().values() for k in t.recipe.declared().values()}
-        shown = [key for key in keys.values() if key.common]
-        kinds = "\n".join(f"  {t.name:<15} {t.says}" for t in tasks.all().values())
-        return (
-            f"usage: edge-train {verb} [DATA] [options]\n\n"
-            "DATA says what is learned: a folder of photos, a text, a table, arrays.\n\n"
-            f"tasks (--task, else inferred from DATA):\n{kinds}\n\n"
-            f"common options:\n{_table(shown)}\n"
-            "  --recipe FILE.toml          a run as a file\n"
-            "  --resume RUN                go on with a run\n"
-            "  --json                      events for programs, on standard output\n\n"
-            f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
-        )
-    parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]
-    keys = {**task.recipe.declared(), **declared_keys()}
-    for group, title in _TITLES.items():
-        if own := [key for key in keys.values() if key.group == group]:
-            parts.append(f"{title}:\n{_table(own, task)}")
-    return "\n".join(parts)
-
-
-def _table(keys: Sequence[Key], task: Task | None = None) -> str:
-    rows = []
-    for key in keys:
-        flag = key.spellings[0] + ("" if key.is_switch else f" {_placeholder(key)}")
-        off = "switch off: " if key.is_switch and key.default is True else ""
-        rows.append(f"  {flag:<26}  {off}{key.help}{_choices(key, task)}")
-    return "\n".join(rows) + "\n"
-
-
-def _placeholder(key: Key) -> str:
-    """Return what stands for a value in help."""
-    if key.is_bytes:
-        return "SIZE"
-    if key.is_path:
-        return "PATH"
-    return {int: "N", float: "X"}.get(key.kind, "WORD" if key.kind is str else "LIST")
-
-
-def _choices(key: Key, task: Task | None) -> str:
-    """Return what a key may be and what it is where nobody says."""
-    names: tuple[str, ...] = key.choices
-    if task is not None and key.name == "method":
-        names = ("auto", *task.able())
-    elif task is not None and key.name == "runtime":
-        names = ("auto", *task.all_uses())
-    elif task is not None and key.name == "quant":
-        uses = task.all_uses().values()
-        names = ("auto", *dict.fromkeys(quant for use in uses for quant in use.quants))
-    elif key.name == "method":
-        names = ("auto", *list(methods.names())[:5], "...")
-    elif key.name == "runtime":
-        names = ("auto", *engines.names())
-    said = f": {', '.join(names)}" if names else ""
-    default = key.default
-    if task is not None and default is None:
-        default = task.defaults.get(("*", "default"), {}).get(key.name)
-    plain = default not in (None, "", (), True, False) and not key.is_switch
-    return said + (f" (default: {default})" if plain else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.cli import commands
-from edge_train.cli.options import help_text
+from edge_train.cli.help import help_text
 from edge_train.methods import methods, rules, schedules, selections
 from edge_train.quant import quants
 from edge_train.recipe import GROUPS, Key, toml_value

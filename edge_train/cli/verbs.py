@@ -15,7 +15,8 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge_train.cli.options import Words, help_text
+    from edge_train.cli.help import help_text
+    from edge_train.cli.options import Words
     from edge_train.run import session
     from edge_train.run.observer import Bar, JsonEvents
 
@@ -33,7 +34,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from edge_train.cli.options import Words, help_text
+    from edge_train.cli.help import help_text
+    from edge_train.cli.options import Words
     from edge_train.run.survey import survey
 
     words = Words(options.words, resumable=False)
@@ -52,8 +54,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
+    from edge_train.cli.help import help_text
     from edge_train.cli.init import commented
-    from edge_train.cli.options import Words, help_text
+    from edge_train.cli.options import Words
 
     words = Words(options.words, resumable=False)
     if words.help:

@@ -128,7 +128,8 @@ def with_remainder(name: str, peak_bytes: int, lines: Sequence[PlanLine]) -> Pha
     Weights that were let go, or stay in a file nobody read, cannot be held: what is more than the
     peak is taken off the last line.
 
-    >>> [line.bytes for line in with_remainder("train", 10, [PlanLine("a", 4), PlanLine("b", 9)]).lines]
+    >>> known = [PlanLine("a", 4), PlanLine("b", 9)]
+    >>> [line.bytes for line in with_remainder("train", 10, known).lines]
     [4, 6, 0]
     """
     kept, left = [], peak_bytes
