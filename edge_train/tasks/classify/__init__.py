@@ -108,4 +108,5 @@ TASK = Task(
         ("ort-training", "backprop", "none"): ("ort-training", "77.1 %"),
     },
     measured_on="SST-2",
+    sections="edge_train.tasks.classify.report:sections",
 )
