@@ -1,7 +1,6 @@
 """Sections of the report of a text classifier: how many texts of each label it knows."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from edge_train.report.html import section, table
@@ -10,7 +9,7 @@ from edge_train.report.section import Section
 _MOST_LABELS = 100  # a longer table says nothing to the eye
 
 
-def _by_label(run: Path, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+def _by_label(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
     """Return a row a label: texts scored, and how many of them were classified correctly."""
     counts, labels = summary["metrics"].get("confusion"), records[0]["facts"].get("labels")
     if not counts or not labels or not len(counts) == len(labels) <= _MOST_LABELS:
@@ -26,4 +25,11 @@ def _by_label(run: Path, summary: Mapping[str, Any], records: Sequence[Mapping[s
 
 def sections() -> tuple[Section, ...]:
     """Return the sections of a run of this task."""
-    return (Section(name="label by label", render=_by_label, place="curves", shows=("labels",)),)
+    return (
+        Section(
+            name="label by label",
+            render=lambda run, summary, records: _by_label(summary, records),
+            place="curves",
+            shows=("labels",),
+        ),
+    )
