@@ -19,7 +19,11 @@ def infer(path: Path) -> tuple[Task, str]:
         raise InputError(f"{path}: there is no such file or folder.")
     found = []
     for task in tasks.all().values():
-        if task.accepts is not None and (what := load(task.accepts)(path)) is not None:
+        try:
+            what = load(task.accepts)(path) if task.accepts is not None else None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        if what is not None:
             found.append((task, what))
     if len(found) == 1:
         return found[0]

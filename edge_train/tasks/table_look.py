@@ -2,11 +2,10 @@
 
 import csv
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-_ROWS = 50
+_ROWS, _LOOK_CHARACTERS = 50, 200_000
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -16,8 +15,7 @@ def columns_of(path: Path) -> list[str] | None:
     if delimiter is None or not path.is_file():
         return None
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = list(islice(csv.reader(file, delimiter=delimiter), _ROWS))
+        rows = list(csv.reader(_first_lines(path), delimiter=delimiter))
     except csv.Error:  # a field that is a book: whoever reads it in earnest says so
         return None
     body = rows[1:] or rows  # the first may be a header
@@ -31,15 +29,21 @@ def first_rows(path: Path) -> list[dict[str, Any]] | None:
     if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
         return None
     found = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in islice(file, _ROWS):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                found.append(row)
+    for line in _first_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            found.append(row)
     return found
+
+
+def _first_lines(path: Path) -> list[str]:
+    """Return the first lines of a text, however long it and its lines are."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        text = file.read(_LOOK_CHARACTERS)
+    return text.splitlines(keepends=True)[:_ROWS]
 
 
 def _kind(cells: list[str]) -> str:

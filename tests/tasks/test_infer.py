@@ -1,6 +1,7 @@
 """From data to a task: the table of docs/start.md, one row a test, and what is ambiguous."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -114,3 +115,25 @@ def test_broken_files_are_never_a_traceback(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with suppress(InputError):
         infer(tmp_path / name)
+
+
+def test_a_look_at_a_huge_file_reads_little_of_it(tmp_path):
+    for name in ("x.csv", "x.jsonl"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(10**9)  # one line of zeros
+        before = tracemalloc_peak(lambda name=name: look(tmp_path / name))
+        assert before < 20_000_000
+
+
+def look(path):
+    with suppress(InputError):
+        infer(path)
+
+
+def tracemalloc_peak(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
