@@ -63,7 +63,8 @@ def name(way: Recipe) -> str:
     words.append(str(keys.get("resolution") or ""))
     words += ["lean"] * way.lean
     words += [f"{way.batch_limit} a call"] * (way.batch_limit is not None)
-    words += [f"micro-batches of {keys['micro_batch']}"] * (keys.get("micro_batch") is not None)
+    micro_batch = keys.get("micro_batch")
+    words += [f"micro-batches of {micro_batch}"] * (micro_batch is not None)
     return " ".join(word for word in words if word and word != "auto")
 
 
