@@ -1,6 +1,5 @@
 """Sequence classifiers on disk, in the layout of transformers: checked without any engine."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import Any
 
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.weight_files import choose_weights, read_json
+from edge_train.formats.transformers_folder import UNLIMITED, read_config
+from edge_train.formats.weight_files import choose_weights, hash_of
 
-_READ_BYTES = 1 << 20
 # Networks that give position `pad + 1` to the first token.
 _PAD_BEFORE_POSITIONS = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm")
-_UNLIMITED = 1 << 20  # positions of a network that names no limit
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,7 @@ class ClassifierFolder:
 
     def sha256(self) -> str:
         """Return one hash over the names and contents of all weight files."""
-        digest = hashlib.sha256()
-        for weights in self.weight_files():
-            digest.update(f"{weights.path.name}\0".encode())
-            with weights.path.open("rb", buffering=0) as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
-        return digest.hexdigest()
+        return hash_of((weights.path.name, weights.path) for weights in self.weight_files())
 
 
 def open_classifier(path: Path) -> ClassifierFolder:
@@ -66,12 +58,7 @@ def open_classifier(path: Path) -> ClassifierFolder:
         raise ModelError(
             f"{path}: no config.json; expected the folder of a transformers sequence classifier."
         )
-    config = read_json(path / "config.json")
-    if "auto_map" in config:
-        raise ModelError(
-            f"{path}: its config.json names code of its own (auto_map), and code from a model "
-            "folder is never run; use a model of a kind that transformers knows."
-        )
+    config = read_config(path)
     try:
         kind, vocabulary = str(config["model_type"]), int(config["vocab_size"])
         names = config.get("id2label")
@@ -81,7 +68,7 @@ def open_classifier(path: Path) -> ClassifierFolder:
         fills = (config.get("pad_token_id"), config.get("eos_token_id"))
         pad = next((number for number in fills if isinstance(number, int)), 0)
         limits = (config.get("max_position_embeddings"), config.get("n_positions"))
-        positions = int(next((limit for limit in limits if limit is not None), _UNLIMITED))
+        positions = int(next((limit for limit in limits if limit is not None), UNLIMITED))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "

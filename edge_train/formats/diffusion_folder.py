@@ -1,6 +1,5 @@
 """Model folders on disk: find one, check it, read its numbers; no engine and no remote code."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 from edge_train.errors import ModelError
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.weight_files import Config, choose_weights, read_json
-
-_READ_BYTES = 1 << 20
+from edge_train.formats.weight_files import Config, choose_weights, hash_of, read_json
 
 # What each pipeline is made of: component -> the class that we build ourselves.
 _PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
@@ -131,13 +128,8 @@ class ModelFolder:
 
     def sha256(self) -> str:
         """Return one hash over the names and contents of all weight files."""
-        digest = hashlib.sha256()
-        for path in (path for name in self.components for path in self.weight_files(name)):
-            digest.update(f"{path.relative_to(self.path).as_posix()}\0".encode())
-            with path.open("rb", buffering=0) as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
-        return digest.hexdigest()
+        paths = (path for name in self.components for path in self.weight_files(name))
+        return hash_of((path.relative_to(self.path).as_posix(), path) for path in paths)
 
     def embedding_rows(self, component: str, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return token vectors (len(ids), width) of a text encoder; only these are read.

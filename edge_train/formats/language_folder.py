@@ -1,6 +1,5 @@
 """Causal language models on disk, in the layout of transformers: checked without any engine."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.weight_files import choose_weights, read_json
+from edge_train.formats.transformers_folder import UNLIMITED, read_config
+from edge_train.formats.weight_files import choose_weights, hash_of
 
-_READ_BYTES = 1 << 20
-_UNLIMITED = 1 << 20  # positions of a network that names no limit
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -34,13 +32,8 @@ class LanguageFolder:
 
     def sha256(self) -> str:
         """Return one hash over the configuration and over names and contents of weight files."""
-        digest = hashlib.sha256()
-        for path in (self.path / "config.json", *(file.path for file in self.files)):
-            digest.update(f"{path.name}\0".encode())
-            with path.open("rb", buffering=0) as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
-        return digest.hexdigest()
+        paths = (self.path / "config.json", *(file.path for file in self.files))
+        return hash_of((path.name, path) for path in paths)
 
 
 def open_language_model(path: Path) -> LanguageFolder:
@@ -55,12 +48,7 @@ def open_language_model(path: Path) -> LanguageFolder:
             f"{path}: no config.json; expected the folder of a transformers language model (Llama, "
             "GPT-2, ...)."
         )
-    config = read_json(path / "config.json")
-    if "auto_map" in config:
-        raise ModelError(
-            f"{path}: its config.json names code of its own (auto_map), and code from a model "
-            "folder is never run; use a model of a kind that transformers knows."
-        )
+    config = read_config(path)
     try:
         vocabulary = int(config["vocab_size"])
         positions = int(config.get("max_position_embeddings", config.get("n_positions", 0)))
@@ -73,4 +61,4 @@ def open_language_model(path: Path) -> LanguageFolder:
     files: tuple[TensorFile, ...] = ()
     if any(name.endswith(_WEIGHT_SUFFIXES) for name in names):
         files = tuple(TensorFile(path / name) for name in choose_weights(names, path))
-    return LanguageFolder(path, config, vocabulary, positions or _UNLIMITED, files)
+    return LanguageFolder(path, config, vocabulary, positions or UNLIMITED, files)

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import ModelError
+from edge_train.formats.weight_files import blocks_of
 
 MANIFEST = "manifest.json"
 AGAIN = "The copy is damaged or was edited; export it again."
 _LARGEST_BYTES = 100_000_000  # one of SD-XL has about 1 MB
-_READ_BYTES = 1 << 20
 ManifestT = TypeVar("ManifestT")
 
 
@@ -29,10 +29,9 @@ class FileEntry:
 def describe_file(path: Path) -> FileEntry:
     """Return the size and hash of a file."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            size += len(block)
+    for block in blocks_of(path):
+        digest.update(block)
+        size += len(block)
     return FileEntry(size, digest.hexdigest())
 
 

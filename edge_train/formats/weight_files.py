@@ -1,7 +1,8 @@
 """Which files of a folder hold its weights and configuration; pickles are refused."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from edge_train.errors import ModelError
 
 Config = Mapping[str, Any]
 _STEMS = ("model", "diffusion_pytorch_model")
+_READ_BYTES = 1 << 20
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -67,3 +69,20 @@ def _shards(path: Path) -> list[str]:
     if not names or any(Path(name).name != name for name in names):
         raise ModelError(f"{path}: lists no files of this folder; download the model again.")
     return sorted(names)
+
+
+def hash_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Return one sha256 over names and contents of files, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(f"{name}\0".encode())
+        for block in blocks_of(path):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, a megabyte at a time."""
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_READ_BYTES):
+            yield block
