@@ -76,7 +76,8 @@ def test_micro_batches_add_up_to_the_whole_gradient():
     whole_losses, whole = gradients(runtime, batch)
     parts = NumpyNetwork(runtime.network, runtime.parameters, micro_batch=2)
     losses, found = gradients(parts, batch)
-    np.testing.assert_allclose(losses, whole_losses, rtol=1e-6)
+    # float32 sums in another order; so other kernels differ, too
+    np.testing.assert_allclose(losses, whole_losses, rtol=1e-5)
     for name, gradient in whole.items():
         np.testing.assert_allclose(found[name], gradient, rtol=1e-4, atol=1e-6)
 
