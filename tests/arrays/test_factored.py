@@ -169,6 +169,7 @@ print(measure().peak_bytes - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset through /proc")
+@pytest.mark.process
 def test_neither_gradient_nor_update_nor_float_weights_of_a_matrix_exist():
     grown = {}
     for kind in ("lazy", "int4", "dense"):
