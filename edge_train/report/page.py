@@ -1,6 +1,6 @@
 """The report as one calm page: no scripts, nothing loaded from elsewhere, light and dark."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -26,6 +26,7 @@ def render(
     records: Sequence[Record],
     title: str,
     sections: Sequence[Section],
+    broken: Mapping[str, str],
 ) -> str:
     """Return the page of a run as HTML.
 
@@ -35,12 +36,16 @@ def render(
       records: the journal, the first one of kind `start`.
       title: of the page.
       sections: of the task and of other packages, beside those of every run.
+      broken: sections that could not be loaded, each with the reason.
     """
     facts = records[0]["facts"]
     added = dict.fromkeys(PLACES, "")
+    hidden: set[str] = set()
     for one in sections:
-        added[one.place] += _rendered(one, run, summary, records)
-    hidden = {name for one in sections for name in one.shows}
+        if html := _rendered(one, run, summary, records):
+            added[one.place] += html
+            hidden.update(one.shows)
+    added["end"] += "".join(_not_made(name, why) for name, why in broken.items())
     parts = [
         *(_numbers(summary, facts), added["top"]),
         *(curves(summary, records), added["curves"]),
@@ -64,10 +69,17 @@ def render(
 def _rendered(one: Section, run: Path, summary: Record, records: Sequence[Record]) -> str:
     """Return a section, or a sentence in its place: what goes wrong in it stays there."""
     try:
-        return one.render(run, summary, records)
+        html: object = one.render(run, summary, records)
+        if not isinstance(html, str):
+            raise TypeError(f"it returned {type(html).__name__}, not HTML")
+        return html
     except Exception as error:  # noqa: BLE001 - code of others may raise anything
-        sentence = f"This section could not be made: {type(error).__name__}: {error}"
-        return section(one.name, f'<p class="quiet">{escape(sentence)}</p>', True)
+        return _not_made(one.name, f"{type(error).__name__}: {error}")
+
+
+def _not_made(name: str, why: str) -> str:
+    sentence = f"This section could not be made: {why}"
+    return section(name, f'<p class="quiet">{escape(sentence)}</p>', True)
 
 
 def _style() -> str:

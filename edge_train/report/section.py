@@ -20,7 +20,11 @@ class Section:
       render: makes its HTML from the run's folder, its summary and its journal; empty: nothing.
       place: one of `PLACES`; sections of one place stand in the order in which they are found.
       task: of the runs that it belongs to; None: of every run.
-      shows: facts of the journal that it shows, so that the table of settings leaves them out.
+      shows: facts of the journal that it shows; where it returns something, the table of settings
+        leaves them out.
+
+    Raises:
+      ValueError: there is no such place.
     """
 
     name: str
@@ -28,6 +32,10 @@ class Section:
     place: str = "end"
     task: str | None = None
     shows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.place not in PLACES:
+            raise ValueError(f"section {self.name!r}: place {self.place!r} is none of {PLACES}")
 
 
 SECTIONS: tuple[Section, ...] = ()

@@ -12,11 +12,12 @@ from edge_train.optim.basis_choice import choices, summary
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records, summary_of
 from edge_train.registry import load
-from edge_train.report.section import sections
+from edge_train.report.section import Section, sections
 from edge_train.run.savings import after_training
 from edge_train.run.start import Session
 from edge_train.tasks import tasks
 from edge_train.tasks.job import Outcome
+from edge_train.tasks.task import Task
 
 
 def write_report(run: Path) -> Path:
@@ -34,12 +35,35 @@ def write_report(run: Path) -> Path:
     page = RunFolder(run).page
     write_bytes(RunFolder(run).report, (json.dumps(summary, indent=2) + "\n").encode())
     facts = records[0]["facts"]
-    task = tasks.all().get(facts.get("task", ""))  # of a package that may be gone by now
-    own = load(task.sections)() if task and task.sections else ()
-    others = [s for s in sections.all().values() if s.task in (None, facts.get("task"))]
-    title = task.title(facts) if task else f"Run: {facts.get('task')}"
-    write_bytes(page, render(run, summary, records, title, [*own, *others]).encode())
+    name = facts.get("task", "")
+    task = tasks.all().get(name)  # of a package that may be gone by now
+    title = task.title(facts) if task else f"Run: {name}"
+    usable, broken = _sections_of(task, name)
+    write_bytes(page, render(run, summary, records, title, usable, broken).encode())
     return page
+
+
+def _sections_of(task: Task | None, name: str) -> tuple[list[Section], dict[str, str]]:
+    """Return what a task and packages add to a report, and why some of it cannot be loaded.
+
+    Args:
+      task: None for one of a package that is gone.
+      name: of the task, as the journal has it.
+    """
+    found: list[object] = []
+    broken = dict(sections.broken())
+    if task is not None and task.sections is not None:
+        try:
+            found += load(task.sections)()
+        except Exception as error:  # noqa: BLE001 - a task of others may raise anything
+            broken[task.sections] = f"{type(error).__name__}: {error}"
+    usable = []
+    for one in [*found, *sections.all().values()]:
+        if not isinstance(one, Section):
+            broken[str(getattr(one, "name", one))] = "it is not a Section"
+        elif one.task in (None, name):
+            usable.append(one)
+    return usable, broken
 
 
 def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | None]:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from edge_train.records import journal
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.report.curves import memory_over_time
+from edge_train.report.html import section, table
+from edge_train.report.section import Section, sections
 from edge_train.run.ending import write_report
+from edge_train.tasks import tasks
 
 KEYS = (
     "status task method runtime device quant model_sha256 seed threads cap_bytes plan_peak_bytes "
@@ -423,3 +427,101 @@ def test_a_resumed_process_is_judged_by_the_cap_it_was_given(tmp_path: Path):
     book.close()
     assert summarize(high)["status"] == "running"
     assert summarize(high)["cap_bytes"] == CAP
+
+
+def add(patch: pytest.MonkeyPatch, *found: Any) -> None:
+    """Register sections as another package would."""
+    patch.setattr(sections, "all", lambda: {one.name: one for one in found})
+
+
+def hello(run: Path, summary: Any, records: Any) -> str:
+    return section("Hello", table(("who",), [("world",)]), True)
+
+
+def nothing(run: Path, summary: Any, records: Any) -> str:
+    return ""
+
+
+def fails(run: Path, summary: Any, records: Any) -> str:
+    raise RuntimeError("<no luck>")
+
+
+def not_html(run: Path, summary: Any, records: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("place", "before"),
+    [("top", "Curves"), ("curves", "Photos used (1)"), ("data", "Slope check"), ("end", None)],
+)
+def test_a_section_stands_in_its_place(
+    run: Path, monkeypatch: pytest.MonkeyPatch, place: str, before: str | None
+) -> None:
+    add(monkeypatch, Section(name="hello", render=hello, place=place))
+    headings = Outline(page(run)).headings
+    following = [*headings, None][headings.index("Hello") + 1]
+    assert following == before
+
+
+def test_a_section_of_one_task_is_not_in_the_page_of_another(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, Section(name="hello", render=hello, task="network"))
+    assert "Hello" not in page(run)
+    add(monkeypatch, Section(name="hello", render=hello, task="personalize"))
+    assert "Hello" in page(run)
+
+
+@pytest.mark.parametrize(
+    ("render", "why"),
+    [
+        (fails, "RuntimeError: &lt;no luck&gt;"),
+        (not_html, "TypeError: it returned NoneType, not HTML"),
+    ],
+)
+def test_a_section_that_fails_is_a_sentence_in_its_place(
+    run: Path, monkeypatch: pytest.MonkeyPatch, render: Any, why: str
+) -> None:
+    headings = Outline(page(run)).headings
+    add(monkeypatch, Section(name="odd", render=render, place="curves"))
+    text = page(run)
+    assert f"This section could not be made: {why}" in text
+    place = headings.index("Curves") + 1
+    assert Outline(text).headings == [*headings[:place], "odd", *headings[place:]]
+
+
+def test_what_cannot_be_loaded_is_said_and_does_not_stop_the_report(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(monkeypatch, replace(tasks.get("network")))  # a record of another kind
+    monkeypatch.setattr(sections, "broken", lambda: {"lost": "toys:LOST: no such luck"})
+    gone = replace(tasks.get("personalize"), sections="toys_that_are_gone:sections")
+    monkeypatch.setattr(tasks, "all", lambda: {gone.name: gone})
+    text = page(run)
+    assert text.count("This section could not be made: ") == 3
+    for why in ("toys:LOST: no such luck", "not a Section", "toys_that_are_gone"):
+        assert why in text
+    assert "Curves" in Outline(text).headings
+
+
+def test_a_place_that_is_not_there_is_refused_when_the_section_is_made() -> None:
+    with pytest.raises(ValueError, match="'middle' is none of"):
+        Section(name="hello", render=hello, place="middle")
+
+
+def test_a_fact_is_in_the_settings_unless_its_section_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path / "run", start(flavor="vanilla"), step(0))
+    for render, counted in ((nothing, 1), (hello, 0)):
+        add(monkeypatch, Section(name="flavors", render=render, shows=("flavor",)))
+        assert page(run).count("vanilla") == counted
+
+
+def test_a_network_without_local_losses_still_names_its_blocks(tmp_path: Path) -> None:
+    first = start(task="network", network="mlp 4", data="x.npz", blocks=["dense -> 4"])
+    assert "<td>Blocks</td>" in page(write(tmp_path / "plain", first, step(0)))
+    run = write(tmp_path / "local", first, step(0, block_losses=[0.1]), step(1, block_losses=[0.2]))
+    text = page(run)
+    assert "Block 1: dense" in text
+    assert "<td>Blocks</td>" not in text
