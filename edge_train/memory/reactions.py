@@ -15,7 +15,9 @@ _TRIM_SECONDS = 2.0  # between two times that freed memory is given back
 class Pages(Protocol):
     """Mapped weights: `runtimes/mapped_file.py`."""
 
-    bytes: int
+    @property
+    def bytes(self) -> int:
+        """How many bytes of weights lie in the file."""
 
     def release(self, keep_bytes: int = 0) -> None:
         """Let go of resident pages behind the first `keep_bytes`."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from edge_train.arrays.types import Point
 from edge_train.memory.footprint import Footprint
+from edge_train.memory.reactions import Pages
 from edge_train.protocols import Estimator, Objective, Runtime, Transform
 from edge_train.recipe import Recipe
 
@@ -19,7 +20,11 @@ class OpenRuntime(Runtime, Protocol):
     device: str
     dtype: str
     batch_limit: int | None  # most samples in one call; None: as many as are worth it
-    pages: Any  # weights that are read in place from their file; None where there are none
+
+    @property
+    def pages(self) -> Pages | None:
+        """Weights that are read in place from their file; None where there are none."""
+        ...
 
     def device_bytes(self) -> int:
         """Return the peak of a discrete device's memory; 0 where there is none."""

@@ -50,7 +50,14 @@ class MappedWeights:
                 "damaged or was edited; export it again."
             )
         self._file = MappedFile(mapping, len(mapping))
-        self.release, self.resident_bytes = self._file.release, self._file.resident_bytes
+
+    def release(self, keep_bytes: int = 0) -> None:
+        """Let go of resident pages behind the first `keep_bytes`."""
+        self._file.release(keep_bytes)
+
+    def resident_bytes(self) -> int | None:
+        """Return how much of the file this process holds; None where nobody knows."""
+        return self._file.resident_bytes()
 
     def lend(self, engine: Any) -> Mapping[str, Any]:
         """Return every tensor by name as a value of the engine's, backed by the mapping.

@@ -43,12 +43,19 @@ class SpilledWeights:
             self._storage = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._storage)
         self._file = MappedFile(mmap.mmap(self._storage, 0), 0)
-        self.release, self.resident_bytes = self._file.release, self._file.resident_bytes
 
     @property
     def bytes(self) -> int:
         """How many bytes came so far."""
         return self._file.bytes
+
+    def release(self, keep_bytes: int = 0) -> None:
+        """Let go of resident pages behind the first `keep_bytes`."""
+        self._file.release(keep_bytes)
+
+    def resident_bytes(self) -> int | None:
+        """Return how much of the file this process holds; None where nobody knows."""
+        return self._file.resident_bytes()
 
     def move(self, layer: nn.Module) -> None:
         """Move the parameters that a layer has of its own into the file, in place."""

@@ -34,9 +34,8 @@ def draw(
 ) -> Pixels:
     """Return one picture (height, width, 3) per prompt; picture i always starts from noise i."""
     latents = sample_latents(job, runtime, point, prompts, seed=seed, together=together)
-    pages = getattr(runtime, "pages", None)
-    if pages is not None:
-        pages.release()  # the decoder needs the room; they are read again when they are needed
+    if runtime.pages is not None:
+        runtime.pages.release()  # the decoder needs the room; they are read again when needed
     return decode_latents(job, latents)
 
 
