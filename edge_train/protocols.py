@@ -203,7 +203,11 @@ class BatchSelection(Protocol):
 
 
 class BlockSchedule(Protocol):
-    """Which blocks a step trains; the others rest: neither they nor their state change."""
+    """Which blocks a step trains; the others rest: neither they nor their state change.
+
+    What a rule counts in its state, such as the steps of a learning rate's decay, counts the steps
+    in which the block was trained.
+    """
 
     def trains(self, step: int, name: str) -> bool:
         """Return whether a block is trained in a step, a function of these two alone."""

@@ -80,7 +80,7 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
         )
     if status == "over cap":
         raise TrainingStopped(
-            f"the run held more than its cap; see {session.folder / 'report.html'}. What it "
+            f"the run held more than its cap; see {RunFolder(session.folder).page}. What it "
             "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
@@ -92,8 +92,9 @@ def _announce_result(session: Session) -> None:
     passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
     held = format_bytes(report["measured_peak_bytes"])
     session.observer.said(f"{passes}, at most {held} held")
-    for name in (*report["outputs"].values(), "report.html"):
-        session.observer.said(f"  {session.folder / name}")
+    outputs = [session.folder / name for name in report["outputs"].values()]
+    for path in (*outputs, RunFolder(session.folder).page):
+        session.observer.said(f"  {path}")
 
 
 def _loop(
