@@ -518,10 +518,11 @@ def test_a_fact_is_in_the_settings_unless_its_section_shows_it(
         assert page(run).count("vanilla") == counted
 
 
-def test_a_network_without_local_losses_still_names_its_blocks(tmp_path: Path) -> None:
-    first = start(task="network", network="mlp 4", data="x.npz", blocks=["dense -> 4"])
-    assert "<td>Blocks</td>" in page(write(tmp_path / "plain", first, step(0)))
-    run = write(tmp_path / "local", first, step(0, block_losses=[0.1]), step(1, block_losses=[0.2]))
-    text = page(run)
-    assert "Block 1: dense" in text
-    assert "<td>Blocks</td>" not in text
+@pytest.mark.parametrize("losses", [{}, {"block_losses": [0.2, None]}])
+def test_the_page_of_a_network_names_every_block_with_a_curve_or_without(
+    tmp_path: Path, losses: dict[str, Any]
+) -> None:
+    first = start(task="network", network="mlp 4", data="x.npz", blocks=["dense 4", "dense 3"])
+    text = page(write(tmp_path / "run", first, step(0, **losses), step(1, **losses)))
+    assert "dense 4, dense 3" in text
+    assert ("Block 1: dense 4" in text) == bool(losses)

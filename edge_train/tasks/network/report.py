@@ -45,6 +45,5 @@ def sections() -> tuple[Section, ...]:
             name="layer by layer",
             render=lambda run, summary, records: block_curves(records[0]["facts"], records),
             place="curves",
-            shows=("blocks",),
         ),
     )
