@@ -133,10 +133,10 @@ def _read_recipe(path: Path) -> Mapping[str, str]:
             import tomllib
         else:
             import tomli as tomllib
-        found: dict[str, object] = {}
-        with suppress(OSError, ValueError):
+        said: dict[str, str] = {}
+        with suppress(OSError, ValueError, RecursionError):
             found = tomllib.loads(path.read_text("utf-8"))
-        said = {name: str(found[name]) for name in _WRITTEN if name in found}
+            said = {name: str(found[name]) for name in _WRITTEN if name in found}
         os.write(1, json.dumps(said).encode())
 
     status, text = in_child(work)

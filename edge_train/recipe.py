@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
 from edge_train.registry import nearest
-from edge_train.units import parse_bytes
+from edge_train.units import parse_bytes, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -104,25 +104,27 @@ class Key:
         lead = f"{source}: " if source else ""
         if value is None and self.default is None:
             return None
-        if self.is_bytes and not isinstance(value, bool | float):
-            return parse_bytes(str(value))
+        if self.is_bytes and type(value) in (int, str):
+            return parse_bytes(value if isinstance(value, str) else shown(value))
         if isinstance(value, list):
             value = tuple(value)
-        if self.kind is float and type(value) is int:
-            value = float(value)
         if not self._fits(value):
-            raise InputError(f"{lead}{self.name} = {value!r} is not {self._kind_in_words}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            self._check_range(number, lead)
+            raise InputError(f"{lead}{self.name} = {shown(value)} is not {self._kind_in_words}.")
+        for part in value if isinstance(value, tuple) else (value,):
+            self._check_range(part, lead)
+            self._check_text(part, lead)
+        if self.kind is float:
+            value = float(value)  # a whole number may stand for it
         if self.choices and value not in self.choices:
             raise InputError(
-                f"{lead}{self.name} {value!r} is not known; {nearest(str(value), self.choices)}."
+                f"{lead}{self.name} {shown(value)} is not known; "
+                f"{nearest(str(value), self.choices)}."
             )
         return value
 
     def _fits(self, value: Any) -> bool:
         if get_origin(self.kind) is not tuple:
-            return type(value) is self.kind
+            return type(value) is self.kind or (self.kind is float and type(value) is int)
         item, *rest = get_args(self.kind)
         one = type(value) is tuple and all(type(part) is item for part in value)
         return one and (rest == [...] or len(value) == 1 + len(rest))
@@ -140,7 +142,18 @@ class Key:
     def _check_range(self, number: Any, lead: str) -> None:
         low, high = self.low, self.high
         if low is not None and high is not None and not low <= number <= high:
-            raise InputError(f"{lead}{self.name} is {number}, must be from {low:g} to {high:g}.")
+            raise InputError(
+                f"{lead}{self.name} is {shown(number)}, must be from {low:g} to {high:g}."
+            )
+
+    def _check_text(self, text: Any, lead: str) -> None:
+        """Refuse what no file name, file or prompt can hold: a recipe is written to one."""
+        if not isinstance(text, str):
+            return
+        if not text and self.default is None:
+            raise InputError(f"{lead}{self.name} is empty; give it a value, or leave it out.")
+        if "\0" in text or not _is_unicode(text):
+            raise InputError(f"{lead}{self.name} = {shown(text)} is not text that can be kept.")
 
 
 def _number(text: str, kind: Any) -> Any:
@@ -324,6 +337,15 @@ def _keys(kind: type[Recipe]) -> Mapping[str, Key]:
     return MappingProxyType(found)
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether it is text, not the bytes of another coding that a command line handed on."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def required(value: Any) -> Any:
     """Return a recipe value that was filled in with the defaults."""
     if value is None:
@@ -356,6 +378,7 @@ def from_mapping(
     clean: dict[str, Any] = {}
     options: dict[str, Any] = {}
     faults: list[str] = []
+    lead = f"{source}: " if source else ""
     for spelled, value in values.items():
         try:
             if (name := names.get(spelled)) is not None:
@@ -363,11 +386,11 @@ def from_mapping(
             elif spelled in own:
                 options[spelled] = own[spelled].checked(value, source)
             elif (sentence := others(spelled)) is not None:
-                raise InputError(f"{source}: {sentence}")
+                raise InputError(f"{lead}{sentence}")
             else:
                 near = nearest(spelled, [*names, *own]).partition("? There are ")[0]
                 asks = f"{near}?" if near.startswith("did") else "see `edge-train run --help`."
-                raise InputError(f"{source}: unknown key {spelled!r}; {asks}")
+                raise InputError(f"{lead}unknown key {shown(spelled)}; {asks}")
         except InputError as error:
             faults.append(str(error))
     if faults:
@@ -385,8 +408,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise InputError(f"recipe {path}: not TOML ({error}).") from error
+    except RecursionError as error:
+        raise InputError(f"recipe {path}: its lists are nested too deeply.") from error
 
 
 def beside(recipe: R, folder: Path) -> R:

@@ -130,6 +130,8 @@ def nearest(word: str, known: Collection[str], mark: str = "") -> str:
     >>> nearest("zoo", ["zo", "tpsgd"])
     "did you mean 'zo'? There are zo, tpsgd"
     """
+    if not known:
+        return "there are none"
     names = [f"{mark}{name}" for name in known]
     close = difflib.get_close_matches(f"{mark}{word}", names, n=1, cutoff=0.5)
     start = f"did you mean {close[0]!r}? There are " if close else "choose one of "

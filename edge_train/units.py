@@ -8,8 +8,10 @@ from edge_train.errors import InputError
 # names no size, or one under which not even the libraries load.
 LEAST_RUN_BYTES = 140_000_000
 LEAST = "140MB, for the embedded model as an artifact"
+_SHOWN = 60  # characters
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_MOST_BYTES = 2**63 - 1  # that an operating system can be told
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 
@@ -28,16 +30,32 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or (match[3] and not match[2]):
         raise InputError(
-            f"{text!r} is not a size; write for example 8GB, 900MB or 1.5GiB. The least that works "
-            f"is {LEAST}."
+            f"{shown(text)} is not a size; write for example 8GB, 900MB or 1.5GiB. The least that "
+            f"works is {LEAST}."
         )
     prefix = match[2].upper()
-    count = int(float(match[1]) * (_BINARY if match[3] else _DECIMAL)[prefix])
+    size = float(match[1]) * (_BINARY if match[3] else _DECIMAL)[prefix]
+    if size >= _MOST_BYTES:
+        raise InputError(f"{shown(text)} is more than any machine has; write for example 8GB.")
+    count = int(size)
     if count <= 0:
         raise InputError(
             f"{text!r} is no memory at all; write for example 8GB. The least that works is {LEAST}."
         )
     return count
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, cut where it would fill the screen.
+
+    >>> shown("8 gigs"), len(shown(10**4000))
+    ("'8 gigs'", 60)
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def format_bytes(count: int) -> str:

@@ -163,3 +163,25 @@ def test_paths_of_a_recipe_work_from_every_folder(tmp_path, monkeypatch):
     found = with_absolute_paths(recipe_for(photos="pictures", model="model"))
     assert (found.photos, found.model) == (str(tmp_path / "pictures"), str(tmp_path / "model"))
     assert with_absolute_paths(recipe_for(model="owner/name")).model == "owner/name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steps = 1" + "0" * 5000,
+        "steps = 0x" + "f" * 5000,
+        "learning_rate = 1" + "0" * 400,
+        "learning_rate = 0x" + "f" * 5000,
+        "cap_bytes = 0x" + "f" * 5000,
+        "cap_bytes = 1" + "0" * 400,
+        "cap_bytes = true",
+        "a = " + "[" * 5000 + "]" * 5000,
+        'out = ""',
+        'photos = "a\\u0000b"',
+    ],
+)
+def test_hostile_values_are_one_short_sentence(text, tmp_path):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_recipe(tmp_path / "r.toml")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))

@@ -23,3 +23,10 @@ def test_what_is_no_size_is_refused_by_name(text):
 def test_formatting_never_shows_four_digits():
     for exponent in range(10):
         assert len(format_bytes(10**exponent).split()[0].replace(".", "")) <= 3
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1" + "0" * 400 + "GB", "99999999999TB"])
+def test_a_size_beyond_every_machine_is_refused_in_a_short_sentence(text):
+    with pytest.raises(InputError, match="more than any machine has") as caught:
+        parse_bytes(text)
+    assert len(str(caught.value)) < 150

@@ -6,6 +6,7 @@ from recipes import recipe_for
 from edge_train import cli
 from edge_train.cli.options import Words
 from edge_train.errors import InputError
+from edge_train.methods import selections
 from edge_train.tasks import read_recipe, tasks
 
 
@@ -122,3 +123,43 @@ def test_init_writes_a_recipe_that_is_read(name, tmp_path, capsys):
     assert all(f"{key} =" in text for key in recipe.declared())
     assert cli.main(["init", str(tmp_path / name), "--out", str(tmp_path / "r.toml")]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_switch_with_a_value_is_one_fault_among_others():
+    lines = said(["--lean=1", "--json=yes", "--seed", "-1"])
+    assert "--lean stands alone; leave =1 out." in lines
+    assert "--json stands alone; leave =yes out." in lines
+    assert any("seed is -1" in line for line in lines)
+
+
+@pytest.mark.parametrize("word", ["\u2013-steps", "\u2014steps"])
+def test_a_dash_that_a_text_program_made_of_hyphens_is_named(word):
+    assert f"{word} begins with a dash; a flag begins with two hyphens." in said([word, "3"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([""], "DATA is empty"),
+        (["--out", ""], "out is empty"),
+        (["--out="], "out is empty"),
+        (["--token", ""], "token is empty"),
+        (["--recipe="], "--recipe needs a value"),
+        (["--resume="], "--resume needs a value"),
+        (["--out", "a\0b"], "is not text that can be kept"),
+        (["--out", "a\udcff"], "is not text that can be kept"),
+        (["~no-such-user/x"], "there is no such user here"),
+        (["a" * 300], "cannot be read"),
+    ],
+)
+def test_a_variable_that_was_not_set_or_is_no_text_never_starts_a_run(words, sentence):
+    assert any(sentence in line for line in said(words)), said(words)
+
+
+def test_a_sentence_without_a_file_begins_with_its_key():
+    assert said(["--data", "x"])[0].startswith("data is not read by task")
+
+
+def test_a_name_of_a_kind_that_has_none_is_refused_without_a_list():
+    with pytest.raises(InputError, match="batch selection 'x' is not known; there are none"):
+        selections.get("x")

@@ -1,7 +1,7 @@
 """From the keys of a recipe to flags, and from words to a recipe; every fault is found at once."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from edge_train.units import LEAST
 _MISSING = object()  # a flag that nothing follows
 # what diffusers' scripts also take and we always do, or cannot do
 _ALWAYS = ("--gradient-checkpointing", "--center-crop", "--cache-latents")
+_DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
 _REFUSED = {
     "--scale-lr": "give the scaled --learning-rate itself",
     "--report-to": "the run folder has journal.jsonl and report.html; nothing is sent anywhere",
@@ -49,7 +50,11 @@ class Words:
         self._faults: list[str] = []
         self._flags = _flags()
         parser = _parser(self._flags, resumable)
-        found, unknown = parser.parse_known_args([_spelled(word) for word in words])
+        spelled = [_spelled(word) for word in words]
+        alone = [flag for flag, key in self._flags.items() if key.is_switch]
+        stray = _stray(spelled, (*alone, *_ALWAYS, "--json", "--help"))
+        self._faults += stray.values()
+        found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
             self._faults.append(_unknown(word, [*self._flags, "--task", "--recipe", "--resume"]))
         self.help, self.as_json = found.help, found.json
@@ -57,7 +62,10 @@ class Words:
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
         self._data: str | None = found.data_path
-        if unknown and self._data is not None and not Path(self._data).expanduser().exists():
+        if self._data == "":
+            self._faults.append("DATA is empty; name a file or folder.")
+            self._data = None
+        if unknown and self._data is not None and not Path(self._data).exists():
             self._data = None  # the value of a flag that is not known
         self.given: dict[str, Any] = {}
         self._typed: dict[str, str] = {}  # key -> flag
@@ -86,7 +94,7 @@ class Words:
         return None if value is None else str(value)
 
     def _file(self, flag: str, value: Any) -> Path | None:
-        text = self._value(flag, value)
+        text = self._value(flag, _MISSING if value == "" else value)
         return None if text is None else Path(text)
 
     def named_task(self) -> Task | None:
@@ -100,7 +108,7 @@ class Words:
         if "task" in written:
             return tasks.get(str(written["task"]))
         if self._data is not None and self.recipe is None:
-            task, what = infer(Path(self._data).expanduser())
+            task, what = infer(Path(self._data))
             self.understood = f"{self._data}: {what}; task {task.name}"
             return task
         return tasks.get(DEFAULT)
@@ -228,6 +236,24 @@ def _spelled(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return flag.replace("_", "-") + equals + value
+
+
+def _stray(words: Sequence[str], alone: Collection[str]) -> dict[str, str]:
+    """Return the words that argparse would misread, each with what is wrong.
+
+    Args:
+      alone: flags that take no value.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        if word == "--":
+            break
+        flag, equals, value = word.partition("=")
+        if equals and flag in alone:
+            found[word] = f"{flag} stands alone; leave {equals}{value} out."
+        elif word.startswith(_DASHES) and " " not in word:
+            found[word] = f"{word} begins with a dash; a flag begins with two hyphens."
+    return found
 
 
 def _missing(flag: str) -> str:

@@ -198,8 +198,7 @@ def _new_folder(job: Job) -> Path:
     """
     if job.recipe.out is not None:
         folder = Path(job.recipe.out).expanduser()
-        journal_file = RunFolder(folder).journal
-        if journal_file.exists() and journal_file.stat().st_size > 0:
+        if _holds_run(folder):
             raise RunFolderError(
                 f"{folder} holds a run already; go on with `edge-train run --resume {folder}` or "
                 "name another --out."
@@ -216,3 +215,11 @@ def _new_folder(job: Job) -> Path:
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be made ({error.strerror}).") from error
     return folder
+
+
+def _holds_run(folder: Path) -> bool:
+    journal_file = RunFolder(folder).journal
+    try:
+        return journal_file.stat().st_size > 0
+    except OSError:  # not there, or whoever makes the folder says what is wrong
+        return False

@@ -12,23 +12,49 @@ def infer(path: Path) -> tuple[Task, str]:
     """Return the task of some data, and what the data is in words.
 
     Raises:
-      InputError: it does not exist, no task takes it, or several do; their `--task` lines are in
-        the message.
+      InputError: it does not exist, cannot be read, no task takes it, or several do; their `--task`
+        lines are in the message.
     """
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder.")
-    found = []
-    for task in tasks.all().values():
-        try:
-            what = load(task.accepts)(path) if task.accepts is not None else None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        if what is not None:
-            found.append((task, what))
+    found: list[tuple[Task, str]] = []
+    broken: list[str] = []
+    try:
+        path = path.expanduser()
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file or folder.")
+        for task in tasks.all().values():
+            if (what := _accepted(task, path, broken)) is not None:
+                found.append((task, what))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    except RuntimeError as error:  # of `~`
+        raise InputError(f"{path}: there is no such user here.") from error
     if len(found) == 1:
-        return found[0]
+        task, what = found[0]
+        return task, "; ".join([what, *broken])
     able = [task for task, _ in found] or list(tasks.all().values())
     lines = "\n".join(f"  edge-train run {path} --task {task.name}    {task.says}" for task in able)
     if found:
-        raise InputError(f"{path} may be data of {len(found)} tasks; say which:\n{lines}")
-    raise InputError(f"{path} looks like data of no task; say which it is of:\n{lines}")
+        start = f"{path} may be data of {len(found)} tasks; say which:"
+    else:
+        start = f"{path} looks like data of no task; say which it is of:"
+    raise InputError("\n".join([*broken, start, lines]))
+
+
+def _accepted(task: Task, path: Path, broken: list[str]) -> str | None:
+    """Return what some data is for a task; code of another package may raise anything.
+
+    Raises:
+      OSError: a file or folder cannot be read.
+    """
+    if task.accepts is None:
+        return None
+    try:
+        what: str | None = load(task.accepts)(path)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what goes wrong in one task stays there
+        broken.append(
+            f"task {task.name!r} was not asked ({task.accepts}: {type(error).__name__}: {error})"
+        )
+        return None
+    return what

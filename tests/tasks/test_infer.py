@@ -1,5 +1,6 @@
 """From data to a task: the table of docs/start.md, one row a test, and what is ambiguous."""
 
+import dataclasses
 import json
 import tracemalloc
 from contextlib import suppress
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from edge_train.errors import InputError
+from edge_train.tasks import tasks
 from edge_train.tasks.infer import infer
 
 
@@ -137,3 +139,28 @@ def tracemalloc_peak(work):
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"a":' * 50_000, '{"text": ' + "9" * 5000 + "}"]
+)
+def test_rows_without_end_are_rows_of_no_task(content, tmp_path):
+    with pytest.raises(InputError, match="no task"):
+        infer(text(tmp_path / "x.jsonl", content))
+
+
+def test_a_folder_without_rights_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        infer(tmp_path)
+
+
+def test_a_task_that_cannot_look_is_named_and_the_others_are_asked(tmp_path, monkeypatch):
+    lost = dataclasses.replace(tasks.get("classify"), name="lost", accepts="lost_package:accepts")
+    monkeypatch.setattr(tasks, "_found", {**tasks.all(), "lost": lost})
+    task, what = infer(text(tmp_path / "book.txt", "once"))
+    assert task.name == "language-model"
+    assert "task 'lost' was not asked (lost_package:accepts: ModuleNotFoundError" in what
