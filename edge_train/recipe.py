@@ -154,6 +154,13 @@ class Key:
             raise InputError(f"{lead}{self.name} is empty; give it a value, or leave it out.")
         if "\0" in text or not _is_unicode(text):
             raise InputError(f"{lead}{self.name} = {shown(text)} is not text that can be kept.")
+        if text.startswith("~") and self.kind is str:
+            try:
+                Path(text).expanduser()
+            except RuntimeError as error:
+                raise InputError(
+                    f"{lead}{self.name} = {shown(text)}: there is no such user here."
+                ) from error
 
 
 def _number(text: str, kind: Any) -> Any:

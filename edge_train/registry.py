@@ -67,9 +67,12 @@ class Registry(Generic[T]):
         if self._found is None:
             records = [r for name in self._modules() for r in self._records_in(name)]
             self._found = {record.name: record for record in records}
+            kinds = tuple({type(record) for record in records})
             for entry in self._entries():
                 for record in self._loaded(entry):
-                    if record.name in self._found:
+                    if kinds and not isinstance(record, kinds):
+                        self._broken[entry.name] = f"{entry.value} is no {kinds[0].__name__}"
+                    elif record.name in self._found:
                         self._broken[entry.name] = (
                             f"{entry.value} names its {self.kind} {record.name!r}, which exists"
                         )
@@ -115,7 +118,7 @@ class Registry(Generic[T]):
             for record in records:
                 if not isinstance(record.name, str):
                     raise TypeError(f"{type(record).__name__} has no name")
-        except Exception as error:  # noqa: BLE001 - code of others may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of others may raise anything
             self._broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
             return ()
         return records

@@ -1,5 +1,7 @@
 """What is typed after `run` and `plan`: every fault at once, by name, and nothing is written."""
 
+import sys
+
 import pytest
 from recipes import recipe_for
 
@@ -7,7 +9,9 @@ from edge_train import cli
 from edge_train.cli.options import Words
 from edge_train.errors import InputError
 from edge_train.methods import selections
+from edge_train.registry import Registry
 from edge_train.tasks import read_recipe, tasks
+from edge_train.tasks.task import Task
 
 
 def said(words):
@@ -149,6 +153,8 @@ def test_a_dash_that_a_text_program_made_of_hyphens_is_named(word):
         (["--out", "a\0b"], "is not text that can be kept"),
         (["--out", "a\udcff"], "is not text that can be kept"),
         (["~no-such-user/x"], "there is no such user here"),
+        (["--out", "~no-such-user/x"], "there is no such user here"),
+        (["--model", "~no-such-user/x"], "there is no such user here"),
         (["a" * 300], "cannot be read"),
     ],
 )
@@ -163,3 +169,37 @@ def test_a_sentence_without_a_file_begins_with_its_key():
 def test_a_name_of_a_kind_that_has_none_is_refused_without_a_list():
     with pytest.raises(InputError, match="batch selection 'x' is not known; there are none"):
         selections.get("x")
+
+
+def test_resume_is_of_run_only():
+    with pytest.raises(InputError, match="--resume is for `edge-train run` only"):
+        Words(["--resume", "x"], resumable=False).read()
+
+
+def test_init_into_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "book.txt").write_text("once")
+    words = ["init", str(tmp_path / "book.txt"), "--out", str(tmp_path / "none" / "r.toml")]
+    assert cli.main(words) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("X = type('Lost', (), {'name': 'lost'})", "edge_lost:X is no Task"),
+        ("raise SystemExit(7)", "edge_lost:X: SystemExit: 7"),
+    ],
+)
+def test_what_another_package_registers_wrongly_is_named_and_the_rest_works(
+    code, reason, tmp_path, monkeypatch
+):
+    info = tmp_path / "edge_lost-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edge-lost\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edge_train.tasks]\nlost = edge_lost:X\n")
+    (tmp_path / "edge_lost.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edge_lost", raising=False)
+    found: Registry[Task] = Registry("task", "edge_train.tasks", "TASK", folders=True)
+    assert found.broken()["lost"] == reason
+    assert found.names()[:4] == tasks.names()[:4]

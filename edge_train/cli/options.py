@@ -268,6 +268,8 @@ def _unknown(word: str, known: Sequence[str]) -> str:
         return f"{word!r} is one word too many; name one file or folder."
     if flag in _REFUSED:
         return f"{flag} cannot be honored: {_REFUSED[flag]}."
+    if flag in known:
+        return f"{flag} is for `edge-train run` only; leave it out."
     near = nearest(flag, known).partition("? There are ")[0]
     return f"unknown flag {flag}; " + (
         f"{near}?" if near.startswith("did") else "see `edge-train run --help`."

@@ -67,9 +67,13 @@ def _init(options: argparse.Namespace) -> int:
     if out is None:
         print(text, end="")
         return 0
-    if Path(out).exists():
-        raise InputError(f"{out} exists already; remove it, or name another --out.")
-    Path(out).write_text(text, "utf-8")
+    try:
+        with Path(out).expanduser().open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise InputError(f"{out} exists already; remove it, or name another --out.") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: of `~`
+        raise InputError(f"{out}: cannot be written ({error}).") from error
     print(f"{out}: edit it, then `edge-train run --recipe {out}`")
     return 0
 
