@@ -7,6 +7,7 @@ from recipes import recipe_for
 
 from edge_train import cli
 from edge_train.cli.options import Words
+from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.methods import selections
 from edge_train.registry import Registry
@@ -203,3 +204,16 @@ def test_what_another_package_registers_wrongly_is_named_and_the_rest_works(
     found: Registry[Task] = Registry("task", "edge_train.tasks", "TASK", folders=True)
     assert found.broken()["lost"] == reason
     assert found.names()[:4] == tasks.names()[:4]
+
+
+def test_a_command_whose_options_raise_is_named_and_the_rest_works(monkeypatch, capsys):
+    def raises(parser):
+        raise RuntimeError("no such luck")
+
+    lost = Command(name="lost", help="nothing", add=raises, run=lambda options: 0)
+    monkeypatch.setattr(cli.commands, "_found", {**cli.commands.all(), "lost": lost})
+    assert cli.main(["lost"]) == 2
+    said = capsys.readouterr().err
+    assert f"lost of {__name__} cannot be used: RuntimeError: no such luck." in said
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])

@@ -110,6 +110,11 @@ def _parser(verbs: dict[str, Command]) -> argparse.ArgumentParser:
     added = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in verbs.values():
         one = added.add_parser(command.name, help=command.help, allow_abbrev=False)
-        command.add(one)
-        one.set_defaults(command=command.run)
+        try:
+            command.add(one)
+            one.set_defaults(command=command.run)
+        except Exception as error:  # noqa: BLE001 - code of others may raise anything
+            where = getattr(command.add, "__module__", "its package")
+            _say(f"{command.name} of {where} cannot be used: {type(error).__name__}: {error}.")
+            one.set_defaults(command=lambda _: NOT_STARTED)
     return parser
