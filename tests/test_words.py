@@ -210,7 +210,7 @@ def test_a_command_whose_options_raise_is_named_and_the_rest_works(monkeypatch, 
     def raises(parser):
         raise RuntimeError("no such luck")
 
-    lost = Command(name="lost", help="nothing", add=raises, run=lambda options: 0)
+    lost = Command(name="lost", help="100%", add=raises, run=lambda options: 0)
     monkeypatch.setattr(cli.commands, "_found", {**cli.commands.all(), "lost": lost})
     assert cli.main(["lost"]) == 2
     said = capsys.readouterr().err

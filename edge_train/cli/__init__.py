@@ -109,7 +109,8 @@ def _parser(verbs: dict[str, Command]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-train {__version__}")
     added = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in verbs.values():
-        one = added.add_parser(command.name, help=command.help, allow_abbrev=False)
+        text = command.help.replace("%", "%%")  # argparse formats it
+        one = added.add_parser(command.name, help=text, allow_abbrev=False)
         try:
             command.add(one)
             one.set_defaults(command=command.run)
