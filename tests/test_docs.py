@@ -34,3 +34,10 @@ def test_linked_files_exist():
     for name in ("README.md", "BENCHMARKS.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text()):
             assert (ROOT / target).exists(), target
+
+
+def test_every_file_that_the_page_of_architecture_names_exists():
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:tests|edge_train)/[\w/]+(?:\.py)?)`", page)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
