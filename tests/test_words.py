@@ -46,6 +46,7 @@ def test_all_faults_of_a_line_are_said_at_once():
         (["--steps", "many"], "is not a whole number"),
         (["--window", "300"], "is not a list of 2 whole numbers"),
         (["a", "b"], "'b' is one word too many"),
+        (["x" * 300, "--stepz"], "unknown flag --stepz"),
     ],
 )
 def test_the_nearest_known_word_is_named(words, near):

@@ -1,6 +1,7 @@
 """From the keys of a recipe to flags, and from words to a recipe; every fault is found at once."""
 
 import argparse
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,7 +66,7 @@ class Words:
         if self._data == "":
             self._faults.append("DATA is empty; name a file or folder.")
             self._data = None
-        if unknown and self._data is not None and not Path(self._data).exists():
+        if unknown and self._data is not None and not os.path.exists(self._data):  # noqa: PTH110 - any text
             self._data = None  # the value of a flag that is not known
         self.given: dict[str, Any] = {}
         self._typed: dict[str, str] = {}  # key -> flag

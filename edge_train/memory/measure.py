@@ -112,6 +112,17 @@ def measure(root: int | None = None) -> Usage:
     return Usage(resident, peak, anon)
 
 
+def others_bytes(root: int | None = None) -> int:
+    """Return the resident bytes of a process and all its descendants, without this process.
+
+    Not those of all less our own: what we grew by between the two readings would be missing, and
+    while an engine reads its code that is megabytes.
+    """
+    own = os.getpid()
+    others = (process for process in process_tree(root) if process != own)
+    return sum(_status(process).get("VmRSS", 0) for process in others)
+
+
 def process_tree(root: int | None = None) -> Iterator[int]:
     """Yield the ids of a process, this one if not given, and of all its descendants."""
     process = root or os.getpid()

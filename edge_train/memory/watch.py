@@ -23,7 +23,7 @@ from edge_train.memory.measure import (
     OwnCounters,
     code_bytes,
     machine_shortage,
-    measure,
+    others_bytes,
 )
 from edge_train.memory.reactions import STILL_SECONDS, Look, Pages, Reactions
 from edge_train.memory.wall import limit_data
@@ -264,8 +264,7 @@ class Watch:
         """See to what changes slowly: the rest of the tree, the machine, who owns file pages."""
         if self._supervisor is not None and os.getppid() != self._supervisor:
             os.kill(os.getpid(), signal.SIGKILL)  # nobody is left to restart us or to be told
-        whole = measure(self._supervisor).resident_bytes
-        self._others = max(whole - self._count().resident, 0)
+        self._others = others_bytes(self._supervisor)
         if self._pages is not None:
             resident = self._pages.resident_bytes()
             if resident is not None or self._libraries is None:

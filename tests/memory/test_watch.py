@@ -87,11 +87,31 @@ def test_a_spike_of_a_tenth_of_a_second_is_in_the_history():
     assert max(asked) <= 0.05  # seconds between looks, so that one of them falls into the spike
 
 
+def test_what_others_hold_does_not_depend_on_how_fast_this_process_grows():
+    seen, held = in_fresh_process(
+        "import subprocess, sys\n"
+        "from edge_train.memory import measure\n"
+        "code = 'print(1, flush=True); input()'\n"
+        "child = subprocess.Popen([sys.executable, '-c', code], stdin=-1, stdout=-1)\n"
+        "child.stdout.readline()\n"
+        "real, grown = measure._status, []\n"
+        "def status(process):\n"
+        "    found = real(process)\n"
+        "    grown.append(bytearray(b'x') * 8_000_000)  # right after anybody was measured\n"
+        "    return found\n"
+        "measure._status = status\n"
+        "watch = Watch(10**9); seen = watch._others\n"
+        "print(json.dumps([seen, real(child.pid)['VmRSS']]))\n"
+        "child.communicate(b'x')"
+    )
+    assert seen == held
+
+
 def test_watching_at_rest_looks_seldom_and_at_other_processes_more_seldom():
     """What a look costs is a clock's matter: `busy_seconds`, 0.01 of a core where it was tried."""
     asked, around, seconds = in_fresh_process(
-        "counted, measure = [], module.measure\n"
-        "module.measure = lambda *words: counted.append(1) or measure(*words)\n"
+        "counted, others = [], module.others_bytes\n"
+        "module.others_bytes = lambda *words: counted.append(1) or others(*words)\n"
         "began = time.monotonic()\n"
         "watch = Watch(10**9).start(); looks(60); watch.stop()\n"
         "print(json.dumps([asked, len(counted), time.monotonic() - began]))"
