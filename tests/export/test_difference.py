@@ -154,7 +154,7 @@ def test_peft_computes_what_the_trained_language_model_does(tmp_path, text, conf
     captured = report["metrics"]["difference_captured"]
     assert 0.99 < captured < 1
     # The part of the weights' change that rank 31 of 32 leaves out, in norm. Outputs may weigh it
-    # more than the rest (2 times in twelve draws); a factor turned or scaled wrongly leaves about 1.
+    # more than the rest (2 times in twelve draws); a factor turned or scaled wrongly leaves 1.
     left_out = (1 - captured) ** 0.5
     assert left_of_the_change(AutoModelForCausalLM, model, tmp_path / "run") < 10 * left_out < 0.5
 
