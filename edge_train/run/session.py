@@ -14,7 +14,6 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
-from edge_train.memory.measure import machine_bytes
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
@@ -22,6 +21,7 @@ from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.resume import check_same_model
+from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
@@ -49,14 +49,16 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
+    recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
+    check_container(recipe, plan)
     job.load()
     folder = _new_folder(job)
-    for note in (*job.notes, *_machine_notes(recipe.cap_bytes)):
+    for note in job.notes:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
@@ -131,6 +133,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
+    recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
     job = _open(recipe, link)
@@ -179,15 +182,13 @@ def _announce_restart(recipe: Recipe, observer: Observer, link: Link) -> None:
         observer.said(f"out of memory: {link.reason}; going on with {smaller}")
 
 
-def _machine_notes(cap_bytes: int | None) -> list[str]:
-    """Return a word on a cap that this machine can never fill."""
-    total = machine_bytes()
-    if cap_bytes is None or total is None or cap_bytes <= total:
-        return []
-    return [
-        f"--mem {format_bytes(cap_bytes)} is more than this machine has, {format_bytes(total)}; "
-        "the run stops, and can be resumed, should that run short"
-    ]
+def _fitted(recipe: Recipe, observer: Observer, link: Link) -> Recipe:
+    """Return a recipe whose cap this machine can hold; say what there is to say, once a run."""
+    recipe, notes = fitted(recipe)
+    if link.plan is None and not link.reason:  # else an earlier process of this run said it
+        for note in notes:
+            observer.said(note)
+    return recipe
 
 
 def _new_folder(job: Job) -> Path:

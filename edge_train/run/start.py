@@ -14,6 +14,7 @@ from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError, TrainingStopped
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
+from edge_train.memory.machine import memory_limit
 from edge_train.memory.plan import Plan
 from edge_train.methods import methods
 from edge_train.optim.transforms import root_mean_square
@@ -110,7 +111,8 @@ def start_record(
 
 def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
     """Return what is trained, with what and where, for the journal."""
-    recipe = session.job.recipe
+    recipe, limit = session.job.recipe, memory_limit()
+    container = {} if limit is None else {"container_bytes": limit.bytes}
     return {
         "task": recipe.task,
         "method": recipe.method,
@@ -125,6 +127,7 @@ def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "threads": recipe.threads,
         "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
+        **container,
         "plan_peak_bytes": session.plan.peak_bytes if session.plan else None,
         "plan_source": session.plan.source if session.plan else None,
         "choice": session.choice,

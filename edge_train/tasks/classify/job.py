@@ -31,7 +31,7 @@ from edge_train.formats.training_artifact import (
     open_training_artifact,
 )
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
-from edge_train.memory.measure import cores
+from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES, Parts
 from edge_train.optim.low_rank import is_embedding

@@ -17,7 +17,7 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
-from edge_train.memory.measure import cores
+from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
