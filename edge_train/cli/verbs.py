@@ -155,8 +155,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 BENCHES = (
-    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
-    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
+    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap", "container"),
+    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
 )
 
 
@@ -171,7 +171,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
     )
     parser.add_argument(
-        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+        "--python", help="interpreter of the device environment: engine-quality, container"
     )
 
 

@@ -119,19 +119,22 @@ class Group:
         return ("systemctl", "--user") if "--user" in self.prefix else ("systemctl",)
 
 
-def make_group(limit_bytes: int, *, root: Path = Path("/"), run: Run | None = None) -> Group | None:
+def make_group(
+    limit_bytes: int, *, name: str = "", root: Path = Path("/"), run: Run | None = None
+) -> Group | None:
     """Return a memory cgroup with a limit and no swap, or None where none can be had.
 
     Tried in this order: a folder of a cgroup v2 tree that may be written, the same for v1, a
     scope from systemd. Folders left over by runs that were killed are removed on the way.
 
     Args:
+      name: of the group; by default one that says whose it is, which `groups.is_ours` knows.
       root: where `proc` and the mounts begin; another one in tests.
       run: runs a command, returns status and output; another one in tests.
     """
     for kind, base in _bases(root):
         _sweep(base)
-        folder = base / f"{OURS}{os.getpid()}"
+        folder = base / (name or f"{OURS}{os.getpid()}")
         try:
             folder.mkdir()
         except OSError:

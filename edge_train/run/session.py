@@ -20,7 +20,7 @@ from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
-from edge_train.records.resume import check_same_model
+from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
 from edge_train.run.observer import Observer
@@ -28,6 +28,7 @@ from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session
 from edge_train.run.training import train
+from edge_train.runtimes.threads import Threaded
 from edge_train.tasks import open_job, read_recipe, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
@@ -61,7 +62,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     for note in job.notes:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
-    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
+    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
     write_bytes(RunFolder(folder).recipe, to_toml(with_absolute_paths(asked)).encode())
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
@@ -69,7 +70,9 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     _write_plan(folder, recipe, choice, plan)
     with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, observer.said)
-    return train(Session(folder, job, observer, began, link, plan, choice), [], None)
+    session = Session(folder, job, observer, began, link, plan, choice)
+    session.measure_threads = recipe.threads is None
+    return train(session, [], None)
 
 
 def _open(recipe: Recipe, link: Link) -> Job:
@@ -136,6 +139,9 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
+    threads = threads_of(records[0])
+    if recipe.threads is None:
+        recipe = replace(recipe, threads=threads.before)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
@@ -154,6 +160,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     else:
         load(job.footprint().libraries, link)
     job.restore(folder, observer.said)
+    if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
+        job.use_threads(threads.chosen)
     return train(Session(folder, job, observer, began, link, plan), records, intact)
 
 

@@ -22,6 +22,7 @@ from edge_train.protocols import Objective
 from edge_train.records import journal
 from edge_train.run.observer import Observer
 from edge_train.runtimes.engine import engines, packages
+from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, OpenRuntime
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
@@ -31,7 +32,8 @@ _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 class Session:
     """A run folder with everything that is needed to train in it; `job` has its data.
 
-    `plan` and `choice` (of the method, with its reason) are those of a new run, for its journal.
+    `plan`, `choice` (of the method, with its reason) and `threads`, where they were measured, are
+    those of a new run, for its journal. `measure_threads`: nobody named a number, so measure it.
     """
 
     folder: Path
@@ -41,6 +43,8 @@ class Session:
     link: Link
     plan: Plan | None = None
     choice: str = ""
+    threads: Threads | None = None
+    measure_threads: bool = False
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -99,9 +103,11 @@ def start_record(
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,
+            **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
         },
         "slope_check": check.record() if check else None,
+        "threads": session.threads.record() if session.threads else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
         "seconds": time.perf_counter() - session.began,

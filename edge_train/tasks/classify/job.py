@@ -222,6 +222,10 @@ class ClassifyTextJob:
         trainable = self.recipe.trainable
         return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the runtime was told by itself."""
+        self.recipe = replace(self.recipe, threads=count)
+
     def task(self) -> ClassifyText:
         return ClassifyText(
             train=self._parts["train"],

@@ -200,6 +200,10 @@ class LanguageModelJob:
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
         return opened
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the runtime was told by itself."""
+        self.recipe = replace(self.recipe, threads=count)
+
     def task(self) -> LanguageModel:
         return self._task
 

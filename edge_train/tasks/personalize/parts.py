@@ -38,7 +38,6 @@ _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sd2": {"window": (500, 900), "guidance": 7.5},
     "sdxl": {"window": (700, 900), "guidance": 5.0},
     EMBEDDED: {
-        "threads": 1,  # its layers are too small to share
         "window": (300, 1000),
         "guidance": 3.0,
         "class_word": "item",
