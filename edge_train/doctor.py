@@ -6,6 +6,7 @@ import sys
 
 from edge_train import __version__
 from edge_train.memory.gpu import describe as describe_gpus
+from edge_train.memory.machine import cores, memory_limits
 from edge_train.memory.wall import describe
 from edge_train.registry import load
 from edge_train.runtimes.engine import engines
@@ -15,7 +16,7 @@ def examine() -> str:
     """Return the findings, a line each."""
     machine = (
         f"edge-train {__version__}, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+        f"{platform.system()} {platform.machine()}, {_cores()}"
     )
     found: list[str] = []
     for engine in engines.all().values():
@@ -30,4 +31,14 @@ def _cap() -> list[str]:
     if sys.platform != "linux":
         return ["memory: only the peak of one process can be measured here", *describe(), gpus]
     measured = "memory: measured from the kernel's counters of the process tree (VmHWM)"
-    return [measured, *describe(), gpus]
+    limits = [
+        f"{limit.words()} of memory: {limit.kind}, {limit.folder}" for limit in memory_limits()[:1]
+    ]
+    return [*limits, measured, *describe(), gpus]
+
+
+def _cores() -> str:
+    """Return how many cores we may use, and of how many where that differs."""
+    ours, all_of_them = cores(), os.cpu_count() or 1
+    few = f"{ours} core" if ours == 1 else f"{ours} cores"
+    return few if ours == all_of_them else f"{few} to use of {all_of_them}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
 from edge_train.memory.child import in_child
+from edge_train.memory.machine import caps_this_machine
 from edge_train.memory.supervisor import supervise
 from edge_train.units import parse_bytes
 
@@ -115,7 +116,7 @@ def find_cap(said: Mapping[str, str]) -> tuple[int | None, bool]:
     if host_cap_bytes is not None:
         return host_cap_bytes, True
     device = said.get("device") or written.get("device", "auto")
-    return cap_bytes, device == "cpu" or not _GPUS.is_dir()
+    return cap_bytes, caps_this_machine(device, _GPUS)
 
 
 def _read_recipe(path: Path) -> Mapping[str, str]:

@@ -36,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
+    from edge_train.run.container import check_container, fitted
     from edge_train.run.survey import survey
 
     words = Words(options.words, resumable=False)
@@ -45,9 +46,13 @@ def _plan(options: argparse.Namespace) -> int:
     recipe = words.read()
     if words.understood and not words.as_json:
         print(words.understood)
+    recipe, notes = fitted(recipe)
+    for note in notes:
+        print(note, file=sys.stderr if words.as_json else sys.stdout)
     found = survey(recipe)
     print(found.json() if words.as_json else found.text())
     if found.fits:
+        check_container(recipe, found.asked.plan)
         return 0
     print(f"edge-train: {found.refusal()}", file=sys.stderr)
     return NOT_STARTED
@@ -150,8 +155,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 BENCHES = (
-    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
-    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
+    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap", "container"),
+    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
 )
 
 
@@ -166,7 +171,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
     )
     parser.add_argument(
-        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+        "--python", help="interpreter of the device environment: engine-quality, container"
     )
 
 

@@ -23,7 +23,7 @@ class Ending(Enum):
 
 
 def classify(
-    status: int, sent: bool, facts: Facts, killed_by_group: bool, cap_bytes: int
+    status: int, sent: bool, facts: Facts, killed: str, cap_bytes: int
 ) -> tuple[Ending, str]:
     """Return how a worker ended and, where memory ran out, what did not fit; else no words.
 
@@ -33,15 +33,15 @@ def classify(
       status: its exit status; negative: the signal that ended it.
       sent: whether the command was sent a signal, which the worker was sent in turn.
       facts: what it told, and its peak.
-      killed_by_group: the kernel ended it at the limit of its memory group.
+      killed: at which limit the kernel ended it for want of memory; empty where it did not.
       cap_bytes: what it may hold.
     """
 
     def short(concluded: str) -> tuple[Ending, str]:
         return Ending.OUT_OF_MEMORY, facts.shortage or concluded
 
-    if killed_by_group:
-        return short("the kernel ended it at the limit of its memory group")
+    if killed:
+        return short(killed)
     if sent and status < 0:
         return Ending.ENDED_BY_SIGNAL, ""
     if status == OUT_OF_MEMORY or (status in _CHOSEN and facts.shortage):

@@ -1,4 +1,4 @@
-"""What the process tree holds and the machine has, measured; freed memory given back."""
+"""What the process tree holds, measured; freed memory given back."""
 
 import ctypes
 import os
@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_train.units import format_bytes
-
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-# The machine is short of memory below this share of all, which is at least and at most so much.
-_SHORT_SHARE, _SHORT_LEAST_BYTES, _SHORT_MOST_BYTES = 0.02, 32_000_000, 256_000_000
 _FIELDS = ("VmRSS", "VmHWM", "RssAnon")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -66,27 +62,6 @@ def code_bytes() -> int:
     """Return the bytes of code that this process has mapped, resident or not."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmExe", "VmLib")))
-
-
-def machine_shortage(meminfo: Path = Path("/proc/meminfo")) -> str:
-    """Return that other programs left this machine no memory; empty where it has some."""
-    try:
-        lines = (line.partition(":") for line in meminfo.read_text().splitlines())
-        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in lines}
-        available, total = found["MemAvailable"], found["MemTotal"]
-    except (OSError, KeyError, ValueError, IndexError):
-        return ""
-    if available >= int(min(max(_SHORT_SHARE * total, _SHORT_LEAST_BYTES), _SHORT_MOST_BYTES)):
-        return ""
-    return f"the machine has only {format_bytes(available)} of memory left, taken by other programs"
-
-
-def machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the memory of this machine, None where it is not known."""
-    try:
-        return int(meminfo.read_text().split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def measure(root: int | None = None) -> Usage:
@@ -165,10 +140,3 @@ def map_large_blocks() -> None:
     if set_option is not None:
         for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             set_option(option, _LARGE_BYTES)
-
-
-def cores() -> int:
-    """Return the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

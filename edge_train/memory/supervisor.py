@@ -17,7 +17,9 @@ from contextlib import suppress
 
 from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
+from edge_train.memory.kills import AT_OUR_LIMIT, Kills
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
+from edge_train.memory.machine import memory_limit
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
 
@@ -25,6 +27,8 @@ TYPE_CHECKING = False  # importing typing would add half a megabyte to the paren
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from edge_train.memory.machine import Limit
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _WORKER = ("-m", "edge_train.worker")
@@ -37,6 +41,9 @@ def supervise(
 ) -> int:
     """Run `edge-train` with these arguments in a worker that cannot hold more than the cap.
 
+    In a container the cap is at most what that can give (`machine.Limit`), so that its own limit is
+    never what a run of ours meets first; the worker says so.
+
     Args:
       host: the cap is about this machine's memory, not a discrete accelerator's.
       talk: those of the arguments that say how it talks; kept when a worker is started again.
@@ -45,14 +52,17 @@ def supervise(
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
     """
     own = _own_bytes()
+    limit = memory_limit() if host else None
+    if limit is not None:
+        cap_bytes = min(cap_bytes, limit.room_bytes)
     if host and cap_bytes < _LEAST_OF_OWN * own:
         shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
-        return _give_up(cap_bytes, shortage, Facts())
+        return _give_up(cap_bytes, shortage, Facts(), limit)
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     group = make_group(cap_bytes - own) if host else None
     try:
-        return _attempts(arguments, cap_bytes, host, group, talk)
+        return _attempts(arguments, cap_bytes, host, group, talk, limit)
     finally:
         if group is not None:
             group.remove()
@@ -60,7 +70,12 @@ def supervise(
 
 
 def _attempts(
-    arguments: Sequence[str], cap_bytes: int, host: bool, group: Group | None, talk: Sequence[str]
+    arguments: Sequence[str],
+    cap_bytes: int,
+    host: bool,
+    group: Group | None,
+    talk: Sequence[str],
+    limit: Limit | None = None,
 ) -> int:
     """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
@@ -74,9 +89,9 @@ def _attempts(
             "reason": reason,
             "stack": resource.getrlimit(resource.RLIMIT_STACK),
         }
-        kills = group.kills() if group is not None else 0
+        kills = Kills(group, limit)
         status, sent, facts = _worker(arguments, words, group)
-        killed = group is not None and status == -signal.SIGKILL and group.kills() > kills
+        killed = kills.since() if status == -signal.SIGKILL else ""
         ending, reason = classify(status, sent, facts, killed, cap_bytes)
         match ending:
             case Ending.PASSED_ON:
@@ -88,7 +103,7 @@ def _attempts(
             case Ending.OUT_OF_MEMORY:
                 smaller = _next_smaller(facts, changes)
                 if not smaller:
-                    return _give_up(cap_bytes, reason, facts)
+                    return _give_up(cap_bytes, reason, facts, limit, killed)
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's
                     arguments = ["run", "--resume", facts.folder, *talk]
@@ -166,9 +181,17 @@ def _wait(child: int) -> tuple[int, bool, int]:
             os.killpg(child, number)
 
 
-def _give_up(cap_bytes: int, shortage: str, facts: Facts) -> int:
-    """Say what did not fit and what would; return the exit status."""
+def _give_up(
+    cap_bytes: int, shortage: str, facts: Facts, limit: Limit | None, killed: str = ""
+) -> int:
+    """Say what did not fit and what would; return the exit status.
+
+    Args:
+      limit: of the container that this is; None outside of one.
+      killed: at which limit the kernel ended the last worker, if it did.
+    """
     cap = format_bytes(cap_bytes)
+    outside = killed not in ("", AT_OUR_LIMIT)
     # the first failed allocation is rarely the peak; what the plan expects is nearer
     planned = LEAST_RUN_BYTES if facts.needs_bytes is None else facts.needs_bytes
     needs_bytes = max(planned, facts.least_bytes or 0)
@@ -176,19 +199,47 @@ def _give_up(cap_bytes: int, shortage: str, facts: Facts) -> int:
     if needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
         needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
-    advice = f"Try --mem {_round_up(needs_bytes)}"
+    advice = _advice(needs_bytes, limit, outside)
     if facts.started:
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "
             f"stopped. {advice} with `edge-train run --resume {facts.folder}`."
         )
         return STOPPED
+    if outside:
+        _print(f"{killed}, before the first step; the cap of {cap} was not reached. {advice}.")
+        return NOT_STARTED
+    whose = f"--mem {cap.replace(' ', '')}"
+    if limit is not None and cap_bytes == limit.room_bytes:
+        whose = f"{limit.words()}, and a run may hold nineteen twentieths"
     _print(
-        f"{needs}, cap is {cap} (--mem {cap.replace(' ', '')}). "
+        f"{needs}, cap is {cap} ({whose}). "
         f"Largest: {largest or f'not known, {shortage}'}. No step was taken, and nothing smaller "
         f"is left to try. {advice}; `edge-train plan` lists every line."
     )
     return NOT_STARTED
+
+
+def _advice(needs_bytes: int, limit: Limit | None, outside: bool) -> str:
+    """Return what to do: never a cap that there is no memory for.
+
+    Args:
+      outside: the cap was not what a worker was ended at.
+    """
+    if limit is not None and needs_bytes > limit.room_bytes:
+        whole_bytes = needs_bytes * limit.bytes // limit.room_bytes
+        return (
+            f"This container has {format_bytes(limit.bytes)}; start it with "
+            f"{_round_up(whole_bytes)} of memory or more, and --mem {_round_up(needs_bytes)}"
+        )
+    if not outside:
+        return f"Try --mem {_round_up(needs_bytes)}"
+    if limit is None:
+        return "Stop other programs on this machine, and go on"
+    return (
+        f"This container has {format_bytes(limit.bytes)}; stop other programs in it or start it "
+        "with more memory, and go on"
+    )
 
 
 def _crashed(status: int, facts: Facts) -> int:

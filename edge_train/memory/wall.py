@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_train.memory.child import in_child
+from edge_train.memory.groups import OURS, V1, V2, folders, number, numbers
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     Run = Callable[[Sequence[str]], tuple[int, str]]
 
-_NAME = "edge-train-"  # then the process id of the supervising parent
 _V1_LIMITS = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+_V1_REACHED = ("memory.failcnt", "memory.memsw.failcnt")
 _ANSWER_SECONDS = 10  # that the system's service manager may take
 _REMOVAL_SECONDS = 2.0  # a group can be removed only when its last process is reaped
 
@@ -86,11 +87,21 @@ class Group:
             show = [*self._control(), "show", "--property=Result", "--value", self.unit]
             status, text = (run or _run)(show)
             return int(status == 0 and text.strip() == "oom-kill")
-        for name in ("memory.events", "memory.oom_control"):
-            with suppress(OSError):
-                words = (self.folder / name).read_text().split()
-                return int(dict(zip(words[::2], words[1::2], strict=False)).get("oom_kill", 0))
-        return 0
+        found = (numbers(self.folder / name) for name in ("memory.events", "memory.oom_control"))
+        return sum(counts.get("oom_kill", 0) for counts in found)
+
+    def reached(self) -> int | None:
+        """Return how often its own limit was reached; None where nobody counts that.
+
+        A kill is counted where the victim was, also one for the sake of a group above.
+        """
+        if self.folder is None:
+            return None
+        for name in ("memory.events.local", "memory.events"):
+            if counts := numbers(self.folder / name):
+                return counts.get("oom", 0)
+        counted = [number(self.folder / name) for name in _V1_REACHED]
+        return sum(count or 0 for count in counted)
 
     def remove(self, run: Run | None = None) -> None:
         """Remove the group; its processes are gone, or about to be."""
@@ -108,19 +119,22 @@ class Group:
         return ("systemctl", "--user") if "--user" in self.prefix else ("systemctl",)
 
 
-def make_group(limit_bytes: int, *, root: Path = Path("/"), run: Run | None = None) -> Group | None:
+def make_group(
+    limit_bytes: int, *, name: str = "", root: Path = Path("/"), run: Run | None = None
+) -> Group | None:
     """Return a memory cgroup with a limit and no swap, or None where none can be had.
 
     Tried in this order: a folder of a cgroup v2 tree that may be written, the same for v1, a
     scope from systemd. Folders left over by runs that were killed are removed on the way.
 
     Args:
+      name: of the group; by default one that says whose it is, which `groups.is_ours` knows.
       root: where `proc` and the mounts begin; another one in tests.
       run: runs a command, returns status and output; another one in tests.
     """
     for kind, base in _bases(root):
         _sweep(base)
-        folder = base / f"{_NAME}{os.getpid()}"
+        folder = base / (name or f"{OURS}{os.getpid()}")
         try:
             folder.mkdir()
         except OSError:
@@ -148,34 +162,14 @@ def describe(*, root: Path = Path("/"), run: Run | None = None) -> list[str]:
 
 def _bases(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield (kind, folder in which a memory group may be made), nearest to this process first."""
-    try:
-        mounts = (root / "proc/mounts").read_text()
-        memberships = (root / "proc/self/cgroup").read_text()
-    except OSError:
-        return
-    own = {}
-    for line in memberships.splitlines():
-        _, controllers, path = line.split(":", 2)
-        own["cgroup v1" if "memory" in controllers.split(",") else controllers] = path
-    own["cgroup v2"] = own.get("", "/")
-    for kind, type_name in (("cgroup v2", "cgroup2"), ("cgroup v1", "cgroup")):
-        for line in mounts.splitlines():
-            _, place, found, options, *_ = line.split()
-            if found != type_name:
-                continue
-            if kind == "cgroup v1" and ("memory" not in options.split(",") or kind not in own):
-                continue
-            mount = root / place.lstrip("/")
-            parts = Path(own[kind].lstrip("/"))
-            for relative in (parts, *parts.parents):
-                base = mount / relative
-                if _offers_memory(base, kind) and os.access(base, os.W_OK):
-                    yield kind, base
+    for kind, base in folders("memory", root):
+        if _offers_memory(base, kind) and os.access(base, os.W_OK):
+            yield kind, base
 
 
 def _offers_memory(base: Path, kind: str) -> bool:
     """Return whether groups made in `base` have a memory limit."""
-    if kind == "cgroup v1":
+    if kind == V1:
         return (base / _V1_LIMITS[0]).exists()
     with suppress(OSError):
         return "memory" in (base / "cgroup.subtree_control").read_text().split()
@@ -185,7 +179,7 @@ def _offers_memory(base: Path, kind: str) -> bool:
 def _limit(folder: Path, kind: str, limit_bytes: int) -> bool:
     """Write the limit of a fresh group, swap included; return whether it holds."""
     try:
-        if kind == "cgroup v2":
+        if kind == V2:
             (folder / "memory.max").write_text(str(limit_bytes))
             if (folder / "memory.swap.max").exists():
                 (folder / "memory.swap.max").write_text("0")
@@ -209,8 +203,8 @@ def _can_join(folder: Path) -> bool:
 def _sweep(base: Path) -> None:
     """Remove the empty groups of runs whose parent is gone."""
     with suppress(OSError):
-        for left in base.glob(f"{_NAME}[0-9]*"):
-            owner = left.name.removeprefix(_NAME)
+        for left in base.glob(f"{OURS}[0-9]*"):
+            owner = left.name.removeprefix(OURS)
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 with suppress(OSError):
                     left.rmdir()
@@ -220,7 +214,7 @@ def _scope(limit_bytes: int, run: Run) -> Group | None:
     """Return a scope of systemd's, where its bus answers."""
     manager = () if os.geteuid() == 0 else ("--user",)
     limits = ("-p", f"MemoryMax={limit_bytes}", "-p", "MemorySwapMax=0")
-    unit = f"{_NAME}{os.getpid()}.scope"
+    unit = f"{OURS}{os.getpid()}.scope"
     start = ("systemd-run", *manager, "--scope", "--quiet", *limits)
     status, _ = run([*start, "--collect", "true"])
     if status != 0:

@@ -17,14 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_train.memory.budget import LOADING, SPENT, STEADY, Slack, Weights, budget
 from edge_train.memory.history import History
-from edge_train.memory.measure import (
-    PAGE_BYTES,
-    Counters,
-    OwnCounters,
-    code_bytes,
-    machine_shortage,
-    others_bytes,
-)
+from edge_train.memory.machine import machine_shortage, memory_limits
+from edge_train.memory.measure import PAGE_BYTES, Counters, OwnCounters, code_bytes, others_bytes
 from edge_train.memory.reactions import STILL_SECONDS, Look, Pages, Reactions
 from edge_train.memory.wall import limit_data
 
@@ -73,6 +67,7 @@ class Watch:
         self.give_up: Callable[[int], None] | None = None
         self.gpu: GpuMemory | None = None
         self._supervisor, self._meminfo = supervisor, meminfo
+        self._limits = memory_limits()  # of the container that we are in, if we are in one
         self._began = time.monotonic()
         self._history = History()
         self._next_drain = 0.0
@@ -270,7 +265,7 @@ class Watch:
             if resident is not None or self._libraries is None:
                 self._libraries = max(files - (resident or 0), 0)
         self._on_gpu = self.gpu.sample() if self.gpu is not None else None
-        self.short = self.short or machine_shortage(self._meminfo)
+        self.short = self.short or machine_shortage(self._meminfo, self._limits)
 
     def _move_wall(self, files: int) -> None:
         """Set the data limit to what the cap leaves beside everything that it does not count."""

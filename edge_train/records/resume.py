@@ -8,13 +8,35 @@ another runtime would go on with a different loss, so it is refused.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_train.errors import RunFolderError
 
 Facts = Mapping[str, Any]  # of a journal's first record
 
 _SETTINGS = ("device", "dtype", "threads", "lean")
+
+
+class RecordedThreads(NamedTuple):
+    """How many threads a run computes with whose recipe names no number.
+
+    Attributes:
+      before: until it was measured how many pay; data was prepared with these.
+      chosen: from then on. None for both where the engine takes no number.
+    """
+
+    before: int | None
+    chosen: int | None
+
+
+def threads_of(start: Mapping[str, Any]) -> RecordedThreads:
+    """Return the threads of a run, from the first record of its journal.
+
+    >>> threads_of({"facts": {"threads": 1}, "threads": {"count": 1, "most": 4}})
+    RecordedThreads(before=4, chosen=1)
+    """
+    chosen = start["facts"].get("threads")
+    return RecordedThreads((start.get("threads") or {}).get("most", chosen), chosen)
 
 
 def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha256: str) -> None:

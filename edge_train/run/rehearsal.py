@@ -8,6 +8,7 @@ is done, so nothing is left to guess but what the allocator makes of a long run.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,11 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     keys = {name: value for name, value in keys.items() if value is not None}
     text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
     done = _fresh(["-c", _REHEARSAL], text)
+    if done.returncode == -signal.SIGKILL:
+        raise InputError(
+            "the rehearsal of this run was killed, as happens when memory runs out; stop other "
+            "programs, or run it with a --mem, under which it is estimated first."
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise InputError(last)

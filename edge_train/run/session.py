@@ -14,20 +14,21 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
-from edge_train.memory.measure import machine_bytes
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
-from edge_train.records.resume import check_same_model
+from edge_train.records.resume import check_same_model, threads_of
+from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session
 from edge_train.run.training import train
+from edge_train.runtimes.threads import Threaded
 from edge_train.tasks import open_job, read_recipe, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
@@ -49,17 +50,19 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 
 def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     began = time.perf_counter()
+    recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
+    check_container(recipe, plan)
     job.load()
     folder = _new_folder(job)
-    for note in (*job.notes, *_machine_notes(recipe.cap_bytes)):
+    for note in job.notes:
         observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
-    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in own})
+    asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
     write_bytes(RunFolder(folder).recipe, to_toml(with_absolute_paths(asked)).encode())
     link.tell(folder=str(folder))
     choice = choice_of(job, recipe, link)
@@ -67,7 +70,9 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     _write_plan(folder, recipe, choice, plan)
     with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, observer.said)
-    return train(Session(folder, job, observer, began, link, plan, choice), [], None)
+    session = Session(folder, job, observer, began, link, plan, choice)
+    session.measure_threads = recipe.threads is None
+    return train(session, [], None)
 
 
 def _open(recipe: Recipe, link: Link) -> Job:
@@ -131,8 +136,12 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link)
+    recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
+    threads = threads_of(records[0])
+    if recipe.threads is None:
+        recipe = replace(recipe, threads=threads.before)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
@@ -151,6 +160,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     else:
         load(job.footprint().libraries, link)
     job.restore(folder, observer.said)
+    if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
+        job.use_threads(threads.chosen)
     return train(Session(folder, job, observer, began, link, plan), records, intact)
 
 
@@ -179,15 +190,13 @@ def _announce_restart(recipe: Recipe, observer: Observer, link: Link) -> None:
         observer.said(f"out of memory: {link.reason}; going on with {smaller}")
 
 
-def _machine_notes(cap_bytes: int | None) -> list[str]:
-    """Return a word on a cap that this machine can never fill."""
-    total = machine_bytes()
-    if cap_bytes is None or total is None or cap_bytes <= total:
-        return []
-    return [
-        f"--mem {format_bytes(cap_bytes)} is more than this machine has, {format_bytes(total)}; "
-        "the run stops, and can be resumed, should that run short"
-    ]
+def _fitted(recipe: Recipe, observer: Observer, link: Link) -> Recipe:
+    """Return a recipe whose cap this machine can hold; say what there is to say, once a run."""
+    recipe, notes = fitted(recipe)
+    if link.plan is None and not link.reason:  # else an earlier process of this run said it
+        for note in notes:
+            observer.said(note)
+    return recipe
 
 
 def _new_folder(job: Job) -> Path:

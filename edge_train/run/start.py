@@ -14,6 +14,7 @@ from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError, TrainingStopped
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
+from edge_train.memory.machine import memory_limit
 from edge_train.memory.plan import Plan
 from edge_train.methods import methods
 from edge_train.optim.transforms import root_mean_square
@@ -21,6 +22,7 @@ from edge_train.protocols import Objective
 from edge_train.records import journal
 from edge_train.run.observer import Observer
 from edge_train.runtimes.engine import engines, packages
+from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, OpenRuntime
 
 _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
@@ -30,7 +32,8 @@ _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 class Session:
     """A run folder with everything that is needed to train in it; `job` has its data.
 
-    `plan` and `choice` (of the method, with its reason) are those of a new run, for its journal.
+    `plan`, `choice` (of the method, with its reason) and `threads`, where they were measured, are
+    those of a new run, for its journal. `measure_threads`: nobody named a number, so measure it.
     """
 
     folder: Path
@@ -40,6 +43,8 @@ class Session:
     link: Link
     plan: Plan | None = None
     choice: str = ""
+    threads: Threads | None = None
+    measure_threads: bool = False
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -98,9 +103,11 @@ def start_record(
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,
+            **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
         },
         "slope_check": check.record() if check else None,
+        "threads": session.threads.record() if session.threads else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
         "seconds": time.perf_counter() - session.began,
@@ -110,7 +117,8 @@ def start_record(
 
 def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
     """Return what is trained, with what and where, for the journal."""
-    recipe = session.job.recipe
+    recipe, limit = session.job.recipe, memory_limit()
+    container = {} if limit is None else {"container_bytes": limit.bytes}
     return {
         "task": recipe.task,
         "method": recipe.method,
@@ -125,6 +133,7 @@ def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "threads": recipe.threads,
         "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
+        **container,
         "plan_peak_bytes": session.plan.peak_bytes if session.plan else None,
         "plan_source": session.plan.source if session.plan else None,
         "choice": session.choice,

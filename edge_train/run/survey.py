@@ -8,6 +8,8 @@ from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.memory.footprint import has_room
+from edge_train.memory.machine import Limit, memory_limit
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
@@ -70,11 +72,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Survey:
-    """The plan that was asked for, and all choices, the asked one first."""
+    """The plan that was asked for, and all choices, the asked one first.
+
+    `container` is what the container has in which this was asked; None outside of one.
+    """
 
     asked: Choice
     choices: tuple[Choice, ...]
     cap_bytes: int | None
+    container: Limit | None = None
 
     @property
     def fits(self) -> bool:
@@ -92,15 +98,21 @@ class Survey:
             saved = self.asked.plan.peak_bytes - best.plan.peak_bytes
             advice = f"Try {best.flags} (saves {format_bytes(saved)})"
         else:
-            cap = -(-least.plan.peak_bytes // 10_000_000) * 10
-            how = f" {least.flags}" if least.changes else ""
-            advice = f"Nothing fits; the smallest cap that does is --mem {cap}MB{how}"
+            advice = f"Nothing fits; the smallest cap that does is {_cap_for(least)}"
+            box = self.container
+            if box is not None and least.plan.peak_bytes > box.room_bytes:
+                whole = _round_up(least.plan.peak_bytes * box.bytes // box.room_bytes)
+                advice = (
+                    f"Nothing fits: {box.words()}; start it with {whole} of memory or more, and "
+                    f"{_cap_for(least)}"
+                )
         return f"{sentence} {advice}; `edge-train plan` lists every line."
 
     def record(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
         return {
             "cap_bytes": self.cap_bytes,
+            "container_bytes": self.container.bytes if self.container else None,
             "fits": self.fits,
             "plan": self.asked.plan.record(),
             "choices": [choice.record(self.cap_bytes) for choice in self.choices],
@@ -143,14 +155,18 @@ def survey(recipe: Recipe) -> Survey:
     """Return what a recipe needs, and what every other way to run its model would.
 
     Small models are rehearsed, each way in a fresh process, until a minute has passed; the rest,
-    and large models, are estimated. Nothing is trained and nothing is written.
+    large models, and what a container cannot hold beside this process, are estimated. Nothing is
+    trained and nothing is written.
 
     Raises:
       InputError, ModelError: the recipe cannot be run at all.
     """
     job = open_job(recipe)
     footprint = job.footprint()
-    base_bytes = load_libraries(footprint.libraries)
+    limit = memory_limit()
+    base_bytes = footprint.libraries_bytes
+    if limit is None or has_room(limit.bytes, base_bytes):
+        base_bytes = load_libraries(footprint.libraries)
     until = time.monotonic() + REHEARSED_SECONDS
     correction = 1.0
     paces: dict[str, float | None] = {}
@@ -161,7 +177,8 @@ def survey(recipe: Recipe) -> Survey:
             own = open_job(wanted) if changes else job
             held = own.footprint()
             guess = estimate(held, base_bytes)
-            if footprint.model_bytes > LARGE_BYTES or (choices and time.monotonic() > until):
+            late = choices and time.monotonic() > until
+            if footprint.model_bytes > LARGE_BYTES or late or not _can_rehearse(guess, limit):
                 plan = replace(
                     _scaled(guess, correction), seconds_per_step=paces.get(own.recipe.method)
                 )
@@ -173,11 +190,29 @@ def survey(recipe: Recipe) -> Survey:
             if not changes:
                 raise
             continue  # this model cannot take it
-        if not choices:
+        if not choices and plan.source == "rehearsal":
             correction = plan.peak_bytes / guess.peak_bytes
         about = about_seconds(own.recipe, held.operations)
         choices.append(Choice(changes, own.recipe, plan, about))
-    return Survey(choices[0], tuple(choices), recipe.cap_bytes)
+    return Survey(choices[0], tuple(choices), recipe.cap_bytes, limit)
+
+
+def _cap_for(choice: Choice) -> str:
+    """Return what to type for a choice that fits nothing that was named."""
+    return f"--mem {_round_up(choice.plan.peak_bytes)} {choice.flags}".rstrip()
+
+
+def _round_up(count: int) -> str:
+    """Return a size to type that is a little more than `count`."""
+    return f"{-(-count // 10_000_000) * 10}MB"
+
+
+def _can_rehearse(guess: Plan, limit: Limit | None) -> bool:
+    """Return whether a container can hold a rehearsal, which has no wall, beside this process."""
+    if limit is None:
+        return True
+    left = limit.left_bytes()
+    return left is None or guess.peak_bytes <= left
 
 
 def _keys(recipe: Recipe) -> list[str]:

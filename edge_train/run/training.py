@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -22,8 +23,8 @@ from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
-from edge_train.protocols import StepRecord
-from edge_train.recipe import Recipe
+from edge_train.protocols import Objective, StepRecord
+from edge_train.recipe import Recipe, required
 from edge_train.records import journal
 from edge_train.records.checkpoint import Best
 from edge_train.records.folder import RunFolder
@@ -34,9 +35,12 @@ from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session, facts_of, scales_of, start_record
 from edge_train.runtimes.engine import engines
+from edge_train.runtimes.threads import Threaded, choose
 from edge_train.tasks import task_of
 from edge_train.tasks.job import OpenRuntime, Outcome
 from edge_train.units import format_bytes
+
+_LONG_PASS_SECONDS = 0.5  # of one sample; then one sample is enough to time
 
 
 def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
@@ -108,6 +112,8 @@ def _loop(
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
     link = session.link
     _set_to_work(link, recipe, runtime)
+    if not records and session.measure_threads:
+        _choose_threads(session, runtime, task)
     guard = Guard(
         recipe.cap_bytes,
         runtime.device_bytes,
@@ -173,10 +179,33 @@ def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": change})
 
 
+def _choose_threads(session: Session, runtime: OpenRuntime, task: Objective) -> None:
+    """Measure how many threads pay, where job and engine can be told; say it."""
+    job = session.job
+    if not (isinstance(job, Threaded) and isinstance(runtime, Threaded)):
+        return
+    if runtime.device != "cpu":
+        return  # an accelerator's work is not shared by our threads
+    evaluation = task.evaluation()
+    one, whole = (
+        {n: v[:count] for n, v in evaluation.items()} for count in (1, job.recipe.samples)
+    )
+    point = runtime.parameters
+    began = time.perf_counter()
+    task.loss(runtime, one, [point])
+    batch = one if time.perf_counter() - began > _LONG_PASS_SECONDS else whole
+    most = required(job.recipe.threads)
+    session.threads = choose(runtime, lambda: task.loss(runtime, batch, [point]), most)
+    job.use_threads(session.threads.count)
+    session.observer.said(session.threads.sentence())
+
+
 def _say_where(session: Session, runtime: OpenRuntime) -> None:
     """Say which method runs on which engine and device."""
     recipe = session.job.recipe
     threads = f", {recipe.threads} threads" if recipe.threads else ""
+    if recipe.threads == 1:
+        threads = ", 1 thread"
     session.observer.said(
         f"{recipe.method} on {recipe.runtime} ({runtime.device}, {runtime.dtype}, weights "
         f"{recipe.quant}{threads})"

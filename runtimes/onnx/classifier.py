@@ -72,10 +72,25 @@ class OrtClassifier:
         self._stored = stored
         self.parameters = Parameters.sharing({n: stored.read(n) for n in manifest.trainable})
         self._frozen = {name: stored.read(name) for name in manifest.frozen}
-        self._training: Any = _open(artifact.path / TRAINING, threads, lean) if gradients else None
-        self._evaluation = _open(artifact.path / EVALUATION, threads, lean)
+        self._path, self._gradients, self._threads = artifact.path, gradients, threads
+        self._open_sessions()
         trained = self.parameters.items() if gradients else ()
         self._buffers = {name: np.zeros_like(block) for name, block in trained}
+
+    def _open_sessions(self) -> None:
+        training, evaluation = self._path / TRAINING, self._path / EVALUATION
+        some = (self._threads, self._lean)
+        self._training: Any = _open(training, *some) if self._gradients else None
+        self._evaluation: Any = _open(evaluation, *some)
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on: the sessions are let go and opened again."""
+        if count == self._threads:
+            return
+        self._training = self._evaluation = None
+        give_back_memory()
+        self._threads = count
+        self._open_sessions()
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         rows = [self._evaluate("losses", batch, point) for point in points]

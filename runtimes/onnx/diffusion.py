@@ -1,6 +1,7 @@
 """An exported Stable Diffusion on ONNX Runtime: losses at many points, from forward passes only."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,29 @@ class OnnxDiffusion:
         self.pages: MappedWeights | None = None
         if lean:
             self.pages = MappedWeights(artifact.path / "step.weights", artifact.manifest.tensors)
-        self.session: Any = open_session(
+        self._open = partial(
+            open_session,
             path,
             provider,
-            threads=threads,
             options=artifact.manifest.engine,
             lean=lean,
             pages=self.pages,
         )
+        self._threads = threads
+        self.session: Any = self._open(threads=threads)
         check_values(path, self.session, _inputs(artifact), ("loss", "prediction"))
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on.
+
+        A session's threads are those it was opened with, so it is opened again; the old one is let
+        go first, so that no more is held than before.
+        """
+        if count == self._threads:
+            return
+        self.session = None
+        give_back_memory()
+        self._threads, self.session = count, self._open(threads=count)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples)."""

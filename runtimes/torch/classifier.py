@@ -70,6 +70,10 @@ class TorchClassifier:
         parameters = Parameters.sharing({n: v for n, v in blocks.items() if n in trained})
         return cls(network, parameters)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on: the whole process does."""
+        torch.set_num_threads(count)
+
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return losses (points, texts); points that differ only in the head share the encoder."""
         losses = np.empty((len(points), len(batch["labels"])), np.float32)

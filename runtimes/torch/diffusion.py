@@ -157,6 +157,10 @@ class TorchDiffusion:
         unet = _load_unet(model, number, where, quant, pages)
         return cls(parameters, unet, encoders, token_rows, pages)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on: the whole process does."""
+        torch.set_num_threads(count)
+
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples).
 

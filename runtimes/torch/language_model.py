@@ -88,6 +88,10 @@ class TorchLanguageModel:
             layer.forward = _recomputed(layer.forward)
         return cls(network.eval(), weights)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on: the whole process does."""
+        torch.set_num_threads(count)
+
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the mean loss of every sequence, (points, sequences).
 

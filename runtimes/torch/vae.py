@@ -21,7 +21,12 @@ _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_ou
 
 
 def encode_photos(
-    model: ModelFolder, images: NDArray[np.uint8], device: str = "auto", *, strips: bool = False
+    model: ModelFolder,
+    images: NDArray[np.uint8],
+    device: str = "auto",
+    *,
+    threads: int | None = None,
+    strips: bool = False,
 ) -> tuple[Array, Array]:
     """Return mean and standard deviation of the photos' latents, (n, C, h, w) each.
 
@@ -30,12 +35,13 @@ def encode_photos(
 
     Args:
       images: (n, H, W, 3), sides multiples of the model's `latent_scale`.
+      threads: for the whole process from now on; None leaves it as it is.
       strips: hold less, see `vae_strips`.
 
     Memory:
       The VAE's encoder, and the activations of one photo; both gone on return.
     """
-    vae, where = _load_half(model, device, unused=("decoder", "post_quant_conv"))
+    vae, where = _load_half(model, device, threads, unused=("decoder", "post_quant_conv"))
     means, deviations = [], []
     with torch.no_grad():
         for part in _chunks(len(images), images.shape[1] * images.shape[2]):
@@ -63,17 +69,19 @@ def decode_latents(
     device: str = "auto",
     limit: int | None = None,
     *,
+    threads: int | None = None,
     strips: bool = False,
 ) -> NDArray[np.uint8]:
     """Return the pictures (n, H, W, 3) of scaled latents (n, C, h, w), `limit` at a time at most.
 
     Args:
+      threads: for the whole process from now on; None leaves it as it is.
       strips: hold less, see `vae_strips`.
 
     Memory:
       The VAE's decoder, and the activations of one picture; both gone on return.
     """
-    vae, where = _load_half(model, device, unused=("encoder", "quant_conv"))
+    vae, where = _load_half(model, device, threads, unused=("encoder", "quant_conv"))
     scaled = latents / np.float32(model.scaling_factor) + np.float32(model.shift_factor)
     pictures = []
     with torch.no_grad():
@@ -98,12 +106,14 @@ def _chunks(count: int, pixels: int, limit: int | None = None) -> Iterator[slice
 
 
 def _load_half(
-    model: ModelFolder, device: str, unused: tuple[str, ...]
+    model: ModelFolder, device: str, threads: int | None, unused: tuple[str, ...]
 ) -> tuple[Any, torch.device]:
     """Return the VAE without the parts named in `unused`."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     where = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(dict(model.configs["vae"]))
     for name in unused:

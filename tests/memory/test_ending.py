@@ -8,62 +8,63 @@ from places import ROOT
 
 from edge_train.memory import supervisor
 from edge_train.memory.ending import Ending, classify
+from edge_train.memory.kills import AT_OUR_LIMIT
 from edge_train.memory.link import OUT_OF_MEMORY, Facts
 
 CAP = 100_000_000
 ABORT, SEGV, BUS, KILL = -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGKILL
 TOLD = "45.6 MB more did not fit"
 
-# promise: status, whether a signal was sent, facts, killed by its group, ending, words
+# promise: status, whether a signal was sent, facts, at which limit killed, ending, words
 CASES = {
     "a status that the worker chose is the command's": [
-        (0, False, Facts(CAP, loaded=True), False, Ending.PASSED_ON, ""),
-        (2, False, Facts(), False, Ending.PASSED_ON, ""),
-        (3, False, Facts(loaded=True, started=True), False, Ending.PASSED_ON, ""),
+        (0, False, Facts(CAP, loaded=True), "", Ending.PASSED_ON, ""),
+        (2, False, Facts(), "", Ending.PASSED_ON, ""),
+        (3, False, Facts(loaded=True, started=True), "", Ending.PASSED_ON, ""),
     ],
     "interrupted, it saves and says so itself": [
-        (130, True, Facts(loaded=True), False, Ending.PASSED_ON, ""),
+        (130, True, Facts(loaded=True), "", Ending.PASSED_ON, ""),
     ],
     "a signal that was sent on is no crash": [
-        (-signal.SIGTERM, True, Facts(), False, Ending.ENDED_BY_SIGNAL, ""),
-        (SEGV, True, Facts(CAP, loaded=True), False, Ending.ENDED_BY_SIGNAL, ""),
-        (KILL, True, Facts(shortage=TOLD), False, Ending.ENDED_BY_SIGNAL, ""),
+        (-signal.SIGTERM, True, Facts(), "", Ending.ENDED_BY_SIGNAL, ""),
+        (SEGV, True, Facts(CAP, loaded=True), "", Ending.ENDED_BY_SIGNAL, ""),
+        (KILL, True, Facts(shortage=TOLD), "", Ending.ENDED_BY_SIGNAL, ""),
     ],
     "a failure after a signal is still a failure": [
-        (1, True, Facts(loaded=True), False, Ending.CRASHED, ""),
+        (1, True, Facts(loaded=True), "", Ending.CRASHED, ""),
     ],
     "the group's limit is a shortage, whatever else was sent or told": [
-        (KILL, False, Facts(), True, Ending.OUT_OF_MEMORY, "memory group"),
-        (KILL, True, Facts(loaded=True), True, Ending.OUT_OF_MEMORY, "memory group"),
-        (KILL, False, Facts(shortage=TOLD), True, Ending.OUT_OF_MEMORY, TOLD),
+        (KILL, False, Facts(), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, True, Facts(loaded=True), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, False, Facts(shortage=TOLD), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, TOLD),
     ],
     "what the worker says did not fit is what did not fit": [
-        (OUT_OF_MEMORY, False, Facts(shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
-        (3, False, Facts(loaded=True, shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
-        (1, False, Facts(shortage=TOLD), False, Ending.OUT_OF_MEMORY, TOLD),
+        (OUT_OF_MEMORY, False, Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
+        (3, False, Facts(loaded=True, shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
+        (1, False, Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
     ],
     "the worker's own status for a shortage is never the command's": [
-        (OUT_OF_MEMORY, False, Facts(), False, Ending.OUT_OF_MEMORY, "an allocation failed"),
+        (OUT_OF_MEMORY, False, Facts(), "", Ending.OUT_OF_MEMORY, "an allocation failed"),
     ],
     "libraries that do not load have found no memory, however they end": [
-        (1, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
-        (127, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
-        (KILL, False, Facts(), False, Ending.OUT_OF_MEMORY, "did not load"),
+        (1, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
+        (127, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
+        (KILL, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
     ],
     "an engine that gives up above half of the cap has run out of it": [
-        (ABORT, False, Facts(CAP // 2 + 1, loaded=True), False, Ending.OUT_OF_MEMORY, "gave up"),
-        (127, False, Facts(CAP // 2 + 1, loaded=True), False, Ending.OUT_OF_MEMORY, "gave up"),
-        (ABORT, False, Facts(CAP // 2, loaded=True), False, Ending.CRASHED, ""),
-        (127, False, Facts(CAP // 2, loaded=True), False, Ending.CRASHED, ""),
+        (ABORT, False, Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
+        (127, False, Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
+        (ABORT, False, Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
+        (127, False, Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
     ],
     "a crash close to the cap is taken for a shortage": [
-        (SEGV, False, Facts(CAP * 81 // 100, loaded=True), False, Ending.OUT_OF_MEMORY, "crashed"),
-        (BUS, False, Facts(CAP * 81 // 100, loaded=True), False, Ending.OUT_OF_MEMORY, "crashed"),
-        (SEGV, False, Facts(CAP * 80 // 100, loaded=True), False, Ending.CRASHED, ""),
+        (SEGV, False, Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (BUS, False, Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (SEGV, False, Facts(CAP * 80 // 100, loaded=True), "", Ending.CRASHED, ""),
     ],
     "any other end is a crash, whatever is held": [
-        (KILL, False, Facts(CAP, loaded=True), False, Ending.CRASHED, ""),
-        (1, False, Facts(CAP, loaded=True), False, Ending.CRASHED, ""),
+        (KILL, False, Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
+        (1, False, Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
     ],
 }
 

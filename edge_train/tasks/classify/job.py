@@ -31,7 +31,7 @@ from edge_train.formats.training_artifact import (
     open_training_artifact,
 )
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
-from edge_train.memory.measure import cores
+from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES, Parts
 from edge_train.optim.low_rank import is_embedding
@@ -221,6 +221,10 @@ class ClassifyTextJob:
 
         trainable = self.recipe.trainable
         return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the runtime was told by itself."""
+        self.recipe = replace(self.recipe, threads=count)
 
     def task(self) -> ClassifyText:
         return ClassifyText(

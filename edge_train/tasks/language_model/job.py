@@ -26,7 +26,7 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
-from edge_train.memory.measure import cores
+from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding, is_projected
@@ -199,6 +199,10 @@ class LanguageModelJob:
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
         return opened
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the runtime was told by itself."""
+        self.recipe = replace(self.recipe, threads=count)
 
     def task(self) -> LanguageModel:
         return self._task

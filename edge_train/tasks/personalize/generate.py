@@ -1,5 +1,6 @@
 """Pictures from a finished (or interrupted) run with the token it learned."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from safetensors.numpy import load_file
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes
+from edge_train.memory.machine import cores
 from edge_train.records.folder import RunFolder
+from edge_train.records.history import read_records
+from edge_train.records.resume import threads_of
 from edge_train.tasks import read_recipe
 from edge_train.tasks.personalize import captions, parts
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
@@ -47,6 +51,10 @@ def generate(
     recipe = replace(recipe, preview_steps=steps)
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
+    if recipe.threads is None:  # it was measured how many pay for this model
+        with suppress(RunFolderError):
+            known = threads_of(read_records(run)[0]).chosen
+            recipe = replace(recipe, threads=None if known is None else min(known, cores()))
     job = parts.check(recipe)
     token = str(recipe.token)
     path = run / f"{captions.file_name_of(token)}.safetensors"

@@ -1,6 +1,7 @@
 """The job of teaching a token: photos in, token file, pictures and their score out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ class PersonalizeJob:
             for name, cached in self._cache.ids.items()
         }
         return parts.open_runtime(job, Parameters(job.start), ids)
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the runtime was told by itself."""
+        self.recipe = replace(self.recipe, threads=count)
+        self._token_job = replace(self._token_job, recipe=self.recipe)
 
     def task(self) -> Personalize:
         return parts.build_task(self._token_job, self._cache)

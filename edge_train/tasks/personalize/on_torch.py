@@ -81,7 +81,7 @@ def encode(
     """Return mean and standard deviation of the photos' latents."""
     from edge_train.runtimes.torch.vae import encode_photos
 
-    return encode_photos(model, pixels, recipe.device, strips=strips)
+    return encode_photos(model, pixels, recipe.device, threads=recipe.threads, strips=strips)
 
 
 def decode(
@@ -90,7 +90,8 @@ def decode(
     """Return the pictures of latents."""
     from edge_train.runtimes.torch.vae import decode_latents
 
-    return decode_latents(model, latents, recipe.device, recipe.batch_limit, strips=strips)
+    limit, threads = recipe.batch_limit, recipe.threads
+    return decode_latents(model, latents, recipe.device, limit, threads=threads, strips=strips)
 
 
 def vae_in_strips(recipe: PersonalizeRecipe, model: ModelFolder) -> bool:

@@ -17,7 +17,7 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
 from edge_train.formats.training_artifact import is_training_artifact
-from edge_train.memory.measure import cores
+from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
@@ -38,7 +38,6 @@ _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sd2": {"window": (500, 900), "guidance": 7.5},
     "sdxl": {"window": (700, 900), "guidance": 5.0},
     EMBEDDED: {
-        "threads": 1,  # its layers are too small to share
         "window": (300, 1000),
         "guidance": 3.0,
         "class_word": "item",
