@@ -14,7 +14,7 @@
 #   GLOBAL_FLAGS words between the program and its command, such as `--root DIR` (podman, buildah)
 #   RUNTIME_FLAGS  the same, for whatever runs containers only
 #   ROUNDS       of `count`; 20
-#   IMAGES       which images `count` runs: `device desk`
+#   ONLY         the images that `count` runs; `device desk`
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -123,39 +123,39 @@ try() {
     sizes
     for image in device desk; do
         for user in 10001:10001 4711:0; do
-            contained "$image" 900m "$user" doctor
+            contained "$image" 900000000b "$user" doctor
             say "$image: doctor as user $user: $(grep -m1 wall "$shared/said")" "$([ "$status" = 0 ] && echo true)"
         done
     done
     export_artifact
 
-    contained device 450m 4711:4711 run --mem 400MB --steps 2
+    contained device 450000000b 4711:4711 run --mem 400MB --steps 2
     say "device: without an artifact it says how to get one, status 2" \
         "$([ "$status" = 2 ] && grep -q 'export the model where torch is' "$shared/said" && echo true)"
 
-    contained device 450m 4711:4711 run --model artifact --mem 400MB --steps 4 --out device
+    contained device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 4 --out device
     say "device: --mem 400MB under 450 MB" "$(whole device 400 device)"
     echo "        wall $(fact device wall), peak $(fact device measured_peak_bytes) bytes"
 
-    contained desk 900m 4711:4711 run --mem 800MB --steps 4 --out desk
+    contained desk 900000000b 4711:4711 run --mem 800MB --steps 4 --out desk
     say "desk: --mem 800MB under 900 MB" "$(whole desk 800 desk)"
     echo "        wall $(fact desk wall), peak $(fact desk measured_peak_bytes) bytes"
 
-    contained device 450m 4711:4711 run --model artifact --mem 90MB --steps 4 --out small
+    contained device 450000000b 4711:4711 run --model artifact --mem 90MB --steps 4 --out small
     say "device: a cap that is too small is answered with a sentence, not a kill (status $status)" \
         "$([ "$kernel" = false ] && { [ "$status" = 2 ] || [ "$status" = 3 ]; } && echo true)"
     sed 's/^/        /' "$shared/said" | tail -n 1
 
-    start device 450m 4711:4711 run --model artifact --mem 400MB --steps 300 --out stopped
+    start device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 300 --out stopped
     wait_for_steps stopped
     "${runner[@]}" stop --time 60 edge-train-tried >/dev/null
     ended
     say "device: stopped after $(grep -c '"kind":"step"' "$shared/stopped/journal.jsonl") of 300 steps, status $status" \
         "$([ "$status" = 130 ] && echo true)"
-    contained device 450m 4711:4711 run --resume stopped
+    contained device 450000000b 4711:4711 run --resume stopped
     say "device: goes on from there to the end" "$(whole device 400 stopped)"
 
-    start device 450m 4711:4711 run --model artifact --steps 100000 --out early
+    start device 450000000b 4711:4711 run --model artifact --steps 100000 --out early
     sleep 0.5
     "${runner[@]}" stop --time 60 edge-train-tried >/dev/null
     ended
@@ -165,16 +165,16 @@ try() {
 count() {
     local image round
     export_artifact
-    for image in ${IMAGES:-device desk}; do
+    for image in ${ONLY:-device desk}; do
         good=0 kills=0 most=0
         for round in $(seq "${ROUNDS:-20}"); do
             rm -rf "$shared/counted"
             if [ "$image" = device ]; then
                 cap=400
-                contained device 450m 4711:4711 run --model artifact --mem 400MB --steps 4 --seed "$round" --out counted
+                contained device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 4 --seed "$round" --out counted
             else
                 cap=800
-                contained desk 900m 4711:4711 run --mem 800MB --steps 4 --seed "$round" --out counted
+                contained desk 900000000b 4711:4711 run --mem 800MB --steps 4 --seed "$round" --out counted
             fi
             if [ "$(whole "$image" "$cap" counted)" = true ]; then
                 good=$((good + 1))
