@@ -1,47 +1,97 @@
-# edge-train in a container, as an ordinary user:
+# edge-train in a container, as an ordinary user. Four images, one for each --target:
 #
-#   docker build -t edge-train .                          desk engines, CPU
-#   docker build -t edge-train --build-arg BASE=cuda .    desk engines, NVIDIA GPU; run with --gpus all
-#   docker build -t edge-train --build-arg BASE=jetson .  device engine only, arm64, no torch
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" edge-train run --mem 8GB
+#   device   ONNX Runtime and NumPy, no torch; for every architecture that has their wheels
+#   jetson   the same on a board's base image. It computes on the CPU, unless ONNXRUNTIME names the
+#            vendor's wheel
+#   cuda     torch and every engine; computes on an NVIDIA GPU where one is given (--gpus all)
+#   desk     torch and every engine, on the CPU; built where no target is named
 #
-# JETSON_IMAGE may name the vendor's image for your board (it needs Python 3.10 or newer with venv).
-# TORCH_INDEX may name a package index that carries a CPU-only torch, for a smaller image.
+#   docker build --target device -t edge-train-device .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" edge-train-device doctor
+#
+# docs/containers.md says the rest. A base image is Debian, Ubuntu or a child of them; where it has
+# no Python with venv, the distribution's is installed. The secret `pip` is a pip.conf that is read
+# during the build and is in no image.
 
-ARG BASE=cpu
+ARG DEVICE_IMAGE=python:3.11-slim
 ARG JETSON_IMAGE=python:3.11-slim
+ARG CUDA_IMAGE=python:3.11-slim
+ARG DESK_IMAGE=python:3.11-slim
 
-FROM python:3.11-slim AS base-cpu
-ENV EXTRA=desk
 
-FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04 AS base-cuda
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/*
-ENV EXTRA=desk
+FROM ${DEVICE_IMAGE} AS device-base
+RUN --mount=type=bind,source=docker,target=/docker sh /docker/base.sh
 
-FROM ${JETSON_IMAGE} AS base-jetson
-ENV EXTRA=device
+FROM device-base AS device-build
+WORKDIR /src
+COPY . .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh docker/install.sh device
 
-FROM base-${BASE} AS build
+FROM device-base AS device
+COPY --from=device-build /opt/edge-train /opt/edge-train
+ENV PATH=/opt/edge-train/bin:$PATH HOME=/work LOGNAME=edge
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["edge-train"]
+CMD ["--help"]
+
+
+FROM ${JETSON_IMAGE} AS jetson-base
+RUN --mount=type=bind,source=docker,target=/docker sh /docker/base.sh
+
+FROM jetson-base AS jetson-build
+# What pip takes for the engine: `onnxruntime-gpu==1.23.0`, the address of a wheel, or a wheel in
+# the folder docker/ (`./docker/NAME.whl`); and where it looks in addition.
+ARG ONNXRUNTIME=
+ARG ONNXRUNTIME_INDEX=
+WORKDIR /src
+COPY . .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh docker/install.sh device
+
+FROM jetson-base AS jetson
+COPY --from=jetson-build /opt/edge-train /opt/edge-train
+ENV PATH=/opt/edge-train/bin:$PATH HOME=/work LOGNAME=edge
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=all
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["edge-train"]
+CMD ["--help"]
+
+
+FROM ${CUDA_IMAGE} AS cuda-base
+RUN --mount=type=bind,source=docker,target=/docker sh /docker/base.sh
+
+# The wheels of torch for Linux bring CUDA with them; only the driver comes from the host.
+FROM cuda-base AS cuda-build
 ARG TORCH_INDEX=
 WORKDIR /src
-COPY constraints.txt ./
-RUN python3 -m venv /opt/edge-train \
-    && if [ "$EXTRA" = desk ]; then \
-         /opt/edge-train/bin/pip install --no-cache-dir -c constraints.txt \
-           ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch; \
-       fi
 COPY . .
-RUN /opt/edge-train/bin/pip install --no-cache-dir -c constraints.txt ".[$EXTRA]"
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh docker/install.sh desk
 
-FROM base-${BASE}
-COPY --from=build /opt/edge-train /opt/edge-train
-ENV PATH=/opt/edge-train/bin:$PATH
-# The id 10001 is free in every base. Models from the hub are kept under HOME, with the runs.
-RUN useradd --no-create-home --uid 10001 edge && install -d -m 1777 /work
-ENV HOME=/work
-USER edge
+FROM cuda-base AS cuda
+COPY --from=cuda-build /opt/edge-train /opt/edge-train
+ENV PATH=/opt/edge-train/bin:$PATH HOME=/work LOGNAME=edge
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["edge-train"]
+CMD ["--help"]
+
+
+FROM ${DESK_IMAGE} AS desk-base
+RUN --mount=type=bind,source=docker,target=/docker sh /docker/base.sh
+
+# TORCH_INDEX: a package index with a torch for the CPU alone, which is several gigabytes smaller.
+FROM desk-base AS desk-build
+ARG TORCH_INDEX=
+WORKDIR /src
+COPY . .
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh docker/install.sh desk
+
+FROM desk-base AS desk
+COPY --from=desk-build /opt/edge-train /opt/edge-train
+ENV PATH=/opt/edge-train/bin:$PATH HOME=/work LOGNAME=edge
+USER 10001:10001
 WORKDIR /work
 ENTRYPOINT ["edge-train"]
 CMD ["--help"]

@@ -3,9 +3,10 @@
 
 PYTHON ?= python3
 NAME ?= personalize
+IMAGES ?= build try
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo check test test-all test-desk test-desk-process test-device bench clean
+.PHONY: demo check test test-all test-desk test-desk-process test-device bench images clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
@@ -38,6 +39,10 @@ test-all: test
 
 bench: .venv/.ready
 	.venv/bin/edge-train bench $(NAME)
+
+# Needs docker, podman or buildah (BUILDER=...); docs/containers.md.
+images:
+	tests/images/build.sh $(IMAGES)
 
 clean:
 	rm -rf .venv .venv-device build *.egg-info .mypy_cache .ruff_cache .pytest_cache

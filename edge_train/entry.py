@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,8 @@ _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator m
 def main() -> int:
     """Run the command that was typed; return its exit status (see CONTRACT: 0, 2, 3 or 130)."""
     arguments = sys.argv[1:]
+    if os.getpid() == 1:  # of a container: the kernel ends it by no signal that has no handler here
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments[:1] == ["run"] and hasattr(os, "fork"):
             said, talk = read_words(arguments[1:])
