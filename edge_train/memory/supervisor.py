@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
+from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-_WORKER = ("-m", "edge_train.worker")
+_WORKER = fresh("from edge_train.worker import main; sys.exit(main(sys.argv[1], sys.argv[2:]))")
 _RETRY_FACTOR = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
