@@ -19,6 +19,7 @@ from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
 from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
+from edge_train.memory.unstarted import remove_unstarted
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
 
@@ -66,6 +67,8 @@ def _attempts(
     """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
     reason = ""
+    folder = ""  # of this run, and not of one that it goes on with
+    made: Sequence[str] = ()
     while True:
         words = {
             "supervisor": os.getpid(),
@@ -79,6 +82,10 @@ def _attempts(
         status, sent, facts = _worker(arguments, words, group)
         killed = group is not None and status == -signal.SIGKILL and group.kills() > kills
         ending, reason = classify(status, sent, facts, killed, cap_bytes)
+        if facts.made:
+            folder, made = facts.folder, facts.made
+        if folder and ending is not Ending.OUT_OF_MEMORY and not facts.started:
+            remove_unstarted(folder, made)  # a worker that was killed could not do it
         match ending:
             case Ending.PASSED_ON:
                 return status
@@ -89,6 +96,8 @@ def _attempts(
             case Ending.OUT_OF_MEMORY:
                 smaller = _next_smaller(facts, changes)
                 if not smaller:
+                    if folder and not facts.started:
+                        remove_unstarted(folder, made)
                     return _give_up(cap_bytes, reason, facts)
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's
