@@ -1,4 +1,4 @@
-"""The training process of a supervised run: `python -m edge_train.worker WORDS run ...`."""
+"""The training process of a supervised run, which `supervisor.py` starts: `WORDS run ...`."""
 
 import ctypes
 import json
@@ -95,7 +95,3 @@ def die_with(supervisor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # it ended before we asked
         sys.exit(NOT_STARTED)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))

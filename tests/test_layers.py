@@ -36,6 +36,8 @@ PARENT = (
     "edge_train.memory.groups",
     "edge_train.memory.machine",
     "edge_train.memory.kills",
+    "edge_train.memory.fresh",
+    "edge_train.memory.unstarted",
     "edge_train.memory.wall",
     "edge_train.memory.supervisor",
     "edge_train.entry",
@@ -48,7 +50,7 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"methods", "tasks", "run", "cli", "entry", "worker", "bench"}
+IMPORT_LATE = {"methods", "tasks", "run", "cli", "entry", "__main__", "worker", "bench"}
 # Installed with edge-train in every environment; everything else may be missing.
 CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
 # The only packages that may need more than that.

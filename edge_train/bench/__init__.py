@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import TrainingStopped
+from edge_train.memory.fresh import command as command_of
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
@@ -27,7 +28,7 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
     if not _finished(out):
         begun = RunFolder(out).journal.is_file()
         words = ["--resume", str(out)] if begun else [*arguments, "--out", str(out)]
-        command = [python, "-m", "edge_train", "run", *words]
+        command = command_of(["run", *words], python)
         one = {**os.environ, **ENVIRONMENT}  # as a worker has it under a cap
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
         if done.returncode != 0:

@@ -6,7 +6,6 @@ and kept: what is exported where torch is can be copied, and runs where it is no
 
 import random
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.memory.fresh import command as command_of
 from edge_train.recipe import Recipe, as_mapping
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.network.recipe import NetworkRecipe
@@ -179,5 +179,5 @@ def _make_classifier(model: Path, data: Path) -> None:
 
 
 def _export(*words: str) -> None:
-    command = [sys.executable, "-m", "edge_train", "export", *words, "--threads", "1"]
+    command = command_of(["export", *words, "--threads", "1"])
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -20,6 +20,8 @@ import numpy as np
 from edge_train import bench
 from edge_train.bench.zo_step import ZoStep, zo_step
 from edge_train.errors import TrainingStopped
+from edge_train.memory.fresh import command as command_of
+from edge_train.memory.fresh import fresh as fresh_words
 from edge_train.memory.measure import measure
 from edge_train.rng import Key
 from edge_train.units import format_bytes
@@ -82,14 +84,14 @@ def export(out: Path, quant: str) -> str:
     model = out / "sd15-random"
     if not (model / "model_index.json").is_file():
         make_model(model)
-    command = [sys.executable, "-m", "edge_train", "export", str(model), str(artifact)]
+    command = command_of(["export", str(model), str(artifact)])
     code = (
-        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]).returncode; "
+        "import resource, subprocess; done = subprocess.run(sys.argv[1:]).returncode; "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done)"
     )
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code, *command, "--quant", quant, "--threads", "1"],
+        [sys.executable, *fresh_words(code), *command, "--quant", quant, "--threads", "1"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,5 @@
 """What a run on an artifact holds before its first graph is opened: interpreter, engine, photos."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import ModelError
+from edge_train.memory.fresh import fresh
 
 # The whole command, up to the moment when the engine would read the first graph.
 _SCRIPT = """
-import sys
 from edge_train import cli
 from edge_train.run import observer, session
 from edge_train.memory.measure import measure
@@ -52,8 +51,7 @@ def before_model(artifact: Path) -> BeforeModel:
     """
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(artifact), str(Path(folder) / "run")],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            [sys.executable, *fresh(_SCRIPT), str(artifact), str(Path(folder) / "run")],
             capture_output=True,
             text=True,
             check=False,

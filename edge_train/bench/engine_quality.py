@@ -24,6 +24,8 @@ from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.memory.fresh import command as command_of
+from edge_train.memory.fresh import module
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import of_artifacts
 from edge_train.rng import Key
@@ -63,7 +65,7 @@ def _exported(folder: Path, quant: str) -> Path:
     """Return the artifact in `folder`; the real command writes it if it is not there."""
     if not folder.is_dir():
         words = ["export", EMBEDDED, str(folder), "--quant", quant, "--threads", "1"]
-        _run([sys.executable, "-m", "edge_train", *words])
+        _run(command_of(words))
     return folder
 
 
@@ -185,16 +187,8 @@ def _engines(out: Path, artifacts: Mapping[str, Path], python: str) -> str:
         found = []
         for number, interpreter in enumerate(interpreters):
             target = out / f"engine-{quant}-{number}.safetensors"
-            _run(
-                [
-                    interpreter,
-                    "-m",
-                    "edge_train.bench.engine_quality",
-                    str(path),
-                    str(batch),
-                    str(target),
-                ]
-            )
+            words = [str(path), str(batch), str(target)]
+            _run(module("edge_train.bench.engine_quality", words, interpreter))
             found.append(load_tensors(target))
         first, last = found[0][0]["losses"], found[-1][0]["losses"]
         speeds = ", ".join(

@@ -3,7 +3,6 @@
 import json
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 
 from edge_train import bench
 from edge_train.errors import InputError, TrainingStopped
+from edge_train.memory.fresh import command as command_of
+from edge_train.memory.fresh import module
 from edge_train.tasks.network.datasets import load
 
 _RATES = (
@@ -119,8 +120,8 @@ class _Bench:
         stored = self.out / "cost" / f"{name.replace(',', '').replace(' ', '-')}.json"
         if not stored.exists():
             path = self.recipe(f"cost/{stored.stem}", {**self.source("fashion_mnist"), **keys})
-            command = [sys.executable, "-m", "edge_train.bench.step_cost", str(path)]
-            command.append(str(_COST_STEPS))
+            words = [str(path), str(_COST_STEPS)]
+            command = module("edge_train.bench.step_cost", words)
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
@@ -341,7 +342,7 @@ def _adapter_table(work: _Bench) -> str:
     saved = (work.out / "backbone" / "network.safetensors").resolve()
     graph = work.out / "backbone.onnx"
     if not graph.exists():
-        command = [sys.executable, "-m", "edge_train", "export", str(saved), str(graph)]
+        command = command_of(["export", str(saved), str(graph)])
         done = subprocess.run(
             [*command, "--quant", "int8", "--blocks", "2"],
             capture_output=True,

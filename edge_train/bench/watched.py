@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge_train.memory.fresh import command as command_of
 from edge_train.recipe import Recipe, to_toml
 from edge_train.records.folder import RunFolder
 
@@ -31,7 +31,7 @@ def watched(out: Path, recipe: Recipe) -> Watched:
     file = out.with_suffix(".toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_toml(replace(recipe, out=str(out))))
-    command = [sys.executable, "-m", "edge_train", "run", "--recipe", str(file)]
+    command = command_of(["run", "--recipe", str(file)])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peaks = [0]
     thread = threading.Thread(target=_sample, args=(process, peaks), daemon=True)

@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, NoReturn
 
     from edge_train.memory.watch import Watch
@@ -27,6 +27,7 @@ class Facts:
       peak_bytes: the most that was resident, from the kernel; the only one nobody tells.
       loaded: the libraries are; what goes wrong from here on is not their loading.
       folder: of the run; empty before there is one.
+      made: folders that were made for it, the innermost first.
       planned: the libraries of the run are loaded and counted.
       started: training began.
       smaller: the changes to make if memory does not suffice; empty at the bottom.
@@ -41,6 +42,7 @@ class Facts:
         "largest",
         "least_bytes",
         "loaded",
+        "made",
         "needs_bytes",
         "peak_bytes",
         "planned",
@@ -53,6 +55,7 @@ class Facts:
         self.peak_bytes = peak_bytes
         self.loaded = self.planned = self.started = False
         self.folder = self.shortage = self.largest = ""
+        self.made: Sequence[str] = ()
         self.smaller: Mapping[str, Any] = {}
         self.least_bytes: int | None = None
         self.needs_bytes: int | None = None

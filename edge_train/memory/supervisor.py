@@ -17,9 +17,11 @@ from contextlib import suppress
 
 from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
+from edge_train.memory.fresh import fresh
 from edge_train.memory.kills import AT_OUR_LIMIT, Kills
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.machine import memory_limit
+from edge_train.memory.unstarted import remove_unstarted
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from edge_train.memory.machine import Limit
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-_WORKER = ("-m", "edge_train.worker")
+_WORKER = fresh("from edge_train.worker import main; sys.exit(main(sys.argv[1], sys.argv[2:]))")
 _RETRY_FACTOR = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
@@ -80,6 +82,8 @@ def _attempts(
     """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
     reason = ""
+    folder = ""  # of this run, and not of one that it goes on with
+    made: Sequence[str] = ()
     while True:
         words = {
             "supervisor": os.getpid(),
@@ -93,6 +97,10 @@ def _attempts(
         status, sent, facts = _worker(arguments, words, group)
         killed = kills.since() if status == -signal.SIGKILL else ""
         ending, reason = classify(status, sent, facts, killed, cap_bytes)
+        if facts.made:
+            folder, made = facts.folder, facts.made
+        if folder and ending is not Ending.OUT_OF_MEMORY and not facts.started:
+            remove_unstarted(folder, made)  # a worker that was killed could not do it
         match ending:
             case Ending.PASSED_ON:
                 return status
@@ -103,6 +111,8 @@ def _attempts(
             case Ending.OUT_OF_MEMORY:
                 smaller = _next_smaller(facts, changes)
                 if not smaller:
+                    if folder and not facts.started:
+                        remove_unstarted(folder, made)
                     return _give_up(cap_bytes, reason, facts, limit, killed)
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's

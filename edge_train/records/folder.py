@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "journal.damaged.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """What the process that writes here holds; says which one that is."""
+        return self.path / "lock"
+
+    @property
     def checkpoints(self) -> Path:
         """Parameters and states at a step, and the best parameters."""
         return self.path / "checkpoints"

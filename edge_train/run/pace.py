@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import cache
 
+from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.methods import methods
 from edge_train.recipe import Recipe, required
@@ -55,7 +56,7 @@ def about_seconds(recipe: Recipe, operations: float) -> float | None:
 def _rate(threads: int) -> float:
     """Return float32 operations a second of a product of matrices on so many threads."""
     done = subprocess.run(
-        [sys.executable, "-c", _PROBE],
+        [sys.executable, *fresh(_PROBE)],
         env={**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,

@@ -21,6 +21,7 @@ from typing import Any
 
 from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
 from edge_train.formats.tensor_store import warm_up
+from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT, Link
 from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
@@ -38,7 +39,7 @@ _STEPS = 2
 # With every module that a worker has by then: a megabyte, which counts in small runs.
 _WORDS = "import edge_train.cli.options, edge_train.cli.verbs; "
 _REHEARSAL = (
-    f"{_WORDS}import sys, edge_train.worker, edge_train.run.session; "
+    f"{_WORDS}import edge_train.worker, edge_train.run.session; "
     "from edge_train.run.rehearsal import main; sys.exit(main())"
 )
 
@@ -123,7 +124,7 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     del keys["options"]
     keys = {name: value for name, value in keys.items() if value is not None}
     text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
-    done = _fresh(["-c", _REHEARSAL], text)
+    done = _fresh(_REHEARSAL, text)
     if done.returncode == -signal.SIGKILL:
         raise InputError(
             "the rehearsal of this run was killed, as happens when memory runs out; stop other "
@@ -142,14 +143,14 @@ def _supervisor_bytes() -> int:
         "import edge_train.entry; "
         "from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
     )
-    return int(_fresh(["-c", script], "").stdout or 0)
+    return int(_fresh(script, "").stdout or 0)
 
 
-def _fresh(words: list[str], text: str) -> subprocess.CompletedProcess[str]:
+def _fresh(code: str, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *fresh(code)],
         input=text,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,

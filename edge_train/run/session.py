@@ -20,9 +20,11 @@ from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
+from edge_train.records.lock import only_writer
 from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
+from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.run.savings import next_smaller, words
@@ -48,9 +50,12 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
         return _run(recipe, observer, link)
 
 
-def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
+def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = None) -> int:
+    """Start a run in a folder of its own, or in the `folder` that this process holds already."""
     began = time.perf_counter()
     recipe = _fitted(recipe, observer, link)
+    if folder is None:
+        check_out(recipe.out)
     _announce_restart(recipe, observer, link)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
@@ -58,19 +63,28 @@ def _run(recipe: Recipe, observer: Observer, link: Link) -> int:
     plan = make_plan(job, recipe, link, observer.said)
     check_container(recipe, plan)
     job.load()
-    folder = _new_folder(job)
+    if folder is not None:
+        RunFolder(folder).make()
+        link.tell(folder=str(folder))
+        return _begin(Session(folder, job, observer, began, link, plan), recipe)
+    with new_folder(job.recipe.out, job.name, link, observer.said) as made:
+        return _begin(Session(made, job, observer, began, link, plan), recipe)
+
+
+def _begin(session: Session, recipe: Recipe) -> int:
+    """Write what the run is, prepare its data, train; return the exit status."""
+    folder, job, link = session.folder, session.job, session.link
     for note in job.notes:
-        observer.said(note)
+        session.observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
     write_bytes(RunFolder(folder).recipe, to_toml(with_absolute_paths(asked)).encode())
-    link.tell(folder=str(folder))
-    choice = choice_of(job, recipe, link)
-    observer.said(choice)
-    _write_plan(folder, recipe, choice, plan)
+    session.choice = choice_of(job, recipe, link)
+    session.observer.said(session.choice)
+    if session.plan is not None:
+        _write_plan(folder, recipe, session.choice, session.plan)
     with link.watch.loading(task_of(recipe).loads):
-        job.prepare(folder, observer.said)
-    session = Session(folder, job, observer, began, link, plan, choice)
+        job.prepare(folder, session.observer.said)
     session.measure_threads = recipe.threads is None
     return train(session, [], None)
 
@@ -108,16 +122,16 @@ def resume(
     Raises:
       RunFolderError: there is nothing to resume, or it belongs to another model.
     """
-    with _linked(link) as link:
+    if not RunFolder(folder).recipe.is_file():
+        raise RunFolderError(
+            f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
+        )
+    with _linked(link) as link, only_writer(folder, observer.said):
         return _resume(folder, changes, observer, link)
 
 
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    if not RunFolder(folder).recipe.is_file():
-        raise RunFolderError(
-            f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
-        )
     stored = read_recipe(RunFolder(folder).recipe)
     recipe = replace(stored, **changes)
     if recipe != stored:
@@ -135,7 +149,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     if not records:
         observer.said("nothing was trained yet; starting from step 0")
         path.unlink(missing_ok=True)
-        return _run(recipe, observer, link)
+        return _run(recipe, observer, link, folder)
     recipe = _fitted(recipe, observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
@@ -197,38 +211,3 @@ def _fitted(recipe: Recipe, observer: Observer, link: Link) -> Recipe:
         for note in notes:
             observer.said(note)
     return recipe
-
-
-def _new_folder(job: Job) -> Path:
-    """Return the run folder, made empty: `--out`, or the next free `runs/<name>[-n]`.
-
-    Raises:
-      RunFolderError: it exists and holds a run, or cannot be made.
-    """
-    if job.recipe.out is not None:
-        folder = Path(job.recipe.out).expanduser()
-        if _holds_run(folder):
-            raise RunFolderError(
-                f"{folder} holds a run already; go on with `edge-train run --resume {folder}` or "
-                "name another --out."
-            )
-    else:
-        base = Path("runs") / job.name
-        number = 1
-        folder = base
-        while folder.exists():
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
-    try:
-        RunFolder(folder).make()
-    except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be made ({error.strerror}).") from error
-    return folder
-
-
-def _holds_run(folder: Path) -> bool:
-    journal_file = RunFolder(folder).journal
-    try:
-        return journal_file.stat().st_size > 0
-    except OSError:  # not there, or whoever makes the folder says what is wrong
-        return False

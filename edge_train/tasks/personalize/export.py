@@ -1,6 +1,5 @@
 """From a model folder to an artifact that is measured: graphs, calibration, slopes, memory."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from edge_train.formats.artifact import (
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
+from edge_train.memory.fresh import fresh
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import names_with, quants
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
@@ -293,12 +293,11 @@ def _fresh_peak(folder: Path) -> int:
       ModelError: it could not.
     """
     script = (
-        "import pathlib, sys; from edge_train.runtimes.onnx.diffusion import forward_peak; "
+        "import pathlib; from edge_train.runtimes.onnx.diffusion import forward_peak; "
         "print(forward_peak(pathlib.Path(sys.argv[1])))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, *fresh(script), str(folder)],
         capture_output=True,
         text=True,
         check=False,
