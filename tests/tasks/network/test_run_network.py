@@ -85,6 +85,22 @@ def test_other_networks_and_modes_learn_too(tmp_path, network, keys):
     assert run(path, tmp_path / "run")["metrics"]["test_accuracy"] > 0.8
 
 
+@pytest.mark.parametrize("every", [5, 1000])
+def test_a_rate_that_blows_up_the_evaluation_is_a_sentence_and_a_run_that_resumes(
+    tmp_path, capsys, every
+):
+    """At a rate of 1000 evaluations ended in a traceback, the journal's numbers being finite."""
+    path = recipe(tmp_path, network="mlp 20 20 relu", learning_rate=1000, evaluate_every=every)
+    path.write_text(path.read_text() + 'method = "backprop"\n')
+    message = refused(capsys, path, tmp_path / "run", status=3)
+    assert "not finite" in message and "--resume" in message and "--learning-rate" in message
+    for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["status"] == "stopped" and report["eval"]["best_step"] == 0
+    assert cli.main(["run", "--resume", str(tmp_path / "run")]) == 3
+
+
 def test_the_run_folder_has_the_network_and_a_page_with_its_curves(tmp_path):
     report = run(recipe(tmp_path), tmp_path / "run")
     assert report["outputs"] == {"network": "network.safetensors"}
