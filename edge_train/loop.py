@@ -98,6 +98,7 @@ class Loop:
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
 
+    @np.errstate(over="ignore", invalid="ignore")  # `NonFinite` says it once, in words
     def step(self, step: int) -> StepRecord:
         """Take one step; every random draw in it is a function of the seed and the step."""
         start = time.perf_counter()
@@ -159,9 +160,9 @@ class Loop:
         while self.next_step < steps and not self.stop_requested:
             if settled(self.evals, self.patience):
                 break
-            record = self.finite_step(self.next_step)
-            if (record.step + 1) % self.evaluate_every == 0 or record.step + 1 == steps:
-                record = self.evaluate(record)
+            after = self.next_step + 1
+            evaluated = after % self.evaluate_every == 0 or after == steps
+            record = self.finite_step(self.next_step, evaluated)
             self.journal.append(journal.step_line(record))
             self.advance(record)
             self.observe(record, self.best)
@@ -175,36 +176,57 @@ class Loop:
             return "interrupted"
         return "done" if self.next_step >= steps else "settled"
 
-    def finite_step(self, step: int) -> StepRecord:
-        """Take a step; if anything in it is not finite, leave the run as it was before it."""
+    def finite_step(self, step: int, evaluated: bool) -> StepRecord:
+        """Take a step; if anything in it is not finite, leave the run as it was before it.
+
+        With `evaluated`, the loss on the evaluation batch after it is part of it.
+
+        Raises:
+          TrainingStopped: the cap is broken, too many steps in a row were not finite, or not even
+            the evaluation before the step is.
+        """
         start = time.perf_counter()
         try:
-            return self.step(step)
+            record = self.step(step)
+            return self.evaluate(record) if evaluated else record
         except NonFinite as error:
-            assert self._good is not None  # `fit` begins by saving
-            self.restore(checkpoint.load(self._good), self._since)
-            bad = 1
-            for record in reversed(self._since):
-                bad += 1 if record.skipped else 0
-                if not record.skipped or bad == _BAD_STEPS:
-                    break
-            if bad >= _BAD_STEPS:
-                raise TrainingStopped(
-                    f"step {step}: {error}, {bad} steps in a row; stopped with the parameters of "
-                    f"the last good step. Try a smaller --learning_rate or --quant none."
-                ) from error
-            usage = self.guard.check(step)
-            seconds = time.perf_counter() - start
-            memory = (usage.peak_bytes, usage.resident_bytes)
-            return StepRecord(step, None, (), 0, 0, *memory, seconds, skipped=str(error))
+            record = self._roll_back(step, error, start)
+        try:
+            return self.evaluate(record) if evaluated else record
+        except NonFinite as error:
+            raise _diverged(step, f"{error} before the step either") from error
 
+    def _roll_back(self, step: int, error: NonFinite, start: float) -> StepRecord:
+        """Go back to where a step began that was not finite; return the record of it."""
+        assert self._good is not None  # `fit` begins by saving
+        self.restore(checkpoint.load(self._good), self._since)
+        bad = 1
+        for record in reversed(self._since):
+            bad += 1 if record.skipped else 0
+            if not record.skipped or bad == _BAD_STEPS:
+                break
+        if bad >= _BAD_STEPS:
+            raise _diverged(step, f"{error}, {bad} steps in a row") from error
+        usage = self.guard.check(step)
+        seconds = time.perf_counter() - start
+        memory = (usage.peak_bytes, usage.resident_bytes)
+        return StepRecord(step, None, (), 0, 0, *memory, seconds, skipped=str(error))
+
+    @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, record: StepRecord) -> StepRecord:
-        """Return `record` with the loss on the fixed evaluation batch and what it cost."""
+        """Return `record` with the loss on the fixed evaluation batch and what it cost.
+
+        Raises:
+          NonFinite: that loss is not finite.
+        """
         start = time.perf_counter()
         losses = self.task.loss(self.runtime, self.task.evaluation(), [self.runtime.parameters])
+        mean = float(losses.astype(np.float64).mean())
+        if not np.isfinite(mean):
+            raise NonFinite("the evaluation loss is not finite")
         return replace(
             record,
-            eval=float(losses.astype(np.float64).mean()),
+            eval=mean,
             forwards=record.forwards + losses.size,
             seconds=record.seconds + time.perf_counter() - start,
         )
@@ -270,6 +292,13 @@ class Loop:
 
     def _save_best(self, step: int, loss: float) -> Best:
         return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters.stored())
+
+
+def _diverged(step: int, why: str) -> TrainingStopped:
+    return TrainingStopped(
+        f"step {step}: {why}; stopped with the parameters of the last good step. Try a smaller "
+        "--learning-rate or --quant none."
+    )
 
 
 def settled(losses: Sequence[float], patience: int, tolerance: float = 0.02) -> bool:

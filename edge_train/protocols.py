@@ -113,8 +113,8 @@ class Stage(Protocol):
         ...
 
     @property
-    def nonnegative(self) -> bool:
-        """Whether its outputs cannot be negative, so that targets must not be either."""
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest output that is possible; infinite where there is none."""
         ...
 
 

@@ -186,6 +186,49 @@ def test_many_bad_steps_in_a_row_stop_the_run_with_the_last_good_parameters(make
     assert loop.next_step == 10
 
 
+class Overflowing(QuadraticRuntime):
+    """Its evaluations from the `first`-th on give nothing finite, `count` of them."""
+
+    def __init__(self, first, count):
+        super().__init__()
+        self.left = [*(False,) * first, *(True,) * count]
+
+    def forward(self, batch, points):
+        losses = super().forward(batch, points)
+        if "step" not in batch and self.left and self.left.pop(0):
+            losses[0, 3] = np.inf
+        return losses
+
+
+def test_a_step_whose_evaluation_is_not_finite_is_rolled_back(make_loop, estimator, tmp_path):
+    """It ended in a traceback of the journal, which holds no such number."""
+    loop = make_loop(estimator=estimator, runtime=Overflowing(1, 1))
+    assert loop.fit(20) == "done"
+    assert np.isfinite(loop.evals).all() and len(loop.evals) == 5  # with that of the start
+    whole = loop.runtime.parameters["token"]
+    records, _ = journal.read(tmp_path / "journal.jsonl")
+    assert [r["step"] for r in records if r["skipped"]] == [9]
+    assert "evaluation" in records[9]["skipped"] and np.isfinite(records[9]["eval"])
+    again, _ = resumed(make_loop, tmp_path, estimator)
+    np.testing.assert_array_equal(again.runtime.parameters["token"], whole)
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_evaluations_that_stay_infinite_stop_the_run_in_a_sentence(
+    make_loop, estimator, tmp_path, steps
+):
+    """The first, one on the way or the last: what is in the journal stays, and can be resumed."""
+    loop = make_loop(estimator=estimator, runtime=Overflowing(0 if steps == 5 else 1, 99))
+    with pytest.raises(TrainingStopped, match=r"step \d: the evaluation loss is not finite"):
+        loop.fit(steps)
+    records, intact = journal.read(tmp_path / "journal.jsonl")
+    assert intact == (tmp_path / "journal.jsonl").stat().st_size
+    assert len(records) == (4 if steps == 5 else 9)
+    assert all(r["eval"] is None or np.isfinite(r["eval"]) for r in records)
+    again, _ = resumed(make_loop, tmp_path, estimator)
+    assert again.fit(steps) == "done"
+
+
 def test_an_overflowing_update_is_rolled_back(make_loop):
     class Bursting:
         def estimate(self, runtime, task, batch, key, apply):

@@ -106,10 +106,31 @@ class Block:
         return not whole and (Convolution in kinds or Recurrent in kinds)
 
     @property
-    def nonnegative(self) -> bool:
-        """Whether its outputs cannot be negative, so that targets must not be either."""
-        kinds = [layer.kind for layer in self.layers if isinstance(layer, Activation)]
-        return bool(kinds) and kinds[-1] in ("relu", "sigmoid")
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest output that its layers allow; targets beyond are missed."""
+        low, high = -math.inf, math.inf
+        for layer in self.layers:
+            match layer:
+                case Activation(kind):
+                    low, high = (_bounded(kind, end) for end in (low, high))
+                case Recurrent():
+                    low, high = -1.0, 1.0  # each kind ends in a tanh, or a share of one
+                case Dense() | Convolution() | Normalization():
+                    low, high = -math.inf, math.inf
+                case Pool() | Reshape():
+                    pass
+        return low, high
+
+
+def _bounded(kind: Literal["tanh", "relu", "sigmoid"], end: float) -> float:
+    """Return the value of an increasing activation at the end of a range, which may be infinite."""
+    match kind:
+        case "tanh":
+            return math.tanh(end)
+        case "relu":
+            return max(end, 0.0)
+        case "sigmoid":
+            return 0.5 + 0.5 * math.tanh(0.5 * end)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The report of a run, written whole or not at all."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
+from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
 from edge_train.loop import Loop
 from edge_train.memory.watch import Watch
@@ -82,10 +84,25 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
         session.link.tell(smaller=after_training(job.recipe))
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
+    _check_scores(outcome)
     early = "stopped" if session.link.watch.short else "interrupted"
     status = end_run(loop, session, "done" if whole else early, outcome)
     write_report(folder)
     return status, outcome.line
+
+
+def _check_scores(outcome: Outcome) -> None:
+    """Refuse scores that are no numbers, which no reader of a journal or a report could use.
+
+    Raises:
+      TrainingStopped: one is infinite, or not a number.
+    """
+    for name, value in outcome.metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingStopped(
+                f"the score {name!r} of the best parameters is {value}; try a smaller "
+                "--learning-rate."
+            )
 
 
 def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:

@@ -1,6 +1,6 @@
 """Forward and backward of every layer of a small network in NumPy; samples first, channels last."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -259,10 +259,17 @@ def _normalized_axes(layer: Normalization, inputs: Array) -> tuple[int, ...]:
     return (2,) if inputs.ndim == 3 else tuple(range(1, inputs.ndim))
 
 
-def channel_statistics(inputs: Array) -> Statistics:
-    """Return mean and variance of every channel over all else."""
-    axes = tuple(range(inputs.ndim - 1))
-    return inputs.mean(axis=axes), inputs.var(axis=axes)
+def channel_statistics(parts: Sequence[Array]) -> Statistics:
+    """Return mean and variance of every channel over all else, in all parts together."""
+    axes = tuple(range(parts[0].ndim - 1))
+    if len(parts) == 1:
+        return parts[0].mean(axis=axes), parts[0].var(axis=axes)
+    shares = np.array([len(part) for part in parts], np.float64) / sum(map(len, parts))
+    means = np.stack([part.mean(axis=axes) for part in parts]).astype(np.float64)
+    variances = np.stack([part.var(axis=axes) for part in parts])
+    mean = shares @ means
+    variance = shares @ (variances + np.square(means - mean))
+    return mean.astype(np.float32), variance.astype(np.float32)
 
 
 def normalize(

@@ -193,16 +193,24 @@ class NumpyNetwork:
         return inputs
 
     def calibrated(self, point: Point) -> dict[str, Statistics]:
-        """Return the statistics of every batch normalization at a point, by place."""
+        """Return the statistics of every batch normalization at a point, by place.
+
+        Memory: the outputs of one layer for all calibration samples, and what a layer needs beside
+        them for those of one forward pass.
+        """
         found: dict[str, Statistics] = {}
-        values = self._calibration
-        if values is None:
+        samples = self._calibration
+        if samples is None:
             return found
+        size = self._together  # whatever the limit is, so that the bits stay
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         for index in range(len(self.blocks)):
             for place, layer, read, reuse in self._layers(index, point):
                 if layer == Normalization("batch"):
-                    found[place] = channel_statistics(values)
-                values, _ = forward(layer, read, values, statistics=found.get(place), reuse=reuse)
+                    found[place] = channel_statistics(parts)
+                known = found.get(place)
+                for number, values in enumerate(parts):
+                    parts[number], _ = forward(layer, read, values, statistics=known, reuse=reuse)
         return found
 
     def _layers(self, index: int, point: Point) -> Iterator[tuple[str, Layer, Any, bool]]:

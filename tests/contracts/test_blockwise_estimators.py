@@ -1,6 +1,7 @@
 """Every method that trains block by block: leaves parameters alone, learns, holds one tape."""
 
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,3 +178,24 @@ def test_local_losses_are_reported_block_by_block(estimator):
         assert found.loss == found.block_losses[-1]
     else:
         assert found.block_losses == ()
+
+
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf), (-1.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("loss", LOCAL_LOSSES)
+def test_two_labels_give_two_errors_whatever_the_range_of_a_block(loss, bounds):
+    """Hinge and logistic errors of a sigmoid were the same for every label.
+
+    Both signs are asked for in every row: a block that is told to rise everywhere learns nothing.
+    """
+    low, high = (np.clip(end, -1, 1) for end in bounds)
+    row = np.random.default_rng(0).uniform(low, high, (1, 64)).astype(np.float32)
+    signal = TargetProjection(loss, Projections("rademacher", 0.9, seed=3), CLASSES)
+    block = SimpleNamespace(name="0", bounds=bounds)
+    rows = np.repeat(row, 2, axis=0)
+    _, error = signal.error(block, rows, np.array([0, 1]), {}, lambda *_: None)
+    assert not np.array_equal(error[0], error[1])
+    asked = signal.projections.matrix("0", CLASSES, 64)[:2]
+    at_middle = np.full_like(rows, {-np.inf: 0, 0: 0.5, -1: 0}[bounds[0]])
+    _, error = signal.error(block, at_middle, np.array([0, 1]), {}, lambda *_: None)
+    if loss != "cosine":  # which turns a row, and need not move every number of it
+        np.testing.assert_array_equal(np.sign(error), -np.sign(asked))

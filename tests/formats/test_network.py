@@ -23,7 +23,27 @@ def test_a_block_begins_with_what_its_layer_needs_and_takes_the_layers_up_to_the
     assert [type(layer).__name__ for layer in first.layers] == ["Convolution", "Activation", "Pool"]
     assert second.layers[0] == Reshape("flat")
     assert (first.output_shape, second.output_shape, last.output_shape) == ((14, 14, 4), (5,), (2,))
-    assert (first.nonnegative, second.nonnegative) == (True, False)
+    assert (first.bounds, second.bounds) == ((0, np.inf), (-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds"),
+    [
+        ("dense 5", (-np.inf, np.inf)),
+        ("dense 5, relu", (0, np.inf)),
+        ("dense 5, sigmoid", (0, 1)),
+        ("dense 5, batchnorm, relu", (0, np.inf)),
+        ("dense 5, relu, batchnorm", (-np.inf, np.inf)),
+        ("dense 5, sigmoid, layernorm", (-np.inf, np.inf)),
+        ("dense 5, relu, sigmoid", (0.5, 1)),
+        ("dense 5, tanh, relu", (0, 1)),
+        ("conv 2 3, sigmoid, meanpool 2", (0, 1)),
+        ("gru 4", (-1, 1)),
+    ],
+)
+def test_a_block_knows_the_range_of_its_outputs(words, bounds):
+    """A norm after a ReLU gives either sign: its block was taken for a non-negative one."""
+    assert parse(words, PICTURE, 2).blocks[0].bounds == bounds
 
 
 def test_parameters_have_the_shapes_of_their_block_and_no_two_draws_are_equal():

@@ -118,6 +118,20 @@ def test_batch_normalization_judges_a_sample_alone_after_calibration():
     )
 
 
+def test_statistics_of_parts_are_those_of_the_whole():
+    text, shape = NETWORKS["norms"]
+    runtime, batch = opened(text, shape, samples=64)
+    found = [
+        NumpyNetwork(runtime.network, runtime.parameters, batch["inputs"], together=size)
+        for size in (64, 10)
+    ]
+    whole, parts = (one.calibrated(runtime.parameters) for one in found)
+    assert whole.keys() == parts.keys() and whole
+    for place, values in whole.items():
+        for one, other in zip(values, parts[place], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def torch_loss(torch, runtime, tensors, batch):
     """Return the mean cross entropy of the same network, written with torch's own layers."""
     functional = torch.nn.functional

@@ -18,7 +18,7 @@ def local_error(loss: str, outputs: Array, targets: Array) -> tuple[Array, Array
     Args:
       loss: a key of `LOCAL_LOSSES`.
       outputs: (rows, units).
-      targets: (rows, units). `hinge` and `logistic` read their signs only.
+      targets: (rows, units). `MARGIN_LOSSES` read their signs only.
 
     >>> y, t = np.array([[0.5, -0.5]], np.float32), np.array([[1.0, 1.0]], np.float32)
     >>> local_error("l2", y, t)[1].tolist(), local_error("sign", y, t)[1].tolist()
@@ -78,3 +78,4 @@ LOCAL_LOSSES: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
     "logistic": _logistic,
     "cosine": _cosine,
 }
+MARGIN_LOSSES = ("hinge", "logistic")  # of a target they read the sign alone

@@ -34,7 +34,7 @@ class Drtp:
     ) -> tuple[Array, Array]:
         """Return the linear loss whose gradient is the projected label, and that gradient."""
         units = rows.shape[1]
-        matrix = self.projections.matrix(block.name, self.classes, units, False)
+        matrix = self.projections.matrix(block.name, self.classes, units)
         error = matrix[labels]
         return np.einsum("ij,ij->i", rows, error), error
 
@@ -99,7 +99,7 @@ class DirectFeedback:
                 view = view_of(block, self.view)
                 rows = rows_of(outputs, view)
                 count = len(rows)
-                matrix = self.projections.matrix(block.name, top.shape[1], rows.shape[1], False)
+                matrix = self.projections.matrix(block.name, top.shape[1], rows.shape[1])
                 error = spread(repeated(top, count) @ matrix, outputs.shape, view)
             else:
                 error = top.copy()

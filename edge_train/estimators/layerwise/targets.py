@@ -13,21 +13,26 @@ from edge_train.rng import Key
 
 DRAWS = ("rademacher", "gaussian", "uniform", "orthogonal")
 VIEWS = ("pooled", "channel", "full", "every", "last")
+_MOST_OF_A_RANGE = (
+    0.99  # half widths from its middle: a tanh is closer to one only when it is stuck
+)
 
 
 @dataclass(frozen=True)
 class Projections:
     """A fixed random matrix (classes, units) for every block, of root mean square `scale`.
 
+    Entries have either sign; `targets` makes of them what the outputs of a block can reach.
+
     Made again from its key whenever it is needed, so it costs no memory; with `hold`, drawn once
     and kept in INT8 with one scale (exact for `rademacher`).
 
     Args:
       draw: distribution of the entries; `orthogonal` has orthogonal rows where units allow it.
-      scale: root mean square of the entries; targets of tanh must be below one.
+      scale: root mean square of the entries.
       seed: of the run.
 
-    >>> Projections("rademacher", 0.5, 1).matrix("0", 2, 3, False).shape
+    >>> Projections("rademacher", 0.5, 1).matrix("0", 2, 3).shape
     (2, 3)
     """
 
@@ -37,43 +42,54 @@ class Projections:
     hold: bool = False
     _held: dict[str, tuple[NDArray[np.int8], np.float32]] = field(default_factory=dict)
 
-    def matrix(self, name: str, classes: int, units: int, nonnegative: bool) -> Array:
-        """Return the projection of block `name`.
-
-        Args:
-          nonnegative: whether its outputs cannot be negative: magnitudes are taken, and ones and
-            zeros of equal share for `rademacher`.
-        """
+    def matrix(self, name: str, classes: int, units: int) -> Array:
+        """Return the projection of block `name`."""
         if not self.hold:
-            return self._drawn(name, classes, units, nonnegative)
+            return self._drawn(name, classes, units)
         if name not in self._held:
-            exact = self._drawn(name, classes, units, nonnegative)
+            exact = self._drawn(name, classes, units)
             step = np.float32(np.abs(exact).max() / 127)
             self._held[name] = np.rint(exact / step).astype(np.int8), step
         levels, step = self._held[name]
         held: Array = levels * step
         return held
 
-    def _drawn(self, name: str, classes: int, units: int, nonnegative: bool) -> Array:
+    def targets(self, name: str, classes: int, units: int, bounds: tuple[float, float]) -> Array:
+        """Return a target of every class that outputs within `bounds` can reach.
+
+        Outputs without bounds get the projection as it is. Between two bounds its entries count
+        from the middle, in half widths, and end a little inside. Above a lower bound alone they are
+        the distances from it: magnitudes, or nothing and the full height in equal share for
+        `rademacher`.
+        """
+        matrix = self.matrix(name, classes, units)
+        low, high = bounds
+        if math.isfinite(low) and math.isfinite(high):
+            matrix = np.clip(matrix, -_MOST_OF_A_RANGE, _MOST_OF_A_RANGE)
+            matrix *= np.float32((high - low) / 2)
+            matrix += np.float32((high + low) / 2)
+        elif math.isfinite(low):
+            if self.draw == "rademacher":
+                matrix = np.where(matrix > 0, np.float32(math.sqrt(2) * self.scale), np.float32(0))
+            matrix = np.abs(matrix) + np.float32(low)
+        return matrix
+
+    def _drawn(self, name: str, classes: int, units: int) -> Array:
         generator = Key(self.seed, 0).generator("projection", name)
         shape = (classes, units)
         if self.draw == "rademacher":
             signs = generator.integers(0, 2, shape).astype(np.float32)
-            if nonnegative:
-                return signs * np.float32(math.sqrt(2) * self.scale)
             return (2 * signs - 1) * np.float32(self.scale)
         if self.draw == "uniform":
             bound = math.sqrt(3) * self.scale
-            matrix = generator.uniform(-bound, bound, shape).astype(np.float32)
-        else:
-            matrix = generator.standard_normal(shape, np.float32)
-            if self.draw == "orthogonal":
-                long = matrix.T if classes <= units else matrix
-                basis, triangle = np.linalg.qr(long)
-                basis *= np.sign(np.diag(triangle)) * np.float32(math.sqrt(len(long)))
-                matrix = basis.T if classes <= units else basis
-            matrix = np.ascontiguousarray(matrix * np.float32(self.scale), np.float32)
-        return np.abs(matrix) if nonnegative else matrix
+            return generator.uniform(-bound, bound, shape).astype(np.float32)
+        matrix = generator.standard_normal(shape, np.float32)
+        if self.draw == "orthogonal":
+            long = matrix.T if classes <= units else matrix
+            basis, triangle = np.linalg.qr(long)
+            basis *= np.sign(np.diag(triangle)) * np.float32(math.sqrt(len(long)))
+            matrix = basis.T if classes <= units else basis
+        return np.ascontiguousarray(matrix * np.float32(self.scale), np.float32)
 
 
 def view_of(block: Stage, wanted: str) -> str:

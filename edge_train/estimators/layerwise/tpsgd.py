@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
-from edge_train.estimators.layerwise.local_losses import local_error
+from edge_train.estimators.layerwise.local_losses import MARGIN_LOSSES, local_error
 from edge_train.estimators.layerwise.targets import Projections, repeated, rows_of, spread, view_of
 from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, BlockwiseRuntime, Estimate, Objective, Stage, Through
 from edge_train.rng import Key
+
+_FLOOR_MARGIN = 0.5  # above the lowest output, where there is no highest: where a sign begins
 
 
 class Signal(Protocol):
@@ -53,14 +55,35 @@ class TargetProjection:
         self, block: Stage, rows: Array, labels: NDArray[Any], parameters: Point, apply: Apply
     ) -> tuple[Array, Array]:
         """Return local losses and errors."""
-        units = rows.shape[1]
-        positive = block.nonnegative and self.loss != "softmax"  # targets must be within reach
-        matrix = self.projections.matrix(block.name, self.classes, units, positive)
+        sizes = (block.name, self.classes, rows.shape[1])
+        if self.loss in MARGIN_LOSSES:  # a class is the signs of its row, whatever the outputs
+            return _margin_error(
+                self.loss, rows, self.projections.matrix(*sizes)[labels], block.bounds
+            )
         if self.loss != "softmax":
-            return local_error(self.loss, rows, matrix[labels])
-        matrix *= np.float32(1 / math.sqrt(units))
+            targets = self.projections.targets(*sizes, block.bounds)
+            return local_error(self.loss, rows, targets[labels])
+        matrix = self.projections.matrix(*sizes) * np.float32(1 / math.sqrt(rows.shape[1]))
         losses, error = cross_entropy(rows @ matrix.T, labels)
         return losses, error @ matrix
+
+
+def _margin_error(
+    loss: str, rows: Array, targets: Array, bounds: tuple[float, float]
+) -> tuple[Array, Array]:
+    """Return what `local_error` does, for outputs that count from the middle of what is possible.
+
+    A sign tells two classes apart only where outputs have either: the margin of a sigmoid is
+    2 y - 1, that of a ReLU y - 1/2.
+    """
+    low, high = bounds
+    middle, slope = np.float32(0), np.float32(1)
+    if math.isfinite(low) and math.isfinite(high):
+        middle, slope = np.float32((low + high) / 2), np.float32(2 / (high - low))
+    elif math.isfinite(low):
+        middle = np.float32(low + _FLOOR_MARGIN)
+    losses, error = local_error(loss, (rows - middle) * slope, targets)
+    return losses, error * slope
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,9 @@ class LanguageModelJob:
         losses = self._task.loss(runtime, held, [runtime.parameters])
         loss = float(losses.astype(np.float64).mean())
         count = losses.size * required(self.recipe.length)
-        metrics = {"held_out_loss": loss, "perplexity": math.exp(loss), "scored_tokens": count}
+        with np.errstate(over="ignore"):  # the run ends in a sentence about it
+            perplexity = float(np.exp(loss))
+        metrics = {"held_out_loss": loss, "perplexity": perplexity, "scored_tokens": count}
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = write_difference(
                 folder / DIFFERENCE_FOLDER,

@@ -16,6 +16,8 @@ from edge_train.errors import ModelError
 from edge_train.formats import network_file
 from edge_train.records import journal
 from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.tasks import open_job
+from edge_train.tasks.network.recipe import NetworkRecipe
 
 pytestmark = pytest.mark.process
 PATTERNS = np.random.default_rng(5).integers(0, 256, (3, 8, 8))
@@ -82,6 +84,44 @@ def test_every_method_learns_what_can_be_learned(tmp_path, method, quant):
 )
 def test_other_networks_and_modes_learn_too(tmp_path, network, keys):
     path = recipe(tmp_path, network=network, steps=150, **keys)
+    assert run(path, tmp_path / "run")["metrics"]["test_accuracy"] > 0.8
+
+
+def test_batch_normalization_judges_by_statistics_with_little_noise(tmp_path):
+    """Those of 100 samples added 3 to 4 % to every evaluation loss."""
+    path = pictures(tmp_path / "data.npz", count=3000)
+    job = open_job(NetworkRecipe(data=str(path), network="dense 64, batchnorm, relu"))
+    job.load()
+    runtime, task = job.open_runtime(), job.task()
+    samples = task.inputs(np.arange(task.count))
+    exact = NumpyNetwork(runtime.network, runtime.parameters, samples)
+    fewer = NumpyNetwork(runtime.network, runtime.parameters, samples[:100])
+    batch = task.evaluation()
+    point = [runtime.parameters]
+    own, best, few = (task.loss(one, batch, point)[0] for one in (runtime, exact, fewer))
+    # Noise falls with the root of the number of samples: to half, and some luck.
+    assert np.abs(own - best).mean() < 0.8 * np.abs(few - best).mean()
+
+
+@pytest.mark.parametrize("every", [5, 1000])
+def test_a_rate_that_blows_up_the_evaluation_is_a_sentence_and_a_run_that_resumes(
+    tmp_path, capsys, every
+):
+    """At a rate of 1000 evaluations ended in a traceback, the journal's numbers being finite."""
+    path = recipe(tmp_path, network="mlp 20 20 relu", learning_rate=1000, evaluate_every=every)
+    path.write_text(path.read_text() + 'method = "backprop"\n')
+    message = refused(capsys, path, tmp_path / "run", status=3)
+    assert "not finite" in message and "--resume" in message and "--learning-rate" in message
+    for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["status"] == "stopped" and report["eval"]["best_step"] == 0
+    assert cli.main(["run", "--resume", str(tmp_path / "run")]) == 3
+
+
+def test_outputs_that_can_grow_get_a_rate_at_which_they_do_not(tmp_path):
+    """At the rate for bounded outputs all ReLUs ended at zero, and every picture in one class."""
+    path = recipe(tmp_path, network="mlp 200 200 relu", steps=120, method="tpsgd", loss="l2")
     assert run(path, tmp_path / "run")["metrics"]["test_accuracy"] > 0.8
 
 
