@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from linear_loss import SAMPLES, SHAPES, loop_of
+from linear_loss import SHAPES, loop_of
 
 from edge_train.arrays.factored import Factors, dense
 from edge_train.arrays.parameters import Int8Parameters
@@ -23,6 +23,8 @@ class Echo:
 
 
 LOW = {"rank": RANK, "refresh_every": 5, "scale": 1.0}
+
+
 def held_of(total):
     if isinstance(total, Factors):
         return total.left.size + total.right.size
@@ -88,7 +90,9 @@ def test_a_basis_is_found_from_the_first_part_and_stays_for_the_step():
 
 @pytest.mark.parametrize("method", ["adamw", "q-galore"])
 def test_parts_of_a_step_that_was_not_finite_are_dropped(method):
-    loop = loop_of(method, Int8Parameters, learning_rate=0.01, **(LOW if method == "q-galore" else {}))
+    loop = loop_of(
+        method, Int8Parameters, learning_rate=0.01, **(LOW if method == "q-galore" else {})
+    )
     start = loop.runtime.parameters.copy()
     state = {n: {k: v.copy() for k, v in s.items()} for n, s in loop.state.items()}
     loop.estimator = Backprop(3)

@@ -50,7 +50,9 @@ def loop_by(transform, kind=Parameters, samples=SAMPLES, **options):
     """Return a loop of an update rule; its weights are held by `kind`."""
     guard = SimpleNamespace(check=lambda step: SimpleNamespace(peak_bytes=1, resident_bytes=1))
     rest = {"guard": guard, "journal": None, "checkpoints": None, "seed": 0, "patience": 0}
-    return Loop(Linear(kind), Task(samples), Backprop(), transform, evaluate_every=1, **rest, **options)
+    return Loop(
+        Linear(kind), Task(samples), Backprop(), transform, evaluate_every=1, **rest, **options
+    )
 
 
 def loop_of(method, kind=Parameters, samples=SAMPLES, **keys):
