@@ -25,7 +25,8 @@ class Code:
       group: neighbors that share a scale; 0 for a whole row. Rows are filled up with zeros.
       scale: type of the scales.
       headroom: a new scale leaves this much room to grow, since the next one rounds all levels
-        again. Of 15 levels none can be spared: with 1.0 a largest value is a level, to 11 bits.
+        again. Of 15 levels none can be spared: with 1.0 a largest value is a level, to 11 bits,
+        and scales follow it from step to step.
     """
 
     bits: int
@@ -37,6 +38,11 @@ class Code:
     def most(self) -> int:
         """The largest level."""
         return (1 << self.bits - 1) - 1
+
+    @property
+    def follows(self) -> bool:
+        """Whether a scale follows the largest value of its group, since it has no room to grow."""
+        return self.headroom == 1
 
     def empty(self, rows: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return storage of a matrix: levels, and scales (rows,) or (rows, groups)."""
@@ -95,6 +101,21 @@ class Code:
         """Return scales for groups whose largest magnitudes are given; never zero or infinite."""
         scale = np.asarray(largest * (self.headroom / self.most))
         return np.clip(scale, _SMALLEST[self.scale], np.finfo(self.scale).max).astype(self.scale)
+
+    def near_scales(self, largest: Array) -> tuple[NDArray[Any], NDArray[Any], Array]:
+        """Return the scales on both sides of those that make the largest values a level.
+
+        Returns:
+          Scales not above and scales above, and how far from the one to the other the right ones
+          lie, from 0 to 1.
+        """
+        most = np.nextafter(np.finfo(self.scale).max, self.scale(0))
+        wanted = np.clip(largest / np.float32(self.most), _SMALLEST[self.scale], most)
+        near = wanted.astype(self.scale)
+        below = np.where(near > wanted, np.nextafter(near, self.scale(0)), near)
+        above = np.nextafter(below, self.scale(np.inf))
+        start = below.astype(np.float32)
+        return below, above, (wanted - start) / (above.astype(np.float32) - start)
 
 
 INT8 = Code(bits=8, group=0, scale=np.float32, headroom=1.25)

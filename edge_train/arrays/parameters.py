@@ -107,9 +107,16 @@ class QuantizedParameters(Parameters):
     """Trainable blocks whose matrices are stored in few bits, as a `Code` says.
 
     Reading a block makes a float32 copy of it. A change is rounded at random to levels, in float32
-    and right on average, so that changes far below one level are kept. The scale of a group changes
-    only when a weight outgrows it or it is four times too large: every new scale rounds all weights
-    of the group again. A group of one sign keeps its values.
+    and right on average, so that changes far below one level are kept. The scale of a group with
+    headroom changes only when a weight outgrows it or it is four times too large: every new scale
+    rounds all weights of the group again. Without headroom it follows the group's largest weight,
+    up and down, and each weight is rounded once: a little change of a scale costs as little noise,
+    while scales that only grew by a level, 8/7, made those of INT4 1.9 times as large in 400 steps.
+    Weights that nothing changed, their scale neither, are not rounded. A group of one sign keeps
+    its values.
+
+    No scale mends what levels cost: an update of a share p of a level moves a weight by a whole one
+    with the chance p, so that weights walk by levels * sqrt(p (1 - p)) a step.
 
     Source: Q-GaLore (arXiv:2407.08296) for training INT8 weights by stochastic rounding. We differ:
     all arithmetic in float32, symmetric groups inside one row, scales that stay, keyed draws.
@@ -222,6 +229,11 @@ class QuantizedParameters(Parameters):
         values = grouped / -scale
         if decay:
             values -= np.float32(decay) * levels
+        if code.follows:
+            values += levels
+            scales[...] = self._followed(values, scale, noise).reshape(scales.shape)
+            code.store(_flat(values), codes)
+            return
         values += noise.centered(values.shape)
         np.rint(values, out=values)
         near = bound < _NEAR * float(scale.min())
@@ -239,6 +251,39 @@ class QuantizedParameters(Parameters):
             np.rint(again, out=again)
             moved[wrong] = np.clip(again, -code.most, code.most, out=again)
         code.store(_flat(moved), codes)
+
+    def _followed(self, values: Array, old: Array, noise: Noise) -> NDArray[Any]:
+        """Return new scales (rows, groups), and make whole levels of values in old ones, in place.
+
+        A scale is one of the two neighbors of the right one, right on average. What goes beyond the
+        last level of the smaller one is that level, or in the larger one as much more as makes up
+        for it: the largest value is the last level in both.
+
+        Args:
+          values: (rows, groups, group).
+          old: their scales, (rows, groups, 1).
+        """
+        code = self.code
+        size = np.abs(values)
+        below, above, share = code.near_scales(largest(size) * old[..., 0])
+        up = noise.own(share.shape) + np.float32(0.5) < share
+        new: NDArray[Any] = np.where(up, above, below)
+        wide: Array = new.astype(np.float32)
+        ratio: Array = old[..., 0] / wide
+        if (ratio != 1).any():
+            edge = np.float32(code.most) * below.astype(np.float32) / old[..., 0]
+            beyond = np.flatnonzero(size > edge[..., None])
+            group = beyond // size.shape[-1]
+            values *= ratio[..., None]
+            flat, start = values.reshape(-1), (edge * ratio).reshape(-1)[group]
+            gain = np.where(up, 1 / np.where(up, share, 1), 0).reshape(-1)[group]
+            found = flat[beyond]
+            over = np.minimum(np.abs(found), 2 * code.most) - start  # a scale has a largest value
+            flat[beyond] = np.copysign(start + over * gain, found)
+        values += noise.centered(values.shape)
+        np.rint(values, out=values)
+        np.clip(values, -code.most, code.most, out=values)
+        return new
 
     def load(self, blocks: Mapping[str, NDArray[Any]]) -> None:
         super().load(blocks)

@@ -139,8 +139,9 @@ class Adam:
 class WeightDecay:
     """Adds a share of the parameter to the update: decoupled decay, when it stands after Adam.
 
-    Vectors (biases, norms) are left alone, as is usual. Memory: one copy of the block; a lazy
-    update only notes the decay, and whoever subtracts it reads the parameter in rows.
+    Vectors (biases, norms) are left alone, as is usual. Of a matrix the decay is only noted, and
+    whoever subtracts the update reads the parameter in rows: one in few bits shows a transform no
+    numbers. Memory: one copy of a block of three or more dimensions, nothing for a matrix.
 
     Source: Loshchilov and Hutter (arXiv:1711.05101); the rate of the schedule multiplies both
     terms, as in torch.optim.AdamW.
@@ -157,7 +158,9 @@ class WeightDecay:
         if param.ndim < 2:
             return update
         if isinstance(update, np.ndarray):
-            return update + np.float32(self.rate) * param
+            if update.ndim > 2:  # these are never in few bits
+                return update + np.float32(self.rate) * param
+            update = Whole(update)
         update.decay += self.rate
         return update
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 
+from edge_train.arrays.parameters import Parameters
 from edge_train.optim.transforms import (
     Adam,
     Chain,
@@ -12,6 +13,7 @@ from edge_train.optim.transforms import (
     WeightDecay,
     root_mean_square,
 )
+from edge_train.rng import Key
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
@@ -68,17 +70,18 @@ def test_a_relative_rate_follows_the_scale_of_the_block():
 def test_adam_with_weight_decay_is_the_adamw_of_torch():
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(0)
-    ours = random.standard_normal((3, 4)).astype(np.float32)
-    theirs = torch.nn.Parameter(torch.from_numpy(ours.copy()))
+    start = random.standard_normal((3, 4)).astype(np.float32)
+    ours = Parameters({"w": start})
+    theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
     chain = Chain((Adam(), WeightDecay(0.1), LearningRate(0.01, 20, final=1.0)))
-    state = chain.init(ours)
-    for _ in range(20):
+    state = chain.init(start)
+    for step in range(20):
         gradient = random.standard_normal((3, 4)).astype(np.float32)
         theirs.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
-        ours = ours - chain.update(gradient, state, ours)
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+        ours.subtract("w", chain.update(gradient, state, ours["w"]), Key(0, step))
+    np.testing.assert_allclose(ours["w"], theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_vectors_do_not_decay():
