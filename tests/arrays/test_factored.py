@@ -24,7 +24,7 @@ RULES = {
     "dct-adamw": lambda: LowRank(Adam(), Columns(4, of="dct"), 1, moments="rotate"),
     "columns": lambda: LowRank(Adam(), Columns(4), 2),
     "frugal": lambda: LowRank(Adam(), Columns(4, by="chance"), 3, moments="reset", remainder=0.1),
-    "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, rule="sgd"),
+    "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, remainder_by="sgd"),
     "apollo": lambda: Apollo(Adam(), RandomVectors(4), 3),
     "apollo-mini": lambda: Apollo(Adam(), RandomVectors(1), 3, by="tensor"),
 }

@@ -114,7 +114,7 @@ def test_rounding_moves_nothing_inside_the_columns_of_frugal(shape, lazy, rule, 
     """There is no remainder there: exactly Adam's update, whatever a product rounds to."""
     monkeypatch.setattr(factored, "_TILE_NUMBERS", 5 * shape[1])  # columns in several parts
     basis = Rounded(4, by="chance", seed=7)
-    transform = LowRank(Adam(), basis, 4, 0.5, moments="reset", remainder=0.1, rule=rule)
+    transform = LowRank(Adam(), basis, 4, 0.5, moments="reset", remainder=0.1, remainder_by=rule)
     param, draw = np.zeros(shape, np.float32), np.random.default_rng(0)
     state = transform.init(param)
     for step in range(6):
@@ -163,7 +163,7 @@ def test_vectors_that_mix_columns_leave_a_remainder_everywhere(name, shape, lazy
 
 def test_the_remainder_of_frugal_can_be_plain_descent():
     many = gradients((20, 8), 3)
-    transform = LowRank(Adam(), Columns(2), 9, remainder=0.5, rule="sgd")
+    transform = LowRank(Adam(), Columns(2), 9, remainder=0.5, remainder_by="sgd")
     updates, state = run(transform, many)
     left = np.setdiff1d(np.arange(8), state["basis.indices"])
     np.testing.assert_allclose(updates[-1][:, left], 0.5 * many[-1][:, left], rtol=1e-5)
