@@ -14,13 +14,14 @@ from edge_train.arrays.types import Batch, State
 from edge_train.errors import NonFinite, TrainingStopped
 from edge_train.memory.guard import Guard
 from edge_train.optim.sums import Sums
+from edge_train.optim.transforms import for_block
 from edge_train.protocols import (
     BatchSelection,
     BlockSchedule,
-    ByBlock,
     Estimator,
     Objective,
     Replayable,
+    Scheduled,
     Share,
     StepRecord,
     Transform,
@@ -87,10 +88,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         parameters, transform = self.runtime.parameters, self.transform
-        self.rules: dict[str, Transform] = {
-            name: transform.rule(name) if isinstance(transform, ByBlock) else transform
-            for name in parameters
-        }
+        self.rules: dict[str, Transform] = {name: for_block(transform, name) for name in parameters}
         self.state: dict[str, State] = {
             name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
@@ -123,9 +121,14 @@ class Loop:
         """Consume one block's gradient, or a part of it; the estimator calls this block by block.
 
         The last part of a block's gradient changes it; those before are only added up. The gradient
-        of a block that rests is dropped.
+        of a block that rests is dropped; its schedule goes on.
         """
         if not self.schedule.trains(key.step, name):
+            rule = self.rules[name]
+            if isinstance(rule, Scheduled) and not (
+                isinstance(gradient, Share) and not gradient.last
+            ):
+                rule.rest(self.state[name])
             return
         if not all_finite(gradient.gradient if isinstance(gradient, Share) else gradient):
             raise NonFinite(f"the gradient of block {name!r} is not finite")

@@ -203,10 +203,10 @@ class BatchSelection(Protocol):
 
 
 class BlockSchedule(Protocol):
-    """Which blocks a step trains; the others rest: neither they nor their state change.
+    """Which blocks a step trains; the others rest: neither they nor their moments change.
 
-    What a rule counts in its state, such as the steps of a learning rate's decay, counts the steps
-    in which the block was trained.
+    A schedule of rates goes on meanwhile (`Scheduled`), so that every block ends at its last rate;
+    moments count the updates of their block.
     """
 
     def trains(self, step: int, name: str) -> bool:
@@ -251,8 +251,17 @@ class Projecting(Transform, Protocol):
 
 
 @runtime_checkable
+class Scheduled(Transform, Protocol):
+    """A transform that counts the steps of a run, and not only the updates of its block."""
+
+    def rest(self, state: State) -> None:
+        """Count a step in which the block rests."""
+        ...
+
+
+@runtime_checkable
 class ByBlock(Transform, Protocol):
-    """A transform that is another one for blocks of some names."""
+    """A transform that is another one for blocks of some names, or draws by the name."""
 
     def rule(self, name: str) -> Transform:
         """Return the transform of a block."""

@@ -336,8 +336,23 @@ def test_a_block_that_rests_keeps_every_bit_of_itself_and_its_state(make_loop, e
         loop.advance(loop.step(step))
         np.testing.assert_array_equal(loop.runtime.parameters[name], block)
         for part, value in state.items():
-            np.testing.assert_array_equal(loop.state[name][part], value)
+            schedule = part == "1.count"
+            np.testing.assert_array_equal(loop.state[name][part], value + schedule)
         assert (loop.runtime.parameters["ab"[step % 2]] != moved).any()
+
+
+def test_a_schedule_of_rates_counts_steps_and_not_the_updates_of_a_block(make_loop, estimator):
+    """A block that is trained in every second step ended at 0.98 of the rate, not at 0.10."""
+    loop = make_loop(estimator=two_scales(estimator), runtime=two_blocks(), schedule=Turns())
+    whole = make_loop(estimator=two_scales(estimator), runtime=two_blocks())
+    for step in range(7):
+        for one in (loop, whole):
+            one.advance(one.step(step))
+        for name in "ab":
+            assert loop.state[name]["1.count"] == whole.state[name]["1.count"] == step + 1
+            assert loop.state[name]["0.count"] == sum(
+                Turns().trains(s, name) for s in range(step + 1)
+            )
 
 
 def test_turns_and_chosen_samples_are_redone_from_the_journal_to_the_bit(

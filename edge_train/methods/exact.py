@@ -91,11 +91,11 @@ def _adam(_: Recipe, after: tuple[Transform, ...]) -> Transform:
     return Chain((Adam(), *after))
 
 
-def _adam8bit(_: Recipe, after: tuple[Transform, ...]) -> Transform:
+def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
     from edge_train.optim.adam8bit import Adam8bit
     from edge_train.optim.transforms import Chain
 
-    return Chain((Adam8bit(), *after))
+    return Chain((Adam8bit(seed=recipe.seed), *after))
 
 
 def _backprop(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

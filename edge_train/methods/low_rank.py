@@ -66,7 +66,7 @@ def _by_top_vectors(recipe: Recipe, after: After, *, adaptive: bool) -> Transfor
 
     assert isinstance(recipe, LowRankKeys)
     rank, every, scale = _keys(recipe)
-    adam = Adam8bit() if adaptive else Adam()
+    adam = Adam8bit(seed=recipe.seed) if adaptive else Adam()
     basis = recipe.basis or "svd"
     vectors = _basis(basis, TopVectors(rank, recipe.seed, packed=adaptive))
     moments: Literal["keep", "rotate"] = "keep" if basis == "svd" else "rotate"

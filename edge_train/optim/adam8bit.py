@@ -1,7 +1,7 @@
 """Adam whose moments take one byte each."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ _MANTISSA = 3  # bits of a code: eight levels from one power of two to the next
 _DROPPED = 23 - _MANTISSA  # bits of a float32 that a code leaves out
 _ONE = 127 << _MANTISSA  # what is left of 1.0
 _ROOM = np.float32(1 + 2.0**-15)  # of a scale, so that no rounding goes beyond the last code
+_SMALLEST_SCALE = np.float32(2.0**-126)  # below, a float32 has no inverse
 
 
 class _Codes:
@@ -51,10 +52,10 @@ class _Codes:
 
         Args:
           values: (blocks, BLOCK), overwritten.
-          scale: (blocks, 1), at least `_ROOM` times their largest values, or 0.
+          scale: (blocks, 1), at least `_ROOM` times their largest values and `_SMALLEST_SCALE`.
           noise: 32 random bits for each, overwritten.
         """
-        values *= 1 / np.where(scale > 0, scale, 1)
+        values *= 1 / scale
         values += self.first
         noise >>= np.uint32(32 - _DROPPED)
         noise += values.view(np.uint32)
@@ -75,9 +76,14 @@ class Adam8bit:
     into zeros, and the division by their root into an explosion. They are rounded at random, right
     on average: with beta2 = 0.999 a second moment falls by 0.1 % a step at most and would never
     fall if it were rounded to the nearest code. What this costs is noise of about a tenth in each
-    coordinate of the update. The draws are a function of the count. A second moment is never
-    rounded down to zero.
+    coordinate of the update. The draws are a function of seed, block and count, so that they
+    are not the same in two blocks, whose errors would add up. A second moment is never rounded down
+    to zero.
     Bytes: 2.03 per coordinate. Memory: 32,768 coordinates in float32, a few times.
+
+    Args:
+      seed: of the run.
+      block: whose moments these are; `rule` fills it in.
 
     Source: Dettmers et al. (arXiv:2110.02861). We differ in the codes (the leading bits of
     a float32, where theirs are a table that a CPU would have to search) and in the random rounding.
@@ -86,6 +92,12 @@ class Adam8bit:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    seed: int = 0
+    block: str = ""
+
+    def rule(self, name: str) -> "Adam8bit":
+        """Return the rule of a block."""
+        return replace(self, block=name)
 
     def init(self, param: Array) -> State:
         """Return zero moments and a zero count."""
@@ -105,7 +117,7 @@ class Adam8bit:
         if "first_scale" not in state:
             return self._float().update(update, state, param)
         state["count"] += 1
-        draw = Noise(Key(0, int(state["count"][0])), "moments")
+        draw = self._noise("moments", state)
         if isinstance(update, Factors | Whole):
             return Streamed(update.shape, self._stream(update, state, draw))
         gradient = dense(update)
@@ -145,7 +157,7 @@ class Adam8bit:
         if "first_scale" not in state:
             self._float().rotate(state, rotation)
             return
-        draw = Noise(Key(0, int(state["count"][0])), "rotation")
+        draw = self._noise("rotation", state)
         everything = slice(0, len(state["first"]))
         whole = state["first"].size // len(rotation) * len(rotation)  # what is left is padding
         first, second = _read(state, "first", everything), _read(state, "second", everything)
@@ -155,6 +167,9 @@ class Adam8bit:
         for start in range(0, len(first), AT_ONCE // BLOCK):
             at = slice(start, min(start + AT_ONCE // BLOCK, len(first)))
             _write(state, at, first[at], second[at], draw)
+
+    def _noise(self, purpose: str, state: State) -> Noise:
+        return Noise(Key(self.seed, int(state["count"][0])), f"{purpose} of {self.block}")
 
     def _float(self) -> Adam:
         return Adam(self.beta1, self.beta2, self.epsilon)
@@ -186,14 +201,19 @@ def _signed(codes: NDArray[np.int8]) -> Array:
     return values
 
 
+def _scale(values: Array) -> Array:
+    """Return the scale of each block, (blocks, 1), of values >= 0."""
+    return np.maximum(_ROOM * largest(values)[:, None], _SMALLEST_SCALE)
+
+
 def _write(state: State, at: slice, first: Array, second: Array, draw: Noise) -> None:
     """Round blocks of moments to codes; `first` and `second` are overwritten."""
     signs = -(first < 0).view(np.int8)
     np.abs(first, out=first)
-    state["first_scale"][at] = scale = _ROOM * largest(first)[:, None]
+    state["first_scale"][at] = scale = _scale(first)
     codes = _FIRST.rounded(first, scale, draw.bits(first.shape)).view(np.int8)
     state["first"][at] = (codes ^ signs) - signs  # the negative where a sign is -1
-    state["second_scale"][at] = scale = _ROOM * largest(second)[:, None]
+    state["second_scale"][at] = scale = _scale(second)
     positive = second > 0
     kept = _SECOND.rounded(second, scale, draw.bits(second.shape))
     state["second"][at] = np.maximum(kept, positive)

@@ -1,7 +1,7 @@
 """APOLLO: an update as long as Adam's would be, measured in a random projection."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,8 +10,10 @@ from edge_train.arrays.factored import Factors, Gradient, Update, dense, scale
 from edge_train.arrays.types import Array, State
 from edge_train.optim.bases import RandomVectors, as_tall, restore_shape
 from edge_train.optim.low_rank import Moments, is_projected, with_prefix, without_prefix
+from edge_train.optim.transforms import for_block
 
 _NEGLIGIBLE_UPDATE = 0.1  # share of the usual length of an update; below it a length says nothing
+_NO_GRADIENT = 1e-30  # a length; nothing is divided by less, else float32 would not hold the ratio
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Apollo:
             "length": np.zeros(1, np.float32),
         }
 
+    def rule(self, name: str) -> "Apollo":
+        """Return the rule of a block."""
+        return replace(self, inner=for_block(self.inner, name))
+
     def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the scaled gradient; of factors, with its scales in one of them."""
         inner = without_prefix("inner.", state)
@@ -67,9 +73,11 @@ class Apollo:
         low = self.basis.project(standing, basis)
         moved = dense(self.inner.update(low, inner, low))
         axis = 1 if self.by == "rows" else None
-        before = np.linalg.norm(low, axis=axis, keepdims=True)
-        after = np.linalg.norm(moved, axis=axis, keepdims=True)
-        ratio: Array = after / np.where(before > 0, before, 1)
+        before, after = (
+            np.linalg.norm(values.astype(np.float64), axis=axis, keepdims=True)
+            for values in (low, moved)  # squares of float32 overflow or vanish
+        )
+        ratio: Array = (after / np.where(before > _NO_GRADIENT, before, 1)).astype(np.float32)
         scaled: Gradient
         if isinstance(standing, Factors):
             scaled = Factors(standing.left * ratio.T, standing.right)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from edge_train.arrays.factored import (
 )
 from edge_train.arrays.types import Array, State
 from edge_train.optim.bases import Basis, as_tall, is_tall, restore_shape
+from edge_train.optim.transforms import for_block
 from edge_train.protocols import Transform
 
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
@@ -73,7 +74,7 @@ class LowRank:
       adaptive: double the interval of a block after a refresh that left its subspace much as it
         was, halve it where hardly anything was left of it.
       remainder: of FRUGAL; 0 drops what the basis does not hold.
-      rule: "sign" or "sgd", what is done with the remainder.
+      remainder_by: "sign" or "sgd", what is done with the remainder.
 
     Source: GaLore (arXiv:2403.03507), Q-GaLore (arXiv:2407.08296), DCT-AdamW (arXiv:2505.17967,
     without its error feedback, which is as large as the weights), FRUGAL (arXiv:2411.07837). We
@@ -91,7 +92,7 @@ class LowRank:
     moments: Literal["keep", "rotate", "reset"] = "keep"
     adaptive: bool = False
     remainder: float = 0.0
-    rule: Literal["sign", "sgd"] = "sign"
+    remainder_by: Literal["sign", "sgd"] = "sign"
 
     def init(self, param: Array) -> State:
         """Return the basis, the moments inside it and when it is due; all full-sized."""
@@ -133,6 +134,10 @@ class LowRank:
         if isinstance(gradient, Factors):
             return _restored(Factors(moved.T, self.basis.vectors(basis, width)), param.shape)
         return restore_shape(self.basis.lift(moved, basis, width), param.shape)
+
+    def rule(self, name: str) -> "LowRank":
+        """Return the rule of a block."""
+        return replace(self, inner=for_block(self.inner, name))
 
     def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
         """Return the coordinates (long, rank) of a part's gradient; see `Projecting`.
@@ -199,7 +204,7 @@ class LowRank:
 
     def _free(self, left: Array) -> Array:
         """Return the update by what the basis does not hold, in place of it."""
-        left = np.sign(left, out=left) if self.rule == "sign" else left
+        left = np.sign(left, out=left) if self.remainder_by == "sign" else left
         left *= np.float32(self.remainder)
         return left
 
@@ -275,7 +280,7 @@ class MatricesApart:
 
     def rule(self, name: str) -> Transform:
         """Return the rule of a block."""
-        return self.others if is_embedding(name) else self.matrices
+        return for_block(self.others if is_embedding(name) else self.matrices, name)
 
 
 def is_embedding(name: str) -> bool:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from edge_train.arrays.factored import Factors, Gradient, Update, Whole, dense
+from edge_train.arrays.factored import Factors, Gradient, Update, Whole, added, dense
 from edge_train.arrays.types import Array, State
 from edge_train.protocols import Projecting, Share, Transform
 
@@ -52,11 +52,9 @@ def _plus(total: Array | Factors | None, part: Gradient, share: np.float32) -> A
     if isinstance(part, Factors):
         if total is None or isinstance(total, Factors):
             before = [total] if total is not None else []
-            tokens = sum(len(factors.left) for factors in (*before, part))
-            if tokens * sum(part.shape) < part.size:
-                left = [*(factors.left for factors in before), part.left * share]
-                right = [*(factors.right for factors in before), part.right]
-                return Factors(np.concatenate(left), np.concatenate(right))
+            if sum(one.numbers for one in (*before, part)) < part.size:
+                part.scale(float(share))
+                return added([*before, part])
             total = np.zeros(part.shape, np.float32) if total is None else dense(total)
         for rows, values in part.parts():
             total[rows] += share * values

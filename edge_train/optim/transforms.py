@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -16,9 +17,16 @@ from edge_train.arrays.factored import (
     scale,
 )
 from edge_train.arrays.types import Array, State
-from edge_train.protocols import Projecting, Transform
+from edge_train.protocols import ByBlock, Projecting, Scheduled, Transform
 
 _TILE = 1 << 16  # coordinates that exist in float64 at once
+
+T = TypeVar("T")
+
+
+def for_block(transform: T, name: str) -> T:
+    """Return what a part of a rule is for a block; itself, if it is the same for all."""
+    return cast(T, transform.rule(name)) if isinstance(transform, ByBlock) else transform
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,16 @@ class Chain:
         assert isinstance(first, Projecting)
         update = first.update_projected(low, _own(state, 0), param)
         return self._through(update, state, param, 1)
+
+    def rule(self, name: str) -> "Chain":
+        """Return the chain of a block."""
+        return Chain(tuple(for_block(link, name) for link in self.links))
+
+    def rest(self, state: State) -> None:
+        """Let the links that count steps count one."""
+        for position, link in enumerate(self.links):
+            if isinstance(link, Scheduled):
+                link.rest(_own(state, position))
 
     def _through(self, update: Update, state: State, param: Array, start: int) -> Update:
         for position, link in enumerate(self.links[start:], start):
@@ -169,6 +187,9 @@ class WeightDecay:
 class LearningRate:
     """Multiplies, in place, by a rate that decays along a half cosine to `final` of itself.
 
+    It counts steps, those in which its block rests too: else a block that is trained in one step of
+    eight would end near the rate it began with.
+
     Args:
       rate: the rate at step 0.
       steps: length of the decay; afterwards the rate stays at its end.
@@ -195,6 +216,10 @@ class LearningRate:
         scale(update, self.rate * share)
         scale(update, float(state["scale"][0]))
         return update
+
+    def rest(self, state: State) -> None:
+        """Count a step without an update."""
+        state["count"] += 1
 
 
 def root_mean_square(block: Array) -> float:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_train.arrays.factored import Factors
+from edge_train.arrays.factored import Factors, Lookups, added
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
-from edge_train.arrays.types import Array, Point
+from edge_train.arrays.types import Point
 from edge_train.protocols import Apply
 
 _WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB; products of less take longer
@@ -43,12 +42,20 @@ class Weights:
 
     def hand_over(self, name: str, left: Tensor, right: Tensor) -> None:
         """Take the gradient left^T right of one use of a block; (tokens, rows), (.., columns)."""
+        self._hand_over(name, Factors(left.numpy(), right.numpy()))
+
+    def hand_over_rows(self, name: str, ids: Tensor, values: Tensor) -> None:
+        """Take the gradient of one lookup in a block: ids, ascending and each once, and rows."""
+        rows = len(self.parameters.for_transform(name))
+        self._hand_over(name, Lookups.of(ids.numpy(), values.numpy(), rows))
+
+    def _hand_over(self, name: str, gradient: Factors) -> None:
         waiting = self._waiting.setdefault(name, [])
-        waiting.append(Factors(left.numpy(), right.numpy()))
+        waiting.append(gradient)
         if len(waiting) == self.uses[name]:
             del self._waiting[name]
             assert self.apply is not None
-            self.apply(name, waiting[0] if len(waiting) == 1 else _joined(waiting))
+            self.apply(name, added(waiting))
 
     def times(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W, (tokens, columns)."""
@@ -169,7 +176,7 @@ class _Linear(torch.autograd.Function):
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of a block; the left factor of its gradient has a 1 where a token's row is."""
+    """Rows of a block; so is its gradient."""
 
     @staticmethod
     def forward(
@@ -184,15 +191,5 @@ class _Lookup(torch.autograd.Function):
         sums = torch.zeros(len(found), errors.shape[1]).index_add_(0, places, errors)
         if ctx.padding is not None:
             sums[found == ctx.padding] = 0
-        parameters: Parameters = ctx.weights.parameters
-        ones = torch.zeros(len(found), len(parameters.for_transform(ctx.name)))
-        ones[torch.arange(len(found)), found] = 1
-        ctx.weights.hand_over(ctx.name, ones, sums)
+        ctx.weights.hand_over_rows(ctx.name, found, sums)
         return None, None, None, None, None
-
-
-def _joined(several: list[Factors]) -> Factors:
-    """Return the sum of products as one product."""
-    left: Array = np.concatenate([one.left for one in several])
-    right: Array = np.concatenate([one.right for one in several])
-    return Factors(left, right)

@@ -6,14 +6,25 @@ import sys
 import numpy as np
 import pytest
 
-from edge_train.arrays.factored import Factors, Streamed, Whole, all_finite, dense, tiles
+from edge_train.arrays.factored import (
+    Factors,
+    Lookups,
+    Streamed,
+    Whole,
+    added,
+    all_finite,
+    dense,
+    tiles,
+)
 from edge_train.arrays.parameters import Int8Parameters, Parameters
 from edge_train.errors import NonFinite
 from edge_train.optim.adam8bit import Adam8bit
 from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
 from edge_train.optim.low_rank import LowRank
+from edge_train.optim.sums import Sums
 from edge_train.optim.transforms import Adam, Chain, LearningRate, WeightDecay
+from edge_train.protocols import Share
 from edge_train.rng import Key
 
 SHAPES = [(70, 24), (24, 70), (40, 40)]
@@ -24,7 +35,7 @@ RULES = {
     "dct-adamw": lambda: LowRank(Adam(), Columns(4, of="dct"), 1, moments="rotate"),
     "columns": lambda: LowRank(Adam(), Columns(4), 2),
     "frugal": lambda: LowRank(Adam(), Columns(4, by="chance"), 3, moments="reset", remainder=0.1),
-    "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, rule="sgd"),
+    "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, remainder_by="sgd"),
     "apollo": lambda: Apollo(Adam(), RandomVectors(4), 3),
     "apollo-mini": lambda: Apollo(Adam(), RandomVectors(1), 3, by="tensor"),
 }
@@ -136,6 +147,79 @@ def test_what_is_not_finite_in_a_factor_is_seen():
     assert not all_finite(product)
     with pytest.raises(NonFinite, match="block 'w'"):
         Int8Parameters({"w": np.ones((6, 5), np.float32)}).subtract("w", product, Key(0, 0))
+
+
+def looked_up(shape, ids, tokens=0, seed=0):
+    values = np.random.default_rng(seed + 50).standard_normal((len(ids), shape[1]))
+    rest = factors(shape, tokens, seed)
+    return Lookups(np.array(ids), values.astype(np.float32), rest)
+
+
+def by_hand(table):
+    """Return the matrix that rows of a table are added to."""
+    whole = table.rest.left.T @ table.rest.right
+    whole[table.ids] += table.values
+    return whole
+
+
+@pytest.mark.parametrize("tokens", [0, 4], ids=["a table", "a tied table"])
+def test_rows_of_a_table_are_read_as_the_matrix_that_they_make(tokens):
+    table, shape = looked_up((30, 8), [2, 3, 17, 29], tokens), (30, 8)
+    whole = by_hand(table)
+    assert (table.shape, table.size, table.ndim) == (shape, 240, 2)
+    assert table.numbers == 4 * 8 + tokens * 38
+    for rows in (slice(0, 30), slice(3, 18), slice(4, 17), slice(1, 30, 2), np.array([29, 0, 3])):
+        np.testing.assert_allclose(table[rows], whole[rows], atol=1e-6)
+    np.testing.assert_allclose(dense(table), whole, atol=1e-6)
+    other = np.random.default_rng(1).standard_normal((8, 3)).astype(np.float32)
+    np.testing.assert_allclose(table @ other, whole @ other, atol=1e-5)
+    np.testing.assert_allclose(table.T[:], whole.T, atol=1e-6)  # what reads `left` still can
+    assert table.norm() == pytest.approx(np.linalg.norm(whole), rel=1e-5)
+    table.scale(0.5)
+    np.testing.assert_allclose(dense(table), 0.5 * whole, atol=1e-6)
+    assert all_finite(table)
+    table.values[1, 1] = np.inf
+    assert not all_finite(table)
+
+
+def test_a_sum_with_tables_is_that_of_their_matrices():
+    shape = (30, 8)
+    several = [looked_up(shape, [2, 3, 29]), factors(shape, 3), looked_up(shape, [0, 3], 2, 1)]
+    expected = by_hand(several[0]) + dense(several[1]) + by_hand(several[2])
+    for order in (several, several[::-1], several[1:] + several[:1]):
+        total = added(list(order))
+        assert total.ids.tolist() == [0, 2, 3, 29]
+        assert total.numbers == 4 * 8 + 5 * 38
+        np.testing.assert_allclose(dense(total), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "galore", "columns", "frugal", "apollo"])
+def test_every_rule_takes_rows_of_a_table(name):
+    start = np.ones((70, 24), np.float32)
+    chain, results = Chain((RULES[name](), LearningRate(0.01, 9))), []
+    for lazy in (False, True):
+        parameters, state = Parameters({"w": start}), chain.init(start)
+        for step in range(4):
+            table = looked_up(start.shape, [step, 30, 60], 9, step)
+            update = chain.update(table if lazy else by_hand(table), state, start)
+            parameters.subtract("w", update, Key(0, step))
+        results.append(parameters["w"] - start)
+    error = np.linalg.norm(results[0] - results[1])
+    assert error < 2e-4 * np.linalg.norm(results[0])
+
+
+@pytest.mark.parametrize("rule", [Adam(), Adam8bit()], ids=["adam", "adam8bit"])
+def test_adam_makes_no_left_factor_of_a_table(rule, monkeypatch):
+    """2,048 tokens of a vocabulary of 128 thousand: it would take a gigabyte."""
+    table = looked_up((128_000, 2), range(0, 128_000, 64))
+    monkeypatch.setattr(Lookups, "left", property(lambda self: pytest.fail("a left factor")))
+    parameters, sums, state = Parameters({"w": np.zeros(table.shape)}), Sums(), None
+    state = rule.init(parameters["w"])
+    for last in (False, True):
+        update = sums.add("w", Share(table, 0.5, last), rule, state, parameters["w"])
+    parameters.subtract("w", update, Key(0, 0))
+    moved = np.flatnonzero(parameters["w"].any(axis=1))
+    np.testing.assert_array_equal(moved, table.ids)
 
 
 _PEAK = """

@@ -24,7 +24,7 @@ TRANSFORMS = {
     "dct-adamw": LowRank(Adam(), Columns(2, of="dct"), 1, moments="rotate"),
     "columns": LowRank(Adam8bit(), Columns(2), 3, moments="rotate"),
     "frugal": LowRank(Adam(), Columns(2, by="chance"), 4, moments="reset", remainder=0.1),
-    "frugal sgd": LowRank(Adam(), Columns(2), 4, moments="reset", remainder=0.1, rule="sgd"),
+    "frugal sgd": LowRank(Adam(), Columns(2), 4, remainder=0.1, remainder_by="sgd"),
     "apollo": Apollo(Adam(), RandomVectors(2), 4),
     "apollo-mini": Apollo(Adam(), RandomVectors(1), 4, 11.3, by="tensor"),
     "zoodip": Chain((NormCorrection(2), DenoiseSubspace(2, tau=6), Adam(), LearningRate(1, 9))),
@@ -88,12 +88,24 @@ def test_a_copied_state_goes_on_bit_for_bit(transform, shape):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1e18])
-def test_gradients_of_any_size_give_finite_updates(transform, size):
-    param = np.zeros((5, 4), np.float32)
+@pytest.mark.parametrize("size", [0.0, 1e-44, 1e-38, 1e-30, 1e-20, 1e18])
+@pytest.mark.parametrize("shape", [(5, 4), (SMALLEST // 4 + 1, 5)], ids=str)
+def test_gradients_of_any_size_give_finite_updates(transform, size, shape):
+    """And no warning: tests make errors of them."""
+    param = np.zeros(shape, np.float32)
     state = transform.init(param)
     random = np.random.default_rng(0)
     for _ in range(15):
+        gradient = (size * random.standard_normal(param.shape)).astype(np.float32)
+        assert np.isfinite(made(transform.update(gradient, state, param), param)).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (SMALLEST // 4 + 1, 5)], ids=str)
+def test_gradients_whose_size_jumps_give_finite_updates(transform, shape):
+    param = np.zeros(shape, np.float32)
+    state = transform.init(param)
+    random = np.random.default_rng(0)
+    for size in (1, 1, 1e-44, 1e-38, 0, 1e-30, 1, 1e-20, 1e10, 1e-44):
         gradient = (size * random.standard_normal(param.shape)).astype(np.float32)
         assert np.isfinite(made(transform.update(gradient, state, param), param)).all()
 

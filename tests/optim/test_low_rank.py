@@ -1,6 +1,7 @@
 """Low-rank chains equal their textbook definitions, and the published packages where those do."""
 
 import importlib
+import math
 import sys
 import types
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def test_rounding_moves_nothing_inside_the_columns_of_frugal(shape, lazy, rule, 
     """There is no remainder there: exactly Adam's update, whatever a product rounds to."""
     monkeypatch.setattr(factored, "_TILE_NUMBERS", 5 * shape[1])  # columns in several parts
     basis = Rounded(4, by="chance", seed=7)
-    transform = LowRank(Adam(), basis, 4, 0.5, moments="reset", remainder=0.1, rule=rule)
+    transform = LowRank(Adam(), basis, 4, 0.5, moments="reset", remainder=0.1, remainder_by=rule)
     param, draw = np.zeros(shape, np.float32), np.random.default_rng(0)
     state = transform.init(param)
     for step in range(6):
@@ -163,7 +164,7 @@ def test_vectors_that_mix_columns_leave_a_remainder_everywhere(name, shape, lazy
 
 def test_the_remainder_of_frugal_can_be_plain_descent():
     many = gradients((20, 8), 3)
-    transform = LowRank(Adam(), Columns(2), 9, remainder=0.5, rule="sgd")
+    transform = LowRank(Adam(), Columns(2), 9, remainder=0.5, remainder_by="sgd")
     updates, state = run(transform, many)
     left = np.setdiff1d(np.arange(8), state["basis.indices"])
     np.testing.assert_allclose(updates[-1][:, left], 0.5 * many[-1][:, left], rtol=1e-5)
@@ -216,6 +217,45 @@ def test_apollo_grows_by_a_percent_a_step_at_most():
 
     assert largest_growth(1e9) > 1.2
     assert largest_growth(1.01) < 1.0101
+
+
+def theirs(many, growth=1.01):
+    """Return updates of APOLLO-Mini as its code makes them: limited before bias correction.
+
+    The projection is all of the gradient, so that nothing is left to chance.
+    """
+    first, second, before, updates = 0.0, 0.0, math.inf, []
+    for step, gradient in enumerate(many, 1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        scaled = gradient * np.linalg.norm(first / np.sqrt(second)) / np.linalg.norm(gradient)
+        length = min(np.linalg.norm(scaled), growth * before)
+        scaled *= length / np.linalg.norm(scaled)
+        updates.append(scaled * math.sqrt(1 - 0.999**step) / (1 - 0.9**step))
+        before = length
+    return updates
+
+
+class Everything(RandomVectors):
+    """Vectors that project nothing away."""
+
+    def vectors(self, state, width):
+        return np.eye(self.rank, width, dtype=np.float32)
+
+
+def test_the_limit_of_apollo_keeps_a_steady_update_which_the_official_order_halves_at_first():
+    steady = np.random.default_rng(0).standard_normal((30, 9)).astype(np.float32)
+    ours, _ = run(Apollo(Adam(), Everything(8), 999, by="tensor"), [steady] * 80)
+    official = theirs([steady.astype(np.float64)] * 80)
+    usual = np.linalg.norm(ours[0])
+    assert [np.linalg.norm(u) / usual for u in ours] == pytest.approx([1] * 80, rel=1e-3)
+    shares = [np.linalg.norm(u) / np.linalg.norm(official[0]) for u in official]
+    assert (min(shares), np.argmin(shares) + 1) == (pytest.approx(0.529, abs=1e-3), 9)
+    assert shares[42] < 0.99999 <= shares[43]
+    free, _ = run(Apollo(Adam(), Everything(8), 999, by="tensor", growth=1e9), [steady] * 80)
+    unlimited = theirs([steady.astype(np.float64)] * 80, growth=1e9)
+    lengths = [[np.linalg.norm(u) for u in updates] for updates in (free, unlimited)]
+    np.testing.assert_allclose(lengths[0], np.array(lengths[1]) * usual / lengths[1][0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("first", [0.0, 1e-12])

@@ -1,5 +1,8 @@
 """4-bit layers compute what quanto's do, bit for bit, and nothing is ever compiled."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +78,26 @@ def test_quanto_itself_would_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     _, stock, inputs = quantized("linear 40", "float32")
     with pytest.raises(AssertionError, match="compiled"):
         stock(inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_whole_run_starts_no_compiler(tmp_path: Path) -> None:
+    """Every compiler of the path leaves a trace and fails."""
+    tools, photos = tmp_path / "tools", Path(__file__).parents[1] / "golden/stopped/photos"
+    tools.mkdir()
+    for name in ("c++", "g++", "gcc", "cc", "clang", "clang++", "nvcc", "ninja", "cmake", "make"):
+        (tools / name).write_text(f"#!/bin/sh\necho {name} >> {tools}/started\nexit 1\n")
+        (tools / name).chmod(0o755)
+    words = "--task personalize --model tiny-sd --class item --token <my-item> --method zo"
+    words += " --runtime torch --quant int4 --steps 2 --resolution 32 --threads 1 --no-previews"
+    run = [*words.split(), "--photos", str(photos), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_train", "run", *run],
+        env={**os.environ, "PATH": str(tools), "TORCH_EXTENSIONS_DIR": str(tmp_path / "built")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tools / "started").exists()

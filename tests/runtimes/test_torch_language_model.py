@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edge_train.arrays.factored import Factors, dense
+from edge_train.arrays.factored import Factors, Lookups, dense
 from edge_train.arrays.parameters import Int4Parameters, Int8Parameters
 from edge_train.estimators.backprop import Backprop
 from edge_train.estimators.zo import ZerothOrder
@@ -128,6 +128,18 @@ def test_a_weight_may_change_while_what_lies_before_it_is_still_to_be_differenti
     for name, parameter in network.named_parameters():
         expected = (parameter - 0.5 * parameter.grad).detach().numpy()
         np.testing.assert_allclose(runtime.parameters[name], expected, atol=2e-5)
+
+
+def test_a_table_of_words_gets_the_rows_that_were_looked_up_and_no_factor_as_long_as_it(folder):
+    model, _ = folder
+    runtime, batch = open_runtime(model), batch_of()
+    found = {}
+    runtime.backward(batch, lambda name, gradient: found.update({name: gradient}))
+    seen = np.unique(batch["ids"][:, :-1])
+    tables = [one for one in found.values() if isinstance(one, Lookups) and one.shape[0] == 60]
+    assert [table.ids.tolist() for table in tables] == [seen.tolist()]
+    tied = any("lm_head" in name for name in found) is False
+    assert len(tables[0].rest.left) == (batch["ids"][:, 1:].size if tied else 0)
 
 
 def test_a_folder_without_weights_starts_from_the_seed(tmp_path):
