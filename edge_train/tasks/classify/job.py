@@ -205,22 +205,26 @@ class ClassifyTextJob:
         return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
 
     def open_runtime(self) -> "Classifier":
-        threads = required(self.recipe.threads)
+        threads, seed = required(self.recipe.threads), self.recipe.seed
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.onnx.classifier import OrtClassifier
 
             lean = self.recipe.lean
             gradients = GRADIENT in methods.get(self.recipe.method).needs
-            return OrtClassifier(self._model, threads=threads, lean=lean, gradients=gradients)
+            return OrtClassifier(
+                self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
+            )
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = required(self.recipe.rank), required(self.recipe.scale)
-            return TorchLora.open_adapted(self._model, rank=rank, scale=scale, threads=threads)
+            return TorchLora.open_adapted(
+                self._model, rank=rank, scale=scale, threads=threads, seed=seed
+            )
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
-        return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
+        return TorchClassifier.open(self._model, trainable=trainable, threads=threads, seed=seed)
 
     def task(self) -> ClassifyText:
         return ClassifyText(

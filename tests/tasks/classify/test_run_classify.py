@@ -15,7 +15,9 @@ from edge_train.errors import InputError
 pytest.importorskip("torch")
 
 from edge_train.runtimes.onnx import classifier as ort_training
+from edge_train.tasks import open_job
 from edge_train.tasks.classify import job as classify_text
+from edge_train.tasks.classify.recipe import ClassifyRecipe
 
 pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
@@ -234,14 +236,17 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch.classifier import load_classifier
+    from edge_train.runtimes.torch.classifier import load_classifier, new_heads
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)
     tensors = load_file(folder / "model.safetensors")
     plain = {n.removeprefix("bert."): v for n, v in tensors.items() if n.startswith("bert.")}
     save_tensors(folder / "model.safetensors", plain, {})
-    first, second = (load_classifier(open_classifier(folder))[1] for _ in range(2))
+    network, first = load_classifier(open_classifier(folder))
+    assert new_heads(open_classifier(folder), network) == ("classifier.bias", "classifier.weight")
+    assert new_heads(open_classifier(classifiers.model), network) == ()
+    second = load_classifier(open_classifier(folder))[1]
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
         if name in tensors and name.startswith("bert."):
@@ -251,6 +256,47 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     save_tensors(folder / "model.safetensors", plain, {})
     with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
         load_classifier(open_classifier(folder))
+
+
+@pytest.fixture(scope="module")
+def encoder(classifiers, tmp_path_factory):
+    """The tiny classifier without its head, and a training artifact as an export writes of it."""
+    from edge_train.formats.tensor_store import save_tensors
+
+    root = tmp_path_factory.mktemp("encoder")
+    shutil.copytree(classifiers.model, root / "torch")
+    tensors = load_file(root / "torch" / "model.safetensors")
+    plain = {n.removeprefix("bert."): v for n, v in tensors.items() if n.startswith("bert.")}
+    save_tensors(root / "torch" / "model.safetensors", plain, {})
+    shutil.copytree(classifiers.artifact, root / "ort-training")
+    path = root / "ort-training" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["origin"]["new_heads"] = " ".join(n for n in tensors if not n.startswith("bert."))
+    path.write_text(json.dumps(manifest))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("engine", "trainable"),
+    [("torch", "all"), ("torch", "head"), ("torch", "lora"), ("ort-training", "all")],
+)
+def test_new_heads_and_adapters_are_drawn_by_the_seed(classifiers, encoder, engine, trainable):
+    """All seeds began from the same numbers, so that the spread of a score was too narrow."""
+
+    def start(seed):
+        recipe = ClassifyRecipe(
+            data=str(classifiers.data), model=str(encoder / engine), trainable=trainable, seed=seed
+        )
+        runtime = open_job(recipe).open_runtime()
+        return dict(runtime.parameters.copy())
+
+    one, same, other = start(1), start(1), start(2)
+    drawn = {n for n in one if "classifier" in n or ".lora_A." in n}
+    drawn = {n for n in drawn if one[n].any()}  # not the biases
+    assert len(drawn) == (3 if trainable == "lora" else 1)
+    for name in one:
+        np.testing.assert_array_equal(one[name], same[name])
+        assert np.array_equal(one[name], other[name]) == (name not in drawn)
 
 
 @pytest.mark.parametrize("engine", ["torch", "ort-training"])
