@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,6 +257,35 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     save_tensors(folder / "model.safetensors", plain, {})
     with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
         load_classifier(open_classifier(folder))
+
+
+@pytest.mark.parametrize(
+    "change", [{"id2label": {"0": "no", "1": "yes"}}, {"pad_token_id": 1}], ids=str
+)
+def test_another_configuration_is_refused_by_the_name_of_its_file(
+    classifiers, tmp_path, capsys, change
+):
+    """The hash of a model was that of its weights: other labels resumed unnoticed."""
+    model = shutil.copytree(classifiers.model, tmp_path / "model")
+    moved = replace(classifiers, model=model)
+    out = tmp_path / "run"
+    assert run(moved, "torch", out, "--steps", "4") == 0
+    (out / "journal.jsonl").write_bytes(b"".join(journal_of(out)[:3]))  # as if it was stopped
+    before = (model / "config.json").read_text()
+    (model / "config.json").write_text(json.dumps(json.loads(before) | change))
+    capsys.readouterr()
+    assert cli.main(["run", "--resume", str(out)]) == 2
+    assert f"{model / 'config.json'} is not what it was" in capsys.readouterr().err
+    (model / "config.json").write_text(before)
+    (out / "model_files.json").write_text("[]")  # damaged: said, and no reason to stop
+    assert cli.main(["run", "--resume", str(out)]) == 0
+    assert "model_files.json: cannot be used" in capsys.readouterr().err
+
+
+def test_the_page_of_a_classifier_shows_what_is_taken_for_what(finished):
+    _, out = finished
+    page = (out / "report.html").read_text()
+    assert "What is taken for what" in page and "Dev samples: a row" in page
 
 
 @pytest.fixture(scope="module")
