@@ -43,7 +43,7 @@ def test_adapters_are_trained_with_small_moments_and_by_no_rule_of_low_rank(
     given, tmp_path, capsys
 ):
     """`adamw8bit` was refused as if it projected matrices."""
-    words = ("--trainable", "lora", "--rank", "4", "--steps", "4", "--method")
+    words = ("--trainable", "lora", "--steps", "4", "--method")
     assert run(given, tmp_path / "run", *words, "adamw8bit") == 0
     assert report_of(tmp_path / "run")["outputs"]["adapter"] == "adapter"
     for method in ("galore", "apollo", "frugal"):
