@@ -1,9 +1,10 @@
 """The step, `fit` that repeats it, and `redo` that rebuilds it from a journal. Read this first."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from edge_train.protocols import (
 )
 from edge_train.records import checkpoint, journal
 from edge_train.records.checkpoint import Best, Snapshot
-from edge_train.records.journal import Journal
+from edge_train.records.journal import Journal, Steps
 from edge_train.rng import Key
 
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
@@ -255,7 +256,7 @@ class Loop:
                 self.step(record.step)
         self.advance(record)
 
-    def catch_up(self, records: Sequence[StepRecord]) -> list[str]:
+    def catch_up(self, records: Collection[StepRecord] | Steps) -> list[str]:
         """Go to the end of a journal: its newest whole checkpoint, then redo what came after.
 
         Returns:
@@ -265,8 +266,9 @@ class Loop:
         if snapshot is None:
             self.restore(self.snapshot(), records)
         else:
-            self.evals += [r.eval for r in records[: snapshot.step] if r.eval is not None]
-            self.restore(snapshot, records[snapshot.step :])
+            before = islice(records, snapshot.step)
+            self.evals += [r.eval for r in before if r.eval is not None]
+            self.restore(snapshot, islice(records, snapshot.step, None))
         return [f"{line} Using an older checkpoint and the journal." for line in complaints]
 
     def restore(self, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:

@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.transformers_folder import UNLIMITED, read_config
 from edge_train.formats.weight_files import choose_weights, hash_of
+from edge_train.rng import Key
 
+_HEAD = -4  # the step of the key that a new head is drawn from
+_HEAD_DEVIATION = 0.02  # of its weights, as BERT's own
 # Networks that give position `pad + 1` to the first token.
 _PAD_BEFORE_POSITIONS = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm")
 
@@ -41,6 +47,13 @@ class ClassifierFolder:
     def sha256(self) -> str:
         """Return one hash over the names and contents of all weight files."""
         return hash_of((weights.path.name, weights.path) for weights in self.weight_files())
+
+
+def initial_head(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Return the start values of a head that no file holds: small weights, biases of zero."""
+    values = Key(seed, _HEAD).generator("head", name).standard_normal(shape, np.float32)
+    values *= np.float32(_HEAD_DEVIATION if len(shape) > 1 else 0.0)
+    return values
 
 
 def open_classifier(path: Path) -> ClassifierFolder:

@@ -16,7 +16,8 @@ keys of its own version.
     format       "edge-train training artifact"
     version      1
     requires     {"ir": 9, "opset": 18}: what the engine must read
-    origin       {"model", "sha256", "edge_train"}: what was exported, its weights, by whom
+    origin       {"model", "sha256", "edge_train"}: what was exported, its weights, by whom; and
+                 "new_heads", where it had none: names of parameters that a run draws by its seed
     task         "classify"
     trainable    names of the parameters that get a gradient, in the order of the graph
     frozen       names of the graph's other parameters
@@ -72,6 +73,11 @@ class TrainingManifest:
     positions: int
     pad: int
     files: Mapping[str, FileEntry]
+
+    @property
+    def new_heads(self) -> tuple[str, ...]:
+        """The parameters that the exported model lacked, so that every run draws them anew."""
+        return tuple(n for n in self.origin.get("new_heads", "").split() if n in self.trainable)
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""

@@ -1,7 +1,9 @@
 """Facts of a run, taken from its journal alone."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def summarize(run: Path) -> dict[str, Any]:
     return summary_of(read_records(run))
 
 
-def read_records(run: Path) -> list[dict[str, Any]]:
+def read_records(run: Path) -> Sequence[Record]:
     """Return the journal of a run that began.
 
     Raises:
@@ -55,102 +57,117 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def summary_of(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what `summarize` does, of a journal that was read."""
-    start, facts = records[0], records[0]["facts"]
-    steps = [r for r in records if r["kind"] == "step"]
-    ends = [r for r in records if r["kind"] == "end"]
+def summary_of(records: Iterable[Record]) -> dict[str, Any]:
+    """Return what `summarize` does, of a journal that is read once, a record at a time."""
+    found = _Facts()
+    for record in records:
+        found.add(record)
+    facts = found.facts
+    ends = found.ends
     end: Record = ends[-1] if ends else {}
-    peak = max((p for p in map(_peak, _since_last_cap(records)) if p), default=None)
     return {
-        "status": "over cap" if _over_cap(records) else _status(records),
+        "status": "over cap" if found.over_cap else found.status,
         **{name: facts.get(name) for name in _FACTS},
-        "cap_bytes": cap_in_force(records),
-        "wall": next((r["wall"] for r in reversed(records) if r.get("wall")), facts.get("wall")),
-        "plan_peak_bytes": next(
-            (r["plan_peak_bytes"] for r in reversed(records) if "plan_peak_bytes" in r),
-            facts.get("plan_peak_bytes"),
-        ),
-        "measured_peak_bytes": peak,
+        "cap_bytes": found.cap,
+        "wall": found.wall,
+        "plan_peak_bytes": found.plan,
+        "measured_peak_bytes": found.peak,
         "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
         **{name: max((r[name] for r in ends if name in r), default=None) for name in _WEIGHTS},
-        "steps": len(steps),
-        "forwards": start.get("forwards", 0) + sum(r["forwards"] for r in steps),
-        "backwards": sum(r["backwards"] for r in steps),
-        "seconds_total": _seconds_total(records),
-        "seconds_per_step": statistics.median(r["seconds"] for r in steps) if steps else None,
-        "resumed": sum(r["kind"] == "resume" for r in records),
-        "eval": _eval(start, steps),
+        "steps": len(found.seconds),
+        "forwards": found.forwards,
+        "backwards": found.backwards,
+        "seconds_total": found.total + found.counted,
+        "seconds_per_step": statistics.median(found.seconds) if found.seconds else None,
+        "resumed": found.resumed,
+        "eval": found.eval,
         "metrics": end.get("metrics", {}),
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
     }
 
 
-def cap_in_force(records: Sequence[Record]) -> int | None:
+@dataclass
+class _Facts:
+    """What the records so far say of a run; eight bytes a step are kept.
+
+    Attributes:
+      cap: that is in force; peak: the most that a process held which had it.
+      over_cap: whether any process of the run held more than the cap that it was given.
+      status: the last word: `running` if steps follow the last end.
+      total: seconds of the processes that are over; counted: of one that was killed, its steps.
+      ends: the last records of all processes, which are few.
+    """
+
+    facts: Record = field(default_factory=dict)
+    cap: int | None = None
+    peak: int | None = None
+    wall: str | None = None
+    plan: int | None = None
+    over_cap: bool = False
+    status: str = "running"
+    forwards: int = 0
+    backwards: int = 0
+    resumed: int = 0
+    total: float = 0.0
+    counted: float = 0.0
+    seconds: "array[float]" = field(default_factory=lambda: array("d"))
+    ends: list[Record] = field(default_factory=list)
+    eval: dict[str, Any] = field(
+        default_factory=lambda: dict.fromkeys(("first", "best", "best_step", "last"))
+    )
+
+    def add(self, record: Record) -> None:
+        """Count a record."""
+        kind = record["kind"]
+        if kind == "start":
+            self.facts = facts = record["facts"]
+            self.cap, self.wall = facts.get("cap_bytes"), facts.get("wall")
+            self.plan = facts.get("plan_peak_bytes")
+            self.forwards = record.get("forwards", 0)
+            self.eval["first"] = record.get("eval")
+            self._evaluated(0, record.get("eval"))
+        elif kind == "step":
+            self.status = "running"
+            self.seconds.append(record["seconds"])
+            self.counted += record["seconds"]
+            self.forwards += record["forwards"]
+            self.backwards += record["backwards"]
+            self._evaluated(record["step"] + 1, record.get("eval"))
+        elif kind == "resume":
+            self.status = "running"
+            self.resumed += 1
+            if record.get("cap_bytes", self.cap) != self.cap:
+                self.cap, self.peak = record["cap_bytes"], None
+        elif kind == "end":
+            self.status = str(record["status"])
+            self.ends.append(record)
+            self.total, self.counted = self.total + record["seconds_total"], 0.0
+        if kind in ("start", "resume"):
+            self.total, self.counted = self.total + self.counted, record.get("seconds", 0.0)
+        self.wall = record.get("wall") or self.wall
+        self.plan = record.get("plan_peak_bytes", self.plan)
+        if peak := record.get("peak_bytes") or record.get("measured_peak_bytes"):
+            self.peak = max(self.peak or 0, peak)
+            self.over_cap = self.over_cap or bool(self.cap and peak > self.cap)
+
+    def _evaluated(self, step: int, loss: float | None) -> None:
+        if loss is None:
+            return
+        self.eval["last"] = loss
+        if self.eval["best"] is None or loss < self.eval["best"]:
+            self.eval["best"], self.eval["best_step"] = loss, step
+
+
+def cap_in_force(records: Iterable[Record]) -> int | None:
     """Return the cap at the end of a journal's records: a resumed run may have another one."""
-    cap: int | None = records[0]["facts"].get("cap_bytes")
+    cap: int | None = None
     for record in records:
-        if record["kind"] == "resume":
+        if record["kind"] == "start":
+            cap = record["facts"].get("cap_bytes")
+        elif record["kind"] == "resume":
             cap = record.get("cap_bytes", cap)
     return cap
-
-
-def _since_last_cap(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records of the processes that had the cap which was in force at the end."""
-    cap, first = records[0]["facts"].get("cap_bytes"), 0
-    for number, record in enumerate(records):
-        if record["kind"] == "resume" and record.get("cap_bytes", cap) != cap:
-            cap, first = record["cap_bytes"], number
-    return records[first:]
-
-
-def _peak(record: Record) -> int | None:
-    return record.get("peak_bytes") or record.get("measured_peak_bytes")
-
-
-def _over_cap(records: Sequence[Record]) -> bool:
-    """Return whether any process of the run held more than the cap that it was given."""
-    cap = records[0]["facts"].get("cap_bytes")
-    for record in records:
-        if record["kind"] == "resume":
-            cap = record.get("cap_bytes", cap)
-        peak = _peak(record)
-        if cap and peak and peak > cap:
-            return True
-    return False
-
-
-def _status(records: Sequence[Record]) -> str:
-    """Return the last word of the journal: `running` if steps follow the last end."""
-    for record in reversed(records):
-        if record["kind"] == "end":
-            return str(record["status"])
-        if record["kind"] in ("step", "resume"):
-            break
-    return "running"
-
-
-def _seconds_total(records: Sequence[Record]) -> float:
-    """Return the time of all processes of the run; one that was killed counts its steps."""
-    total = counted = 0.0
-    for record in records:
-        if record["kind"] == "end":
-            total, counted = total + record["seconds_total"], 0.0
-        elif record["kind"] in ("start", "resume"):
-            total, counted = total + counted, record.get("seconds", 0.0)
-        elif record["kind"] == "step":
-            counted += record["seconds"]
-    return total + counted
-
-
-def _eval(start: Record, steps: Sequence[Record]) -> dict[str, Any]:
-    first = start.get("eval")
-    found = [] if first is None else [(0, first)]
-    found += [(r["step"] + 1, r["eval"]) for r in steps if r.get("eval") is not None]
-    best_step, best = min(found, key=lambda pair: pair[1], default=(None, None))
-    last = found[-1][1] if found else None
-    return {"first": first, "best": best, "best_step": best_step, "last": last}
 
 
 def changes_for_memory(

@@ -4,17 +4,20 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
 
 FORMAT_VERSION = 1
 _SYNC_SECONDS = 2.0  # the contract promises 5; a power cut loses at most this much
+_LONGEST_LINE = 1 << 24  # bytes; a file without line ends is damaged, and not read into memory
 _STEP_FIELDS = tuple(field.name for field in fields(StepRecord))
 
 Record = Mapping[str, Any]
@@ -59,7 +62,104 @@ def step_record(line: Record) -> StepRecord:
     return StepRecord(**values)
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], int]:
+class Records(Sequence[Record]):
+    """The intact records from the start of a journal, read from the file whenever they are asked.
+
+    One record is held at a time, whatever the length of the run; eight bytes each say where they
+    begin. What is appended later is not seen.
+
+    Attributes:
+      intact: bytes that they fill.
+
+    Raises:
+      RunFolderError: the file cannot be read, was written by a later version, or (from readers)
+        has changed since.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts = array("Q")
+        self.intact: int = 0
+        version = 0
+        with self._opened() as file:
+            while line := file.readline(_LONGEST_LINE):
+                try:
+                    record = decode(line)
+                except ValueError:
+                    break
+                if not self._starts:
+                    version = record.get("version", 0)
+                self._starts.append(self.intact)
+                self.intact += len(line)
+        if version > FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path}: journal version {version}, this edge-train reads up to {FORMAT_VERSION}; "
+                "install a newer one."
+            )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[Record]:
+        with self._opened() as file:
+            for _ in range(len(self)):
+                yield self._next(file)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        with self._opened() as file:
+            file.seek(self._starts[index])
+            return self._next(file)
+
+    def __reversed__(self) -> Iterator[Record]:
+        with self._opened() as file:
+            for start in reversed(self._starts):
+                file.seek(start)
+                yield self._next(file)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another sequence has the same records."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment] # compared by what the file holds
+
+    @contextmanager
+    def _opened(self) -> Iterator[BufferedReader]:
+        try:
+            with self._path.open("rb") as file:
+                yield file
+        except OSError as error:
+            raise RunFolderError(f"{self._path}: cannot be read ({error.strerror}).") from error
+
+    def _next(self, file: BufferedReader) -> Record:
+        try:
+            return decode(file.readline(_LONGEST_LINE))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self._path}: it has changed while it was read ({error}); try again."
+            ) from error
+
+
+class Steps:
+    """The steps among records, made anew at every pass."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = records
+        self._count = sum(1 for record in records if record["kind"] == "step")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        return (step_record(record) for record in self._records if record["kind"] == "step")
+
+
+def read(path: Path) -> tuple[Records, int]:
     """Return the intact records from the start of a journal, and how many bytes they fill.
 
     Reading stops at the first line that is torn or damaged: a cut anywhere leaves a journal that
@@ -68,25 +168,8 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
     Raises:
       RunFolderError: the file cannot be read or was written by a later version.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be read ({error.strerror}).") from error
-    records: list[dict[str, Any]] = []
-    intact = 0
-    for line in content.splitlines(keepends=True):
-        try:
-            records.append(decode(line))
-        except ValueError:
-            break
-        intact += len(line)
-    if records and records[0].get("version", 0) > FORMAT_VERSION:
-        found = records[0]["version"]
-        raise RunFolderError(
-            f"{path}: journal version {found}, this edge-train reads up to {FORMAT_VERSION}; "
-            "install a newer one."
-        )
-    return records, intact
+    records = Records(path)
+    return records, records.intact
 
 
 class Journal:

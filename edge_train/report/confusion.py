@@ -7,10 +7,10 @@ from edge_train.report.html import Record
 _MOST_CLASSES = 30  # a larger table says nothing to the eye
 
 
-def confusion_table(metrics: Record) -> str:
+def confusion_table(metrics: Record, facts: Record) -> str:
     """Return which class was taken for which, as shares of each row; empty if unknown."""
-    table, names = metrics.get("confusion"), metrics.get("class_names")
-    if not table or not names or len(names) > _MOST_CLASSES:
+    table, names = metrics.get("confusion"), metrics.get("class_names") or facts.get("labels")
+    if not table or not names or not len(table) == len(names) <= _MOST_CLASSES:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in ("", *names))
     rows = []
@@ -22,8 +22,8 @@ def confusion_table(metrics: Record) -> str:
         )
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     words = (
-        '<p class="quiet">Test samples: a row is what they are, a column what the network '
-        "took them for.</p>"
+        f'<p class="quiet">{escape(metrics.get("scored_on", "test").capitalize())} samples: a row '
+        "is what they are, a column what the model took them for.</p>"
     )
     body = f'<table class="confusion"><tr>{head}</tr>{"".join(rows)}</table>'
     return (

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from edge_train.memory.shortage import is_shortage
 from edge_train.report.confusion import confusion_table
 from edge_train.report.curves import curves
 from edge_train.report.html import Record, section, table, tile, value_of, words_of
@@ -49,7 +50,7 @@ def render(
     parts = [
         *(_numbers(summary, facts), added["top"]),
         *(curves(summary, records), added["curves"]),
-        *(confusion_table(summary["metrics"]), added["data"]),
+        *(confusion_table(summary["metrics"], facts), added["data"]),
         _slopes(records[0].get("slope_check")),
         _events(records),
         _settings(summary, facts, hidden),
@@ -73,7 +74,9 @@ def _rendered(one: Section, run: Path, summary: Record, records: Sequence[Record
         if not isinstance(html, str):
             raise TypeError(f"it returned {type(html).__name__}, not HTML")
         return html
-    except Exception as error:  # noqa: BLE001 - code of others may raise anything
+    except Exception as error:
+        if is_shortage(error):  # which the run answers, by going on in a smaller way
+            raise
         return _not_made(one.name, f"{type(error).__name__}: {error}")
 
 

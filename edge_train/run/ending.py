@@ -9,6 +9,7 @@ from typing import Any
 from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
 from edge_train.loop import Loop
+from edge_train.memory.shortage import is_shortage
 from edge_train.memory.watch import Watch
 from edge_train.optim.basis_choice import choices, summary
 from edge_train.records.folder import RunFolder
@@ -57,7 +58,9 @@ def _sections_of(task: Task | None, name: str) -> tuple[list[Section], dict[str,
     if task is not None and task.sections is not None:
         try:
             found += load(task.sections)()
-        except Exception as error:  # noqa: BLE001 - a task of others may raise anything
+        except Exception as error:
+            if is_shortage(error):
+                raise
             broken[task.sections] = f"{type(error).__name__}: {error}"
     usable = []
     for one in [*found, *sections.all().values()]:

@@ -43,7 +43,7 @@ from edge_train.units import format_bytes
 _LONG_PASS_SECONDS = 0.5  # of one sample; then one sample is enough to time
 
 
-def train(session: Session, records: list[dict[str, Any]], intact: int | None) -> int:
+def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | None) -> int:
     """Train from the journal's `records` on (none for a new run); return the exit status."""
     job = session.job
     if job.recipe.lean:
@@ -102,7 +102,7 @@ def _announce_result(session: Session) -> None:
 
 
 def _loop(
-    session: Session, runtime: OpenRuntime, book: Journal, records: list[dict[str, Any]]
+    session: Session, runtime: OpenRuntime, book: Journal, records: Sequence[Mapping[str, Any]]
 ) -> Loop:
     """Return a loop at the end of `records`; a new run first measures where it starts."""
     job, folder = session.job, session.folder
@@ -156,8 +156,7 @@ def _loop(
 def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -> None:
     """Bring a loop to the end of its journal; say and keep what changed since."""
     recipe, link = session.job.recipe, session.link
-    steps = [journal.step_record(r) for r in records if r["kind"] == "step"]
-    for line in loop.catch_up(steps):
+    for line in loop.catch_up(journal.Steps(records)):
         session.observer.said(line)
     session.observer.said(f"resumed after step {loop.next_step - 1}")
     loop.journal.append(

@@ -10,6 +10,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
+from edge_train.formats.classifier_folder import initial_head
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.training_artifact import (
     BUFFER,
@@ -51,11 +52,13 @@ class OrtClassifier:
         threads: int,
         lean: bool = False,
         gradients: bool = True,
+        seed: int = 0,
     ) -> None:
         """Open the sessions; read the parameters.
 
         Args:
           gradients: without them any ONNX Runtime will do: the evaluation graph is an ordinary one.
+          seed: of a head that the exported model lacked; the artifact holds that of seed 0.
 
         Raises:
           InputError: no ONNX Runtime here, or not its training flavor.
@@ -71,6 +74,9 @@ class OrtClassifier:
         stored = TensorFile(artifact.path / WEIGHTS)
         self._stored = stored
         self.parameters = Parameters.sharing({n: stored.read(n) for n in manifest.trainable})
+        for name in manifest.new_heads:
+            block = self.parameters[name]
+            np.copyto(block, initial_head(name, block.shape, seed))
         self._frozen = {name: stored.read(name) for name in manifest.frozen}
         self._path, self._gradients, self._threads = artifact.path, gradients, threads
         self._open_sessions()

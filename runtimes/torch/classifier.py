@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import ModelError
-from edge_train.formats.classifier_folder import ClassifierFolder
+from edge_train.formats.classifier_folder import ClassifierFolder, initial_head
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
-from edge_train.rng import Key
 from edge_train.runtimes.torch.layers import layers_of
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
-_HEAD_DEVIATION = 0.02  # of the weights of a new head, as BERT's own
-_HEAD = Key(0, -4)
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
@@ -44,13 +41,16 @@ class TorchClassifier:
         self._names = {id(parameter): name for name, parameter in network.named_parameters()}
 
     @classmethod
-    def open(cls, folder: ClassifierFolder, *, trainable: str, threads: int) -> "TorchClassifier":
+    def open(
+        cls, folder: ClassifierFolder, *, trainable: str, threads: int, seed: int = 0
+    ) -> "TorchClassifier":
         """Load a folder.
 
         Args:
           trainable: `all`; `head`, what stands on top of the encoder; or `norms`, the head and all
             vectors: scales and shifts of norms, biases.
           threads: for the whole process; torch knows no smaller scope.
+          seed: of a head that the folder lacks.
 
         Raises:
           ModelError: a weight file is damaged or does not fit its configuration.
@@ -59,7 +59,7 @@ class TorchClassifier:
           The weights once, in float32.
         """
         torch.set_num_threads(threads)
-        network, blocks = load_classifier(folder)
+        network, blocks = load_classifier(folder, seed=seed)
         trained = set(blocks)
         if trainable != "all":
             trained = head_names(network)
@@ -279,12 +279,12 @@ def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
 
 
 def load_classifier(
-    folder: ClassifierFolder, attention: str = "sdpa"
+    folder: ClassifierFolder, attention: str = "sdpa", seed: int = 0
 ) -> tuple[nn.Module, dict[str, Array]]:
     """Return the network and its parameters by name, in the same memory.
 
-    A folder without a classifier on top (a plain encoder) gets one: small random numbers that are
-    the same in every process.
+    A folder without a classifier on top (a plain encoder) gets one: small random numbers of a
+    seed, the same in every process.
 
     Raises:
       ModelError: transformers does not know this kind of network, or a tensor of the encoder is
@@ -314,9 +314,7 @@ def load_classifier(
         if stored is not None:
             value = source[stored].read(stored)
         elif name in heads:
-            draw = _HEAD.generator("head", name)
-            value = draw.standard_normal(tuple(parameter.shape), np.float32)
-            value *= np.float32(_HEAD_DEVIATION if parameter.ndim > 1 else 0.0)
+            value = initial_head(name, tuple(parameter.shape), seed)
         else:
             raise ModelError(
                 f"{folder.path}: no tensor {name!r}, which the configuration asks for; copy or "
@@ -332,6 +330,13 @@ def load_classifier(
         shared = nn.Parameter(torch.from_numpy(value), requires_grad=False)
         setattr(network.get_submodule(owner), last, shared)
     return network.eval(), blocks
+
+
+def new_heads(folder: ClassifierFolder, network: Any) -> tuple[str, ...]:
+    """Return the names of the parameters on top that no file of the folder holds."""
+    stored = {name for file in folder.weight_files() for name in file.entries}
+    prefix = str(network.base_model_prefix)
+    return tuple(n for n in sorted(head_names(network)) if not stored & set(_spellings(n, prefix)))
 
 
 def head_names(network: nn.Module) -> set[str]:

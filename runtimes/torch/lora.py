@@ -16,15 +16,15 @@ from edge_train.formats.tensor_store import safetensors_parts
 from edge_train.rng import Key
 from edge_train.runtimes.torch.classifier import TorchClassifier, load_classifier
 
-_ADAPTER = Key(0, -5)
+_ADAPTER = -5  # the step of the key that adapters are drawn from
 
 
 class TorchLora(TorchClassifier):
     """A classifier whose projections W compute with W + scale * B A, and train B, A and the head.
 
     Which projections of a network they are, peft knows: query and value for most kinds. B starts
-    from zeros, A from draws of a key, uniform within sqrt(1 / inputs), so that every process starts
-    from the same numbers. The head is trained as a copy beside the stored one.
+    from zeros, A from draws of the seed, uniform within sqrt(1 / inputs), so that every process of
+    a run starts from the same numbers. The head is trained as a copy beside the stored one.
 
     Source: LoRA (arXiv:2106.09685), without dropout; peft for the layers and the file format.
     """
@@ -38,13 +38,14 @@ class TorchLora(TorchClassifier):
 
     @classmethod
     def open_adapted(
-        cls, folder: ClassifierFolder, *, rank: int, scale: float, threads: int
+        cls, folder: ClassifierFolder, *, rank: int, scale: float, threads: int, seed: int = 0
     ) -> "TorchLora":
         """Load a folder and put adapters into it.
 
         Args:
           rank: columns of B and rows of A.
           scale: what their product is multiplied by; LoRA's alpha / rank.
+          seed: of A, and of a head that the folder lacks.
 
         Raises:
           ModelError: a weight file does not fit, or peft knows no projections of such a network.
@@ -52,7 +53,7 @@ class TorchLora(TorchClassifier):
         from peft import LoraConfig, get_peft_model
 
         torch.set_num_threads(threads)
-        network, blocks = load_classifier(folder)
+        network, blocks = load_classifier(folder, seed=seed)
         settings = LoraConfig(
             task_type="SEQ_CLS", r=rank, lora_alpha=scale * rank, lora_dropout=0.0
         )
@@ -68,7 +69,7 @@ class TorchLora(TorchClassifier):
         trained = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
         for name, values in trained.items():
             if ".lora_A." in name:
-                draw = _ADAPTER.generator("adapter", name)
+                draw = Key(seed, _ADAPTER).generator("adapter", name)
                 bound = values.shape[1] ** -0.5
                 values.copy_(
                     torch.from_numpy(draw.uniform(-bound, bound, values.shape).astype(np.float32))

@@ -1,6 +1,7 @@
 """The journal opens wherever it was cut, notices every edit, and refuses what it cannot read."""
 
 import json
+import tracemalloc
 
 import pytest
 from places import TESTS
@@ -8,6 +9,8 @@ from places import TESTS
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
 from edge_train.records import journal
+from edge_train.records.history import summarize
+from edge_train.records.journal import encode
 
 GOLDEN = TESTS / "golden" / "journal.jsonl"
 STEP = StepRecord(0, 0.25, (1.5, -2e-07), 3, 0, 1000, 900, 0.01, eval=0.2)
@@ -88,3 +91,54 @@ def test_values_that_are_not_finite_never_reach_the_file(tmp_path):
         book.append({"kind": "event", "text": float("nan")})
     book.close()
     assert (tmp_path / "j").read_bytes() == b""
+
+
+def long_journal(path, steps):
+    """Write the journal of a finished run of so many steps, as a network's."""
+    line = {"kind": "step", "loss": 0.5, "scalars": [], "forwards": 100, "backwards": 0}
+    line |= {"peak_bytes": 90_000_000, "resident_bytes": 80_000_000, "seconds": 0.01}
+    line |= {"skipped": None, "block_losses": [0.25, 0.5, 0.75]}
+    facts = {"task": "network", "cap_bytes": 120_000_000}
+    start = {"kind": "start", "version": 1, "facts": facts, "eval": 2.0, "seconds": 1.0}
+    end = {"kind": "end", "status": "done", "seconds_total": 300.0, "metrics": {}}
+    with path.open("wb") as file:
+        file.write(encode(start))
+        for step in range(steps):
+            seen = 2 / (step + 2) if (step + 1) % 100 == 0 else None
+            file.write(encode({**line, "step": step, "eval": seen}))
+        file.write(encode(end))
+    return path
+
+
+def _peak_of_reading(path, read):
+    tracemalloc.start()
+    try:
+        read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("read", ["journal", "summary", "steps"])
+def test_a_journal_of_20000_steps_costs_a_reader_little_memory(tmp_path, read):
+    """A run under a cap ended without memory: its journal was read whole, 2 kB a step."""
+    readers = {
+        "journal": journal.read,
+        "summary": lambda path: summarize(path.parent),
+        "steps": lambda path: sum(1 for _ in journal.Steps(journal.read(path)[0])),
+    }
+    path = tmp_path / "journal.jsonl"
+    few, many = (_peak_of_reading(long_journal(path, n), readers[read]) for n in (500, 1500))
+    assert 20_000 * (many - few) / 1000 < 2_000_000
+
+
+def test_records_are_a_sequence_like_any_other(tmp_path):
+    whole = long_journal(tmp_path / "journal.jsonl", steps=9)
+    records, intact = journal.read(whole)
+    kept = list(records)
+    assert (len(records), intact) == (11, whole.stat().st_size)
+    assert records == kept and records[3:5] == kept[3:5] and records[-1] == kept[-1]
+    assert list(reversed(records)) == kept[::-1]
+    whole.write_bytes(whole.read_bytes()[:-9])
+    with pytest.raises(RunFolderError, match="has changed"):
+        list(records)

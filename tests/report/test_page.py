@@ -490,6 +490,20 @@ def test_a_section_that_fails_is_a_sentence_in_its_place(
     assert Outline(text).headings == [*headings[:place], "odd", *headings[place:]]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_memory_that_does_not_suffice_for_a_section_is_no_sentence_in_the_page(
+    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The run hears of it, and goes on in a smaller way: a sentence hid it."""
+
+    def render(*_: object) -> str:
+        raise error
+
+    add(monkeypatch, Section(name="large", render=render))
+    with pytest.raises(type(error)):
+        page(run)
+
+
 def test_what_cannot_be_loaded_is_said_and_does_not_stop_the_report(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

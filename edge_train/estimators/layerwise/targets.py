@@ -13,9 +13,7 @@ from edge_train.rng import Key
 
 DRAWS = ("rademacher", "gaussian", "uniform", "orthogonal")
 VIEWS = ("pooled", "channel", "full", "every", "last")
-_MOST_OF_A_RANGE = (
-    0.99  # half widths from its middle: a tanh is closer to one only when it is stuck
-)
+_MOST_OF_A_RANGE = 0.99  # half widths from its middle; beyond it a tanh is stuck
 
 
 @dataclass(frozen=True)

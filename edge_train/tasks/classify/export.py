@@ -28,7 +28,12 @@ from edge_train.formats.training_artifact import (
 )
 from edge_train.rng import Key
 from edge_train.runtimes.onnx.classifier import OrtClassifier, check_flavor
-from edge_train.runtimes.torch.classifier import TorchClassifier, head_names, load_classifier
+from edge_train.runtimes.torch.classifier import (
+    TorchClassifier,
+    head_names,
+    load_classifier,
+    new_heads,
+)
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.units import format_bytes
@@ -80,9 +85,12 @@ def _write(folder: ClassifierFolder, name: str, out: Path, head_only: bool) -> T
     for file in copied:
         shutil.copyfile(folder.path / file, out / file)
     files = (TRAINING, EVALUATION, OPTIMIZER, CHECKPOINT, WEIGHTS, *copied)
+    origin = {"model": name, "sha256": folder.sha256(), "edge_train": __version__}
+    if heads_made := new_heads(folder, network):
+        origin["new_heads"] = " ".join(heads_made)
     manifest = TrainingManifest(
         requires={"ir": IR_VERSION, "opset": OPSET},
-        origin={"model": name, "sha256": folder.sha256(), "edge_train": __version__},
+        origin=origin,
         task="classify",
         trainable=trainable,
         frozen=frozen,

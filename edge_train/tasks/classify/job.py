@@ -1,5 +1,6 @@
 """The job of training a text classifier: labeled texts in, a model folder and its score out."""
 
+import json
 import math
 from collections.abc import Container, Mapping
 from copy import copy
@@ -20,6 +21,7 @@ from edge_train.export.difference import (
     workspace_bytes,
     write_difference,
 )
+from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
@@ -30,6 +32,7 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
+from edge_train.formats.weight_files import hash_of
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 
 _START_FILE = "start.safetensors"
+_MODEL_FILES = "model_files.json"
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
@@ -181,6 +185,40 @@ class ClassifyTextJob:
             self.recipe = replace(self.recipe, length=length)
 
     def prepare(self, folder: Path, say: Say) -> None:
+        write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
+        self._prepare(folder, say)
+
+    def _model_files(self) -> dict[str, str]:
+        """Return the hashes of what a run reads of its model beside weights, by name."""
+        names = ("config.json", *TOKENIZER_FILES)
+        paths = [self._model.path / name for name in names]
+        return {path.name: hash_of([("", path)]) for path in paths if path.is_file()}
+
+    def _check_model_files(self, folder: Path, say: Say) -> None:
+        """Refuse another configuration or tokenizer than the run began with.
+
+        Raises:
+          RunFolderError: as described. A run of earlier code, which kept no hashes, goes on.
+        """
+        path = folder / _MODEL_FILES
+        if not path.is_file():
+            return
+        try:
+            before = json.loads(path.read_bytes())
+            if not isinstance(before, dict):
+                raise ValueError("it holds no JSON object")
+        except (OSError, ValueError) as error:
+            say(f"{path}: cannot be used ({error}); whether the model is the same is not known.")
+            return
+        now = self._model_files()
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                raise RunFolderError(
+                    f"{folder}: {self._model.path / name} is not what it was when this run began; "
+                    "put that file back, or start a new run."
+                )
+
+    def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
         self._parts = {name: self._tokenized(part) for name, part in every.items()}
@@ -191,13 +229,14 @@ class ClassifyTextJob:
         save_tensors(folder / _START_FILE, merged, {"model_sha256": self.model_sha256})
 
     def restore(self, folder: Path, say: Say) -> None:
+        self._check_model_files(folder, say)
         try:
             tensors, _ = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
         except (RunFolderError, KeyError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
-            self.prepare(folder, say)
+            self._prepare(folder, say)
 
     def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
         texts = [example.text for example in examples]
@@ -205,22 +244,26 @@ class ClassifyTextJob:
         return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
 
     def open_runtime(self) -> "Classifier":
-        threads = required(self.recipe.threads)
+        threads, seed = required(self.recipe.threads), self.recipe.seed
         if isinstance(self._model, TrainingArtifact):
             from edge_train.runtimes.onnx.classifier import OrtClassifier
 
             lean = self.recipe.lean
             gradients = GRADIENT in methods.get(self.recipe.method).needs
-            return OrtClassifier(self._model, threads=threads, lean=lean, gradients=gradients)
+            return OrtClassifier(
+                self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
+            )
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = required(self.recipe.rank), required(self.recipe.scale)
-            return TorchLora.open_adapted(self._model, rank=rank, scale=scale, threads=threads)
+            return TorchLora.open_adapted(
+                self._model, rank=rank, scale=scale, threads=threads, seed=seed
+            )
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
-        return TorchClassifier.open(self._model, trainable=trainable, threads=threads)
+        return TorchClassifier.open(self._model, trainable=trainable, threads=threads, seed=seed)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -367,7 +410,9 @@ def _check_rank(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifa
     """
     if recipe.rank is None:
         return
-    if recipe.trainable != "all" and MATRICES in methods.get(recipe.method).needs:
+    method = methods.get(recipe.method)
+    low_rank = MATRICES in method.needs and "rank" in method.reads  # `adamw8bit` has no rank
+    if recipe.trainable != "all" and low_rank:
         raise InputError(
             f"method {recipe.method!r} projects the matrices of layers, and trainable "
             f"{recipe.trainable!r} trains none of them; use --method adamw."

@@ -61,6 +61,7 @@ _TEXTS = (
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
+_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 
 
@@ -129,6 +130,8 @@ class LanguageModelJob:
         return parameter_shapes(self._model)
 
     def footprint(self) -> Footprint:
+        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL
+
         recipe, shapes = self.recipe, self._shapes
         use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
@@ -145,14 +148,17 @@ class LanguageModelJob:
         kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
         if not recipe.lean:
             kept *= _HOLES
-        scored = 4 * _MOST_TOKENS * logits
+        some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
+        judged = required(recipe.length) * (recipe.batch_limit or some)
+        scored = 4 * judged * (_SCORED_COPIES * self._model.vocabulary + width + inside // layers)
+        saved = scored
         if recipe.difference_rank is not None:
-            scored = max(scored, workspace_bytes(recipe.difference_rank, shapes))
+            saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
         return Footprint(
             use.libraries,
             weights,
             {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
-            {TRAIN: kept, SAVE: scored},
+            {TRAIN: max(kept, scored), SAVE: saved},
             use.first_use_bytes,
             use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from edge_train.errors import InputError
 pytest.importorskip("torch")
 
 from edge_train.runtimes.onnx import classifier as ort_training
+from edge_train.tasks import open_job
 from edge_train.tasks.classify import job as classify_text
+from edge_train.tasks.classify.recipe import ClassifyRecipe
 
 pytestmark = pytest.mark.process
 FEW = ("--steps", "24", "--samples", "8", "--evaluate-every", "4", "--threads", "1")
@@ -234,14 +237,17 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch.classifier import load_classifier
+    from edge_train.runtimes.torch.classifier import load_classifier, new_heads
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)
     tensors = load_file(folder / "model.safetensors")
     plain = {n.removeprefix("bert."): v for n, v in tensors.items() if n.startswith("bert.")}
     save_tensors(folder / "model.safetensors", plain, {})
-    first, second = (load_classifier(open_classifier(folder))[1] for _ in range(2))
+    network, first = load_classifier(open_classifier(folder))
+    assert new_heads(open_classifier(folder), network) == ("classifier.bias", "classifier.weight")
+    assert new_heads(open_classifier(classifiers.model), network) == ()
+    second = load_classifier(open_classifier(folder))[1]
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
         if name in tensors and name.startswith("bert."):
@@ -251,6 +257,76 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     save_tensors(folder / "model.safetensors", plain, {})
     with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
         load_classifier(open_classifier(folder))
+
+
+@pytest.mark.parametrize(
+    "change", [{"id2label": {"0": "no", "1": "yes"}}, {"pad_token_id": 1}], ids=str
+)
+def test_another_configuration_is_refused_by_the_name_of_its_file(
+    classifiers, tmp_path, capsys, change
+):
+    """The hash of a model was that of its weights: other labels resumed unnoticed."""
+    model = shutil.copytree(classifiers.model, tmp_path / "model")
+    moved = replace(classifiers, model=model)
+    out = tmp_path / "run"
+    assert run(moved, "torch", out, "--steps", "4") == 0
+    (out / "journal.jsonl").write_bytes(b"".join(journal_of(out)[:3]))  # as if it was stopped
+    before = (model / "config.json").read_text()
+    (model / "config.json").write_text(json.dumps(json.loads(before) | change))
+    capsys.readouterr()
+    assert cli.main(["run", "--resume", str(out)]) == 2
+    assert f"{model / 'config.json'} is not what it was" in capsys.readouterr().err
+    (model / "config.json").write_text(before)
+    (out / "model_files.json").write_text("[]")  # damaged: said, and no reason to stop
+    assert cli.main(["run", "--resume", str(out)]) == 0
+    assert "model_files.json: cannot be used" in capsys.readouterr().err
+
+
+def test_the_page_of_a_classifier_shows_what_is_taken_for_what(finished):
+    _, out = finished
+    page = (out / "report.html").read_text()
+    assert "What is taken for what" in page and "Dev samples: a row" in page
+
+
+@pytest.fixture(scope="module")
+def encoder(classifiers, tmp_path_factory):
+    """The tiny classifier without its head, and a training artifact as an export writes of it."""
+    from edge_train.formats.tensor_store import save_tensors
+
+    root = tmp_path_factory.mktemp("encoder")
+    shutil.copytree(classifiers.model, root / "torch")
+    tensors = load_file(root / "torch" / "model.safetensors")
+    plain = {n.removeprefix("bert."): v for n, v in tensors.items() if n.startswith("bert.")}
+    save_tensors(root / "torch" / "model.safetensors", plain, {})
+    shutil.copytree(classifiers.artifact, root / "ort-training")
+    path = root / "ort-training" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["origin"]["new_heads"] = " ".join(n for n in tensors if not n.startswith("bert."))
+    path.write_text(json.dumps(manifest))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("engine", "trainable"),
+    [("torch", "all"), ("torch", "head"), ("torch", "lora"), ("ort-training", "all")],
+)
+def test_new_heads_and_adapters_are_drawn_by_the_seed(classifiers, encoder, engine, trainable):
+    """All seeds began from the same numbers, so that the spread of a score was too narrow."""
+
+    def start(seed):
+        recipe = ClassifyRecipe(
+            data=str(classifiers.data), model=str(encoder / engine), trainable=trainable, seed=seed
+        )
+        runtime = open_job(recipe).open_runtime()
+        return dict(runtime.parameters.copy())
+
+    one, same, other = start(1), start(1), start(2)
+    drawn = {n for n in one if "classifier" in n or ".lora_A." in n}
+    drawn = {n for n in drawn if one[n].any()}  # not the biases
+    assert len(drawn) == (3 if trainable == "lora" else 1)
+    for name in one:
+        np.testing.assert_array_equal(one[name], same[name])
+        assert np.array_equal(one[name], other[name]) == (name not in drawn)
 
 
 @pytest.mark.parametrize("engine", ["torch", "ort-training"])

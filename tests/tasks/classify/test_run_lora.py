@@ -39,6 +39,18 @@ def report_of(out):
     return json.loads((out / "report.json").read_text())
 
 
+def test_adapters_are_trained_with_small_moments_and_by_no_rule_of_low_rank(
+    given, tmp_path, capsys
+):
+    """`adamw8bit` was refused as if it projected matrices."""
+    words = ("--trainable", "lora", "--steps", "4", "--method")
+    assert run(given, tmp_path / "run", *words, "adamw8bit") == 0
+    assert report_of(tmp_path / "run")["outputs"]["adapter"] == "adapter"
+    for method in ("galore", "apollo", "frugal"):
+        assert run(given, tmp_path / method, *words, method) == 2
+        assert "projects the matrices of layers" in capsys.readouterr().err
+
+
 def test_adapters_learn_and_go_on_with_the_same_bits(given, tmp_path):
     whole = tmp_path / "whole"
     assert run(given, whole, "--method", "lora", "--rank", "4", "--lr", "3e-2") == 0

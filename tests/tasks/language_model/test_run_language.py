@@ -177,6 +177,27 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
     assert report_of(out)["eval"]["best"] < 0.5 * report_of(out)["eval"]["first"]
 
 
+def test_a_plan_counts_the_sequences_that_are_scored_at_their_length(place):
+    """It took one sequence of 256 tokens for every length; four are scored at once, of any."""
+    from recipes import recipe_for
+
+    from edge_train.memory.footprint import SAVE, TRAIN
+    from edge_train.tasks.language_model.job import LanguageModelJob
+
+    keys = {"data": str(place / "text.txt"), "model": str(place / "model")}
+    keys["task"] = "language-model"
+    logits = 4 * 300  # a token's, in bytes
+
+    def scored(**more):
+        return LanguageModelJob(recipe_for(**keys, **more)).footprint().workspace[SAVE]
+
+    assert scored(length=32) == 4 * scored(length=8) == 4 * scored(length=32, micro_batch=1)
+    # outputs and their logarithms, and a layer that is small beside them
+    assert 2 * logits <= scored(length=32) / (4 * 32) < 6 * logits
+    one = LanguageModelJob(recipe_for(**keys, length=32, samples=1)).footprint().workspace
+    assert one[TRAIN] >= one[SAVE]  # evaluations are a part of training
+
+
 def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place):
     from recipes import recipe_for
 
