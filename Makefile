@@ -5,7 +5,7 @@ PYTHON ?= python3
 NAME ?= personalize
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo check test test-all test-desk test-desk-process test-device bench clean
+.PHONY: demo check test test-all test-desk test-desk-process test-device test-arm bench clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
@@ -35,6 +35,11 @@ test-device:
 test-all: test
 	.venv/bin/python -m pytest -m "slow and not device"
 	.venv-device/bin/python -m pytest -m "slow and not device" || test $$? -eq 5
+
+# Needs root, debootstrap and qemu-user-static; the emulated root lies in a cache folder of yours,
+# or in ARM_ROOT.
+test-arm: .venv/.ready
+	tests/emulated/arm.sh
 
 bench: .venv/.ready
 	.venv/bin/edge-train bench $(NAME)

@@ -150,7 +150,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 BENCHES = (
-    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap"),
+    *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd"),
 )
 
@@ -158,7 +158,9 @@ BENCHES = (
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=BENCHES, metavar="NAME")
     parser.add_argument("--data", type=Path, help="folder of examples, for those that need one")
-    parser.add_argument("--model", type=Path, help="folder of an encoder, for sst2")
+    parser.add_argument(
+        "--model", type=Path, help="of an encoder, for sst2; to export, engine-speed"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
@@ -166,7 +168,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
     )
     parser.add_argument(
-        "--python", help="interpreter of the device environment, for engine-quality; default: ours"
+        "--python",
+        help="interpreter of the device environment, for engine-quality and -speed; default: ours",
     )
 
 
