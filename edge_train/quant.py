@@ -10,6 +10,11 @@ from typing import Any
 
 from edge_train.registry import Registry
 
+# How an artifact multiplies, as its manifest says it.
+FLOAT_PRODUCTS = "float"
+# Two products of 255 and 64 fit into 16 signed bits, in which a processor may add them.
+SEVEN_BIT_PRODUCTS = "uint8 x 7-bit"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quant:
@@ -22,6 +27,8 @@ class Quant:
       artifact_bytes: of one weight on disk, as an export writes it.
       rounds_activations: an artifact of it computes with rounded activations, so that slopes carry
         noise of one size: more directions a step, and the processor's own kernels.
+      products: what an artifact of it multiplies, in its manifest's words: integer products are
+        tried on extreme values when the artifact is opened.
       calibrated: an export measures the ranges of activations first.
       writer: "module:function" that writes the nodes of a graph with their weights; None: no
         artifact has it.
@@ -36,6 +43,7 @@ class Quant:
     weight_bytes: float
     artifact_bytes: float = 4.0
     rounds_activations: bool = False
+    products: str = FLOAT_PRODUCTS
     calibrated: bool = False
     writer: str | None = None
     trained: str | None = None
@@ -69,6 +77,7 @@ QUANTS = (
         weight_bytes=1.0,
         artifact_bytes=1.05,
         rounds_activations=True,
+        products=SEVEN_BIT_PRODUCTS,
         calibrated=True,
         writer=f"{_WRITERS}:write_int8_fast",
     ),
@@ -78,6 +87,7 @@ QUANTS = (
         weight_bytes=0.5,
         artifact_bytes=0.8,
         rounds_activations=True,
+        products=SEVEN_BIT_PRODUCTS,
         calibrated=True,
         writer=f"{_WRITERS}:write_int4",
         trained=f"{_TRAINED}:Int4Parameters",

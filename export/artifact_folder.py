@@ -18,6 +18,7 @@ from edge_train.formats.artifact import EMBEDDINGS, ArtifactTensor, Manifest, Sl
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST, describe_file
+from edge_train.quant import quants
 
 # Never left to the engine: 1 keeps activations float where it joins int8 weights with a product.
 _ENGINE = {"session.qdq_matmulnbits_accuracy_level": "1"}
@@ -142,6 +143,7 @@ def describe(
         origin={"model": name, "sha256": model.sha256(), "edge_train": __version__},
         family=model.family,
         quant=quant,
+        products=quants.get(quant).products,
         engine=_ENGINE,
         resolution=resolution,
         latent_channels=model.latent_channels,

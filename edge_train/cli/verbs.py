@@ -155,15 +155,17 @@ def _report(options: argparse.Namespace) -> int:
 
 
 BENCHES = (
-    *("personalize", "sd15", "engine", "engine-quality", "streaming", "cap", "container"),
-    *("ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
+    *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
+    *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
 )
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=BENCHES, metavar="NAME")
     parser.add_argument("--data", type=Path, help="folder of examples, for those that need one")
-    parser.add_argument("--model", type=Path, help="folder of an encoder, for sst2")
+    parser.add_argument(
+        "--model", type=Path, help="of an encoder, for sst2; to export, engine-speed"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
@@ -171,7 +173,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
     )
     parser.add_argument(
-        "--python", help="interpreter of the device environment: engine-quality, container"
+        "--python",
+        help="interpreter of the device environment: engine-quality, engine-speed, container",
     )
 
 

@@ -11,9 +11,10 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     embeddings.safetensors    the token tables, (vocabulary, width), one tensor per text encoder
     tokenizer/, tokenizer_2/  as the model's author published them
 
-Manifest, version 1. Every key is required; a reader refuses a larger version, ignores unknown keys
-of its own version, and believes nothing: every file must lie in the folder and have the size and
-hash stated here, every number must be possible, and a graph may name no other files than these.
+Manifest, version 1. Every key but `products` is required; a reader refuses a larger version,
+ignores unknown keys of its own version, and believes nothing: every file must lie in the folder and
+have the size and hash stated here, every number must be possible, and a graph may name no other
+files than these.
 
     format           "edge-train artifact"
     version          1
@@ -21,6 +22,8 @@ hash stated here, every number must be possible, and a graph may name no other f
     origin           {"model", "sha256", "edge_train"}: what was exported, its weights, by whom
     family           "sd1", "sd2" or "sdxl"
     quant            "none", "int8", "int8-fast" or "int4"
+    products         "float", or "uint8 x 7-bit": no pair of integer products can leave 16 signed
+                     bits. Artifacts that were exported before it lack it: their weights say it
     engine           session options that the numbers depend on; a runtime sets every one
     resolution, latent_channels, latent_scale, prompt_tokens, text_widths
                      pixels a side, channels of a latent, pixels per latent cell, ids of a padded
@@ -87,14 +90,16 @@ from edge_train.formats.manifest import (
     same_content,
 )
 from edge_train.formats.onnx_file import read_graph_file
+from edge_train.formats.onnx_products import IntegerProducts, read_products
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.quant import of_artifacts
+from edge_train.quant import FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS, of_artifacts
 
 FORMAT = "edge-train artifact"
 VERSION = 1
 EMBEDDINGS = "embeddings.safetensors"
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
+_PRODUCTS = ("", FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS)
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
 STRIP_GRAPHS = ("vae_encoder_strips.onnx", "vae_decoder_strips.onnx")
 _ORIGIN = ("model", "sha256", "edge_train")
@@ -175,6 +180,7 @@ class Manifest:
     safe_epsilon: float
     loss_tolerance: float
     forward_bytes: int
+    products: str = ""  # not said
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""
@@ -233,6 +239,11 @@ class Artifact:
         """Share of signal that is left at each training timestep."""
         return np.array(self.manifest.signal, np.float32)
 
+    @cached_property
+    def integer_products(self) -> IntegerProducts:
+        """What the step graph multiplies in integers."""
+        return read_products(self.path / "step.onnx")
+
     def sha256(self) -> str:
         """Return the hash of the manifest, which holds those of all other files."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
@@ -283,11 +294,13 @@ def _read_manifest(folder: Path) -> Manifest:
         ("family", _FAMILIES),
         ("quant", of_artifacts()),
         ("prediction_type", _PREDICTIONS),
+        ("products", _PRODUCTS),
     ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(
-                f"{folder / MANIFEST}: {word} is {found!r}, this program knows {', '.join(known)}; "
-                "install a newer edge-train, or export another model."
+                f"{folder / MANIFEST}: {word} is {found!r}, this program knows "
+                f"{', '.join(filter(None, known))}; install a newer edge-train, or export another "
+                "model."
             )
     if complaint := _impossible(manifest):
         raise ModelError(f"{folder / MANIFEST}: {complaint}. {AGAIN}")

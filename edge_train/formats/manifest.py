@@ -38,11 +38,18 @@ def describe_file(path: Path) -> FileEntry:
 def manifest_bytes(manifest: Any, kind: str, version: int) -> bytes:
     """Return the JSON of `manifest.json`, keys sorted.
 
+    A field at its default is left out: a manifest from before there was such a key keeps its bytes,
+    and with them the hash by which runs know their model.
+
     Args:
       manifest: a dataclass.
       kind: what the format is called.
     """
-    content = {"format": kind, "version": version, **dataclasses.asdict(manifest)}
+    fields = dataclasses.asdict(manifest)
+    for field in dataclasses.fields(manifest):
+        if fields[field.name] == field.default:
+            del fields[field.name]
+    content = {"format": kind, "version": version, **fields}
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -166,8 +173,13 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         fields = {}
+        defaults = {
+            f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING
+        }
         for key, hint in get_type_hints(kind).items():
             place = f"{name}.{key}".lstrip(".")
+            if key not in value and key in defaults:
+                continue
             if key not in value:
                 raise KeyError(place)
             fields[key] = _typed(place, hint, value[key])

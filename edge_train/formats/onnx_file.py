@@ -68,13 +68,13 @@ def read_graph_file(path: Path) -> GraphFile:
 
 def _read_model(content: memoryview) -> GraphFile:
     ir, opset = 0, 0
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if number == _IR and isinstance(value, int):
             ir = value
         elif number == _OPSETS and isinstance(value, memoryview):
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             version = entry.get(2, 0)
-            if isinstance(version, int) and _text(entry.get(1)) in ("", "ai.onnx"):
+            if isinstance(version, int) and text(entry.get(1)) in ("", "ai.onnx"):
                 opset = version
     if not ir or not opset:
         raise ValueError("it states no version")
@@ -87,12 +87,12 @@ def _external(
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     entries: dict[str, str] = {}
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if isinstance(value, int):
             continue
         if message is _TENSOR and number == _EXTERNAL_DATA:
-            pair = dict(_fields(value))
-            entries[_text(pair.get(1))] = _text(pair.get(2))
+            pair = dict(fields(value))
+            entries[text(pair.get(1))] = text(pair.get(2))
         elif number in message:
             yield from _external(value, message[number], depth + 1)
     if entries:
@@ -104,7 +104,7 @@ def _external(
         )
 
 
-def _fields(content: memoryview) -> Iterator[Field]:
+def fields(content: memoryview) -> Iterator[Field]:
     """Yield (number, value) of every field of a message; fixed-size numbers are left out."""
     at = 0
     while at < len(content):
@@ -125,7 +125,8 @@ def _fields(content: memoryview) -> Iterator[Field]:
             raise ValueError(f"field of unknown kind {kind}")
 
 
-def _text(value: int | memoryview | None) -> str:
+def text(value: int | memoryview | None) -> str:
+    """Return the text of a field; empty where it is missing or a number."""
     return "" if value is None or isinstance(value, int) else bytes(value).decode()
 
 

@@ -15,6 +15,7 @@ from edge_train.memory.measure import give_back_memory, measure
 from edge_train.quant import quants
 from edge_train.runtimes.onnx.engine import Value, call, check_values, open_session, pick_provider
 from edge_train.runtimes.onnx.mapped_weights import MappedWeights
+from edge_train.runtimes.onnx.products import exact_opening
 
 _SUFFIXES = ("", "_2")  # of each text encoder's inputs
 _CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample
@@ -66,7 +67,8 @@ class OnnxDiffusion:
           cap_bytes: what a CUDA device's memory arena may hold.
 
         Raises:
-          InputError: a device that is not there.
+          InputError: a device that is not there, or a processor that adds its integer products
+            wrongly.
           ModelError: the engine cannot read the graph.
         """
         quant, path = artifact.manifest.quant, artifact.path / "step.onnx"
@@ -86,7 +88,7 @@ class OnnxDiffusion:
             open_session,
             path,
             provider,
-            options=artifact.manifest.engine,
+            options={**artifact.manifest.engine, **exact_opening(artifact).options},
             lean=lean,
             pages=self.pages,
         )

@@ -1,6 +1,7 @@
 """What `edge-train doctor` says of ONNX Runtime."""
 
 from edge_train.errors import InputError
+from edge_train.runtimes.onnx import products
 from edge_train.runtimes.onnx.engine import installed_engine, pick_provider
 
 
@@ -15,4 +16,12 @@ def examine() -> list[str]:
     return [
         f"{engine}: {flavor}runtime onnx, devices {', '.join(devices)}",
         f"  auto is {auto.device}: {auto.reason}",
+        f"  {_products()}",
     ]
+
+
+def _products() -> str:
+    try:
+        return products.examine()
+    except InputError as error:
+        return str(error)

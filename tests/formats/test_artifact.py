@@ -98,7 +98,8 @@ def test_an_unknown_version_is_refused(copy, version) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("family", "flux"), ("quant", "int2"), ("prediction_type", "flow")]
+    ("key", "value"),
+    [("family", "flux"), ("quant", "int2"), ("prediction_type", "flow"), ("products", "int3")],
 )
 def test_another_architecture_is_refused_by_name(copy, key, value) -> None:
     edit(copy, **{key: value})

@@ -4,19 +4,29 @@ The worst that a product of small integers can meet: pairs of largest weights of
 that cancel, and random signs, with inputs of 0 and 255. Every scale is 1, and no sum reaches 2^24,
 so that the float outputs are the integer sums, digit for digit, whatever computed them.
 
-`python tests/extreme_products.py`, in the desk environment, writes tests/golden/products again:
-graphs for the engine of an environment that cannot write any.
+`python tests/support/extreme_products.py`, in the desk environment, writes tests/golden/products
+again: graphs for the engine of an environment that cannot write any. In its folder `eight-bits` is
+what exports wrote before weights had 7 bits.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from edge_train.formats.artifact import ArtifactTensor
+
 PROFILES = ("int8-fast", "int4")
 GOLDEN = Path(__file__).parents[1] / "golden" / "products"
-SEVEN_BITS = 64  # the largest weight that may meet uint8 inputs: 2 * 255 * 64 < 2**15
+OLD = GOLDEN / "eight-bits"
+SEVEN_BITS, EIGHT_BITS = (
+    64,
+    127,
+)  # the first is the largest weight that may meet uint8 inputs: 2 * 255 * 64 < 2**15
 INPUTS, OUTPUTS = 80, 19  # of the linear layers: neither is a multiple of what a kernel takes
 SIDE = 5  # of the pictures
 # Name of a convolution -> output channels, input channels, kernel side, stride, zero point.
@@ -42,22 +52,22 @@ def extreme_weights(largest: int, rows: int, columns: int, smallest: int | None 
     return weights.astype(np.int64)
 
 
-def linear_weights(profile: str) -> Integers:
+def linear_weights(profile: str, largest: int = SEVEN_BITS) -> Integers:
     """Return (OUTPUTS, INPUTS)."""
     if profile == "int4":
         return extreme_weights(7, OUTPUTS, INPUTS, smallest=-8)
-    return extreme_weights(SEVEN_BITS, OUTPUTS, INPUTS)
+    return extreme_weights(largest, OUTPUTS, INPUTS)
 
 
-def pointwise_weights() -> Integers:
+def pointwise_weights(largest: int = SEVEN_BITS) -> Integers:
     """Return those of a convolution that mixes channels only, (OUTPUTS, INPUTS)."""
-    return extreme_weights(SEVEN_BITS, OUTPUTS, INPUTS)[::-1]
+    return extreme_weights(largest, OUTPUTS, INPUTS)[::-1]
 
 
-def convolution_weights(name: str) -> Integers:
+def convolution_weights(name: str, largest: int = SEVEN_BITS) -> Integers:
     """Return (outputs, inputs, side, side)."""
     outputs, inputs, side, _, _ = CONVOLUTIONS[name]
-    return extreme_weights(SEVEN_BITS, outputs, inputs * side**2).reshape(-1, inputs, side, side)
+    return extreme_weights(largest, outputs, inputs * side**2).reshape(-1, inputs, side, side)
 
 
 def picture(name: str) -> Array:
@@ -69,17 +79,17 @@ def picture(name: str) -> Array:
     return whole[None].astype(np.float32)
 
 
-def sums(name: str) -> Integers:
+def sums(name: str, largest: int = SEVEN_BITS) -> Integers:
     """Return the integer sums of a convolution of its picture, padded by 1: (outputs, h, w)."""
-    weights, stride = convolution_weights(name), CONVOLUTIONS[name][3]
+    weights, stride = convolution_weights(name, largest), CONVOLUTIONS[name][3]
     padded = np.pad(picture(name)[0].astype(np.int64), ((0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, weights.shape[2:], (1, 2))
     return np.einsum("oikl,ihwkl->ohw", weights, windows[:, ::stride, ::stride])
 
 
-def bias(name: str) -> Integers:
+def bias(name: str, largest: int = SEVEN_BITS) -> Integers:
     """Return (outputs,): it moves the sum at the middle to 128, where a uint8 still shows it."""
-    return _MIDDLE - sums(name)[:, 1, 1]
+    return _MIDDLE - sums(name, largest)[:, 1, 1]
 
 
 def rows_for(profile: str) -> Iterator[Array]:
@@ -97,13 +107,15 @@ def rows_for(profile: str) -> Iterator[Array]:
         yield (mixed[3:4] - zero).astype(np.float32)  # one row: another kernel
 
 
-def expected(profile: str, feeds: Mapping[str, Array]) -> dict[str, Integers]:
+def expected(
+    profile: str, feeds: Mapping[str, Array], largest: int = SEVEN_BITS
+) -> dict[str, Integers]:
     """Return every output of the graph of a profile, from products of 64-bit integers."""
-    found = {"linear": feeds["rows"].astype(np.int64) @ linear_weights(profile).T}
+    found = {"linear": feeds["rows"].astype(np.int64) @ linear_weights(profile, largest).T}
     pixels = feeds["pixels"].astype(np.int64)
-    found["pointwise"] = np.einsum("oi,bihw->bohw", pointwise_weights(), pixels)
+    found["pointwise"] = np.einsum("oi,bihw->bohw", pointwise_weights(largest), pixels)
     for name in CONVOLUTIONS:
-        moved = sums(name) + bias(name)[:, None, None]
+        moved = sums(name, largest) + bias(name, largest)[:, None, None]
         found[name] = np.clip(moved, 0, 255)[None]
     return found
 
@@ -118,8 +130,11 @@ def feeds_for(profile: str) -> Iterator[dict[str, Array]]:
         yield {"rows": rows, "pixels": channels_first, **pictures}
 
 
-def write(folder: Path, profile: str) -> Path:
-    """Write the graph of a profile with the exporter's own writer; needs the desk environment."""
+def write(folder: Path, profile: str, largest: int = SEVEN_BITS) -> list["ArtifactTensor"]:
+    """Write the graph of a profile with the exporter's own writer; needs the desk environment.
+
+    With weights of EIGHT_BITS the writer must be told that it may write them.
+    """
     import onnx_ir as ir
 
     from edge_train.export.artifact_folder import write_graph
@@ -141,7 +156,7 @@ def write(folder: Path, profile: str) -> Path:
         side = weights.shape[2]
         inputs = [given, weight(f"{name}.weight", weights)]
         if side > 1:
-            inputs.append(weight(f"{name}.bias", bias(name)))
+            inputs.append(weight(f"{name}.bias", bias(name, largest)))
         return node(
             "Conv",
             inputs,
@@ -154,17 +169,17 @@ def write(folder: Path, profile: str) -> Path:
 
     rows, turned = value("rows", ["rows", INPUTS]), value("turned", [INPUTS, OUTPUTS])
     pixels = value("pixels", [1, INPUTS, "height", "width"])
-    stored = weight("linear.weight", linear_weights(profile))
+    stored = weight("linear.weight", linear_weights(profile, largest))
     nodes = [
         node("Transpose", [stored], turned, perm=[1, 0]),
         node("MatMul", [rows, turned], value("linear_product", ["rows", OUTPUTS])),
-        convolution("pointwise", pixels, pointwise_weights()[:, :, None, None], 1),
+        convolution("pointwise", pixels, pointwise_weights(largest)[:, :, None, None], 1),
     ]
     inputs, ranges = [rows, pixels], {}
     for name, (_, channels, _, stride, zero) in CONVOLUTIONS.items():
         given = value(f"{name}_picture", [1, channels, SIDE, SIDE])
         inputs.append(given)
-        nodes.append(convolution(name, given, convolution_weights(name), stride))
+        nodes.append(convolution(name, given, convolution_weights(name, largest), stride))
         ranges |= {f"{name}_picture": (0.0 - zero, 255.0 - zero), f"{name}_product": (0.0, 255.0)}
     weights = [v for n in nodes for v in n.inputs if v is not None and v.name in tensors]
     outputs = []
@@ -185,10 +200,19 @@ def write(folder: Path, profile: str) -> Path:
             return tensors[name].reshape(shape)
 
     path = folder / f"{profile}.onnx"
-    write_graph(path, ir.Model(graph, ir_version=10), Source(), profile, ranges)
-    return path
+    return write_graph(path, ir.Model(graph, ir_version=10), Source(), profile, ranges)
+
+
+def write_old(folder: Path) -> list["ArtifactTensor"]:
+    """Write the graph of `int8-fast` as exports did before weights had 7 bits."""
+    from edge_train.export import quantized_graphs
+
+    with patch.object(quantized_graphs, "LARGEST_FACTOR", EIGHT_BITS):
+        return write(folder, "int8-fast", EIGHT_BITS)
 
 
 if __name__ == "__main__":
     for each in PROFILES:
         write(GOLDEN, each)
+    OLD.mkdir(exist_ok=True)
+    write_old(OLD)

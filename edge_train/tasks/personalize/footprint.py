@@ -50,9 +50,12 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     state = state_line(transform, shapes, _COPIES + directions)
     encoder = _line("VAE's encoder", weights.encoder, mapped=in_file)
     decoder = _line("VAE's decoder", weights.decoder, mapped=in_file)
+    denoiser: tuple[PlanLine, ...] = (step,)
+    if weights.rewritten:
+        denoiser += (PlanLine("weights (rewritten for this processor)", weights.rewritten),)
     # a lean run lets go of the denoiser before it decodes
-    saved = (state, decoder) if recipe.lean else (step, state, decoder)
-    known = {PREPARE: (encoder,), TRAIN: (step, state), SAVE: saved}
+    saved = (state, decoder) if recipe.lean else (*denoiser, state, decoder)
+    known = {PREPARE: (encoder,), TRAIN: (*denoiser, state), SAVE: saved}
     return Footprint(
         use.libraries,
         serving.stored_bytes(model),

@@ -63,11 +63,14 @@ def device_notes(recipe: PersonalizeRecipe, model: Artifact) -> list[str]:
     """Return why an artifact runs where it runs.
 
     Raises:
-      InputError: no engine, or none that has this device.
+      InputError: no engine, none that has this device, or none that computes the artifact's
+        integer products exactly on this processor.
     """
     from edge_train.runtimes.onnx.engine import check_engine, pick_provider
+    from edge_train.runtimes.onnx.products import exact_opening
 
     check_engine(model.path, model.manifest.requires)
+    opening = exact_opening(model)
     provider = pick_provider(recipe.device, recipe.quant)
     if recipe.lean and provider.device != "cpu":
         raise InputError(
@@ -75,6 +78,8 @@ def device_notes(recipe: PersonalizeRecipe, model: Artifact) -> list[str]:
             f"is {provider.device}. Leave it out, or use --device cpu."
         )
     notes = [f"device {provider.device}: {provider.reason}"]
+    if opening.note:
+        notes.append(opening.note)
     if recipe.epsilon is not None and recipe.epsilon < model.manifest.safe_epsilon:
         notes.append(
             f"epsilon {recipe.epsilon:g} is below {model.manifest.safe_epsilon:g}, the smallest "
@@ -140,10 +145,13 @@ def smallest_radius(model: Artifact) -> float:
 
 def weight_bytes(recipe: PersonalizeRecipe, model: Artifact) -> WeightBytes:
     """Return the bytes of the graphs' weights."""
+    from edge_train.runtimes.onnx.products import exact_opening
+
     sizes = dict.fromkeys(("step", "vae_encoder", "vae_decoder"), 0)
     for tensor in model.manifest.tensors:
         sizes[tensor.file.removesuffix(".weights")] += tensor.bytes
-    return WeightBytes(sizes["step"], sizes["vae_encoder"], sizes["vae_decoder"])
+    rewritten = exact_opening(model).rewritten_bytes
+    return WeightBytes(sizes["step"], sizes["vae_encoder"], sizes["vae_decoder"], rewritten)
 
 
 def vae_stays_in_file(recipe: PersonalizeRecipe, model: Artifact) -> bool:

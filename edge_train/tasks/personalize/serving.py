@@ -29,11 +29,15 @@ class Denoiser(OpenRuntime, Protocol):
 
 @dataclass(frozen=True)
 class WeightBytes:
-    """Bytes of weights as a run holds them: of the trained step, and of the VAE's halves."""
+    """Bytes of weights as a run holds them: of the trained step, and of the VAE's halves.
+
+    `rewritten` are those of the step that an engine holds a second time, in another form.
+    """
 
     step: int
     encoder: int
     decoder: int
+    rewritten: int = 0
 
     @property
     def total(self) -> int:
