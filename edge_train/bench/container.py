@@ -1,9 +1,10 @@
 """Runs with a cap inside a container: a memory group that this makes, so it has to be root.
 
-`edge-train bench container --seeds 20 --python DEVICE/bin/python` makes a group with a limit, as `docker run
--m` does, and starts the real command in it, one run after another: in this environment on torch,
-`--mem 800MB` under 900 MB; in the device environment, which has no torch, on an exported artifact,
-`--mem 400MB` under 450 MB. Every run should end with status 0, and the container kill nobody.
+`edge-train bench container --seeds 20 --python DEVICE/bin/python` makes a group with a limit, as
+`docker run -m` does, and starts the real command in it, one run after another: in this environment
+on torch, `--mem 800MB` under 900 MB; in the device environment, which has no torch, on an exported
+artifact, `--mem 400MB` under 450 MB. Every run should end with status 0, and the container kill
+nobody.
 """
 
 import subprocess
