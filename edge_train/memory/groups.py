@@ -70,7 +70,7 @@ def number(path: Path) -> int | None:
     No limit (`max`, -1) is no number, and nor is one below one: nothing could run in such a group.
     """
     with suppress(OSError, ValueError):
-        if (found := int(path.read_text().split()[0])) > 0:
+        if (found := int(path.read_text())) > 0:
             return found
     return None
 

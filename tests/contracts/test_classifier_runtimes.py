@@ -57,6 +57,18 @@ def gradients(runtime, given):
     return losses, found
 
 
+def test_told_other_threads_it_computes_the_same_but_for_rounding(runtime):
+    losses, found = gradients(runtime, batch())
+    runtime.use_threads(2)
+    others, _ = gradients(runtime, batch())
+    np.testing.assert_allclose(others, losses, rtol=SAME)
+    runtime.use_threads(1)
+    again, same = gradients(runtime, batch())
+    np.testing.assert_array_equal(again, losses)
+    for name, value in found.items():
+        np.testing.assert_array_equal(same[name], value)
+
+
 def test_start_values_are_those_of_the_folder(open_runtime):
     blocks = [dict(open_runtime(engine).parameters) for engine in ("torch", "ort-training")]
     assert set(blocks[1]) <= set(blocks[0])

@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cgroup_trees import V1, V2, make_root
 from running import STALLED_SECONDS
 
 from edge_train.memory import wall
@@ -53,26 +55,11 @@ def test_a_read_only_mapping_is_not_charged(tmp_path):
 @pytest.fixture
 def machine(tmp_path):
     """Return a function that makes a fake root with some cgroup mounts."""
-
-    def make(mounts, membership, folders):
-        (tmp_path / "proc/self").mkdir(parents=True)
-        (tmp_path / "proc/mounts").write_text("".join(f"{m} 0 0\n" for m in mounts))
-        (tmp_path / "proc/self/cgroup").write_text(membership)
-        for folder, files in folders.items():
-            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            for name, text in files.items():
-                (tmp_path / folder / name).write_text(text)
-        return tmp_path
-
-    return make
+    return partial(make_root, tmp_path)
 
 
 def no_systemd(words):
     return 1, ""
-
-
-V2 = "cgroup2 /sys/fs/cgroup cgroup2 rw"
-V1 = "cgroup /sys/fs/cgroup/memory cgroup rw,memory"
 
 
 def test_a_delegated_v2_folder_is_used_with_swap_closed(machine, monkeypatch):

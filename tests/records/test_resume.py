@@ -163,3 +163,60 @@ def test_an_artifact_that_was_exported_again_is_refused(half, run, tmp_path, cap
 def test_what_computes_cannot_be_changed_at_resume(run, capsys, flag) -> None:
     assert cli.main(["run", "--resume", str(run), *flag]) == 2
     assert f"{flag[0]} cannot be given" in capsys.readouterr().err
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Have two cores, of which one is found to pay; return the sessions that are opened."""
+    from edge_train.run import training
+    from edge_train.runtimes.onnx import diffusion, vae
+    from edge_train.runtimes.threads import Threads
+    from edge_train.tasks.personalize import parts
+
+    def choose(runtime, one_pass, most):
+        one_pass()
+        runtime.use_threads(1)
+        return Threads(1, most, {1: 0.1, 2: 0.2})
+
+    opened = []
+    for module in (diffusion, vae):
+        real = module.open_session
+
+        def open_session(path, provider, *, threads, real=real, **options):
+            opened.append((path.stem, threads))
+            return real(path, provider, threads=threads, **options)
+
+        monkeypatch.setattr(module, "open_session", open_session)
+    monkeypatch.setattr(parts, "cores", lambda: 2)
+    monkeypatch.setattr(training, "choose", choose)
+    return opened
+
+
+def test_measured_threads_are_recorded_said_and_used_at_resume(
+    half, tmp_path, measured, capsys
+) -> None:
+    out = tmp_path / "run"
+    words = ["run", str(half / "photos"), "--model", str(half / "artifact"), "--class", "dog"]
+    words += ["--steps", "4", "--preview-steps", "1", "--prompt", "a {}", "--out", str(out)]
+    assert cli.main(words) == 0
+    assert "1 thread: 2 are 0.5 times one" in capsys.readouterr().err
+    records, _ = journal.read(out / "journal.jsonl")
+    assert records[0]["threads"] == {"count": 1, "most": 2, "seconds": {"1": 0.1, "2": 0.2}}
+    assert records[0]["facts"]["threads"] == 1
+    assert "1 thread: 2 are 0.5 times one" in (out / "report.html").read_text()
+    assert "\nthreads" not in (out / "recipe.toml").read_text()
+    assert measured[:3] == [("vae_encoder", 2), ("step", 2), ("step", 1)]
+    assert {threads for _, threads in measured[3:]} == {1}
+
+    lines = (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "journal.jsonl").write_bytes(b"".join(lines[:3]))
+    for path in (*(out / "checkpoints").iterdir(), out / "start.safetensors"):
+        path.unlink()
+    before = token(out)
+    measured.clear()
+    assert cli.main(["run", "--resume", str(out)]) == 0
+    np.testing.assert_array_equal(token(out), before)
+    # photos are encoded again with as many threads as the first time, all else with those chosen
+    assert {threads for name, threads in measured if name == "vae_encoder"} == {2}
+    assert {threads for name, threads in measured if name != "vae_encoder"} == {1}
+    assert "(was threads" not in capsys.readouterr().err
