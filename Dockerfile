@@ -27,6 +27,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh docker/install.sh device
 
+# LOGNAME is the name of a user that has none: any --user will do.
 FROM device-base AS device
 COPY --from=device-build /opt/edge-train /opt/edge-train
 ENV PATH=/opt/edge-train/bin:$PATH HOME=/work LOGNAME=edge

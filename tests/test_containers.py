@@ -1,4 +1,4 @@
-"""What can be said of the images without building one; tests/images/build.sh builds them."""
+"""What can be said of the images without building one; tests/images/build.sh builds and tries."""
 
 import re
 import shutil

@@ -14,6 +14,8 @@
 #   GLOBAL_FLAGS words between the program and its command, such as `--root DIR` (podman, buildah)
 #   RUNTIME_FLAGS  the same, for whatever runs containers only
 #   ROUNDS       of `count`; 20
+#   FIRST_SEED   of `count`, whose runs differ in their seed; 1
+#   ARTIFACT     a folder that `edge-train export` wrote, in place of an export in the desk image
 #   ONLY         the images that `count` runs; `device desk`
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -41,9 +43,10 @@ fi
 shared=$(mktemp -d) # what every user of these containers may write to: /work
 chmod 1777 "$shared"
 failed=0
+tried=edge-train-tried-$$
 
 finish() {
-    "${runner[@]}" rm --force edge-train-tried >/dev/null 2>&1 || true
+    "${runner[@]}" rm --force "$tried" >/dev/null 2>&1 || true
     rm -rf "$shared"
 }
 trap finish EXIT
@@ -64,17 +67,18 @@ contained() {
 start() {
     local image=$1 memory=$2 user=$3
     shift 3
-    "${runner[@]}" rm --force edge-train-tried >/dev/null 2>&1 || true
-    "${runner[@]}" run --detach --name edge-train-tried --network none --read-only --tmpfs /tmp \
+    "${runner[@]}" rm --force "$tried" >/dev/null 2>&1 || true
+    "${runner[@]}" run --detach --name "$tried" --network none --read-only --tmpfs /tmp \
         --memory "$memory" --memory-swap "$memory" --cpus 1 --user "$user" --volume "$shared:/work" \
         "${run_words[@]}" "edge-train-$image" "$@" >/dev/null
 }
 
 ended() {
-    status=$("${runner[@]}" wait edge-train-tried)
-    "${runner[@]}" logs edge-train-tried >"$shared/said" 2>&1
-    kernel=$("${runner[@]}" inspect --format '{{.State.OOMKilled}}' edge-train-tried)
-    "${runner[@]}" rm edge-train-tried >/dev/null
+    status=$("${runner[@]}" wait "$tried")
+    "${runner[@]}" logs "$tried" >"$shared/said" 2>&1
+    kernel=$("${runner[@]}" inspect --format '{{.State.OOMKilled}}' "$tried")
+    "${runner[@]}" rm "$tried" >/dev/null
+    if grep -q '^Traceback' "$shared/said"; then say "no traceback" false; fi
 }
 
 # fact RUN KEY: of a run's report.json, as it is written there.
@@ -100,6 +104,11 @@ sizes() {
 # The device has no torch, so the desk writes what it trains.
 export_artifact() {
     if [ -d "$shared/artifact" ]; then return; fi
+    if [ -n "${ARTIFACT:-}" ]; then
+        cp -r "$ARTIFACT" "$shared/artifact"
+        chmod -R a+rX "$shared/artifact"
+        return
+    fi
     contained desk 2g 4711:4711 export tiny-sd artifact --quant int8-fast
     say "desk: export of the embedded model, as user 4711" "$([ "$status" = 0 ] && echo true)"
 }
@@ -148,7 +157,7 @@ try() {
 
     start device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 300 --out stopped
     wait_for_steps stopped
-    "${runner[@]}" stop --time 60 edge-train-tried >/dev/null
+    "${runner[@]}" stop --time 60 "$tried" >/dev/null
     ended
     say "device: stopped after $(grep -c '"kind":"step"' "$shared/stopped/journal.jsonl") of 300 steps, status $status" \
         "$([ "$status" = 130 ] && echo true)"
@@ -157,29 +166,31 @@ try() {
 
     start device 450000000b 4711:4711 run --model artifact --steps 100000 --out early
     sleep 0.5
-    "${runner[@]}" stop --time 60 edge-train-tried >/dev/null
+    "${runner[@]}" stop --time 60 "$tried" >/dev/null
     ended
     say "device: stopped before its first step, without a cap, status $status" "$([ "$status" = 130 ] && echo true)"
 }
 
 count() {
-    local image round
-    export_artifact
+    local image round seed
     for image in ${ONLY:-device desk}; do
         good=0 kills=0 most=0
+        if [ "$image" = device ]; then export_artifact; fi
         for round in $(seq "${ROUNDS:-20}"); do
             rm -rf "$shared/counted"
+            seed=$((${FIRST_SEED:-1} + round - 1))
             if [ "$image" = device ]; then
                 cap=400
-                contained device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 4 --seed "$round" --out counted
+                contained device 450000000b 4711:4711 run --model artifact --mem 400MB --steps 4 --seed "$seed" --out counted
             else
                 cap=800
-                contained desk 900000000b 4711:4711 run --mem 800MB --steps 4 --seed "$round" --out counted
+                contained desk 900000000b 4711:4711 run --mem 800MB --steps 4 --seed "$seed" --out counted
             fi
             if [ "$(whole "$image" "$cap" counted)" = true ]; then
                 good=$((good + 1))
                 peak=$(fact counted measured_peak_bytes)
                 if [ "$peak" -gt "$most" ]; then most=$peak; fi
+                echo "        $image, seed $seed: whole, $peak bytes held"
             else
                 tail -n 3 "$shared/said"
             fi
