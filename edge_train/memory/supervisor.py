@@ -19,6 +19,7 @@ from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
 from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
+from edge_train.memory.streams import settle_streams
 from edge_train.memory.unstarted import remove_unstarted
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
@@ -47,6 +48,12 @@ def supervise(
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
     """
     own = _own_bytes()
+    if sys.platform == "linux" and not own:
+        _print(
+            "--mem needs /proc, which is not mounted here: what is held cannot be measured. "
+            "`mount -t proc proc /proc`, or leave --mem out. Nothing was started."
+        )
+        return NOT_STARTED
     if host and cap_bytes < _LEAST_OF_OWN * own:
         shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
         return _give_up(cap_bytes, shortage, Facts())
@@ -122,8 +129,7 @@ def _worker(
         *(sys.executable, *_WORKER, json.dumps({**words, "pipe": writing})),
         *arguments,
     ]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    settle_streams()
     child = os.fork()
     if child == 0:
         _become(command, group)
@@ -151,7 +157,8 @@ def _become(command: list[str], group: Group | None) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_STACK)
         resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # the worker opens it when it can answer; nothing interrupts an interpreter that starts
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
         os.execvpe(command[0], command, {**os.environ, **ENVIRONMENT})  # noqa: S606 - no shell
     finally:
         os._exit(NOT_STARTED)
@@ -245,4 +252,5 @@ def _own_bytes() -> int:
 
 
 def _print(text: str) -> None:
-    print(f"edge-train: {text}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"edge-train: {text}", file=sys.stderr)

@@ -7,7 +7,6 @@ limit does not count is measured and taken off (`budget.py`).
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from edge_train.memory.measure import (
     Counters,
     OwnCounters,
     code_bytes,
+    has_counters,
     machine_shortage,
     others_bytes,
 )
@@ -94,7 +94,7 @@ class Watch:
         # the thread
         self._lock = threading.Lock()
         self._over = False
-        self._counters = OwnCounters() if sys.platform == "linux" else None
+        self._counters = OwnCounters() if has_counters() else None
         self._reactions = Reactions(self._count, self._note)
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
         if cap_bytes is not None:
