@@ -42,15 +42,25 @@ def played(platform, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("platform", ["win32", "darwin"])
-def test_without_limits_fork_or_locks_it_runs_with_the_guard_alone_and_says_so(tmp_path, platform):
+@pytest.fixture
+def words(tmp_path):
     lines = [f"{n % 7},{-n % 5},{'yes' if n % 7 > 3 else 'no'}" for n in range(60)]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,label", *lines]) + "\n")
-    words = (*NETWORK, "--data", tmp_path / "table.csv")
+    return (*NETWORK, "--data", tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_without_limits_fork_or_locks_it_runs_with_the_guard_alone_and_says_so(
+    words, tmp_path, platform
+):
     assert "Train on the device" in played(platform, "--help")
     assert "wall: none on this system" in played(platform, "doctor")
-    assert "wall: none on this system" in played(platform, "plan", *words)
     out = tmp_path / "r"
     played(platform, "run", *words, "--steps", "2", "--out", out)
     report = json.loads(Path(out, "report.json").read_text())
     assert (report["status"], report["wall"]) == ("done", "none")
+
+
+@pytest.mark.slow  # it rehearses every way to run
+def test_a_plan_says_that_the_guard_alone_keeps_the_cap(words):
+    assert "wall: none on this system" in played("win32", "plan", *words)
