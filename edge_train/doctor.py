@@ -7,6 +7,7 @@ import sys
 from edge_train import __version__
 from edge_train.memory.gpu import describe as describe_gpus
 from edge_train.memory.machine import cores, memory_limits
+from edge_train.memory.measure import has_counters, measure
 from edge_train.memory.wall import describe
 from edge_train.registry import load
 from edge_train.runtimes.engine import engines
@@ -28,8 +29,16 @@ def examine() -> str:
 
 def _cap() -> list[str]:
     gpus = describe_gpus()
-    if sys.platform != "linux":
-        return ["memory: only the peak of one process can be measured here", *describe(), gpus]
+    if not has_counters():
+        if sys.platform == "linux":
+            measured = (
+                "memory: /proc is not mounted, so no cap can be kept; mount -t proc proc /proc"
+            )
+        elif measure().peak_bytes:
+            measured = "memory: only the peak of one process can be measured here"
+        else:
+            measured = "memory: cannot be measured here, so --mem is not kept"
+        return [measured, *describe(), gpus]
     measured = "memory: measured from the kernel's counters of the process tree (VmHWM)"
     limits = [
         f"{limit.words()} of memory: {limit.kind}, {limit.folder}" for limit in memory_limits()[:1]

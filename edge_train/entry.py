@@ -14,11 +14,19 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
+from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, InputError
 from edge_train.memory.child import in_child
 from edge_train.memory.machine import caps_this_machine
-from edge_train.memory.supervisor import supervise
+from edge_train.memory.streams import open_streams, settle_streams
+from edge_train.paths import check_path
 from edge_train.units import parse_bytes
+
+try:
+    from edge_train.memory.supervisor import supervise
+except ImportError:  # Windows has no limits: the run begins here, with the guard alone
+    HAS_WORKERS = False
+else:
+    HAS_WORKERS = hasattr(os, "fork")
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -45,25 +53,46 @@ _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator m
 
 
 def main() -> int:
-    """Run the command that was typed; return its exit status (see CONTRACT: 0, 2, 3 or 130)."""
-    arguments = sys.argv[1:]
+    """Run the command that was typed; return its exit status (see CONTRACT: 0, 2, 3 or 130).
+
+    A run goes on when nobody can read what it says; any other command has failed then.
+    """
+    open_streams()
     if os.getpid() == 1:  # of a container: the kernel ends it by no signal that has no handler here
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = _run(sys.argv[1:])
+    if status == INTERRUPTED:  # else Python ends by the signal, should text have been interrupted
+        exec("")  # noqa: S102 - it forgets that when it runs another one
+    if not settle_streams() and status == 0 and sys.argv[1:2] != ["run"]:
+        _say("standard output cannot be written; write it to another place.")
+        return NOT_STARTED
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        if arguments[:1] == ["run"] and hasattr(os, "fork"):
+        if arguments[:1] == ["run"] and HAS_WORKERS:
             said, talk = read_words(arguments[1:])
             cap_bytes, host = find_cap(said)
             if cap_bytes is not None:
                 return supervise(arguments, cap_bytes, host=host, talk=talk)
     except EdgeTrainError as error:
-        print(f"edge-train: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_status
     except KeyboardInterrupt:
-        print("edge-train: interrupted.", file=sys.stderr)
+        _say("interrupted.")
         return INTERRUPTED
-    from edge_train import cli
-
+    try:
+        from edge_train import cli
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        return INTERRUPTED
     return cli.main(arguments)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(f"edge-train: {text}", file=sys.stderr)
 
 
 def read_words(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -108,6 +137,9 @@ def find_cap(said: Mapping[str, str]) -> tuple[int | None, bool]:
       InputError: a cap is no size.
     """
     folder, file = said.get("resume"), said.get("recipe")
+    for name in ("recipe", "resume"):
+        if said.get(name):
+            check_path(said[name], f"--{name}")
     path = Path(folder, "recipe.toml") if folder else Path(file) if file else None
     written = _read_recipe(path) if path is not None and path.is_file() else {}
 

@@ -15,6 +15,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
+from edge_train.paths import check_path
 from edge_train.registry import nearest
 from edge_train.units import parse_bytes, shown
 
@@ -44,6 +45,7 @@ class Key:
       choices: the words that it may be; empty where a registry knows them, or nothing does.
       is_bytes: a size, which may be spelled `8GB`.
       is_path: a file or folder; made absolute before a run folder keeps it.
+      may_be_path: a file or folder, or a name; kept as it is.
       beside_recipe: a path in a recipe's file is relative to that file.
       also: other names in a file.
       translates: values as other programs spell them.
@@ -61,6 +63,7 @@ class Key:
     choices: tuple[str, ...] = ()
     is_bytes: bool = False
     is_path: bool = False
+    may_be_path: bool = False
     beside_recipe: bool = False
     also: tuple[str, ...] = ()
     translates: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -152,6 +155,8 @@ class Key:
             return
         if not text and self.default is None:
             raise InputError(f"{lead}{self.name} is empty; give it a value, or leave it out.")
+        if text and (self.is_path or self.may_be_path):
+            check_path(text, f"{lead}{self.name}")
         if "\0" in text or not _is_unicode(text):
             raise InputError(f"{lead}{self.name} = {shown(text)} is not text that can be kept.")
         if text.startswith("~") and self.kind is str:
@@ -188,6 +193,7 @@ class Recipe:
         "",
         help="folder, file or artifact of a model, or a hub id",
         flags=("--model", "--pretrained_model_name_or_path"),
+        may_be_path=True,
         group="data",
         common=True,
     )
@@ -276,7 +282,11 @@ class Recipe:
     )
     seed: int = key(42, help="seed of every random draw", low=0, high=2**63 - 1, group="run")
     out: str | None = key(
-        help="run folder to make", flags=("--out", "--output_dir"), group="run", common=True
+        help="run folder to make",
+        flags=("--out", "--output_dir"),
+        may_be_path=True,
+        group="run",
+        common=True,
     )
     options: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, hash=False
@@ -451,7 +461,11 @@ def toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return (
+            '"'
+            + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped)
+            + '"'
+        )
     if isinstance(value, tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return repr(value)

@@ -8,12 +8,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from edge_train.errors import NOT_STARTED, OutOfMemory
+from edge_train.errors import INTERRUPTED, NOT_STARTED, OutOfMemory
 from edge_train.memory.link import OUT_OF_MEMORY, THREAD_STACK, Link
 from edge_train.memory.measure import measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
+from edge_train.memory.streams import open_streams, settle_streams
 from edge_train.memory.watch import Watch
 from edge_train.units import format_bytes
 
@@ -27,6 +29,9 @@ def main(words: str, arguments: Sequence[str]) -> int:
       words: what `supervise` has to say, as JSON.
       arguments: of `edge-train`.
     """
+    signal.signal(signal.SIGINT, _interrupted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # closed since before we began
+    open_streams()
     given: dict[str, Any] = json.loads(words)
     die_with(given["supervisor"])
     resource.setrlimit(resource.RLIMIT_STACK, tuple(given["stack"]))  # the main thread's own again
@@ -55,7 +60,10 @@ def main(words: str, arguments: Sequence[str]) -> int:
         warm_up()
         watch.count_idle()
         link.tell(loaded=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return cli.main(arguments, link)
+    except KeyboardInterrupt:  # between that line and the next
+        _interrupted()
     except OutOfMemory as error:
         link.tell(shortage=str(error), least_bytes=error.least_bytes)
         return OUT_OF_MEMORY
@@ -69,6 +77,15 @@ def main(words: str, arguments: Sequence[str]) -> int:
         least = max(held + bytes_asked(error), cap_bytes or 0)
         link.tell(shortage=shortage(error, held), least_bytes=least)
         return OUT_OF_MEMORY
+    finally:
+        settle_streams()
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """End at once: nothing was begun. An exception could be lost in code that is being loaded."""
+    with suppress(OSError):
+        os.write(2, b"edge-train: interrupted.\n")
+    os._exit(INTERRUPTED)
 
 
 def _end_before_the_cap(link: Link, held_bytes: int) -> NoReturn:
@@ -82,8 +99,7 @@ def _again(words: str, given: dict[str, Any]) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # it sets its own, as a first one does
     resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, given["stack"][1]))
     os.set_inheritable(given["pipe"], True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    settle_streams()
     new = json.dumps(given)
     command = [sys.executable, *(new if w == words else w for w in sys.orig_argv[1:])]
     os.execv(command[0], command)  # noqa: S606 - no shell

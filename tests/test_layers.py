@@ -16,7 +16,20 @@ ROOT = places.ROOT / "edge_train"
 # From the bottom up. A line is a floor, a tuple in it a group; the groups of a floor never meet.
 # A package counts as one name; inside a group imports go any way that makes no circle.
 TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("__init__", "errors", "units", "rng", "losses", "quant", "registry", "command", "arrays"),),
+    (
+        (
+            "__init__",
+            "errors",
+            "units",
+            "rng",
+            "losses",
+            "quant",
+            "registry",
+            "command",
+            "paths",
+            "arrays",
+        ),
+    ),
     (("protocols",), ("formats",), ("recipe",)),
     (("optim",), ("estimators",), ("memory",), ("records",)),
     (("loop",), ("methods",), ("export",), ("runtimes",), ("report",)),
@@ -37,7 +50,9 @@ PARENT = (
     "edge_train.memory.machine",
     "edge_train.memory.kills",
     "edge_train.memory.fresh",
+    "edge_train.memory.streams",
     "edge_train.memory.unstarted",
+    "edge_train.paths",
     "edge_train.memory.wall",
     "edge_train.memory.supervisor",
     "edge_train.entry",

@@ -1,9 +1,9 @@
 """The command line: verbs by name, errors as one sentence, exit statuses; no logic."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from edge_train import __version__
@@ -64,14 +64,15 @@ def main(arguments: Sequence[str], link: Link | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted.")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a disk that fails, a stream that nobody reads
+        _say(f"{error.filename or 'a file or stream'}: cannot be used ({error.strerror}).")
         return NOT_STARTED
 
 
 def _say(text: str) -> None:
-    for line in text.split("\n"):
-        print(f"edge-train: {line}", file=sys.stderr)
+    with suppress(OSError):
+        for line in text.split("\n"):
+            print(f"edge-train: {line}", file=sys.stderr)
 
 
 def _command(words: list[str], link: Link | None) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from edge_train.errors import InputError
 from edge_train.methods import declared_keys
+from edge_train.paths import check_path
 from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
 from edge_train.registry import nearest
 from edge_train.tasks import DEFAULT, recipe_of, tasks
@@ -63,8 +64,7 @@ class Words:
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
         self._data: str | None = found.data_path
-        if self._data == "":
-            self._faults.append("DATA is empty; name a file or folder.")
+        if self._data is not None and self._is_no_path("DATA", self._data):
             self._data = None
         if unknown and self._data is not None and not os.path.exists(self._data):  # noqa: PTH110 - any text
             self._data = None  # the value of a flag that is not known
@@ -96,7 +96,15 @@ class Words:
 
     def _file(self, flag: str, value: Any) -> Path | None:
         text = self._value(flag, _MISSING if value == "" else value)
-        return None if text is None else Path(text)
+        return None if text is None or self._is_no_path(flag, text) else Path(text)
+
+    def _is_no_path(self, name: str, text: str) -> bool:
+        try:
+            check_path(text, name)
+        except InputError as error:
+            self._faults.append(str(error))
+            return True
+        return False
 
     def named_task(self) -> Task | None:
         """Return the task that `--task` names."""

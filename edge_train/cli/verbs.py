@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
+from edge_train.paths import file_word, path_word
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
@@ -85,9 +86,12 @@ def _init(options: argparse.Namespace) -> int:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="embedded, folder, hub id, or network.safetensors of a run"
+        "model",
+        type=file_word,
+        metavar="MODEL",
+        help="embedded, folder, hub id, or network.safetensors of a run",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder (or .onnx file) to make")
+    parser.add_argument("out", type=path_word, metavar="OUT", help="folder (or .onnx file) to make")
     parser.add_argument(
         "--for",
         dest="engine",
@@ -97,7 +101,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
     parser.add_argument("--trainable", help="ort-training: all or head; default: all")
-    parser.add_argument("--photos", help="folder of photos to calibrate on; default: noise")
+    parser.add_argument(
+        "--photos", type=file_word, help="folder of photos to calibrate on; default: noise"
+    )
     parser.add_argument("--resolution", type=int, help="pixels; default: the model's own")
     parser.add_argument("--threads", type=int, help="of the engines that measure it")
     parser.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
@@ -144,7 +150,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("run", type=path_word, metavar="RUN")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -162,12 +168,14 @@ BENCHES = (
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=BENCHES, metavar="NAME")
-    parser.add_argument("--data", type=Path, help="folder of examples, for those that need one")
     parser.add_argument(
-        "--model", type=Path, help="of an encoder, for sst2; to export, engine-speed"
+        "--data", type=path_word, help="folder of examples, for those that need one"
+    )
+    parser.add_argument(
+        "--model", type=path_word, help="of an encoder, for sst2; to export, engine-speed"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
     parser.add_argument(
         "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"

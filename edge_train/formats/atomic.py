@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_train.errors import InputError, RunFolderError
@@ -20,7 +21,7 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
       RunFolderError: the disk is full or the folder cannot be written; the old file is intact.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(temporary, "wb") as file:
             for part in parts:
@@ -28,15 +29,21 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if sys.platform != "win32":  # where no folder can be opened
+            _sync_folder(path.parent)
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the cause is what matters, such as a read-only disk
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def check_free(out: Path) -> None:

@@ -2,12 +2,18 @@
 
 import ctypes
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+try:
+    import resource
+except ImportError:  # Windows
+    HAS_RESOURCE = False
+else:
+    HAS_RESOURCE = True
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _FIELDS = ("VmRSS", "VmHWM", "RssAnon")
@@ -74,9 +80,8 @@ def measure(root: int | None = None) -> Usage:
     Args:
       root: the process; this one if not given.
     """
-    if sys.platform != "linux":
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if not has_counters():
+        peak = _own_peak()
         return Usage(peak, peak, 0)
     resident = peak = anon = 0
     for process in process_tree(root):
@@ -85,6 +90,32 @@ def measure(root: int | None = None) -> Usage:
         peak += counters.get("VmHWM", 0)
         anon += counters.get("RssAnon", 0)
     return Usage(resident, peak, anon)
+
+
+def has_counters() -> bool:
+    """Return whether the kernel says what this process holds: Linux with `/proc`."""
+    return sys.platform == "linux" and os.path.exists("/proc/self/statm")  # noqa: PTH110
+
+
+def _own_peak() -> int:
+    """Return the most that this process held, 0 where nobody can tell."""
+    if HAS_RESOURCE:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _windows_peak()
+
+
+def _windows_peak() -> int:
+    """Return the largest working set of this process, from Windows; 0 elsewhere."""
+    libraries = getattr(ctypes, "windll", None)
+    if libraries is None:
+        return 0
+    sizes = (ctypes.c_size_t * 10)()  # PROCESS_MEMORY_COUNTERS: two words of 32 bits, then sizes
+    size = ctypes.sizeof(sizes)
+    process = ctypes.c_void_p(libraries.kernel32.GetCurrentProcess())
+    if not libraries.psapi.GetProcessMemoryInfo(process, ctypes.byref(sizes), size):
+        return 0
+    return int(sizes[1])  # PeakWorkingSetSize
 
 
 def others_bytes(root: int | None = None) -> int:
@@ -125,9 +156,16 @@ def give_back_memory() -> None:
     glibc keeps what is freed between two live blocks: without this, a model quantized layer by
     layer holds more than the float model it came from. Elsewhere does nothing.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _of_the_c_library("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _of_the_c_library(name: str) -> Any:
+    """Return a function of the C library; None where it has none, or Windows, which has many."""
+    if sys.platform == "win32":
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def map_large_blocks() -> None:
@@ -136,7 +174,7 @@ def map_large_blocks() -> None:
     By default the threshold rises to 32 MiB with the blocks that are freed, and those below it
     leave holes that stay resident. Costs a page fault for every page of every large block.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    set_option = _of_the_c_library("mallopt")
     if set_option is not None:
         for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             set_option(option, _LARGE_BYTES)

@@ -21,6 +21,7 @@ from edge_train.memory.fresh import fresh
 from edge_train.memory.kills import AT_OUR_LIMIT, Kills
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.machine import memory_limit
+from edge_train.memory.streams import settle_streams
 from edge_train.memory.unstarted import remove_unstarted
 from edge_train.memory.wall import Group, make_group
 from edge_train.units import LEAST_RUN_BYTES, format_bytes
@@ -54,6 +55,12 @@ def supervise(
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
     """
     own = _own_bytes()
+    if sys.platform == "linux" and not own:
+        _print(
+            "--mem needs /proc, which is not mounted here: what is held cannot be measured. "
+            "`mount -t proc proc /proc`, or leave --mem out. Nothing was started."
+        )
+        return NOT_STARTED
     limit = memory_limit() if host else None
     if limit is not None:
         cap_bytes = min(cap_bytes, limit.room_bytes)
@@ -137,8 +144,7 @@ def _worker(
         *(sys.executable, *_WORKER, json.dumps({**words, "pipe": writing})),
         *arguments,
     ]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    settle_streams()
     child = os.fork()
     if child == 0:
         _become(command, group)
@@ -166,7 +172,8 @@ def _become(command: list[str], group: Group | None) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_STACK)
         resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # the worker opens it when it can answer; nothing interrupts an interpreter that starts
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
         os.execvpe(command[0], command, {**os.environ, **ENVIRONMENT})  # noqa: S606 - no shell
     finally:
         os._exit(NOT_STARTED)
@@ -296,4 +303,5 @@ def _own_bytes() -> int:
 
 
 def _print(text: str) -> None:
-    print(f"edge-train: {text}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"edge-train: {text}", file=sys.stderr)

@@ -18,7 +18,6 @@ Standard library only, since the parent imports it.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from contextlib import suppress
@@ -27,12 +26,19 @@ from pathlib import Path
 from edge_train.memory.child import in_child
 from edge_train.memory.groups import OURS, V1, V2, folders, number, numbers
 
+with suppress(ImportError):  # on Windows, where nothing below is done
+    import resource
+
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Run = Callable[[Sequence[str]], tuple[int, str]]
 
+WALL_NONE = (
+    "wall: none on this system (Linux alone charges memory to a data limit); --mem is held by the "
+    "guard, which looks after every step and stops the run: a step can go past the cap"
+)
 _V1_LIMITS = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
 _V1_REACHED = ("memory.failcnt", "memory.memsw.failcnt")
 _ANSWER_SECONDS = 10  # that the system's service manager may take
@@ -149,7 +155,7 @@ def make_group(
 def describe(*, root: Path = Path("/"), run: Run | None = None) -> list[str]:
     """Return what stands behind the cap on this machine, a line each, by trying it."""
     if sys.platform != "linux":
-        return ["wall: none; this system does not charge memory to RLIMIT_DATA, the guard remains"]
+        return [WALL_NONE]
     lines = ["wall: RLIMIT_DATA on the worker (allocations past the cap fail and are caught)"]
     group = make_group(2**40, root=root, run=run)
     if group is None:

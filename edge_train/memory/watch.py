@@ -7,7 +7,6 @@ limit does not count is measured and taken off (`budget.py`).
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from edge_train.memory.budget import LOADING, SPENT, STEADY, Slack, Weights, budget
 from edge_train.memory.history import History
 from edge_train.memory.machine import machine_shortage, memory_limits
-from edge_train.memory.measure import PAGE_BYTES, Counters, OwnCounters, code_bytes, others_bytes
+from edge_train.memory.measure import (
+    PAGE_BYTES,
+    Counters,
+    OwnCounters,
+    code_bytes,
+    has_counters,
+    others_bytes,
+)
 from edge_train.memory.reactions import STILL_SECONDS, Look, Pages, Reactions
 from edge_train.memory.wall import limit_data
 
@@ -89,7 +95,7 @@ class Watch:
         # the thread
         self._lock = threading.Lock()
         self._over = False
-        self._counters = OwnCounters() if sys.platform == "linux" else None
+        self._counters = OwnCounters() if has_counters() else None
         self._reactions = Reactions(self._count, self._note)
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
         if cap_bytes is not None:

@@ -53,11 +53,19 @@ def only_writer(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             raise RunFolderError(f"{folder}: was removed by another process; start again.")
         words = {"pid": os.getpid(), "host": os.uname().nodename, "boot": _boot()}
         with suppress(OSError):  # a full disk; the lock holds without words
+            _sweep(folder)
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(words).encode() + b"\n", 0)
         yield
     finally:
         os.close(file)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files that killed processes did not finish; their names end in a pid."""
+    for place in (folder, RunFolder(folder).checkpoints):
+        for path in place.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def _open(folder: Path) -> int:

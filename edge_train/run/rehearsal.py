@@ -19,7 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edge_train.errors import INTERRUPTED, EdgeTrainError, InputError
+from edge_train.errors import (
+    INTERRUPTED,
+    EdgeTrainError,
+    InputError,
+    OutOfMemory,
+    TrainingStopped,
+)
 from edge_train.formats.tensor_store import warm_up
 from edge_train.memory.fresh import fresh
 from edge_train.memory.link import ENVIRONMENT, Link
@@ -100,7 +106,14 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         with link.watch.loading(task_of(recipe).loads):
             job.prepare(folder, peaks.said)
         peaks.close("prepare")
-        if train(Session(folder, job, peaks, time.perf_counter(), own), [], None) == INTERRUPTED:
+        try:
+            status = train(Session(folder, job, peaks, time.perf_counter(), own), [], None)
+        except OutOfMemory:
+            raise
+        except TrainingStopped as error:  # its folder goes away, so nothing can be resumed
+            cause = str(error.__cause__ or error)
+            raise InputError(f"the run cannot be rehearsed in {name}: {cause}") from error
+        if status == INTERRUPTED:
             raise KeyboardInterrupt
         peaks.close("save and draw")
     lines = known_lines(footprint, base_bytes + others_bytes)

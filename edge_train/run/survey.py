@@ -1,6 +1,7 @@
 """Every way to run a model: what each one holds and takes, and the cheapest one that fits."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from edge_train.errors import InputError
 from edge_train.memory.footprint import has_room
 from edge_train.memory.machine import Limit, memory_limit
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
+from edge_train.memory.wall import WALL_NONE
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.run.pace import about_seconds
@@ -144,6 +146,8 @@ class Survey:
         for row in table:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             rows.append("  ".join(cells).rstrip())
+        if self.cap_bytes is not None and sys.platform != "linux":
+            rows += ["", WALL_NONE]
         return "\n".join(rows)
 
     def json(self) -> str:

@@ -58,7 +58,8 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             with _stoppable(loop):
                 ending = loop.fit(job.recipe.steps or 0)
             status, line = finish_run(session, loop, ending)
-        except EdgeTrainError as error:
+        except (EdgeTrainError, OSError) as caught:
+            error = _in_words(caught)
             session.observer.ended("stopped")
             with suppress(RunFolderError):  # the disk may be what stopped it
                 end_run(loop, session, "stopped", Outcome())
@@ -90,12 +91,24 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
     return INTERRUPTED if status == "interrupted" else 0
 
 
+def _in_words(error: EdgeTrainError | OSError) -> EdgeTrainError:
+    """Return what a person can do about an error; an `OSError` is of a file that went wrong.
+
+    Raises:
+      OutOfMemory: it was memory that a system call did not get.
+    """
+    if isinstance(error, EdgeTrainError):
+        return error
+    return RunFolderError(f"{error.filename or 'a file'}: cannot be used ({error.strerror}).")
+
+
 def _announce_result(session: Session) -> None:
     """Say what the run cost, and name the files that a person wants next."""
     report = summarize(session.folder)
     passes = f"{report['forwards']} forward and {report['backwards']} backward passes"
-    held = format_bytes(report["measured_peak_bytes"])
-    session.observer.said(f"{passes}, at most {held} held")
+    peak_bytes = report["measured_peak_bytes"]
+    held = f"at most {format_bytes(peak_bytes)} held" if peak_bytes else "memory not measured"
+    session.observer.said(f"{passes}, {held}")
     outputs = [session.folder / name for name in report["outputs"].values()]
     for path in (*outputs, RunFolder(session.folder).page):
         session.observer.said(f"  {path}")

@@ -1,5 +1,7 @@
 """Small tensor files are whole or absent, and damage is noticed."""
 
+import os
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -44,7 +46,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_bytes(tmp_path / "f", b"old")
     with pytest.raises(RunFolderError, match="cannot be written"):
         write_bytes(tmp_path / "missing" / "f", b"new")
-    (tmp_path / ".f.partial").mkdir()  # the temporary name is taken by a folder
+    (tmp_path / f".f.{os.getpid()}.partial").mkdir()  # the temporary name is taken by a folder
     with pytest.raises((RunFolderError, OSError)):
         write_bytes(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"old"

@@ -1,20 +1,20 @@
 """`edge-train generate`: pictures with a learned word."""
 
 import argparse
-from pathlib import Path
 
 from edge_train.command import Command
+from edge_train.paths import path_word
 from edge_train.registry import load
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("run", type=path_word, metavar="RUN")
     parser.add_argument("--prompt", action="append", metavar="PROMPT", help="may be repeated")
     parser.add_argument("--count", type=int, default=4, help="pictures per prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=30, help="denoiser steps")
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--out", type=Path, help="folder; default: RUN/generated")
+    parser.add_argument("--out", type=path_word, help="folder; default: RUN/generated")
 
 
 def _run(options: argparse.Namespace) -> int:
