@@ -18,7 +18,9 @@ from edge_train.memory.plan import Plan
 from edge_train.methods import methods
 from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import Objective
-from edge_train.records import journal
+from edge_train.recipe import Recipe
+from edge_train.records.order import FORMAT_VERSION
+from edge_train.records.resume import recorded
 from edge_train.run.observer import Observer
 from edge_train.runtimes.engine import engines, packages
 from edge_train.tasks.job import Job, OpenRuntime
@@ -30,7 +32,8 @@ _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 class Session:
     """A run folder with everything that is needed to train in it; `job` has its data.
 
-    `plan` and `choice` (of the method, with its reason) are those of a new run, for its journal.
+    `plan`, `choice` (of the method, with its reason) and `recipe` (as its folder keeps it) are
+    those of a new run, for its journal.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Session:
     link: Link
     plan: Plan | None = None
     choice: str = ""
+    recipe: Recipe | None = None
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -94,7 +98,9 @@ def start_record(
         raise InputError(str(error)) from error
     return {
         "kind": "start",
-        "version": journal.FORMAT_VERSION,
+        "version": FORMAT_VERSION,
+        "recipe": recorded(session.recipe or recipe),
+        "data_sha256": job.data_sha256(),
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,
