@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_train.errors import InputError, RunFolderError
@@ -36,7 +36,8 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that takes nothing has its own sentence above
+            temporary.unlink(missing_ok=True)
 
 
 def check_free(out: Path) -> None:

@@ -39,8 +39,10 @@ class Writes:
             def write(self, content):
                 half = memoryview(content).cast("B")
                 counter.half = lambda: super(File, self).write(half[: len(half) // 2])
-                counter.step()
-                counter.half = None
+                try:
+                    counter.step()
+                finally:
+                    counter.half = None
                 return super().write(content)
 
             def truncate(self, size=None):
