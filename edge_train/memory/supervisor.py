@@ -19,7 +19,7 @@ from edge_train.errors import NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.wall import Group, make_group
-from edge_train.units import LEAST_RUN_BYTES, format_bytes
+from edge_train.units import LEAST_NETWORK_BYTES, LEAST_RUN_BYTES, format_bytes
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _give_up(cap_bytes: int, shortage: str, facts: Facts) -> int:
         needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
     advice = f"Try --mem {_round_up(needs_bytes)}"
+    if facts.needs_bytes is None and cap_bytes < LEAST_NETWORK_BYTES:  # not even the task is known
+        advice += f" ({_round_up(LEAST_NETWORK_BYTES)} for a small network, --task network)"
     if facts.started:
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "

@@ -143,6 +143,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
     if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
+        journal.Journal(path, intact).close()  # what a full disk left behind the end
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0

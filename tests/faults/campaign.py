@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import planted
 from mutations import mutate
 from runs import STEPS, TASKS, Ended, Task, bits_of, judged, run, words_for, write_data
@@ -166,6 +163,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for what failed; a new one by default")
     options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cases must not spin for each other's core
     tasks = [TASKS[name] for name in options.tasks if find_spec(TASKS[name].needs)]
     for task in tasks:
         __import__(task.needs)

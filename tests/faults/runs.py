@@ -92,8 +92,9 @@ def bits_of(task: Task, out: Path) -> str:
     """Return the hash of what a run learned and of the numbers of its steps."""
     digest = hashlib.sha256((out / task.weights).read_bytes())
     names = ("step", "loss", "scalars", "eval", "skipped")
-    for line in (out / "journal.jsonl").read_bytes().splitlines():
-        record = json.loads(line)
+    from edge_train.records import journal
+
+    for record in journal.read(out / "journal.jsonl")[0]:
         if record["kind"] == "step":
             digest.update(json.dumps([record.get(name) for name in names]).encode())
     return digest.hexdigest()
