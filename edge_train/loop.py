@@ -28,8 +28,9 @@ from edge_train.protocols import (
     Transform,
 )
 from edge_train.records import checkpoint, journal
-from edge_train.records.checkpoint import Best, Snapshot
+from edge_train.records.checkpoint import Best, Expected, Snapshot
 from edge_train.records.journal import Journal, Steps
+from edge_train.records.past import Past, chained, origin
 from edge_train.rng import Key
 
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
@@ -143,9 +144,10 @@ class Loop:
         if update is not None:
             parameters.subtract(name, update, key)  # INT8 blocks round by key
 
-    def begin(self, first_eval: float) -> None:
+    def begin(self, first_eval: float, recipe_sha256: str = "") -> None:
         """Start from the parameters as they are, whose evaluation loss is `first_eval`."""
         self.evals = [first_eval]
+        self.history = origin(first_eval, recipe_sha256)
         self.best = self._save_best(0, first_eval)
 
     def fit(self, steps: int) -> str:
@@ -239,6 +241,7 @@ class Loop:
         """Count a step that was taken, and remember the best parameters."""
         self._since.append(record)
         self.next_step = record.step + 1
+        self.history = chained(self.history, record)
         if record.eval is not None:
             self.evals.append(record.eval)
             if record.eval < self.best.loss:
@@ -262,7 +265,9 @@ class Loop:
         Returns:
           What the user should know of checkpoints that could not be used, a line each.
         """
-        snapshot, complaints = checkpoint.load_newest(self.checkpoints, at_most=len(records))
+        past = Past(self.history, self.evals[0], records)
+        expected = Expected.by(past, self.snapshot())
+        snapshot, complaints = checkpoint.load_newest(self.checkpoints, len(records), expected)
         if snapshot is None:
             self.restore(self.snapshot(), records)
         else:
@@ -278,7 +283,7 @@ class Loop:
         for name, state in snapshot.state.items():
             for part, value in state.items():
                 np.copyto(self.state[name][part], value)
-        self.best = snapshot.best
+        self.best, self.history = snapshot.best, snapshot.history
         self.next_step = snapshot.step
         records = list(records)
         self.evals = self.evals[: len(self.evals) - sum(r.eval is not None for r in self._since)]
@@ -288,7 +293,8 @@ class Loop:
 
     def snapshot(self) -> Snapshot:
         """Return everything the run needs to go on from here: the live arrays, not copies."""
-        return Snapshot(self.next_step, self.runtime.parameters.stored(), self.state, self.best)
+        blocks = self.runtime.parameters.stored()
+        return Snapshot(self.next_step, blocks, self.state, self.best, self.history)
 
     def save(self) -> None:
         """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
@@ -296,7 +302,8 @@ class Loop:
         self._since = []
 
     def _save_best(self, step: int, loss: float) -> Best:
-        return checkpoint.save_best(self.checkpoints, step, loss, self.runtime.parameters.stored())
+        blocks = self.runtime.parameters.stored()
+        return checkpoint.save_best(self.checkpoints, step, loss, blocks, self.history)
 
 
 def _diverged(step: int, why: str) -> TrainingStopped:

@@ -7,6 +7,7 @@ from edge_train.errors import InputError
 # The least that the embedded model was trained in (`edge-train bench cap`): advice for whoever
 # names no size, or one under which not even the libraries load.
 LEAST_RUN_BYTES = 140_000_000
+LEAST_NETWORK_BYTES = 90_000_000  # the same for a small network, which needs no engine but NumPy
 LEAST = "140MB, for the embedded model as an artifact"
 _SHOWN = 60  # characters
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -76,6 +76,8 @@ def make_loop(tmp_path: Path):
             **options,
         )
         journals.append(loop.journal)
+        if not keep:
+            loop.journal.append({"kind": "start", "version": 1, "eval": 1.0})
         loop.begin(1.0)
         return loop
 

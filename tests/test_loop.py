@@ -23,7 +23,7 @@ def estimator(request):
 def resumed(make_loop, folder, estimator, **options):
     """Return a loop brought to the end of the folder's journal."""
     records, intact = journal.read(folder / "journal.jsonl")
-    steps = [journal.step_record(r) for r in records]
+    steps = [journal.step_record(r) for r in records[1:]]
     loop = make_loop(folder, estimator=estimator, keep=intact, **options)
     return loop, loop.catch_up(steps)
 
@@ -39,7 +39,7 @@ def test_training_lowers_the_evaluation_and_keeps_the_best(make_loop, estimator)
 def test_journal_has_one_record_a_step(make_loop, estimator, tmp_path):
     make_loop(estimator=estimator).fit(12)
     records, _ = journal.read(tmp_path / "journal.jsonl")
-    steps = [journal.step_record(r) for r in records]
+    steps = [journal.step_record(r) for r in records[1:]]
     assert [s.step for s in steps] == list(range(12))
     assert [s.step for s in steps if s.eval is not None] == [4, 9, 11]
     assert all(s.forwards > 0 and s.seconds > 0 and s.peak_bytes > 0 for s in steps)
@@ -76,7 +76,7 @@ def test_a_journal_cut_at_any_byte_resumes_to_the_same_bits(make_loop, tmp_path)
         np.testing.assert_array_equal(
             loop.runtime.parameters["token"], whole.runtime.parameters["token"]
         )
-        assert (folder / "journal.jsonl").read_bytes().count(b"\n") == 10
+        assert (folder / "journal.jsonl").read_bytes().count(b"\n") == 1 + 10
 
 
 def test_zeroth_order_replay_needs_no_forward_pass(make_loop, tmp_path):
@@ -155,7 +155,7 @@ def test_a_bad_step_is_rolled_back_and_recorded(make_loop, estimator, tmp_path):
     for part, value in clean.state["token"].items():
         np.testing.assert_array_equal(poisoned.state["token"][part], value)
     records, _ = journal.read(tmp_path / "poisoned" / "journal.jsonl")
-    assert [bool(r["skipped"]) for r in records] == [False] * 7 + [True]
+    assert [bool(r["skipped"]) for r in records[1:]] == [False] * 7 + [True]
     poisoned.fit(20)
     assert np.isfinite(poisoned.runtime.parameters["token"]).all()
 
@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_sentence_and_the_journal_still_opens(make_loop, tmp_
             loop.fit(5)
         loop.journal._file = real
     records, _ = journal.read(tmp_path / "journal.jsonl")
-    assert len(records) == 3
+    assert len(records) == 1 + 3
 
 
 def test_parameters_that_are_the_best_ones_are_written_once(make_loop):

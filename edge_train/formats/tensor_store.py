@@ -1,5 +1,6 @@
 """Small safetensors files written whole or not at all, with a checksum of their data."""
 
+import hashlib
 import json
 import math
 import zlib
@@ -27,6 +28,9 @@ _TYPES = {
 }
 _NUMPY_TYPES = {name: spelled for spelled, name in _TYPES.items()}
 _READ_BYTES = 1 << 20
+_DATA_SUM, _HEADER_SUM = "crc32", "header_crc32"  # files of older versions have the first alone
+
+Kind = tuple[str, tuple[int, ...]]  # type as the format spells it, shape
 
 
 def to_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
@@ -48,7 +52,7 @@ def safetensors_parts(
     tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> Iterator[bytes | memoryview]:
     """Yield the pieces of a safetensors file; those of contiguous arrays are not copied."""
-    kinds = {name: (_TYPES[v.dtype.str], v.shape) for name, v in tensors.items()}
+    kinds = kinds_of(tensors)
     yield safetensors_header(kinds, metadata)
     for name in sorted(tensors):
         yield _content(tensors[name])
@@ -83,8 +87,40 @@ def _content(values: NDArray[Any]) -> memoryview:
 def save_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write named arrays and metadata strings to `path`, atomically, with a CRC-32 of the data."""
-    write_parts(path, safetensors_parts(tensors, {**metadata, "crc32": _checksum(tensors)}))
+    """Write named arrays and metadata strings to `path`, atomically.
+
+    With a CRC-32 of the data and one of all else: names, types, shapes and the other metadata.
+    """
+    sums = {
+        _DATA_SUM: _checksum(tensors),
+        _HEADER_SUM: _header_checksum(kinds_of(tensors), metadata),
+    }
+    write_parts(path, safetensors_parts(tensors, {**metadata, **sums}))
+
+
+def kinds_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Kind]:
+    """Return type and shape of every array, by its name."""
+    return {name: (_TYPES[v.dtype.str], v.shape) for name, v in tensors.items()}
+
+
+def _header_checksum(kinds: Mapping[str, Kind], metadata: Mapping[str, str]) -> str:
+    said = [sorted(kinds.items()), sorted(metadata.items())]
+    return f"{zlib.crc32(json.dumps(said).encode()):08x}"
+
+
+def _check_sums(
+    path: Path, kinds: Mapping[str, Kind], metadata: dict[str, str], data_sum: str
+) -> None:
+    """Compare the checksums of a file and take them out of its metadata.
+
+    Raises:
+      RunFolderError: one does not match.
+    """
+    if metadata.pop(_DATA_SUM, None) != data_sum:
+        raise RunFolderError(f"{path}: the checksum of its data does not match; it is damaged.")
+    header_sum = metadata.pop(_HEADER_SUM, None)
+    if header_sum not in (None, _header_checksum(kinds, metadata)):
+        raise RunFolderError(f"{path}: the checksum of its header does not match; it is damaged.")
 
 
 def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -99,8 +135,7 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}).") from error
-    if metadata.pop("crc32", None) != _checksum(tensors):
-        raise RunFolderError(f"{path}: the checksum of its data does not match; it is damaged.")
+    _check_sums(path, kinds_of(tensors), metadata, _checksum(tensors))
     return tensors, metadata
 
 
@@ -108,7 +143,8 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
     """The arrays of a file that `save_tensors` wrote, each read when it is asked for.
 
     Attributes:
-      metadata: strings, without the checksum.
+      metadata: strings, without the checksums.
+      kinds: type and shape of every array, by its name.
 
     Raises:
       RunFolderError: the file is missing, damaged or not ours. All of it is read once to know.
@@ -121,8 +157,8 @@ class StoredTensors(Mapping[str, NDArray[Any]]):
             crc = self._checksum()
         except ModelError as error:
             raise RunFolderError(str(error)) from error
-        if self.metadata.pop("crc32", None) != crc:
-            raise RunFolderError(f"{path}: the checksum of its data does not match; it is damaged.")
+        self.kinds = {name: (e.dtype, e.shape) for name, e in self._file.entries.items()}
+        _check_sums(path, self.kinds, self.metadata, crc)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         entry = self._file.entries[name]
@@ -160,6 +196,16 @@ def load_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}).") from error
+
+
+def sha256_of(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Return the hash of named arrays: names, types, shapes and data."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name]
+        digest.update(json.dumps([name, values.dtype.str, list(values.shape)]).encode())
+        digest.update(_content(values))
+    return digest.hexdigest()
 
 
 def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:

@@ -24,7 +24,7 @@ from edge_train.memory.machine import memory_limit
 from edge_train.memory.streams import settle_streams
 from edge_train.memory.unstarted import remove_unstarted
 from edge_train.memory.wall import Group, make_group
-from edge_train.units import LEAST_RUN_BYTES, format_bytes
+from edge_train.units import LEAST_NETWORK_BYTES, LEAST_RUN_BYTES, format_bytes
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ def _give_up(
         needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
     advice = _advice(needs_bytes, limit, outside)
+    if facts.needs_bytes is None and cap_bytes < LEAST_NETWORK_BYTES:  # not even the task is known
+        advice += f" ({_round_up(LEAST_NETWORK_BYTES)} for a small network, --task network)"
     if facts.started:
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "

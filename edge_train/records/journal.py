@@ -14,8 +14,8 @@ from typing import Any, overload
 
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
+from edge_train.records.order import FORMAT_VERSION, Order
 
-FORMAT_VERSION = 1
 _SYNC_SECONDS = 2.0  # the contract promises 5; a power cut loses at most this much
 _LONGEST_LINE = 1 << 24  # bytes; a file without line ends is damaged, and not read into memory
 _STEP_FIELDS = tuple(field.name for field in fields(StepRecord))
@@ -40,7 +40,10 @@ def decode(line: bytes) -> dict[str, Any]:
       ValueError: the line is torn, edited or not of this format.
     """
     body = line[: -len(',"crc":"00000000"}\n')] + b"}"
-    record = json.loads(line)
+    try:
+        record = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(record, dict) or record.pop("crc", None) != f"{zlib.crc32(body):08x}":
         raise ValueError("checksum does not match")
     return record
@@ -80,11 +83,12 @@ class Records(Sequence[Record]):
         self._path = path
         self._starts = array("Q")
         self.intact: int = 0
-        version = 0
+        version, order = 0, Order()
         with self._opened() as file:
             while line := file.readline(_LONGEST_LINE):
                 try:
                     record = decode(line)
+                    order.check(record)
                 except ValueError:
                     break
                 if not self._starts:
@@ -162,8 +166,9 @@ class Steps:
 def read(path: Path) -> tuple[Records, int]:
     """Return the intact records from the start of a journal, and how many bytes they fill.
 
-    Reading stops at the first line that is torn or damaged: a cut anywhere leaves a journal that
-    opens. Compare the byte count with the file size to learn whether anything was left out.
+    Reading stops at the first line that is torn or damaged, or cannot follow those before it (see
+    `Order`): a cut anywhere leaves a journal that opens. Compare the byte count with the file size
+    to learn whether anything was left out.
 
     Raises:
       RunFolderError: the file cannot be read or was written by a later version.
@@ -189,6 +194,7 @@ class Journal:
             self._file = open(path, "ab", buffering=0)
             if keep_bytes is not None:
                 self._file.truncate(keep_bytes)
+                self._file.seek(0, os.SEEK_END)  # it stood where the torn end was
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from error
         self._synced = time.monotonic()

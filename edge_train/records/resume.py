@@ -6,15 +6,66 @@ device, thread count and memory mode: a change of these is said and put on recor
 another runtime would go on with a different loss, so it is refused.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_train.errors import RunFolderError
+from edge_train.recipe import Recipe, as_mapping
+from edge_train.units import shown
 
 Facts = Mapping[str, Any]  # of a journal's first record
 
 _SETTINGS = ("device", "dtype", "threads", "lean")
+# Keys of a recipe that compute nothing: `--resume` takes the caps, a folder may have been moved,
+# and the model behind another name is known by its hash.
+_MAY_CHANGE = ("cap_bytes", "host_cap_bytes", "out", "model")
+
+
+def recorded(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe for the first record of a journal: what may not change, and its hash."""
+    values = {"task": recipe.task, **as_mapping(recipe), **recipe.options}
+    del values["options"]
+    kept = {name: value for name, value in values.items() if name not in _MAY_CHANGE}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "values": json.loads(text)}
+
+
+def check_same_recipe(folder: Path, start: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse to go on by another recipe than a run began with; older runs did not record theirs.
+
+    A key that is younger than the run counts as unchanged while it has its default.
+
+    Args:
+      start: the first record of the journal.
+
+    Raises:
+      RunFolderError: a key has another value now; the first one is named with both.
+    """
+    before = start.get("recipe")
+    if before is None:
+        return
+    old, now, known = before["values"], recorded(recipe)["values"], recipe.declared()
+    for name in now:
+        default = known[name].default if name in known else None
+        began = old.get(name, json.loads(json.dumps(default)))
+        if began != now[name]:
+            raise RunFolderError(
+                f"{folder}: recipe.toml says {name} = {_said(now[name])}, this run began with "
+                f"{_said(began)}; put that back, or start a new run with `edge-train run`."
+            )
+    for name in old.keys() - now.keys():
+        if old[name] is not None:
+            raise RunFolderError(
+                f"{folder}: recipe.toml has no {name}, this run began with {name} = "
+                f"{_said(old[name])}; put that back, or start a new run with `edge-train run`."
+            )
+
+
+def _said(value: Any) -> str:
+    return "its default" if value is None else shown(value)
 
 
 class RecordedThreads(NamedTuple):
@@ -55,9 +106,9 @@ def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha25
             f"losses differ by more than rounding; put {facts.get('model')} back, or start a new "
             "run."
         )
-    if sha256 != facts["model_sha256"]:
+    if sha256 != (began := str(facts.get("model_sha256"))):
         raise RunFolderError(
-            f"{folder}: this run began with model sha256 {facts['model_sha256'][:12]}..., {model} "
+            f"{folder}: this run began with model sha256 {began[:12]}..., {model} "
             f"now has {sha256[:12]}...; put that model back, or start a new run."
         )
 

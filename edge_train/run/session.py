@@ -21,7 +21,7 @@ from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory
 from edge_train.records.lock import only_writer
-from edge_train.records.resume import check_same_model, threads_of
+from edge_train.records.resume import check_same_model, check_same_recipe, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
 from edge_train.run.new_folder import check_out, new_folder
@@ -78,7 +78,8 @@ def _begin(session: Session, recipe: Recipe) -> int:
         session.observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
-    write_bytes(RunFolder(folder).recipe, to_toml(with_absolute_paths(asked)).encode())
+    session.recipe = with_absolute_paths(asked)
+    write_bytes(RunFolder(folder).recipe, to_toml(session.recipe).encode())
     session.choice = choice_of(job, recipe, link)
     session.observer.said(session.choice)
     if session.plan is not None:
@@ -134,17 +135,19 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     began = time.perf_counter()
     stored = read_recipe(RunFolder(folder).recipe)
     recipe = replace(stored, **changes)
+    path = RunFolder(folder).journal
+    records, intact = journal.read(path) if path.exists() else ([], 0)
+    if records:
+        check_same_recipe(folder, records[0], recipe)
     if recipe != stored:
         write_bytes(RunFolder(folder).recipe, to_toml(recipe).encode())
     recipe = replace(recipe, out=str(folder))
-    path = RunFolder(folder).journal
-    records, intact = journal.read(path) if path.exists() else ([], 0)
     if path.exists() and path.stat().st_size > intact:
         copy = RunFolder(folder).damaged_journal
         write_bytes(copy, path.read_bytes())
         observer.said(
-            f"{path.name}: line {len(records) + 1} is torn or damaged; going on from the intact "
-            f"records before it (the whole file is kept as {copy.name})"
+            f"{path.name}: line {len(records) + 1} is torn, damaged or not the one that follows; "
+            f"going on from the records before it (the whole file is kept as {copy.name})"
         )
     if not records:
         observer.said("nothing was trained yet; starting from step 0")
@@ -163,6 +166,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
     if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
+        journal.Journal(path, intact).close()  # what a full disk left behind the end
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0
@@ -173,10 +177,31 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         _write_plan(folder, recipe, choice, plan)
     else:
         load(job.footprint().libraries, link)
+    RunFolder(folder).make()  # a part may have been removed
     job.restore(folder, observer.said)
+    _check_same_data(folder, records[0], job, observer)
     if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
         job.use_threads(threads.chosen)
     return train(Session(folder, job, observer, began, link, plan), records, intact)
+
+
+def _check_same_data(folder: Path, start: Mapping[str, Any], job: Job, observer: Observer) -> None:
+    """Have the data that a run began with: those kept in its folder, or made again from the source.
+
+    Raises:
+      RunFolderError: they are others; older runs of most tasks did not record theirs.
+    """
+    began = start.get("data_sha256")
+    if began in (None, job.data_sha256()):
+        return
+    observer.said(f"{folder}: what it keeps of the data is of another run; reading the data again")
+    job.load()
+    job.prepare(folder, observer.said)
+    if began != job.data_sha256():
+        raise RunFolderError(
+            f"{folder}: the samples in {getattr(job.recipe, 'data', None) or 'its data'} are not "
+            "those that this run began with; put them back, or start a new run."
+        )
 
 
 @contextmanager

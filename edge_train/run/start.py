@@ -19,7 +19,9 @@ from edge_train.memory.plan import Plan
 from edge_train.methods import methods
 from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import Objective
-from edge_train.records import journal
+from edge_train.recipe import Recipe
+from edge_train.records.order import FORMAT_VERSION
+from edge_train.records.resume import recorded
 from edge_train.run.observer import Observer
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
@@ -32,8 +34,9 @@ _WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 class Session:
     """A run folder with everything that is needed to train in it; `job` has its data.
 
-    `plan`, `choice` (of the method, with its reason) and `threads`, where they were measured, are
-    those of a new run, for its journal. `measure_threads`: nobody named a number, so measure it.
+    `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
+    `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
+    nobody named a number, so measure it.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class Session:
     link: Link
     plan: Plan | None = None
     choice: str = ""
+    recipe: Recipe | None = None
     threads: Threads | None = None
     measure_threads: bool = False
 
@@ -99,7 +103,9 @@ def start_record(
         raise InputError(str(error)) from error
     return {
         "kind": "start",
-        "version": journal.FORMAT_VERSION,
+        "version": FORMAT_VERSION,
+        "recipe": recorded(session.recipe or recipe),
+        "data_sha256": job.data_sha256(),
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,

@@ -160,7 +160,7 @@ def _loop(
         **_choosing(recipe),
     )
     loop.observe = partial(_observe, session, loop)
-    loop.begin(records[0]["eval"])
+    loop.begin(records[0]["eval"], records[0].get("recipe", {}).get("sha256", ""))
     if not new:
         _go_on(session, loop, records)
     return loop

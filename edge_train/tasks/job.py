@@ -47,9 +47,9 @@ class Outcome:
 class Job(Protocol):
     """A recipe whose every word was checked; it makes the parts of its run when asked.
 
-    The order of calls. A new run: `load`, `prepare`, `open_runtime`, `task`, `facts`, `method`. A
-    resumed one: `restore` in place of the first two, and no `facts`. Then `preview` as often as the
-    recipe says, and `finish` once.
+    The order of calls. A new run: `load`, `prepare`, `open_runtime`, `task`, `data_sha256`,
+    `facts`, `method`. A resumed one: `restore` in place of the first two, and no `facts`. Then
+    `preview` as often as the recipe says, and `finish` once.
     """
 
     @property
@@ -94,6 +94,10 @@ class Job(Protocol):
 
     def restore(self, folder: Path, say: Say) -> None:
         """Do what `prepare` did, from what it kept in `folder`, or again where that is damaged."""
+        ...
+
+    def data_sha256(self) -> str:
+        """Return the hash of what `prepare` or `restore` made: all that training reads of data."""
         ...
 
     def open_runtime(self) -> OpenRuntime:

@@ -248,7 +248,10 @@ def test_a_cap_below_the_interpreter_is_refused_in_one_sentence(start, photos, t
     command = start(*words(photos, tmp_path / "run", "--mem", cap), out=tmp_path / "run")
     assert command.wait() == 2
     (sentence,) = [line for line in command.err.splitlines() if line.startswith("edge-train:")]
-    assert f"cap is {cap[:-2]} MB (--mem {cap})" in sentence and "Try --mem 140MB" in sentence
+    assert (
+        f"cap is {cap[:-2]} MB (--mem {cap})" in sentence
+        and "Try --mem 140MB (90MB for" in sentence
+    )
     assert "plan needs" in sentence and "`edge-train plan` lists every line" in sentence
     assert "Traceback" not in command.err
     assert command.peak <= int(cap[:-2]) * MEGABYTE

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
@@ -25,7 +26,7 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
     WEIGHTS,
     TrainingArtifact,
@@ -224,9 +225,14 @@ class ClassifyTextJob:
         self._parts = {name: self._tokenized(part) for name, part in every.items()}
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
+        save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
+
+    def _merged(self) -> dict[str, NDArray[Any]]:
         tensors = [part.tensors(name) for name, part in self._parts.items()]
-        merged = {name: value for part in tensors for name, value in part.items()}
-        save_tensors(folder / _START_FILE, merged, {"model_sha256": self.model_sha256})
+        return {name: value for part in tensors for name, value in part.items()}
+
+    def data_sha256(self) -> str:
+        return sha256_of(self._merged())
 
     def restore(self, folder: Path, say: Say) -> None:
         self._check_model_files(folder, say)

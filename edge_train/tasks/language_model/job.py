@@ -25,6 +25,7 @@ from edge_train.export.language_files import write_language_model
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.tensor_store import sha256_of
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -188,6 +189,9 @@ class LanguageModelJob:
             say(f"{folder / _IDS_FILE}: cannot be used ({error}). Reading the text again.")
             self.load()
             self.prepare(folder, say)
+
+    def data_sha256(self) -> str:
+        return sha256_of({"ids": self._task.ids})
 
     def _task_of(self, ids: Any) -> LanguageModel:
         recipe = self.recipe

@@ -19,7 +19,6 @@ from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
-from edge_train.formats.atomic import write_bytes
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.methods import methods
@@ -49,7 +48,7 @@ _USE = {
     "series": "only a csv file can be a time series",
     "resolution": "only a folder of pictures can be resized",
 }
-_DATA_FILE = "data.sha256"
+_HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
 _COPIES = 2  # of the weights in float32: gradient, what is being written
 _KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
@@ -164,7 +163,6 @@ class NetworkJob:
 
     def prepare(self, folder: Path, say: Say) -> None:
         self._folder = folder
-        write_bytes(folder / _DATA_FILE, self._fingerprint().encode())
         data, blocks = self._data, self._network.blocks
         weights = sum(
             int(np.prod(shape))
@@ -180,14 +178,18 @@ class NetworkJob:
     def restore(self, folder: Path, say: Say) -> None:
         self._folder = folder
         self.load()
-        kept = folder / _DATA_FILE
-        if not kept.exists() or kept.read_text() != self._fingerprint():
+        kept = folder / _HASH_FILE
+        try:
+            same = not kept.exists() or kept.read_bytes() == self.data_sha256().encode()
+        except OSError as error:
+            raise RunFolderError(f"{kept}: cannot be read ({error.strerror}).") from error
+        if not same:
             raise RunFolderError(
                 f"{folder}: the samples in {self.recipe.data} are not those that this run began "
                 "with; put them back, or start a new run."
             )
 
-    def _fingerprint(self) -> str:
+    def data_sha256(self) -> str:
         digest = hashlib.sha256()
         for part in (self._data.train, self._data.test):
             digest.update(np.ascontiguousarray(part.inputs).data)

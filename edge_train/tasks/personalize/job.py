@@ -14,7 +14,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import RunFolderError
 from edge_train.export.token_file import write_token
-from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
@@ -86,8 +86,24 @@ class PersonalizeJob:
             self.load()
             self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         if self._token_job.judged:
-            paths = sorted(RunFolder(folder).samples.glob("photo-*.png"))
-            self._choose_judge([np.asarray(Image.open(path)) for path in paths])
+            self._choose_judge(self._kept_photos(folder, say))
+
+    def _kept_photos(self, folder: Path, say: Say) -> list[Pixels]:
+        """Return the photos that the run keeps, or the user's where those are damaged."""
+        paths = sorted(RunFolder(folder).samples.glob("photo-*.png"))
+        try:
+            photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+        except (OSError, SyntaxError, ValueError) as error:
+            say(f"{folder}: a photo that it keeps is damaged ({error}). Reading the photos again.")
+            photos = []
+        side = self.recipe.resolution
+        if not photos or any(photo.shape != (side, side, 3) for photo in photos):
+            self.load()
+            photos = [photo.pixels for photo in self._photos.photos]
+        return photos
+
+    def data_sha256(self) -> str:
+        return sha256_of(self._cache.tensors())
 
     def _choose_judge(self, photos: Sequence[Pixels]) -> None:
         """Keep the judge of the embedded model's pictures; other models have none."""

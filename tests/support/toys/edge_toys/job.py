@@ -80,6 +80,9 @@ class MeanJob:
     def restore(self, folder, say):
         self.load()
 
+    def data_sha256(self):
+        return hashlib.sha256(repr(list(self.values)).encode()).hexdigest()
+
     def open_runtime(self):
         return Runtime(len(self.values))
 
