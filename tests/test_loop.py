@@ -206,9 +206,9 @@ def test_a_step_whose_evaluation_is_not_finite_is_rolled_back(make_loop, estimat
     assert loop.fit(20) == "done"
     assert np.isfinite(loop.evals).all() and len(loop.evals) == 5  # with that of the start
     whole = loop.runtime.parameters["token"]
-    records, _ = journal.read(tmp_path / "journal.jsonl")
-    assert [r["step"] for r in records if r["skipped"]] == [9]
-    assert "evaluation" in records[9]["skipped"] and np.isfinite(records[9]["eval"])
+    steps = list(journal.Steps(journal.read(tmp_path / "journal.jsonl")[0]))
+    assert [record.step for record in steps if record.skipped] == [9]
+    assert "evaluation" in steps[9].skipped and np.isfinite(steps[9].eval)
     again, _ = resumed(make_loop, tmp_path, estimator)
     np.testing.assert_array_equal(again.runtime.parameters["token"], whole)
 
@@ -223,8 +223,9 @@ def test_evaluations_that_stay_infinite_stop_the_run_in_a_sentence(
         loop.fit(steps)
     records, intact = journal.read(tmp_path / "journal.jsonl")
     assert intact == (tmp_path / "journal.jsonl").stat().st_size
-    assert len(records) == (4 if steps == 5 else 9)
-    assert all(r["eval"] is None or np.isfinite(r["eval"]) for r in records)
+    taken = list(journal.Steps(records))
+    assert len(taken) == (4 if steps == 5 else 9)
+    assert all(record.eval is None or np.isfinite(record.eval) for record in taken)
     again, _ = resumed(make_loop, tmp_path, estimator)
     assert again.fit(steps) == "done"
 
