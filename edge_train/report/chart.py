@@ -1,10 +1,12 @@
 """Curves as inline SVG: axes with round ticks, thin lines, colors that the page's style decides."""
 
 import math
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 
@@ -15,6 +17,36 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 704, 14, 210
 _MOST_POINTS = 600  # about one a pixel; more makes the page large and the line no better
 _MEDIANS = 240  # places where the running median is taken
 _OUTLIERS = 0.5  # percent of the highest values that may leave the picture
+
+
+class Points(Sequence[Point]):
+    """Points of a long curve in 16 bytes each, where a list of pairs takes 120."""
+
+    def __init__(self, points: Iterable[Point] = ()) -> None:
+        self.x, self.y = array("d"), array("d")
+        self.extend(points)
+
+    def extend(self, points: Iterable[Point]) -> None:
+        """Add several at the end."""
+        for point in points:
+            self.append(point)
+
+    def append(self, point: Point) -> None:
+        """Add one at the end."""
+        self.x.append(point[0])
+        self.y.append(point[1])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Point]: ...
+    def __getitem__(self, index: int | slice) -> Point | list[Point]:
+        if isinstance(index, slice):
+            return list(zip(self.x[index], self.y[index], strict=True))
+        return self.x[index], self.y[index]
 
 
 @dataclass(frozen=True)
@@ -63,15 +95,15 @@ def chart(
       level: likewise, for what was expected rather than allowed.
       mark: one labeled point, usually the lowest.
     """
-    points = [point for line in lines for point in line.points]
-    if not points:
+    across = array("d", (x for line in lines for x, _ in line.points))
+    if not across:
         return ""
-    low, high = _y_range([y for _, y in points], from_zero)
+    low, high = _y_range(array("d", (y for line in lines for _, y in line.points)), from_zero)
     if mark:
         low -= (high - low) * 0.15  # room for the label under the lowest point
-    for across in (limit, level):
-        high = max(high, across[0] * 1.08) if across else high
-    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    for line_across in (limit, level):
+        high = max(high, line_across[0] * 1.08) if line_across else high
+    x_low, x_high = min(across), max(across)
     x_high = x_high if x_high > x_low else x_low + 1
 
     def place(point: Point) -> Point:
@@ -162,7 +194,7 @@ def running_median(points: Sequence[Point]) -> list[Point]:
     count, half = len(points), max(len(points) // 30, 2)
     if count < 2 * half + 1:
         return []
-    values = np.array([y for _, y in points])
+    values = np.fromiter((y for _, y in points), np.float64, count)
     centers = np.unique(np.linspace(0, count - 1, min(count, _MEDIANS)).astype(int)).tolist()
     return [
         (points[i][0], float(np.median(values[max(i - half, 0) : i + half + 1]))) for i in centers

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge_train.report.chart import Curve, Mark, Point, chart, running_median
+from edge_train.report.chart import Curve, Mark, Points, chart, running_median
 from edge_train.report.html import Record, section
 from edge_train.units import format_bytes, format_seconds
 
@@ -19,11 +19,13 @@ _MEMORY_KEY = (
 
 def curves(summary: Record, records: Sequence[Record]) -> str:
     """Return the section with losses over steps and memory over time."""
-    steps = [r for r in records if r["kind"] == "step"]
-    losses: list[Point] = [(r["step"] + 1, r["loss"]) for r in steps if r["loss"] is not None]
-    evals: list[Point] = [(r["step"] + 1, r["eval"]) for r in steps if r.get("eval") is not None]
-    if records[0].get("eval") is not None:
-        evals.insert(0, (0, records[0]["eval"]))
+    losses, evals = Points(), Points()
+    for record in records:
+        count = record["step"] + 1 if record["kind"] == "step" else 0
+        if count and record["loss"] is not None:
+            losses.append((count, record["loss"]))
+        if record["kind"] in ("start", "step") and record.get("eval") is not None:
+            evals.append((count, record["eval"]))
     best = summary["eval"]
     mark = None
     if len(evals) > 1:
@@ -84,14 +86,12 @@ def curves(summary: Record, records: Sequence[Record]) -> str:
 
 def memory_over_time(
     records: Sequence[Record],
-) -> tuple[list[Point], list[Point], list[Point], list[Point]]:
+) -> tuple[Points, Points, Points, Points]:
     """Return (seconds, bytes) of what was held, its anonymous part, on GPUs, and at events.
 
     One process comes after another. Where nothing watched, what was held after each step.
     """
-    held: list[Point] = []
-    anon: list[Point] = []
-    gpu: list[Point] = []
+    held, anon, gpu = Points(), Points(), Points()
     events: list[float] = []
     before = 0.0  # seconds of earlier processes
     for record in records:
@@ -99,10 +99,10 @@ def memory_over_time(
             before = held[-1][0]
         elif record["kind"] == "memory":
             times = [before + seconds for seconds in record["seconds"]]
-            held += zip(times, map(float, record["held_bytes"]), strict=True)
-            anon += zip(times, map(float, record["anon_bytes"]), strict=True)
+            held.extend(zip(times, map(float, record["held_bytes"]), strict=True))
+            anon.extend(zip(times, map(float, record["anon_bytes"]), strict=True))
             if "gpu_bytes" in record:
-                gpu += zip(times, map(float, record["gpu_bytes"]), strict=True)
+                gpu.extend(zip(times, map(float, record["gpu_bytes"]), strict=True))
         elif record["kind"] == "event" and "seconds" in record:
             events.append(before + record["seconds"])
     if not held:
@@ -111,7 +111,7 @@ def memory_over_time(
             if record["kind"] == "step":
                 elapsed += record["seconds"]
                 held.append((elapsed, float(record["resident_bytes"])))
-    acts = [min(held, key=lambda point: abs(point[0] - when)) for when in events if held]
+    acts = Points(min(held, key=lambda point: abs(point[0] - when)) for when in events if held)
     return held, anon, gpu, acts
 
 

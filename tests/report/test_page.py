@@ -404,9 +404,9 @@ def test_memory_over_time_shows_every_process_the_plan_and_what_the_guard_did(tm
     )
     records, _ = journal.read(run / "journal.jsonl")
     held, anon, gpu, acts = memory_over_time(records)
-    assert held == [(0.0, GB), (2.0, 3 * GB), (4.0, GB), (4.0, GB), (5.0, GB + 7)]
+    assert list(held) == [(0.0, GB), (2.0, 3 * GB), (4.0, GB), (4.0, GB), (5.0, GB + 7)]
     assert [y for _, y in anon] == [y // 2 for _, y in held]
-    assert acts == [(2.0, 3 * GB)] and gpu == []
+    assert list(acts) == [(2.0, 3 * GB)] and not gpu
     html = page(run)
     assert 'class="event-dot"' in html and "plan 2 GB" in html
     assert "memory: released" in html and "resumed smaller (batch_limit 1)" in html

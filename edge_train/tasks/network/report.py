@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edge_train.report.chart import Curve, Point, chart, running_median
+from edge_train.report.chart import Curve, Points, chart, running_median
 from edge_train.report.section import Section
 
 Record = Mapping[str, Any]
@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 def block_curves(facts: Record, records: Sequence[Record]) -> str:
     """Return a learning curve per block; empty if the method has no local losses."""
     names = facts.get("blocks") or []
-    curves: list[list[Point]] = [[] for _ in names]
+    curves = [Points() for _ in names]
     for record in records:
         for points, loss in zip(curves, record.get("block_losses") or (), strict=False):
             if loss is not None:
