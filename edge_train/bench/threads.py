@@ -25,6 +25,7 @@ from edge_train.run.session import run
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _CORES = 2
+_BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 _STEPS = 20
 _WAYS = {"one, named": 1, "measured": None, "two, named": 2}
 _WANTED = 1.2
@@ -64,7 +65,7 @@ def _middle(runs: list[dict[str, float]], key: str) -> float:
 @contextmanager
 def _busy(core: int) -> Iterator[None]:
     """Keep a core busy with another program at the lowest priority."""
-    program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    program = subprocess.Popen([sys.executable, "-c", _BUSY])
     try:
         os.sched_setaffinity(program.pid, {core})
         os.setpriority(os.PRIO_PROCESS, program.pid, 19)

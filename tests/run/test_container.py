@@ -8,7 +8,7 @@ from recipes import recipe_for
 from edge_train.errors import InputError
 from edge_train.memory.machine import Limit
 from edge_train.memory.plan import Phase, Plan, PlanLine
-from edge_train.run import container
+from edge_train.run import container, survey
 
 MEGABYTE = 10**6
 BOX = Limit(350 * MEGABYTE, "cgroup v1", Path("/box"))
@@ -60,3 +60,22 @@ def test_a_run_without_a_cap_that_its_container_cannot_hold_is_refused_with_the_
         container.check_container(recipe_for(), plan(900), BOX)
     container.check_container(recipe_for(), plan(300), BOX)
     container.check_container(recipe_for(cap_bytes=200 * MEGABYTE), plan(900), BOX)
+
+
+def test_a_plan_advises_no_cap_that_its_container_cannot_give():
+    choice = survey.Choice({}, recipe_for(method="zo"), plan(900))
+    found = survey.Survey(choice, (choice,), BOX.room_bytes, BOX)
+    assert "this container has 350 MB; start it with 950MB of memory or more, and --mem 900MB" in (
+        found.refusal()
+    )
+    assert found.record()["container_bytes"] == BOX.bytes
+    outside = survey.Survey(choice, (choice,), BOX.room_bytes)
+    assert "the smallest cap that does is --mem 900MB" in outside.refusal()
+
+
+@pytest.mark.parametrize(("left", "expected"), [(950, True), (800, False), (None, True)])
+def test_a_plan_rehearses_only_what_its_container_can_hold(monkeypatch, left, expected):
+    left_bytes = None if left is None else left * MEGABYTE
+    monkeypatch.setattr(Limit, "left_bytes", lambda self: left_bytes)
+    assert survey._can_rehearse(plan(900), BOX) is expected
+    assert survey._can_rehearse(plan(900), None)
