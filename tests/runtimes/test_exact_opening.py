@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 
+import numpy as np
 import pytest
 from cutting_engine import CuttingEngine
 from extreme_products import EIGHT_BITS, SEVEN_BITS, write, write_old
@@ -18,7 +19,7 @@ from edge_train.formats.onnx_products import CONVOLUTION, FOUR_BITS, LINEAR, rea
 from edge_train.quant import quants
 from edge_train.runtimes.onnx import products
 from edge_train.runtimes.onnx.engine import load_engine
-from edge_train.runtimes.onnx.product_probe import PRECISE, wrong_by
+from edge_train.runtimes.onnx.product_probe import PRECISE, make_probe, wrong_by
 from edge_train.tasks.personalize import on_onnx
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -69,6 +70,21 @@ def test_the_probe_sees_a_kernel_that_cuts_off(operator) -> None:
 @pytest.mark.parametrize("operator", [LINEAR, CONVOLUTION, FOUR_BITS])
 def test_products_of_7_bit_weights_are_exact_on_this_processor(operator) -> None:
     assert wrong_by(load_engine(), frozenset((operator,)), SEVEN_BITS, precise=False) == 0
+
+
+@pytest.mark.parametrize("levels", ["of a row, from smallest to largest", "of a group, symmetric"])
+def test_4_bit_rows_are_the_same_however_an_engine_rounds_them(levels) -> None:
+    rows = make_probe(frozenset((FOUR_BITS,)), SEVEN_BITS).feeds["few_rows"]
+    if levels.startswith("of a row"):
+        low, high = rows.min(1, keepdims=True).clip(max=0), rows.max(1, keepdims=True).clip(min=0)
+        step = (high - low) / 255
+        zero = np.rint(-128 - low / step)
+        rounded = (np.rint(rows / step + zero).clip(-128, 127) - zero) * step
+    else:
+        groups = rows.reshape(len(rows), -1, 32)
+        step = np.abs(groups).max(2, keepdims=True) / 127
+        rounded = (np.rint(groups / step) * step).reshape(rows.shape)
+    np.testing.assert_allclose(rounded, rows, rtol=1e-5, atol=0)  # of float32 steps, rounded once
 
 
 def test_an_artifact_that_says_7_bits_is_opened_as_it_is(made, install) -> None:
