@@ -49,12 +49,17 @@ def read_records(run: Path) -> Sequence[Record]:
       RunFolderError: `run` has no journal, or nothing was trained yet.
     """
     records, _ = journal.read(RunFolder(run).journal)
-    if not records or records[0].get("kind") != "start":
+    if not has_begun(records):
         raise RunFolderError(
             f"{run}: the journal has no first record, so nothing was trained yet; start again with "
             "`edge-train run`."
         )
     return records
+
+
+def has_begun(records: Sequence[Record]) -> bool:
+    """Return whether a journal has the first record of a run, whole."""
+    return bool(records) and {"facts", "slope_check"} <= records[0].keys()
 
 
 def summary_of(records: Iterable[Record]) -> dict[str, Any]:

@@ -57,9 +57,12 @@ def _check_start(record: Record) -> None:
     _need(_size(facts.get("cap_bytes")), "cap_bytes")
     _need(isinstance(facts.get("smaller", {}), dict), "smaller")
     _need(isinstance(facts.get("versions", {}), dict), "versions")
-    _need(_number(record.get("eval")), "eval")
+    _need(record.get("eval") is None or _number(record["eval"]), "eval")
     _need(_number(record.get("seconds", 0.0)), "seconds")
     _need(_whole(record.get("forwards", 0)), "forwards")
+    recipe = record.get("recipe", {"sha256": "", "values": {}})
+    _need(isinstance(recipe, dict) and isinstance(recipe.get("sha256"), str), "recipe")
+    _need(isinstance(recipe.get("values"), dict), "recipe")
     check = record.get("slope_check")
     _need(check is None or (isinstance(check, dict) and _number(check.get("epsilon"))), "epsilon")
 

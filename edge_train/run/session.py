@@ -19,7 +19,7 @@ from edge_train.memory.watch import Watch
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
-from edge_train.records.history import cap_in_force, changes_for_memory
+from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
 from edge_train.records.resume import check_same_model, check_same_recipe, threads_of
 from edge_train.run.container import check_container, fitted
@@ -137,7 +137,9 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     recipe = replace(stored, **changes)
     path = RunFolder(folder).journal
     records, intact = journal.read(path) if path.exists() else ([], 0)
-    if records:
+    if not has_begun(records) or records[0].get("eval") is None:
+        records, intact = [], 0
+    else:
         check_same_recipe(folder, records[0], recipe)
     if recipe != stored:
         write_bytes(RunFolder(folder).recipe, to_toml(recipe).encode())

@@ -421,7 +421,7 @@ def test_a_resumed_process_is_judged_by_the_cap_it_was_given(tmp_path: Path):
     resumed = {"kind": "resume", "step": 1, "seconds": 0.0, "cap_bytes": GB}
     low = write(tmp_path / "low", start(), step(0), resumed, step(1, peak_bytes=2 * GB))
     assert summarize(low)["status"] == "over cap"
-    high = write(tmp_path / "high", start(cap_bytes=GB), {**resumed, "cap_bytes": CAP})
+    high = write(tmp_path / "high", start(cap_bytes=GB), {**resumed, "step": 0, "cap_bytes": CAP})
     book = Journal(high / "journal.jsonl")
     book.append(step(0, peak_bytes=2 * GB))
     book.close()
