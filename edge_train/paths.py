@@ -30,7 +30,8 @@ def check_path(text: str, name: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{lead} is not text that can be kept: the name, or this locale, is not UTF-8; rename it, or set LC_ALL=C.UTF-8."
+            f"{lead} is not text that can be kept: the name, or this locale, is not UTF-8; rename "
+            "it, or set LC_ALL=C.UTF-8."
         ) from error
     if "\0" in text:
         raise InputError(f"{lead} is not text that can be kept: no name holds a NUL.")

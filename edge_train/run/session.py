@@ -155,6 +155,12 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
     if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
+        gone = [n for n in records[-1]["outputs"].values() if not (folder / n).exists()]
+    else:
+        gone = None
+    if gone:
+        observer.said(f"{folder}: {', '.join(gone)} of this finished run is gone; made again")
+    if gone == []:
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0

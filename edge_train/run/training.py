@@ -60,6 +60,10 @@ def train(session: Session, records: list[dict[str, Any]], intact: int | None) -
             with suppress(RunFolderError):  # the disk may be what stopped it
                 end_run(loop, session, "stopped", Outcome())
                 write_report(session.folder)
+            if not session.folder.is_dir():
+                raise TrainingStopped(
+                    f"{error} {session.folder} was removed, and every step with it; start again."
+                ) from error
             raise TrainingStopped(
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
