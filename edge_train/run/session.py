@@ -167,7 +167,11 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     check_same_model(
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
-    if records[-1]["kind"] == "end" and records[-1]["status"] == "done":
+    finished = records[-1]["kind"] == "end" and records[-1]["status"] == "done"
+    outputs = records[-1]["outputs"].values() if finished else ()
+    if gone := [name for name in outputs if not (folder / name).exists()]:
+        observer.said(f"{folder}: {', '.join(gone)} of this finished run is gone; made again")
+    elif finished:
         journal.Journal(path, intact).close()  # what a full disk left behind the end
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)

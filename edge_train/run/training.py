@@ -64,6 +64,10 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             with suppress(RunFolderError):  # the disk may be what stopped it
                 end_run(loop, session, "stopped", Outcome())
                 write_report(session.folder)
+            if not session.folder.is_dir():
+                raise TrainingStopped(
+                    f"{error} {session.folder} was removed, and every step with it; start again."
+                ) from error
             raise TrainingStopped(
                 f"{error} {loop.next_step} steps are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."

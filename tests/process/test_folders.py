@@ -92,3 +92,14 @@ def test_a_folder_of_other_files_is_refused_by_name(table):
     assert done.returncode == 2
     assert "mine holds no run but other files (a, b, c and 2 more)" in done.stderr
     assert names("mine") == list("abcde")
+
+
+def test_what_is_gone_of_a_finished_run_is_made_again_bit_for_bit(table):
+    assert edge_train("run", *NETWORK, "--steps", "5", "--out", "r").returncode == 0
+    network = Path("r/network.safetensors")
+    before = network.read_bytes()
+    network.unlink()
+    again = edge_train("run", "--resume", "r")
+    assert again.returncode == 0, again.stderr
+    assert "network.safetensors of this finished run is gone; made again" in again.stderr
+    assert network.read_bytes() == before
