@@ -19,6 +19,8 @@ from edge_train.memory.guard import Guard
 from edge_train.optim.transforms import Adam, Chain, LearningRate
 from edge_train.records.journal import Journal
 
+collect_ignore = ["faults"]  # a command of its own, which is no module of the product either
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Run doctests on the desk only, where everything that they import is installed.

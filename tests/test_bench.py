@@ -11,7 +11,8 @@ from edge_train.errors import TrainingStopped
 from edge_train.records.journal import encode
 
 NOBODY = sys.executable + "-that-is-not-there"
-STEP = {"kind": "step", "step": 0, "seconds": 2.0, "peak_bytes": 7}
+STEP = {"kind": "step", "step": 0, "seconds": 2.0, "peak_bytes": 7, "resident_bytes": 7}
+STEP |= {"forwards": 1, "backwards": 0}
 
 
 def folder_with(tmp_path, status):

@@ -157,7 +157,7 @@ def test_a_dash_that_a_text_program_made_of_hyphens_is_named(word):
         (["~no-such-user/x"], "there is no such user here"),
         (["--out", "~no-such-user/x"], "there is no such user here"),
         (["--model", "~no-such-user/x"], "there is no such user here"),
-        (["a" * 300], "cannot be read"),
+        (["a" * 300], "cannot be a file or folder here"),
     ],
 )
 def test_a_variable_that_was_not_set_or_is_no_text_never_starts_a_run(words, sentence):

@@ -71,7 +71,7 @@ def _check_step(record: Record) -> None:
     for name in ("loss", "eval"):
         value = record.get(name)
         _need(value is None or _number(value), name)
-    scalars = record.get("scalars", ())
+    scalars = record.get("scalars", [])
     _need(isinstance(scalars, list) and all(map(_number, scalars)), "scalars")
     losses = record.get("block_losses", [])
     _need(isinstance(losses, list), "block_losses")

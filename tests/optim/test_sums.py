@@ -102,7 +102,7 @@ def test_parts_of_a_step_that_was_not_finite_are_dropped(method):
     assert loop.sums.held
     for name, block in loop.runtime.parameters.stored().items():
         np.testing.assert_array_equal(block, start[name])
-    snapshot = SimpleNamespace(parameters=start, state=state, best=None, step=0)
+    snapshot = SimpleNamespace(parameters=start, state=state, best=None, step=0, history="")
     loop.restore(snapshot, [])
     assert not loop.sums.held
     for name in SHAPES:

@@ -101,6 +101,7 @@ def long_journal(path, steps):
     line |= {"skipped": None, "block_losses": [0.25, 0.5, 0.75]}
     facts = {"task": "network", "cap_bytes": 120_000_000}
     start = {"kind": "start", "version": 1, "facts": facts, "eval": 2.0, "seconds": 1.0}
+    start["slope_check"] = None
     end = {"kind": "end", "status": "done", "seconds_total": 300.0, "metrics": {}}
     with path.open("wb") as file:
         file.write(encode(start))

@@ -103,7 +103,7 @@ def token(folder):
 
 def rewrite_start(run: Path, change) -> None:
     """Change the first record of a journal, as if the run had begun elsewhere."""
-    records, _ = journal.read(run / "journal.jsonl")
+    records = list(journal.read(run / "journal.jsonl")[0])
     change(records[0]["facts"])
     (run / "journal.jsonl").unlink()
     book = journal.Journal(run / "journal.jsonl", None)
