@@ -235,6 +235,14 @@ def test_the_parent_of_a_run_imports_the_standard_library_only() -> None:
     assert not wrong
 
 
+def test_every_python_that_we_start_leaves_the_current_folder_aside() -> None:
+    """`python -m` looks there first; `memory/fresh.py` makes command lines that do not."""
+    folders = [places.ROOT / name for name in ("edge_train", "export", "runtimes")]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(files) > 200
+    assert not [path for path in files if '"-m", "edge_train' in path.read_text()]
+
+
 def test_the_first_line_of_a_file_names_its_idea() -> None:
     wrong = []
     for module, path in MODULES.items():

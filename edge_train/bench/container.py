@@ -15,6 +15,7 @@ from pathlib import Path
 from edge_train import bench
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
+from edge_train.memory.fresh import command as command_of
 from edge_train.memory.groups import numbers
 from edge_train.memory.kills import AT_OUR_LIMIT
 from edge_train.memory.wall import Group, make_group
@@ -57,10 +58,10 @@ def _artifact(out: Path) -> Path:
     """Return the embedded model as an artifact, exported if it is not there yet."""
     path = out / "artifact"
     if not path.is_dir():
-        command = [sys.executable, "-m", "edge_train", "export", EMBEDDED, str(path)]
+        command = command_of(["export", EMBEDDED, str(path)])
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+            raise TrainingStopped(f"export {EMBEDDED} {path}: {done.stderr.strip()[-500:]}")
     return path
 
 
@@ -93,7 +94,7 @@ def _run(box: _Box, folder: Path, seed: int, group: Group) -> "subprocess.Comple
     words = ["run", str(PHOTOS), "--class", "bag", "--model", box.model, "--mem", box.cap]
     words += ["--steps", str(_STEPS), "--no-previews", "--seed", str(seed), "--out", str(folder)]
     return subprocess.run(
-        [box.python, "-m", "edge_train", *words],
+        command_of(words, box.python),
         preexec_fn=group.join,
         capture_output=True,
         text=True,

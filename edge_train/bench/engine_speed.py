@@ -20,6 +20,8 @@ from edge_train import bench
 from edge_train.bench.engine import export, make_step
 from edge_train.errors import TrainingStopped
 from edge_train.formats.artifact import is_artifact
+from edge_train.memory.fresh import command as command_of
+from edge_train.memory.fresh import module
 
 _REPEATS = 3  # for one seed
 _QUERIES = 4  # of both: five forwards a step
@@ -60,10 +62,9 @@ def main(out: Path, seeds: int, python: str = sys.executable, model: Path | None
 
 def _export(model: Path, artifact: Path) -> None:
     words = ["export", str(model), str(artifact), "--quant", "int8-fast", "--threads", "1"]
-    command = [sys.executable, "-m", "edge_train", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command_of(words), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        raise TrainingStopped(f"{' '.join(words)}: {done.stderr.strip()[-500:]}")
 
 
 def processor() -> str:
@@ -89,7 +90,7 @@ class _Contestant:
 
     def __init__(self, python: str, model: Path) -> None:
         self._process = subprocess.Popen(
-            [python, "-m", "edge_train.bench.engine_speed", str(model)],
+            module("edge_train.bench.engine_speed", [str(model)], python),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

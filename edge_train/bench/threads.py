@@ -20,6 +20,7 @@ from pathlib import Path
 from edge_train import bench
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.embedded import MODEL_FOLDER, PHOTOS
+from edge_train.memory.fresh import module
 from edge_train.protocols import StepRecord
 from edge_train.run.session import run
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -79,7 +80,7 @@ def _fresh(threads: int | None, cores: list[int], out: Path) -> dict[str, float]
     """Return what a step takes in a fresh process that may use these cores."""
     words = json.dumps({"threads": threads, "cores": cores, "out": str(out)})
     done = subprocess.run(
-        [sys.executable, "-m", "edge_train.bench.threads", words],
+        module("edge_train.bench.threads", [words]),
         capture_output=True,
         text=True,
         check=False,
