@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_train.cli.others import understand
 from edge_train.errors import InputError
 from edge_train.methods import declared_keys
 from edge_train.paths import check_path
@@ -17,23 +18,7 @@ from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
 _MISSING = object()  # a flag that nothing follows
-# what diffusers' scripts also take and we always do, or cannot do
-_ALWAYS = ("--gradient-checkpointing", "--center-crop", "--cache-latents")
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
-_REFUSED = {
-    "--scale-lr": "give the scaled --learning-rate itself",
-    "--report-to": "the run folder has journal.jsonl and report.html; nothing is sent anywhere",
-    "--push-to-hub": "nothing is uploaded",
-    "--gradient-accumulation-steps": "use --samples, and --micro-batch for a part of them",
-    "--save-steps": "checkpoints are written every few seconds",
-    "--checkpointing-steps": "checkpoints are written every few seconds",
-    "--num-train-epochs": "use --steps",
-    "--repeats": "use --steps",
-    "--lr-warmup-steps": "there is no warm-up",
-    "--enable-xformers-memory-efficient-attention": "torch's own attention is used",
-    "--use-8bit-adam": "the optimizer state of a token is a few kilobytes",
-    "--allow-tf32": "torch's own default is used",
-}
 
 
 class Words:
@@ -52,9 +37,12 @@ class Words:
         self._faults: list[str] = []
         self._flags = _flags()
         parser = _parser(self._flags, resumable)
-        spelled = [_spelled(word) for word in words]
+        understood = understand([_spelled(word) for word in words])
+        spelled = understood.words
+        self._left_out, self._hinted = understood.left_out, understood.task
+        self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]
-        stray = _stray(spelled, (*alone, *_ALWAYS, "--json", "--help"))
+        stray = _stray(spelled, (*alone, "--json", "--help"))
         self._faults += stray.values()
         found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
@@ -106,6 +94,13 @@ class Words:
             return True
         return False
 
+    def sentences(self) -> list[str]:
+        """Return what was understood of the data, and which words were left out, and why."""
+        sentences = [self.understood] if self.understood else []
+        if self._left_out:
+            sentences.append(f"left out, since it is done anyway: {', '.join(self._left_out)}")
+        return sentences
+
     def named_task(self) -> Task | None:
         """Return the task that `--task` names."""
         return tasks.get(self._named) if self._named is not None else None
@@ -116,11 +111,12 @@ class Words:
             return tasks.get(self._named)
         if "task" in written:
             return tasks.get(str(written["task"]))
-        if self._data is not None and self.recipe is None:
-            task, what = infer(Path(self._data))
-            self.understood = f"{self._data}: {what}; task {task.name}"
+        data = self._data if self._data is not None else self.given.get("data")
+        if data is not None and self.recipe is None:
+            task, what = infer(Path(data))
+            self.understood = f"{data}: {what}; task {task.name}"
             return task
-        return tasks.get(DEFAULT)
+        return tasks.get(self._hinted or DEFAULT)
 
     def read(self) -> Recipe:
         """Return the recipe of a file, where one is named, and of the words.
@@ -223,8 +219,6 @@ def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
         parser.add_argument(flag, nargs="?", const=_MISSING)
     if resumable:
         parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
-    for flag in _ALWAYS:
-        parser.add_argument(flag, action="store_true")
     for flag, key in flags.items():
         if key.is_switch:
             parser.add_argument(flag, dest=_place(flag), action="store_true", default=None)
@@ -275,8 +269,6 @@ def _unknown(word: str, known: Sequence[str]) -> str:
     flag = word.partition("=")[0]
     if not flag.startswith("-"):
         return f"{word!r} is one word too many; name one file or folder."
-    if flag in _REFUSED:
-        return f"{flag} cannot be honored: {_REFUSED[flag]}."
     if flag in known:
         return f"{flag} is for `edge-train run` only; leave it out."
     near = nearest(flag, known).partition("? There are ")[0]

@@ -29,8 +29,8 @@ def _run(options: argparse.Namespace) -> int:
     if words.resume is not None:
         return session.resume(words.resume, words.caps(), observer, options.link)
     recipe = words.read()
-    if words.understood:
-        observer.said(words.understood)
+    for sentence in words.sentences():
+        observer.said(sentence)
     return session.run(recipe, observer, options.link)
 
 
@@ -45,10 +45,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(help_text("plan", words.named_task()))
         return 0
     recipe = words.read()
-    if words.understood and not words.as_json:
-        print(words.understood)
     recipe, notes = fitted(recipe)
-    for note in notes:
+    for note in (*words.sentences(), *notes):
         print(note, file=sys.stderr if words.as_json else sys.stdout)
     found = survey(recipe)
     print(found.json() if words.as_json else found.text())

@@ -70,7 +70,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys):
     prompts: tuple[str, ...] = key(
         (),
         help="prompt of a preview; {} or the token marks the thing; may be repeated",
-        flags=("--prompt", "--validation_prompt", "--sample_prompts"),
+        flags=("--prompt", "--validation_prompt"),
         group="pictures",
         common=True,
     )
