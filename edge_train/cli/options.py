@@ -16,6 +16,7 @@ from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
 _MISSING = object()  # a flag that nothing follows
 # what diffusers' scripts also take and we always do, or cannot do
 _ALWAYS = ("--gradient-checkpointing", "--center-crop", "--cache-latents")
@@ -29,7 +30,6 @@ _REFUSED = {
     "--checkpointing-steps": "checkpoints are written every few seconds",
     "--num-train-epochs": "use --steps",
     "--repeats": "use --steps",
-    "--lr-warmup-steps": "there is no warm-up",
     "--enable-xformers-memory-efficient-attention": "torch's own attention is used",
     "--use-8bit-adam": "the optimizer state of a token is a few kilobytes",
     "--allow-tf32": "torch's own default is used",
@@ -155,19 +155,19 @@ class Words:
         return _replaced(recipe, changed, words.options)
 
     def caps(self) -> dict[str, int]:
-        """Return what may change of a run that goes on: its caps.
+        """Return what may change of a run that goes on: its caps, and how many steps it has.
 
         Raises:
           InputError: another key was typed.
         """
-        others = [name for name in self.given if name not in ("cap_bytes", "host_cap_bytes")]
+        others = [name for name in self.given if name not in _CHANGEABLE]
         typed = [self._typed[name] for name in others]
         typed += [str(self._data)] * (self._data is not None)
         typed += ["--recipe"] * (self.recipe is not None) + ["--task"] * (self._named is not None)
         for word in typed:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
-                "leave it out. Only --mem and --host-mem can change."
+                "leave it out. Only --mem, --host-mem and --steps can change."
             )
         keys = Recipe.declared()
         found: dict[str, int] = {}

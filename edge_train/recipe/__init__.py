@@ -61,9 +61,17 @@ class Recipe:
         common=True,
     )
     schedule: str | None = key(
-        help="how the rate falls",
+        help="how the rate falls after its warm-up",
         flags=("--schedule", "--lr_scheduler"),
-        choices=("cosine", "constant"),
+        choices=("cosine", "linear", "constant"),
+        translates={"constant_with_warmup": "constant"},
+    )
+    warmup: int = key(
+        0,
+        help="steps in which the rate rises to its full size",
+        flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
+        low=0,
+        high=10_000_000,
     )
     samples: int | None = key(
         help="batch size: photos, texts or sequences per step",
@@ -138,6 +146,8 @@ class Recipe:
     options: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, hash=False
     )  # keys of other packages
+    # of a run that was made longer (`records.longer`); its journal has them, not its file
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name, one in self.declared().items():
