@@ -87,6 +87,7 @@ class Loop:
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
     stop_requested: bool = False
+    unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
     def __post_init__(self) -> None:
         parameters, transform = self.runtime.parameters, self.transform
@@ -164,7 +165,7 @@ class Loop:
             self.save()
         saved = time.monotonic()
         while self.next_step < steps and not self.stop_requested:
-            if settled(self.evals, self.patience):
+            if settled(self.evals[self.unsettled :], self.patience):
                 break
             after = self.next_step + 1
             evaluated = after % self.evaluate_every == 0 or after == steps

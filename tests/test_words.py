@@ -165,7 +165,7 @@ def test_a_variable_that_was_not_set_or_is_no_text_never_starts_a_run(words, sen
 
 
 def test_a_sentence_without_a_file_begins_with_its_key():
-    assert said(["--data", "x"])[0].startswith("data is not read by task")
+    assert said(["--network", "mlp 8"])[0].startswith("network is not read by task")
 
 
 def test_a_name_of_a_kind_that_has_none_is_refused_without_a_list():

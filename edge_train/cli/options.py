@@ -17,6 +17,7 @@ from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
 
@@ -111,12 +112,14 @@ class Words:
             return tasks.get(self._named)
         if "task" in written:
             return tasks.get(str(written["task"]))
+        if self._hinted:
+            return tasks.get(self._hinted)
         data = self._data if self._data is not None else self.given.get("data")
         if data is not None and self.recipe is None:
             task, what = infer(Path(data))
             self.understood = f"{data}: {what}; task {task.name}"
             return task
-        return tasks.get(self._hinted or DEFAULT)
+        return tasks.get(DEFAULT)
 
     def read(self) -> Recipe:
         """Return the recipe of a file, where one is named, and of the words.
@@ -151,19 +154,19 @@ class Words:
         return _replaced(recipe, changed, words.options)
 
     def caps(self) -> dict[str, int]:
-        """Return what may change of a run that goes on: its caps.
+        """Return what may change of a run that goes on: its caps, and how many steps it has.
 
         Raises:
           InputError: another key was typed.
         """
-        others = [name for name in self.given if name not in ("cap_bytes", "host_cap_bytes")]
+        others = [name for name in self.given if name not in _CHANGEABLE]
         typed = [self._typed[name] for name in others]
         typed += [str(self._data)] * (self._data is not None)
         typed += ["--recipe"] * (self.recipe is not None) + ["--task"] * (self._named is not None)
         for word in typed:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
-                "leave it out. Only --mem and --host-mem can change."
+                "leave it out. Only --mem, --host-mem and --steps can change."
             )
         keys = Recipe.declared()
         found: dict[str, int] = {}

@@ -27,7 +27,7 @@ class Foreign:
       done: why it can be left out; empty where it cannot.
       instead: what to type instead of it; empty where nothing has to be.
       only: the values, in small letters, at which `ours` or `done` holds; empty for all.
-      task: of the program that has it, where no other flag or data says one.
+      task: of the program that has it, where `--task` does not say one.
     """
 
     flag: str
@@ -214,7 +214,7 @@ _KOHYA = (
     ),
 )
 _MLX = (
-    *_switches("a run trains", "--train"),
+    Foreign("--train", values=False, done="a run trains", task="language-model"),
     *_switches(_LESS_MEMORY, "--grad-checkpoint"),
     *_settings("every step is in the journal", "--steps-per-report"),
     *_refused("the test part of --data is judged at the end; leave it out", "--test", values=False),

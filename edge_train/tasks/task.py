@@ -202,7 +202,13 @@ class Task:
             declared = name in recipe.declared()
             if declared and getattr(recipe, name) in (None, ()) and not named_other:
                 values[name] = value
-        return replace(recipe, **values)
+        found = replace(recipe, **values)
+        if found.warmup >= (found.steps or found.warmup + 1):
+            raise InputError(
+                f"warmup is {found.warmup}, but the run has {found.steps} steps; use fewer, or "
+                "more --steps."
+            )
+        return found
 
     def _auto(self, recipe: Recipe, use: Use) -> str:
         """Return the best method that the engine can, or the one whose own keys were set."""

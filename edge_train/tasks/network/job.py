@@ -22,8 +22,9 @@ from edge_train.formats import network_file
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.methods import methods
+from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
-from edge_train.optim.transforms import Chain, LearningRate, Momentum
+from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
@@ -243,12 +244,10 @@ class NetworkJob:
         )
 
     def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
-        recipe, steps = self.recipe, required(self.recipe.steps)
-        final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
-        span = steps
+        recipe = self.recipe
+        rate = rate_of(recipe, required(recipe.learning_rate), _FINAL_RATE)
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
-            span = -(-steps // len(blocks))
-        rate = LearningRate(required(recipe.learning_rate), span, final)
+            rate = replace(rate, steps=-(-rate.steps // len(blocks)))
         return Chain((Momentum(recipe.momentum), rate))
 
     def _together(self) -> int | None:

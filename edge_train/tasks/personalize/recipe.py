@@ -23,7 +23,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys):
     model: str = key(
         EMBEDDED,
         help="embedded model, folder, artifact or hub id of a Stable Diffusion",
-        flags=("--model", "--pretrained_model_name_or_path"),
+        flags=("--model", "--pretrained_model_name_or_path", "--model_name_or_path"),
         group="data",
         common=True,
     )
@@ -78,7 +78,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys):
     preview_every: int = key(
         0,
         help="steps between previews; 0: before and after only",
-        flags=("--preview-every", "--validation_steps"),
+        flags=("--preview-every", "--validation_steps", "--sample_every_n_steps"),
         low=0,
         high=10_000_000,
         group="pictures",
