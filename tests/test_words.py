@@ -33,7 +33,7 @@ def test_all_faults_of_a_line_are_said_at_once():
     assert any("unknown flag --stepz; did you mean '--steps'?" in line for line in lines)
     assert any("seed is -1, must be from 0" in line for line in lines)
     assert any("did you mean 'cosine'" in line for line in lines)
-    assert any("--report-to x cannot be honored" in line for line in lines)
+    assert any("--report_to x cannot be honored" in line for line in lines)
     assert any("--mem needs a size after it" in line for line in lines)
 
 

@@ -38,8 +38,8 @@ class Words:
         self._faults: list[str] = []
         self._flags = _flags()
         parser = _parser(self._flags, resumable)
-        understood = understand([_spelled(word) for word in words])
-        spelled = understood.words
+        understood = understand(words)
+        spelled = [_spelled(word) for word in understood.words]
         self._left_out, self._hinted = understood.left_out, understood.task
         self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]

@@ -243,7 +243,7 @@ def understand(words: Sequence[str]) -> Understood:
     """Return the words of a command line with what other programs call otherwise put into ours.
 
     Args:
-      words: as they were typed, flags with hyphens.
+      words: as they were typed.
 
     >>> understand(["--cache-latents", "--scale-lr", "--steps", "3"]).words
     ['--steps', '3']
@@ -260,14 +260,14 @@ def understand(words: Sequence[str]) -> Understood:
             break
         flag, equals, value = rest[at].partition("=")
         at += 1
-        foreign = FOREIGN.get(flag)
+        foreign = FOREIGN.get(flag.replace("_", "-"))
         if foreign is None:
             found.words.append(flag + equals + value)
             continue
         if not equals and at < len(rest) and _follows(rest[at], foreign):
             value = rest[at]
             at += 1
-        _settle(foreign, value, found)
+        _settle(foreign, flag, value, found)
     return found
 
 
@@ -278,9 +278,9 @@ def _follows(word: str, foreign: Foreign) -> bool:
     return not word.startswith("--")
 
 
-def _settle(foreign: Foreign, value: str, found: Understood) -> None:
-    """Put a flag where it belongs: our words, what is left out, or the faults."""
-    typed = f"{foreign.flag} {value}".rstrip()
+def _settle(foreign: Foreign, flag: str, value: str, found: Understood) -> None:
+    """Put a flag, named as it was typed, where it belongs: our words, left out, or the faults."""
+    typed = f"{flag} {value}".rstrip()
     found.task = found.task or foreign.task
     holds = not foreign.only or value.lower() in foreign.only
     if holds and foreign.ours:
