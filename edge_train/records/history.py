@@ -89,6 +89,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "metrics": end.get("metrics", {}),
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
+        "notices": facts.get("notices", []),
     }
 
 

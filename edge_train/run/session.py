@@ -74,7 +74,8 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
 def _begin(session: Session, recipe: Recipe) -> int:
     """Write what the run is, prepare its data, train; return the exit status."""
     folder, job, link = session.folder, session.job, session.link
-    for note in job.notes:
+    said = job.notes
+    for note in said:
         session.observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
@@ -86,6 +87,9 @@ def _begin(session: Session, recipe: Recipe) -> int:
         _write_plan(folder, recipe, session.choice, session.plan)
     with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, session.observer.said)
+    for note in job.notes:
+        if note not in said:  # one that preparing the data brought up
+            session.observer.said(note)
     session.measure_threads = recipe.threads is None
     return train(session, [], None)
 
