@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,25 +22,28 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.formats.atomic import write_bytes
-from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
-from edge_train.formats.embedded import EMBEDDED
-from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
-    WEIGHTS,
     TrainingArtifact,
-    is_training_artifact,
-    open_training_artifact,
 )
 from edge_train.formats.weight_files import hash_of
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
-from edge_train.methods.method import GRADIENT, MATRICES, Parts
-from edge_train.optim.low_rank import is_embedding
+from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.tasks.classify import TASK
+from edge_train.tasks.classify.model import (
+    check_engine,
+    check_trained_rank,
+    fixed_by,
+    network_module,
+    open_model,
+    shapes_of,
+    trained_shapes,
+)
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
@@ -56,8 +58,6 @@ if TYPE_CHECKING:
 
     Classifier = TorchClassifier | OrtClassifier
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 _START_FILE = "start.safetensors"
 _MODEL_FILES = "model_files.json"
 _PARTS = ("train", "dev", "test")
@@ -68,7 +68,6 @@ _ADAPTER_FOLDER = "adapter"
 # Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
 _KEPT_BYTES = {"torch": 18, "ort-training": 88}
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
-_HEADS = ("classifier", "score", "pre_classifier", "pooler")
 _ADAPTERS = {"rank": 8, "scale": 2.0}
 
 
@@ -80,8 +79,8 @@ class ClassifyTextJob:
     """
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
-        self._model = _open_model(recipe)
-        fixed = _fixed(recipe, self._model)
+        self._model = open_model(recipe)
+        fixed = fixed_by(recipe, self._model)
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
@@ -92,8 +91,8 @@ class ClassifyTextJob:
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
-        _check_engine(self._model, self.recipe)
-        _check_rank(self.recipe, self._model)
+        check_engine(self._model, self.recipe)
+        check_trained_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
@@ -114,8 +113,8 @@ class ClassifyTextJob:
         return self._model.sha256()
 
     def footprint(self) -> Footprint:
-        recipe, shapes = self.recipe, _shapes(self._model)
-        trained = self._trained_shapes(shapes)
+        recipe, shapes = self.recipe, shapes_of(self._model)
+        trained = trained_shapes(recipe, self._model)
         _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
         items = sum(map(math.prod, shapes.values()))
         weights = PlanLine("weights", 4 * items)
@@ -129,7 +128,7 @@ class ClassifyTextJob:
         use = TASK.use(recipe.runtime)
         libraries = use.libraries
         if isinstance(self._model, ClassifierFolder):
-            libraries = (*libraries, *_network_module(self._model))
+            libraries = (*libraries, *network_module(self._model))
         return Footprint(
             libraries,
             weights.bytes,
@@ -138,23 +137,6 @@ class ClassifyTextJob:
             use.first_use_bytes,
             use.libraries_bytes,
         )
-
-    def _trained_shapes(self, shapes: Shapes) -> Shapes:
-        """Return the shape of every trained block; a head is what the files call by its name."""
-        frozen: Container[str] = ()
-        if isinstance(self._model, TrainingArtifact):
-            frozen = self._model.manifest.frozen
-        elif self.recipe.trainable != "all":
-            frozen = {name for name in shapes if not name.startswith(_HEADS)}
-            if self.recipe.trainable == "norms":
-                frozen = {name for name in frozen if len(shapes[name]) > 1}
-        trained = {name: shape for name, shape in shapes.items() if name not in frozen}
-        if self.recipe.trainable == "lora":
-            rank = required(self.recipe.rank)
-            trained |= {
-                f"{n}.lora": (rank, sum(s)) for n, s in shapes.items() if _is_attention(n, s)
-            }
-        return trained
 
     def _check_difference(self) -> None:
         """Refuse a difference where there is nothing to compare with, or one is written anyway.
@@ -174,7 +156,7 @@ class ClassifyTextJob:
                 "difference_rank is not for adapters, which are written as they are trained; "
                 "leave it out."
             )
-        check_rank(rank, _shapes(self._model))
+        check_rank(rank, shapes_of(self._model))
 
     def load(self) -> None:
         path = Path(required(self.recipe.data)).expanduser()
@@ -352,136 +334,3 @@ class ClassifyTextJob:
             task_type="SEQ_CLS",
             base=str(model.path),
         )
-
-
-def _open_model(recipe: ClassifyRecipe) -> ClassifierFolder | TrainingArtifact:
-    """Return the model of a recipe.
-
-    Raises:
-      InputError: the recipe names none, or no data.
-      ModelError: it cannot be used.
-    """
-    if recipe.data is None:
-        raise InputError(
-            "task 'classify' needs labeled texts: name a file or folder with `data` (--data)."
-        )
-    if recipe.model in ("", EMBEDDED):
-        raise InputError(
-            "task 'classify' needs a model: name the folder of a transformers sequence classifier "
-            "with `model` (--model)."
-        )
-    path = Path(recipe.model).expanduser()
-    return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
-
-
-def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: ClassifyRecipe) -> None:
-    """Refuse what cannot be trained here, before anything is read or written.
-
-    Raises:
-      InputError: the engine that this kind of model needs is not installed.
-    """
-    if isinstance(model, TrainingArtifact):
-        from edge_train.runtimes.onnx.classifier import check_flavor
-        from edge_train.runtimes.onnx.engine import load_engine
-
-        if GRADIENT in methods.get(recipe.method).needs:
-            check_flavor()
-        else:
-            load_engine()
-        return
-    adapters = ("peft",) if recipe.trainable == "lora" else ()
-    for package in ("torch", "transformers", "accelerate", *adapters):
-        if find_spec(package) is None:
-            raise InputError(
-                f"{model.path}: training this needs {package}, which is not installed; "
-                "`pip install edge-train[desk]` brings it."
-            )
-
-
-def _network_module(model: ClassifierFolder) -> tuple[str, ...]:
-    """Return the module of transformers that has the network, where it knows this kind."""
-    kind = str(model.config["model_type"]).replace("-", "_")
-    name = f"transformers.models.{kind}.modeling_{kind}"
-    try:
-        return (name,) if find_spec(name) is not None else ()
-    except ModuleNotFoundError:
-        return ()
-
-
-def _check_rank(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> None:
-    """Refuse a low-rank method that would project nothing.
-
-    Raises:
-      InputError: no matrix of a layer is trained, or none is larger than the rank.
-    """
-    if recipe.rank is None:
-        return
-    method = methods.get(recipe.method)
-    low_rank = MATRICES in method.needs and "rank" in method.reads  # `adamw8bit` has no rank
-    if recipe.trainable != "all" and low_rank:
-        raise InputError(
-            f"method {recipe.method!r} projects the matrices of layers, and trainable "
-            f"{recipe.trainable!r} trains none of them; use --method adamw."
-        )
-    shapes = _shapes(model)
-    projected = _is_attention if recipe.trainable == "lora" else _is_layer
-    most = max((min(s) - 1 for n, s in shapes.items() if projected(n, s)), default=0)
-    if recipe.rank > most:
-        raise InputError(
-            f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
-            f"{most + 1} rows and columns; use a --rank of at most {most}."
-        )
-
-
-def _is_layer(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and not is_embedding(name)
-
-
-def _is_attention(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether adapters may stand beside a matrix; peft takes some of these, seldom all."""
-    return _is_layer(name, shape) and "att" in name
-
-
-def _shapes(model: ClassifierFolder | TrainingArtifact) -> Shapes:
-    if isinstance(model, ClassifierFolder):
-        files = model.weight_files()
-    else:
-        files = (TensorFile(model.path / WEIGHTS),)
-    return {name: entry.shape for file in files for name, entry in file.entries.items()}
-
-
-def _fixed(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
-    """Return what the model and the task leave no choice of.
-
-    Raises:
-      InputError: the runtime that was asked for is that of the other kind of model.
-    """
-    fixed: dict[str, Any] = {"device": "cpu", "dtype": "float32", "quant": "none"}
-    if isinstance(model, ClassifierFolder):
-        if recipe.runtime in ("onnx", "ort-training"):
-            raise InputError(
-                f"runtime {recipe.runtime!r} trains exported models; write one with `edge-train "
-                f"export {recipe.model} OUT --for ort-training`, then run --model OUT."
-            )
-        fixed |= {"runtime": "torch", "lean": False}
-        if recipe.method != "lora":
-            return fixed
-        if recipe.trainable not in ("all", "lora"):
-            raise InputError(
-                f"method 'lora' trains adapters and the head, not {recipe.trainable!r}; leave out "
-                "--trainable, or use --method adamw."
-            )
-        return {**fixed, "trainable": "lora"}
-    if recipe.method == "lora" or recipe.trainable in ("norms", "lora"):
-        raise InputError(
-            f"artifact {recipe.model} trains what it was exported for, all or head; for adapters "
-            "or norms alone name the model folder that it was made of."
-        )
-    head_only = bool(model.manifest.frozen)
-    if recipe.trainable == "head" and not head_only:
-        raise InputError(
-            f"trainable 'head' was asked for, but artifact {recipe.model} was exported to train "
-            "all weights; export it again with --trainable head, or leave it out."
-        )
-    trainable = "head" if head_only else "all"
-    return {**fixed, "runtime": "ort-training", "trainable": trainable}

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from edge_train.runtimes.onnx import classifier as ort_training
 from edge_train.tasks import open_job
-from edge_train.tasks.classify import job as classify_text
+from edge_train.tasks.classify import model as classify_text
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 
 pytestmark = pytest.mark.process
