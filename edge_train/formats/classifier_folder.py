@@ -39,6 +39,11 @@ class ClassifierFolder:
     positions: int
     pad: int
 
+    @property
+    def takes_types(self) -> bool:
+        """Whether the network wants to know which text of a pair an id belongs to."""
+        return wants_types(self.config)
+
     def weight_files(self) -> tuple[TensorFile, ...]:
         """Return the opened weight files."""
         names = choose_weights({path.name for path in self.path.iterdir()}, self.path)
@@ -47,6 +52,12 @@ class ClassifierFolder:
     def sha256(self) -> str:
         """Return one hash over the names and contents of all weight files."""
         return hash_of((weights.path.name, weights.path) for weights in self.weight_files())
+
+
+def wants_types(config: Mapping[str, Any]) -> bool:
+    """Return whether a network wants to know which text of a pair an id belongs to."""
+    rows = config.get("type_vocab_size")
+    return config.get("model_type") == "xlnet" or (isinstance(rows, int) and rows > 1)
 
 
 def initial_head(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

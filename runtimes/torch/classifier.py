@@ -243,9 +243,13 @@ class TorchClassifier:
                 yield own
 
     def _run(self, batch: Batch, at: slice) -> Tensor:
+        types = {}
+        if "types" in batch:
+            types["token_type_ids"] = torch.from_numpy(batch["types"][at])
         output: Any = self._network(
             input_ids=torch.from_numpy(batch["ids"][at]),
             attention_mask=torch.from_numpy(batch["mask"][at]),
+            **types,
         )
         logits: Tensor = output.logits
         return logits

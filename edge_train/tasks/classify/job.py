@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -35,13 +35,16 @@ from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.tasks.classify import TASK
+from edge_train.tasks.classify.columns import Columns
 from edge_train.tasks.classify.model import (
     check_engine,
     check_trained_rank,
     fixed_by,
+    lacks_types,
     network_module,
     open_model,
     shapes_of,
+    takes_types,
     trained_shapes,
 )
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
@@ -160,12 +163,17 @@ class ClassifyTextJob:
 
     def load(self) -> None:
         path = Path(required(self.recipe.data)).expanduser()
-        self._texts = load_texts(path, self._model.labels)
+        recipe = self.recipe
+        asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
+        self._texts = load_texts(path, self._model.labels, asked)
+        self._say_once(*self._texts.notices)
+        if self._texts.in_pairs:
+            self._check_pairs()
         if self.recipe.length is None:
-            found = self._tokenizer.longest([example.text for example in self._texts.train])
+            most = min(_MOST_TOKENS, self._model.positions)
+            found = self._tokenizer.longest(_inputs(self._texts.train), most)
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
-            length = min(rounded, _MOST_TOKENS, self._model.positions)
-            self.recipe = replace(self.recipe, length=length)
+            self.recipe = replace(self.recipe, length=min(rounded, most))
 
     def prepare(self, folder: Path, say: Say) -> None:
         write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
@@ -204,7 +212,7 @@ class ClassifyTextJob:
     def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
-        self._parts = {name: self._tokenized(part) for name, part in every.items()}
+        self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
         save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
@@ -226,10 +234,42 @@ class ClassifyTextJob:
             self.load()
             self._prepare(folder, say)
 
-    def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
-        texts = [example.text for example in examples]
-        ids, counts = self._tokenizer.encode(texts, required(self.recipe.length))
-        return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
+    def _tokenized(self, name: str, examples: tuple[Example, ...]) -> TokenizedTexts:
+        length = required(self.recipe.length)
+        found = self._tokenizer.encode(_inputs(examples), length)
+        if found.cut:
+            most = self._model.positions
+            longer = (
+                f"; a longer --length keeps more of it, at most {most}" if length < most else ""
+            )
+            self._say_once(
+                f"{found.cut} of {len(examples)} {name} texts are longer than {length} tokens and "
+                f"lose their end{longer}"
+            )
+        types = found.types if takes_types(self._model) else None
+        labels = np.array(self._texts.numbers(examples), np.int32)
+        return TokenizedTexts(found.ids, found.counts, labels, types)
+
+    def _check_pairs(self) -> None:
+        """Say how the two texts of a pair are told apart, where that is not the usual way.
+
+        Raises:
+          InputError: an artifact from before pairs were trained, whose graphs cannot tell.
+        """
+        model = self._model
+        if isinstance(model, TrainingArtifact) and lacks_types(model):
+            raise InputError(
+                f"artifact {self.recipe.model} was exported before pairs of texts were trained: "
+                "its graphs cannot tell the two apart; export the model again with `edge-train "
+                f"export {model.manifest.origin['model']} OUT --for ort-training`."
+            )
+        if not self._tokenizer.parts_pairs:
+            self._say_once(
+                "this tokenizer puts nothing between the two texts of a pair; they are read as one"
+            )
+
+    def _say_once(self, *lines: str) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def open_runtime(self) -> "Classifier":
         threads, seed = required(self.recipe.threads), self.recipe.seed
@@ -281,6 +321,7 @@ class ClassifyTextJob:
             "labels": list(self._texts.labels),
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
+            **({"pairs": True} if self._texts.in_pairs else {}),
             "trainable": recipe.trainable,
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
@@ -334,3 +375,10 @@ class ClassifyTextJob:
             task_type="SEQ_CLS",
             base=str(model.path),
         )
+
+
+def _inputs(examples: Sequence[Example]) -> list[str] | list[tuple[str, str]]:
+    """Return what the tokenizer takes: texts, or pairs of them."""
+    if examples and examples[0].pair is not None:
+        return [(example.text, example.pair or "") for example in examples]
+    return [example.text for example in examples]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier, wants_types
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.training_artifact import (
@@ -15,6 +15,7 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
+from edge_train.formats.transformers_folder import read_config
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES
 from edge_train.optim.low_rank import is_embedding
@@ -176,3 +177,19 @@ def fixed_by(recipe: ClassifyRecipe, model: Model) -> dict[str, Any]:
         )
     trainable = "head" if head_only else "all"
     return {**fixed, "runtime": "ort-training", "trainable": trainable}
+
+
+def takes_types(model: Model) -> bool:
+    """Return whether a network wants to know which text of a pair an id belongs to."""
+    if isinstance(model, TrainingArtifact):
+        return model.manifest.takes_types
+    return model.takes_types
+
+
+def lacks_types(artifact: TrainingArtifact) -> bool:
+    """Return whether the model of an artifact tells the texts of a pair apart and its graphs not.
+
+    Raises:
+      ModelError: its configuration cannot be read.
+    """
+    return wants_types(read_config(artifact.path)) and not artifact.manifest.takes_types

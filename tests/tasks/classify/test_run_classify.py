@@ -95,9 +95,10 @@ def test_transformers_loads_the_model_and_finds_the_same_classes(finished, class
     _, out = finished
     network = AutoModelForSequenceClassification.from_pretrained(out / "model")
     examples = read_examples(classifiers.data / "dev.tsv")
-    ids, counts = TextTokenizer.from_folder(out / "model", 0, 100).encode(
+    texts = TextTokenizer.from_folder(out / "model", 0, 100).encode(
         [example.text for example in examples], 16
     )
+    ids, counts = texts.ids, texts.counts
     mask = torch.from_numpy((np.arange(16) < counts[:, None]).astype(np.int64))
     with torch.no_grad():
         found = network(input_ids=torch.from_numpy(ids).long(), attention_mask=mask).logits
