@@ -119,6 +119,7 @@ class NetworkJob:
             resolution=recipe.resolution,
             window=recipe.series,
         )
+        self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
         if recipe.backbone:

@@ -145,7 +145,7 @@ def test_folders_without_pictures_and_damaged_pictures_are_named(tmp_path):
     picture(tmp_path / "cat" / "1.png")
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "1.png").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match=r"1\.png: not a readable picture"):
+    with pytest.raises(InputError, match=r"1\.png: cannot be read \(damaged"):
         load(tmp_path)
 
 
