@@ -1,12 +1,14 @@
 """Whether a file or folder looks like samples of a small network."""
 
-import re
 from pathlib import Path
 
+from edge_train.formats.picture_folders import (
+    folders_in,
+    looks_like_pictures,
+    parts_of,
+    repeats_of,
+)
 from edge_train.tasks.table_look import columns_of
-
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-_REPEATS = re.compile(r"\d+_.+")  # of a word's photos, not a class
 
 
 def accepts(path: Path) -> str | None:
@@ -14,8 +16,11 @@ def accepts(path: Path) -> str | None:
     if path.is_file() and path.suffix.lower() == ".npz":
         return "arrays"
     if path.is_dir():
-        folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")]
-        classes = [f for f in folders if not _REPEATS.fullmatch(f.name) and _has_pictures(f)]
+        folders = folders_in(path)
+        parts = parts_of(folders)
+        if parts and not looks_like_pictures(parts["train"]):
+            folders = folders_in(parts["train"])
+        classes = [f for f in folders if not repeats_of(f) and _has_pictures(f)]
         return f"pictures of {len(classes)} classes" if classes else None
     columns = columns_of(path)
     if not columns or "sentence" in columns:
@@ -25,4 +30,4 @@ def accepts(path: Path) -> str | None:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in _PICTURES for path in folder.rglob("*"))
+    return bool(looks_like_pictures(folder)) or any(map(_has_pictures, folders_in(folder)))

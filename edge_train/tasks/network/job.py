@@ -35,6 +35,7 @@ from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
+from edge_train.tasks.network.tables import is_table
 
 _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 # Of 100 samples alone, the noise of their statistics adds 3 to 4 % to the loss of every evaluation.
@@ -45,8 +46,9 @@ _HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is
 _MOST_HELD_OUT = 1000
 _USE = {
     "backbone_blocks": "there is no backbone",
-    "series": "only a csv file can be a time series",
+    "series": "only a table can be a time series",
     "resolution": "only a folder of pictures can be resized",
+    "label_column": "arrays have no columns",
 }
 _HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
 _COPIES = 2  # of the weights in float32: gradient, what is being written
@@ -118,7 +120,9 @@ class NetworkJob:
             test_samples=recipe.test_samples,
             resolution=recipe.resolution,
             window=recipe.series,
+            label_column=recipe.label_column,
         )
+        self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
         if recipe.backbone:
@@ -324,6 +328,7 @@ class NetworkJob:
                 test_samples=self.recipe.test_samples,
                 resolution=self.recipe.resolution,
                 window=self.recipe.series,
+                label_column=self.recipe.label_column,
             )
             if old.shape != self._data.shape or len(old.class_names) != self._network.classes:
                 raise InputError(
@@ -358,11 +363,13 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
         )
-    suffix = Path(required(recipe.data)).suffix
+    data = Path(required(recipe.data))
+    arrays = data.suffix.lower() == ".npz"
     for key, useless in (
         ("backbone_blocks", recipe.backbone is None),
-        ("series", suffix != ".csv"),
-        ("resolution", suffix in (".csv", ".npz")),
+        ("series", not is_table(data)),
+        ("label_column", arrays),
+        ("resolution", arrays or is_table(data)),
     ):
         if useless and getattr(recipe, key) is not None:
             raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")

@@ -65,13 +65,19 @@ class PersonalizeJob:
         return footprint(self._token_job, transform)
 
     def load(self) -> None:
-        self._photos, self._texts = parts.load_job_photos(self._token_job)
+        job = self._token_job
+        self._photos, self._texts = parts.load_job_photos(job)
+        cut = parts.cut_captions(job, self._photos, self._texts)
+        self.notes = (*job.notes, *self._photos.notices, *cut)
+        if self.recipe.flips and (why := parts.without_mirror(self._photos)):
+            self.notes = (*self.notes, why)
+            self.recipe = replace(self.recipe, flips=False)
+            self._token_job = replace(job, recipe=self.recipe)
 
     def prepare(self, folder: Path, say: Say) -> None:
-        for name, reason in self._photos.skipped:
-            say(f"skipped {name}: {reason}")
         photos = self._photos.photos
-        say(f"{len(photos)} photos; encoding them once, then the VAE is released")
+        mirrored = " and their mirror images" if self.recipe.flips else ""
+        say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
         self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         metadata = {"model_sha256": self.model_sha256}
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
@@ -153,7 +159,6 @@ class PersonalizeJob:
                 {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
                 for photo, path in zip(photos, pictures, strict=True)
             ],
-            "skipped": [list(pair) for pair in self._photos.skipped],
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
         }
 

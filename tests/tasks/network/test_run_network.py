@@ -230,7 +230,7 @@ BAD = {
     "micro": ({"method": "dfa", "micro_batch": 5}, "micro_batch is not read by method 'dfa'"),
     "loss of another": ({"method": "local", "loss": "l2"}, "loss is not read by method 'local'"),
     "blocks of none": ({"backbone_blocks": 1}, "there is no backbone"),
-    "series of none": ({"series": [5, 1]}, "only a csv file can be a time series"),
+    "series of none": ({"series": [5, 1]}, "only a table can be a time series"),
     "no resizing": ({"resolution": 16}, "only a folder of pictures can be resized"),
     "photos": ({"photos": "x"}, "photos is not read by task 'network'"),
     "held out": ({"evaluation_samples": 200}, "more than half of 240"),
