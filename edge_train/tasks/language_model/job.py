@@ -38,10 +38,11 @@ from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import (
-    check_text,
     checksum,
     id_type,
     open_tokenizer,
@@ -166,37 +167,65 @@ class LanguageModelJob:
         )
 
     def load(self) -> None:
-        check_text(Path(required(self.recipe.data)).expanduser())
+        self._open_texts(whole=False)
+
+    def _open_texts(self, *, whole: bool) -> Texts:
+        path = Path(required(self.recipe.data)).expanduser()
+        texts = open_texts(path, self.recipe.text_column, whole=whole)
+        texts.check()
+        self._say_once(*texts.notices)
+        return texts
+
+    def _say_once(self, *lines: str) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def prepare(self, folder: Path, say: Say) -> None:
-        text = Path(required(self.recipe.data)).expanduser()
+        marks = marks_of(self._tokenizer, self._model.config, self._model.path)
+        self._prepare(folder, say, marks, whole=False)
+
+    def _prepare(self, folder: Path, say: Say, marks: Marks, *, whole: bool) -> None:
+        """Write the ids of the texts, and how they were made, for `restore`."""
+        texts = self._open_texts(whole=whole)
         kind = id_type(self._model.vocabulary)
-        write_ids(text, self._tokenizer, folder / _IDS_FILE, kind)
+        held, documents = write_ids(texts, marks, self._tokenizer, folder / _IDS_FILE, kind)
         ids = read_ids(folder / _IDS_FILE, kind)
+        in_rows = any(map(is_table, texts.train))
+        self._say_once(*texts.notices, *([marks.said] if marks.said and in_rows else []))
         about = {"tokens": len(ids), "crc32": checksum(ids), "model_sha256": self.model_sha256}
+        if not whole:
+            about |= {"begin": marks.begin, "end": marks.end, "held": held if texts.held else None}
         write_bytes(folder / _ABOUT_IDS, (json.dumps(about) + "\n").encode())
-        self._task = self._task_of(ids)
-        say(f"{len(ids)} tokens, the last tenth held out; {self.recipe.length} in a sequence")
+        self._task = self._task_of(ids, held if texts.held else None)
+        of = f" of {documents} documents" if in_rows else ""
+        kept = f"the last {held} held out" if texts.held else "the last tenth held out"
+        say(f"{len(ids)} tokens{of}, {kept}; {self.recipe.length} in a sequence")
 
     def restore(self, folder: Path, say: Say) -> None:
+        about: Any = None
         try:
             about = json.loads((folder / _ABOUT_IDS).read_bytes())
             ids = read_ids(folder / _IDS_FILE, id_type(self._model.vocabulary))
             if (about["tokens"], about["crc32"]) != (len(ids), checksum(ids)):
                 raise ValueError("its checksum does not match")
-            self._task = self._task_of(ids)
+            self._task = self._task_of(ids, about.get("held"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"{folder / _IDS_FILE}: cannot be used ({error}). Reading the text again.")
-            self.load()
-            self.prepare(folder, say)
+            # a run of earlier code has one text without marks; its record says nothing of them
+            whole = isinstance(about, dict) and "tokens" in about and "begin" not in about
+            if whole:
+                self._prepare(folder, say, Marks(), whole=True)
+            else:
+                self.load()
+                self.prepare(folder, say)
 
     def data_sha256(self) -> str:
         return sha256_of({"ids": self._task.ids})
 
-    def _task_of(self, ids: Any) -> LanguageModel:
+    def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
         recipe = self.recipe
         counts = (recipe.length, recipe.samples, recipe.evaluation_samples)
-        return LanguageModel(ids, *map(required, counts))
+        length, samples, evaluation = map(required, counts)
+        return LanguageModel(ids, length, samples, evaluation, held)
 
     def open_runtime(self) -> "TorchLanguageModel":
         from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
