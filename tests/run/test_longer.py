@@ -140,3 +140,29 @@ def test_a_run_in_a_thread_leaves_signals_to_the_program(keys, tmp_path):
     thread.start()
     thread.join()
     assert found == [tmp_path / "run"]
+
+
+def test_a_new_run_starts_from_what_another_one_learned(keys, tmp_path, capsys):
+    run = start(keys, tmp_path / "run", steps=30)
+    learned = [r["eval"] for r in records_of(run) if r.get("eval") is not None]
+    new = tmp_path / "new"
+    assert cli.main(["run", "--from", str(run), "--steps", "10", "--out", str(new)]) == 0
+    assert records_of(new)[0]["eval"] == pytest.approx(min(learned), rel=1e-6)
+    assert go_on(new, "--steps", "15") == 0
+    other = ["--network", "mlp 7", "--out", str(tmp_path / "other")]
+    capsys.readouterr()
+    assert cli.main(["run", "--from", str(run), *other]) == 2
+    assert "shape [7, 3], that one has one of shape [6, 3]" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert cli.main(["run", "--from", str(run), "--task", "classify"]) == 2
+    assert "is of task 'network'" in capsys.readouterr().err
+
+
+def test_a_start_that_changed_meanwhile_is_not_gone_on_with(keys, tmp_path):
+    run = start(keys, tmp_path / "run", steps=10)
+    file = tmp_path / "start.safetensors"
+    shutil.copy(run / "network.safetensors", file)
+    new = start(keys, tmp_path / "new", steps=10, start=str(file))
+    cut_after(new, 5)
+    shutil.copy(start(keys, tmp_path / "again", steps=20) / "network.safetensors", file)
+    assert go_on(new) == 2

@@ -78,8 +78,9 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        if self.recipe.backbone:
-            digest.update(_readable(self.recipe.backbone).read_bytes())
+        for path in (self.recipe.backbone, self.recipe.start):
+            if path:
+                digest.update(_readable(path).read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -127,6 +128,7 @@ class NetworkJob:
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
+        self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -199,7 +201,7 @@ class NetworkJob:
 
     def open_runtime(self) -> NumpyNetwork:
         recipe, network = self.recipe, self._network
-        blocks = networks.initial_parameters(network, recipe.seed)
+        blocks = self._start or networks.initial_parameters(network, recipe.seed)
         if self._method.extra_blocks is not None:
             blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
         parameters: Parameters = load_name(required(quants.get(recipe.quant).trained))(blocks)
@@ -370,10 +372,34 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(found, device="cpu", model=required(recipe.network))
 
 
+def learned_blocks(path: str, network: networks.Network) -> list[tuple[str, Array]]:
+    """Return the weights of a saved network, for another one of the same blocks.
+
+    Raises:
+      InputError: its blocks have other names or shapes.
+      ModelError: it is damaged, or no such file.
+    """
+    saved = network_file.load(_readable(path)).parameters
+    for block in network.blocks:
+        for name, shape in networks.parameter_shapes(block).items():
+            found = tuple(saved[name].shape) if name in saved else None
+            if found != shape:
+                has = "has none" if found is None else f"has one of shape {list(found)}"
+                raise InputError(
+                    f"--from {path}: this network needs weights {name!r} of shape {list(shape)}, "
+                    f"that one {has}; give --network and --data of the same sizes."
+                )
+    return [
+        (name, np.array(saved[name], np.float32))
+        for block in network.blocks
+        for name in networks.parameter_shapes(block)
+    ]
+
+
 def _readable(path: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"backbone {path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file.")
     return file
 
 
