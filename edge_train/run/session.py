@@ -23,6 +23,7 @@ from edge_train.records.history import cap_in_force, changes_for_memory, has_beg
 from edge_train.records.lock import only_writer
 from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
+from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
 from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
@@ -64,6 +65,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
     plan = make_plan(job, recipe, link, observer.said)
     check_container(recipe, plan)
     job.load()
+    check_disk(replace(job.recipe, out=recipe.out), job.name, plan)
     if folder is not None:
         RunFolder(folder).make()
         link.tell(folder=str(folder))

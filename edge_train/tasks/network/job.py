@@ -20,7 +20,15 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.methods import methods
 from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
@@ -110,6 +118,13 @@ class NetworkJob:
             {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(shapes),
+                weights.bytes,
+                state_line(self._chain(blocks), shapes, 0).bytes,
+                4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
+                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+            ),
         )
 
     def load(self) -> None:

@@ -43,9 +43,8 @@ def learned_vectors(
         found = {"token": next(iter(found.values()))}
     blocks = {_NAMES.get(name, name): np.atleast_2d(value) for name, value in found.items()}
     for name in sorted({*wanted, *blocks}):
-        have, need = (
-            tuple(some[name].shape) if name in some else None for some in (blocks, wanted)
-        )
+        have = tuple(blocks[name].shape) if name in blocks else None
+        need = tuple(wanted[name].shape) if name in wanted else None
         if have != need:
             raise InputError(
                 f"--from {path}: {name} is {_shown(have)}, this run trains {_shown(need)}; give as "
@@ -57,4 +56,6 @@ def learned_vectors(
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:
-    return "not there" if shape is None else f"{shape[0]} vectors of {shape[-1]} numbers"
+    if shape is None:
+        return "not there"
+    return f"{shape[0]} vector{'s' * (shape[0] != 1)} of {shape[-1]} numbers"
