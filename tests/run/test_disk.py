@@ -8,7 +8,7 @@ import pytest
 
 from edge_train import cli
 from edge_train.memory.footprint import PlanLine
-from edge_train.memory.plan import Plan
+from edge_train.memory.plan import Phase, Plan
 from edge_train.run import session
 from edge_train.run.disk import folder_needs, step_bytes
 from edge_train.run.observer import Bar
@@ -72,7 +72,8 @@ def test_a_disk_that_is_too_small_is_refused_with_both_numbers(
 
 
 def test_more_steps_need_a_longer_journal_and_a_plan_keeps_its_lines(recipe):
-    plan = Plan((), "estimate", folder=(PlanLine("checkpoints", 9),))
+    phase = Phase("train", (PlanLine("weights", 1),))
+    plan = Plan((phase,), "estimate", folder=(PlanLine("checkpoints", 9),))
     assert Plan.from_record(plan.record()).folder == plan.folder
     short, long = (folder_needs(replace(recipe, steps=n), plan) for n in (10, 1000))
     more = sum(line.bytes for line in long) - sum(line.bytes for line in short)

@@ -158,7 +158,7 @@ class ClassifyTextJob:
     def _kept_bytes(self) -> int:
         """Return what the run folder keeps of the texts: ids, a count and a label of each."""
         parts = (self._texts.train, self._texts.dev, self._texts.test)
-        return 4 * (required(self.recipe.length) + 2) * sum(map(len, parts))
+        return 4 * (int(required(self.recipe.length)) + 2) * sum(map(len, parts))
 
     def _result_bytes(self, shapes: Shapes) -> int:
         """Return what the model folder, adapters and the difference hold."""
