@@ -38,6 +38,7 @@ def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
     from edge_train.run.container import check_container, fitted
+    from edge_train.run.disk import check_disk
     from edge_train.run.survey import survey
 
     words = Words(options.words, resumable=False)
@@ -54,6 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
     print(found.json() if words.as_json else found.text())
     if found.fits:
         check_container(recipe, found.asked.plan)
+        check_disk(found.asked.recipe, found.name, found.asked.plan)
         return 0
     print(f"edge-train: {found.refusal()}", file=sys.stderr)
     return NOT_STARTED

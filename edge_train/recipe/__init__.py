@@ -44,6 +44,13 @@ class Recipe:
         group="data",
         common=True,
     )
+    start: str | None = key(
+        help="run, token file or model that this run starts from",
+        flags=("--from",),
+        may_be_path=True,
+        group="data",
+        common=True,
+    )
     method: str = key("auto", help="how gradients are found and used", common=True)
     preset: str = key("default", help="settings of a paper: default, zoodip or mezo")
     steps: int | None = key(
@@ -61,9 +68,17 @@ class Recipe:
         common=True,
     )
     schedule: str | None = key(
-        help="how the rate falls",
+        help="how the rate falls after its warm-up",
         flags=("--schedule", "--lr_scheduler"),
-        choices=("cosine", "constant"),
+        choices=("cosine", "linear", "constant"),
+        translates={"constant_with_warmup": "constant"},
+    )
+    warmup: int = key(
+        0,
+        help="steps in which the rate rises to its full size",
+        flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
+        low=0,
+        high=10_000_000,
     )
     samples: int | None = key(
         help="batch size: photos, texts or sequences per step",
@@ -138,6 +153,8 @@ class Recipe:
     options: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, hash=False
     )  # keys of other packages
+    # of a run that was made longer (`records.longer`); its journal has them, not its file
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name, one in self.declared().items():
@@ -315,6 +332,8 @@ def with_absolute_paths(recipe: R) -> R:
     for name, one in recipe.declared().items():
         if one.is_path and (value := getattr(recipe, name)):
             found[name] = str(Path(value).expanduser().resolve())
+    if recipe.start is not None:
+        found["start"] = str(Path(recipe.start).expanduser().resolve())
     model = Path(recipe.model).expanduser()
     if recipe.model and model.exists():
         found["model"] = str(model.resolve())

@@ -140,6 +140,8 @@ class _Facts:
             self.forwards += record["forwards"]
             self.backwards += record["backwards"]
             self._evaluated(record["step"] + 1, record.get("eval"))
+        elif kind == "extend":
+            self.status = "running"
         elif kind == "resume":
             self.status = "running"
             self.resumed += 1

@@ -28,7 +28,15 @@ from edge_train.formats.training_artifact import (
     TrainingArtifact,
 )
 from edge_train.formats.weight_files import hash_of
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Parts
@@ -37,6 +45,7 @@ from edge_train.recipe import required
 from edge_train.tasks.classify import TASK
 from edge_train.tasks.classify.columns import Columns
 from edge_train.tasks.classify.model import (
+    Shapes,
     check_engine,
     check_trained_rank,
     fixed_by,
@@ -63,6 +72,7 @@ if TYPE_CHECKING:
 
 _START_FILE = "start.safetensors"
 _MODEL_FILES = "model_files.json"
+_SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
@@ -139,7 +149,27 @@ class ClassifyTextJob:
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(trained),
+                4 * sum(map(math.prod, trained.values())),
+                state_line(transform, trained, 0).bytes,
+                job._kept_bytes(),
+                self._result_bytes(shapes),
+            ),
         )
+
+    def _kept_bytes(self) -> int:
+        """Return what the run folder keeps of the texts: ids, a count and a label of each."""
+        parts = (self._texts.train, self._texts.dev, self._texts.test)
+        return 4 * (int(required(self.recipe.length)) + 2) * sum(map(len, parts))
+
+    def _result_bytes(self, shapes: Shapes) -> int:
+        """Return what the model folder, adapters and the difference hold."""
+        rank = (self.recipe.difference_rank or 0) + (self.recipe.rank or 0)
+        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
+        small = [path.stat().st_size for path in self._model.path.iterdir() if path.is_file()]
+        tokenizer = sum(size for size in small if size < _SMALL_FILE_BYTES)
+        return 4 * (sum(map(math.prod, shapes.values())) + rank * matrices) + tokenizer
 
     def _check_difference(self) -> None:
         """Refuse a difference where there is nothing to compare with, or one is written anyway.

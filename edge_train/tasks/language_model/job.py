@@ -26,7 +26,15 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
@@ -164,7 +172,32 @@ class LanguageModelJob:
             use.first_use_bytes,
             use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),
+            folder=folder_lines(
+                len(shapes),
+                weights,
+                state_line(transform, shapes, 0).bytes,
+                self._kept_bytes(),
+                self._result_bytes(),
+            ),
         )
+
+    def _kept_bytes(self) -> int:
+        """Return what the ids of the text take at most: a token has a byte of it or more."""
+        try:
+            count = Path(required(self.recipe.data)).expanduser().stat().st_size
+        except OSError:
+            return 0  # `load` says what is wrong with it
+        return count * np.dtype(id_type(self._model.vocabulary)).itemsize
+
+    def _result_bytes(self) -> int:
+        """Return what the model folder and the difference hold."""
+        shapes = self._shapes
+        stored = sum(file.path.stat().st_size for file in self._model.files)
+        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
+        texts = [self._model.path / name for name in _TEXTS]
+        small = sum(path.stat().st_size for path in texts if path.is_file())
+        rank = self.recipe.difference_rank or 0
+        return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
 
     def load(self) -> None:
         self._open_texts(whole=False)

@@ -20,10 +20,19 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.methods import methods
+from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
-from edge_train.optim.transforms import Chain, LearningRate, Momentum
+from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
@@ -79,8 +88,9 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        if self.recipe.backbone:
-            digest.update(_readable(self.recipe.backbone).read_bytes())
+        for path in (self.recipe.backbone, self.recipe.start):
+            if path:
+                digest.update(_readable(path).read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -110,6 +120,13 @@ class NetworkJob:
             {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(shapes),
+                weights.bytes,
+                state_line(self._chain(blocks), shapes, 0).bytes,
+                4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
+                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+            ),
         )
 
     def load(self) -> None:
@@ -130,6 +147,7 @@ class NetworkJob:
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
+        self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -202,7 +220,7 @@ class NetworkJob:
 
     def open_runtime(self) -> NumpyNetwork:
         recipe, network = self.recipe, self._network
-        blocks = networks.initial_parameters(network, recipe.seed)
+        blocks = self._start or networks.initial_parameters(network, recipe.seed)
         if self._method.extra_blocks is not None:
             blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
         parameters: Parameters = load_name(required(quants.get(recipe.quant).trained))(blocks)
@@ -247,12 +265,10 @@ class NetworkJob:
         )
 
     def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
-        recipe, steps = self.recipe, required(self.recipe.steps)
-        final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
-        span = steps
+        recipe = self.recipe
+        rate = rate_of(recipe, required(recipe.learning_rate), _FINAL_RATE)
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
-            span = -(-steps // len(blocks))
-        rate = LearningRate(required(recipe.learning_rate), span, final)
+            rate = replace(rate, steps=-(-rate.steps // len(blocks)))
         return Chain((Momentum(recipe.momentum), rate))
 
     def _together(self) -> int | None:
@@ -378,10 +394,34 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(found, device="cpu", model=required(recipe.network))
 
 
+def learned_blocks(path: str, network: networks.Network) -> list[tuple[str, Array]]:
+    """Return the weights of a saved network, for another one of the same blocks.
+
+    Raises:
+      InputError: its blocks have other names or shapes.
+      ModelError: it is damaged, or no such file.
+    """
+    saved = network_file.load(_readable(path)).parameters
+    for block in network.blocks:
+        for name, shape in networks.parameter_shapes(block).items():
+            found = tuple(saved[name].shape) if name in saved else None
+            if found != shape:
+                has = "has none" if found is None else f"has one of shape {list(found)}"
+                raise InputError(
+                    f"--from {path}: this network needs weights {name!r} of shape {list(shape)}, "
+                    f"that one {has}; give --network and --data of the same sizes."
+                )
+    return [
+        (name, np.array(saved[name], np.float32))
+        for block in network.blocks
+        for name in networks.parameter_shapes(block)
+    ]
+
+
 def _readable(path: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"backbone {path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file.")
     return file
 
 
