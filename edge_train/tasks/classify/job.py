@@ -22,9 +22,11 @@ from edge_train.export.difference import (
     workspace_bytes,
     write_difference,
 )
+from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
@@ -33,7 +35,7 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
-from edge_train.formats.weight_files import hash_of
+from edge_train.formats.weight_files import hash_of, read_json
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -41,7 +43,7 @@ from edge_train.methods.method import GRADIENT, MATRICES, Parts
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
-from edge_train.tasks.classify import TASK
+from edge_train.tasks.classify import TASK, heads
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
@@ -103,10 +105,11 @@ class ClassifyTextJob:
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes = _notes(self.recipe, self._model)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+        self._labels: tuple[str, ...]  # of the data, in the order of the outputs
 
     @cached_property
     def model_sha256(self) -> str:
@@ -121,7 +124,7 @@ class ClassifyTextJob:
         weights = PlanLine("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
         job = copy(self)
-        job.load()  # the length depends on the texts; gone when this returns
+        job._read()  # the length depends on the texts; gone when this returns
         texts = min(recipe.batch_limit or 4096, required(recipe.samples))
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
@@ -177,8 +180,18 @@ class ClassifyTextJob:
         check_rank(rank, _shapes(self._model))
 
     def load(self) -> None:
-        path = Path(required(self.recipe.data)).expanduser()
-        self._texts = load_texts(path, self._model.labels)
+        self._read()
+        if isinstance(self._model, ClassifierFolder):
+            from edge_train.runtimes.torch.classifier import look_at
+
+            new = look_at(self._model)
+            self.notes += heads.notice_of_new(self._model, new, self.recipe.seed)
+
+    def _read(self) -> None:
+        path, new_head = Path(required(self.recipe.data)).expanduser(), self.recipe.new_head
+        self._texts = load_texts(path, heads.names_of(self._model, new_head=new_head))
+        self._model = heads.with_labels(self._model, self._texts.labels, new_head=new_head)
+        heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
         if self.recipe.length is None:
             found = self._tokenizer.longest([example.text for example in self._texts.train])
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
@@ -223,9 +236,11 @@ class ClassifyTextJob:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
         self._parts = {name: self._tokenized(part) for name, part in every.items()}
+        self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
-        save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
+        about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
+        save_tensors(folder / _START_FILE, self._merged(), about)
 
     def _merged(self) -> dict[str, NDArray[Any]]:
         tensors = [part.tensors(name) for name, part in self._parts.items()]
@@ -237,9 +252,12 @@ class ClassifyTextJob:
     def restore(self, folder: Path, say: Say) -> None:
         self._check_model_files(folder, say)
         try:
-            tensors, _ = load_tensors(folder / _START_FILE)
+            tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
-        except (RunFolderError, KeyError) as error:
+            self._labels = heads.labels_of(about, self._model)
+            new_head = self.recipe.new_head
+            self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
+        except (RunFolderError, KeyError, ValueError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
             self._prepare(folder, say)
@@ -311,13 +329,17 @@ class ClassifyTextJob:
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        source = self._model.path
-        copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
+        source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
-        write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        config = read_json(source / CONFIG)
+        changes = as_classifier(config, self._labels, pad, runtime.architecture)
+        word = self._tokenizer.backend.id_to_token(pad)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
+            write_config(source, folder / _ADAPTER_FOLDER, changes)
             outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
@@ -350,7 +372,7 @@ class ClassifyTextJob:
             runtime.stored(model),
             rank=required(self.recipe.difference_rank),
             task_type="SEQ_CLS",
-            base=str(model.path),
+            base=model.base,
         )
 
 
@@ -370,8 +392,18 @@ def _open_model(recipe: ClassifyRecipe) -> ClassifierFolder | TrainingArtifact:
             "task 'classify' needs a model: name the folder of a transformers sequence classifier "
             "with `model` (--model)."
         )
-    path = Path(recipe.model).expanduser()
-    return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
+    path, base = find_folder(recipe.model)
+    if is_training_artifact(path):
+        return open_training_artifact(path)
+    return open_classifier(path, base)
+
+
+def _notes(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> tuple[str, ...]:
+    """Return what is said of adapters: what base others will look for."""
+    adapters = recipe.trainable == "lora" or recipe.difference_rank is not None
+    if not adapters or not isinstance(model, ClassifierFolder):
+        return ()
+    return (f"the adapter will name its base as {model.base}",)
 
 
 def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: ClassifyRecipe) -> None:

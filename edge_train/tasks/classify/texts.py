@@ -53,7 +53,8 @@ def load_texts(path: Path, names: Sequence[str]) -> LabeledTexts:
 
     Args:
       names: what the model calls its labels, in the order of its outputs. Labels in the files are
-        these names, or numbers from 0 on.
+        these names, or numbers from 0 on. None for a model that gets as many outputs as there are
+        labels: numbers stand in their order, words in that of the alphabet.
 
     Raises:
       InputError: a file is missing, empty, not UTF-8 or not a table; a label is not of this model;
@@ -109,6 +110,9 @@ def _labels(source: Path, examples: Sequence[Example], names: Sequence[str]) -> 
             f"{source}: all {len(examples)} examples have the label {found[0]!r}; to tell classes "
             "apart takes examples of two at least."
         )
+    if not names:
+        numbers = all(label.lstrip("-").isdecimal() for label in found)
+        return tuple(sorted(found, key=int) if numbers else found)
     if set(found) <= set(names):
         return tuple(names)
     if all(label.isdecimal() and str(int(label)) == label for label in found):
@@ -117,14 +121,14 @@ def _labels(source: Path, examples: Sequence[Example], names: Sequence[str]) -> 
             return tuple(map(str, range(len(names))))
         raise InputError(
             f"{source}: label {outside} is out of range; the model has {len(names)} classes, 0 to "
-            f"{len(names) - 1}. Name a model with more, or remove these examples."
+            f"{len(names) - 1}. Use --new-head for a head with an output for each label."
         )
     if len(found) == len(names) and all(name.startswith("LABEL_") for name in names):
         return tuple(found)  # the model's outputs have no names of their own
     raise InputError(
         f"{source}: labels {', '.join(map(repr, found[:5]))} do not fit a model whose "
-        f"{len(names)} classes are {', '.join(map(repr, names[:5]))}; write those names, or "
-        "numbers from 0 on."
+        f"{len(names)} classes are {', '.join(map(repr, names[:5]))}; use --new-head for a head "
+        "with an output for each label, or write those names, or numbers from 0 on."
     )
 
 

@@ -22,10 +22,14 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
+from edge_train.export.result_texts import in_float32, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
+from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -55,10 +59,6 @@ if TYPE_CHECKING:
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_TEXTS = (
-    *("config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
-)
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
@@ -116,6 +116,8 @@ class LanguageModelJob:
                 f"{recipe.model} holds no weights: it starts from random ones (seed "
                 f"{self.recipe.seed})",
             )
+        if self.recipe.difference_rank is not None:
+            self.notes += (f"the adapter will name its base as {self._model.base}",)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
 
@@ -142,7 +144,7 @@ class LanguageModelJob:
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
         sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes))
         tokens = at_once * required(recipe.length)
-        layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
+        layers = layers_of(self._model.config)
         width = min(matrices[0])
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
@@ -244,15 +246,14 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch.language_model import network_layers, stored_names
+        from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
         model = self._model
-        stored = stored_names(model, list(self._shapes)) if model.files else {}
-        copied = [model.path / name for name in _TEXTS if (model.path / name).is_file()]
-        write_language_model(
-            folder / _MODEL_FOLDER, runtime.parameters, stored, model.files, copied
-        )
+        found = sources(model) if model.files else {}
+        changes = {} if model.files else in_float32(model.config)
+        write_texts(model.path, folder / _MODEL_FOLDER, changes)
+        write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found, model.files)
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
@@ -268,10 +269,10 @@ class LanguageModelJob:
                 folder / DIFFERENCE_FOLDER,
                 network_layers(model),
                 rows_of(runtime.parameters),
-                stored,
+                plain(found),
                 rank=self.recipe.difference_rank,
                 task_type="CAUSAL_LM",
-                base=str(model.path),
+                base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
@@ -292,7 +293,7 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
             "task 'language-model' needs a model: name the folder of a transformers language model "
             "with `model` (--model)."
         )
-    return open_language_model(Path(recipe.model).expanduser())
+    return open_language_model(*find_folder(recipe.model))
 
 
 def _held_as(quant: str) -> type[Parameters]:
