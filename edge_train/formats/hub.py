@@ -14,6 +14,7 @@ from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.weight_files import choose_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")  # of the first models, without an owner: gpt2
 _TEXTS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken", "LICENSE*", "NOTICE*"]
 
@@ -38,10 +39,16 @@ def find_model(name: str) -> ModelFolder:
     path = Path(name).expanduser()
     if path.is_dir():
         return open_model(path)
+    if path.suffix in _PICKLES and path.exists():
+        raise ModelError(
+            f"{name} is a pickle file, which can run any code and is never loaded; take the "
+            ".safetensors version of this checkpoint."
+        )
     if path.exists():
         raise ModelError(
-            f"{name} is a file, expected a folder in the diffusers layout; convert a single-file "
-            "checkpoint with diffusers' `from_single_file(...).save_pretrained(DIR)`."
+            f"{name} is a file, expected a folder in the diffusers layout; make one of a "
+            f"single-file checkpoint once: `edge-train export {name} DIR --for folder`, then run "
+            "--model DIR."
         )
     if _HUB_ID.fullmatch(name) is None:
         raise ModelError(
