@@ -97,9 +97,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="engine",
-        choices=("onnx", "ort-training"),
+        choices=("onnx", "ort-training", "folder"),
         default="onnx",
-        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier",
+        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; folder: "
+        "diffusers' layout, of a single-file checkpoint",
+    )
+    parser.add_argument(
+        "--config", type=file_word, help="for folder: a diffusers folder of the same kind"
     )
     parser.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
     parser.add_argument("--trainable", help="ort-training: all or head; default: all")
@@ -112,6 +116,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.engine == "folder":
+        from edge_train.export.single_file import unpack_checkpoint
+
+        unpack_checkpoint(Path(options.model).expanduser(), options.out, options.config, print)
+        return 0
+    if options.config is not None:
+        raise InputError("--config is for --for folder; leave it out.")
     if options.model.endswith(".safetensors"):
         from edge_train.export.network_graph import export_network
 

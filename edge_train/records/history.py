@@ -90,6 +90,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
         "notices": facts.get("notices", []),
+        **({"labels": facts["labels"]} if "labels" in facts else {}),
     }
 
 

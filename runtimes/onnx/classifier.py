@@ -44,6 +44,7 @@ class OrtClassifier:
     device = "cpu"
     dtype = "float32"
     pages = None
+    architecture: str | None = None  # as the configuration has it
 
     def __init__(
         self,

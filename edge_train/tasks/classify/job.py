@@ -21,13 +21,14 @@ from edge_train.export.difference import (
     workspace_bytes,
     write_difference,
 )
+from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
     TrainingArtifact,
 )
-from edge_train.formats.weight_files import hash_of
+from edge_train.formats.weight_files import hash_of, read_json
 from edge_train.memory.footprint import (
     PREPARE,
     SAVE,
@@ -42,7 +43,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
-from edge_train.tasks.classify import TASK
+from edge_train.tasks.classify import TASK, heads
 from edge_train.tasks.classify.columns import Columns
 from edge_train.tasks.classify.model import (
     Shapes,
@@ -51,6 +52,7 @@ from edge_train.tasks.classify.model import (
     fixed_by,
     lacks_types,
     network_module,
+    notes_of,
     open_model,
     shapes_of,
     takes_types,
@@ -115,10 +117,11 @@ class ClassifyTextJob:
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes_of(self.recipe, self._model)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+        self._labels: tuple[str, ...]  # of the data, in the order of the outputs
 
     @cached_property
     def model_sha256(self) -> str:
@@ -133,7 +136,7 @@ class ClassifyTextJob:
         weights = PlanLine("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
         job = copy(self)
-        job.load()  # the length depends on the texts; gone when this returns
+        job._read()  # the length depends on the texts; gone when this returns
         texts = min(recipe.batch_limit or 4096, required(recipe.samples))
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
@@ -192,11 +195,21 @@ class ClassifyTextJob:
         check_rank(rank, shapes_of(self._model))
 
     def load(self) -> None:
-        path = Path(required(self.recipe.data)).expanduser()
-        recipe = self.recipe
+        self._read()
+        if isinstance(self._model, ClassifierFolder):
+            from edge_train.runtimes.torch.classifier import look_at
+
+            new = look_at(self._model)
+            self._say_once(*heads.notice_of_new(self._model, new, self.recipe.seed))
+
+    def _read(self) -> None:
+        recipe, path = self.recipe, Path(required(self.recipe.data)).expanduser()
         asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
-        self._texts = load_texts(path, self._model.labels, asked)
+        names = heads.names_of(self._model, new_head=recipe.new_head)
+        self._texts = load_texts(path, names, asked)
         self._say_once(*self._texts.notices)
+        self._model = heads.with_labels(self._model, self._texts.labels, new_head=recipe.new_head)
+        heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
         if self._texts.in_pairs:
             self._check_pairs()
         if self.recipe.length is None:
@@ -243,9 +256,11 @@ class ClassifyTextJob:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
         self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
+        self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
-        save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
+        about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
+        save_tensors(folder / _START_FILE, self._merged(), about)
 
     def _merged(self) -> dict[str, NDArray[Any]]:
         tensors = [part.tensors(name) for name, part in self._parts.items()]
@@ -257,9 +272,12 @@ class ClassifyTextJob:
     def restore(self, folder: Path, say: Say) -> None:
         self._check_model_files(folder, say)
         try:
-            tensors, _ = load_tensors(folder / _START_FILE)
+            tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
-        except (RunFolderError, KeyError) as error:
+            self._labels = heads.labels_of(about, self._model)
+            new_head = self.recipe.new_head
+            self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
+        except (RunFolderError, KeyError, ValueError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
             self._prepare(folder, say)
@@ -364,13 +382,17 @@ class ClassifyTextJob:
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        source = self._model.path
-        copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
+        source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
-        write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        config = read_json(source / CONFIG)
+        changes = as_classifier(config, self._labels, pad, runtime.architecture)
+        word = self._tokenizer.backend.id_to_token(pad)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
+            write_config(source, folder / _ADAPTER_FOLDER, changes)
             outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
@@ -403,7 +425,7 @@ class ClassifyTextJob:
             runtime.stored(model),
             rank=required(self.recipe.difference_rank),
             task_type="SEQ_CLS",
-            base=str(model.path),
+            base=model.base,
         )
 
 

@@ -34,3 +34,8 @@ class ClassifyRecipe(
         help="what learns; norms: head and vectors; lora: head and adapters",
         choices=("all", "head", "norms", "lora"),
     )
+    new_head: bool = key(
+        False,
+        help="put a new head on the model, with an output for each label of the data",
+        flags=("--new-head",),
+    )

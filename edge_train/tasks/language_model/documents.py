@@ -15,6 +15,7 @@ _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
 _SPLIT_KINDS = (*_TABLES, ".txt", ".text", ".md")
 _CHATS = ("messages", "conversations", "conversation", "prompt", "instruction", "chosen")
+_UNPACKED = 10  # times the size of a packed text
 _BYTE_WISE = ("utf-8-sig", "cp1252")  # codings whose lines end with the byte of a new line
 
 
@@ -49,6 +50,15 @@ class Texts:
                 self._say(coding.said)
                 for number, piece in enumerate(_pieces(path, coding)):
                     yield piece, number == 0, False
+
+    def size_bytes(self) -> int:
+        """Return the size of the texts, unpacked; of packed ones a guess, and seldom too small.
+
+        Raises:
+          OSError: a file is not there.
+        """
+        files = (*self.train, *self.held)
+        return sum(path.stat().st_size * (_UNPACKED if is_packed(path) else 1) for path in files)
 
     def check(self) -> None:
         """Refuse files that cannot be read, by their beginning.
@@ -96,6 +106,11 @@ class Texts:
 def is_table(path: Path) -> bool:
     """Return whether a file is a table by its name; any other is one text."""
     return kind_of(path) in _TABLES
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file is smaller than the text that it holds."""
+    return path.suffix.lower() == ".gz" or kind_of(path) == PARQUET
 
 
 def open_texts(path: Path, column: str | None, *, whole: bool = False) -> Texts:

@@ -22,10 +22,15 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
+from edge_train.export.result_texts import in_float32, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.model_texts import model_texts
+from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
+from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import (
     PREPARE,
     SAVE,
@@ -64,10 +69,6 @@ if TYPE_CHECKING:
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_TEXTS = (
-    *("config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
-)
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
@@ -125,6 +126,8 @@ class LanguageModelJob:
                 f"{recipe.model} holds no weights: it starts from random ones (seed "
                 f"{self.recipe.seed})",
             )
+        if self.recipe.difference_rank is not None:
+            self.notes += (f"the adapter will name its base as {self._model.base}",)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
 
@@ -151,7 +154,7 @@ class LanguageModelJob:
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
         sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes))
         tokens = at_once * required(recipe.length)
-        layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
+        layers = layers_of(self._model.config)
         width = min(matrices[0])
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
@@ -184,8 +187,9 @@ class LanguageModelJob:
     def _kept_bytes(self) -> int:
         """Return what the ids of the text take at most: a token has a byte of it or more."""
         try:
-            count = Path(required(self.recipe.data)).expanduser().stat().st_size
-        except OSError:
+            path = Path(required(self.recipe.data)).expanduser()
+            count = open_texts(path, self.recipe.text_column).size_bytes()
+        except (OSError, InputError):
             return 0  # `load` says what is wrong with it
         return count * np.dtype(id_type(self._model.vocabulary)).itemsize
 
@@ -194,8 +198,7 @@ class LanguageModelJob:
         shapes = self._shapes
         stored = sum(file.path.stat().st_size for file in self._model.files)
         matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
-        texts = [self._model.path / name for name in _TEXTS]
-        small = sum(path.stat().st_size for path in texts if path.is_file())
+        small = sum(path.stat().st_size for path in model_texts(self._model.path))
         rank = self.recipe.difference_rank or 0
         return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
 
@@ -306,15 +309,14 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch.language_model import network_layers, stored_names
+        from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
         model = self._model
-        stored = stored_names(model, list(self._shapes)) if model.files else {}
-        copied = [model.path / name for name in _TEXTS if (model.path / name).is_file()]
-        write_language_model(
-            folder / _MODEL_FOLDER, runtime.parameters, stored, model.files, copied
-        )
+        found = sources(model) if model.files else {}
+        changes = {} if model.files else in_float32(model.config)
+        write_texts(model.path, folder / _MODEL_FOLDER, changes)
+        write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found, model.files)
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
@@ -330,10 +332,10 @@ class LanguageModelJob:
                 folder / DIFFERENCE_FOLDER,
                 network_layers(model),
                 rows_of(runtime.parameters),
-                stored,
+                plain(found),
                 rank=self.recipe.difference_rank,
                 task_type="CAUSAL_LM",
-                base=str(model.path),
+                base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
@@ -354,7 +356,7 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
             "task 'language-model' needs a model: name the folder of a transformers language model "
             "with `model` (--model)."
         )
-    return open_language_model(Path(recipe.model).expanduser())
+    return open_language_model(*find_folder(recipe.model))
 
 
 def _held_as(quant: str) -> type[Parameters]:

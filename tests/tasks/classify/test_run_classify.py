@@ -238,7 +238,7 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch.classifier import load_classifier, new_heads
+    from edge_train.runtimes.torch.classifier import TorchClassifier, load_classifier, new_heads
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)
@@ -254,9 +254,16 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
         if name in tensors and name.startswith("bert."):
             np.testing.assert_array_equal(value, tensors[name])
     assert 0 < first["classifier.weight"].std() < 0.05
-    del plain["pooler.dense.weight"]
+    del plain["pooler.dense.weight"]  # masked-language training saves none
     save_tensors(folder / "model.safetensors", plain, {})
-    with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
+    network, third = load_classifier(open_classifier(folder))
+    assert new_heads(open_classifier(folder), network)[0] == "bert.pooler.dense.weight"
+    assert third["bert.pooler.dense.weight"].any()
+    opened = TorchClassifier.open(open_classifier(folder), trainable="head", threads=1)
+    assert "bert.pooler.dense.weight" in opened.parameters  # it has to learn, too
+    del plain["encoder.layer.0.output.dense.bias"]
+    save_tensors(folder / "model.safetensors", plain, {})
+    with pytest.raises(ModelError, match=r"no tensor 'bert\.encoder\.layer\.0\.output\.dense"):
         load_classifier(open_classifier(folder))
 
 
