@@ -74,6 +74,8 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
         splits = splits_of(path, SPLIT_KINDS)
         files = splits.files
         said += splits.said
+    elif not path.exists():
+        raise InputError(f"{path}: there is no such file or folder.")
     else:
         files = {"train": (path,)}
         if unused := beside(path, SPLIT_KINDS):

@@ -8,7 +8,7 @@ from edge_train.formats.picture_folders import (
     parts_of,
     repeats_of,
 )
-from edge_train.tasks.table_look import columns_of
+from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
 def accepts(path: Path) -> str | None:
@@ -21,10 +21,14 @@ def accepts(path: Path) -> str | None:
         if parts and not looks_like_pictures(parts["train"]):
             folders = folders_in(parts["train"])
         classes = [f for f in folders if not repeats_of(f) and _has_pictures(f)]
-        return f"pictures of {len(classes)} classes" if classes else None
-    columns = columns_of(path)
-    if not columns or "sentence" in columns:
+        if classes:
+            return f"pictures of {len(classes)} classes"
+    file = training_file(path)
+    columns = None if file is None else columns_of(file)
+    if not columns or "sentence" in columns or "other" in columns:
         return None
+    if columns.count("number") < 2 and (path.is_dir() or first_rows(path) is not None):
+        return None  # words with a label
     words = columns.count("word")
     return "a table of numbers" if words <= 1 < len(columns) else None
 

@@ -178,7 +178,7 @@ def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
         ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
         ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
         ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
-        ("torch", ("--data", "nowhere"), "expected a folder with train and dev files"),
+        ("torch", ("--data", "nowhere"), "there is no such file or folder"),
         ("torch", ("--length", "99"), "length is 99, but the model has 24 positions"),
         ("torch", ("--class", "dog"), "class_word is not read by task 'classify'"),
         ("ort-training", ("--runtime", "torch"), "runtime 'torch' is not for task 'classify'"),

@@ -130,10 +130,11 @@ def test_bad_json_lines_are_one_sentence(tmp_path, content, sentence):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"no train\.tsv"):
         load_texts(tmp_path, NAMES)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file or folder"):
         load_texts(tmp_path / "none.tsv", NAMES)
+    (tmp_path / "some.doc").write_bytes(b"?")
     with pytest.raises(InputError, match=r"expected a table that ends in \.csv, \.tsv"):
-        load_texts(tmp_path / "none.doc", NAMES)
+        load_texts(tmp_path / "some.doc", NAMES)
 
 
 def test_a_label_that_training_never_shows_is_refused(tmp_path):
