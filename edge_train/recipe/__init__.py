@@ -277,7 +277,7 @@ def read_toml(path: Path) -> dict[str, Any]:
       InputError: the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
