@@ -287,12 +287,12 @@ class ClassifyTextJob:
         found = self._tokenizer.encode(_inputs(examples), length)
         if found.cut:
             most = self._model.positions
-            longer = (
-                f"; a longer --length keeps more of it, at most {most}" if length < most else ""
-            )
+            longer = f"a longer --length keeps more of it, at most {most}"
+            if length >= most:
+                longer = f"the model has {most} positions"
             self._say_once(
                 f"{found.cut} of {len(examples)} {name} texts are longer than {length} tokens and "
-                f"lose their end{longer}"
+                f"lose their end; {longer}"
             )
         types = found.types if takes_types(self._model) else None
         labels = np.array(self._texts.numbers(examples), np.int32)

@@ -99,6 +99,11 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
                 "more, or put a dev file beside it."
             )
     said += _oddities(train, (*dev, *test))
+    if unseen := sorted({e.label for e in train} - {e.label for e in dev}):
+        said.append(
+            f"no dev example has the label {', '.join(map(repr, unseen[:5]))}: training is judged "
+            "without it; put a dev file beside the training file"
+        )
     return LabeledTexts(train, dev, test, labels, tuple(dict.fromkeys(said)))
 
 

@@ -238,7 +238,7 @@ def test_what_is_odd_or_left_out_is_one_line_each(tmp_path):
     rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(30)]
     train = [*rows, rows[1], {"text": "text 3", "label": "a"}, {"text": "rare", "label": "c"}]
     write_table(tmp_path / "train.csv", [*train, {"text": "", "label": "a"}])
-    write_table(tmp_path / "dev.csv", [rows[0], {"text": "new", "label": "b"}])
+    write_table(tmp_path / "dev.csv", [rows[0], {"text": "new", "label": "b"}])  # no "c"
     write_table(tmp_path / "val.csv", rows)
     found = load_texts(tmp_path, ())
     assert set(found.notices) == {
@@ -247,6 +247,8 @@ def test_what_is_odd_or_left_out_is_one_line_each(tmp_path):
         "2 of 33 training texts are there more than once; 1 texts have more than one label",
         "1 of 2 dev and test texts are training texts, too",
         "1 class has one training example only: 'c'",
+        "no dev example has the label 'c': training is judged without it; put a dev file beside "
+        "the training file",
     }
     found = load_texts(tmp_path / "train.csv", ())
     assert (
