@@ -29,5 +29,6 @@ def write_table(
         writer.writerows(row.values() for row in rows)
         text = lines.getvalue()
     content = text.encode(coding)
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
     return path
