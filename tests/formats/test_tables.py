@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import tracemalloc
 
 import pytest
 from tables import write_table
@@ -11,6 +12,7 @@ from tables import write_table
 from edge_train.errors import InputError
 from edge_train.formats.tables import delimited, parquet
 from edge_train.formats.tables.coding import coding_of
+from edge_train.formats.tables.header import header_of
 from edge_train.formats.tables.names import KNOWN
 from edge_train.formats.tables.numbers import number
 from edge_train.formats.tables.splits import beside, splits_of
@@ -193,6 +195,22 @@ def test_a_line_that_no_memory_holds_is_refused(tmp_path, monkeypatch, name):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_table_is_read_a_row_at_a_time(tmp_path, name):
+    write_table(
+        tmp_path / name, [{"text": "word " * 400, "label": str(n % 2)} for n in range(6000)]
+    )
+    size = (tmp_path / name).stat().st_size
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in open_table(tmp_path / name, KNOWN).rows()) == 6000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # the sample has 2 MB of characters, and the coding is judged by pieces of one
+    assert size > 12_000_000 > 1.5 * peak
+
+
 def test_a_quote_that_never_ends_is_named_by_its_line(tmp_path):
     (tmp_path / "t.csv").write_text('text,label\na,1\n"b,0\nc,1\nd,0\n')
     with pytest.raises(InputError, match="line 3 opens a quote that never ends"):
@@ -315,3 +333,15 @@ def test_dev_and_test_files_beside_a_training_file_are_found(tmp_path):
     touched(tmp_path, "train.csv", "val.csv", "other.csv")
     assert [path.name for path in beside(tmp_path / "train.csv", (".csv",))] == ["val.csv"]
     assert beside(tmp_path / "other.csv", (".csv",)) == ()
+
+
+def test_a_header_is_told_whatever_the_length_of_the_rows_below():
+    for body in ([["a", "b", "c"]], [["a"], ["a", "b", "c"]], [[]], []):
+        assert header_of(["text", "label"], body, KNOWN) == (True, "")
+
+
+def test_a_message_about_a_huge_name_is_short(tmp_path):
+    (tmp_path / "t.csv").write_text(f"text,{'9' * 5000}x\na,1\n")
+    with pytest.raises(InputError) as caught:
+        open_table(tmp_path / "t.csv", KNOWN).place("y" * 5000, "--x")
+    assert len(str(caught.value)) < 400

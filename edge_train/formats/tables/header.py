@@ -23,7 +23,7 @@ def header_of(
     and again, begins with a cell like none below it; or if it counts the columns.
 
     Args:
-      body: the next rows, as many as were looked at.
+      body: the next rows, as many as were looked at, of any length.
       known: names of columns in small letters; words that are also cells below are none.
 
     >>> header_of(["text", "label"], [["a b", "1"]], {"text"})
@@ -34,8 +34,8 @@ def header_of(
     (False, '')
     """
     names = [folded(cell) for cell in first]
-    below = [{folded(cell) for cell in column} for column in zip(*body, strict=False)]
-    below += [set()] * (len(first) - len(below))
+    columns = [[row[at] for row in body if at < len(row)] for at in range(len(first))]
+    below = [set(map(folded, column)) for column in columns]
     if any(name in known and name not in cells for name, cells in zip(names, below, strict=True)):
         return True, ""
     if len(names) > 1 and names in ([str(n) for n in range(len(names))],):
@@ -47,7 +47,6 @@ def header_of(
         return False, ""
     if any(map(is_number, filled)):
         return False, ""
-    columns = [[row[i] for row in body if i < len(row)] for i in range(len(first))]
     for cell, column in zip(first, columns, strict=True):
         if cell.strip() and column and all(map(is_number, column)):
             return True, ""

@@ -53,6 +53,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read (No such file or directory).") from error
-    except (ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        # of names that are no text, or dates that no calendar has, it raises Python's own errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: damaged, or not a parquet file ({reason}).") from error

@@ -13,6 +13,7 @@ from edge_train.formats.tables.coding import Coding, coding_of, kind_of
 from edge_train.formats.tables.dialect import dialect_of
 from edge_train.formats.tables.header import folded, header_of
 from edge_train.formats.tables.wrong import Wrong
+from edge_train.units import shown
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 RECORDS = (".jsonl", ".ndjson", ".json")
@@ -84,7 +85,7 @@ class Table:
             return same[0]
         if name.isdecimal() and 1 <= int(name) <= len(self.columns):
             return int(name) - 1
-        raise InputError(f"{self.path}: no column {name!r} ({flag}); it has {self.names()}.")
+        raise InputError(f"{self.path}: no column {shown(name)} ({flag}); it has {self.names()}.")
 
     def among(self, names: Sequence[str]) -> list[int]:
         """Return the places of columns that have one of some names, in the order of the names."""
@@ -95,9 +96,9 @@ class Table:
 
     def names(self) -> str:
         """Return the names of the columns in words."""
-        shown = ", ".join(map(repr, self.columns[:8]))
+        some = ", ".join(map(shown, self.columns[:8]))
         more = f" and {len(self.columns) - 8} more" if len(self.columns) > 8 else ""
-        return f"{shown}{more}" if self.named else f"{len(self.columns)} columns without names"
+        return f"{some}{more}" if self.named else f"{len(self.columns)} columns without names"
 
 
 def _some(rows: Iterator[tuple[int, T]]) -> list[T]:
@@ -154,7 +155,7 @@ def _delimited(path: Path, kind: str, coding: Coding, known: Collection[str]) ->
     if by:
         said.append(
             f"the first line of {path.name} is taken for names of columns "
-            f"({', '.join(map(repr, first[:5]))}): no other row has {by!r}"
+            f"({', '.join(map(shown, first[:5]))}): no other row has {shown(by)}"
         )
     if named:
         while first and not first[-1].strip() and all(not any(r[len(first) - 1 :]) for r in body):

@@ -16,6 +16,7 @@ from edge_train.formats.tables.names import (
 )
 from edge_train.formats.tables.table import Table
 from edge_train.tasks.classify.labels import written
+from edge_train.units import shown
 
 _FEW_ROWS = 20  # from so many on a column of labels repeats itself
 
@@ -113,8 +114,8 @@ def places_like(table: Table, train: Table, places: Places) -> Places:
         missing = places.text if text is None else places.pair
         assert missing is not None
         raise InputError(
-            f"{table.path}: no column {train.columns[missing]!r} as in {train.path.name}; it has "
-            f"{table.names()}."
+            f"{table.path}: no column {shown(train.columns[missing])} as in {train.path.name}; it "
+            f"has {table.names()}."
         )
     return Places(text, same(places.label), pair)
 
@@ -153,4 +154,4 @@ def _text_in(table: Table, taken: Sequence[int | None]) -> int:
 
 def _column(table: Table, place: int) -> str:
     name: Any = table.columns[place]
-    return f"column {name!r}" if table.named else str(name)
+    return f"column {shown(name)}" if table.named else str(name)

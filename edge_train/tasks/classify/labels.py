@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.formats.tables.numbers import number, whole
+from edge_train.units import shown
 
 UNLABELED = "-1"  # what the hub and GLUE write where a label is kept secret
 _MOST_NUMBERS = 20  # different numbers with fractions that may still be names of classes
@@ -49,8 +50,8 @@ def labels_of(
     in_order = _ordered(found)
     if len(in_order) == 1:
         raise InputError(
-            f"{source}: all examples have the label {in_order[0]!r}; to tell classes apart takes "
-            "examples of two at least."
+            f"{source}: all examples have the label {shown(in_order[0])}; to tell classes apart "
+            "takes examples of two at least."
         )
     _check_classes(source, in_order)
     if not names:
@@ -68,8 +69,8 @@ def labels_of(
     if len(in_order) == len(names) and all(name.startswith("LABEL_") for name in names):
         return in_order, ""  # the model's outputs have no names of their own
     raise InputError(
-        f"{source}: labels {', '.join(map(repr, in_order[:5]))} do not fit a model whose "
-        f"{len(names)} classes are {', '.join(map(repr, names[:5]))}; use --new-head for a head "
+        f"{source}: labels {', '.join(map(shown, in_order[:5]))} do not fit a model whose "
+        f"{len(names)} classes are {', '.join(map(shown, names[:5]))}; use --new-head for a head "
         "with an output for each label, or write those names, or numbers from 0 on. If another "
         "column has the labels, name it with --label-column."
     )
@@ -89,7 +90,7 @@ def _numbered(
         labels = in_order if len(in_order) == count else tuple(map(str, range(1, count + 1)))
         return labels, (
             f"labels {labels[0]} to {labels[-1]} are the model's {count} outputs in that order: "
-            f"{labels[0]} is {names[0]!r}, {labels[-1]} is {names[-1]!r}"
+            f"{labels[0]} is {shown(names[0])}, {labels[-1]} is {shown(names[-1])}"
         )
     wrong = next(one for one, n in zip(in_order, numbers, strict=True) if not 0 <= n < count)
     raise InputError(

@@ -11,6 +11,7 @@ from edge_train.formats.tables.splits import beside, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.tasks.classify.columns import Columns, Places, places_like, places_of
 from edge_train.tasks.classify.labels import UNLABELED, labels_of, written
+from edge_train.units import shown
 
 # In a folder a txt beside tables is a readme more often than a table.
 SPLIT_KINDS = tuple(kind for kind in (*DELIMITED, *RECORDS, PARQUET) if kind != ".txt")
@@ -101,7 +102,7 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
     said += _oddities(train, (*dev, *test))
     if unseen := sorted({e.label for e in train} - {e.label for e in dev}):
         said.append(
-            f"no dev example has the label {', '.join(map(repr, unseen[:5]))}: training is judged "
+            f"no dev example has the label {', '.join(map(shown, unseen[:5]))}: training is judged "
             "without it; put a dev file beside the training file"
         )
     return LabeledTexts(train, dev, test, labels, tuple(dict.fromkeys(said)))
@@ -166,9 +167,9 @@ class _Reader:
                     labeled.append(example)
                 else:
                     raise InputError(
-                        f"{path}: label {example.label!r} of {table.wrong.place} {number} is in "
-                        "the dev or test file, but the training file has "
-                        f"{', '.join(map(repr, labels[:5]))} only."
+                        f"{path}: label {shown(example.label)} of {table.wrong.place} {number} is "
+                        "in the dev or test file, but the training file has "
+                        f"{', '.join(map(shown, labels[:5]))} only."
                     )
             self._finish(table)
             if unlabeled and not labeled:
@@ -224,6 +225,6 @@ def _oddities(train: Sequence[Example], others: Sequence[Example]) -> Iterator[s
         yield f"{seen} of {len(others)} dev and test texts are training texts, too"
     counts = Counter(example.label for example in train)
     if single := sorted(label for label, count in counts.items() if count == 1):
-        shown = ", ".join(map(repr, single[:5])) + (", ..." if len(single) > 5 else "")
+        some = ", ".join(map(shown, single[:5])) + (", ..." if len(single) > 5 else "")
         verb = "class has" if len(single) == 1 else "classes have"
-        yield f"{len(single)} {verb} one training example only: {shown}"
+        yield f"{len(single)} {verb} one training example only: {some}"

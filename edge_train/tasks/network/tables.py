@@ -16,6 +16,7 @@ from edge_train.formats.tables.names import LABEL_FLAG
 from edge_train.formats.tables.numbers import has_decimal_comma, number, whole
 from edge_train.formats.tables.splits import beside, part_of, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
+from edge_train.units import shown
 
 SPLIT_KINDS = tuple(kind for kind in (*DELIMITED, *RECORDS, PARQUET) if kind != ".txt")
 # Fewer names than those of texts: a table of numbers may have a column "quality" to learn from.
@@ -109,7 +110,8 @@ def load_tables(
             test = None
         else:
             raise InputError(
-                f"data {path}: label {new[0]!r} is in the test part, but not in the training part."
+                f"data {path}: label {shown(new[0])} is in the test part, but not in the training "
+                "part."
             )
     inputs, labels = _part(train, numbers)
     if window is None:
@@ -155,7 +157,7 @@ def _file(path: Path, label_column: str | None, like: _Read | None, said: list[s
     if like is not None and table.named and columns != like.columns:
         raise InputError(
             f"data {path}: its columns are {table.names()}, those of the training part "
-            f"{', '.join(map(repr, like.columns[:8]))}."
+            f"{', '.join(map(shown, like.columns[:8]))}."
         )
     values, words = _rows(table, kept, place, said)
     if is_guess:
@@ -193,8 +195,8 @@ def _rows(
         found = [number(cell) for cell in cells]
         if None in found:
             wrong = found.index(None)
-            self_said = f"{cells[wrong]!r:.40} in column {table.columns[kept[wrong]]!r}"
-            table.wrong.add(at, f"has {self_said}, which is no number")
+            told = f"{shown(cells[wrong])} in column {shown(table.columns[kept[wrong]])}"
+            table.wrong.add(at, f"has {told}, which is no number")
             continue
         label = row[place]
         if isinstance(label, list | dict) or label is None or not str(label).strip():
@@ -245,10 +247,10 @@ def _check_classes(table: Table, place: int, words: Sequence[str]) -> None:
     ):
         return
     raise InputError(
-        f"data {table.path}: column {table.columns[place]!r} has {len(found)} different numbers "
-        f"with fractions, as {min(found)}: a quantity, not classes, and task network tells classes "
-        f"apart. Name the column of classes with {LABEL_FLAG} NAME, or cut the quantity into a few "
-        "ranges, one word each."
+        f"data {table.path}: column {shown(table.columns[place])} has {len(found)} different "
+        f"numbers with fractions, as {min(found):.20}: a quantity, not classes, and task network "
+        f"tells classes apart. Name the column of classes with {LABEL_FLAG} NAME, or cut the "
+        "quantity into a few ranges, one word each."
     )
 
 
@@ -257,7 +259,7 @@ def _check_guess(table: Table, place: int, words: Sequence[str], said: list[str]
     found = set(words)
     if len(found) > _MOST_SILENT and all(whole(word) is not None for word in found):
         said.append(
-            f"the last column of {table.path.name}, {table.columns[place]!r}, is taken for "
+            f"the last column of {table.path.name}, {shown(table.columns[place])}, is taken for "
             f"classes: {len(found)} different numbers; {LABEL_FLAG} would name another"
         )
 
