@@ -87,8 +87,8 @@ def open_classifier(path: Path) -> ClassifierFolder:
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
             "download the model again."
         ) from error
-    if len(labels) < 2:
-        raise ModelError(f"{path}: the model has {len(labels)} output; a classifier needs two.")
+    if not labels:
+        raise ModelError(f"{path}: the model has no output; a classifier needs one at least.")
     if kind in _PAD_BEFORE_POSITIONS:
         positions -= pad + 1
     folder = ClassifierFolder(path, config, labels, vocabulary, positions, pad)

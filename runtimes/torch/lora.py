@@ -38,7 +38,14 @@ class TorchLora(TorchClassifier):
 
     @classmethod
     def open_adapted(
-        cls, folder: ClassifierFolder, *, rank: int, scale: float, threads: int, seed: int = 0
+        cls,
+        folder: ClassifierFolder,
+        *,
+        rank: int,
+        scale: float,
+        threads: int,
+        seed: int = 0,
+        attention: str = "sdpa",
     ) -> "TorchLora":
         """Load a folder and put adapters into it.
 
@@ -46,6 +53,7 @@ class TorchLora(TorchClassifier):
           rank: columns of B and rows of A.
           scale: what their product is multiplied by; LoRA's alpha / rank.
           seed: of A, and of a head that the folder lacks.
+          attention: as of `TorchClassifier.open`.
 
         Raises:
           ModelError: a weight file does not fit, or peft knows no projections of such a network.
@@ -53,7 +61,7 @@ class TorchLora(TorchClassifier):
         from peft import LoraConfig, get_peft_model
 
         torch.set_num_threads(threads)
-        network, blocks = load_classifier(folder, seed=seed)
+        network, blocks = load_classifier(folder, attention, seed=seed)
         settings = LoraConfig(
             task_type="SEQ_CLS", r=rank, lora_alpha=scale * rank, lora_dropout=0.0
         )

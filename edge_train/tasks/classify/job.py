@@ -42,6 +42,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
+from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.classify import TASK
 from edge_train.tasks.classify.model import (
     Shapes,
@@ -53,11 +54,20 @@ from edge_train.tasks.classify.model import (
     shapes_of,
     trained_shapes,
 )
-from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.numbers import load_numbers, numbers_of
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.classify.targets import (
+    REGRESSION,
+    class_scores,
+    config_of,
+    number_scores,
+    settled,
+)
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
+from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
@@ -101,6 +111,7 @@ class ClassifyTextJob:
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
+        self.recipe, self._model = settled(self.recipe, self._model)
         check_engine(self._model, self.recipe)
         check_trained_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
@@ -113,6 +124,8 @@ class ClassifyTextJob:
             self._model.path, self._model.pad, self._model.vocabulary
         )
         self.notes: tuple[str, ...] = ()
+        if isinstance(self._model, ClassifierFolder):
+            self.notes = notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
@@ -190,12 +203,20 @@ class ClassifyTextJob:
 
     def load(self) -> None:
         path = Path(required(self.recipe.data)).expanduser()
-        self._texts = load_texts(path, self._model.labels)
+        if self._numbers:
+            self._texts = load_numbers(path)
+        else:
+            self._texts = load_texts(path, self._model.labels)
         if self.recipe.length is None:
             found = self._tokenizer.longest([example.text for example in self._texts.train])
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
             length = min(rounded, _MOST_TOKENS, self._model.positions)
             self.recipe = replace(self.recipe, length=length)
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether labels are numbers, not classes."""
+        return self.recipe.objective == REGRESSION
 
     def prepare(self, folder: Path, say: Say) -> None:
         write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
@@ -236,7 +257,8 @@ class ClassifyTextJob:
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
         self._parts = {name: self._tokenized(part) for name, part in every.items()}
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
-        say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
+        what = "with numbers" if self._numbers else f"of {len(texts.labels)} classes"
+        say(f"{counts} examples {what}, {self.recipe.length} tokens each")
         save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
 
     def _merged(self) -> dict[str, NDArray[Any]]:
@@ -259,7 +281,12 @@ class ClassifyTextJob:
     def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
         texts = [example.text for example in examples]
         ids, counts = self._tokenizer.encode(texts, required(self.recipe.length))
-        return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
+        labels: NDArray[Any]
+        if self._numbers:
+            labels = np.array(numbers_of(examples, str(self.recipe.data)), np.float32)
+        else:
+            labels = np.array(self._texts.numbers(examples), np.int32)
+        return TokenizedTexts(ids, counts, labels)
 
     def open_runtime(self) -> "Classifier":
         threads, seed = required(self.recipe.threads), self.recipe.seed
@@ -271,17 +298,25 @@ class ClassifyTextJob:
             return OrtClassifier(
                 self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
             )
+        attention = "eager" if self.recipe.dropout else "sdpa"
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = required(self.recipe.rank), required(self.recipe.scale)
             return TorchLora.open_adapted(
-                self._model, rank=rank, scale=scale, threads=threads, seed=seed
+                self._model,
+                rank=rank,
+                scale=scale,
+                threads=threads,
+                seed=seed,
+                attention=attention,
             )
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
-        return TorchClassifier.open(self._model, trainable=trainable, threads=threads, seed=seed)
+        return TorchClassifier.open(
+            self._model, trainable=trainable, threads=threads, seed=seed, attention=attention
+        )
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -293,7 +328,15 @@ class ClassifyTextJob:
             dev=self._parts["dev"],
             samples=required(self.recipe.samples),
             evaluation_samples=required(self.recipe.evaluation_samples),
+            smoothing=self.recipe.label_smoothing,
+            weights=self._class_weights(),
+            dropout=self.recipe.dropout,
         )
+
+    def _class_weights(self) -> NDArray[np.float32] | None:
+        """Return what texts of each class count; None: all the same."""
+        text, labels = self.recipe.class_weights, self._parts["train"].labels
+        return None if text is None else class_weights(text, labels, self._model.labels)
 
     def smallest_radius(self) -> float:
         return 0.0  # float weights and activations
@@ -308,6 +351,7 @@ class ClassifyTextJob:
         recipe = self.recipe
         return {
             "data": recipe.data,
+            "objective": recipe.objective,
             "labels": list(self._texts.labels),
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
@@ -327,6 +371,9 @@ class ClassifyTextJob:
         copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
         weights = runtime.weights(best)
         write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        if self._numbers:
+            text = json.dumps(config_of(cast(ClassifierFolder, self._model).config), indent=2)
+            write_bytes(folder / _MODEL_FOLDER / "config.json", f"{text}\n".encode())
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
@@ -336,20 +383,26 @@ class ClassifyTextJob:
         part = "test" if len(self._parts["test"]) else "dev"
         texts = self._parts[part]
         logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
-        table = confusion(texts.labels, logits.argmax(axis=1), len(self._model.labels))
-        metrics = {
-            "accuracy": float(np.trace(table) / len(texts)),
-            "scored_on": part,
-            "scored_examples": len(texts),
-            "confusion": table.tolist(),
-        }
+        metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
+        if self._numbers:
+            metrics |= number_scores(texts.labels, logits[:, 0])
+            line = (
+                f"predicted and given numbers of {len(texts)} {part} examples correlate by "
+                f"{metrics['pearson']:.3f} (Pearson), mean squared error "
+                f"{metrics['mean_squared_error']:.4g}"
+            )
+        else:
+            metrics |= class_scores(texts.labels, logits, len(self._model.labels))
+            line = (
+                f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
+                "correctly"
+            )
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = self._write_difference(
                 folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified"
-        return Outcome(metrics, outputs, f"{line} correctly")
+        return Outcome(metrics, outputs, line)
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

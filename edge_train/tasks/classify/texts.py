@@ -60,7 +60,7 @@ def load_texts(path: Path, names: Sequence[str]) -> LabeledTexts:
         all examples have the same label.
     """
     if path.is_dir():
-        files = _files(path)
+        files = files_of(path)
         train = read_examples(files["train"])
         dev = read_examples(files["dev"]) if "dev" in files else ()
         test = read_examples(files["test"]) if "test" in files else ()
@@ -86,7 +86,12 @@ def load_texts(path: Path, names: Sequence[str]) -> LabeledTexts:
     return LabeledTexts(train, dev, test, labels)
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def files_of(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by the part that they hold.
+
+    Raises:
+      InputError: there is none to train on.
+    """
     found = {
         part: path
         for part, stems in _PARTS.items()
