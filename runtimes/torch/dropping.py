@@ -52,6 +52,27 @@ class Dropping(TorchFunctionMode):
             )
         return func(*args, **(kwargs or {}))
 
+    def the_same_again(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a part of the network that draws the same at every call from now on.
+
+        A layer is computed again inside of a backward pass, where torch has left every mode.
+        """
+        start, calls = self.count, 0
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                return forward(*args, **kwargs)
+            after, self.count = self.count, start
+            try:
+                with self:
+                    return forward(*args, **kwargs)
+            finally:
+                self.count = after
+
+        return run
+
     def _dropped(
         self,
         input: Tensor,  # noqa: A002 - torch's word

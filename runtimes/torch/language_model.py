@@ -367,14 +367,7 @@ def _recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]
     def again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        mode, run = draws.mode, forward
-        if mode is not None:
-            start = mode.count
-
-            def run(*some: Any, **named: Any) -> Any:
-                mode.count = start
-                return forward(*some, **named)
-
+        run = forward if draws.mode is None else draws.mode.the_same_again(forward)
         return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return again
