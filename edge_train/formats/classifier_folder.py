@@ -126,15 +126,14 @@ def open_classifier(path: Path, base: str | None = None) -> ClassifierFolder:
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
             "download the model again."
         ) from error
+    if not labels:
+        raise ModelError(f"{path}: the model has no output; a classifier needs one at least.")
     if kind in _PAD_BEFORE_POSITIONS:
         positions -= pad + 1
     folder = ClassifierFolder(path, config, labels, vocabulary, positions, pad)
     files = folder.weight_files()
     refuse_packed(path, config, files)
-    folder = replace(folder, has_head=_has_head(config, files), base=base or str(path.resolve()))
-    if folder.has_head and len(labels) < 2:
-        raise ModelError(f"{path}: the model has {len(labels)} output; a classifier needs two.")
-    return folder
+    return replace(folder, has_head=_has_head(config, files), base=base or str(path.resolve()))
 
 
 def _has_head(config: Mapping[str, Any], files: Sequence[TensorFile]) -> bool:

@@ -16,6 +16,7 @@ from edge_train.formats.stored_blocks import StoredNetwork, checked_values, plai
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
+from edge_train.runtimes.torch.dropping import Dropping
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
@@ -25,11 +26,11 @@ _WHAT = "sequence classifier"
 
 
 class TorchClassifier:
-    """A transformers classifier on the CPU in float32, without dropout; a `GradientRuntime`.
+    """A transformers classifier on the CPU in float32; a `GradientRuntime`.
 
     The trainable blocks are the network's own parameters: `parameters` and the network share their
-    memory. Dropout stays off because a step must be a function of its batch, so that a run can be
-    resumed and compared between engines.
+    memory. Dropout is off unless a batch holds the numbers that its masks are drawn from, so that a
+    step is a function of its batch and a run can be resumed.
     """
 
     device = "cpu"
@@ -46,7 +47,13 @@ class TorchClassifier:
 
     @classmethod
     def open(
-        cls, folder: ClassifierFolder, *, trainable: str, threads: int, seed: int = 0
+        cls,
+        folder: ClassifierFolder,
+        *,
+        trainable: str,
+        threads: int,
+        seed: int = 0,
+        attention: str | None = None,
     ) -> "TorchClassifier":
         """Load a folder.
 
@@ -55,6 +62,8 @@ class TorchClassifier:
             vectors: scales and shifts of norms, biases.
           threads: for the whole process; torch knows no smaller scope.
           seed: of a head that the folder lacks.
+          attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
+            transformers takes.
 
         Raises:
           ModelError: a weight file is damaged or does not fit its configuration.
@@ -63,7 +72,7 @@ class TorchClassifier:
           The weights once, in float32.
         """
         torch.set_num_threads(threads)
-        network, blocks = load_classifier(folder, seed=seed)
+        network, blocks = load_classifier(folder, attention, seed=seed)
         trained = set(blocks)
         if trainable != "all":
             trained = head_names(network) | set(new_heads(folder, network))
@@ -85,7 +94,7 @@ class TorchClassifier:
             with self._encoder_shared():
                 for number, point in enumerate(points):
                     logits = self._run_at(point, batch, at)
-                    losses[number, at] = _losses(logits, batch["labels"][at]).numpy()
+                    losses[number, at] = _losses(logits, batch, at).numpy()
         return losses
 
     def logits(self, batch: Batch, point: Point) -> Array:
@@ -117,7 +126,7 @@ class TorchClassifier:
         try:
             for start in range(0, count, size):
                 at = slice(start, start + size)
-                own = _losses(self._run(batch, at), batch["labels"][at])
+                own = _losses(self._in_training(batch, at), batch, at)
                 losses[at] = own.detach()
                 if not bool(torch.isfinite(losses[: at.stop]).all()):
                     losses[at.stop :] = torch.nan  # not computed
@@ -250,6 +259,17 @@ class TorchClassifier:
     def _is_apart(self, own: nn.Parameter) -> bool:
         return self._names[id(own)] in self._read_apart
 
+    def _in_training(self, batch: Batch, at: slice) -> Tensor:
+        """Return the logits of some texts, with dropout where the batch says how it is drawn."""
+        if "dropout" not in batch:
+            return self._run(batch, at)
+        self._network.train()
+        try:
+            with Dropping(batch["dropout"][at].tolist()):
+                return self._run(batch, at)
+        finally:
+            self._network.eval()
+
     def _run(self, batch: Batch, at: slice) -> Tensor:
         types = {}
         if "types" in batch:
@@ -277,8 +297,16 @@ class _Once(nn.Module):
         return self._outputs
 
 
-def _losses(logits: Tensor, labels: Any) -> Tensor:
-    return nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+def _losses(logits: Tensor, batch: Batch, at: slice) -> Tensor:
+    """Return the loss of some texts: of numbers the squared error, of classes cross-entropy."""
+    labels = torch.from_numpy(batch["labels"][at])
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(logits[:, 0], labels, reduction="none")
+    smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+    losses = nn.functional.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=smoothing
+    )
+    return losses * torch.from_numpy(batch["weights"][at]) if "weights" in batch else losses
 
 
 def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:

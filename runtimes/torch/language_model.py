@@ -23,6 +23,7 @@ from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
+from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.held_layers import (
     HeldLinear,
@@ -41,11 +42,13 @@ SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
 class TorchLanguageModel:
-    """A decoder on the CPU, computed in float32, without dropout; a `GradientRuntime`.
+    """A decoder on the CPU, computed in float32; a `GradientRuntime`.
 
     Weights of linear layers and embeddings are blocks of `parameters`, in float32, INT8 or INT4,
     and become float32 a few rows at a time. A backward pass computes each decoder layer once more,
     and changes a weight as soon as the factors of its gradient are known: no gradient is kept.
+    Dropout is off unless a batch holds the numbers that its masks are drawn from; a layer that is
+    computed once more draws the same ones.
 
     Memory:
       Weights; the inputs of every decoder layer; the activations of one layer; the logits.
@@ -55,14 +58,22 @@ class TorchLanguageModel:
     dtype = "float32"
     pages = None
 
-    def __init__(self, network: nn.Module, weights: Weights) -> None:
+    def __init__(self, network: nn.Module, weights: Weights, draws: Draws | None = None) -> None:
+        self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network, self._weights = network, weights
 
     @classmethod
     def open(
-        cls, folder: LanguageFolder, *, quant: str, threads: int, seed: int, lean: bool = False
+        cls,
+        folder: LanguageFolder,
+        *,
+        quant: str,
+        threads: int,
+        seed: int,
+        lean: bool = False,
+        attention: str | None = None,
     ) -> "TorchLanguageModel":
         """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
@@ -72,6 +83,8 @@ class TorchLanguageModel:
           seed: of random weights, for a folder without any.
           lean: give every large block back as it is freed, which takes a page fault for each of
             its pages: 1.4 times as long for a step of a small model.
+          attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
+            transformers takes.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
@@ -80,7 +93,7 @@ class TorchLanguageModel:
         torch.set_num_threads(threads)
         if lean:
             map_large_blocks()
-        network = build_network(folder)
+        network = build_network(folder, attention)
         stored = stored_network(folder, network)
         values = _stored(stored) if folder.files else _drawn(network, stored, seed)
         kind: type[Parameters] = load(required(quants.get(quant).trained))
@@ -95,9 +108,10 @@ class TorchLanguageModel:
         load_buffers(network, stored)
         weights = Weights(parameters)
         _install(network, weights, stored)
+        draws = Draws()
         for layer in decoder_layers(network):
-            layer.forward = _recomputed(layer.forward)
-        return cls(network.eval(), weights)
+            layer.forward = _recomputed(layer.forward, draws)
+        return cls(network.eval(), weights, draws)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -111,10 +125,11 @@ class TorchLanguageModel:
         """
         losses = np.empty((len(points), len(batch["ids"])), np.float32)
         for number, point in enumerate(points):
-            losses[number] = self._at(point, batch["ids"])
+            losses[number] = self._at(point, batch)
         return losses
 
-    def _at(self, point: Point, ids: Any) -> Array:
+    def _at(self, point: Point, batch: Batch) -> Array:
+        ids = batch["ids"]
         own = point is self.parameters
         names = () if own else [name for name, _ in self._network.named_parameters()]
         vectors = {name: torch.from_numpy(point[name]) for name in names}
@@ -125,7 +140,7 @@ class TorchLanguageModel:
             for start in range(0, len(ids), limit):
                 at = slice(start, start + limit)
                 with torch.no_grad():
-                    losses[at] = self._losses(ids[at], vectors).numpy()
+                    losses[at] = self._losses(ids[at], _smoothing(batch), vectors).numpy()
         finally:
             self._weights.point = None
         return losses
@@ -142,9 +157,10 @@ class TorchLanguageModel:
             for name, parameter in vectors
         ]
         try:
-            losses = self._losses(batch["ids"])
-            if bool(torch.isfinite(losses).all()):
-                torch.autograd.backward(losses.mean())
+            with self._draws.of(self._network, batch):
+                losses = self._losses(batch["ids"], _smoothing(batch))
+                if bool(torch.isfinite(losses).all()):
+                    torch.autograd.backward(losses.mean())
         finally:
             for hook in hooks:
                 hook.remove()
@@ -162,10 +178,13 @@ class TorchLanguageModel:
         gc.collect()
         give_back_memory()
 
-    def _losses(self, ids: Any, vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+    def _losses(
+        self, ids: Any, smoothing: float, vectors: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Return the mean cross-entropy of each sequence's next tokens.
 
         Args:
+          smoothing: share of a target that all tokens get.
           vectors: to be taken for the network's own, by name.
         """
         tokens = torch.from_numpy(ids)
@@ -173,12 +192,19 @@ class TorchLanguageModel:
         output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
         logits: Tensor = output.logits
         losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+            logits.flatten(0, 1),
+            tokens[:, 1:].flatten(),
+            reduction="none",
+            label_smoothing=smoothing,
         )
         return losses.view(len(ids), -1).mean(dim=1)
 
 
-def build_network(folder: LanguageFolder) -> nn.Module:
+def _smoothing(batch: Batch) -> float:
+    return float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+
+
+def build_network(folder: LanguageFolder, attention: str | None = None) -> nn.Module:
     """Return the network of a folder with weights that take no memory.
 
     Raises:
@@ -187,7 +213,7 @@ def build_network(folder: LanguageFolder) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     config = configuration(folder.path, _WHAT)
-    network: nn.Module = empty_network(AutoModelForCausalLM, config, folder.path, _WHAT, None)
+    network: nn.Module = empty_network(AutoModelForCausalLM, config, folder.path, _WHAT, attention)
     return network
 
 
@@ -315,13 +341,17 @@ def _is_held(network: nn.Module, place: str) -> bool:
     return isinstance(module, nn.Embedding) or is_plain_linear(module)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a layer's forward pass that keeps its inputs only, and runs again when asked."""
+def _recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
+    """Return a layer's forward pass that keeps its inputs only, and runs again when asked.
+
+    Again it draws what it drew before: the count of draws is set back to where the layer began.
+    """
 
     def again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        run = forward if draws.mode is None else draws.mode.the_same_again(forward)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return again
 

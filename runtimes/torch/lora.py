@@ -48,7 +48,14 @@ class TorchLora(TorchClassifier):
 
     @classmethod
     def open_adapted(
-        cls, folder: ClassifierFolder, *, rank: int, scale: float, threads: int, seed: int = 0
+        cls,
+        folder: ClassifierFolder,
+        *,
+        rank: int,
+        scale: float,
+        threads: int,
+        seed: int = 0,
+        attention: str | None = None,
     ) -> "TorchLora":
         """Load a folder and put adapters into it.
 
@@ -56,6 +63,7 @@ class TorchLora(TorchClassifier):
           rank: columns of B and rows of A.
           scale: what their product is multiplied by; LoRA's alpha / rank.
           seed: of A, and of a head that the folder lacks.
+          attention: as of `TorchClassifier.open`.
 
         Raises:
           ModelError: a weight file does not fit, or there is no layer that an adapter fits.
@@ -64,7 +72,7 @@ class TorchLora(TorchClassifier):
 
         torch.set_num_threads(threads)
         network: Any
-        network, blocks = load_classifier(folder, seed=seed)
+        network, blocks = load_classifier(folder, attention, seed=seed)
         network.name_or_path = folder.base  # what the adapter says it belongs to
         settings = LoraConfig(
             task_type="SEQ_CLS",

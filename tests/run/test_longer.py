@@ -166,3 +166,24 @@ def test_a_start_that_changed_meanwhile_is_not_gone_on_with(keys, tmp_path):
     cut_after(new, 5)
     shutil.copy(start(keys, tmp_path / "again", steps=20) / "network.safetensors", file)
     assert go_on(new) == 2
+
+
+def test_what_is_trained_may_be_smoothed_weighted_and_clipped_and_still_resumes(keys, tmp_path):
+    more = {"label_smoothing": 0.1, "class_weights": "balanced", "clip": 0.1, "warmup": 5}
+    run = start(keys, tmp_path / "run", steps=20, **more)
+    norms = [step["gradient_norm"] for step in steps_of(run)]
+    assert min(norms) > 0
+    report = json.loads((run / "report.json").read_text())
+    assert {"macro_f1", "matthews"} <= report["metrics"].keys()
+    before = steps_of(run)
+    cut_after(run, 11)
+    assert go_on(run) == 0
+    assert steps_of(run) == before
+
+
+def test_options_that_a_method_does_not_read_are_refused(keys, tmp_path, capsys):
+    words = ["--task", "network", "--data", keys["data"], "--network", "mlp 6", "--steps", "9"]
+    assert cli.main(["run", *words, "--method", "tpsgd", "--clip", "1"]) == 2
+    assert "clip is not read by method 'tpsgd'" in capsys.readouterr().err
+    assert cli.main(["run", *words, "--warmup", "9"]) == 2
+    assert "warmup is 9, but the run has 9 steps" in capsys.readouterr().err

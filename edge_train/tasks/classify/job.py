@@ -43,6 +43,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
+from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.classify import TASK, heads
 from edge_train.tasks.classify.columns import Columns
 from edge_train.tasks.classify.model import (
@@ -58,11 +59,19 @@ from edge_train.tasks.classify.model import (
     takes_types,
     trained_shapes,
 )
-from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.numbers import load_numbers, numbers_of
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.classify.targets import (
+    REGRESSION,
+    class_scores,
+    number_scores,
+    settled,
+)
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
+from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
@@ -106,6 +115,7 @@ class ClassifyTextJob:
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
+        self.recipe, self._model = settled(self.recipe, self._model)
         check_engine(self._model, self.recipe)
         check_trained_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
@@ -118,6 +128,9 @@ class ClassifyTextJob:
             self._model.path, self._model.pad, self._model.vocabulary
         )
         self.notes = notes_of(self.recipe, self._model)
+        if isinstance(self._model, ClassifierFolder):
+            config = self._model.config
+            self.notes += dropout_notes(self._model.path, config, self.recipe.dropout)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
@@ -205,10 +218,14 @@ class ClassifyTextJob:
     def _read(self) -> None:
         recipe, path = self.recipe, Path(required(self.recipe.data)).expanduser()
         asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
-        names = heads.names_of(self._model, new_head=recipe.new_head)
-        self._texts = load_texts(path, names, asked)
+        if self._numbers:
+            self._texts = load_numbers(path, asked)
+        else:
+            names = heads.names_of(self._model, new_head=recipe.new_head)
+            self._texts = load_texts(path, names, asked)
+            labels = self._texts.labels
+            self._model = heads.with_labels(self._model, labels, new_head=recipe.new_head)
         self._say_once(*self._texts.notices)
-        self._model = heads.with_labels(self._model, self._texts.labels, new_head=recipe.new_head)
         heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
         if self._texts.in_pairs:
             self._check_pairs()
@@ -217,6 +234,11 @@ class ClassifyTextJob:
             found = self._tokenizer.longest(_inputs(self._texts.train), most)
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
             self.recipe = replace(self.recipe, length=min(rounded, most))
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether labels are numbers, not classes."""
+        return self.recipe.objective == REGRESSION
 
     def prepare(self, folder: Path, say: Say) -> None:
         write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
@@ -258,7 +280,8 @@ class ClassifyTextJob:
         self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
         self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
-        say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
+        what = "with numbers" if self._numbers else f"of {len(texts.labels)} classes"
+        say(f"{counts} examples {what}, {self.recipe.length} tokens each")
         about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
         save_tensors(folder / _START_FILE, self._merged(), about)
 
@@ -276,7 +299,8 @@ class ClassifyTextJob:
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
             self._labels = heads.labels_of(about, self._model)
             new_head = self.recipe.new_head
-            self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
+            if not self._numbers:
+                self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
         except (RunFolderError, KeyError, ValueError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
@@ -295,7 +319,11 @@ class ClassifyTextJob:
                 f"lose their end; {longer}"
             )
         types = found.types if takes_types(self._model) else None
-        labels = np.array(self._texts.numbers(examples), np.int32)
+        labels: NDArray[Any]
+        if self._numbers:
+            labels = np.array(numbers_of(examples, str(self.recipe.data)), np.float32)
+        else:
+            labels = np.array(self._texts.numbers(examples), np.int32)
         return TokenizedTexts(found.ids, found.counts, labels, types)
 
     def _check_pairs(self) -> None:
@@ -329,17 +357,25 @@ class ClassifyTextJob:
             return OrtClassifier(
                 self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
             )
+        attention = "eager" if self.recipe.dropout else None
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = required(self.recipe.rank), required(self.recipe.scale)
             return TorchLora.open_adapted(
-                self._model, rank=rank, scale=scale, threads=threads, seed=seed
+                self._model,
+                rank=rank,
+                scale=scale,
+                threads=threads,
+                seed=seed,
+                attention=attention,
             )
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
-        return TorchClassifier.open(self._model, trainable=trainable, threads=threads, seed=seed)
+        return TorchClassifier.open(
+            self._model, trainable=trainable, threads=threads, seed=seed, attention=attention
+        )
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -351,7 +387,15 @@ class ClassifyTextJob:
             dev=self._parts["dev"],
             samples=required(self.recipe.samples),
             evaluation_samples=required(self.recipe.evaluation_samples),
+            smoothing=self.recipe.label_smoothing,
+            weights=self._class_weights(),
+            dropout=self.recipe.dropout,
         )
+
+    def _class_weights(self) -> NDArray[np.float32] | None:
+        """Return what texts of each class count; None: all the same."""
+        text, labels = self.recipe.class_weights, self._parts["train"].labels
+        return None if text is None else class_weights(text, labels, self._model.labels)
 
     def smallest_radius(self) -> float:
         return 0.0  # float weights and activations
@@ -366,6 +410,7 @@ class ClassifyTextJob:
         recipe = self.recipe
         return {
             "data": recipe.data,
+            "objective": recipe.objective,
             "labels": list(self._texts.labels),
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
@@ -385,7 +430,10 @@ class ClassifyTextJob:
         source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
         config = read_json(source / CONFIG)
-        changes = as_classifier(config, self._labels, pad, runtime.architecture)
+        names = ("LABEL_0",) if self._numbers else self._labels
+        changes = as_classifier(config, names, pad, runtime.architecture)
+        if self._numbers:
+            changes["problem_type"] = REGRESSION
         word = self._tokenizer.backend.id_to_token(pad)
         write_texts(source, folder / _MODEL_FOLDER, changes, word)
         write_classifier(folder / _MODEL_FOLDER, weights)
@@ -399,20 +447,26 @@ class ClassifyTextJob:
         part = "test" if len(self._parts["test"]) else "dev"
         texts = self._parts[part]
         logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
-        table = confusion(texts.labels, logits.argmax(axis=1), len(self._model.labels))
-        metrics = {
-            "accuracy": float(np.trace(table) / len(texts)),
-            "scored_on": part,
-            "scored_examples": len(texts),
-            "confusion": table.tolist(),
-        }
+        metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
+        if self._numbers:
+            metrics |= number_scores(texts.labels, logits[:, 0])
+            line = (
+                f"predicted and given numbers of {len(texts)} {part} examples correlate by "
+                f"{metrics['pearson']:.3f} (Pearson), mean squared error "
+                f"{metrics['mean_squared_error']:.4g}"
+            )
+        else:
+            metrics |= class_scores(texts.labels, logits, len(self._model.labels))
+            line = (
+                f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
+                "correctly"
+            )
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = self._write_difference(
                 folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified"
-        return Outcome(metrics, outputs, f"{line} correctly")
+        return Outcome(metrics, outputs, line)
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

@@ -123,6 +123,6 @@ def _check_classes(source: Path, labels: Sequence[str]) -> None:
         return
     raise InputError(
         f"{source}: the labels are {len(labels)} different numbers with fractions, as "
-        f"{labels[0]} and {labels[1]}: a scale, not classes. Name the column of classes with "
-        "--label-column, or cut the scale into a few ranges."
+        f"{labels[0]} and {labels[1]}: a scale, not classes. Use --objective regression, "
+        "or name the column of classes with --label-column."
     )

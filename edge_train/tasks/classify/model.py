@@ -174,6 +174,12 @@ def fixed_by(recipe: ClassifyRecipe, model: Model) -> dict[str, Any]:
                 "--trainable, or use --method adamw."
             )
         return {**fixed, "trainable": "lora"}
+    for name, default in (("label_smoothing", 0.0), ("class_weights", None), ("dropout", False)):
+        if getattr(recipe, name) != default:
+            raise InputError(
+                f"{name} is not for artifact {recipe.model}, whose graph has its loss in it and no "
+                "dropout; name the model folder that it was made of, or leave it out."
+            )
     if recipe.method == "lora" or recipe.trainable in ("norms", "lora"):
         raise InputError(
             f"artifact {recipe.model} trains what it was exported for, all or head; for adapters "

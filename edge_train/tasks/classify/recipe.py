@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_train.methods.exact import DecayKeys, RateKeys
+from edge_train.methods.exact import (
+    ClassKeys,
+    ClipKeys,
+    DecayKeys,
+    DropoutKeys,
+    RateKeys,
+    SmoothingKeys,
+)
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import DifferenceKeys, TextKeys, key
@@ -19,6 +26,10 @@ class ClassifyRecipe(
     LowRankKeys,
     DecayKeys,
     RateKeys,
+    ClipKeys,
+    SmoothingKeys,
+    ClassKeys,
+    DropoutKeys,
     DifferenceKeys,
 ):
     """Train a transformers sequence classifier on labeled texts."""
@@ -28,6 +39,11 @@ class ClassifyRecipe(
     pair_column: str | None = key(
         help="column of the second text of each pair: its name, or its number from 1 on",
         group="data",
+    )
+    objective: str = key(
+        "auto",
+        help="classes, or regression: labels are numbers; auto asks the model",
+        choices=("auto", "classes", "regression"),
     )
     trainable: str = key(
         "all",

@@ -1,7 +1,7 @@
 """Labeled texts, alone or in pairs, from tables of any kind, checked before they are trained on."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,28 +69,11 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
       InputError: a file is missing, empty or not a table; a label is not of this model; all
         examples have the same label.
     """
-    asked = asked or Columns()
-    said: list[str] = []
-    if path.is_dir():
-        splits = splits_of(path, SPLIT_KINDS)
-        files = splits.files
-        said += splits.said
-    elif not path.exists():
-        raise InputError(f"{path}: there is no such file or folder.")
-    else:
-        files = {"train": (path,)}
-        if unused := beside(path, SPLIT_KINDS):
-            verb = "is" if len(unused) == 1 else "are"
-            said.append(
-                f"{' and '.join(file.name for file in unused)} beside {path.name} {verb} not used; "
-                f"--data {path.parent} uses the folder"
-            )
-    reader = _Reader(asked, said)
-    source = files["train"][0]
-    train = tuple(example for file in files["train"] for example in reader.training(file))
+    parts = read_parts(path, asked or Columns())
+    train, source, said = parts.train, parts.source, parts.said
     labels, line = labels_of(source, {example.label for example in train}, names)
     said += [line] if line else []
-    dev, test = (reader.part(files.get(part, ()), labels) for part in ("dev", "test"))
+    dev, test = (parts.rest(part, labels) for part in ("dev", "test"))
     if not dev:
         dev = train[::_HELD_OUT]
         train = tuple(e for number, e in enumerate(train) if number % _HELD_OUT)
@@ -106,6 +89,56 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
             "without it; put a dev file beside the training file"
         )
     return LabeledTexts(train, dev, test, labels, tuple(dict.fromkeys(said)))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training examples, and what reads the other parts.
+
+    Attributes:
+      source: the first training file, for messages.
+      said: what a user should know; grows while parts are read.
+    """
+
+    train: tuple[Example, ...]
+    source: Path
+    said: list[str]
+    files: Mapping[str, Sequence[Path]]
+    reader: "_Reader"
+
+    def rest(self, part: str, labels: Sequence[str] | None = None) -> tuple[Example, ...]:
+        """Return the dev or test part; empty where there is none, or it has no labels.
+
+        Args:
+          labels: that the training part may have; None: any.
+        """
+        some = {example.label for example in self.train} if labels is None else labels
+        return self.reader.part(self.files.get(part, ()), some, any_label=labels is None)
+
+
+def read_parts(path: Path, asked: Columns) -> Parts:
+    """Return the parts of a folder, or a single file as the training part.
+
+    Raises:
+      InputError: there is none, or it is no table.
+    """
+    said: list[str] = []
+    files: Mapping[str, Sequence[Path]] = {"train": (path,)}
+    if path.is_dir():
+        splits = splits_of(path, SPLIT_KINDS)
+        files = splits.files
+        said += splits.said
+    elif not path.exists():
+        raise InputError(f"{path}: there is no such file or folder.")
+    elif unused := beside(path, SPLIT_KINDS):
+        verb = "is" if len(unused) == 1 else "are"
+        said.append(
+            f"{' and '.join(file.name for file in unused)} beside {path.name} {verb} not used; "
+            f"--data {path.parent} uses the folder"
+        )
+    reader = _Reader(asked, said)
+    train = tuple(example for file in files["train"] for example in reader.training(file))
+    return Parts(train, files["train"][0], said, files, reader)
 
 
 def read_examples(path: Path, asked: Columns | None = None) -> tuple[Example, ...]:
@@ -146,7 +179,9 @@ class _Reader:
             raise InputError(f"{path}: no examples in it; expected lines of a text and its label.")
         return found
 
-    def part(self, files: Sequence[Path], labels: Sequence[str]) -> tuple[Example, ...]:
+    def part(
+        self, files: Sequence[Path], labels: Collection[str], *, any_label: bool
+    ) -> tuple[Example, ...]:
         """Return the examples of the dev or test part; none where they have no labels."""
         assert self._train is not None
         found: list[Example] = []
@@ -163,13 +198,13 @@ class _Reader:
             for number, example in _examples(table, places):
                 if example.label in ("", secret):
                     unlabeled += 1
-                elif example.label in labels:
+                elif any_label or example.label in labels:
                     labeled.append(example)
                 else:
                     raise InputError(
                         f"{path}: label {shown(example.label)} of {table.wrong.place} {number} is "
                         "in the dev or test file, but the training file has "
-                        f"{', '.join(map(shown, labels[:5]))} only."
+                        f"{', '.join(map(shown, sorted(labels)[:5]))} only."
                     )
             self._finish(table)
             if unlabeled and not labeled:

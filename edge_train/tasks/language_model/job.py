@@ -49,6 +49,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
+from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
@@ -128,6 +129,7 @@ class LanguageModelJob:
             )
         if self.recipe.difference_rank is not None:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
+        self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
 
@@ -259,9 +261,15 @@ class LanguageModelJob:
 
     def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
         recipe = self.recipe
-        counts = (recipe.length, recipe.samples, recipe.evaluation_samples)
-        length, samples, evaluation = map(required, counts)
-        return LanguageModel(ids, length, samples, evaluation, held)
+        return LanguageModel(
+            ids,
+            length=required(recipe.length),
+            samples=required(recipe.samples),
+            evaluation_samples=required(recipe.evaluation_samples),
+            held=held,
+            smoothing=recipe.label_smoothing,
+            dropout=recipe.dropout,
+        )
 
     def open_runtime(self) -> "TorchLanguageModel":
         from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
@@ -269,7 +277,12 @@ class LanguageModelJob:
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
         opened = TorchLanguageModel.open(
-            self._model, quant=quant, threads=threads, seed=recipe.seed, lean=recipe.lean
+            self._model,
+            quant=quant,
+            threads=threads,
+            seed=recipe.seed,
+            lean=recipe.lean,
+            attention="eager" if recipe.dropout else None,
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)

@@ -39,6 +39,7 @@ from edge_train.recipe import required
 from edge_train.registry import load as load_name
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
@@ -159,8 +160,21 @@ class NetworkJob:
                 f"evaluation_samples is {aside}, more than half of {count} training samples."
             )
         self._task = Labeled(
-            self._data.train, self._prepare, recipe.seed, required(recipe.samples), aside
+            self._data.train,
+            self._prepare,
+            recipe.seed,
+            required(recipe.samples),
+            aside,
+            recipe.label_smoothing,
+            self._class_weights(),
         )
+
+    def _class_weights(self) -> NDArray[np.float32] | None:
+        """Return what samples of each class count; None: all the same."""
+        text, data = self.recipe.class_weights, self._data
+        if text is None:
+            return None
+        return class_weights(text, data.train.labels, data.class_names)
 
     def _opened_backbone(self, path: Path) -> Backbone:
         if path.suffix == ".onnx":
