@@ -16,7 +16,7 @@ SUFFIXES = (
 )
 SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
 CAPTIONS = (".txt", ".caption")  # the first goes before the second
-TABLES = ("metadata.csv", "metadata.jsonl")
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SYSTEM = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle"),
     *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
@@ -201,6 +201,18 @@ def parts_of(folders: Iterable[Path]) -> dict[str, Path]:
         if folder.name.lower() in names
     }
     return found if "train" in found else {}
+
+
+def holds_classes(folder: Path) -> bool:
+    """Return whether a part holds folders or a table, not just pictures as a class does.
+
+    A class may be called `train`, like the one on rails.
+
+    Raises:
+      OSError: it cannot be listed.
+    """
+    names = {path.name.lower() for path in folder.iterdir()}
+    return bool(names & {*TABLES}) or (bool(folders_in(folder)) and not looks_like_pictures(folder))
 
 
 def duplicates(files: Sequence[Path]) -> list[tuple[Path, ...]]:

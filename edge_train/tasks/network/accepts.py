@@ -4,10 +4,12 @@ from pathlib import Path
 
 from edge_train.formats.picture_folders import (
     folders_in,
+    holds_classes,
     looks_like_pictures,
     parts_of,
     repeats_of,
 )
+from edge_train.formats.picture_tables import kinds_in
 from edge_train.tasks.table_look import columns_of
 
 
@@ -16,12 +18,13 @@ def accepts(path: Path) -> str | None:
     if path.is_file() and path.suffix.lower() == ".npz":
         return "arrays"
     if path.is_dir():
-        folders = folders_in(path)
-        parts = parts_of(folders)
-        if parts and not looks_like_pictures(parts["train"]):
-            folders = folders_in(parts["train"])
-        classes = [f for f in folders if not repeats_of(f) and _has_pictures(f)]
-        return f"pictures of {len(classes)} classes" if classes else None
+        train = parts_of(folders_in(path)).get("train")
+        whole = train if train and holds_classes(train) else path
+        if "label" in kinds_in(whole):
+            return "pictures with labels in a table"
+        folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
+        classes = sum(map(_has_pictures, folders))
+        return f"pictures of {classes} classes" if classes else None
     columns = columns_of(path)
     if not columns or "sentence" in columns:
         return None

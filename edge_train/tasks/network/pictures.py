@@ -13,6 +13,7 @@ from edge_train.formats.picture_folders import (
     SHOWN_SUFFIXES,
     PictureRoot,
     duplicates,
+    holds_classes,
     lines_of,
     parts_of,
     shown,
@@ -57,7 +58,7 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
     root = PictureRoot(path)
     notices: list[str] = []
     folders = _parts(root, notices)
-    labeled = {part: _labeled(root, folder) for part, folder in folders.items()}
+    labeled = {part: _labeled(root, folder, notices) for part, folder in folders.items()}
     train = labeled["train"]
     if not train:
         raise InputError(
@@ -96,10 +97,10 @@ def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
     """Return the folders of the training and test part, by `train` and `test`."""
     top = root.list(root.path)
     parts = parts_of(top.folders)
-    if not parts or not _holds_a_part(root, parts["train"]):
+    if not parts or not holds_classes(parts["train"]):
         return {"train": root.path}
     for part in ("val", "test"):
-        if part in parts and not _holds_a_part(root, parts[part]):
+        if part in parts and not holds_classes(parts[part]):
             root.skipped[root.name(parts.pop(part))] = "no classes in it, so no part of the data"
     for other in {*top.folders, *top.pictures} - set(parts.values()):
         root.skipped[root.name(other)] = "neither train nor test, and beside them"
@@ -117,19 +118,14 @@ def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
     return parts
 
 
-def _holds_a_part(root: PictureRoot, folder: Path) -> bool:
-    """Return whether a folder has folders of classes or a table; a class has pictures only."""
-    found = PictureRoot(root.path).list(folder)  # what is skipped there is said by its reader
-    return found.table is not None or (bool(found.folders) and not found.pictures)
-
-
-def _labeled(root: PictureRoot, folder: Path) -> list[Labeled]:
+def _labeled(root: PictureRoot, folder: Path, notices: list[str]) -> list[Labeled]:
     """Return the pictures of a part with their labels, class after class."""
     found = root.list(folder)
     if found.table is not None:
-        labels = read_column(found.table, LABELS)
-        if labels is not None:
-            return _from_table(root, folder, found.table, labels)
+        named = read_column(found.table, LABELS)
+        if named is not None:
+            notices += named.said
+            return _from_table(root, folder, found.table, named.texts)
         root.skipped[root.name(found.table)] = f"it has no column {' or '.join(LABELS)}"
     labeled = [(file, shown(inner.name)) for inner in found.folders for file in root.below(inner)]
     for stray in (*(found.pictures if labeled else ()), *found.captions):
