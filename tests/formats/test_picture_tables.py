@@ -36,7 +36,7 @@ def test_a_jsonl_gives_labels_by_name(tmp_path):
 )
 def test_a_name_that_climbs_out_is_refused(tmp_path, name):
     path = table(tmp_path, f'{{"file_name": "{name}", "text": "x"}}\n', "metadata.jsonl")
-    with pytest.raises(InputError, match="line 1 names .* nothing outside of it is opened"):
+    with pytest.raises(InputError, match=r"line 1 names .* nothing outside of it is opened"):
         read_column(path, TEXTS)
 
 
@@ -55,5 +55,5 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, rows, words):
 
 def test_a_label_that_is_no_word_is_refused(tmp_path):
     path = table(tmp_path, '{"file_name": "a.png", "label": [1]}\n', "metadata.jsonl")
-    with pytest.raises(InputError, match="line 1: label is '.1.'; expected a text or a whole"):
+    with pytest.raises(InputError, match=r"line 1: label is '.1.'; expected a text or a whole"):
         read_column(path, LABELS)

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes upright 8-bit sRGB on white, or one sentence that names the file."""
+"""Every kind of picture becomes upright 8-bit sRGB on white, or a sentence that names the file."""
 
 import builtins
 import io
@@ -151,7 +151,7 @@ def png(size, rows, depth=8):
 
 def test_values_without_a_white_are_refused():
     for values in (np.full((4, 4), 70_000, np.int32), np.zeros((4, 4), np.float32)):
-        with pytest.raises(InputError, match="save it .*8 or 16 bits"):
+        with pytest.raises(InputError, match=r"save it .*8 or 16 bits"):
             read(saved(Image.fromarray(values), "tif"))
 
 
