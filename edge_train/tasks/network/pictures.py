@@ -63,7 +63,8 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
     if not train:
         raise InputError(
             f"data {shown(path)}: no subfolder holds pictures ({SHOWN_SUFFIXES}); expected one "
-            "subfolder a class, or a metadata.csv with file_name and label."
+            "subfolder a class, or a metadata.csv with file_name and label. "
+            + " ".join(f"{line.capitalize()}." for line in lines_of(root.skipped)[:_NAMED])
         )
     names = _names({label for _, label in train})
     numbers = {name: number for number, name in enumerate(names)}
