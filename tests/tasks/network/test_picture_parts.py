@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from picture_files import colors, lying, saved
 from PIL import Image
+from recipes import recipe_for
 
 from edge_train.errors import InputError
 from edge_train.tasks.network.accepts import accepts
+from edge_train.tasks.network.job import NetworkJob
 from edge_train.tasks.network.pictures import load_pictures
 
 random = np.random.default_rng(0)
@@ -161,3 +163,11 @@ def test_a_picture_cut_behind_its_header_is_refused_by_name(tmp_path):
     (tmp_path / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.png: cannot be read"):
         load_pictures(tmp_path, None)
+
+
+def test_a_job_says_what_its_folder_left_aside(tmp_path):
+    put(classes(tmp_path, 8) / "stray.png")
+    job = NetworkJob(recipe_for("network", data=str(tmp_path), network="mlp 4", samples=2))
+    assert job.notes == ()
+    job.load()
+    assert job.notes == ("left aside: stray.png (in no folder of a class)",)
