@@ -87,6 +87,7 @@ class Loop:
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
     stop_requested: bool = False
+    unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
     def __post_init__(self) -> None:
         parameters, transform = self.runtime.parameters, self.transform
@@ -95,6 +96,7 @@ class Loop:
             name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
         self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps
+        self._loose: Path | None = None  # a best that no checkpoint refers to yet; the next may go
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
 
@@ -164,7 +166,7 @@ class Loop:
             self.save()
         saved = time.monotonic()
         while self.next_step < steps and not self.stop_requested:
-            if settled(self.evals, self.patience):
+            if settled(self.evals[self.unsettled :], self.patience):
                 break
             after = self.next_step + 1
             evaluated = after % self.evaluate_every == 0 or after == steps
@@ -299,11 +301,16 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
         self._good = checkpoint.save(self.checkpoints, self.snapshot())
+        self._loose = None
         self._since = []
 
     def _save_best(self, step: int, loss: float) -> Best:
         blocks = self.runtime.parameters.stored()
-        return checkpoint.save_best(self.checkpoints, step, loss, blocks, self.history)
+        best = checkpoint.save_best(self.checkpoints, step, loss, blocks, self.history)
+        if self._loose is not None and self._loose != best.path:
+            self._loose.unlink(missing_ok=True)
+        self._loose = best.path
+        return best
 
 
 def _diverged(step: int, why: str) -> TrainingStopped:

@@ -10,12 +10,15 @@ from edge_train.errors import InputError
 from edge_train.methods import declared_keys
 from edge_train.paths import check_path
 from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
+from edge_train.records.folder import RunFolder
 from edge_train.registry import nearest
 from edge_train.tasks import DEFAULT, recipe_of, tasks
+from edge_train.tasks.begun import NOT_INHERITED, is_run
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
 _MISSING = object()  # a flag that nothing follows
 # what diffusers' scripts also take and we always do, or cannot do
 _ALWAYS = ("--gradient-checkpointing", "--center-crop", "--cache-latents")
@@ -29,7 +32,6 @@ _REFUSED = {
     "--checkpointing-steps": "checkpoints are written every few seconds",
     "--num-train-epochs": "use --steps",
     "--repeats": "use --steps",
-    "--lr-warmup-steps": "there is no warm-up",
     "--enable-xformers-memory-efficient-attention": "torch's own attention is used",
     "--use-8bit-adam": "the optimizer state of a token is a few kilobytes",
     "--allow-tf32": "torch's own default is used",
@@ -128,7 +130,7 @@ class Words:
         Raises:
           InputError: everything that is wrong with it, a line each.
         """
-        written = read_toml(self.recipe) if self.recipe is not None else {}
+        written = read_toml(self.recipe) if self.recipe is not None else self._inherited()
         try:
             task = self.task(written)
         except InputError as error:
@@ -139,10 +141,12 @@ class Words:
             given[task.data] = self._data
         base = tasks.get(str(written.get("task", task.name))).name if written else task.name
         if base != task.name:
-            self.refuse(f"{self.recipe} is of task {base!r}, --task says {task.name!r}.")
+            where = self.recipe or self.given.get("start")
+            self.refuse(f"{where} is of task {base!r}, --task says {task.name!r}.")
         try:
             recipe = recipe_of(written, str(self.recipe)) if written else None
-            recipe = beside(recipe, self.recipe.parent) if recipe and self.recipe else None
+            if recipe is not None and self.recipe is not None:
+                recipe = beside(recipe, self.recipe.parent)
             words = recipe_of(given, "")
         except InputError as error:
             self.refuse(str(error))
@@ -154,20 +158,29 @@ class Words:
         changed = {name: getattr(words, name) for name in names}
         return _replaced(recipe, changed, words.options)
 
+    def _inherited(self) -> dict[str, Any]:
+        """Return the keys of the run that `--from` names, which a new one takes over from it."""
+        run = Path(str(self.given.get("start", ""))).expanduser()
+        if "start" not in self.given or not is_run(run):
+            return {}
+        written = read_toml(RunFolder(run).recipe)
+        (key,) = set(tasks.get(str(written.get("task", DEFAULT))).learned.values()) or {"start"}
+        return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
+
     def caps(self) -> dict[str, int]:
-        """Return what may change of a run that goes on: its caps.
+        """Return what may change of a run that goes on: its caps, and how many steps it has.
 
         Raises:
           InputError: another key was typed.
         """
-        others = [name for name in self.given if name not in ("cap_bytes", "host_cap_bytes")]
+        others = [name for name in self.given if name not in _CHANGEABLE]
         typed = [self._typed[name] for name in others]
         typed += [str(self._data)] * (self._data is not None)
         typed += ["--recipe"] * (self.recipe is not None) + ["--task"] * (self._named is not None)
         for word in typed:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
-                "leave it out. Only --mem and --host-mem can change."
+                "leave it out. Only --mem, --host-mem and --steps can change."
             )
         keys = Recipe.declared()
         found: dict[str, int] = {}

@@ -7,11 +7,11 @@ from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.formats.picture_folders import TABLES, shown
+from edge_train.formats.tables.names import LABELS
 from edge_train.formats.tables.table import Table, open_table
 
 FILE = "file_name"
 TEXTS = ("text", "caption", "prompt")
-LABELS = ("label", "class", "category")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_train.methods.method import ADAPTERS, GRADIENT, Method, Parts, Passes, Rule
 from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
+    from edge_train.optim.transforms import LearningRate
     from edge_train.protocols import Estimator, Transform
 
 FINAL_RATE = 0.1  # share of the rate at the end of the cosine
@@ -46,16 +47,32 @@ class MicroBatchKeys(Recipe):
 
 def links(recipe: Recipe) -> tuple[Transform, ...]:
     """Return what ends every chain: weight decay, where there is one, and the rate."""
-    from edge_train.optim.transforms import LearningRate, WeightDecay
+    from edge_train.optim.transforms import WeightDecay
 
     decay = recipe.weight_decay if isinstance(recipe, DecayKeys) else None
     relative = recipe.relative_rate if isinstance(recipe, RateKeys) else None
-    final = FINAL_RATE if recipe.schedule == "cosine" else 1.0
     if recipe.learning_rate is not None:
-        rate = LearningRate(recipe.learning_rate, required(recipe.steps), final, False)
+        rate = rate_of(recipe, recipe.learning_rate, FINAL_RATE)
     else:
-        rate = LearningRate(required(relative), required(recipe.steps), final, True)
+        rate = replace(rate_of(recipe, required(relative), FINAL_RATE), relative=True)
     return (WeightDecay(decay), rate) if decay else (rate,)
+
+
+def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
+    """Return the schedule of a recipe.
+
+    Args:
+      final: share of the rate at the end of a cosine; a line ends at zero.
+    """
+    from edge_train.optim.transforms import LearningRate
+
+    steps, longer = required(recipe.steps), recipe.spans[1:]
+    if recipe.spans:
+        steps = recipe.spans[0][1]
+    ends = {"cosine": final, "linear": 0.0, "constant": 1.0}
+    shape: Literal["cosine", "line"] = "line" if recipe.schedule == "linear" else "cosine"
+    end = ends[recipe.schedule or "constant"]
+    return LearningRate(rate, steps, end, False, recipe.warmup, shape, longer)
 
 
 def once_there_and_back(recipe: Recipe) -> Passes:

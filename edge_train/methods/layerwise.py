@@ -111,6 +111,12 @@ def _by_rule(recipe: Recipe, parts: Parts, signal: Any) -> tuple[Estimator[Any],
     return Sequential(rule, steps, cache, parts.count, inputs), required(parts.update)
 
 
+def _keeps_length(recipe: Recipe) -> str | None:
+    if _keys(recipe).mode == "online":
+        return None
+    return "mode 'sequential' shares all steps among the blocks, so added ones have no block"
+
+
 def _keys(recipe: Recipe) -> LayerwiseKeys:
     assert isinstance(recipe, LayerwiseKeys)
     return recipe
@@ -141,6 +147,7 @@ METHODS = (
         needs=_BLOCKS,
         build=_tpsgd,
         passes=_passes,
+        keeps_length=_keeps_length,
         reads=("loss", *_PROJECTION, "targets", "through_time", "micro_batch", "mode", "momentum"),
         defaults={"learning_rate": 0.5},
     ),
@@ -150,6 +157,7 @@ METHODS = (
         needs=_BLOCKS,
         build=_local,
         passes=_passes,
+        keeps_length=_keeps_length,
         reads=("targets", "through_time", "micro_batch", "mode", "momentum"),
         defaults={"learning_rate": 0.5},
         extra_blocks=_heads,
@@ -160,6 +168,7 @@ METHODS = (
         needs=_BLOCKS,
         build=_drtp,
         passes=_passes,
+        keeps_length=_keeps_length,
         reads=(*_PROJECTION, "targets", "through_time", "micro_batch", "mode", "momentum"),
         defaults={"learning_rate": 0.02},
     ),

@@ -84,6 +84,7 @@ class Method:
       radius: the radius that a recipe names; None: the check picks it.
       projects: it reads a projection of a gradient, so those of parts of a batch are added up.
       extra_blocks: what it trains beside the blocks of the network, by name.
+      keeps_length: why a run of a recipe cannot be made longer; None: it can.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Method:
     radius: Callable[[Recipe], float | None] = lambda recipe: None
     projects: bool = False
     extra_blocks: Callable[[Recipe, Parts], Mapping[str, Any]] | None = None
+    keeps_length: Callable[[Recipe], str | None] = lambda recipe: None
 
     def builder(self, preset: str) -> Build:
         """Return what builds it with a preset.

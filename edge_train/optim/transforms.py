@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
@@ -185,23 +185,30 @@ class WeightDecay:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """Multiplies, in place, by a rate that decays along a half cosine to `final` of itself.
+    """Multiplies, in place, by a rate that warms up, then decays to `final` of itself.
 
     It counts steps, those in which its block rests too: else a block that is trained in one step of
     eight would end near the rate it began with.
 
     Args:
       rate: the rate at step 0.
-      steps: length of the decay; afterwards the rate stays at its end.
+      steps: length of warm-up and decay; afterwards the rate stays at its end.
       final: share of `rate` at the end; 1 keeps it constant.
       relative: whether `rate` is a share of the block's root mean square at the start of the run.
         Token embeddings differ tenfold in size between models; a relative rate carries over.
+      warmup: steps in which the rate rises, in equal parts, to `rate`.
+      shape: of the decay: half a cosine, or a line.
+      longer: (count, steps): from this count on the decay is one over so many steps. Those before
+        keep their rates, so that a run which was made longer can be redone to the same bits.
     """
 
     rate: float
     steps: int
     final: float = 1.0
     relative: bool = False
+    warmup: int = 0
+    shape: Literal["cosine", "line"] = "cosine"
+    longer: tuple[tuple[int, int], ...] = ()
 
     def init(self, param: Array) -> State:
         """Return a zero count and the scale of the block."""
@@ -210,12 +217,23 @@ class LearningRate:
 
     def update(self, update: Update, state: State, param: Array) -> Update:
         """Return the update times the rate of this step."""
-        progress = min(int(state["count"][0]) / max(self.steps, 1), 1.0)
+        share = self.share(int(state["count"][0]))
         state["count"] += 1
-        share = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
         scale(update, self.rate * share)
         scale(update, float(state["scale"][0]))
         return update
+
+    def share(self, count: int) -> float:
+        """Return the share of the rate after `count` steps."""
+        if count < self.warmup:
+            return (count + 1) / self.warmup
+        steps = self.steps
+        for start, longer in self.longer:
+            steps = longer if count >= start else steps
+        progress = min((count - self.warmup) / max(steps - self.warmup, 1), 1.0)
+        if self.shape == "line":
+            return 1 - (1 - self.final) * progress
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def rest(self, state: State) -> None:
         """Count a step without an update."""

@@ -90,6 +90,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
         "notices": facts.get("notices", []),
+        **({"labels": facts["labels"]} if "labels" in facts else {}),
     }
 
 
@@ -140,6 +141,8 @@ class _Facts:
             self.forwards += record["forwards"]
             self.backwards += record["backwards"]
             self._evaluated(record["step"] + 1, record.get("eval"))
+        elif kind == "extend":
+            self.status = "running"
         elif kind == "resume":
             self.status = "running"
             self.resumed += 1

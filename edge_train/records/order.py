@@ -40,6 +40,9 @@ class Order:
             _need(_size(record.get("cap_bytes")), "cap_bytes")
             _need(isinstance(record.get("changes", {}), dict), "changes")
             _need(_number(record.get("seconds", 0.0)), "seconds")
+        elif kind == "extend":
+            _need(_whole(record.get("step"), self.next_step), "an extension of another step")
+            _need(_whole(record.get("steps")) and record["steps"] > self.next_step, "steps")
         elif kind == "end":
             _check_end(record)
         elif kind == "event":

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from edge_train.errors import RunFolderError
 from edge_train.recipe import Recipe, as_mapping
+from edge_train.records.longer import Spans
 from edge_train.units import shown
 
 Facts = Mapping[str, Any]  # of a journal's first record
@@ -33,13 +34,16 @@ def recorded(recipe: Recipe) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "values": json.loads(text)}
 
 
-def check_same_recipe(folder: Path, start: Mapping[str, Any], recipe: Recipe) -> None:
+def check_same_recipe(
+    folder: Path, start: Mapping[str, Any], recipe: Recipe, spans: Spans = ()
+) -> None:
     """Refuse to go on by another recipe than a run began with; older runs did not record theirs.
 
     A key that is younger than the run counts as unchanged while it has its default.
 
     Args:
       start: the first record of the journal.
+      spans: of a run that was made longer, whose recipe has the last number of steps.
 
     Raises:
       RunFolderError: a key has another value now; the first one is named with both.
@@ -48,6 +52,8 @@ def check_same_recipe(folder: Path, start: Mapping[str, Any], recipe: Recipe) ->
     if before is None:
         return
     old, now, known = before["values"], recorded(recipe)["values"], recipe.declared()
+    if spans:
+        old = {**old, "steps": spans[-1][1]}
     for name in now:
         default = known[name].default if name in known else None
         began = old.get(name, json.loads(json.dumps(default)))

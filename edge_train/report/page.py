@@ -48,7 +48,7 @@ def render(
             hidden.update(one.shows)
     added["end"] += "".join(_not_made(name, why) for name, why in broken.items())
     parts = [
-        *(_numbers(summary, facts), _notices(summary), added["top"]),
+        *(_numbers(summary, _planned(records)), _notices(summary), added["top"]),
         *(curves(summary, records), added["curves"]),
         *(confusion_table(summary["metrics"], facts), added["data"]),
         _slopes(records[0].get("slope_check")),
@@ -100,7 +100,14 @@ def _header(title: str, summary: Record, facts: Record) -> str:
     )
 
 
-def _numbers(summary: Record, facts: Record) -> str:
+def _planned(records: Sequence[Record]) -> int | None:
+    """Return how many steps the run is to have."""
+    longer = (record["steps"] for record in reversed(records) if record["kind"] == "extend")
+    planned: int | None = next(longer, records[0]["facts"].get("steps_planned"))
+    return planned
+
+
+def _numbers(summary: Record, planned: int | None) -> str:
     peak, cap = summary["measured_peak_bytes"], summary["cap_bytes"]
     tiles = []
     if peak is not None:
@@ -117,7 +124,6 @@ def _numbers(summary: Record, facts: Record) -> str:
         under = f"{change:+.1f}% from {losses['first']:.4f}, best after {losses['best_step']} steps"
         tiles.append(tile("Evaluation loss", f"{losses['best']:.4f}", under))
     pace = summary["seconds_per_step"]
-    planned = facts.get("steps_planned")
     under = f"of {planned:,} planned" if planned and planned != summary["steps"] else ""
     under += f", {pace:.3g} s each" if pace is not None else ""
     tiles.append(tile("Steps", f"{summary['steps']:,}", under.removeprefix(", ")))
@@ -171,6 +177,8 @@ def _events(records: Sequence[Record]) -> str:
                 text += f" smaller ({changes})"
         elif record["kind"] == "end":
             text = f"ended: {record['status']}"
+        elif record["kind"] == "extend":
+            text = f"made longer: {record['steps']} steps in all"
         elif record["kind"] == "step" and record.get("skipped"):
             text = f"rolled back: {record['skipped']}"
         if text:

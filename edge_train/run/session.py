@@ -21,9 +21,11 @@ from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
-from edge_train.records.resume import check_same_model, check_same_recipe, threads_of
+from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
+from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
+from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
@@ -63,6 +65,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
     plan = make_plan(job, recipe, link, observer.said)
     check_container(recipe, plan)
     job.load()
+    check_disk(replace(job.recipe, out=recipe.out), job.name, plan)
     if folder is not None:
         RunFolder(folder).make()
         link.tell(folder=str(folder))
@@ -121,11 +124,13 @@ def resume(
     planned again.
 
     Args:
-      changes: recipe keys that do not change what is computed (the caps).
+      changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
+        more than were taken.
       link: to the supervisor of this process, if it has one.
 
     Raises:
       RunFolderError: there is nothing to resume, or it belongs to another model.
+      InputError: as many steps were taken already.
     """
     if not RunFolder(folder).recipe.is_file():
         raise RunFolderError(
@@ -138,15 +143,17 @@ def resume(
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
     stored = read_recipe(RunFolder(folder).recipe)
-    recipe = replace(stored, **changes)
     path = RunFolder(folder).journal
     records, intact = journal.read(path) if path.exists() else ([], 0)
+    more = None
     if not has_begun(records) or records[0].get("eval") is None:
         records, intact = [], 0
+        recipe = replace(stored, **changes)
     else:
-        check_same_recipe(folder, records[0], recipe)
-    if recipe != stored:
-        write_bytes(RunFolder(folder).recipe, to_toml(recipe).encode())
+        recipe, more = lengthened(folder, records, stored, changes)
+    kept = replace(recipe, spans=())
+    if more is None and kept != stored:
+        write_bytes(RunFolder(folder).recipe, to_toml(kept).encode())
     recipe = replace(recipe, out=str(folder))
     if path.exists() and path.stat().st_size > intact:
         copy = RunFolder(folder).damaged_journal
@@ -167,11 +174,13 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         recipe = replace(recipe, threads=threads.before)
     job = _open(recipe, link)
     _look_at_gpus(job, link)
-    link.tell(smaller=next_smaller(job.recipe), folder=str(folder), started=True)
+    link.tell(smaller=next_smaller(job.recipe), started=True)
     check_same_model(
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
-    finished = records[-1]["kind"] == "end" and records[-1]["status"] == "done"
+    if more is None:  # else a smaller process still needs the words that say how many steps
+        link.tell(folder=str(folder))
+    finished = more is None and records[-1]["kind"] == "end" and records[-1]["status"] == "done"
     outputs = records[-1]["outputs"].values() if finished else ()
     if gone := [name for name in outputs if not (folder / name).exists()]:
         observer.said(f"{folder}: {', '.join(gone)} of this finished run is gone; made again")
@@ -192,6 +201,10 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     _check_same_data(folder, records[0], job, observer)
     if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
         job.use_threads(threads.chosen)
+    if more is not None:
+        intact = lengthen(folder, path, intact, kept, more, observer.said)
+        records, _ = journal.read(path)
+        link.tell(folder=str(folder))
     return train(Session(folder, job, observer, began, link, plan), records, intact)
 
 

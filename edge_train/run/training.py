@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from edge_train.records.checkpoint import Best
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
+from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
 from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.savings import next_smaller, words
@@ -163,6 +165,8 @@ def _loop(
         patience=recipe.patience or 0,
         **_choosing(recipe),
     )
+    if not new:
+        loop.unsettled = length_of(records).evaluations
     loop.observe = partial(_observe, session, loop)
     loop.begin(records[0]["eval"], records[0].get("recipe", {}).get("sha256", ""))
     if not new:
@@ -304,13 +308,19 @@ def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemor
 
 @contextmanager
 def _stoppable(loop: Loop) -> Iterator[None]:
-    """Let Ctrl-C and a polite kill stop the loop after the step in progress; twice is at once."""
+    """Let Ctrl-C and a polite kill stop the loop after the step in progress; twice is at once.
+
+    Signals belong to the main thread: a run in another one leaves them to its program.
+    """
 
     def stop(*_: object) -> None:
         if loop.stop_requested:
             raise KeyboardInterrupt
         loop.stop_requested = True
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, stop) for number in numbers]
     try:

@@ -18,11 +18,11 @@ CONFIG = {
 }
 
 
-def write(folder, weights="model.safetensors", **changes):
+def write(folder, weights="model.safetensors", tensor="classifier.weight", **changes):
     config = {key: value for key, value in {**CONFIG, **changes}.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
     if weights.endswith(".safetensors"):
-        save_tensors(folder / weights, {"weight": np.zeros(3, np.float32)}, {})
+        save_tensors(folder / weights, {tensor: np.zeros(3, np.float32)}, {})
     else:
         (folder / weights).write_bytes(b"")
     return folder
@@ -51,10 +51,10 @@ def test_outputs_without_names_are_two_unless_the_configuration_counts_them(tmp_
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"auto_map": {"AutoModel": "code.py"}}, "code from a model folder is never run"),
         ({"vocab_size": None}, "a value is missing or of a wrong type \\('vocab_size'\\)"),
         ({"vocab_size": "many"}, "wrong type"),
         ({"id2label": {"0": "one"}}, "1 output; a classifier needs two"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "packed by gptq"),
         ({"weights": "pytorch_model.bin"}, "a pickle file"),
     ],
 )

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.formats.picture_tables import LABELS, TEXTS, kinds_in, read_column
+from edge_train.formats.picture_tables import TEXTS, kinds_in, read_column
+from edge_train.formats.tables.names import LABELS
 
 
 def table(folder, content, name="metadata.csv", coding="utf-8"):

@@ -94,6 +94,12 @@ def opened_text(path: Path, coding: Coding) -> Iterator[TextIO]:
         ) from error
 
 
+def guess_of(start: bytes) -> str:
+    """Return the coding that a text begins in, UTF-8 where nothing else shows."""
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), "")
+    return marked or _wide(start[:4096]) or "utf-8-sig"
+
+
 def coding_of(path: Path) -> Coding:
     """Return how a file is coded; it is read once, a piece at a time.
 
@@ -102,12 +108,8 @@ def coding_of(path: Path) -> Coding:
     """
     with opened(path) as file:
         start = file.read(_PIECE_BYTES)
-        for mark, name in _MARKS:
-            if start.startswith(mark) and name != "utf-8-sig":
-                return Coding(name)
-        if name := _wide(start[:4096]):
-            return Coding(name)
-        return _narrow(path, file, start)
+        name = guess_of(start)
+        return _narrow(path, file, start) if name == "utf-8-sig" else Coding(name)
 
 
 def _wide(start: bytes) -> str:

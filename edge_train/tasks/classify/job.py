@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,26 +21,43 @@ from edge_train.export.difference import (
     workspace_bytes,
     write_difference,
 )
+from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.atomic import write_bytes
-from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
-from edge_train.formats.embedded import EMBEDDED
-from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
-    WEIGHTS,
     TrainingArtifact,
-    is_training_artifact,
-    open_training_artifact,
 )
-from edge_train.formats.weight_files import hash_of
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.formats.weight_files import hash_of, read_json
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
-from edge_train.methods.method import GRADIENT, MATRICES, Parts
-from edge_train.optim.low_rank import is_embedding
+from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
-from edge_train.tasks.classify import TASK
+from edge_train.tasks.classify import TASK, heads
+from edge_train.tasks.classify.columns import Columns
+from edge_train.tasks.classify.model import (
+    Shapes,
+    check_engine,
+    check_trained_rank,
+    fixed_by,
+    lacks_types,
+    network_module,
+    notes_of,
+    open_model,
+    shapes_of,
+    takes_types,
+    trained_shapes,
+)
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
@@ -56,10 +72,9 @@ if TYPE_CHECKING:
 
     Classifier = TorchClassifier | OrtClassifier
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 _START_FILE = "start.safetensors"
 _MODEL_FILES = "model_files.json"
+_SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
@@ -68,7 +83,6 @@ _ADAPTER_FOLDER = "adapter"
 # Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
 _KEPT_BYTES = {"torch": 18, "ort-training": 88}
 _COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
-_HEADS = ("classifier", "score", "pre_classifier", "pooler")
 _ADAPTERS = {"rank": 8, "scale": 2.0}
 
 
@@ -80,8 +94,8 @@ class ClassifyTextJob:
     """
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
-        self._model = _open_model(recipe)
-        fixed = _fixed(recipe, self._model)
+        self._model = open_model(recipe)
+        fixed = fixed_by(recipe, self._model)
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
@@ -92,8 +106,8 @@ class ClassifyTextJob:
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
-        _check_engine(self._model, self.recipe)
-        _check_rank(self.recipe, self._model)
+        check_engine(self._model, self.recipe)
+        check_trained_rank(self.recipe, self._model)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
@@ -103,10 +117,11 @@ class ClassifyTextJob:
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes_of(self.recipe, self._model)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+        self._labels: tuple[str, ...]  # of the data, in the order of the outputs
 
     @cached_property
     def model_sha256(self) -> str:
@@ -114,14 +129,14 @@ class ClassifyTextJob:
         return self._model.sha256()
 
     def footprint(self) -> Footprint:
-        recipe, shapes = self.recipe, _shapes(self._model)
-        trained = self._trained_shapes(shapes)
+        recipe, shapes = self.recipe, shapes_of(self._model)
+        trained = trained_shapes(recipe, self._model)
         _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
         items = sum(map(math.prod, shapes.values()))
         weights = PlanLine("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
         job = copy(self)
-        job.load()  # the length depends on the texts; gone when this returns
+        job._read()  # the length depends on the texts; gone when this returns
         texts = min(recipe.batch_limit or 4096, required(recipe.samples))
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
@@ -129,7 +144,7 @@ class ClassifyTextJob:
         use = TASK.use(recipe.runtime)
         libraries = use.libraries
         if isinstance(self._model, ClassifierFolder):
-            libraries = (*libraries, *_network_module(self._model))
+            libraries = (*libraries, *network_module(self._model))
         return Footprint(
             libraries,
             weights.bytes,
@@ -137,24 +152,27 @@ class ClassifyTextJob:
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(trained),
+                4 * sum(map(math.prod, trained.values())),
+                state_line(transform, trained, 0).bytes,
+                job._kept_bytes(),
+                self._result_bytes(shapes),
+            ),
         )
 
-    def _trained_shapes(self, shapes: Shapes) -> Shapes:
-        """Return the shape of every trained block; a head is what the files call by its name."""
-        frozen: Container[str] = ()
-        if isinstance(self._model, TrainingArtifact):
-            frozen = self._model.manifest.frozen
-        elif self.recipe.trainable != "all":
-            frozen = {name for name in shapes if not name.startswith(_HEADS)}
-            if self.recipe.trainable == "norms":
-                frozen = {name for name in frozen if len(shapes[name]) > 1}
-        trained = {name: shape for name, shape in shapes.items() if name not in frozen}
-        if self.recipe.trainable == "lora":
-            rank = required(self.recipe.rank)
-            trained |= {
-                f"{n}.lora": (rank, sum(s)) for n, s in shapes.items() if _is_attention(n, s)
-            }
-        return trained
+    def _kept_bytes(self) -> int:
+        """Return what the run folder keeps of the texts: ids, a count and a label of each."""
+        parts = (self._texts.train, self._texts.dev, self._texts.test)
+        return 4 * (int(required(self.recipe.length)) + 2) * sum(map(len, parts))
+
+    def _result_bytes(self, shapes: Shapes) -> int:
+        """Return what the model folder, adapters and the difference hold."""
+        rank = (self.recipe.difference_rank or 0) + (self.recipe.rank or 0)
+        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
+        small = [path.stat().st_size for path in self._model.path.iterdir() if path.is_file()]
+        tokenizer = sum(size for size in small if size < _SMALL_FILE_BYTES)
+        return 4 * (sum(map(math.prod, shapes.values())) + rank * matrices) + tokenizer
 
     def _check_difference(self) -> None:
         """Refuse a difference where there is nothing to compare with, or one is written anyway.
@@ -174,16 +192,31 @@ class ClassifyTextJob:
                 "difference_rank is not for adapters, which are written as they are trained; "
                 "leave it out."
             )
-        check_rank(rank, _shapes(self._model))
+        check_rank(rank, shapes_of(self._model))
 
     def load(self) -> None:
-        path = Path(required(self.recipe.data)).expanduser()
-        self._texts = load_texts(path, self._model.labels)
+        self._read()
+        if isinstance(self._model, ClassifierFolder):
+            from edge_train.runtimes.torch.classifier import look_at
+
+            new = look_at(self._model)
+            self._say_once(*heads.notice_of_new(self._model, new, self.recipe.seed))
+
+    def _read(self) -> None:
+        recipe, path = self.recipe, Path(required(self.recipe.data)).expanduser()
+        asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
+        names = heads.names_of(self._model, new_head=recipe.new_head)
+        self._texts = load_texts(path, names, asked)
+        self._say_once(*self._texts.notices)
+        self._model = heads.with_labels(self._model, self._texts.labels, new_head=recipe.new_head)
+        heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
+        if self._texts.in_pairs:
+            self._check_pairs()
         if self.recipe.length is None:
-            found = self._tokenizer.longest([example.text for example in self._texts.train])
+            most = min(_MOST_TOKENS, self._model.positions)
+            found = self._tokenizer.longest(_inputs(self._texts.train), most)
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
-            length = min(rounded, _MOST_TOKENS, self._model.positions)
-            self.recipe = replace(self.recipe, length=length)
+            self.recipe = replace(self.recipe, length=min(rounded, most))
 
     def prepare(self, folder: Path, say: Say) -> None:
         write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
@@ -222,10 +255,12 @@ class ClassifyTextJob:
     def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
-        self._parts = {name: self._tokenized(part) for name, part in every.items()}
+        self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
+        self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
-        save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
+        about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
+        save_tensors(folder / _START_FILE, self._merged(), about)
 
     def _merged(self) -> dict[str, NDArray[Any]]:
         tensors = [part.tensors(name) for name, part in self._parts.items()]
@@ -237,17 +272,52 @@ class ClassifyTextJob:
     def restore(self, folder: Path, say: Say) -> None:
         self._check_model_files(folder, say)
         try:
-            tensors, _ = load_tensors(folder / _START_FILE)
+            tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
-        except (RunFolderError, KeyError) as error:
+            self._labels = heads.labels_of(about, self._model)
+            new_head = self.recipe.new_head
+            self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
+        except (RunFolderError, KeyError, ValueError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
             self._prepare(folder, say)
 
-    def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
-        texts = [example.text for example in examples]
-        ids, counts = self._tokenizer.encode(texts, required(self.recipe.length))
-        return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
+    def _tokenized(self, name: str, examples: tuple[Example, ...]) -> TokenizedTexts:
+        length = required(self.recipe.length)
+        found = self._tokenizer.encode(_inputs(examples), length)
+        if found.cut:
+            most = self._model.positions
+            longer = f"a longer --length keeps more of it, at most {most}"
+            if length >= most:
+                longer = f"the model has {most} positions"
+            self._say_once(
+                f"{found.cut} of {len(examples)} {name} texts are longer than {length} tokens and "
+                f"lose their end; {longer}"
+            )
+        types = found.types if takes_types(self._model) else None
+        labels = np.array(self._texts.numbers(examples), np.int32)
+        return TokenizedTexts(found.ids, found.counts, labels, types)
+
+    def _check_pairs(self) -> None:
+        """Say how the two texts of a pair are told apart, where that is not the usual way.
+
+        Raises:
+          InputError: an artifact from before pairs were trained, whose graphs cannot tell.
+        """
+        model = self._model
+        if isinstance(model, TrainingArtifact) and lacks_types(model):
+            raise InputError(
+                f"artifact {self.recipe.model} was exported before pairs of texts were trained: "
+                "its graphs cannot tell the two apart; export the model again with `edge-train "
+                f"export {model.manifest.origin['model']} OUT --for ort-training`."
+            )
+        if not self._tokenizer.parts_pairs:
+            self._say_once(
+                "this tokenizer puts nothing between the two texts of a pair; they are read as one"
+            )
+
+    def _say_once(self, *lines: str) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def open_runtime(self) -> "Classifier":
         threads, seed = required(self.recipe.threads), self.recipe.seed
@@ -299,6 +369,7 @@ class ClassifyTextJob:
             "labels": list(self._texts.labels),
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
+            **({"pairs": True} if self._texts.in_pairs else {}),
             "trainable": recipe.trainable,
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
@@ -311,13 +382,17 @@ class ClassifyTextJob:
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        source = self._model.path
-        copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
+        source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
-        write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        config = read_json(source / CONFIG)
+        changes = as_classifier(config, self._labels, pad, runtime.architecture)
+        word = self._tokenizer.backend.id_to_token(pad)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
+            write_config(source, folder / _ADAPTER_FOLDER, changes)
             outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
@@ -350,138 +425,12 @@ class ClassifyTextJob:
             runtime.stored(model),
             rank=required(self.recipe.difference_rank),
             task_type="SEQ_CLS",
-            base=str(model.path),
+            base=model.base,
         )
 
 
-def _open_model(recipe: ClassifyRecipe) -> ClassifierFolder | TrainingArtifact:
-    """Return the model of a recipe.
-
-    Raises:
-      InputError: the recipe names none, or no data.
-      ModelError: it cannot be used.
-    """
-    if recipe.data is None:
-        raise InputError(
-            "task 'classify' needs labeled texts: name a file or folder with `data` (--data)."
-        )
-    if recipe.model in ("", EMBEDDED):
-        raise InputError(
-            "task 'classify' needs a model: name the folder of a transformers sequence classifier "
-            "with `model` (--model)."
-        )
-    path = Path(recipe.model).expanduser()
-    return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
-
-
-def _check_engine(model: ClassifierFolder | TrainingArtifact, recipe: ClassifyRecipe) -> None:
-    """Refuse what cannot be trained here, before anything is read or written.
-
-    Raises:
-      InputError: the engine that this kind of model needs is not installed.
-    """
-    if isinstance(model, TrainingArtifact):
-        from edge_train.runtimes.onnx.classifier import check_flavor
-        from edge_train.runtimes.onnx.engine import load_engine
-
-        if GRADIENT in methods.get(recipe.method).needs:
-            check_flavor()
-        else:
-            load_engine()
-        return
-    adapters = ("peft",) if recipe.trainable == "lora" else ()
-    for package in ("torch", "transformers", "accelerate", *adapters):
-        if find_spec(package) is None:
-            raise InputError(
-                f"{model.path}: training this needs {package}, which is not installed; "
-                "`pip install edge-train[desk]` brings it."
-            )
-
-
-def _network_module(model: ClassifierFolder) -> tuple[str, ...]:
-    """Return the module of transformers that has the network, where it knows this kind."""
-    kind = str(model.config["model_type"]).replace("-", "_")
-    name = f"transformers.models.{kind}.modeling_{kind}"
-    try:
-        return (name,) if find_spec(name) is not None else ()
-    except ModuleNotFoundError:
-        return ()
-
-
-def _check_rank(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> None:
-    """Refuse a low-rank method that would project nothing.
-
-    Raises:
-      InputError: no matrix of a layer is trained, or none is larger than the rank.
-    """
-    if recipe.rank is None:
-        return
-    method = methods.get(recipe.method)
-    low_rank = MATRICES in method.needs and "rank" in method.reads  # `adamw8bit` has no rank
-    if recipe.trainable != "all" and low_rank:
-        raise InputError(
-            f"method {recipe.method!r} projects the matrices of layers, and trainable "
-            f"{recipe.trainable!r} trains none of them; use --method adamw."
-        )
-    shapes = _shapes(model)
-    projected = _is_attention if recipe.trainable == "lora" else _is_layer
-    most = max((min(s) - 1 for n, s in shapes.items() if projected(n, s)), default=0)
-    if recipe.rank > most:
-        raise InputError(
-            f"rank is {recipe.rank}, but no layer of {recipe.model} has a matrix with more than "
-            f"{most + 1} rows and columns; use a --rank of at most {most}."
-        )
-
-
-def _is_layer(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and not is_embedding(name)
-
-
-def _is_attention(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether adapters may stand beside a matrix; peft takes some of these, seldom all."""
-    return _is_layer(name, shape) and "att" in name
-
-
-def _shapes(model: ClassifierFolder | TrainingArtifact) -> Shapes:
-    if isinstance(model, ClassifierFolder):
-        files = model.weight_files()
-    else:
-        files = (TensorFile(model.path / WEIGHTS),)
-    return {name: entry.shape for file in files for name, entry in file.entries.items()}
-
-
-def _fixed(recipe: ClassifyRecipe, model: ClassifierFolder | TrainingArtifact) -> dict[str, Any]:
-    """Return what the model and the task leave no choice of.
-
-    Raises:
-      InputError: the runtime that was asked for is that of the other kind of model.
-    """
-    fixed: dict[str, Any] = {"device": "cpu", "dtype": "float32", "quant": "none"}
-    if isinstance(model, ClassifierFolder):
-        if recipe.runtime in ("onnx", "ort-training"):
-            raise InputError(
-                f"runtime {recipe.runtime!r} trains exported models; write one with `edge-train "
-                f"export {recipe.model} OUT --for ort-training`, then run --model OUT."
-            )
-        fixed |= {"runtime": "torch", "lean": False}
-        if recipe.method != "lora":
-            return fixed
-        if recipe.trainable not in ("all", "lora"):
-            raise InputError(
-                f"method 'lora' trains adapters and the head, not {recipe.trainable!r}; leave out "
-                "--trainable, or use --method adamw."
-            )
-        return {**fixed, "trainable": "lora"}
-    if recipe.method == "lora" or recipe.trainable in ("norms", "lora"):
-        raise InputError(
-            f"artifact {recipe.model} trains what it was exported for, all or head; for adapters "
-            "or norms alone name the model folder that it was made of."
-        )
-    head_only = bool(model.manifest.frozen)
-    if recipe.trainable == "head" and not head_only:
-        raise InputError(
-            f"trainable 'head' was asked for, but artifact {recipe.model} was exported to train "
-            "all weights; export it again with --trainable head, or leave it out."
-        )
-    trainable = "head" if head_only else "all"
-    return {**fixed, "runtime": "ort-training", "trainable": trainable}
+def _inputs(examples: Sequence[Example]) -> list[str] | list[tuple[str, str]]:
+    """Return what the tokenizer takes: texts, or pairs of them."""
+    if examples and examples[0].pair is not None:
+        return [(example.text, example.pair or "") for example in examples]
+    return [example.text for example in examples]

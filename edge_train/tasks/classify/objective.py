@@ -16,19 +16,29 @@ _EVALUATION = Key(0, -2)  # the same evaluation batch in every run: curves can b
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts as ids (texts, length) int32, padded; ids per text (texts,), labels (texts,)."""
+    """Texts as ids (texts, length) int32, padded; ids per text (texts,), labels (texts,).
+
+    `types`, (texts, length) int8, is there for pairs and a model that wants to know which of the
+    two texts an id belongs to.
+    """
 
     ids: NDArray[np.int32]
     counts: NDArray[np.int32]
     labels: NDArray[np.int32]
+    types: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return some texts as model inputs: ids, mask (rows, length) and labels (rows,), int64."""
+        """Return some texts as model inputs, int64.
+
+        These are ids and mask (rows, length), labels (rows,) and, where there are any, types.
+        """
         length = self.ids.shape[1]
+        types = {} if self.types is None else {"types": self.types[rows].astype(np.int64)}
         return {
+            **types,
             "ids": self.ids[rows].astype(np.int64),
             "mask": (np.arange(length) < self.counts[rows, None]).astype(np.int64),
             "labels": self.labels[rows].astype(np.int64),
@@ -36,7 +46,9 @@ class TokenizedTexts:
 
     def tensors(self, name: str) -> dict[str, NDArray[Any]]:
         """Return plain arrays to store; `from_tensors` reads them back."""
+        types = {} if self.types is None else {f"{name}/types": self.types}
         return {
+            **types,
             f"{name}/ids": self.ids,
             f"{name}/counts": self.counts,
             f"{name}/labels": self.labels,
@@ -45,7 +57,8 @@ class TokenizedTexts:
     @classmethod
     def from_tensors(cls, name: str, tensors: Mapping[str, NDArray[Any]]) -> "TokenizedTexts":
         """Return the texts that `tensors` stored under a name."""
-        return cls(*(tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels")))
+        ids, counts, labels = (tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels"))
+        return cls(ids, counts, labels, tensors.get(f"{name}/types"))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class LanguageModel:
       length: tokens that are predicted in a sequence; it holds one more.
       samples: sequences in a batch.
       evaluation_samples: at most this many in the evaluation batch.
+      held: of the ids, so many at the end are of texts to hold out; None: a tenth is held out.
 
     Raises:
       InputError: the text is too short for two sequences to train on and one to hold out.
@@ -36,14 +37,17 @@ class LanguageModel:
     length: int
     samples: int
     evaluation_samples: int
+    held: int | None = None
 
     def __post_init__(self) -> None:
         least = min(len(self._train) - self.length, len(self._held) - 1)
         if least < self.length:
+            needs = f"needs {(self.length + 1) * _HELD_OUT}"
+            if self.held is not None:
+                needs = f"needs {2 * self.length} to train on and {self.length + 1} held out"
             raise InputError(
                 f"the text has {len(self.ids)} tokens, the last {len(self._held)} of them held "
-                f"out; a length of {self.length} needs {(self.length + 1) * _HELD_OUT}. Use a "
-                "shorter --length, or a longer text."
+                f"out; a length of {self.length} {needs}. Use a shorter --length, or a longer text."
             )
 
     @property
@@ -52,7 +56,8 @@ class LanguageModel:
 
     @property
     def _held(self) -> NDArray[Any]:
-        return self.ids[len(self.ids) - len(self.ids) // _HELD_OUT :]
+        count = len(self.ids) // _HELD_OUT if self.held is None else self.held
+        return self.ids[len(self.ids) - count :]
 
     def batch(self, key: Key) -> Batch:
         """Return the sequences of one step as ids (samples, length + 1), int64."""

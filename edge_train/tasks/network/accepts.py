@@ -10,7 +10,7 @@ from edge_train.formats.picture_folders import (
     repeats_of,
 )
 from edge_train.formats.picture_tables import kinds_in
-from edge_train.tasks.table_look import columns_of
+from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
 def accepts(path: Path) -> str | None:
@@ -23,11 +23,16 @@ def accepts(path: Path) -> str | None:
         if "label" in kinds_in(whole):
             return "pictures with labels in a table"
         folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
-        classes = sum(map(_has_pictures, folders))
-        return f"pictures of {classes} classes" if classes else None
-    columns = columns_of(path)
-    if not columns or "sentence" in columns:
+        if classes := sum(map(_has_pictures, folders)):
+            return f"pictures of {classes} classes"
+        if looks_like_pictures(path):
+            return None  # whatever table lies beside them
+    file = training_file(path)
+    columns = None if file is None else columns_of(file)
+    if not columns or "sentence" in columns or "other" in columns:
         return None
+    if columns.count("number") < 2 and (path.is_dir() or first_rows(path) is not None):
+        return None  # words with a label
     words = columns.count("word")
     return "a table of numbers" if words <= 1 < len(columns) else None
 

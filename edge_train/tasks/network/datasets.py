@@ -1,11 +1,10 @@
 """Labeled samples from npz arrays, folders of pictures, tables and sensor series, checked."""
 
-import csv
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from edge_train.errors import InputError
 from edge_train.formats.pictures import read_picture
 from edge_train.rng import Key
 from edge_train.tasks.network.pictures import load_pictures
+from edge_train.tasks.network.tables import is_folder_of_tables, is_table, load_tables
 
 _TEST_SHARE = 0.2  # of samples that come without a test part
 _MOST_CLASSES = 1000
@@ -70,6 +70,7 @@ def load(
     test_samples: int | None = None,
     resolution: int | None = None,
     window: tuple[int, int] | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """Return the samples in a file or folder.
 
@@ -78,7 +79,8 @@ def load(
       or `train_jpeg` and `train_offsets` JPEG files one after another.
     - a folder: one subfolder of pictures per class, or `train` and `test` with such subfolders, or
       pictures with a table of their labels; see `pictures.load_pictures`.
-    - `.csv`: a header, numbers, and the class in the column `label` (else the last one).
+    - a table (csv, tsv, jsonl, json, parquet), or a folder of tables named train, test, ...: a row
+      a sample of numbers and a class; see `tables.load_tables`.
 
     Where no test part is given, a fifth of the samples is set aside, always the same.
 
@@ -87,21 +89,25 @@ def load(
       resolution: side of pictures from a folder; default: that of the first one.
       window: (rows, stride) reads a table as a series in time: every `stride` rows, a window of
         `rows` with one label throughout becomes a sample.
+      label_column: of a table; default: `label` or the like, else the last one.
 
     Raises:
       InputError: what is there cannot be used.
     """
     notices: tuple[str, ...] = ()
-    if path.is_dir():
+    if is_table(path) if path.is_file() else is_folder_of_tables(path):
+        train, test, names, notices = _tables(path, window, label_column)
+    elif path.is_dir():
         train, test, names, notices = _folder(path, resolution)
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         train, test, names = _npz(path)
-    elif path.suffix == ".csv":
-        train, test, names = _csv(path, window)
     elif not path.exists():
         raise InputError(f"data {path}: there is no such file or folder.")
     else:
-        raise InputError(f"data {path}: must be a .npz or .csv file, or a folder of pictures.")
+        raise InputError(
+            f"data {path}: must be a .npz file, a table (.csv, .tsv, .jsonl, .json, .parquet), or "
+            "a folder of tables or pictures."
+        )
     if test is None:
         order = Key(0, 0).generator("test part").permutation(len(train.labels))
         aside = max(1, round(_TEST_SHARE * len(order)))
@@ -259,66 +265,9 @@ def _folder(
 # ----------------------------------------------------------------------------- tables
 
 
-def _csv(
-    path: Path, window: tuple[int, int] | None
-) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    values: list[list[float]] = []
-    words: list[str] = []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            head = next(rows, [])
-            if len(head) < 2:
-                raise InputError(f"data {path}: its header names {len(head)} columns, not two.")
-            place = head.index("label") if "label" in head else len(head) - 1
-            for number, row in enumerate(rows, 2):
-                if not row:
-                    continue
-                if len(row) != len(head):
-                    raise InputError(
-                        f"data {path}: line {number} has {len(row)} columns, the header "
-                        f"{len(head)}."
-                    )
-                words.append(row.pop(place).strip())
-                try:
-                    values.append([float(cell or "nan") for cell in row])
-                except ValueError as error:
-                    raise InputError(f"data {path}: line {number}: {error}.") from error
-    except OSError as error:
-        raise InputError(f"data {path}: cannot be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"data {path}: not a csv file ({error}).") from error
-    if not words:
-        raise InputError(f"data {path}: it has a header and no rows.")
-    names = tuple(sorted(set(words)))
-    numbers = {name: number for number, name in enumerate(names)}
-    table = Samples(np.array(values, np.float32), np.array([numbers[word] for word in words]))
-    if window is None:
-        return table, None, names
-    train, test = _windows(path, table, *window)
-    return train, test, names
-
-
-def _windows(path: Path, table: Samples, rows: int, stride: int) -> tuple[Samples, Samples]:
-    """Cut runs of one label into windows; the last fifth of every run is for the test.
-
-    Windows overlap, so a random split would test on rows that were trained on.
-    """
-    starts: tuple[list[int], list[int]] = ([], [])
-    begin = 0
-    for _, run in groupby(table.labels.tolist()):
-        end = begin + len(list(run))
-        cut = end - round(_TEST_SHARE * (end - begin))
-        starts[0].extend(range(begin, cut - rows + 1, stride))
-        starts[1].extend(range(cut, end - rows + 1, stride))
-        begin = end
-    if not starts[0] or not starts[1]:
-        raise InputError(
-            f"data {path}: windows of {rows} rows leave {len(starts[0])} for training and "
-            f"{len(starts[1])} for the test; runs of one label are too short. Try a smaller window."
-        )
-    parts = []
-    for some in starts:
-        where = np.array(some)[:, None] + np.arange(rows)
-        parts.append(Samples(table.inputs[where], table.labels[some]))
-    return parts[0], parts[1]
+def _tables(
+    path: Path, window: tuple[int, int] | None, label_column: str | None
+) -> tuple[Samples, Samples | None, tuple[str, ...], tuple[str, ...]]:
+    found = load_tables(path, window=window, label_column=label_column)
+    test = None if found.test is None else Samples(*found.test)
+    return Samples(*found.train), test, found.class_names, found.notices

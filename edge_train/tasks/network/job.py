@@ -20,10 +20,19 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.methods import methods
+from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
-from edge_train.optim.transforms import Chain, LearningRate, Momentum
+from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
@@ -35,6 +44,7 @@ from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
+from edge_train.tasks.network.tables import is_table
 
 _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 # Of 100 samples alone, the noise of their statistics adds 3 to 4 % to the loss of every evaluation.
@@ -45,8 +55,9 @@ _HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is
 _MOST_HELD_OUT = 1000
 _USE = {
     "backbone_blocks": "there is no backbone",
-    "series": "only a csv file can be a time series",
+    "series": "only a table can be a time series",
     "resolution": "only a folder of pictures can be resized",
+    "label_column": "arrays have no columns",
 }
 _HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
 _COPIES = 2  # of the weights in float32: gradient, what is being written
@@ -77,8 +88,9 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        if self.recipe.backbone:
-            digest.update(_readable(self.recipe.backbone).read_bytes())
+        for path in (self.recipe.backbone, self.recipe.start):
+            if path:
+                digest.update(_readable(path).read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -108,6 +120,13 @@ class NetworkJob:
             {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(shapes),
+                weights.bytes,
+                state_line(self._chain(blocks), shapes, 0).bytes,
+                4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
+                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+            ),
         )
 
     def load(self) -> None:
@@ -118,6 +137,7 @@ class NetworkJob:
             test_samples=recipe.test_samples,
             resolution=recipe.resolution,
             window=recipe.series,
+            label_column=recipe.label_column,
         )
         self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
@@ -127,6 +147,7 @@ class NetworkJob:
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
+        self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -199,7 +220,7 @@ class NetworkJob:
 
     def open_runtime(self) -> NumpyNetwork:
         recipe, network = self.recipe, self._network
-        blocks = networks.initial_parameters(network, recipe.seed)
+        blocks = self._start or networks.initial_parameters(network, recipe.seed)
         if self._method.extra_blocks is not None:
             blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
         parameters: Parameters = load_name(required(quants.get(recipe.quant).trained))(blocks)
@@ -244,12 +265,10 @@ class NetworkJob:
         )
 
     def _chain(self, blocks: Sequence[networks.Block]) -> Transform:
-        recipe, steps = self.recipe, required(self.recipe.steps)
-        final = _FINAL_RATE if recipe.schedule == "cosine" else 1.0
-        span = steps
+        recipe = self.recipe
+        rate = rate_of(recipe, required(recipe.learning_rate), _FINAL_RATE)
         if recipe.mode == "sequential":  # every block has a whole schedule of its own
-            span = -(-steps // len(blocks))
-        rate = LearningRate(required(recipe.learning_rate), span, final)
+            rate = replace(rate, steps=-(-rate.steps // len(blocks)))
         return Chain((Momentum(recipe.momentum), rate))
 
     def _together(self) -> int | None:
@@ -325,6 +344,7 @@ class NetworkJob:
                 test_samples=self.recipe.test_samples,
                 resolution=self.recipe.resolution,
                 window=self.recipe.series,
+                label_column=self.recipe.label_column,
             )
             if old.shape != self._data.shape or len(old.class_names) != self._network.classes:
                 raise InputError(
@@ -359,11 +379,13 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
         )
-    suffix = Path(required(recipe.data)).suffix
+    data = Path(required(recipe.data))
+    arrays = data.suffix.lower() == ".npz"
     for key, useless in (
         ("backbone_blocks", recipe.backbone is None),
-        ("series", suffix != ".csv"),
-        ("resolution", suffix in (".csv", ".npz")),
+        ("series", not is_table(data)),
+        ("label_column", arrays),
+        ("resolution", arrays or is_table(data)),
     ):
         if useless and getattr(recipe, key) is not None:
             raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
@@ -372,10 +394,34 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(found, device="cpu", model=required(recipe.network))
 
 
+def learned_blocks(path: str, network: networks.Network) -> list[tuple[str, Array]]:
+    """Return the weights of a saved network, for another one of the same blocks.
+
+    Raises:
+      InputError: its blocks have other names or shapes.
+      ModelError: it is damaged, or no such file.
+    """
+    saved = network_file.load(_readable(path)).parameters
+    for block in network.blocks:
+        for name, shape in networks.parameter_shapes(block).items():
+            found = tuple(saved[name].shape) if name in saved else None
+            if found != shape:
+                has = "has none" if found is None else f"has one of shape {list(found)}"
+                raise InputError(
+                    f"--from {path}: this network needs weights {name!r} of shape {list(shape)}, "
+                    f"that one {has}; give --network and --data of the same sizes."
+                )
+    return [
+        (name, np.array(saved[name], np.float32))
+        for block in network.blocks
+        for name in networks.parameter_shapes(block)
+    ]
+
+
 def _readable(path: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"backbone {path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file.")
     return file
 
 

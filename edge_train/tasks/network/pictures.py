@@ -19,8 +19,9 @@ from edge_train.formats.picture_folders import (
     shown,
     some_of,
 )
-from edge_train.formats.picture_tables import LABELS, read_column
+from edge_train.formats.picture_tables import read_column
 from edge_train.formats.pictures import Fit, Look, look_at, read_picture
+from edge_train.formats.tables.names import LABELS
 
 _MOST_SIDE = 512  # pixels; networks here are small
 _NAMED = 3  # duplicates and pictures that cannot be read; the rest is counted
@@ -127,7 +128,7 @@ def _labeled(root: PictureRoot, folder: Path, notices: list[str]) -> list[Labele
         if named is not None:
             notices += named.said
             return _from_table(root, folder, found.table, named.texts)
-        root.skipped[root.name(found.table)] = f"it has no column {' or '.join(LABELS)}"
+        root.skipped[root.name(found.table)] = f"it has no column {LABELS[0]!r}"
     labeled = [(file, shown(inner.name)) for inner in found.folders for file in root.below(inner)]
     for stray in (*(found.pictures if labeled else ()), *found.captions):
         root.skipped[root.name(stray)] = "in no folder of a class"

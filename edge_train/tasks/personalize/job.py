@@ -109,7 +109,10 @@ class PersonalizeJob:
         return photos
 
     def data_sha256(self) -> str:
-        return sha256_of(self._cache.tensors())
+        tensors = self._cache.tensors()
+        if self.recipe.start is not None:  # what it starts from is read again when it goes on
+            tensors = {**tensors, **{f"start/{n}": v for n, v in self._token_job.start.items()}}
+        return sha256_of(tensors)
 
     def _choose_judge(self, photos: Sequence[Pixels]) -> None:
         """Keep the judge of the embedded model's pictures; other models have none."""

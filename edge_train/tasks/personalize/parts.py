@@ -26,6 +26,7 @@ from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_ph
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser, Model, Pictures, Serving
+from edge_train.tasks.personalize.start import learned_vectors
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize import on_onnx, on_torch
@@ -154,6 +155,9 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             )
         row = model.embedding_rows(component, ids).mean(axis=0)
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
+    if recipe.start is not None:
+        path = Path(recipe.start).expanduser()
+        start = learned_vectors(path, start, recipe.model, model.sha256())
     prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
     job = TokenJob(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
     for prompt in prompts:

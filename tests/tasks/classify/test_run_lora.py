@@ -177,7 +177,7 @@ def test_what_cannot_be_trained_is_one_sentence(given, tmp_path, capsys, options
 
 
 def test_a_missing_peft_is_named(given, tmp_path, capsys, monkeypatch):
-    from edge_train.tasks.classify import job as classify_text
+    from edge_train.tasks.classify import model as classify_text
 
     monkeypatch.setattr(classify_text, "find_spec", lambda name: None if name == "peft" else name)
     assert run(given, tmp_path / "run", "--method", "lora") == 2

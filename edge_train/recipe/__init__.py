@@ -15,9 +15,11 @@ from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
-from edge_train.paths import check_path
+from edge_train.recipe.key import DETAILS
+from edge_train.recipe.key import Key as Key
+from edge_train.recipe.key import key as key
 from edge_train.registry import nearest
-from edge_train.units import parse_bytes, shown
+from edge_train.units import shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,161 +28,6 @@ else:
 
 R = TypeVar("R", bound="Recipe")
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
-_DETAILS = "key"  # of a field's metadata
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of a recipe.
-
-    Attributes:
-      name: in TOML and Python.
-      kind: its type: int, float, str, bool, or a tuple of one of these.
-      help: a line for people.
-      default: None where the model, method or preset decides.
-      flags: our spelling first, then the spellings of other programs.
-      group: the heading that it stands under in help, one of `GROUPS`.
-      common: whether the short help shows it.
-      low, high: range of a number, and of every number of a tuple.
-      choices: the words that it may be; empty where a registry knows them, or nothing does.
-      is_bytes: a size, which may be spelled `8GB`.
-      is_path: a file or folder; made absolute before a run folder keeps it.
-      may_be_path: a file or folder, or a name; kept as it is.
-      beside_recipe: a path in a recipe's file is relative to that file.
-      also: other names in a file.
-      translates: values as other programs spell them.
-    """
-
-    name: str
-    kind: Any
-    help: str
-    default: Any = None
-    flags: tuple[str, ...] = ()
-    group: str = "method"
-    common: bool = False
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    is_bytes: bool = False
-    is_path: bool = False
-    may_be_path: bool = False
-    beside_recipe: bool = False
-    also: tuple[str, ...] = ()
-    translates: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """The flags, made from the name where none are given: `--no-flips` for what is on."""
-        if self.flags:
-            return self.flags
-        words = self.name.replace("_", "-")
-        return (f"--no-{words}" if self.default is True else f"--{words}",)
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether its flag stands alone."""
-        return self.kind is bool
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether its flag may stand more than once: a list of any length."""
-        return get_origin(self.kind) is tuple and get_args(self.kind)[1:] == (...,)
-
-    def from_text(self, text: str) -> Any:
-        """Return what a word of a command line stands for; `checked` says whether it may be.
-
-        >>> Key("window", tuple[int, int], "steps").from_text("300,1000")
-        (300, 1000)
-        """
-        text = self.translates.get(text, text)
-        if get_origin(self.kind) is tuple:
-            item = get_args(self.kind)[0]
-            return tuple(_number(part, item) for part in text.split(","))
-        return text if self.is_bytes else _number(text, self.kind)
-
-    def checked(self, value: Any, source: str) -> Any:
-        """Return a value of this key's type and range.
-
-        Raises:
-          InputError: it is of another type or out of range; `source` is put before the sentence.
-        """
-        lead = f"{source}: " if source else ""
-        if value is None and self.default is None:
-            return None
-        if self.is_bytes and type(value) in (int, str):
-            return parse_bytes(value if isinstance(value, str) else shown(value))
-        if isinstance(value, list):
-            value = tuple(value)
-        if not self._fits(value):
-            raise InputError(f"{lead}{self.name} = {shown(value)} is not {self._kind_in_words}.")
-        for part in value if isinstance(value, tuple) else (value,):
-            self._check_range(part, lead)
-            self._check_text(part, lead)
-        if self.kind is float:
-            value = float(value)  # a whole number may stand for it
-        if self.choices and value not in self.choices:
-            raise InputError(
-                f"{lead}{self.name} {shown(value)} is not known; "
-                f"{nearest(str(value), self.choices)}."
-            )
-        return value
-
-    def _fits(self, value: Any) -> bool:
-        if get_origin(self.kind) is not tuple:
-            return type(value) is self.kind or (self.kind is float and type(value) is int)
-        item, *rest = get_args(self.kind)
-        one = type(value) is tuple and all(type(part) is item for part in value)
-        return one and (rest == [...] or len(value) == 1 + len(rest))
-
-    @property
-    def _kind_in_words(self) -> str:
-        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        if get_origin(self.kind) is not tuple:
-            return names[self.kind]
-        item, *rest = get_args(self.kind)
-        count = "" if rest == [...] else f"{1 + len(rest)} "
-        plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
-        return f"a list of {count}{plural}"
-
-    def _check_range(self, number: Any, lead: str) -> None:
-        low, high = self.low, self.high
-        if low is not None and high is not None and not low <= number <= high:
-            raise InputError(
-                f"{lead}{self.name} is {shown(number)}, must be from {low:g} to {high:g}."
-            )
-
-    def _check_text(self, text: Any, lead: str) -> None:
-        """Refuse what no file name, file or prompt can hold: a recipe is written to one."""
-        if not isinstance(text, str):
-            return
-        if not text and self.default is None:
-            raise InputError(f"{lead}{self.name} is empty; give it a value, or leave it out.")
-        if text and (self.is_path or self.may_be_path):
-            check_path(text, f"{lead}{self.name}")
-        if "\0" in text or not _is_unicode(text):
-            raise InputError(f"{lead}{self.name} = {shown(text)} is not text that can be kept.")
-        if text.startswith("~") and self.kind is str:
-            try:
-                Path(text).expanduser()
-            except RuntimeError as error:
-                raise InputError(
-                    f"{lead}{self.name} = {shown(text)}: there is no such user here."
-                ) from error
-
-
-def _number(text: str, kind: Any) -> Any:
-    """Return a number where a number is wanted and one is there, else the text."""
-    if kind not in (int, float):
-        return text
-    try:
-        return kind(text)
-    except ValueError:
-        return text
-
-
-def key(default: Any = None, *, help: str, **details: Any) -> Any:  # noqa: A002 - argparse's word
-    """Return the field of a recipe class; `details` are attributes of its `Key`."""
-    return dataclasses.field(default=default, metadata={_DETAILS: {"help": help, **details}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +40,13 @@ class Recipe:
         "",
         help="folder, file or artifact of a model, or a hub id",
         flags=("--model", "--pretrained_model_name_or_path"),
+        may_be_path=True,
+        group="data",
+        common=True,
+    )
+    start: str | None = key(
+        help="run, token file or model that this run starts from",
+        flags=("--from",),
         may_be_path=True,
         group="data",
         common=True,
@@ -214,9 +68,17 @@ class Recipe:
         common=True,
     )
     schedule: str | None = key(
-        help="how the rate falls",
+        help="how the rate falls after its warm-up",
         flags=("--schedule", "--lr_scheduler"),
-        choices=("cosine", "constant"),
+        choices=("cosine", "linear", "constant"),
+        translates={"constant_with_warmup": "constant"},
+    )
+    warmup: int = key(
+        0,
+        help="steps in which the rate rises to its full size",
+        flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
+        low=0,
+        high=10_000_000,
     )
     samples: int | None = key(
         help="batch size: photos, texts or sequences per step",
@@ -291,6 +153,8 @@ class Recipe:
     options: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, hash=False
     )  # keys of other packages
+    # of a run that was made longer (`records.longer`); its journal has them, not its file
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name, one in self.declared().items():
@@ -345,22 +209,13 @@ def _keys(kind: type[Recipe]) -> Mapping[str, Key]:
     hints = get_type_hints(kind)
     found = {}
     for field in fields(kind):
-        if _DETAILS in field.metadata:
+        if DETAILS in field.metadata:
             hint = hints[field.name]
             bare = get_args(hint)[0] if get_origin(hint) is UnionType else hint  # drop `| None`
             found[field.name] = Key(
-                field.name, bare, default=field.default, **field.metadata[_DETAILS]
+                field.name, bare, default=field.default, **field.metadata[DETAILS]
             )
     return MappingProxyType(found)
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether it is text, not the bytes of another coding that a command line handed on."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def required(value: Any) -> Any:
@@ -422,7 +277,7 @@ def read_toml(path: Path) -> dict[str, Any]:
       InputError: the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
@@ -477,6 +332,8 @@ def with_absolute_paths(recipe: R) -> R:
     for name, one in recipe.declared().items():
         if one.is_path and (value := getattr(recipe, name)):
             found[name] = str(Path(value).expanduser().resolve())
+    if recipe.start is not None:
+        found["start"] = str(Path(recipe.start).expanduser().resolve())
     model = Path(recipe.model).expanduser()
     if recipe.model and model.exists():
         found["model"] = str(model.resolve())
