@@ -104,11 +104,15 @@ class PictureRoot:
 
     def below(self, folder: Path) -> tuple[Path, ...]:
         """Return the pictures of a folder and of all folders in it, sorted by path."""
-        found = self.list(folder)
-        for caption in found.captions:
-            self.skipped[self.name(caption)] = "a text, not a picture"
-        deeper = [path for inner in found.folders for path in self.below(inner)]
-        return tuple(sorted([*found.pictures, *deeper]))
+        pictures: list[Path] = []
+        folders = [folder]
+        while folders:
+            found = self.list(folders.pop())
+            for caption in found.captions:
+                self.skipped[self.name(caption)] = "a text, not a picture"
+            pictures += found.pictures
+            folders += found.folders
+        return tuple(sorted(pictures))
 
     def _aside(self, path: Path) -> str | None:
         """Return why a name is not looked at any further."""
@@ -174,6 +178,21 @@ def folders_in(folder: Path) -> list[Path]:
         and not (path.is_symlink() or path.name.startswith("."))
         and path.name.lower() not in _SYSTEM
     )
+
+
+def pictures_below(folder: Path) -> bool:
+    """Return whether a picture lies in a folder or further down, for a first look.
+
+    Raises:
+      OSError: one cannot be listed.
+    """
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        if looks_like_pictures(here):
+            return True
+        folders += folders_in(here)
+    return False
 
 
 def repeats_of(folder: Path) -> tuple[int, str] | None:

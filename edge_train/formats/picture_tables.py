@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.formats.picture_folders import TABLES, shown
-from edge_train.formats.tables.names import LABELS
+from edge_train.formats.tables.names import LABEL_FLAG, LABELS
 from edge_train.formats.tables.table import Table, open_table
 
 FILE = "file_name"
@@ -23,18 +23,22 @@ class Named:
     said: tuple[str, ...]
 
 
-def read_column(path: Path, names: Sequence[str]) -> Named | None:
+def read_column(path: Path, names: Sequence[str], asked: str | None = None) -> Named | None:
     """Return the first of some columns that a table has, by name of the file; None: it has none.
 
     Capital and small letters are the same in names of columns. Labels may be words, whole numbers
     or true and false. A row without a text is left out.
 
+    Args:
+      asked: the column of labels that a user named, in place of `names`.
+
     Raises:
       InputError: the table cannot be read, has no column `file_name`, names a file outside of its
         folder, or one file twice with different texts.
     """
-    table = open_table(path, {FILE, *TEXTS, *LABELS})
-    files, columns = table.among((FILE,)), table.among(names)
+    table = open_table(path, {FILE, *TEXTS, *LABELS}, (asked,))
+    files = table.among((FILE,))
+    columns = [table.place(asked, LABEL_FLAG)] if asked else table.among(names)
     if not files:
         raise InputError(
             f"{shown(path)}: no column {FILE}, which names the picture that a line is about; it "

@@ -1,11 +1,18 @@
 """What of a folder is a picture, and what is left aside and why."""
 
 import os
+import subprocess
 
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.formats.picture_folders import PictureRoot, duplicates, holds_classes, parts_of
+from edge_train.formats.picture_folders import (
+    PictureRoot,
+    duplicates,
+    holds_classes,
+    parts_of,
+    pictures_below,
+)
 
 
 def files(folder, *names):
@@ -54,6 +61,23 @@ def test_no_folder_is_entered_twice_and_none_through_a_link(tmp_path):
     assert names(root.below(tmp_path / "cat")) == ["1.png", "2.png"]
     assert root.skipped["cat/loop"] == "a link to a folder; those are not followed"
     assert "cat/self" in root.skipped
+
+
+def test_folders_in_folders_without_end_are_walked_or_refused(tmp_path):
+    """Deeper than calls may be nested, and deeper than a path may be long."""
+    here, depth = os.open(tmp_path, os.O_RDONLY), 0
+    while depth < 1500:
+        os.mkdir("a", dir_fd=here)
+        deeper, depth = os.open("a", os.O_RDONLY, dir_fd=here), depth + 1
+        os.close(here)
+        here = deeper
+    os.close(os.open("1.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    try:
+        assert names(PictureRoot(tmp_path).below(tmp_path)) == ["1.png"]
+        assert pictures_below(tmp_path)
+    finally:  # pytest's own sweep goes down by calls
+        subprocess.run(["rm", "-r", tmp_path / "a"], check=True)
 
 
 def test_nothing_outside_is_opened_whatever_it_is_called(tmp_path):

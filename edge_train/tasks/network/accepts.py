@@ -7,6 +7,7 @@ from edge_train.formats.picture_folders import (
     holds_classes,
     looks_like_pictures,
     parts_of,
+    pictures_below,
     repeats_of,
 )
 from edge_train.formats.picture_tables import kinds_in
@@ -23,7 +24,7 @@ def accepts(path: Path) -> str | None:
         if "label" in kinds_in(whole):
             return "pictures with labels in a table"
         folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
-        if classes := sum(map(_has_pictures, folders)):
+        if classes := sum(map(pictures_below, folders)):
             return f"pictures of {classes} classes"
         if looks_like_pictures(path):
             return None  # whatever table lies beside them
@@ -35,7 +36,3 @@ def accepts(path: Path) -> str | None:
         return None  # words with a label
     words = columns.count("word")
     return "a table of numbers" if words <= 1 < len(columns) else None
-
-
-def _has_pictures(folder: Path) -> bool:
-    return bool(looks_like_pictures(folder)) or any(map(_has_pictures, folders_in(folder)))

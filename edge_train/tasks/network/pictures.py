@@ -42,7 +42,9 @@ class PictureParts:
     notices: tuple[str, ...]
 
 
-def load_pictures(path: Path, resolution: int | None) -> PictureParts:
+def load_pictures(
+    path: Path, resolution: int | None, label_column: str | None = None
+) -> PictureParts:
     """Return the pictures of a folder with their classes.
 
     The folder, or `train` and `test` (or `val`) in it, holds a sub-folder for each class, whose
@@ -52,6 +54,7 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
 
     Args:
       resolution: side of the result; None: the size of the first picture.
+      label_column: of the table; None: `label` or the like.
 
     Raises:
       InputError: it cannot be used.
@@ -59,7 +62,9 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
     root = PictureRoot(path)
     notices: list[str] = []
     folders = _parts(root, notices)
-    labeled = {part: _labeled(root, folder, notices) for part, folder in folders.items()}
+    labeled = {
+        part: _labeled(root, folder, label_column, notices) for part, folder in folders.items()
+    }
     train = labeled["train"]
     if not train:
         raise InputError(
@@ -120,15 +125,22 @@ def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
     return parts
 
 
-def _labeled(root: PictureRoot, folder: Path, notices: list[str]) -> list[Labeled]:
+def _labeled(
+    root: PictureRoot, folder: Path, label_column: str | None, notices: list[str]
+) -> list[Labeled]:
     """Return the pictures of a part with their labels, class after class."""
     found = root.list(folder)
     if found.table is not None:
-        named = read_column(found.table, LABELS)
+        named = read_column(found.table, LABELS, label_column)
         if named is not None:
             notices += named.said
             return _from_table(root, folder, found.table, named.texts)
         root.skipped[root.name(found.table)] = f"it has no column {LABELS[0]!r}"
+    if label_column is not None:
+        raise InputError(
+            f"data {shown(folder)}: label_column is {label_column!r}, but no metadata.csv lies "
+            "beside the pictures; leave it out, and folders are classes."
+        )
     labeled = [(file, shown(inner.name)) for inner in found.folders for file in root.below(inner)]
     for stray in (*(found.pictures if labeled else ()), *found.captions):
         root.skipped[root.name(stray)] = "in no folder of a class"

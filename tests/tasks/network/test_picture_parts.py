@@ -171,3 +171,15 @@ def test_a_job_says_what_its_folder_left_aside(tmp_path):
     assert job.notes == ()
     job.load()
     assert job.notes == ("left aside: stray.png (in no folder of a class)",)
+
+
+def test_a_column_of_labels_may_be_named(tmp_path):
+    for number in range(4):
+        put(tmp_path / f"{number}.png")
+    rows = [f"{number}.png,{number},{'ab'[number % 2]}" for number in range(4)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,breed", *rows]))
+    assert load_pictures(tmp_path, None, "breed").class_names == ("a", "b")
+    with pytest.raises(InputError, match=r"no column 'race' \(--label-column\)"):
+        load_pictures(tmp_path, None, "race")
+    with pytest.raises(InputError, match=r"label_column is 'breed', but no metadata\.csv"):
+        load_pictures(classes(tmp_path / "plain"), None, "breed")
