@@ -16,7 +16,7 @@ SUFFIXES = (
 )
 SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
 CAPTIONS = (".txt", ".caption")  # the first goes before the second
-TABLES = ("metadata.csv", "metadata.jsonl")
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SYSTEM = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle"),
     *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
@@ -104,11 +104,15 @@ class PictureRoot:
 
     def below(self, folder: Path) -> tuple[Path, ...]:
         """Return the pictures of a folder and of all folders in it, sorted by path."""
-        found = self.list(folder)
-        for caption in found.captions:
-            self.skipped[self.name(caption)] = "a text, not a picture"
-        deeper = [path for inner in found.folders for path in self.below(inner)]
-        return tuple(sorted([*found.pictures, *deeper]))
+        pictures: list[Path] = []
+        folders = [folder]
+        while folders:
+            found = self.list(folders.pop())
+            for caption in found.captions:
+                self.skipped[self.name(caption)] = "a text, not a picture"
+            pictures += found.pictures
+            folders += found.folders
+        return tuple(sorted(pictures))
 
     def _aside(self, path: Path) -> str | None:
         """Return why a name is not looked at any further."""
@@ -176,6 +180,21 @@ def folders_in(folder: Path) -> list[Path]:
     )
 
 
+def pictures_below(folder: Path) -> bool:
+    """Return whether a picture lies in a folder or further down, for a first look.
+
+    Raises:
+      OSError: one cannot be listed.
+    """
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        if looks_like_pictures(here):
+            return True
+        folders += folders_in(here)
+    return False
+
+
 def repeats_of(folder: Path) -> tuple[int, str] | None:
     """Return how often kohya's trainer takes the photos of a folder, and what it calls them.
 
@@ -201,6 +220,18 @@ def parts_of(folders: Iterable[Path]) -> dict[str, Path]:
         if folder.name.lower() in names
     }
     return found if "train" in found else {}
+
+
+def holds_classes(folder: Path) -> bool:
+    """Return whether a part holds folders or a table, not just pictures as a class does.
+
+    A class may be called `train`, like the one on rails.
+
+    Raises:
+      OSError: it cannot be listed.
+    """
+    names = {path.name.lower() for path in folder.iterdir()}
+    return bool(names & {*TABLES}) or (bool(folders_in(folder)) and not looks_like_pictures(folder))
 
 
 def duplicates(files: Sequence[Path]) -> list[tuple[Path, ...]]:

@@ -1,51 +1,80 @@
 """Tables beside pictures, as the hub's imagefolder has them: a file name, and a text or label."""
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.formats.picture_folders import shown
+from edge_train.formats.picture_folders import TABLES, shown
+from edge_train.formats.tables.names import LABEL_FLAG, LABELS
+from edge_train.formats.tables.table import Table, open_table
 
 FILE = "file_name"
 TEXTS = ("text", "caption", "prompt")
-LABELS = ("label", "class", "category")
-_MOST_BYTES = 256 * 2**20  # of a table; 60,000 captions have 10 MB
 
 
-def read_column(table: Path, names: Sequence[str]) -> dict[str, str] | None:
-    """Return file name -> text of the first of some columns that a table has; None: it has none.
+@dataclass(frozen=True)
+class Named:
+    """What a table says of pictures: their names below its folder, and a text for each."""
 
-    Names of columns are compared in lower case. Labels may be words, whole numbers or true and
-    false. A row without a text is left out.
+    column: str
+    texts: dict[str, str]
+    said: tuple[str, ...]
+
+
+def read_column(path: Path, names: Sequence[str], asked: str | None = None) -> Named | None:
+    """Return the first of some columns that a table has, by name of the file; None: it has none.
+
+    Capital and small letters are the same in names of columns. Labels may be words, whole numbers
+    or true and false. A row without a text is left out.
+
+    Args:
+      asked: the column of labels that a user named, in place of `names`.
 
     Raises:
       InputError: the table cannot be read, has no column `file_name`, names a file outside of its
         folder, or one file twice with different texts.
     """
+    table = open_table(path, {FILE, *TEXTS, *LABELS}, (asked,))
+    files = table.among((FILE,))
+    columns = [table.place(asked, LABEL_FLAG)] if asked else table.among(names)
+    if not files:
+        raise InputError(
+            f"{shown(path)}: no column {FILE}, which names the picture that a line is about; it "
+            f"has {table.names()}."
+        )
+    if not columns:
+        return None
     found: dict[str, str] = {}
-    column = None
-    for number, row in _rows(table):
-        if FILE not in row:
+    column = table.columns[columns[0]]
+    for number, row in table.rows():
+        file = _inside(path, number, row[files[0]])
+        text = _text(path, number, column, row[columns[0]])
+        if text and found.setdefault(file, text) != text:
             raise InputError(
-                f"{shown(table)}: line {number} has no {FILE}; it names the picture that the line "
-                f"is about."
-            )
-        column = column or next((name for name in names if name in row), None)
-        if column is None:
-            continue
-        file = _inside(table, number, row[FILE])
-        text = _text(table, number, column, row.get(column))
-        if not text:
-            continue
-        if found.setdefault(file, text) != text:
-            raise InputError(
-                f"{shown(table)}: {file} stands there twice, with {column} {found[file]!r} and "
+                f"{shown(path)}: {file} stands there twice, with {column} {found[file]!r} and "
                 f"{text!r}; remove one of the lines."
             )
-    return found if column else None
+    wrong = table.wrong.sentence()
+    return Named(column, found, (*table.said, *([wrong] if wrong else [])))
+
+
+def kinds_in(folder: Path) -> set[str]:
+    """Return which of "text" and "label" the table of a folder has, for a first look.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    for path in folder.iterdir():
+        if path.name.lower() in TABLES and path.is_file():
+            try:
+                table: Table = open_table(path, {FILE, *TEXTS, *LABELS})
+            except InputError:
+                return set()
+            kinds = {"text": TEXTS, "label": LABELS}
+            return {kind for kind, names in kinds.items() if table.among(names)}
+    return set()
 
 
 def _inside(table: Path, number: int, name: Any) -> str:
@@ -67,50 +96,6 @@ def _text(table: Path, number: int, column: str, value: Any) -> str:
     if value is None or isinstance(value, str):
         return " ".join((value or "").split())
     raise InputError(
-        f"{shown(table)}: line {number}: {column} is {json.dumps(value)[:40]}; expected a text or "
-        "a whole number."
+        f"{shown(table)}: line {number}: {column} is {str(value)[:40]!r}; expected a text or a "
+        "whole number."
     )
-
-
-def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the number of each line and what it holds, by name of column in lower case."""
-    try:
-        if table.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{shown(table)}: larger than {_MOST_BYTES // 2**20} MiB.")
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            read = _csv_rows if table.suffix.lower() == ".csv" else _json_rows
-            for number, row in read(table, file):
-                yield number, {str(name).strip().lower(): value for name, value in row.items()}
-    except OSError as error:
-        raise InputError(f"{shown(table)}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown(table)}: it is not UTF-8 text; save it as UTF-8.") from error
-
-
-def _csv_rows(table: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    rows = csv.reader(file)
-    try:
-        head = next(rows, [])
-        for row in rows:
-            if len(row) == len(head):
-                yield rows.line_num, dict(zip(head, row, strict=True))
-            elif row:
-                raise InputError(
-                    f"{shown(table)}: line {rows.line_num} has {len(row)} columns, the first line "
-                    f"{len(head)}."
-                )
-    except csv.Error as error:
-        raise InputError(f"{shown(table)}: line {rows.line_num} is no row ({error}).") from error
-
-
-def _json_rows(table: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{shown(table)}: line {number} is not JSON.") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{shown(table)}: line {number} is no object such as {{...}}.")
-        yield number, row

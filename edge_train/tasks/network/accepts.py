@@ -4,10 +4,13 @@ from pathlib import Path
 
 from edge_train.formats.picture_folders import (
     folders_in,
+    holds_classes,
     looks_like_pictures,
     parts_of,
+    pictures_below,
     repeats_of,
 )
+from edge_train.formats.picture_tables import kinds_in
 from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
@@ -16,13 +19,15 @@ def accepts(path: Path) -> str | None:
     if path.is_file() and path.suffix.lower() == ".npz":
         return "arrays"
     if path.is_dir():
-        folders = folders_in(path)
-        parts = parts_of(folders)
-        if parts and not looks_like_pictures(parts["train"]):
-            folders = folders_in(parts["train"])
-        classes = [f for f in folders if not repeats_of(f) and _has_pictures(f)]
-        if classes:
-            return f"pictures of {len(classes)} classes"
+        train = parts_of(folders_in(path)).get("train")
+        whole = train if train and holds_classes(train) else path
+        if "label" in kinds_in(whole):
+            return "pictures with labels in a table"
+        folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
+        if classes := sum(map(pictures_below, folders)):
+            return f"pictures of {classes} classes"
+        if looks_like_pictures(path):
+            return None  # whatever table lies beside them
     file = training_file(path)
     columns = None if file is None else columns_of(file)
     if not columns or "sentence" in columns or "other" in columns:
@@ -31,7 +36,3 @@ def accepts(path: Path) -> str | None:
         return None  # words with a label
     words = columns.count("word")
     return "a table of numbers" if words <= 1 < len(columns) else None
-
-
-def _has_pictures(folder: Path) -> bool:
-    return bool(looks_like_pictures(folder)) or any(map(_has_pictures, folders_in(folder)))

@@ -98,7 +98,7 @@ def load(
     if is_table(path) if path.is_file() else is_folder_of_tables(path):
         train, test, names, notices = _tables(path, window, label_column)
     elif path.is_dir():
-        train, test, names, notices = _folder(path, resolution)
+        train, test, names, notices = _folder(path, resolution, label_column)
     elif path.suffix.lower() == ".npz":
         train, test, names = _npz(path)
     elif not path.exists():
@@ -255,9 +255,9 @@ def _jpegs(path: Path, content: NDArray[Any], offsets: NDArray[Any]) -> NDArray[
 
 
 def _folder(
-    path: Path, resolution: int | None
+    path: Path, resolution: int | None, label_column: str | None
 ) -> tuple[Samples, Samples | None, tuple[str, ...], tuple[str, ...]]:
-    found = load_pictures(path, resolution)
+    found = load_pictures(path, resolution, label_column)
     test = None if found.test is None else Samples(*found.test)
     return Samples(*found.train), test, found.class_names, found.notices
 

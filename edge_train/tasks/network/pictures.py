@@ -13,13 +13,15 @@ from edge_train.formats.picture_folders import (
     SHOWN_SUFFIXES,
     PictureRoot,
     duplicates,
+    holds_classes,
     lines_of,
     parts_of,
     shown,
     some_of,
 )
-from edge_train.formats.picture_tables import LABELS, read_column
+from edge_train.formats.picture_tables import read_column
 from edge_train.formats.pictures import Fit, Look, look_at, read_picture
+from edge_train.formats.tables.names import LABELS
 
 _MOST_SIDE = 512  # pixels; networks here are small
 _NAMED = 3  # duplicates and pictures that cannot be read; the rest is counted
@@ -40,7 +42,9 @@ class PictureParts:
     notices: tuple[str, ...]
 
 
-def load_pictures(path: Path, resolution: int | None) -> PictureParts:
+def load_pictures(
+    path: Path, resolution: int | None, label_column: str | None = None
+) -> PictureParts:
     """Return the pictures of a folder with their classes.
 
     The folder, or `train` and `test` (or `val`) in it, holds a sub-folder for each class, whose
@@ -50,6 +54,7 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
 
     Args:
       resolution: side of the result; None: the size of the first picture.
+      label_column: of the table; None: `label` or the like.
 
     Raises:
       InputError: it cannot be used.
@@ -57,12 +62,15 @@ def load_pictures(path: Path, resolution: int | None) -> PictureParts:
     root = PictureRoot(path)
     notices: list[str] = []
     folders = _parts(root, notices)
-    labeled = {part: _labeled(root, folder) for part, folder in folders.items()}
+    labeled = {
+        part: _labeled(root, folder, label_column, notices) for part, folder in folders.items()
+    }
     train = labeled["train"]
     if not train:
         raise InputError(
             f"data {shown(path)}: no subfolder holds pictures ({SHOWN_SUFFIXES}); expected one "
-            "subfolder a class, or a metadata.csv with file_name and label."
+            "subfolder a class, or a metadata.csv with file_name and label. "
+            + " ".join(f"{line.capitalize()}." for line in lines_of(root.skipped)[:_NAMED])
         )
     names = _names({label for _, label in train})
     numbers = {name: number for number, name in enumerate(names)}
@@ -96,10 +104,10 @@ def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
     """Return the folders of the training and test part, by `train` and `test`."""
     top = root.list(root.path)
     parts = parts_of(top.folders)
-    if not parts or not _holds_a_part(root, parts["train"]):
+    if not parts or not holds_classes(parts["train"]):
         return {"train": root.path}
     for part in ("val", "test"):
-        if part in parts and not _holds_a_part(root, parts[part]):
+        if part in parts and not holds_classes(parts[part]):
             root.skipped[root.name(parts.pop(part))] = "no classes in it, so no part of the data"
     for other in {*top.folders, *top.pictures} - set(parts.values()):
         root.skipped[root.name(other)] = "neither train nor test, and beside them"
@@ -117,20 +125,22 @@ def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
     return parts
 
 
-def _holds_a_part(root: PictureRoot, folder: Path) -> bool:
-    """Return whether a folder has folders of classes or a table; a class has pictures only."""
-    found = PictureRoot(root.path).list(folder)  # what is skipped there is said by its reader
-    return found.table is not None or (bool(found.folders) and not found.pictures)
-
-
-def _labeled(root: PictureRoot, folder: Path) -> list[Labeled]:
+def _labeled(
+    root: PictureRoot, folder: Path, label_column: str | None, notices: list[str]
+) -> list[Labeled]:
     """Return the pictures of a part with their labels, class after class."""
     found = root.list(folder)
     if found.table is not None:
-        labels = read_column(found.table, LABELS)
-        if labels is not None:
-            return _from_table(root, folder, found.table, labels)
-        root.skipped[root.name(found.table)] = f"it has no column {' or '.join(LABELS)}"
+        named = read_column(found.table, LABELS, label_column)
+        if named is not None:
+            notices += named.said
+            return _from_table(root, folder, found.table, named.texts)
+        root.skipped[root.name(found.table)] = f"it has no column {LABELS[0]!r}"
+    if label_column is not None:
+        raise InputError(
+            f"data {shown(folder)}: label_column is {label_column!r}, but no metadata.csv lies "
+            "beside the pictures; leave it out, and folders are classes."
+        )
     labeled = [(file, shown(inner.name)) for inner in found.folders for file in root.below(inner)]
     for stray in (*(found.pictures if labeled else ()), *found.captions):
         root.skipped[root.name(stray)] = "in no folder of a class"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edge_train.formats.picture_folders import folders_in, looks_like_pictures, repeats_of
+from edge_train.formats.picture_tables import kinds_in
 
 
 def accepts(path: Path) -> str | None:
@@ -10,7 +11,8 @@ def accepts(path: Path) -> str | None:
     if not path.is_dir():
         return None
     if pictures := looks_like_pictures(path):
-        return f"{pictures} photos of one thing"
+        labels = kinds_in(path) == {"label"}
+        return None if labels else f"{pictures} photos of one thing"
     repeats = [folder for folder in folders_in(path) if repeats_of(folder)]
     inside = sum(map(looks_like_pictures, repeats))
     return f"{inside} photos of one thing, in folders of repeats" if inside else None

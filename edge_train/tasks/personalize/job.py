@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
-from edge_train.errors import RunFolderError
+from edge_train.errors import InputError, RunFolderError
 from edge_train.export.token_file import write_token
+from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
@@ -98,9 +98,9 @@ class PersonalizeJob:
         """Return the photos that the run keeps, or the user's where those are damaged."""
         paths = sorted(RunFolder(folder).samples.glob("photo-*.png"))
         try:
-            photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-        except (OSError, SyntaxError, ValueError) as error:
-            say(f"{folder}: a photo that it keeps is damaged ({error}). Reading the photos again.")
+            photos = [read_picture(path).pixels for path in paths]
+        except InputError as error:
+            say(f"{error} It is one that the run keeps. Reading the photos again.")
             photos = []
         side = self.recipe.resolution
         if not photos or any(photo.shape != (side, side, 3) for photo in photos):

@@ -229,6 +229,7 @@ def cut_captions(
         counts = {
             photo.name: max(tokenizer.count(text, job.recipe.vectors) for text in own)
             for photo, own in zip(photos.photos, texts, strict=True)
+            if photo.caption
         }
         if longer := {name: n for name, n in counts.items() if n > tokenizer.room}:
             shown = some_of([f"{name} has {count}" for name, count in longer.items()])
@@ -241,17 +242,16 @@ def cut_captions(
 
 def without_mirror(photos: PhotoSet) -> str | None:
     """Return a line that says why photos are not mirrored, None where nothing is against it."""
+    texts = {photo.name: photo.caption for photo in photos.photos if photo.caption}
     words = {
-        photo.name: word
-        for photo in photos.photos
-        if photo.caption and (word := captions.contradicts_mirror(photo.caption))
+        name: word for name, text in texts.items() if (word := captions.contradicts_mirror(text))
     }
     if not words:
         return None
     shown = some_of([f"{name} says {word!r}" for name, word in words.items()])
     return (
-        f"photos are not mirrored: {len(words)} of {len(photos.photos)} captions would be wrong "
-        f"then ({shown})"
+        f"photos are not mirrored: {len(words)} of {len(texts)} captions name a side or words "
+        f"({shown})"
     )
 
 

@@ -23,6 +23,7 @@ from edge_train.formats.picture_folders import (
 )
 from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, read_picture
+from edge_train.formats.tables.coding import coding_of, opened_text
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
 _MOST_CAPTION_BYTES = 1 << 16
@@ -86,7 +87,7 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     fit = Fit((resolution, resolution), crop=True, smooth=True, draft_megapixels=0)
     photos = []
     for found, repeats in listed:
-        captions = _captions(root, found)
+        captions = _captions(root, found, notices)
         photos += [
             _read(root, path, fit, captions.get(path), repeats // common) for path in found.pictures
         ]
@@ -167,7 +168,7 @@ def _no_photos(root: PictureRoot, top: Listing) -> str:
     )
 
 
-def _captions(root: PictureRoot, found: Listing) -> dict[Path, str]:
+def _captions(root: PictureRoot, found: Listing, notices: list[str]) -> dict[Path, str]:
     """Return the captions of a folder's photos; what is no caption is left aside by name."""
     captions: dict[Path, str] = {}
     by_stem: dict[str, dict[str, Path]] = {}
@@ -181,49 +182,47 @@ def _captions(root: PictureRoot, found: Listing) -> dict[Path, str]:
         elif text != first:
             root.skipped[root.name(text)] = f"{first.name} is read"
         else:
-            caption, remark = _caption(text)
+            caption, remark = _caption(text, notices)
             if remark:
                 root.skipped[root.name(text)] = remark
             if caption:
                 captions |= {p: caption for p in found.pictures if p.stem == text.stem}
     if found.table is not None:
-        _from_table(root, found, captions)
+        _from_table(root, found, captions, notices)
     return captions
 
 
-def _from_table(root: PictureRoot, found: Listing, captions: dict[Path, str]) -> None:
+def _from_table(
+    root: PictureRoot, found: Listing, captions: dict[Path, str], notices: list[str]
+) -> None:
     """Add the captions of a table to those of files, which go before them."""
     assert found.table is not None
-    texts = read_column(found.table, TEXTS)
-    if texts is None:
+    named = read_column(found.table, TEXTS)
+    if named is None:
         root.skipped[root.name(found.table)] = f"no column {' or '.join(TEXTS)}, so no captions"
         return
     names = {path.name: path for path in found.pictures}
-    if missing := [name for name in texts if name not in names]:
+    if missing := [name for name in named.texts if name not in names]:
         raise InputError(
             f"{shown(found.table)}: no photo {some_of(missing)} beside it; put it there, or "
             "remove its line."
         )
-    for name, text in texts.items():
+    notices += named.said
+    for name, text in named.texts.items():
         captions.setdefault(names[name], text)
 
 
-def _caption(path: Path) -> tuple[str | None, str | None]:
+def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
     """Return the first line with words in it, and a remark if that was not the whole file."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_CAPTION_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    if (size := path.stat().st_size) > _MOST_CAPTION_BYTES:
         raise InputError(
-            f"{shown(path)}: the caption cannot be read ({reason}); remove it or save it as UTF-8."
-        ) from error
-    if len(content) > _MOST_CAPTION_BYTES:
-        raise InputError(
-            f"{shown(path)}: a caption of more than {_MOST_CAPTION_BYTES} bytes; remove it."
+            f"{shown(path)}: a caption of {size} bytes, the limit is {_MOST_CAPTION_BYTES}; remove "
+            "or shorten it."
         )
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    coding = coding_of(path)
+    notices += [coding.said] if coding.said else []
+    with opened_text(path, coding) as file:
+        lines = [" ".join(line.split()) for line in file.read().splitlines() if line.strip()]
     if not lines:
         return None, "an empty caption; the photo is used without one"
     return lines[0], "only its first line is used" if lines[1:] else None

@@ -12,7 +12,13 @@ from PIL import Image
 
 from edge_train.errors import InputError
 from edge_train.formats.pictures import MAX_MEGAPIXELS
-from edge_train.tasks.personalize.photos import MAX_PHOTOS, Photo, flip, load_photos
+from edge_train.tasks.personalize.photos import (
+    MAX_PHOTOS,
+    Photo,
+    class_word_of,
+    flip,
+    load_photos,
+)
 
 
 def picture(width: int = 64, height: int = 48) -> Image.Image:
@@ -159,10 +165,95 @@ def test_caption_of_the_same_name_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_caption_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_caption_may_end_in_caption(tmp_path: Path) -> None:
+    for stem in "ab":
+        picture().save(tmp_path / f"{stem}.png")
+        (tmp_path / f"{stem}.CAPTION").write_text(f"caption {stem}")
+    (tmp_path / "b.txt").write_text("text b")
+    found = load_photos(tmp_path, 16)
+    assert [photo.caption for photo in found.photos] == ["caption a", "text b"]
+    assert "left aside: b.CAPTION (b.txt is read)" in found.notices
+
+
+def test_a_table_of_the_hub_gives_captions_where_no_file_does(tmp_path: Path) -> None:
+    for stem in "abc":
+        picture().save(tmp_path / f"{stem}.png")
+    (tmp_path / "b.txt").write_text("of the file")
+    rows = "file_name,text\na.png,of the table\nb.png,of the table\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    found = load_photos(tmp_path, 16).photos
+    assert [photo.caption for photo in found] == ["of the table", "of the file", None]
+    (tmp_path / "metadata.csv").write_text(rows + "gone.png,x\n")
+    with pytest.raises(InputError, match=r"metadata\.csv: no photo gone\.png beside it"):
+        load_photos(tmp_path, 16)
+
+
+def kohya(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        picture().save(folder / name / "1.png")
+        (folder / name / "1.caption").write_text(f"of {name}")
+    return folder
+
+
+def test_folders_of_repeats_are_read_as_often_as_they_say(tmp_path: Path) -> None:
+    kohya(tmp_path, "10_sks dog", "25_sks dog", "other")
+    found = load_photos(tmp_path, 16)
+    assert [photo.name for photo in found.photos] == ["10_sks dog/1.png", "25_sks dog/1.png"]
+    assert [photo.caption for photo in found.photos] == ["of 10_sks dog", "of 25_sks dog"]
+    assert [photo.repeats for photo in found.photos] == [2, 5]  # 10 to 25 in small numbers
+    assert found.notices[0] == (
+        "photos from 10_sks dog (1 photos), 25_sks dog (1 photos), taken as often as the numbers "
+        "in these names say"
+    )
+    without = "left aside: other (a sub-folder without a number of repeats in its name)"
+    assert without in found.notices
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (["10_sks dog"], "dog"),
+        (["5_<my-dog> old dog", "7_<my-dog> old dog"], "old dog"),
+        (["3_dog"], "dog"),
+        (["3_sks dog", "3_sks cat"], None),
+        (["dog"], None),
+        ([], None),
+    ],
+)
+def test_folders_of_repeats_name_the_class(
+    tmp_path: Path, names: list[str], word: str | None
+) -> None:
+    assert class_word_of(kohya(tmp_path / "set", *names)) == word
+
+
+def test_a_folder_with_photos_further_down_is_named(tmp_path: Path) -> None:
+    kohya(tmp_path, "dogs")
+    with pytest.raises(InputError, match=r"but 1 in its folder 'dogs'; .*--photos .*/dogs"):
+        load_photos(tmp_path, 16)
+
+
+def test_what_a_crop_takes_away_is_said(tmp_path: Path) -> None:
+    for name, size in {"a": (40, 40), "b": (80, 40), "c": (50, 40), "d": (41, 40)}.items():
+        picture(*size).save(tmp_path / f"{name}.png")
+    assert load_photos(tmp_path, 16).notices == (
+        "3 of 4 photos are cropped to their central square and lose 2 to 50 % of their area, most "
+        "of all b.png",
+    )
+
+
+def test_the_same_photo_twice_is_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(32, 32).save(tmp_path / f"{name}.png")
+    assert load_photos(tmp_path, 16).notices == ("the same photo more than once: a.png, b.png",)
+
+
+def test_a_caption_of_another_coding_is_read_or_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))
-    with pytest.raises(InputError, match=r"a\.txt.*not UTF-8.*save it as UTF-8"):
+    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))  # as Notepad saves it
+    assert load_one(tmp_path).caption == "Gr\u00fc\u00dfe"
+    (tmp_path / "a.txt").write_bytes("\u0421\u043e\u0431\u0430\u043a\u0430".encode("cp1251"))
+    with pytest.raises(InputError, match=r"a\.txt: line 1 is not UTF-8.*save the file as UTF-8"):
         load_photos(tmp_path, 16)
 
 
