@@ -46,15 +46,3 @@ def test_what_is_no_checkpoint_is_one_sentence_and_leaves_nothing(tmp_path, caps
     assert not (tmp_path / "out").exists()
     assert cli.main(["export", str(lora), str(tmp_path / "out"), "--config", "x"]) == 2
     assert "--config is for --for folder" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [("a.ckpt", "is a pickle file"), ("a.safetensors", "--for folder")],
-)
-def test_a_file_in_place_of_a_folder_is_told_the_way(tmp_path, capsys, name, sentence):
-    from edge_train.errors import ModelError
-
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ModelError, match=sentence):
-        find_model(str(tmp_path / name))

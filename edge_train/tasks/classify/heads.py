@@ -50,8 +50,8 @@ def notice_of_new(model: ClassifierFolder, names: Sequence[str], seed: int) -> t
     shown = ", ".join(layers[:_SHOWN])
     more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
     return (
-        f"{model.path} has no trained {shown}{more}: made new by seed {seed}, for the "
-        f"{len(model.labels)} classes of the data",
+        f"{shown}{more}: made new by seed {seed} for the {len(model.labels)} classes of the data, "
+        f"because {model.path} holds none for them",
     )
 
 
