@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import os
 import tracemalloc
 
 import pytest
@@ -142,6 +143,7 @@ def test_lines_that_end_with_the_delimiter_have_no_further_column(tmp_path):
         (["4,5,2", "4.5,3,1", "2,1,0"], False, False),
         (["good film,pos", "bad film,neg", "so so,pos", "dull,neg"], False, False),
         (["good film,1", "bad film,0"], False, False),
+        (["v1,v2,,,", *["ham,a b c,,,", "spam,b c d,,x,"] * 2], True, True),  # spam.csv
         (["text,spam", "a b,text", "c d,spam"], True, False),
         (["label,x", "label,y", "c,label"], False, False),  # a word that stands below, too
     ],
@@ -249,6 +251,19 @@ def test_a_damaged_packing_is_one_sentence(tmp_path):
         (tmp_path / "t.csv.gz").write_bytes(content)
         with pytest.raises(InputError, match="gzip"):
             read(tmp_path / "t.csv.gz")
+
+
+def test_what_is_no_file_and_what_is_no_name_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "train.csv")
+    (tmp_path / "dev.csv").mkdir()
+    with pytest.raises(InputError, match="is a pipe, not a file"):
+        open_table(tmp_path / "train.csv", KNOWN)
+    with pytest.raises(InputError, match="cannot be read"):
+        open_table(tmp_path / "dev.csv", KNOWN)
+    with pytest.raises(InputError, match="no train"):
+        splits_of(tmp_path, (".csv",))
+    with pytest.raises(InputError, match="not text that can be kept"):
+        open_table(tmp_path / os.fsdecode(b"lat\xe9.csv"), KNOWN)
 
 
 def test_parquet_without_its_package_names_the_extra(tmp_path, monkeypatch):

@@ -41,7 +41,9 @@ def header_of(
     if len(names) > 1 and names in ([str(n) for n in range(len(names))],):
         return True, ""  # as pandas names columns that have no names
     filled = [name for name in names if name]
-    if len(set(filled)) < len(filled) or len(filled) < len(names) - 1 or not filled:
+    width = max((at for at, name in enumerate(names, 1) if name), default=0)
+    # one name may be missing, as that of pandas' row numbers, and any behind the last one
+    if len(set(filled)) < len(filled) or len(filled) < width - 1 or not filled:
         return False, ""
     if any(len(name) > _MOST_LETTERS or len(name.split()) > _MOST_WORDS for name in filled):
         return False, ""

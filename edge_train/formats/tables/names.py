@@ -12,7 +12,7 @@ TEXTS = (
 )
 LABELS = (
     *("label", "labels", "class", "sentiment", "target", "gold_label", "category", "intent"),
-    *("is_duplicate", "label_text", "quality"),
+    *("is_duplicate", "label_text", "quality", "score"),
 )
 PAIRS = (
     ("sentence1", "sentence2"),

@@ -23,6 +23,7 @@ SPLIT_KINDS = tuple(kind for kind in (*DELIMITED, *RECORDS, PARQUET) if kind != 
 _LABELS = ("label", "labels", "class", "target")
 _TEST_SHARE = 0.2  # of every run of a series
 _UNNAMED = ("", "unnamed: 0")  # what pandas calls the numbers of its rows
+_COUNTING = ("id", "index", "idx")  # names of columns that may count rows
 _MOST_SILENT = 20  # classes that are numbers in a column that nobody named
 _SECRET = "-1"  # noqa: S105 - the label of a test part that is not told
 
@@ -153,6 +154,12 @@ def _file(path: Path, label_column: str | None, like: _Read | None, said: list[s
     kept = [at for at in range(len(table.columns)) if at != place and not _is_index(table, at)]
     if table.named and len(kept) < len(table.columns) - 1:
         said.append(f"a column of {path.name} without a name counts its rows: it is left out")
+    for at in kept:
+        if table.named and table.columns[at].casefold() in _COUNTING and _counts(table, at):
+            said.append(
+                f"column {shown(table.columns[at])} of {path.name} counts its rows, and is learned "
+                "from like any other; remove it if it says nothing of the class"
+            )
     columns = tuple(table.columns[at] for at in kept)
     if like is not None and table.named and columns != like.columns:
         raise InputError(
@@ -179,6 +186,11 @@ def _is_index(table: Table, place: int) -> bool:
     """Return whether a column has no name and counts the rows, as pandas writes it."""
     if not table.named or table.columns[place].casefold() not in _UNNAMED:
         return False
+    return _counts(table, place)
+
+
+def _counts(table: Table, place: int) -> bool:
+    """Return whether each number in a column is one more than the one above."""
     cells = [number(row[place]) for row in table.sample]
     first = cells[0]
     return first is not None and cells == [first + at for at in range(len(cells))]

@@ -85,6 +85,13 @@ def test_the_numbers_of_rows_that_pandas_writes_are_no_feature(tmp_path):
     assert data.notices == ("a column of t.csv without a name counts its rows: it is left out",)
 
 
+def test_a_named_column_that_counts_the_rows_is_said(tmp_path):
+    rows = rows_of(Id=lambda n: n + 1, a=lambda n: n % 7, label=lambda n: n % 2)
+    data = load(write_table(tmp_path / "t.csv", rows))
+    assert data.shape == (2,)
+    assert "column 'Id' of t.csv counts its rows, and is learned from" in data.notices[0]
+
+
 def test_a_folder_of_parts_has_its_own_test_part(tmp_path):
     rows = rows_of(a=lambda n: n, label=lambda n: "ab"[n % 2])
     write_table(tmp_path / "train.csv", rows)
