@@ -58,7 +58,8 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
 
     A file has a column of texts, or two of them for pairs, and one of labels: those that were asked
     for, else by their names (`formats/tables/names.py`), else by what is in them. A dev or test
-    part without labels is set aside. Without a dev file every tenth example is held out.
+    part without labels is set aside. Without a dev file every tenth example is held out; see
+    `_held_out`.
 
     Args:
       names: what the model calls its labels, in the order of its outputs; none for a model that
@@ -75,9 +76,8 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
     said += [line] if line else []
     dev, test = (parts.rest(part, labels) for part in ("dev", "test"))
     if not dev:
-        dev = train[::_HELD_OUT]
-        train = tuple(e for number, e in enumerate(train) if number % _HELD_OUT)
-        if len({example.label for example in train}) < 2:
+        train, dev = _held_out(train)
+        if not dev or len({example.label for example in train}) < 2:
             raise InputError(
                 f"{source}: {len(train) + len(dev)} examples are too few to hold some out; add "
                 "more, or put a dev file beside it."
@@ -89,6 +89,27 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
             "without it; put a dev file beside the training file"
         )
     return LabeledTexts(train, dev, test, labels, tuple(dict.fromkeys(said)))
+
+
+def _held_out(
+    examples: tuple[Example, ...],
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return what is left to train on, and every tenth example.
+
+    Where these lack a label, as in files whose labels alternate, it is every tenth of each label;
+    an only example is trained on.
+    """
+    chosen = set(range(0, len(examples), _HELD_OUT))
+    counts = Counter(example.label for example in examples)
+    if {examples[at].label for at in chosen} != set(counts):
+        seen: Counter[str] = Counter()
+        chosen = set()
+        for at, example in enumerate(examples):
+            if seen[example.label] % _HELD_OUT == 0 and counts[example.label] > 1:
+                chosen.add(at)
+            seen[example.label] += 1
+    train = tuple(example for at, example in enumerate(examples) if at not in chosen)
+    return train, tuple(examples[at] for at in sorted(chosen))
 
 
 @dataclass(frozen=True)

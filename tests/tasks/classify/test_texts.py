@@ -55,10 +55,17 @@ def test_a_folder_gives_train_dev_and_test(tmp_path):
 
 
 def test_a_single_file_holds_out_every_tenth(tmp_path):
-    rows = [(f"text {number}", str(number % 2)) for number in range(40)]
+    rows = [(f"text {number}", str(number // 3 % 2)) for number in range(40)]
     found = load_texts(write(tmp_path / "all.tsv", rows), NAMES)
     assert [example.text for example in found.dev] == [f"text {n}" for n in (0, 10, 20, 30)]
     assert not set(found.dev) & set(found.train) and len(found.train) == 36
+
+
+def test_labels_that_alternate_are_all_held_out(tmp_path):
+    rows = [(f"text {number}", str(number % 2)) for number in range(40)]
+    found = load_texts(write(tmp_path / "all.tsv", [*rows, ("rare", "2")]), ())
+    assert [example.text for example in found.dev] == [f"text {n}" for n in (0, 1, 20, 21)]
+    assert not set(found.dev) & set(found.train) and len(found.train) == 37
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_a_scale_is_no_set_of_classes(tmp_path):
 def test_columns_with_names_of_their_own_are_told_apart_or_named(tmp_path, asked):
     rows = [{"id": str(n), "Words": f"so many words {n}", "Kind": "hs"[n % 2]} for n in range(40)]
     found = load_texts(write_table(tmp_path / "a.csv", rows), NAMES, asked)
-    assert found.train[0] == Example("so many words 1", "s")
+    assert found.train[0] == Example("so many words 2", "h")
     said = "of a.csv, texts are column 'Words' and labels are column 'Kind'; --text-column and"
     assert any(said in line for line in found.notices) is (asked == Columns())
 
@@ -193,12 +200,12 @@ PAIRS = [
 def test_pairs_of_texts_are_found_by_their_names(tmp_path, asked):
     found = load_texts(write_table(tmp_path / "a.tsv", PAIRS), NAMES, asked)
     assert found.in_pairs
-    assert found.train[0] == Example("a 1", "1", "b 1")
+    assert found.train[0] == Example("a 2", "0", "b 2")
 
 
 def test_one_text_of_a_pair_may_be_asked_for(tmp_path):
     found = load_texts(write_table(tmp_path / "a.tsv", PAIRS), NAMES, Columns("hypothesis"))
-    assert found.train[0] == Example("b 1", "1")
+    assert found.train[0] == Example("b 2", "0")
 
 
 def test_a_test_part_without_labels_is_set_aside_and_said(tmp_path):
@@ -212,7 +219,7 @@ def test_a_test_part_without_labels_is_set_aside_and_said(tmp_path):
     for kind, test in kinds.items():
         write_table(tmp_path / "test.tsv", test)
         found = load_texts(tmp_path, NAMES)
-        assert (len(found.train), len(found.test)) == (27, 0), kind
+        assert (len(found.train), len(found.test)) == (26, 0), kind
         assert any("test.tsv has no" in n and "set aside" in n for n in found.notices), kind
     write_table(tmp_path / "test.tsv", [*kinds["-1 throughout"], rows[0]])
     found = load_texts(tmp_path, NAMES)
