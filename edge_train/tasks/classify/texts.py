@@ -214,7 +214,8 @@ class _Reader:
                     f"{path.name} has no column of labels ({table.names()}), so it is set aside"
                 )
                 continue
-            secret = "" if UNLABELED in labels else UNLABELED
+            # among numbers of a scale -1 may be one; in a whole part of them it is none
+            secret = "" if UNLABELED in labels or any_label else UNLABELED
             labeled, unlabeled = [], 0
             for number, example in _examples(table, places):
                 if example.label in ("", secret):
@@ -228,6 +229,8 @@ class _Reader:
                         f"{', '.join(map(shown, sorted(labels)[:5]))} only."
                     )
             self._finish(table)
+            if UNLABELED not in labels and {one.label for one in labeled} == {UNLABELED}:
+                labeled, unlabeled = [], len(labeled)
             if unlabeled and not labeled:
                 self._say(f"{path.name} has no labels, so it is set aside")
             elif unlabeled:

@@ -7,6 +7,7 @@ from tables import write_table
 
 from edge_train.errors import InputError
 from edge_train.tasks.classify.columns import Columns
+from edge_train.tasks.classify.numbers import load_numbers
 from edge_train.tasks.classify.texts import Example, load_texts, read_examples
 
 NAMES = ("LABEL_0", "LABEL_1")
@@ -232,6 +233,17 @@ def test_minus_one_is_a_label_where_training_has_it(tmp_path):
     write_table(tmp_path / "train.csv", rows)
     write_table(tmp_path / "test.csv", rows[:4])
     assert len(load_texts(tmp_path, NAMES).test) == 4
+
+
+def test_numbers_are_read_as_labels_are_and_minus_one_may_be_one(tmp_path):
+    rows = [{"text": f"text {n}", "score": f"{n / 4 - 2.1:.1f}"} for n in range(30)]
+    write_table(tmp_path / "train.csv", rows)
+    write_table(tmp_path / "dev.csv", [{"text": "a", "score": "-1"}, {"text": "b", "score": "9"}])
+    write_table(tmp_path / "test.csv", [{"text": "c", "score": "-1"}, {"text": "d", "score": -1}])
+    found = load_numbers(tmp_path)
+    assert [example.label for example in found.dev] == ["-1", "9"]
+    assert (len(found.train), found.test) == (30, ())
+    assert "test.csv has no labels, so it is set aside" in found.notices
 
 
 def test_a_dev_file_that_lacks_the_text_is_named(tmp_path):
