@@ -59,7 +59,7 @@ class PictureRoot:
     skipped: Reasons = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        real = self.path.resolve()
+        real = Path(os.path.realpath(self.path))  # `resolve` raises where links go round in circles
         self._inside = [real]
         for above in (real, *real.parents):
             if above.parent.name == "snapshots" and (above.parent.parent / "blobs").is_dir():
@@ -141,7 +141,7 @@ class PictureRoot:
         """Return whether a file is inside, wherever links lead."""
         if not path.is_symlink():
             return True
-        real = path.resolve()
+        real = Path(os.path.realpath(path))
         return any(real.is_relative_to(folder) for folder in self._inside)
 
 

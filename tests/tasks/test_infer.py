@@ -41,6 +41,25 @@ def classes(folder):
     return folder / "set"
 
 
+def parts(folder):
+    for part in ("train", "validation"):
+        for name in ("cat", "dog"):
+            pictures(folder / "set" / part / name)
+    return folder / "set"
+
+
+def labeled(folder):
+    pictures(folder / "set")
+    text(folder / "set" / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n")
+    return folder / "set"
+
+
+def captioned(folder):
+    pictures(folder / "set")
+    text(folder / "set" / "metadata.csv", "file_name,text\n0.png,a cat\n1.png,a red cat\n")
+    return folder / "set"
+
+
 def arrays(folder):
     np.savez(folder / "x.npz", train_images=np.zeros((1, 2, 2)))
     return folder / "x.npz"
@@ -54,6 +73,9 @@ DATA = {
     "photos": (photos, "personalize"),
     "photos in folders of repeats": (repeats, "personalize"),
     "a folder for each class": (classes, "network"),
+    "a folder for each class in parts": (parts, "network"),
+    "pictures with a table of labels": (labeled, "network"),
+    "pictures with a table of captions": (captioned, "personalize"),
     "arrays": (arrays, "network"),
     "numbers with a class": (
         lambda f: text(f / "iris.csv", "a,b,kind\n5.1,3.5,setosa\n6.2,2.9,virginica\n"),

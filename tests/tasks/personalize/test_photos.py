@@ -380,6 +380,12 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
         load_photos(tmp_path / "photos", 16)
 
 
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to("photos")
+    with pytest.raises(InputError, match=r"photos: Too many levels .*folder with 1 to 50 photos"):
+        load_photos(tmp_path / "photos", 16)
+
+
 def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.png: Not a directory; name a folder"):
