@@ -187,3 +187,20 @@ def test_options_that_a_method_does_not_read_are_refused(keys, tmp_path, capsys)
     assert "clip is not read by method 'tpsgd'" in capsys.readouterr().err
     assert cli.main(["run", *words, "--warmup", "9"]) == 2
     assert "warmup is 9, but the run has 9 steps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["zo", "backprop"])
+def test_a_token_is_learned_further_to_the_same_bits(tmp_path, method):
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    words = ["--token", "<x>", "--steps", "3", "--samples", "1", "--no-previews", "--out", str(run)]
+    words += ["--evaluation-samples", "2", "--evaluate-every", "1", "--method", method]
+    assert cli.main(["run", *words]) == 0
+    before = steps_of(run)
+    assert go_on(run, "--steps", "6") == 0
+    assert steps_of(run)[:3] == before
+    shutil.copytree(run, killed)
+    cut_after(killed, 4)
+    assert go_on(killed) == 0
+    assert steps_of(killed) == steps_of(run)
+    assert (killed / "x.safetensors").read_bytes() == (run / "x.safetensors").read_bytes()
