@@ -96,6 +96,7 @@ class ClassifyTextJob:
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
         _check_engine(self._model, self.recipe)
         _check_rank(self.recipe, self._model)
+        heads.check_new_head(self._model, new_head=self.recipe.new_head)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
