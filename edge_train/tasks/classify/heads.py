@@ -14,6 +14,19 @@ LABELS = "labels"  # in the metadata of a run's examples
 _SHOWN = 4  # layers named in a notice
 
 
+def check_new_head(model: Model, *, new_head: bool) -> None:
+    """Refuse a new head on an artifact, whose graphs have one of a fixed size.
+
+    Raises:
+      InputError: as described.
+    """
+    if new_head and not isinstance(model, ClassifierFolder):
+        raise InputError(
+            f"new_head is not for artifact {model.path}, whose graphs have {len(model.labels)} "
+            "outputs; name the model folder that it was made of."
+        )
+
+
 def names_of(model: Model, *, new_head: bool) -> tuple[str, ...]:
     """Return what the outputs are called, none where the data decides how many there are."""
     if isinstance(model, ClassifierFolder) and (new_head or not model.has_head):

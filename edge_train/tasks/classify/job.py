@@ -118,6 +118,7 @@ class ClassifyTextJob:
         self.recipe, self._model = settled(self.recipe, self._model)
         check_engine(self._model, self.recipe)
         check_trained_rank(self.recipe, self._model)
+        heads.check_new_head(self._model, new_head=self.recipe.new_head)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "

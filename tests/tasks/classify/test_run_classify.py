@@ -267,6 +267,12 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
         load_classifier(open_classifier(folder))
 
 
+def test_a_new_head_is_for_folders_alone(classifiers, tmp_path, capsys):
+    assert run(classifiers, "ort-training", tmp_path / "run", "--new-head") == 2
+    assert "new_head is not for artifact" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "change", [{"id2label": {"0": "no", "1": "yes"}}, {"pad_token_id": 1}], ids=str
 )

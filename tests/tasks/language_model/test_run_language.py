@@ -274,7 +274,9 @@ def _with(place, folder, **changes):
 
 def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
     small = _with(place, tmp_path / "small", vocab_size=200)
-    code = _with(place, tmp_path / "code", auto_map={"AutoModelForCausalLM": "mine.Model"})
+    code = _with(
+        place, tmp_path / "code", auto_map={"AutoConfig": "mine.Config"}, model_type="mine"
+    )
     strange = _with(place, tmp_path / "strange", model_type="unheard-of")
     pickle = _with(place, tmp_path / "pickle")
     (pickle / "pytorch_model.bin").write_bytes(b"\x80\x04")
