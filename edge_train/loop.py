@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from edge_train.arrays.factored import Gradient, Update, all_finite
+from edge_train.arrays.factored import Gradient, Update, all_finite, scale
 from edge_train.arrays.types import Batch, State
 from edge_train.errors import NonFinite, TrainingStopped
 from edge_train.memory.guard import Guard
-from edge_train.optim.sums import Sums
+from edge_train.optim.lengths import Lengths
+from edge_train.optim.sums import Sums, ignored
 from edge_train.optim.transforms import for_block
 from edge_train.protocols import (
     BatchSelection,
     BlockSchedule,
+    Estimate,
     Estimator,
     Objective,
     Replayable,
@@ -65,6 +67,7 @@ class Loop:
       selection: which samples of a step are trained.
       schedule: which blocks are. A forward-only method perturbs a block that rests, too: that adds
         noise to the slopes of the others and no bias.
+      clip: length to which a longer gradient of a step is shortened.
       observe: called after every step that is in the journal.
     """
 
@@ -86,6 +89,7 @@ class Loop:
     observe: Callable[[StepRecord, Best], None] = lambda record, best: None
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
+    clip: float | None = None
     stop_requested: bool = False
     unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
@@ -95,7 +99,10 @@ class Loop:
         self.state: dict[str, State] = {
             name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
+        self.lengths: Lengths | None = None  # of the step in progress
+        self._is_replayed = isinstance(self.estimator, Replayable)  # its gradient is no gradient
         self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps
+        self._loose: Path | None = None  # a best that no checkpoint refers to yet; the next may go
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
 
@@ -105,26 +112,57 @@ class Loop:
         start = time.perf_counter()
         key = Key(self.seed, step)
         batch = self.selection.choose(self.task, self.runtime, key)
-        apply = partial(self.apply, key)
+        before, share = self._clipped(batch, key)
+        apply = partial(self.apply, key, share=share)
         estimate = self.estimator.estimate(self.runtime, self.task, batch, key, apply)
         usage = self.guard.check(step)
         return StepRecord(
             step=step,
             loss=estimate.loss,
             scalars=estimate.scalars,
-            forwards=estimate.forwards,
-            backwards=estimate.backwards,
+            forwards=before.forwards + estimate.forwards,
+            backwards=before.backwards + estimate.backwards,
             peak_bytes=usage.peak_bytes,
             resident_bytes=usage.resident_bytes,
             seconds=time.perf_counter() - start,
             block_losses=estimate.block_losses,
+            gradient_norm=self.lengths.norm if self.lengths else None,
         )
 
-    def apply(self, key: Key, name: str, gradient: Gradient | Share) -> None:
+    def _clipped(self, batch: Batch, key: Key) -> tuple[Estimate, float]:
+        """Return by how much the gradient of a step is shortened, and what it took to find out.
+
+        A block's gradient is used and let go before the next one is there, so the length of all of
+        them takes a pass of its own, which changes nothing.
+
+        Raises:
+          NonFinite: a loss or the length is not finite.
+        """
+        none = Estimate(0.0, (), 0)
+        if self.clip is None:
+            self.lengths = None if self._is_replayed else Lengths(factors=False)
+            return none, 1.0
+        lengths, parameters = Lengths(factors=True), self.runtime.parameters
+
+        def add(name: str, gradient: Gradient | Share) -> None:
+            if self.schedule.trains(key.step, name):
+                rest = (self.rules[name], self.state[name], parameters.for_transform(name))
+                lengths.add_part(name, gradient, *rest)
+
+        before = self.estimator.estimate(self.runtime, self.task, batch, key, add)
+        self.lengths = lengths
+        if lengths.norm is None:
+            raise NonFinite("the length of the gradient is not finite")
+        return before, min(1.0, self.clip / lengths.norm) if lengths.norm else 1.0
+
+    def apply(self, key: Key, name: str, gradient: Gradient | Share, share: float = 1.0) -> None:
         """Consume one block's gradient, or a part of it; the estimator calls this block by block.
 
         The last part of a block's gradient changes it; those before are only added up. The gradient
         of a block that rests is dropped; its schedule goes on.
+
+        Args:
+          share: of the gradient that is used; less than 1 where it is clipped.
         """
         if not self.schedule.trains(key.step, name):
             rule = self.rules[name]
@@ -137,10 +175,16 @@ class Loop:
             raise NonFinite(f"the gradient of block {name!r} is not finite")
         parameters, rule, state = self.runtime.parameters, self.rules[name], self.state[name]
         param = parameters.for_transform(name)
+        add = self.lengths.add if self.lengths and self.clip is None else ignored
         update: Update | None
         if isinstance(gradient, Share):
-            update = self.sums.add(name, gradient, rule, state, param)
+            if share != 1.0:
+                gradient = replace(gradient, share=gradient.share * share)
+            update = self.sums.add(name, gradient, rule, state, param, add)
         else:
+            add(gradient)
+            if share != 1.0:
+                scale(gradient, share)
             update = rule.update(gradient, state, param)
         if update is not None:
             parameters.subtract(name, update, key)  # INT8 blocks round by key
@@ -300,11 +344,16 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint; from here on it is the one that a bad step rolls back to."""
         self._good = checkpoint.save(self.checkpoints, self.snapshot())
+        self._loose = None
         self._since = []
 
     def _save_best(self, step: int, loss: float) -> Best:
         blocks = self.runtime.parameters.stored()
-        return checkpoint.save_best(self.checkpoints, step, loss, blocks, self.history)
+        best = checkpoint.save_best(self.checkpoints, step, loss, blocks, self.history)
+        if self._loose is not None and self._loose != best.path:
+            self._loose.unlink(missing_ok=True)
+        self._loose = best.path
+        return best
 
 
 def _diverged(step: int, why: str) -> TrainingStopped:

@@ -51,7 +51,8 @@ class StepRecord:
     """One line of the journal: everything that happened in a step.
 
     `skipped` says why a step changed nothing (its loss was not finite, then `loss` is None);
-    `eval` is the loss on the fixed evaluation batch after the step, where it was measured.
+    `eval` is the loss on the fixed evaluation batch after the step, where it was measured;
+    `gradient_norm` the length of the gradient before it was clipped (see `optim.lengths`).
     """
 
     step: int
@@ -65,6 +66,7 @@ class StepRecord:
     eval: float | None = None
     skipped: str | None = None
     block_losses: tuple[float | None, ...] = ()
+    gradient_norm: float | None = None
 
 
 class Runtime(Protocol):

@@ -34,6 +34,11 @@ class Key:
         return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
 
 
+def sample_seeds(key: Key, purpose: str, count: int) -> NDArray[np.int64]:
+    """Return a number below 2^62 for each sample of a step, for draws that belong to it alone."""
+    return key.generator(purpose).integers(1 << 62, size=count, dtype=np.int64)
+
+
 def direction(key: Key, query: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return direction `z` of one query for one block: independent standard normals, float32.
 

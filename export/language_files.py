@@ -1,6 +1,6 @@
 """A trained language model as a folder that transformers loads, written tensor by tensor."""
 
-import shutil
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -9,10 +9,11 @@ import numpy as np
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
-from edge_train.errors import RunFolderError
-from edge_train.formats.atomic import write_parts
-from edge_train.formats.tensor_file import StoredTensor, TensorFile
+from edge_train.formats.atomic import write_bytes, write_parts
+from edge_train.formats.stored_blocks import Merged, Slices, Source
+from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import safetensors_header
+from edge_train.formats.weight_files import VARIANTS
 
 _READ_BYTES = 1 << 20
 
@@ -20,14 +21,17 @@ _READ_BYTES = 1 << 20
 def write_language_model(
     folder: Path,
     parameters: Parameters,
-    stored: Mapping[str, StoredTensor],
+    sources: Mapping[str, Source],
     files: Sequence[TensorFile],
-    copied: Sequence[Path],
 ) -> None:
-    """Write blocks in the files, names and types that they came from, and copies of other files.
+    """Write blocks in the files, names and types that they came from.
+
+    Every tensor that holds a block gets what was trained: a tied head that is stored beside its
+    table, too. Files of a variant (`model.fp16.safetensors`) lose that word, so that readers find
+    them by their usual names.
 
     Args:
-      stored: where a block came from; empty for a model that began with random weights, which
+      sources: where a block came from; empty for a model that began with random weights, which
         becomes one file in float32.
       files: the weight files it came from; what in them is no block is copied.
 
@@ -36,18 +40,36 @@ def write_language_model(
 
     Memory: some rows of a matrix in float32.
     """
-    try:
-        folder.mkdir(exist_ok=True)
-        for path in copied:
-            shutil.copyfile(path, folder / path.name)
-    except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
     if not files:
         write_parts(folder / "model.safetensors", _fresh(parameters))
-    names = {(where.file.path, where.name): name for name, where in stored.items()}
+    own: dict[tuple[Path, str], tuple[str, Slices]] = {}
+    for name, source in sources.items():
+        value = source.value
+        pieces = value.pieces if isinstance(value, Merged) else ((value, ()),)
+        for tensor, at in (*pieces, *((copy, ()) for copy in source.copies)):
+            own[tensor.file.path, tensor.name] = (name, at)
+    names: dict[str, str] = {}
     for file in files:
-        own = {tensor: name for (path, tensor), name in names.items() if path == file.path}
-        write_parts(folder / file.path.name, _rewritten(file, own, parameters))
+        part = {tensor: block for (path, tensor), block in own.items() if path == file.path}
+        name = _plain_name(file.path.name)
+        names |= dict.fromkeys(file.entries, name)
+        write_parts(folder / name, _rewritten(file, part, parameters))
+    if len(files) > 1:
+        size = sum(entry.nbytes for file in files for entry in file.entries.values())
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(names.items()))}
+        text = json.dumps(index, indent=2) + "\n"
+        write_bytes(folder / "model.safetensors.index.json", text.encode())
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a weight file without a variant.
+
+    >>> _plain_name("model.fp16-00001-of-00002.safetensors"), _plain_name("model.fp16.safetensors")
+    ('model-00001-of-00002.safetensors', 'model.safetensors')
+    """
+    for variant in filter(None, VARIANTS):
+        name = name.replace(f"{variant}-", "-").replace(f"{variant}.safetensors", ".safetensors")
+    return name
 
 
 def _fresh(parameters: Parameters) -> Iterator[bytes]:
@@ -60,8 +82,14 @@ def _fresh(parameters: Parameters) -> Iterator[bytes]:
             yield _encoded(part, "F32")
 
 
-def _rewritten(file: TensorFile, own: Mapping[str, str], parameters: Parameters) -> Iterator[bytes]:
-    """Yield a file that differs from `file` in the values of some tensors."""
+def _rewritten(
+    file: TensorFile, own: Mapping[str, tuple[str, Slices]], parameters: Parameters
+) -> Iterator[bytes]:
+    """Yield a file that differs from `file` in the values of some tensors.
+
+    Args:
+      own: a tensor -> the block that it is, or which part of one; empty for all of it.
+    """
     end = 0  # of what is written
     with file.path.open("rb", buffering=0) as source:
         for tensor, entry in sorted(file.entries.items(), key=lambda item: item[1].start):
@@ -69,7 +97,8 @@ def _rewritten(file: TensorFile, own: Mapping[str, str], parameters: Parameters)
             yield from _copied(source, entry.start - end)
             end = entry.start + entry.nbytes
             if tensor in own:
-                for part in parameters.tiles(own[tensor]):
+                block, at = own[tensor]
+                for part in [parameters[block][at]] if at else parameters.tiles(block):
                     yield _encoded(part, entry.dtype)
             else:
                 source.seek(entry.start)

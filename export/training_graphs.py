@@ -27,10 +27,13 @@ IR_VERSION = 9
 _STANDARD_ERROR = 2  # its file descriptor
 _BATCH, _LENGTH = 2, 8  # of the example that is traced; both stay free in the graph
 _INPUTS = ("ids", "mask", "labels")
+_TYPES = "types"  # of networks that want to know which text of a pair an id belongs to
 _OUTPUTS = ("loss", "losses", "logits")
 
 
-def trace(network: nn.Module, positions: int) -> tuple[ir.Model, tuple[str, ...]]:
+def trace(
+    network: nn.Module, positions: int, *, takes_types: bool
+) -> tuple[ir.Model, tuple[str, ...]]:
     """Return the graph of a classifier and its loss, and the names of its parameters in order.
 
     Parameters keep their names and have no values: `with_values` adds them.
@@ -39,6 +42,7 @@ def trace(network: nn.Module, positions: int) -> tuple[ir.Model, tuple[str, ...]
       network: a transformers sequence classifier with eager attention, which is differentiable
         there; parameters may be of any kind.
       positions: ids in a text at most.
+      takes_types: whether the graph has `types` as a fourth input.
 
     Raises:
       ModelError: the exporter cannot follow this network.
@@ -46,17 +50,24 @@ def trace(network: nn.Module, positions: int) -> tuple[ir.Model, tuple[str, ...]
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=positions)
     ids = torch.ones(_BATCH, _LENGTH, dtype=torch.int64)
     axes = {0: batch, 1: length}
+    given = [ids, ids.clone(), torch.zeros(_BATCH, dtype=torch.int64)]
+    shapes, names_in = [axes, axes, {0: batch}], list(_INPUTS)
+    if takes_types:
+        given.append(torch.zeros_like(ids))
+        shapes.append(axes)
+        names_in.append(_TYPES)
     with quiet():
         try:
             program = torch.onnx.export(
                 _WithLoss(network).eval().requires_grad_(False),
-                (ids, ids.clone(), torch.zeros(_BATCH, dtype=torch.int64)),
+                tuple(given),
                 dynamo=True,
                 optimize=False,
                 opset_version=OPSET,
-                input_names=list(_INPUTS),
+                input_names=names_in,
                 output_names=list(_OUTPUTS),
-                dynamic_shapes=(axes, axes, {0: batch}),
+                # of those of `forward`, of which `given` is one variable list
+                dynamic_shapes=(tuple(shapes),),
                 verbose=False,
             )
         except Exception as error:  # the exporter's errors share no base class
@@ -134,8 +145,11 @@ class _WithLoss(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output: Any = self.network(input_ids=ids, attention_mask=mask)
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, losses and logits of ids, mask, labels and, where given, types."""
+        ids, mask, labels, *types = given
+        named = {"token_type_ids": types[0]} if types else {}
+        output: Any = self.network(input_ids=ids, attention_mask=mask, **named)
         logits: Tensor = output.logits
         # the logarithm times one-hot labels: a gather of it has no gradient there
         chosen = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)

@@ -4,12 +4,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from quadratic import QuadraticRuntime
+from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.errors import RunFolderError, TrainingStopped
 from edge_train.estimators.backprop import Backprop
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.tensor_store import StoredTensors
+from edge_train.optim.transforms import Chain, LearningRate
 from edge_train.records import checkpoint, journal
 
 METHODS = {"zo": ZerothOrder(0.01, {"token": 1.0}), "backprop": Backprop()}
@@ -380,3 +381,43 @@ def test_only_chosen_samples_are_trained(make_loop):
     )
     record = loop.step(0)
     assert record.forwards == 2 * (2 + 1)  # two samples at two perturbed points and the centre
+
+
+class SamplesOnly(QuadraticTask):
+    """Batches that can be taken in parts: nothing in them but samples."""
+
+    def batch(self, key):
+        return {"noise": super().batch(key)["noise"]}
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_a_longer_gradient_is_shortened_and_its_length_is_in_the_journal(make_loop, micro_batch):
+    def first_step(**options):
+        loop = make_loop(estimator=Backprop(micro_batch), **options)
+        loop.task, loop.transform = SamplesOnly(), Chain((LearningRate(1.0, 9),))
+        loop.__post_init__()
+        before = loop.runtime.parameters["token"].copy()
+        return loop.step(0), before - loop.runtime.parameters["token"]
+
+    record, whole = first_step()
+    length = float(np.linalg.norm(whole))
+    assert record.gradient_norm == pytest.approx(length, rel=1e-5)
+    record, clipped = first_step(clip=length / 2)
+    assert record.gradient_norm == pytest.approx(length, rel=1e-5)
+    # parameters near 1 lose what is below their last bit
+    np.testing.assert_allclose(clipped, whole / 2, rtol=1e-4, atol=1e-6)
+    assert record.backwards == 8  # four samples, once to measure and once to use
+    record, free = first_step(clip=2 * length)
+    np.testing.assert_array_equal(free, whole)
+
+
+def test_a_clipped_run_resumes_to_the_same_bits(make_loop, tmp_path):
+    whole = make_loop(tmp_path / "whole", estimator=Backprop(), clip=0.05)
+    whole.fit(12)
+    part = make_loop(tmp_path / "part", estimator=Backprop(), clip=0.05)
+    part.fit(7)
+    loop, _ = resumed(make_loop, tmp_path / "part", Backprop(), clip=0.05)
+    loop.fit(12)
+    np.testing.assert_array_equal(
+        loop.runtime.parameters["token"], whole.runtime.parameters["token"]
+    )

@@ -57,3 +57,23 @@ def test_cross_entropy_does_not_overflow():
     )
     np.testing.assert_array_equal(losses, [0, 1e4])
     np.testing.assert_array_equal(error, [[0, 0, 0], [-1, 1, 0]])
+
+
+def test_smoothed_and_weighted_cross_entropy_is_its_definition_and_the_error_its_slope():
+    logits, labels = 3 * OUTPUTS, np.array([0, 1, 2, 3, 4, 0])
+    weights = np.linspace(0.5, 2, 6).astype(np.float32)
+    losses, error = cross_entropy(logits, labels, 0.2, weights)
+
+    def definition(row, values):
+        target = np.full(5, 0.2 / 5)
+        target[labels[row]] += 0.8
+        return weights[row] * (np.log(np.exp(values).sum()) - target @ values)
+
+    for row in range(6):
+        values = logits[row].astype(np.float64)
+        assert losses[row] == pytest.approx(definition(row, values), rel=1e-5)
+        for unit in range(5):
+            step = np.zeros(5)
+            step[unit] = 1e-6
+            slope = definition(row, values + step) - definition(row, values - step)
+            assert error[row, unit] == pytest.approx(slope / 2e-6, abs=1e-5)

@@ -185,3 +185,10 @@ def test_hostile_values_are_one_short_sentence(text, tmp_path):
     with pytest.raises(InputError) as caught:
         read_recipe(tmp_path / "r.toml")
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_recipe_that_an_editor_saved_with_a_mark_is_read(tmp_path):
+    text = to_toml(recipe_for("network", data="folder\x7fname/x.csv", steps=3))
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = read_recipe(tmp_path / "r.toml")
+    assert (found.steps, found.data) == (3, str(tmp_path / "folder\x7fname/x.csv"))

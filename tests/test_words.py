@@ -90,12 +90,11 @@ def test_data_infers_the_task_and_says_so(tmp_path):
     assert words.understood.endswith("a text; task language-model")
 
 
-def test_only_caps_change_when_a_run_goes_on():
-    assert Words(["--resume", "run", "--mem", "2GB"], resumable=True).caps() == {
-        "cap_bytes": 2 * 10**9
-    }
-    with pytest.raises(InputError, match="--steps cannot be given"):
-        Words(["--resume", "run", "--steps", "2"], resumable=True).caps()
+def test_only_caps_and_the_number_of_steps_change_when_a_run_goes_on():
+    words = ["--resume", "run", "--mem", "2GB", "--steps", "9"]
+    assert Words(words, resumable=True).caps() == {"cap_bytes": 2 * 10**9, "steps": 9}
+    with pytest.raises(InputError, match="--samples cannot be given"):
+        Words(["--resume", "run", "--samples", "2"], resumable=True).caps()
 
 
 @pytest.mark.parametrize("name", tasks.names())

@@ -11,8 +11,10 @@ from edge_train.errors import InputError
 from edge_train.methods import declared_keys
 from edge_train.paths import check_path
 from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
+from edge_train.records.folder import RunFolder
 from edge_train.registry import nearest
 from edge_train.tasks import DEFAULT, recipe_of, tasks
+from edge_train.tasks.begun import NOT_INHERITED, is_run
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
@@ -127,7 +129,7 @@ class Words:
         Raises:
           InputError: everything that is wrong with it, a line each.
         """
-        written = read_toml(self.recipe) if self.recipe is not None else {}
+        written = read_toml(self.recipe) if self.recipe is not None else self._inherited()
         try:
             task = self.task(written)
         except InputError as error:
@@ -138,10 +140,12 @@ class Words:
             given[task.data] = self._data
         base = tasks.get(str(written.get("task", task.name))).name if written else task.name
         if base != task.name:
-            self.refuse(f"{self.recipe} is of task {base!r}, --task says {task.name!r}.")
+            where = self.recipe or self.given.get("start")
+            self.refuse(f"{where} is of task {base!r}, --task says {task.name!r}.")
         try:
             recipe = recipe_of(written, str(self.recipe)) if written else None
-            recipe = beside(recipe, self.recipe.parent) if recipe and self.recipe else None
+            if recipe is not None and self.recipe is not None:
+                recipe = beside(recipe, self.recipe.parent)
             words = recipe_of(given, "")
         except InputError as error:
             self.refuse(str(error))
@@ -152,6 +156,15 @@ class Words:
         names = {one.name for one in words.declared().values() if one.name in given}
         changed = {name: getattr(words, name) for name in names}
         return _replaced(recipe, changed, words.options)
+
+    def _inherited(self) -> dict[str, Any]:
+        """Return the keys of the run that `--from` names, which a new one takes over from it."""
+        run = Path(str(self.given.get("start", ""))).expanduser()
+        if "start" not in self.given or not is_run(run):
+            return {}
+        written = read_toml(RunFolder(run).recipe)
+        (key,) = set(tasks.get(str(written.get("task", DEFAULT))).learned.values()) or {"start"}
+        return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
 
     def caps(self) -> dict[str, int]:
         """Return what may change of a run that goes on: its caps, and how many steps it has.

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_train.cli import commands
 from edge_train.cli.help import help_text
+from edge_train.formats.architectures import ENCODERS, LANGUAGE_MODELS, REFUSED
 from edge_train.methods import methods, rules, schedules, selections
 from edge_train.quant import quants
 from edge_train.recipe import GROUPS, Key, toml_value
@@ -23,7 +24,12 @@ _NOTE = "<!-- made by `python -m edge_train.cli.reference`; edit the records, no
 
 def pages() -> dict[str, str]:
     """Return every page by the name of its file."""
-    return {"recipe.md": _recipe(), "cli.md": _cli(), "names.md": _names()}
+    return {
+        "recipe.md": _recipe(),
+        "cli.md": _cli(),
+        "names.md": _names(),
+        "architectures.md": _architectures(),
+    }
 
 
 def _recipe() -> str:
@@ -87,6 +93,29 @@ def _names() -> str:
             able = [m.name for m in methods.all().values() if m.needs <= use.offers]
             cells = (task.name, engine, ", ".join(use.quants), ", ".join(able))
             parts.append(f"| {' | '.join(cells)} |")
+    return "\n".join(parts) + "\n"
+
+
+def _architectures() -> str:
+    """Return the kinds of networks that are compared with transformers, and those refused."""
+    count = len(ENCODERS) + len(LANGUAGE_MODELS)
+    parts = [
+        f"{_NOTE}# Architectures\n",
+        f"The {count} kinds below are compared with transformers, each as a tiny random model in "
+        "`tests/test_architectures.py`: the loss before the first step is that of transformers to "
+        "1e-4 of it, and the saved folder loads there with the metric of the report. Every other "
+        "kind that transformers knows is taken, too; nobody has compared it.\n",
+        "The first column is `model_type` in config.json. Language models are classifiers, too, "
+        "where transformers has one of their kind.\n",
+    ]
+    tables = {"encoders (`--task classify`)": ENCODERS}
+    tables["language models (`--task language-model`)"] = LANGUAGE_MODELS
+    for title, kinds in tables.items():
+        parts += [f"## {len(kinds)} {title}\n", "| kind | known as |", "|---|---|"]
+        parts += [f"| `{kind}` | {known} |" for kind, known in kinds.items()]
+        parts.append("")
+    parts += ["## Refused by name\n", "| kind | why |", "|---|---|"]
+    parts += [f"| `{kind}` | {why} |" for kind, why in REFUSED.items()]
     return "\n".join(parts) + "\n"
 
 

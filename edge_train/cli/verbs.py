@@ -38,6 +38,7 @@ def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
     from edge_train.run.container import check_container, fitted
+    from edge_train.run.disk import check_disk
     from edge_train.run.survey import survey
 
     words = Words(options.words, resumable=False)
@@ -52,6 +53,7 @@ def _plan(options: argparse.Namespace) -> int:
     print(found.json() if words.as_json else found.text())
     if found.fits:
         check_container(recipe, found.asked.plan)
+        check_disk(found.asked.recipe, found.name, found.asked.plan)
         return 0
     print(f"edge-train: {found.refusal()}", file=sys.stderr)
     return NOT_STARTED
@@ -93,9 +95,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="engine",
-        choices=("onnx", "ort-training"),
+        choices=("onnx", "ort-training", "folder"),
         default="onnx",
-        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier",
+        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; folder: "
+        "diffusers' layout, of a single-file checkpoint",
+    )
+    parser.add_argument(
+        "--config", type=file_word, help="for folder: a diffusers folder of the same kind"
     )
     parser.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
     parser.add_argument("--trainable", help="ort-training: all or head; default: all")
@@ -108,6 +114,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.engine == "folder":
+        from edge_train.export.single_file import unpack_checkpoint
+
+        unpack_checkpoint(Path(options.model).expanduser(), options.out, options.config, print)
+        return 0
+    if options.config is not None:
+        raise InputError("--config is for --for folder; leave it out.")
     if options.model.endswith(".safetensors"):
         from edge_train.export.network_graph import export_network
 

@@ -26,6 +26,8 @@ _OTHER_CONDITIONS = (
     "encoder_hid_dim",
     "encoder_hid_dim_type",
 )
+# Latent cells a side where a UNet's configuration names none, as diffusers has it.
+_LATENT_SIDES = {"sd1": 64, "sd2": 64, "sdxl": 128}
 _TOKEN_TABLES = (
     "text_model.embeddings.token_embedding.weight",  # as published
     "embeddings.token_embedding.weight",  # as transformers 5 saves it
@@ -96,8 +98,23 @@ class ModelFolder:
 
     @property
     def resolution(self) -> int:
-        """The picture side, in pixels, that the model was trained for."""
-        return int(self._value("unet", "sample_size")) * self.latent_scale
+        """The picture side, in pixels, that the model was trained for.
+
+        That of its family where the configuration has null, the shorter one of two sides.
+
+        Raises:
+          ModelError: it is none of these.
+        """
+        found = self.configs["unet"].get("sample_size")
+        sides = found if isinstance(found, list) else [found]
+        if found is None:
+            sides = [_LATENT_SIDES[self.family]]
+        if not sides or not all(type(side) is int and side > 0 for side in sides):
+            raise ModelError(
+                f"{self.path / 'unet'}: sample_size is {found!r}, expected a number of latent "
+                "cells a side, such as 64; copy or download the model again."
+            )
+        return int(min(sides)) * self.latent_scale
 
     @cached_property
     def alphas_cumprod(self) -> NDArray[np.float32]:

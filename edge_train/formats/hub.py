@@ -14,6 +14,9 @@ from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.weight_files import choose_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")  # of the first models, without an owner: gpt2
+_TEXTS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken", "LICENSE*", "NOTICE*"]
 
 
 def find_model(name: str) -> ModelFolder:
@@ -36,10 +39,16 @@ def find_model(name: str) -> ModelFolder:
     path = Path(name).expanduser()
     if path.is_dir():
         return open_model(path)
+    if path.suffix in _PICKLES and path.exists():
+        raise ModelError(
+            f"{name} is a pickle file, which can run any code and is never loaded; take the "
+            ".safetensors version of this checkpoint."
+        )
     if path.exists():
         raise ModelError(
-            f"{name} is a file, expected a folder in the diffusers layout; convert a single-file "
-            "checkpoint with diffusers' `from_single_file(...).save_pretrained(DIR)`."
+            f"{name} is a file, expected a folder in the diffusers layout; make one of a "
+            f"single-file checkpoint once: `edge-train export {name} DIR --for folder`, then run "
+            "--model DIR."
         )
     if _HUB_ID.fullmatch(name) is None:
         raise ModelError(
@@ -47,6 +56,68 @@ def find_model(name: str) -> ModelFolder:
             f"{EMBEDDED}."
         )
     return _from_hub(name)
+
+
+def find_folder(name: str) -> tuple[Path, str]:
+    """Return the folder that a name means, and what others call it: a hub id, or its whole path.
+
+    Args:
+      name: a folder, or the hub id of a model of transformers, such as `Qwen/Qwen3-0.6B` or `gpt2`:
+        taken from the local cache where that is complete, else downloaded.
+
+    Raises:
+      ModelError: it is neither, or cannot be had.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path, str(path.resolve())
+    if path.exists():
+        raise ModelError(
+            f"{name} is a file, expected the folder of a transformers model (config.json, "
+            "tokenizer.json, model.safetensors) or a hub id; name the folder that it is in."
+        )
+    if _HUB_ID.fullmatch(name) is None and _OLD_ID.fullmatch(name) is None:
+        raise ModelError(
+            f"no model {name!r}: not a folder here and not a hub id (owner/name); name the folder "
+            "of a transformers model: --model DIR."
+        )
+    try:
+        from huggingface_hub import list_repo_files, snapshot_download
+    except ImportError:
+        raise ModelError(
+            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
+            "installed; pip install huggingface_hub, or name a folder: --model DIR."
+        ) from None
+    try:
+        cached = Path(snapshot_download(name, local_files_only=True))
+        if _is_whole(cached):
+            return cached, name
+    except (OSError, ValueError, ModelError):
+        pass  # not in the cache, or only in part
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_TEXTS))
+        names = {file for file in list_repo_files(name) if "/" not in file}
+        weights = choose_weights(names, folder)
+        return Path(snapshot_download(name, allow_patterns=[*_TEXTS, *weights])), name
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # the network raises what it likes
+        raise _not_to_be_had(name, error, "name a folder that is here: --model DIR") from error
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a cached folder has all that a run reads: not only its configuration."""
+    names = {path.name for path in folder.iterdir()}
+    chosen = choose_weights(names, folder)
+    return "config.json" in names and set(chosen) <= names
+
+
+def _not_to_be_had(name: str, error: Exception, instead: str) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError(
+        f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
+        f"and the network, or {instead}."
+    )
 
 
 def _from_hub(name: str) -> ModelFolder:
@@ -81,8 +152,4 @@ def _from_hub(name: str) -> ModelFolder:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the network raises what it likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
-            f"and the network, or try --model {EMBEDDED}."
-        ) from error
+        raise _not_to_be_had(name, error, f"try --model {EMBEDDED}") from error

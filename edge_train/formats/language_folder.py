@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import ModelError
+from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.transformers_folder import UNLIMITED, read_config
-from edge_train.formats.weight_files import choose_weights, hash_of
+from edge_train.formats.transformers_folder import positions_of, vocabulary_of
+from edge_train.formats.weight_files import choose_weights, hash_of, read_json
 
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -22,6 +23,7 @@ class LanguageFolder:
       vocabulary: rows of the token table.
       positions: tokens in a sequence at most.
       files: the opened weight files; none where a run starts from random weights.
+      base: what others find it by: a hub id, or the whole path.
     """
 
     path: Path
@@ -29,6 +31,7 @@ class LanguageFolder:
     vocabulary: int
     positions: int
     files: tuple[TensorFile, ...]
+    base: str = ""
 
     def sha256(self) -> str:
         """Return one hash over the configuration and over names and contents of weight files."""
@@ -36,11 +39,14 @@ class LanguageFolder:
         return hash_of((path.name, path) for path in paths)
 
 
-def open_language_model(path: Path) -> LanguageFolder:
+def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
     """Return a checked folder of a causal language model.
 
+    Args:
+      base: what others find it by, if that is no path.
+
     Raises:
-      ModelError: it is no such folder, wants code of its own to be run, or holds weights that are
+      ModelError: it is no such folder, or holds weights that are
         no safetensors.
     """
     if not (path / "config.json").is_file():
@@ -48,10 +54,14 @@ def open_language_model(path: Path) -> LanguageFolder:
             f"{path}: no config.json; expected the folder of a transformers language model (Llama, "
             "GPT-2, ...)."
         )
-    config = read_config(path)
+    config = read_json(path / "config.json")
+    if isinstance(config.get("text_config"), dict) and "vocab_size" not in config:
+        raise ModelError(
+            f"{path}: a {config.get('model_type')!r} is a model of texts and other things "
+            "(pictures, sound), which is not trained; name a model of texts alone."
+        )
     try:
-        vocabulary = int(config["vocab_size"])
-        positions = int(config.get("max_position_embeddings", config.get("n_positions", 0)))
+        vocabulary, positions = vocabulary_of(config), positions_of(config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
@@ -61,4 +71,5 @@ def open_language_model(path: Path) -> LanguageFolder:
     files: tuple[TensorFile, ...] = ()
     if any(name.endswith(_WEIGHT_SUFFIXES) for name in names):
         files = tuple(TensorFile(path / name) for name in choose_weights(names, path))
-    return LanguageFolder(path, config, vocabulary, positions or UNLIMITED, files)
+    refuse_packed(path, config, files)
+    return LanguageFolder(path, config, vocabulary, positions, files, base or str(path.resolve()))

@@ -17,7 +17,8 @@ keys of its own version.
     version      1
     requires     {"ir": 9, "opset": 18}: what the engine must read
     origin       {"model", "sha256", "edge_train"}: what was exported, its weights, by whom; and
-                 "new_heads", where it had none: names of parameters that a run draws by its seed
+                 "new_heads", where it had none: names of parameters that a run draws by its seed;
+                 "text_types": "yes" where the graphs take `types`
     task         "classify"
     trainable    names of the parameters that get a gradient, in the order of the graph
     frozen       names of the graph's other parameters
@@ -26,7 +27,8 @@ keys of its own version.
     files        path -> {"bytes", "sha256"}
 
 Inputs of both graphs, B texts of L ids: ids (B, L), mask (B, L; 1 where there is a token) and
-labels (B,), all int64, and every parameter by name, float32. `training_model.onnx` also takes
+labels (B,), with text types also types (B, L; 0 or 1, the text of a pair that an id belongs to),
+all int64, and every parameter by name, float32. `training_model.onnx` also takes
 `<name>_grad.accumulation.buffer` for every trainable parameter, which it writes to, and
 `lazy_reset_grad` (1,) bool: true overwrites the buffers, false adds to them. Outputs: loss, the
 mean over the batch; losses (B,); logits (B, classes).
@@ -78,6 +80,11 @@ class TrainingManifest:
     def new_heads(self) -> tuple[str, ...]:
         """The parameters that the exported model lacked, so that every run draws them anew."""
         return tuple(n for n in self.origin.get("new_heads", "").split() if n in self.trainable)
+
+    @property
+    def takes_types(self) -> bool:
+        """Whether the graphs take which text of a pair an id belongs to."""
+        return self.origin.get("text_types") == "yes"
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""

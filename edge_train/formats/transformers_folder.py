@@ -1,23 +1,42 @@
-"""What folders of transformers share: a configuration that may not bring code of its own."""
+"""What configurations of different kinds of transformers' networks call the same numbers."""
 
-from pathlib import Path
-
-from edge_train.errors import ModelError
-from edge_train.formats.weight_files import Config, read_json
+from edge_train.formats.weight_files import Config
 
 UNLIMITED = 1 << 20  # positions of a network that names no limit
+_VOCABULARY = ("vocab_size", "n_words")
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
-def read_config(path: Path) -> Config:
-    """Return `config.json` of a folder.
+def layers_of(config: Config) -> int:
+    """Return how many layers follow one another.
 
     Raises:
-      ModelError: it cannot be read, or wants code of its own to be run.
+      KeyError: the configuration names none.
     """
-    config = read_json(path / "config.json")
-    if "auto_map" in config:
-        raise ModelError(
-            f"{path}: its config.json names code of its own (auto_map), and code from a model "
-            "folder is never run; use a model of a kind that transformers knows."
-        )
-    return config
+    return int(config[next((name for name in _LAYERS if name in config), _LAYERS[0])])
+
+
+def vocabulary_of(config: Config) -> int:
+    """Return the rows of the token table.
+
+    Raises:
+      KeyError: the configuration names none; of a model of pictures and texts it stands deeper.
+    """
+    name = next((name for name in _VOCABULARY if name in config), _VOCABULARY[0])
+    return int(config[name])
+
+
+def positions_of(config: Config) -> int:
+    """Return how many tokens a text may have; `UNLIMITED` where positions are no table."""
+    found = (config.get(name) for name in _POSITIONS)
+    return int(next((limit for limit in found if isinstance(limit, int) and limit > 0), UNLIMITED))
+
+
+def first_id(ids: object) -> object:
+    """Return a token's id, or the first where a configuration lists several.
+
+    >>> first_id(2), first_id([128001, 128009])
+    (2, 128001)
+    """
+    return ids[0] if isinstance(ids, list) and ids else ids

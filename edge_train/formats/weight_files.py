@@ -10,6 +10,7 @@ from edge_train.errors import ModelError
 
 Config = Mapping[str, Any]
 _STEMS = ("model", "diffusion_pytorch_model")
+VARIANTS = ("", ".fp32", ".bf16", ".fp16")  # the plain files first
 _READ_BYTES = 1 << 20
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -36,7 +37,7 @@ def read_json(path: Path) -> Config:
 
 
 def choose_weights(names: set[str], folder: Path) -> list[str]:
-    """Return which of the files of a component to load: plain ones before float16 ones.
+    """Return which of the files of a component to load: plain ones before variants.
 
     Args:
       names: what the folder holds, on disk or on the hub.
@@ -45,7 +46,7 @@ def choose_weights(names: set[str], folder: Path) -> list[str]:
     Raises:
       ModelError: there is none, or only pickle files.
     """
-    for variant in ("", ".fp16"):
+    for variant in VARIANTS:
         for stem in _STEMS:
             if f"{stem}{variant}.safetensors" in names:
                 return [f"{stem}{variant}.safetensors"]
@@ -57,7 +58,7 @@ def choose_weights(names: set[str], folder: Path) -> list[str]:
         raise ModelError(
             f"{folder}: only {pickles[0]}, a pickle file, which can run any code and is never "
             "loaded; take the safetensors version of this model, or convert it where you trust "
-            "it: diffusers' `save_pretrained(..., safe_serialization=True)`."
+            "it: `save_pretrained(DIR, safe_serialization=True)` of transformers or diffusers."
         )
     raise ModelError(f"{folder}: no .safetensors file; copy or download the model again.")
 

@@ -37,6 +37,7 @@ class Footprint:
         measures them anew, but a cap that cannot hold them is refused before they load.
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
       mapped_bytes: weights of the trained model that are read in place from their file.
+      folder: what the run folder holds at most beside its journal and report (`folder_lines`).
     """
 
     libraries: tuple[str, ...]
@@ -47,6 +48,7 @@ class Footprint:
     libraries_bytes: int = 0
     operations: float = 0.0
     mapped_bytes: int = 0
+    folder: tuple[PlanLine, ...] = ()
 
 
 def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
@@ -56,6 +58,32 @@ def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
     nobody can look meanwhile, and no data limit counts it.
     """
     return cap_bytes is None or libraries_bytes * _WITH_ANYTHING <= cap_bytes
+
+
+_STEP_FILES, _BEST_FILES = 3, 3  # two of the last steps and their best ones, and those in writing
+_HEADER_BYTES = 500  # of a block and its state in the header of a file
+
+
+def folder_lines(
+    blocks: int, parameters_bytes: int, state_bytes: int, data_bytes: int, results_bytes: int
+) -> tuple[PlanLine, ...]:
+    """Return what a run folder holds at most of these, on disk.
+
+    A checkpoint is written beside the two that it will replace one of, and may hold parameters and
+    state; the best parameters lie in files of their own. A result is written beside the one that an
+    interrupted run left.
+
+    Args:
+      blocks: how many are trained.
+      parameters_bytes: of the trained blocks as they are held.
+      state_bytes: of the optimizer.
+      data_bytes: what is kept of the data.
+      results_bytes: what the run leaves, once.
+    """
+    files = _STEP_FILES + _BEST_FILES
+    checkpoints = files * (parameters_bytes + _HEADER_BYTES * blocks) + _STEP_FILES * state_bytes
+    lines = (("checkpoints", checkpoints), ("data", data_bytes), ("results", 2 * results_bytes))
+    return tuple(PlanLine(name, int(count)) for name, count in lines if count)
 
 
 def state_line(

@@ -45,11 +45,13 @@ class Plan:
     Attributes:
       source: `rehearsal` where every phase was measured, `estimate` where it was computed.
       seconds_per_step: of a step of training, None where it was not measured.
+      folder: what the run folder will hold on disk, beside its journal and report.
     """
 
     phases: tuple[Phase, ...]
     source: str
     seconds_per_step: float | None = None
+    folder: tuple[PlanLine, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -71,6 +73,7 @@ class Plan:
             "source": self.source,
             "seconds_per_step": self.seconds_per_step,
             "phases": phases,
+            "folder": [asdict(line) for line in self.folder],
         }
 
     @classmethod
@@ -80,7 +83,8 @@ class Plan:
             Phase(phase["name"], tuple(PlanLine(**line) for line in phase["lines"]))
             for phase in record["phases"]
         )
-        return cls(phases, record["source"], record["seconds_per_step"])
+        folder = tuple(PlanLine(**line) for line in record.get("folder", ()))
+        return cls(phases, record["source"], record["seconds_per_step"], folder)
 
     def text(self) -> str:
         """Return every line of every phase, for people.
@@ -164,7 +168,7 @@ def estimate(footprint: Footprint, base_bytes: int) -> Plan:
         phases.append(
             Phase(name, (*known, first, PlanLine("activations and workspace", workspace)))
         )
-    return Plan(tuple(phases), "estimate")
+    return Plan(tuple(phases), "estimate", folder=footprint.folder)
 
 
 def surely_above(plan: Plan, cap_bytes: int) -> bool:

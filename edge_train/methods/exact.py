@@ -45,6 +45,49 @@ class MicroBatchKeys(Recipe):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipKeys(Recipe):
+    """A limit on the length of a step's gradient."""
+
+    clip: float | None = key(
+        help="longest gradient of a step: a longer one is shortened; takes twice the passes",
+        flags=("--clip", "--max_grad_norm"),
+        low=1e-9,
+        high=1e9,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothingKeys(Recipe):
+    """Targets that are not quite certain."""
+
+    label_smoothing: float = key(
+        0.0,
+        help="share of a target that all classes get, in training only",
+        flags=("--label-smoothing", "--label_smoothing_factor"),
+        low=0,
+        high=0.99,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassKeys(Recipe):
+    """How much each class counts."""
+
+    class_weights: str | None = key(
+        help="'balanced', or a number for each class, such as '1,2.5': what its samples count",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutKeys(Recipe):
+    """Dropout of a model that has it."""
+
+    dropout: bool = key(
+        False, help="drop in training what the model's configuration says; off by default"
+    )
+
+
 def links(recipe: Recipe) -> tuple[Transform, ...]:
     """Return what ends every chain: weight decay, where there is one, and the rate."""
     from edge_train.optim.transforms import WeightDecay
@@ -75,9 +118,14 @@ def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
     return LearningRate(rate, steps, end, False, recipe.warmup, shape, longer)
 
 
+_READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weights", "dropout")
+
+
 def once_there_and_back(recipe: Recipe) -> Passes:
-    """Return the passes of an exact gradient."""
+    """Return the passes of an exact gradient; a clipped one is taken twice."""
     samples = recipe.samples or 1
+    if isinstance(recipe, ClipKeys) and recipe.clip is not None:
+        samples *= 2
     return Passes(samples, samples)
 
 
@@ -95,7 +143,7 @@ def of_rule(rule: Rule) -> Method:
         needs=rule.needs,
         build=build,
         passes=once_there_and_back,
-        reads=("weight_decay", "micro_batch", *rule.reads),
+        reads=(*_READS, *rule.reads),
         keys=rule.keys,
         defaults=rule.defaults,
         projects=rule.projects,
@@ -144,7 +192,7 @@ METHODS = (
         needs=frozenset({GRADIENT}),
         build=_backprop,
         passes=once_there_and_back,
-        reads=("weight_decay", "micro_batch", "momentum"),
+        reads=(*_READS, "momentum"),
     ),
     *map(of_rule, RULES),
 )

@@ -1,12 +1,17 @@
 """A step whose batch is differentiated in parts: what is held from one part to the next."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from edge_train.arrays.factored import Factors, Gradient, Update, Whole, added, dense
 from edge_train.arrays.types import Array, State
 from edge_train.protocols import Projecting, Share, Transform
+
+
+def ignored(total: Update) -> None:
+    """Do nothing with a sum."""
 
 
 class Sums:
@@ -21,9 +26,34 @@ class Sums:
         self.held: dict[str, Array | Factors] = {}
 
     def add(
-        self, name: str, part: Share, rule: Transform, state: State, param: Array
+        self,
+        name: str,
+        part: Share,
+        rule: Transform,
+        state: State,
+        param: Array,
+        seen: Callable[[Update], None] = ignored,
     ) -> Update | None:
-        """Add a part; return the update by the whole sum after the last one, None before."""
+        """Add a part; return the update by the whole sum after the last one, None before.
+
+        Args:
+          seen: is shown the whole sum, where nothing of it was dropped by a projection.
+        """
+        total = self.total(name, part, rule, state, param)
+        if total is None:
+            return None
+        if total.shape == param.shape:
+            seen(total)
+        if isinstance(total, Factors):
+            return rule.update(total, state, param)
+        if isinstance(rule, Projecting) and total.shape != param.shape:
+            return rule.update_projected(total, state, param)
+        return rule.update(Whole(total) if total.ndim == 2 else total, state, param)
+
+    def total(
+        self, name: str, part: Share, rule: Transform, state: State, param: Array
+    ) -> Array | Factors | None:
+        """Add a part; return the sum after the last one, projected where `rule` does so."""
         kept = part.gradient
         if isinstance(rule, Projecting):
             kept = rule.project(kept, state, param)
@@ -31,11 +61,7 @@ class Sums:
         if not part.last:
             return None
         del self.held[name]
-        if isinstance(total, Factors):
-            return rule.update(total, state, param)
-        if isinstance(rule, Projecting) and total.shape != param.shape:
-            return rule.update_projected(total, state, param)
-        return rule.update(Whole(total) if total.ndim == 2 else total, state, param)
+        return total
 
 
 def held_numbers(shape: tuple[int, ...], tokens: int) -> int:

@@ -44,6 +44,13 @@ class Recipe:
         group="data",
         common=True,
     )
+    start: str | None = key(
+        help="run, token file or model that this run starts from",
+        flags=("--from",),
+        may_be_path=True,
+        group="data",
+        common=True,
+    )
     method: str = key("auto", help="how gradients are found and used", common=True)
     preset: str = key("default", help="settings of a paper: default, zoodip or mezo")
     steps: int | None = key(
@@ -285,7 +292,7 @@ def read_toml(path: Path) -> dict[str, Any]:
       InputError: the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
@@ -340,6 +347,8 @@ def with_absolute_paths(recipe: R) -> R:
     for name, one in recipe.declared().items():
         if one.is_path and (value := getattr(recipe, name)):
             found[name] = str(Path(value).expanduser().resolve())
+    if recipe.start is not None:
+        found["start"] = str(Path(recipe.start).expanduser().resolve())
     model = Path(recipe.model).expanduser()
     if recipe.model and model.exists():
         found["model"] = str(model.resolve())

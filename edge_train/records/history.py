@@ -89,6 +89,8 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "metrics": end.get("metrics", {}),
         "versions": facts.get("versions", {}),
         "outputs": end.get("outputs", {}),
+        "notices": facts.get("notices", []),
+        **({"labels": facts["labels"]} if "labels" in facts else {}),
     }
 
 

@@ -54,6 +54,8 @@ def step_line(record: StepRecord) -> dict[str, Any]:
     line = {"kind": "step", **asdict(record)}
     if not record.block_losses:
         del line["block_losses"]
+    if record.gradient_norm is None:
+        del line["gradient_norm"]
     return line
 
 

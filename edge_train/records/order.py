@@ -71,7 +71,7 @@ def _check_start(record: Record) -> None:
 
 
 def _check_step(record: Record) -> None:
-    for name in ("loss", "eval"):
+    for name in ("loss", "eval", "gradient_norm"):
         value = record.get(name)
         _need(value is None or _number(value), name)
     scalars = record.get("scalars", [])

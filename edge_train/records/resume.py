@@ -21,8 +21,8 @@ Facts = Mapping[str, Any]  # of a journal's first record
 
 _SETTINGS = ("device", "dtype", "threads", "lean")
 # Keys of a recipe that compute nothing: `--resume` takes the caps, a folder may have been moved,
-# and the model behind another name is known by its hash.
-_MAY_CHANGE = ("cap_bytes", "host_cap_bytes", "out", "model")
+# and the model behind another name, or what a run started from, is known by its hash.
+_MAY_CHANGE = ("cap_bytes", "host_cap_bytes", "out", "model", "start")
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:

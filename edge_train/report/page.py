@@ -41,14 +41,14 @@ def render(
     """
     facts = records[0]["facts"]
     added = dict.fromkeys(PLACES, "")
-    hidden: set[str] = set()
+    hidden = {"notices"}
     for one in sections:
         if html := _rendered(one, run, summary, records):
             added[one.place] += html
             hidden.update(one.shows)
     added["end"] += "".join(_not_made(name, why) for name, why in broken.items())
     parts = [
-        *(_numbers(summary, _planned(records)), added["top"]),
+        *(_numbers(summary, _planned(records)), _notices(summary), added["top"]),
         *(curves(summary, records), added["curves"]),
         *(confusion_table(summary["metrics"], facts), added["data"]),
         _slopes(records[0].get("slope_check")),
@@ -136,6 +136,15 @@ def _numbers(summary: Record, planned: int | None) -> str:
             shown = f"{100 * value:.0f}%" if name.endswith("accuracy") else f"{value:.4g}"
             tiles.append(tile(words_of(name), shown, ""))
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _notices(summary: Record) -> str:
+    """Return what was said at the start: what was cut, left out or set aside, a line each."""
+    lines = summary.get("notices")
+    lines = [str(line) for line in lines] if isinstance(lines, list) else []
+    return section(
+        "Notices", f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>", bool(lines)
+    )
 
 
 def _slopes(check: Record | None) -> str:

@@ -118,7 +118,7 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
         peaks.close("save and draw")
     lines = known_lines(footprint, base_bytes + others_bytes)
     phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
-    return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step)
+    return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step, footprint.folder)
 
 
 def _rehearsal_recipe(recipe: Recipe) -> Recipe:

@@ -23,6 +23,7 @@ from edge_train.records.history import cap_in_force, changes_for_memory, has_beg
 from edge_train.records.lock import only_writer
 from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
+from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
 from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
@@ -64,6 +65,7 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
     plan = make_plan(job, recipe, link, observer.said)
     check_container(recipe, plan)
     job.load()
+    check_disk(replace(job.recipe, out=recipe.out), job.name, plan)
     if folder is not None:
         RunFolder(folder).make()
         link.tell(folder=str(folder))
@@ -75,7 +77,8 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
 def _begin(session: Session, recipe: Recipe) -> int:
     """Write what the run is, prepare its data, train; return the exit status."""
     folder, job, link = session.folder, session.job, session.link
-    for note in job.notes:
+    said = job.notes
+    for note in said:
         session.observer.said(note)
     own = [name for name in link.changes if name not in ("method", "quant")]
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
@@ -87,6 +90,9 @@ def _begin(session: Session, recipe: Recipe) -> int:
         _write_plan(folder, recipe, session.choice, session.plan)
     with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, session.observer.said)
+    for note in job.notes:
+        if note not in said:  # one that preparing the data brought up
+            session.observer.said(note)
     session.measure_threads = recipe.threads is None
     return train(session, [], None)
 

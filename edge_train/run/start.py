@@ -111,6 +111,7 @@ def start_record(
             "repeats": repeats,
             **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
+            **({"notices": list(job.notes)} if job.notes else {}),
         },
         "slope_check": check.record() if check else None,
         "threads": session.threads.record() if session.threads else None,

@@ -9,12 +9,13 @@ from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.memory.footprint import has_room
+from edge_train.memory.footprint import PlanLine, has_room
 from edge_train.memory.machine import Limit, memory_limit
 from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
 from edge_train.memory.wall import WALL_NONE
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
+from edge_train.run.disk import folder_needs, needs_in_words
 from edge_train.run.pace import about_seconds
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.tasks import open_job, task_of
@@ -76,18 +77,25 @@ class Choice:
 class Survey:
     """The plan that was asked for, and all choices, the asked one first.
 
-    `container` is what the container has in which this was asked; None outside of one.
+    `container` is what the container has in which this was asked; None outside of one. `name` is
+    that of the run's folder, where none was named.
     """
 
     asked: Choice
     choices: tuple[Choice, ...]
     cap_bytes: int | None
     container: Limit | None = None
+    name: str = ""
 
     @property
     def fits(self) -> bool:
         """Whether the asked plan fits."""
         return self.cap_bytes is None or self.asked.plan.peak_bytes <= self.cap_bytes
+
+    @property
+    def folder(self) -> tuple[PlanLine, ...]:
+        """What the run folder of the asked plan will need on its disk at most."""
+        return folder_needs(self.asked.recipe, self.asked.plan)
 
     def refusal(self) -> str:
         """Return what is needed, and the change that gives up least and would fit."""
@@ -117,13 +125,14 @@ class Survey:
             "container_bytes": self.container.bytes if self.container else None,
             "fits": self.fits,
             "plan": self.asked.plan.record(),
+            "folder_bytes": sum(line.bytes for line in self.folder),
             "choices": [choice.record(self.cap_bytes) for choice in self.choices],
             "refusal": None if self.fits else self.refusal(),
         }
 
     def text(self) -> str:
         """Return every line and every choice, for people."""
-        rows = [self.asked.plan.text(), ""]
+        rows = [self.asked.plan.text(), f"run folder, at most {needs_in_words(self.folder)}", ""]
         titled = [s for s in task_of(self.asked.recipe).savings if s.title]
         head = ["method", "runtime", "weights", *(saving.title for saving in titled), "bytes"]
         table = [[*head, "seconds a step", "passes", "quality, measured", "bytes by", ""]]
@@ -198,7 +207,7 @@ def survey(recipe: Recipe) -> Survey:
             correction = plan.peak_bytes / guess.peak_bytes
         about = about_seconds(own.recipe, held.operations)
         choices.append(Choice(changes, own.recipe, plan, about))
-    return Survey(choices[0], tuple(choices), recipe.cap_bytes, limit)
+    return Survey(choices[0], tuple(choices), recipe.cap_bytes, limit, job.name)
 
 
 def _cap_for(choice: Choice) -> str:

@@ -24,6 +24,7 @@ from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
+from edge_train.methods.exact import ClipKeys
 from edge_train.protocols import Objective, StepRecord
 from edge_train.recipe import Recipe, required
 from edge_train.records import journal
@@ -163,6 +164,7 @@ def _loop(
         seed=recipe.seed,
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,
+        clip=recipe.clip if isinstance(recipe, ClipKeys) else None,
         **_choosing(recipe),
     )
     if not new:

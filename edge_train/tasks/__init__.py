@@ -27,7 +27,9 @@ def open_job(recipe: Recipe) -> "Job":
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
-    job: Job = load(task_of(recipe).job)(recipe)
+    from edge_train.tasks.begun import begun_from
+
+    job: Job = load(task_of(recipe).job)(begun_from(task_of(recipe), recipe))
     return job
 
 

@@ -59,7 +59,13 @@ class Job(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know before the run starts, a line each."""
+        """Notices: what the user should know before the run starts, a line each.
+
+        What was cut, left out or set aside is said here and nowhere else: texts that lose their
+        end, photos that are cropped, rows, files and examples that are not used. A run says each
+        line once at its start, those that only `prepare` knows after it; the journal keeps them
+        (`facts.notices`) and the report shows them.
+        """
         ...
 
     @property

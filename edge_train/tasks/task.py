@@ -106,6 +106,8 @@ class Task:
       accepts: "module:function" that returns what a file or folder is, in words, where it looks
         like data of this task; None where it does not.
       data: the key that such a file or folder is the value of.
+      learned: what its runs write that a new one can start from (`--from`), the best first, and
+        the key that takes it: `model`, or `start`.
       commands: verbs of its own, `edge-train VERB RUN`.
     """
 
@@ -126,6 +128,7 @@ class Task:
     title: Callable[[Mapping[str, Any]], str] = lambda facts: f"Run: {facts.get('task')}"
     accepts: str | None = None
     data: str = "data"
+    learned: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[Command, ...] = ()
 
     def use(self, engine: str) -> Use:

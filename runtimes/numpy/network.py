@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
@@ -112,8 +111,10 @@ class NumpyNetwork:
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the cross entropy of every sample at every point, shape (points, samples)."""
         labels = batch["labels"]
+        targets = _targets(batch)
         losses = [
-            cross_entropy(self.predict(batch["inputs"], point), labels)[0] for point in points
+            cross_entropy(self.predict(batch["inputs"], point), labels, **targets)[0]
+            for point in points
         ]
         return np.stack(losses)
 
@@ -129,7 +130,7 @@ class NumpyNetwork:
         if self.batch_limit and divisible:
             size = min(size, self.batch_limit)
         if size >= count:
-            return self._backward(batch["inputs"], batch["labels"], count, apply)
+            return self._backward(batch, count, apply)
         total: dict[str, Array] = {}
 
         def add(name: str, gradient: Array) -> None:
@@ -137,10 +138,7 @@ class NumpyNetwork:
 
         losses = [
             self._backward(
-                batch["inputs"][start : start + size],
-                batch["labels"][start : start + size],
-                count,
-                add,
+                {name: values[start : start + size] for name, values in batch.items()}, count, add
             )
             for start in range(0, count, size)
         ]
@@ -150,12 +148,12 @@ class NumpyNetwork:
                 apply(name, total.pop(name))
         return together
 
-    def _backward(self, inputs: Array, labels: NDArray[Any], count: int, apply: Apply) -> Array:
-        tapes = []
+    def _backward(self, batch: Batch, count: int, apply: Apply) -> Array:
+        inputs, tapes = batch["inputs"], []
         for index in range(len(self.blocks)):
             inputs, tape = self.run(index, inputs)
             tapes.append(tape)
-        losses, error = cross_entropy(inputs, labels)
+        losses, error = cross_entropy(inputs, batch["labels"], **_targets(batch))
         del inputs, tape
         if not np.isfinite(losses).all():
             return losses  # the caller stops the step
@@ -229,6 +227,16 @@ class NumpyNetwork:
 
     def close(self) -> None:
         """Release nothing: arrays go when nobody holds them."""
+
+
+def _targets(batch: Batch) -> dict[str, Any]:
+    """Return what a batch says of its targets beside the labels."""
+    found: dict[str, Any] = {}
+    if "smoothing" in batch:
+        found["smoothing"] = float(batch["smoothing"][0])
+    if "weights" in batch:
+        found["weights"] = batch["weights"]
+    return found
 
 
 def _read(point: Point, block: str, part: str) -> Array:

@@ -44,6 +44,7 @@ class OrtClassifier:
     device = "cpu"
     dtype = "float32"
     pages = None
+    architecture: str | None = None  # as the configuration has it
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class OrtClassifier:
         self._lean = lean
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         manifest = artifact.manifest
+        self._names = ("ids", "mask", "labels", *(("types",) if manifest.takes_types else ()))
         stored = TensorFile(artifact.path / WEIGHTS)
         self._stored = stored
         self.parameters = Parameters.sharing({n: stored.read(n) for n in manifest.trainable})
@@ -121,7 +123,7 @@ class OrtClassifier:
         )
         parts = []
         for start in range(0, count, size):
-            some = _inputs({name: value[start : start + size] for name, value in batch.items()})
+            some = self._inputs(batch, slice(start, start + size))
             found = call(self._training, names, {**some, **feeds, RESET: np.array([start == 0])})
             parts.append(found[names.index("losses")])
             del found
@@ -149,6 +151,15 @@ class OrtClassifier:
         self._frozen.clear()
         self._buffers.clear()
 
+    def _inputs(self, batch: Batch, at: slice) -> Mapping[str, Any]:
+        """Return some texts as the graphs take them; single texts are all of type 0."""
+        some = {
+            name: np.ascontiguousarray(batch[name][at]) for name in self._names if name in batch
+        }
+        if "types" in self._names and "types" not in some:
+            some["types"] = np.zeros_like(some["ids"])
+        return some
+
     def _values(self, point: Point) -> dict[str, Array]:
         """Return every parameter that the graphs take."""
         return {name: np.ascontiguousarray(v) for name, v in {**self._frozen, **point}.items()}
@@ -159,7 +170,7 @@ class OrtClassifier:
         limit = self.batch_limit or _TEXTS_PER_CALL
         for start in range(0, len(batch["ids"]), limit):
             at = slice(start, start + limit)
-            some = _inputs({name: value[at] for name, value in batch.items()})
+            some = self._inputs(batch, at)
             feeds = {name: value for name, value in {**some, **values}.items() if name in taken}
             yield call(self._evaluation, [output], feeds)[0]
 
@@ -179,10 +190,6 @@ def check_flavor() -> None:
             "(Python 3.12 at most), or train the model folder with --runtime torch, or without "
             "gradients with --method zo."
         )
-
-
-def _inputs(batch: Batch) -> Mapping[str, Any]:
-    return {name: np.ascontiguousarray(batch[name]) for name in ("ids", "mask", "labels")}
 
 
 def _open(path: Path, threads: int, lean: bool) -> Any:

@@ -11,23 +11,26 @@ from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.errors import ModelError
 from edge_train.formats.classifier_folder import ClassifierFolder, initial_head
+from edge_train.formats.stored_blocks import StoredNetwork, checked_values, plain
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
+from edge_train.runtimes.torch.dropping import Dropping
+from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.layers import layers_of
+from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
 _TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
-_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+_WHAT = "sequence classifier"
 
 
 class TorchClassifier:
-    """A transformers classifier on the CPU in float32, without dropout; a `GradientRuntime`.
+    """A transformers classifier on the CPU in float32; a `GradientRuntime`.
 
     The trainable blocks are the network's own parameters: `parameters` and the network share their
-    memory. Dropout stays off because a step must be a function of its batch, so that a run can be
-    resumed and compared between engines.
+    memory. Dropout is off unless a batch holds the numbers that its masks are drawn from, so that a
+    step is a function of its batch and a run can be resumed.
     """
 
     device = "cpu"
@@ -38,11 +41,19 @@ class TorchClassifier:
         self.parameters = parameters
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         self._network = network
+        self._read_apart: set[str] = set()  # blocks that are read without a call of their layer
+        self.architecture: str | None = type(network).__name__  # as transformers calls it
         self._names = {id(parameter): name for name, parameter in network.named_parameters()}
 
     @classmethod
     def open(
-        cls, folder: ClassifierFolder, *, trainable: str, threads: int, seed: int = 0
+        cls,
+        folder: ClassifierFolder,
+        *,
+        trainable: str,
+        threads: int,
+        seed: int = 0,
+        attention: str | None = None,
     ) -> "TorchClassifier":
         """Load a folder.
 
@@ -51,6 +62,8 @@ class TorchClassifier:
             vectors: scales and shifts of norms, biases.
           threads: for the whole process; torch knows no smaller scope.
           seed: of a head that the folder lacks.
+          attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
+            transformers takes.
 
         Raises:
           ModelError: a weight file is damaged or does not fit its configuration.
@@ -59,10 +72,10 @@ class TorchClassifier:
           The weights once, in float32.
         """
         torch.set_num_threads(threads)
-        network, blocks = load_classifier(folder, seed=seed)
+        network, blocks = load_classifier(folder, attention, seed=seed)
         trained = set(blocks)
         if trainable != "all":
-            trained = head_names(network)
+            trained = head_names(network) | set(new_heads(folder, network))
         if trainable == "norms":
             trained |= {name for name, block in blocks.items() if block.ndim == 1}
         for name, parameter in network.named_parameters():
@@ -81,7 +94,7 @@ class TorchClassifier:
             with self._encoder_shared():
                 for number, point in enumerate(points):
                     logits = self._run_at(point, batch, at)
-                    losses[number, at] = _losses(logits, batch["labels"][at]).numpy()
+                    losses[number, at] = _losses(logits, batch, at).numpy()
         return losses
 
     def logits(self, batch: Batch, point: Point) -> Array:
@@ -113,7 +126,7 @@ class TorchClassifier:
         try:
             for start in range(0, count, size):
                 at = slice(start, start + size)
-                own = _losses(self._run(batch, at), batch["labels"][at])
+                own = _losses(self._in_training(batch, at), batch, at)
                 losses[at] = own.detach()
                 if not bool(torch.isfinite(losses[: at.stop]).all()):
                     losses[at.stop :] = torch.nan  # not computed
@@ -151,13 +164,7 @@ class TorchClassifier:
 
     def stored(self, folder: ClassifierFolder) -> dict[str, StoredTensor]:
         """Return where the folder's files hold parameters, by the network's names."""
-        source = {name: file for file in folder.weight_files() for name in file.entries}
-        found = {}
-        for name in self._names.values():
-            for spelled in _spellings(name, str(self._network.base_model_prefix)):
-                if spelled in source and name not in found:
-                    found[name] = StoredTensor(source[spelled], spelled)
-        return found
+        return plain(_stored(folder, self._network).sources)
 
     def device_bytes(self) -> int:
         """Return 0: there is no device beside the host."""
@@ -175,9 +182,18 @@ class TorchClassifier:
         return (slice(start, start + limit) for start in range(0, len(batch["ids"]), limit))
 
     def _run_at(self, point: Point, batch: Batch, at: slice) -> Tensor:
-        """Return the logits of some texts at a point."""
-        with torch.no_grad(), self._computing_at(point):
-            return self._run(batch, at)
+        """Return the logits of some texts at a point.
+
+        Where a network turns out to read weights of a layer without calling it (relative positions
+        of DeBERTa), it computes once more, with those moved for the whole pass; and so ever after.
+        """
+        with torch.no_grad():
+            while True:
+                with self._computing_at(point) as unread:
+                    logits = self._run(batch, at)
+                if not unread:
+                    return logits
+                self._read_apart |= unread
 
     @contextmanager
     def _encoder_shared(self) -> Iterator[None]:
@@ -194,25 +210,26 @@ class TorchClassifier:
             setattr(self._network, name, encoder)
 
     @contextmanager
-    def _computing_at(self, point: Point) -> Iterator[None]:
+    def _computing_at(self, point: Point) -> Iterator[set[str]]:
         """Let every module compute with its part of `point`, read when it begins, dropped after it.
 
         Blocks of a perturbed point are made when they are read, so that a whole copy of the weights
-        never exists.
-
-        Raises:
-          ModelError: the network reads a module's weights without calling it.
+        never exists. Yields the names of those that no called module has; after the pass, what is
+        left in it was not moved.
         """
+        unread: set[str] = set()
         if point is self.parameters:
-            yield
+            yield unread
             return
-        waiting: set[nn.Module] = set()
         live: dict[nn.Module, list[tuple[nn.Parameter, Tensor]]] = {}
+        apart = [(own, own.data) for own in self._network.parameters() if self._is_apart(own)]
+        for own, _ in apart:
+            own.data = torch.from_numpy(point[self._names[id(own)]])
 
         def begin(module: nn.Module, _: Any) -> None:
-            waiting.discard(module)
             live[module] = [(own, own.data) for own in self._trained(module)]
             for own, _ in live[module]:
+                unread.discard(self._names[id(own)])
                 own.data = torch.from_numpy(point[self._names[id(own)]])
 
         def end(module: nn.Module, *_: Any) -> None:
@@ -221,31 +238,46 @@ class TorchClassifier:
 
         hooks = []
         for module in self._network.modules():
-            if any(True for _ in self._trained(module)):
-                waiting.add(module)
+            if names := {self._names[id(own)] for own in self._trained(module)}:
+                unread |= names
                 hooks.append(module.register_forward_pre_hook(begin))
                 hooks.append(module.register_forward_hook(end, always_call=True))
         try:
-            yield
+            yield unread
         finally:
             for hook in hooks:
                 hook.remove()
-        if waiting:
-            raise ModelError(
-                f"this network reads weights of a {type(waiting.pop()).__name__} without calling "
-                "it, so that they cannot be moved one layer at a time; use --trainable head."
-            )
+            for own, data in apart:
+                own.data = data
 
     def _trained(self, module: nn.Module) -> Iterator[nn.Parameter]:
-        """Yield the trainable parameters that a module itself has."""
+        """Yield the trainable parameters that a module itself has and reads when it is called."""
         for own in module.parameters(recurse=False):
-            if self._names[id(own)] in self.parameters:
+            if self._names[id(own)] in self.parameters and not self._is_apart(own):
                 yield own
 
+    def _is_apart(self, own: nn.Parameter) -> bool:
+        return self._names[id(own)] in self._read_apart
+
+    def _in_training(self, batch: Batch, at: slice) -> Tensor:
+        """Return the logits of some texts, with dropout where the batch says how it is drawn."""
+        if "dropout" not in batch:
+            return self._run(batch, at)
+        self._network.train()
+        try:
+            with Dropping(batch["dropout"][at].tolist()):
+                return self._run(batch, at)
+        finally:
+            self._network.eval()
+
     def _run(self, batch: Batch, at: slice) -> Tensor:
+        types = {}
+        if "types" in batch:
+            types["token_type_ids"] = torch.from_numpy(batch["types"][at])
         output: Any = self._network(
             input_ids=torch.from_numpy(batch["ids"][at]),
             attention_mask=torch.from_numpy(batch["mask"][at]),
+            **types,
         )
         logits: Tensor = output.logits
         return logits
@@ -265,8 +297,16 @@ class _Once(nn.Module):
         return self._outputs
 
 
-def _losses(logits: Tensor, labels: Any) -> Tensor:
-    return nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+def _losses(logits: Tensor, batch: Batch, at: slice) -> Tensor:
+    """Return the loss of some texts: of numbers the squared error, of classes cross-entropy."""
+    labels = torch.from_numpy(batch["labels"][at])
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(logits[:, 0], labels, reduction="none")
+    smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+    losses = nn.functional.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=smoothing
+    )
+    return losses * torch.from_numpy(batch["weights"][at]) if "weights" in batch else losses
 
 
 def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
@@ -279,64 +319,52 @@ def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
 
 
 def load_classifier(
-    folder: ClassifierFolder, attention: str = "sdpa", seed: int = 0
+    folder: ClassifierFolder, attention: str | None = None, seed: int = 0
 ) -> tuple[nn.Module, dict[str, Array]]:
     """Return the network and its parameters by name, in the same memory.
 
-    A folder without a classifier on top (a plain encoder) gets one: small random numbers of a
-    seed, the same in every process.
+    A folder without a classifier on top (a plain encoder), or with one of other classes, gets one:
+    small random numbers of a seed, the same in every process. So does a pooler that masked-language
+    training left out.
 
     Raises:
       ModelError: transformers does not know this kind of network, or a tensor of the encoder is
-        missing or has another shape than the configuration says.
-    """
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+        missing, has another shape than the configuration says or holds NaN.
 
-    try:
-        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
-        config.num_labels = len(folder.labels)
-        config.pad_token_id = folder.pad  # decoders take the logits of the last id that is not it
-        with init_empty_weights(include_buffers=False):
-            network: Any = AutoModelForSequenceClassification.from_config(
-                config, attn_implementation=attention
-            )
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{folder.path}: transformers cannot build a sequence classifier of it ({reason})."
-        ) from error
-    source = {name: file for file in folder.weight_files() for name in file.entries}
-    blocks: dict[str, Array] = {}
-    heads = head_names(network)
-    for name, parameter in list(network.named_parameters()):
-        stored = next((n for n in _spellings(name, network.base_model_prefix) if n in source), None)
-        if stored is not None:
-            value = source[stored].read(stored)
-        elif name in heads:
-            value = initial_head(name, tuple(parameter.shape), seed)
+    Memory:
+      The weights once, in float32.
+    """
+    network = _empty(folder, attention)
+    stored = _stored(folder, network)
+    refuse_missing(stored, folder.path, new=_may_be_new(network))
+    for name, places in stored.places.items():
+        if name in stored.sources:
+            value = checked_values(np.asarray(stored.sources[name].value), name, folder.path)
         else:
-            raise ModelError(
-                f"{folder.path}: no tensor {name!r}, which the configuration asks for; copy or "
-                "download the model again."
-            )
-        if value.shape != tuple(parameter.shape):
-            raise ModelError(
-                f"{folder.path}: tensor {name!r} is {list(value.shape)}, the configuration asks "
-                f"for {list(parameter.shape)}; copy or download the model again."
-            )
-        blocks[name] = value
-        owner, _, last = name.rpartition(".")
+            value = initial_head(name, tuple(network.get_parameter(name).shape), seed)
         shared = nn.Parameter(torch.from_numpy(value), requires_grad=False)
-        setattr(network.get_submodule(owner), last, shared)
-    return network.eval(), blocks
+        for place in places:
+            owner, _, last = place.rpartition(".")
+            setattr(network.get_submodule(owner), last, shared)
+    load_buffers(network, stored)
+    return network, {name: one.detach().numpy() for name, one in network.named_parameters()}
 
 
 def new_heads(folder: ClassifierFolder, network: Any) -> tuple[str, ...]:
-    """Return the names of the parameters on top that no file of the folder holds."""
-    stored = {name for file in folder.weight_files() for name in file.entries}
-    prefix = str(network.base_model_prefix)
-    return tuple(n for n in sorted(head_names(network)) if not stored & set(_spellings(n, prefix)))
+    """Return the names of the parameters that no file of the folder holds: those on top."""
+    return tuple(sorted(_stored(folder, network).missing))
+
+
+def look_at(folder: ClassifierFolder) -> tuple[str, ...]:
+    """Return what a run will make anew, after comparing the folder's files with its configuration.
+
+    Raises:
+      ModelError: as `load_classifier`, but for values, which are not read.
+    """
+    network = _empty(folder, None)
+    stored = _stored(folder, network)
+    refuse_missing(stored, folder.path, new=_may_be_new(network))
+    return tuple(sorted(stored.missing))
 
 
 def head_names(network: nn.Module) -> set[str]:
@@ -345,10 +373,27 @@ def head_names(network: nn.Module) -> set[str]:
     return {name for name, _ in network.named_parameters() if not name.startswith(encoder)}
 
 
-def _spellings(name: str, prefix: str) -> Iterator[str]:
-    """Yield what files may call a parameter: today's name, older ones, a plain encoder's."""
-    for spelled in (name, name.removeprefix(f"{prefix}.")):
-        yield spelled
-        for new, old in _OLD_NAMES.items():
-            if spelled.endswith(new):
-                yield spelled.removesuffix(new) + old
+def _empty(folder: ClassifierFolder, attention: str | None) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    config = configuration(folder.path, _WHAT)
+    config.num_labels = len(folder.labels)
+    config.pad_token_id = folder.pad  # decoders take the logits of the last id that is not it
+    return empty_network(AutoModelForSequenceClassification, config, folder.path, _WHAT, attention)
+
+
+def _stored(folder: ClassifierFolder, network: Any) -> StoredNetwork:
+    """Return where the files hold a network; outputs of other classes are left aside."""
+    outputs: set[str] = set()
+    if not folder.has_head:
+        count = len(folder.labels)
+        shapes = {name: network.get_parameter(name).shape for name in head_names(network)}
+        outputs = {name for name, shape in shapes.items() if shape and shape[0] == count}
+    return look_up(network, folder.weight_files(), folder.path, without=outputs)
+
+
+def _may_be_new(network: Any) -> set[str]:
+    """Return the names of what stands on top, and of the pooler between it and the encoder."""
+    pooler = f"{network.base_model_prefix}.pooler."
+    poolers = {name for name, _ in network.named_parameters() if name.startswith(pooler)}
+    return head_names(network) | poolers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from edge_train.arrays.factored import Factors, Lookups, added
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Point
+from edge_train.errors import ModelError
 from edge_train.protocols import Apply
 
 _WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB; products of less take longer
@@ -115,6 +116,41 @@ class Weights:
                 yield rows, weights[:, :width], 1.0
 
 
+class _Elsewhere:
+    """Stands for the weight of a held layer: it has a type and a shape, but no numbers.
+
+    Code that reads the weights of a layer instead of calling it would compute with something else
+    than what is trained, so that it is stopped by name.
+    """
+
+    dtype, device, requires_grad = torch.float32, torch.device("cpu"), False
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self._name = name
+        self.shape, self.ndim = torch.Size(shape), len(shape)
+
+    def size(self, side: int | None = None) -> Any:
+        """Return its sides, or one of them."""
+        return self.shape if side is None else self.shape[side]
+
+    def __getattr__(self, wanted: str) -> Any:
+        raise self._refusal()
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        given = (*arguments, *(named or {}).values())
+        raise next(one for one in given if isinstance(one, cls))._refusal()
+
+    def _refusal(self) -> ModelError:
+        return ModelError(
+            f"this network reads {self._name} instead of calling its layer, which is not possible "
+            "where weights are held apart from the network; use a model of another kind, and "
+            "report this one."
+        )
+
+
 class HeldLinear(nn.Module):
     """A linear layer on a block of `Weights`.
 
@@ -128,6 +164,7 @@ class HeldLinear(nn.Module):
         super().__init__()
         self._weights, self._name, self._transposed = weights, name, transposed
         self.bias = bias
+        self.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs (..., outputs) for inputs (..., inputs)."""
@@ -139,20 +176,41 @@ class HeldLinear(nn.Module):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-class HeldEmbedding(nn.Module):
+class HeldEmbedding(nn.Embedding):
     """A table of vectors on a block of `Weights`; rows become float32 when they are looked up."""
 
-    def __init__(self, weights: Weights, name: str, padding: int | None) -> None:
-        super().__init__()
-        self._weights, self._name, self._padding = weights, name, padding
+    _weights: Weights
+    _name: str
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors (..., width) of ids (...)."""
         weights = self._weights
         flat = ids.reshape(-1)
         apply: Any = _Lookup.apply
-        rows: Tensor = apply(weights.anchor, flat, weights, self._name, self._padding)
+        rows: Tensor = apply(weights.anchor, flat, weights, self._name, self.padding_idx)
         return rows.view(*ids.shape, -1)
+
+
+def held_embedding(module: nn.Embedding, weights: Weights, name: str) -> nn.Embedding:
+    """Return a table that looks its rows up in `weights` and does all else that `module` does.
+
+    A kind with a forward pass of its own (Gemma scales what it looked up, OPT moves the ids) keeps
+    it: between it and torch's own lookup stands ours. One that reads its weights itself is stopped.
+    """
+    kind = type(module)
+    bases = (HeldEmbedding,) if kind is nn.Embedding else (kind, HeldEmbedding)
+    held: Any = type(f"Held{kind.__name__}", bases, {})
+    table: Any = held.__new__(held)
+    table.__dict__.update(module.__dict__)
+    table._parameters = {}
+    table.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
+    table._weights, table._name = weights, name
+    return table  # type: ignore[no-any-return]
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Return whether a layer computes what `HeldLinear` does: not a kind with a pass of its own."""
+    return type(module) is nn.Linear or type(module).__name__ in ("Conv1D", "FalconLinear")
 
 
 class _Linear(torch.autograd.Function):

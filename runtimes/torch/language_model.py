@@ -16,26 +16,39 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Block, Point
 from edge_train.errors import ModelError
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.formats.tensor_file import StoredTensor
+from edge_train.formats.stored_blocks import Source, StoredNetwork, checked_values
 from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply, Layer
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
-from edge_train.runtimes.torch.held_layers import HeldEmbedding, HeldLinear, Weights
+from edge_train.runtimes.torch.dropping import Draws
+from edge_train.runtimes.torch.empty_network import configuration, empty_network
+from edge_train.runtimes.torch.held_layers import (
+    HeldLinear,
+    Weights,
+    held_embedding,
+    is_plain_linear,
+)
 from edge_train.runtimes.torch.layers import layers_of
+from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
+_WHAT = "causal language model"
+# Layers that the module around them does not call: it reads their weights.
+_READ_BY = dict.fromkeys(("MambaMixer", "FalconMambaMixer", "JambaMambaMixer"), ("dt_proj",))
 _START = -5  # the step of the key that random weights are drawn from
 SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
 class TorchLanguageModel:
-    """A decoder on the CPU, computed in float32, without dropout; a `GradientRuntime`.
+    """A decoder on the CPU, computed in float32; a `GradientRuntime`.
 
     Weights of linear layers and embeddings are blocks of `parameters`, in float32, INT8 or INT4,
     and become float32 a few rows at a time. A backward pass computes each decoder layer once more,
     and changes a weight as soon as the factors of its gradient are known: no gradient is kept.
+    Dropout is off unless a batch holds the numbers that its masks are drawn from; a layer that is
+    computed once more draws the same ones.
 
     Memory:
       Weights; the inputs of every decoder layer; the activations of one layer; the logits.
@@ -45,14 +58,22 @@ class TorchLanguageModel:
     dtype = "float32"
     pages = None
 
-    def __init__(self, network: nn.Module, weights: Weights) -> None:
+    def __init__(self, network: nn.Module, weights: Weights, draws: Draws | None = None) -> None:
+        self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network, self._weights = network, weights
 
     @classmethod
     def open(
-        cls, folder: LanguageFolder, *, quant: str, threads: int, seed: int, lean: bool = False
+        cls,
+        folder: LanguageFolder,
+        *,
+        quant: str,
+        threads: int,
+        seed: int,
+        lean: bool = False,
+        attention: str | None = None,
     ) -> "TorchLanguageModel":
         """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
@@ -62,6 +83,8 @@ class TorchLanguageModel:
           seed: of random weights, for a folder without any.
           lean: give every large block back as it is freed, which takes a page fault for each of
             its pages: 1.4 times as long for a step of a small model.
+          attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
+            transformers takes.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
@@ -70,23 +93,25 @@ class TorchLanguageModel:
         torch.set_num_threads(threads)
         if lean:
             map_large_blocks()
-        network = build_network(folder)
-        blocks = _blocks(network)
-        if folder.files:
-            values = _stored(folder, network, blocks)
-        else:
-            values = _drawn(network, blocks, seed)
+        network = build_network(folder, attention)
+        stored = stored_network(folder, network)
+        values = _stored(stored) if folder.files else _drawn(network, stored, seed)
         kind: type[Parameters] = load(required(quants.get(quant).trained))
         if kind is not Parameters:
-            _check_matrices(folder, network, blocks)
+            _check_matrices(folder, network, stored)
             parameters = kind(values)
         else:
-            parameters = Parameters.sharing({n: np.asarray(v, np.float32) for n, v in values})
+            whole = {
+                n: checked_values(np.asarray(v, np.float32), n, folder.path) for n, v in values
+            }
+            parameters = Parameters.sharing(whole)
+        load_buffers(network, stored)
         weights = Weights(parameters)
-        _install(network, weights, blocks)
+        _install(network, weights, stored)
+        draws = Draws()
         for layer in decoder_layers(network):
-            layer.forward = _recomputed(layer.forward)
-        return cls(network.eval(), weights)
+            layer.forward = _recomputed(layer.forward, draws)
+        return cls(network.eval(), weights, draws)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -100,10 +125,11 @@ class TorchLanguageModel:
         """
         losses = np.empty((len(points), len(batch["ids"])), np.float32)
         for number, point in enumerate(points):
-            losses[number] = self._at(point, batch["ids"])
+            losses[number] = self._at(point, batch)
         return losses
 
-    def _at(self, point: Point, ids: Any) -> Array:
+    def _at(self, point: Point, batch: Batch) -> Array:
+        ids = batch["ids"]
         own = point is self.parameters
         names = () if own else [name for name, _ in self._network.named_parameters()]
         vectors = {name: torch.from_numpy(point[name]) for name in names}
@@ -114,7 +140,7 @@ class TorchLanguageModel:
             for start in range(0, len(ids), limit):
                 at = slice(start, start + limit)
                 with torch.no_grad():
-                    losses[at] = self._losses(ids[at], vectors).numpy()
+                    losses[at] = self._losses(ids[at], _smoothing(batch), vectors).numpy()
         finally:
             self._weights.point = None
         return losses
@@ -131,9 +157,10 @@ class TorchLanguageModel:
             for name, parameter in vectors
         ]
         try:
-            losses = self._losses(batch["ids"])
-            if bool(torch.isfinite(losses).all()):
-                torch.autograd.backward(losses.mean())
+            with self._draws.of(self._network, batch):
+                losses = self._losses(batch["ids"], _smoothing(batch))
+                if bool(torch.isfinite(losses).all()):
+                    torch.autograd.backward(losses.mean())
         finally:
             for hook in hooks:
                 hook.remove()
@@ -151,10 +178,13 @@ class TorchLanguageModel:
         gc.collect()
         give_back_memory()
 
-    def _losses(self, ids: Any, vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+    def _losses(
+        self, ids: Any, smoothing: float, vectors: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Return the mean cross-entropy of each sequence's next tokens.
 
         Args:
+          smoothing: share of a target that all tokens get.
           vectors: to be taken for the network's own, by name.
         """
         tokens = torch.from_numpy(ids)
@@ -162,31 +192,41 @@ class TorchLanguageModel:
         output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
         logits: Tensor = output.logits
         losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+            logits.flatten(0, 1),
+            tokens[:, 1:].flatten(),
+            reduction="none",
+            label_smoothing=smoothing,
         )
         return losses.view(len(ids), -1).mean(dim=1)
 
 
-def build_network(folder: LanguageFolder) -> nn.Module:
+def _smoothing(batch: Batch) -> float:
+    return float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+
+
+def build_network(folder: LanguageFolder, attention: str | None = None) -> nn.Module:
     """Return the network of a folder with weights that take no memory.
 
     Raises:
       ModelError: transformers does not know this kind of network.
     """
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
-        config.dtype = "float32"
-        with init_empty_weights(include_buffers=False):
-            network: Any = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{folder.path}: transformers cannot build a causal language model of it ({reason})."
-        ) from error
-    return network  # type: ignore[no-any-return]
+    config = configuration(folder.path, _WHAT)
+    network: nn.Module = empty_network(AutoModelForCausalLM, config, folder.path, _WHAT, attention)
+    return network
+
+
+def stored_network(folder: LanguageFolder, network: nn.Module) -> StoredNetwork:
+    """Return the blocks of a network, and where the files hold them, if there are any.
+
+    Raises:
+      ModelError: one is missing, or has another shape.
+    """
+    stored = look_up(network, folder.files, folder.path)
+    if folder.files:
+        refuse_missing(stored, folder.path)
+    return stored
 
 
 def decoder_layers(network: Any) -> Iterator[nn.Module]:
@@ -207,10 +247,11 @@ def parameter_shapes(folder: LanguageFolder) -> dict[str, tuple[int, ...]]:
     """Return the shape of every trained block by name; tied ones once.
 
     Raises:
-      ModelError: transformers does not know this kind of network.
+      ModelError: transformers does not know this kind of network, or a tensor is missing.
     """
     network = build_network(folder)
-    return {name: tuple(_weight(network, places[0]).shape) for name, places in _blocks(network)}
+    places = stored_network(folder, network).places
+    return {name: tuple(network.get_parameter(name).shape) for name in places}
 
 
 def network_layers(folder: LanguageFolder) -> list[Layer]:
@@ -220,65 +261,25 @@ def network_layers(folder: LanguageFolder) -> list[Layer]:
       ModelError: transformers does not know this kind of network.
     """
     network = build_network(folder)
-    return layers_of(network, {p: name for name, places in _blocks(network) for p in places})
+    places = stored_network(folder, network).places
+    return layers_of(network, {place: name for name, at in places.items() for place in at})
 
 
-def stored_names(folder: LanguageFolder, names: Sequence[str]) -> dict[str, StoredTensor]:
-    """Return where the weight files hold blocks, whose names may lack the name of the decoder.
+def sources(folder: LanguageFolder) -> Mapping[str, Source]:
+    """Return where the files hold every block.
 
     Raises:
       ModelError: a tensor is missing.
     """
-    source = {name: StoredTensor(file, name) for file in folder.files for name in file.entries}
-    found = {}
-    for name in names:
-        spelled = next((s for s in (name, name.partition(".")[2]) if s in source), None)
-        if spelled is None:
-            raise ModelError(
-                f"{folder.path}: no tensor {name!r}, which the configuration asks for; copy or "
-                "download the model again."
-            )
-        found[name] = source[spelled]
-    return found
+    return stored_network(folder, build_network(folder)).sources
 
 
-def _blocks(network: Any) -> list[tuple[str, list[str]]]:
-    """Return the trained blocks: a name, and where in the network the parameter is."""
-    head, table = network.get_output_embeddings(), network.get_input_embeddings()
-    tied = network.config.tie_word_embeddings
-    places: dict[str, list[str]] = {}
-    modules = dict(network.named_modules())
-    shared = next(f"{path}.weight" for path, module in modules.items() if module is table)
-    for path, _ in network.named_parameters(remove_duplicate=False):
-        owner, _, last = path.rpartition(".")
-        is_head = tied and modules[owner] is head and last == "weight"
-        places.setdefault(shared if is_head else path, []).append(path)
-    return list(places.items())
+def _stored(stored: StoredNetwork) -> Iterator[tuple[str, Block]]:
+    for name in stored.places:
+        yield name, stored.sources[name].value
 
 
-def _weight(network: nn.Module, path: str) -> Tensor:
-    owner, _, last = path.rpartition(".")
-    found: Tensor = getattr(network.get_submodule(owner), last)
-    return found
-
-
-def _stored(
-    folder: LanguageFolder, network: nn.Module, blocks: list[tuple[str, list[str]]]
-) -> Iterator[tuple[str, Block]]:
-    found = stored_names(folder, [name for name, _ in blocks])
-    for name, places in blocks:
-        wanted = tuple(_weight(network, places[0]).shape)
-        if found[name].shape != wanted:
-            raise ModelError(
-                f"{folder.path}: tensor {name!r} is {list(found[name].shape)}, the configuration "
-                f"asks for {list(wanted)}; copy or download the model again."
-            )
-        yield name, found[name]
-
-
-def _drawn(
-    network: Any, blocks: list[tuple[str, list[str]]], seed: int
-) -> Iterator[tuple[str, Block]]:
+def _drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str, Block]]:
     """Yield start values as GPT-2 and Llama draw them; vectors are those of norms and biases.
 
     Matrices are normal with the configuration's `initializer_range`. Those that GPT-2 adds to its
@@ -286,8 +287,8 @@ def _drawn(
     """
     deviation = float(getattr(network.config, "initializer_range", 0.02))
     residual = 1 / math.sqrt(2 * network.config.num_hidden_layers)
-    for name, places in blocks:
-        shape = tuple(_weight(network, places[0]).shape)
+    for name in stored.places:
+        shape = tuple(network.get_parameter(name).shape)
         if len(shape) > 1:
             draw = Key(seed, _START).generator("weights", name)
             value = draw.standard_normal(shape, np.float32)
@@ -297,49 +298,60 @@ def _drawn(
         yield name, value
 
 
-def _install(network: nn.Module, weights: Weights, blocks: list[tuple[str, list[str]]]) -> None:
+def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> None:
     """Have every layer read its parameters from `weights`."""
-    for name, places in blocks:
+    for name, places in stored.places.items():
+        held = [_is_held(network, place) for place in places]
+        if not any(held):
+            value = nn.Parameter(torch.from_numpy(weights.parameters[name]))
+            for place in places:
+                owner, _, last = place.rpartition(".")
+                setattr(network.get_submodule(owner), last, value)
+            continue
         weights.uses[name] = len(places)
-        for path in places:
-            owner, _, last = path.rpartition(".")
+        for place in places:
+            owner = place.rpartition(".")[0]
             module: Any = network.get_submodule(owner)
-            if last == "weight" and isinstance(module, nn.Embedding):
-                network.set_submodule(owner, HeldEmbedding(weights, name, module.padding_idx))
-            elif last == "weight" and _is_linear(module):
-                transposed = not isinstance(module, nn.Linear)
-                held = HeldLinear(weights, name, module.bias, transposed=transposed)
-                network.set_submodule(owner, held)
+            if isinstance(module, nn.Embedding):
+                network.set_submodule(owner, held_embedding(module, weights, name))
             else:
-                value = torch.from_numpy(weights.parameters[name])
-                setattr(module, last, nn.Parameter(value))
+                transposed = type(module).__name__ == "Conv1D"
+                held_one = HeldLinear(weights, name, module.bias, transposed=transposed)
+                network.set_submodule(owner, held_one)
 
 
-def _check_matrices(
-    folder: LanguageFolder, network: nn.Module, blocks: list[tuple[str, list[str]]]
-) -> None:
-    for name, places in blocks:
-        for path in places:
-            module = network.get_submodule(path.rpartition(".")[0])
-            held = isinstance(module, nn.Embedding) or _is_linear(module)
-            if _weight(network, path).ndim == 2 and not held:
+def _check_matrices(folder: LanguageFolder, network: nn.Module, stored: StoredNetwork) -> None:
+    for name, places in stored.places.items():
+        for place in places:
+            if network.get_parameter(place).ndim == 2 and not _is_held(network, place):
+                module = network.get_submodule(place.rpartition(".")[0])
                 raise ModelError(
                     f"{folder.path}: {name} is a matrix of a {type(module).__name__}, which cannot "
                     "be trained in few bits; use --quant none."
                 )
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+def _is_held(network: nn.Module, place: str) -> bool:
+    """Return whether a parameter is the matrix of a layer that can compute from `Weights`."""
+    owner, _, last = place.rpartition(".")
+    parent, _, own = owner.rpartition(".")
+    if last != "weight" or own in _READ_BY.get(type(network.get_submodule(parent)).__name__, ()):
+        return False
+    module = network.get_submodule(owner)
+    return isinstance(module, nn.Embedding) or is_plain_linear(module)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a layer's forward pass that keeps its inputs only, and runs again when asked."""
+def _recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
+    """Return a layer's forward pass that keeps its inputs only, and runs again when asked.
+
+    Again it draws what it drew before: the count of draws is set back to where the layer began.
+    """
 
     def again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        run = forward if draws.mode is None else draws.mode.the_same_again(forward)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return again
 

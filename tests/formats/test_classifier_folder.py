@@ -18,11 +18,11 @@ CONFIG = {
 }
 
 
-def write(folder, weights="model.safetensors", **changes):
+def write(folder, weights="model.safetensors", tensor="classifier.weight", **changes):
     config = {key: value for key, value in {**CONFIG, **changes}.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
     if weights.endswith(".safetensors"):
-        save_tensors(folder / weights, {"weight": np.zeros(3, np.float32)}, {})
+        save_tensors(folder / weights, {tensor: np.zeros(3, np.float32)}, {})
     else:
         (folder / weights).write_bytes(b"")
     return folder
@@ -49,12 +49,34 @@ def test_outputs_without_names_are_two_unless_the_configuration_counts_them(tmp_
 
 
 @pytest.mark.parametrize(
+    ("architecture", "tensor", "has_head"),
+    [
+        ("BertForSequenceClassification", "classifier.weight", True),
+        ("BertForTokenClassification", "classifier.weight", False),
+        ("BertModel", "encoder.weight", False),
+        ("LlamaForCausalLM", "lm_head.weight", False),
+        ("BertForSequenceClassification", "bert.encoder.weight", False),
+    ],
+)
+def test_a_head_is_one_for_classes_of_texts(tmp_path, architecture, tensor, has_head):
+    found = open_classifier(write(tmp_path, tensor=tensor, architectures=[architecture]))
+    assert found.has_head is has_head
+    new = found.with_labels(["a", "b", "c"])
+    assert (new.labels, new.has_head) == (("a", "b", "c"), False)
+
+
+def test_the_first_of_several_end_tokens_fills_short_texts(tmp_path):
+    changed = {"pad_token_id": None, "eos_token_id": [7, 9]}
+    assert open_classifier(write(tmp_path, **changed)).pad == 7
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"auto_map": {"AutoModel": "code.py"}}, "code from a model folder is never run"),
         ({"vocab_size": None}, "a value is missing or of a wrong type \\('vocab_size'\\)"),
         ({"vocab_size": "many"}, "wrong type"),
         ({"id2label": {"0": "one"}}, "1 output; a classifier needs two"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "packed by gptq"),
         ({"weights": "pytorch_model.bin"}, "a pickle file"),
     ],
 )

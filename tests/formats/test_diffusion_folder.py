@@ -150,8 +150,9 @@ def test_an_unknown_name_is_refused_with_a_model_that_exists() -> None:
 
 
 def test_a_single_file_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
-    (tmp_path / "v1-5.ckpt").write_bytes(b"\x80\x02")
-    assert "from_single_file" in refused(tmp_path / "v1-5.ckpt")
+    for name, sentence in {"a.ckpt": "is a pickle file", "a.safetensors": "--for folder"}.items():
+        (tmp_path / name).write_bytes(b"\x80\x02")
+        assert sentence in refused(tmp_path / name)
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
@@ -246,7 +247,6 @@ def test_parts_of_custom_code_are_refused(folder: Path, found: Any) -> None:
 @pytest.mark.parametrize(
     ("part", "key"),
     [
-        ("unet/config.json", "sample_size"),
         ("vae/config.json", "latent_channels"),
         ("text_encoder/config.json", "hidden_size"),
         ("scheduler/scheduler_config.json", "num_train_timesteps"),
@@ -256,6 +256,21 @@ def test_parts_of_custom_code_are_refused(folder: Path, found: Any) -> None:
 def test_a_missing_value_is_refused_by_name(folder: Path, part: str, key: str) -> None:
     edit(folder / part, **{key: None})
     assert f"has no {key!r}" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("found", "pixels"), [(8, 32), ([8, 8], 32), ([16, 8], 32), (None, 4 * 64)], ids=str
+)
+def test_the_resolution_is_read_in_every_spelling(folder: Path, found: Any, pixels: int) -> None:
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": found}))
+    assert find_model(str(folder)).resolution == pixels
+
+
+@pytest.mark.parametrize("found", ["64", [], [64, "x"], 0, -8, 8.5, True], ids=str)
+def test_a_resolution_that_is_no_number_is_refused(folder: Path, found: Any) -> None:
+    edit(folder / "unet" / "config.json", sample_size=found)
+    assert "sample_size is" in refused(folder)
 
 
 def test_values_we_cannot_train_with_are_refused(folder: Path) -> None:

@@ -282,6 +282,16 @@ def test_page_tells_events_in_order(run: Path) -> None:
     assert places == sorted(places)
 
 
+def test_notices_are_in_the_page_and_the_summary_once(tmp_path: Path) -> None:
+    line = "3 of 80 texts are longer than 64 tokens & lose their end"
+    run = write(tmp_path / "run", start(notices=[line]), step(0), end(1))
+    html = page(run)
+    assert html.count("lose their end") == 1
+    assert "Notices" in Outline(html).headings
+    assert summarize(run)["notices"] == [line]
+    assert "Notices" not in page(write(tmp_path / "none", start(), step(0), end(1)))
+
+
 def test_page_says_how_to_load_the_token(run: Path) -> None:
     text = page(run)
     for words in ("load_textual_inversion", "embedding:my-dog", "--embd-dir", "A1111, Forge"):

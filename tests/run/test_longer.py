@@ -140,3 +140,67 @@ def test_a_run_in_a_thread_leaves_signals_to_the_program(keys, tmp_path):
     thread.start()
     thread.join()
     assert found == [tmp_path / "run"]
+
+
+def test_a_new_run_starts_from_what_another_one_learned(keys, tmp_path, capsys):
+    run = start(keys, tmp_path / "run", steps=30)
+    learned = [r["eval"] for r in records_of(run) if r.get("eval") is not None]
+    new = tmp_path / "new"
+    assert cli.main(["run", "--from", str(run), "--steps", "10", "--out", str(new)]) == 0
+    assert records_of(new)[0]["eval"] == pytest.approx(min(learned), rel=1e-6)
+    assert go_on(new, "--steps", "15") == 0
+    other = ["--network", "mlp 7", "--out", str(tmp_path / "other")]
+    capsys.readouterr()
+    assert cli.main(["run", "--from", str(run), *other]) == 2
+    assert "shape [7, 3], that one has one of shape [6, 3]" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert cli.main(["run", "--from", str(run), "--task", "classify"]) == 2
+    assert "is of task 'network'" in capsys.readouterr().err
+
+
+def test_a_start_that_changed_meanwhile_is_not_gone_on_with(keys, tmp_path):
+    run = start(keys, tmp_path / "run", steps=10)
+    file = tmp_path / "start.safetensors"
+    shutil.copy(run / "network.safetensors", file)
+    new = start(keys, tmp_path / "new", steps=10, start=str(file))
+    cut_after(new, 5)
+    shutil.copy(start(keys, tmp_path / "again", steps=20) / "network.safetensors", file)
+    assert go_on(new) == 2
+
+
+def test_what_is_trained_may_be_smoothed_weighted_and_clipped_and_still_resumes(keys, tmp_path):
+    more = {"label_smoothing": 0.1, "class_weights": "balanced", "clip": 0.1, "warmup": 5}
+    run = start(keys, tmp_path / "run", steps=20, **more)
+    norms = [step["gradient_norm"] for step in steps_of(run)]
+    assert min(norms) > 0
+    report = json.loads((run / "report.json").read_text())
+    assert {"macro_f1", "matthews"} <= report["metrics"].keys()
+    before = steps_of(run)
+    cut_after(run, 11)
+    assert go_on(run) == 0
+    assert steps_of(run) == before
+
+
+def test_options_that_a_method_does_not_read_are_refused(keys, tmp_path, capsys):
+    words = ["--task", "network", "--data", keys["data"], "--network", "mlp 6", "--steps", "9"]
+    assert cli.main(["run", *words, "--method", "tpsgd", "--clip", "1"]) == 2
+    assert "clip is not read by method 'tpsgd'" in capsys.readouterr().err
+    assert cli.main(["run", *words, "--warmup", "9"]) == 2
+    assert "warmup is 9, but the run has 9 steps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["zo", "backprop"])
+def test_a_token_is_learned_further_to_the_same_bits(tmp_path, method):
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    words = ["--token", "<x>", "--steps", "3", "--samples", "1", "--no-previews", "--out", str(run)]
+    words += ["--evaluation-samples", "2", "--evaluate-every", "1", "--method", method]
+    assert cli.main(["run", *words]) == 0
+    before = steps_of(run)
+    assert go_on(run, "--steps", "6") == 0
+    assert steps_of(run)[:3] == before
+    shutil.copytree(run, killed)
+    cut_after(killed, 4)
+    assert go_on(killed) == 0
+    assert steps_of(killed) == steps_of(run)
+    assert (killed / "x.safetensors").read_bytes() == (run / "x.safetensors").read_bytes()

@@ -203,3 +203,45 @@ def test_a_point_beside_the_weights_is_evaluated_without_touching_them(folder, q
     for name, value in runtime.parameters.copy().items():
         np.testing.assert_array_equal(value, before[name])
     np.testing.assert_array_equal(runtime.forward(batch, [runtime.parameters])[0], at)
+
+
+def test_dropout_is_drawn_again_in_every_form_of_a_step(tmp_path):
+    """Masks belong to samples: not to the pass, the part of a batch or the layer run again."""
+    network = reference("gpt2")
+    for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop"):
+        setattr(network.config, name, 0.3)
+    network.save_pretrained(tmp_path / "model")
+    folder = open_language_model(tmp_path / "model")
+    runtime = open_runtime(folder, attention="eager")
+    ids = np.random.default_rng(0).integers(0, 60, (4, 9))
+    batch = {"ids": ids, "dropout": np.arange(4) * 7919}
+
+    def step(**changed):
+        gradients = {}
+        losses = runtime.backward(
+            {**batch, **changed}, lambda name, g: gradients.update({name: dense(g).copy()})
+        )
+        return losses, gradients
+
+    losses, gradients = step()
+    again, same = step()
+    assert losses.tolist() == again.tolist()
+    assert all((gradients[name] == same[name]).all() for name in gradients)
+    part, _ = step(ids=ids[1:3], dropout=batch["dropout"][1:3])
+    # the same masks, in products of other sizes: rounding of float32
+    np.testing.assert_allclose(part, losses[1:3], rtol=1e-5)
+    other, _ = step(dropout=batch["dropout"] + 1)
+    assert np.abs(other - losses).max() > 1e-3
+    without = runtime.forward({"ids": ids}, [runtime.parameters])[0]
+    assert np.abs(without - losses).max() > 1e-3
+    # the gradient is the slope of this very loss, so a layer that runs again draws what it drew
+    name = "transformer.h.0.mlp.c_fc.weight"
+    block, direction = runtime.parameters[name], np.random.default_rng(5).standard_normal((32, 128))
+    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
+    slopes = []
+    for sign in (1, -1):
+        block += np.float32(sign * 0.05) * direction
+        slopes.append(step()[0].astype(np.float64).mean())
+        block -= np.float32(sign * 0.05) * direction
+    slope = (slopes[0] - slopes[1]) / 0.1
+    assert (gradients[name] * direction).sum() == pytest.approx(slope, rel=0.05)

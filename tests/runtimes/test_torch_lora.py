@@ -1,7 +1,9 @@
 """Adapters and points: peft reads what we write, and every module computes at its own point."""
 
+import json
 from types import SimpleNamespace
 
+import architectures
 import numpy as np
 import pytest
 
@@ -10,14 +12,16 @@ pytest.importorskip("torch")
 import torch
 import transformers
 
-from edge_train.errors import ModelError
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.export.classifier_files import write_classifier
+from edge_train.export.result_texts import write_texts
 from edge_train.formats.classifier_folder import open_classifier
 from edge_train.rng import Key
 from edge_train.runtimes.torch.classifier import TorchClassifier
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
+# Kinds of which peft knows no projections; the heads of the last two have names of their own.
+LINEAR = ("distilbert", "modernbert", "mpnet", "xlnet")
 SAME = 1e-5  # two orders of summation in float32
 
 
@@ -50,6 +54,14 @@ def make(folder, kind):
 @pytest.fixture(params=KINDS)
 def folder(request, tmp_path):
     return make(tmp_path / "model", request.param)
+
+
+@pytest.fixture(params=[*KINDS, *LINEAR])
+def adaptable(request, tmp_path):
+    if request.param in KINDS:
+        return make(tmp_path / "model", request.param)
+    architectures.make_model(tmp_path / "model", request.param, classes=2)
+    return open_classifier(tmp_path / "model")
 
 
 def batch(count=5, length=9):
@@ -94,7 +106,8 @@ def test_a_point_is_computed_as_if_its_blocks_were_the_network_s_own(folder):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, at what peft reads
-def test_peft_and_transformers_read_what_was_learned(folder, tmp_path):
+def test_peft_and_transformers_read_what_was_learned(adaptable, tmp_path):
+    folder = adaptable
     peft = pytest.importorskip("peft")
     from edge_train.runtimes.torch.lora import TorchLora
 
@@ -107,7 +120,10 @@ def test_peft_and_transformers_read_what_was_learned(folder, tmp_path):
     learned = runtime.logits(given, point)
     assert np.abs(learned - start).max() > 0.05
     runtime.save_adapter(tmp_path / "adapter", point)
-    write_classifier(tmp_path / "merged", runtime.weights(point), [folder.path / "config.json"])
+    write_texts(folder.path, tmp_path / "merged", {})
+    write_classifier(tmp_path / "merged", runtime.weights(point))
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(folder.path.resolve())
     adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter")
     np.testing.assert_allclose(logits_of(adapted, given), learned, rtol=0, atol=SAME)
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
@@ -139,11 +155,14 @@ def test_norms_are_the_vectors_and_the_head(tmp_path):
     assert "bert.encoder.layer.0.output.LayerNorm.weight" in parameters
 
 
-def test_weights_that_are_read_past_their_module_are_refused(tmp_path):
+def test_weights_that_are_read_past_their_module_are_moved_for_the_whole_pass():
+    """As DeBERTa reads its relative positions, and T5 a table that two halves share."""
+
     class Bypassed(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.table = torch.nn.Embedding(60, 2)
+            self.again = self.table
 
         def forward(self, input_ids, attention_mask):
             return SimpleNamespace(logits=self.table.weight[input_ids[:, 0]])
@@ -153,5 +172,11 @@ def test_weights_that_are_read_past_their_module_are_refused(tmp_path):
     network = Bypassed()
     weight = network.table.weight.detach().numpy()
     runtime = TorchClassifier(network, Parameters.sharing({"table.weight": weight}))
-    with pytest.raises(ModelError, match="reads weights of a Embedding without calling it"):
-        runtime.logits(batch(), {"table.weight": weight + 1})
+    given, point = batch(), {"table.weight": weight + 1}
+    for _ in range(2):  # the first finds out, the second knows
+        np.testing.assert_array_equal(
+            runtime.logits(given, point), (weight + 1)[given["ids"][:, 0]]
+        )
+    np.testing.assert_array_equal(
+        runtime.logits(given, runtime.parameters), weight[given["ids"][:, 0]]
+    )

@@ -41,6 +41,25 @@ def classes(folder):
     return folder / "set"
 
 
+def parts(folder):
+    for part in ("train", "validation"):
+        for name in ("cat", "dog"):
+            pictures(folder / "set" / part / name)
+    return folder / "set"
+
+
+def labeled(folder):
+    pictures(folder / "set")
+    text(folder / "set" / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n")
+    return folder / "set"
+
+
+def captioned(folder):
+    pictures(folder / "set")
+    text(folder / "set" / "metadata.csv", "file_name,text\n0.png,a cat\n1.png,a red cat\n")
+    return folder / "set"
+
+
 def arrays(folder):
     np.savez(folder / "x.npz", train_images=np.zeros((1, 2, 2)))
     return folder / "x.npz"
@@ -54,6 +73,9 @@ DATA = {
     "photos": (photos, "personalize"),
     "photos in folders of repeats": (repeats, "personalize"),
     "a folder for each class": (classes, "network"),
+    "a folder for each class in parts": (parts, "network"),
+    "pictures with a table of labels": (labeled, "network"),
+    "pictures with a table of captions": (captioned, "personalize"),
     "arrays": (arrays, "network"),
     "numbers with a class": (
         lambda f: text(f / "iris.csv", "a,b,kind\n5.1,3.5,setosa\n6.2,2.9,virginica\n"),
@@ -65,6 +87,28 @@ DATA = {
         "classify",
     ),
     "a tsv": (lambda f: text(f / "r.tsv", "so good indeed\t1\nnot good at all\t0\n"), "classify"),
+    "sentences with semicolons": (
+        lambda f: text(f / "R.CSV", "Text;Label\nwhat a film;1\nso very dull;0\n"),
+        "classify",
+    ),
+    "numbers with decimal commas": (
+        lambda f: text(f / "n.csv", "a;b;kind\n5,1;3,5;x\n6,2;2,9;y\n"),
+        "network",
+    ),
+    "numbers in records": (
+        lambda f: text(f / "n.jsonl", rows({"a": 1.5, "b": 2, "label": "x"})),
+        "network",
+    ),
+    "a list of labeled records": (
+        lambda f: text(f / "r.json", json.dumps([{"text": "good film", "label": 1}] * 3)),
+        "classify",
+    ),
+    "texts of UTF-16": (
+        lambda f: (
+            (f / "t.csv").write_bytes("text,label\nso good,1\n".encode("utf-16")) and f / "t.csv"
+        ),
+        "classify",
+    ),
     "rows with labels": (
         lambda f: text(f / "r.jsonl", rows({"text": "good", "label": 1})),
         "classify",
@@ -89,6 +133,22 @@ def test_data_says_which_task_it_is_of(kind, tmp_path):
 def test_a_folder_of_labeled_parts_is_of_texts(tmp_path):
     text(tmp_path / "train.tsv", "good\t1\n")
     assert infer(tmp_path)[0].name == "classify"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("train.csv", "a,b,label\n1,2,x\n3,4,y\n", "network"),
+        ("train-00000-of-00001.jsonl", rows({"sentence": "a film", "label": 1}), "classify"),
+        ("data/Train.TSV", "sentence\tlabel\na film\t1\n", "classify"),
+        ("train.jsonl", rows({"text": "once"}), "language-model"),
+        ("train.txt", "once upon a time", "language-model"),
+    ],
+)
+def test_a_folder_of_parts_is_what_its_training_part_is(tmp_path, name, content, wanted):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    text(tmp_path / name, content)
+    assert infer(tmp_path)[0].name == wanted
 
 
 def test_pictures_beside_folders_of_pictures_are_ambiguous_and_both_lines_are_given(tmp_path):

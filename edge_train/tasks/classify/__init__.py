@@ -11,6 +11,7 @@ TASK = Task(
     says="a text classifier, from labeled texts",
     recipe=ClassifyRecipe,
     job="edge_train.tasks.classify.job:ClassifyTextJob",
+    learned={"model": "model"},
     accepts="edge_train.tasks.classify.accepts:accepts",
     uses={
         "torch": Use(

@@ -2,19 +2,35 @@
 
 from pathlib import Path
 
-from edge_train.tasks.table_look import columns_of, first_rows
-
-_PARTS = ("train.tsv", "train.csv", "train.jsonl")
-_LABELS = {"label", "labels", "class", "target", "category", "sentiment"}
+from edge_train.formats.tables.names import LABELS
+from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
 def accepts(path: Path) -> str | None:
     """Return what it is: a table with sentences, rows with labels, or a folder of parts."""
+    file = training_file(path)
+    if file is None:
+        return None
     if path.is_dir():
-        parts = [name for name in _PARTS if (path / name).is_file()]
-        return f"labeled texts in parts ({', '.join(parts)})" if parts else None
-    columns = columns_of(path)
-    if columns is not None:
-        return "labeled texts" if "sentence" in columns and len(columns) > 1 else None
-    rows = first_rows(path)
-    return "labeled texts" if rows and any(_LABELS & row.keys() for row in rows) else None
+        return f"labeled texts in parts ({file.name})" if _in_parts(file) else None
+    rows = first_rows(file)
+    if rows is not None:
+        return "labeled texts" if _labeled(rows) and not _numbers(columns_of(file)) else None
+    columns = columns_of(file)
+    return "labeled texts" if columns and "sentence" in columns and len(columns) > 1 else None
+
+
+def _in_parts(file: Path) -> bool:
+    rows, columns = first_rows(file), columns_of(file)
+    if rows is not None and not _labeled(rows):
+        return False
+    return columns is not None and len(columns) > 1 and not _numbers(columns)
+
+
+def _labeled(rows: list[dict[str, object]]) -> bool:
+    return any(str(name).strip().lower() in LABELS for row in rows for name in row)
+
+
+def _numbers(columns: list[str] | None) -> bool:
+    """Return whether a table is numbers beside a class."""
+    return columns is not None and "sentence" not in columns and columns.count("number") > 1

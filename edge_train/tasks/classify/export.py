@@ -75,7 +75,7 @@ def export_training(
 
 def _write(folder: ClassifierFolder, name: str, out: Path, head_only: bool) -> TrainingArtifact:
     network, blocks = load_classifier(folder, attention="eager")
-    graph, names = trace(network, folder.positions)
+    graph, names = trace(network, folder.positions, takes_types=folder.takes_types)
     heads = head_names(network) if head_only else set(names)
     trainable = tuple(name for name in names if name in heads)
     frozen = tuple(name for name in names if name not in heads)
@@ -88,6 +88,8 @@ def _write(folder: ClassifierFolder, name: str, out: Path, head_only: bool) -> T
     origin = {"model": name, "sha256": folder.sha256(), "edge_train": __version__}
     if heads_made := new_heads(folder, network):
         origin["new_heads"] = " ".join(heads_made)
+    if folder.takes_types:
+        origin["text_types"] = "yes"
     manifest = TrainingManifest(
         requires={"ir": IR_VERSION, "opset": OPSET},
         origin=origin,
@@ -119,6 +121,8 @@ def _compare(
     ids = np.where(mask, draw.integers(0, folder.vocabulary, shape), folder.pad)
     labels = draw.integers(0, len(folder.labels), _CHECKED_TEXTS)
     batch = {"ids": ids, "mask": mask, "labels": labels}
+    if folder.takes_types:
+        batch["types"] = draw.integers(0, 2, shape) * mask
     trainable = "head" if head_only else "all"
     exact = TorchClassifier.open(folder, trainable=trainable, threads=threads)
     exact_losses, exact_gradient = _first_step(exact, batch)

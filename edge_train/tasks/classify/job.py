@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -21,34 +21,57 @@ from edge_train.export.difference import (
     workspace_bytes,
     write_difference,
 )
+from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
     TrainingArtifact,
 )
-from edge_train.formats.weight_files import hash_of
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.formats.weight_files import hash_of, read_json
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
-from edge_train.tasks.classify import TASK
+from edge_train.tasks.class_weights import class_weights
+from edge_train.tasks.classify import TASK, heads
+from edge_train.tasks.classify.columns import Columns
 from edge_train.tasks.classify.model import (
+    Shapes,
     check_engine,
     check_trained_rank,
     fixed_by,
+    lacks_types,
     network_module,
+    notes_of,
     open_model,
     shapes_of,
+    takes_types,
     trained_shapes,
 )
-from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts, confusion
+from edge_train.tasks.classify.numbers import load_numbers, numbers_of
+from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.classify.targets import (
+    REGRESSION,
+    class_scores,
+    number_scores,
+    settled,
+)
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
+from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
@@ -60,6 +83,7 @@ if TYPE_CHECKING:
 
 _START_FILE = "start.safetensors"
 _MODEL_FILES = "model_files.json"
+_SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
@@ -91,8 +115,10 @@ class ClassifyTextJob:
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
+        self.recipe, self._model = settled(self.recipe, self._model)
         check_engine(self._model, self.recipe)
         check_trained_rank(self.recipe, self._model)
+        heads.check_new_head(self._model, new_head=self.recipe.new_head)
         if (most := self._model.positions) < (self.recipe.length or 0):
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
@@ -102,10 +128,14 @@ class ClassifyTextJob:
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes_of(self.recipe, self._model)
+        if isinstance(self._model, ClassifierFolder):
+            config = self._model.config
+            self.notes += dropout_notes(self._model.path, config, self.recipe.dropout)
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+        self._labels: tuple[str, ...]  # of the data, in the order of the outputs
 
     @cached_property
     def model_sha256(self) -> str:
@@ -120,7 +150,7 @@ class ClassifyTextJob:
         weights = PlanLine("weights", 4 * items)
         state = state_line(transform, trained, _COPIES)
         job = copy(self)
-        job.load()  # the length depends on the texts; gone when this returns
+        job._read()  # the length depends on the texts; gone when this returns
         texts = min(recipe.batch_limit or 4096, required(recipe.samples))
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
@@ -136,7 +166,27 @@ class ClassifyTextJob:
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(trained),
+                4 * sum(map(math.prod, trained.values())),
+                state_line(transform, trained, 0).bytes,
+                job._kept_bytes(),
+                self._result_bytes(shapes),
+            ),
         )
+
+    def _kept_bytes(self) -> int:
+        """Return what the run folder keeps of the texts: ids, a count and a label of each."""
+        parts = (self._texts.train, self._texts.dev, self._texts.test)
+        return 4 * (int(required(self.recipe.length)) + 2) * sum(map(len, parts))
+
+    def _result_bytes(self, shapes: Shapes) -> int:
+        """Return what the model folder, adapters and the difference hold."""
+        rank = (self.recipe.difference_rank or 0) + (self.recipe.rank or 0)
+        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
+        small = [path.stat().st_size for path in self._model.path.iterdir() if path.is_file()]
+        tokenizer = sum(size for size in small if size < _SMALL_FILE_BYTES)
+        return 4 * (sum(map(math.prod, shapes.values())) + rank * matrices) + tokenizer
 
     def _check_difference(self) -> None:
         """Refuse a difference where there is nothing to compare with, or one is written anyway.
@@ -159,13 +209,37 @@ class ClassifyTextJob:
         check_rank(rank, shapes_of(self._model))
 
     def load(self) -> None:
-        path = Path(required(self.recipe.data)).expanduser()
-        self._texts = load_texts(path, self._model.labels)
+        self._read()
+        if isinstance(self._model, ClassifierFolder):
+            from edge_train.runtimes.torch.classifier import look_at
+
+            new = look_at(self._model)
+            self._say_once(*heads.notice_of_new(self._model, new, self.recipe.seed))
+
+    def _read(self) -> None:
+        recipe, path = self.recipe, Path(required(self.recipe.data)).expanduser()
+        asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
+        if self._numbers:
+            self._texts = load_numbers(path, asked)
+        else:
+            names = heads.names_of(self._model, new_head=recipe.new_head)
+            self._texts = load_texts(path, names, asked)
+            labels = self._texts.labels
+            self._model = heads.with_labels(self._model, labels, new_head=recipe.new_head)
+        self._say_once(*self._texts.notices)
+        heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
+        if self._texts.in_pairs:
+            self._check_pairs()
         if self.recipe.length is None:
-            found = self._tokenizer.longest([example.text for example in self._texts.train])
+            most = min(_MOST_TOKENS, self._model.positions)
+            found = self._tokenizer.longest(_inputs(self._texts.train), most)
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
-            length = min(rounded, _MOST_TOKENS, self._model.positions)
-            self.recipe = replace(self.recipe, length=length)
+            self.recipe = replace(self.recipe, length=min(rounded, most))
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether labels are numbers, not classes."""
+        return self.recipe.objective == REGRESSION
 
     def prepare(self, folder: Path, say: Say) -> None:
         write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
@@ -204,10 +278,13 @@ class ClassifyTextJob:
     def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
-        self._parts = {name: self._tokenized(part) for name, part in every.items()}
+        self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
+        self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
-        say(f"{counts} examples of {len(texts.labels)} classes, {self.recipe.length} tokens each")
-        save_tensors(folder / _START_FILE, self._merged(), {"model_sha256": self.model_sha256})
+        what = "with numbers" if self._numbers else f"of {len(texts.labels)} classes"
+        say(f"{counts} examples {what}, {self.recipe.length} tokens each")
+        about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
+        save_tensors(folder / _START_FILE, self._merged(), about)
 
     def _merged(self) -> dict[str, NDArray[Any]]:
         tensors = [part.tensors(name) for name, part in self._parts.items()]
@@ -219,17 +296,57 @@ class ClassifyTextJob:
     def restore(self, folder: Path, say: Say) -> None:
         self._check_model_files(folder, say)
         try:
-            tensors, _ = load_tensors(folder / _START_FILE)
+            tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
-        except (RunFolderError, KeyError) as error:
+            self._labels = heads.labels_of(about, self._model)
+            new_head = self.recipe.new_head
+            if not self._numbers:
+                self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
+        except (RunFolderError, KeyError, ValueError) as error:
             say(f"{error} Reading the examples again.")
             self.load()
             self._prepare(folder, say)
 
-    def _tokenized(self, examples: tuple[Example, ...]) -> TokenizedTexts:
-        texts = [example.text for example in examples]
-        ids, counts = self._tokenizer.encode(texts, required(self.recipe.length))
-        return TokenizedTexts(ids, counts, np.array(self._texts.numbers(examples), np.int32))
+    def _tokenized(self, name: str, examples: tuple[Example, ...]) -> TokenizedTexts:
+        length = required(self.recipe.length)
+        found = self._tokenizer.encode(_inputs(examples), length)
+        if found.cut:
+            most = self._model.positions
+            longer = f"a longer --length keeps more of it, at most {most}"
+            if length >= most:
+                longer = f"the model has {most} positions"
+            self._say_once(
+                f"{found.cut} of {len(examples)} {name} texts are longer than {length} tokens and "
+                f"lose their end; {longer}"
+            )
+        types = found.types if takes_types(self._model) else None
+        labels: NDArray[Any]
+        if self._numbers:
+            labels = np.array(numbers_of(examples, str(self.recipe.data)), np.float32)
+        else:
+            labels = np.array(self._texts.numbers(examples), np.int32)
+        return TokenizedTexts(found.ids, found.counts, labels, types)
+
+    def _check_pairs(self) -> None:
+        """Say how the two texts of a pair are told apart, where that is not the usual way.
+
+        Raises:
+          InputError: an artifact from before pairs were trained, whose graphs cannot tell.
+        """
+        model = self._model
+        if isinstance(model, TrainingArtifact) and lacks_types(model):
+            raise InputError(
+                f"artifact {self.recipe.model} was exported before pairs of texts were trained: "
+                "its graphs cannot tell the two apart; export the model again with `edge-train "
+                f"export {model.manifest.origin['model']} OUT --for ort-training`."
+            )
+        if not self._tokenizer.parts_pairs:
+            self._say_once(
+                "this tokenizer puts nothing between the two texts of a pair; they are read as one"
+            )
+
+    def _say_once(self, *lines: str) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def open_runtime(self) -> "Classifier":
         threads, seed = required(self.recipe.threads), self.recipe.seed
@@ -241,17 +358,25 @@ class ClassifyTextJob:
             return OrtClassifier(
                 self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
             )
+        attention = "eager" if self.recipe.dropout else None
         if self.recipe.trainable == "lora":
             from edge_train.runtimes.torch.lora import TorchLora
 
             rank, scale = required(self.recipe.rank), required(self.recipe.scale)
             return TorchLora.open_adapted(
-                self._model, rank=rank, scale=scale, threads=threads, seed=seed
+                self._model,
+                rank=rank,
+                scale=scale,
+                threads=threads,
+                seed=seed,
+                attention=attention,
             )
         from edge_train.runtimes.torch.classifier import TorchClassifier
 
         trainable = self.recipe.trainable
-        return TorchClassifier.open(self._model, trainable=trainable, threads=threads, seed=seed)
+        return TorchClassifier.open(
+            self._model, trainable=trainable, threads=threads, seed=seed, attention=attention
+        )
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -263,7 +388,15 @@ class ClassifyTextJob:
             dev=self._parts["dev"],
             samples=required(self.recipe.samples),
             evaluation_samples=required(self.recipe.evaluation_samples),
+            smoothing=self.recipe.label_smoothing,
+            weights=self._class_weights(),
+            dropout=self.recipe.dropout,
         )
+
+    def _class_weights(self) -> NDArray[np.float32] | None:
+        """Return what texts of each class count; None: all the same."""
+        text, labels = self.recipe.class_weights, self._parts["train"].labels
+        return None if text is None else class_weights(text, labels, self._model.labels)
 
     def smallest_radius(self) -> float:
         return 0.0  # float weights and activations
@@ -278,9 +411,11 @@ class ClassifyTextJob:
         recipe = self.recipe
         return {
             "data": recipe.data,
+            "objective": recipe.objective,
             "labels": list(self._texts.labels),
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
+            **({"pairs": True} if self._texts.in_pairs else {}),
             "trainable": recipe.trainable,
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
@@ -293,33 +428,46 @@ class ClassifyTextJob:
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        source = self._model.path
-        copied = [source / name for name in ("config.json", *TOKENIZER_FILES)]
+        source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
-        write_classifier(folder / _MODEL_FOLDER, weights, [p for p in copied if p.is_file()])
+        config = read_json(source / CONFIG)
+        names = ("LABEL_0",) if self._numbers else self._labels
+        changes = as_classifier(config, names, pad, runtime.architecture)
+        if self._numbers:
+            changes["problem_type"] = REGRESSION
+        word = self._tokenizer.backend.id_to_token(pad)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
+            write_config(source, folder / _ADAPTER_FOLDER, changes)
             outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
         part = "test" if len(self._parts["test"]) else "dev"
         texts = self._parts[part]
         logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
-        table = confusion(texts.labels, logits.argmax(axis=1), len(self._model.labels))
-        metrics = {
-            "accuracy": float(np.trace(table) / len(texts)),
-            "scored_on": part,
-            "scored_examples": len(texts),
-            "confusion": table.tolist(),
-        }
+        metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
+        if self._numbers:
+            metrics |= number_scores(texts.labels, logits[:, 0])
+            line = (
+                f"predicted and given numbers of {len(texts)} {part} examples correlate by "
+                f"{metrics['pearson']:.3f} (Pearson), mean squared error "
+                f"{metrics['mean_squared_error']:.4g}"
+            )
+        else:
+            metrics |= class_scores(texts.labels, logits, len(self._model.labels))
+            line = (
+                f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
+                "correctly"
+            )
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = self._write_difference(
                 folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified"
-        return Outcome(metrics, outputs, f"{line} correctly")
+        return Outcome(metrics, outputs, line)
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]
@@ -332,5 +480,12 @@ class ClassifyTextJob:
             runtime.stored(model),
             rank=required(self.recipe.difference_rank),
             task_type="SEQ_CLS",
-            base=str(model.path),
+            base=model.base,
         )
+
+
+def _inputs(examples: Sequence[Example]) -> list[str] | list[tuple[str, str]]:
+    """Return what the tokenizer takes: texts, or pairs of them."""
+    if examples and examples[0].pair is not None:
+        return [(example.text, example.pair or "") for example in examples]
+    return [example.text for example in examples]

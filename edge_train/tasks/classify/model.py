@@ -2,12 +2,12 @@
 
 from collections.abc import Container, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
+from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier, wants_types
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.training_artifact import (
     WEIGHTS,
@@ -15,6 +15,7 @@ from edge_train.formats.training_artifact import (
     is_training_artifact,
     open_training_artifact,
 )
+from edge_train.formats.weight_files import read_json
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES
 from edge_train.optim.low_rank import is_embedding
@@ -43,8 +44,18 @@ def open_model(recipe: ClassifyRecipe) -> Model:
             "task 'classify' needs a model: name the folder of a transformers sequence classifier "
             "with `model` (--model)."
         )
-    path = Path(recipe.model).expanduser()
-    return open_training_artifact(path) if is_training_artifact(path) else open_classifier(path)
+    path, base = find_folder(recipe.model)
+    if is_training_artifact(path):
+        return open_training_artifact(path)
+    return open_classifier(path, base)
+
+
+def notes_of(recipe: ClassifyRecipe, model: Model) -> tuple[str, ...]:
+    """Return what is said of adapters: what base others will look for."""
+    adapters = recipe.trainable == "lora" or recipe.difference_rank is not None
+    if not adapters or not isinstance(model, ClassifierFolder):
+        return ()
+    return (f"the adapter will name its base as {model.base}",)
 
 
 def check_engine(model: Model, recipe: ClassifyRecipe) -> None:
@@ -163,6 +174,12 @@ def fixed_by(recipe: ClassifyRecipe, model: Model) -> dict[str, Any]:
                 "--trainable, or use --method adamw."
             )
         return {**fixed, "trainable": "lora"}
+    for name, default in (("label_smoothing", 0.0), ("class_weights", None), ("dropout", False)):
+        if getattr(recipe, name) != default:
+            raise InputError(
+                f"{name} is not for artifact {recipe.model}, whose graph has its loss in it and no "
+                "dropout; name the model folder that it was made of, or leave it out."
+            )
     if recipe.method == "lora" or recipe.trainable in ("norms", "lora"):
         raise InputError(
             f"artifact {recipe.model} trains what it was exported for, all or head; for adapters "
@@ -176,3 +193,21 @@ def fixed_by(recipe: ClassifyRecipe, model: Model) -> dict[str, Any]:
         )
     trainable = "head" if head_only else "all"
     return {**fixed, "runtime": "ort-training", "trainable": trainable}
+
+
+def takes_types(model: Model) -> bool:
+    """Return whether a network wants to know which text of a pair an id belongs to."""
+    if isinstance(model, TrainingArtifact):
+        return model.manifest.takes_types
+    return model.takes_types
+
+
+def lacks_types(artifact: TrainingArtifact) -> bool:
+    """Return whether the model of an artifact tells the texts of a pair apart and its graphs not.
+
+    Raises:
+      ModelError: its configuration cannot be read.
+    """
+    return (
+        wants_types(read_json(artifact.path / "config.json")) and not artifact.manifest.takes_types
+    )

@@ -9,34 +9,48 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
-from edge_train.rng import Key
+from edge_train.rng import Key, sample_seeds
 
 _EVALUATION = Key(0, -2)  # the same evaluation batch in every run: curves can be compared
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts as ids (texts, length) int32, padded; ids per text (texts,), labels (texts,)."""
+    """Texts as ids (texts, length) int32, padded; ids per text (texts,), labels (texts,).
+
+    `types`, (texts, length) int8, is there for pairs and a model that wants to know which of the
+    two texts an id belongs to.
+    A label is the number of a class, int32; for regression it is the number itself, float32.
+    """
 
     ids: NDArray[np.int32]
     counts: NDArray[np.int32]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
+    types: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return some texts as model inputs: ids, mask (rows, length) and labels (rows,), int64."""
-        length = self.ids.shape[1]
+        """Return some texts as model inputs, int64.
+
+        These are ids and mask (rows, length), labels (rows,) and, where there are any, types.
+        Labels that are numbers stay float32: that is how a runtime tells them from classes.
+        """
+        length, labels = self.ids.shape[1], self.labels[rows]
+        types = {} if self.types is None else {"types": self.types[rows].astype(np.int64)}
         return {
+            **types,
             "ids": self.ids[rows].astype(np.int64),
             "mask": (np.arange(length) < self.counts[rows, None]).astype(np.int64),
-            "labels": self.labels[rows].astype(np.int64),
+            "labels": labels if labels.dtype.kind == "f" else labels.astype(np.int64),
         }
 
     def tensors(self, name: str) -> dict[str, NDArray[Any]]:
         """Return plain arrays to store; `from_tensors` reads them back."""
+        types = {} if self.types is None else {f"{name}/types": self.types}
         return {
+            **types,
             f"{name}/ids": self.ids,
             f"{name}/counts": self.counts,
             f"{name}/labels": self.labels,
@@ -45,7 +59,8 @@ class TokenizedTexts:
     @classmethod
     def from_tensors(cls, name: str, tensors: Mapping[str, NDArray[Any]]) -> "TokenizedTexts":
         """Return the texts that `tensors` stored under a name."""
-        return cls(*(tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels")))
+        ids, counts, labels = (tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels"))
+        return cls(ids, counts, labels, tensors.get(f"{name}/types"))
 
 
 @dataclass(frozen=True)
@@ -60,12 +75,18 @@ class ClassifyText:
       dev: its first texts in a fixed random order are the evaluation batch.
       samples: texts in a batch.
       evaluation_samples: at most this many in the evaluation batch.
+      smoothing: share of a target that all classes get; of training only, as are
+      weights: (classes,), what texts of each class count; None: 1.
+      dropout: whether a batch of training says how dropout is drawn.
     """
 
     train: TokenizedTexts
     dev: TokenizedTexts
     samples: int
     evaluation_samples: int
+    smoothing: float = 0.0
+    weights: NDArray[np.float32] | None = None
+    dropout: bool = False
 
     def batch(self, key: Key) -> Batch:
         """Return the texts of one step."""
@@ -75,7 +96,14 @@ class ClassifyText:
             here = epochs == epoch
             order = Key(key.seed, int(epoch)).generator("epoch").permutation(len(self.train))
             rows[here] = order[rows[here]]
-        return self.train.batch(rows)
+        batch = dict(self.train.batch(rows))
+        if self.smoothing:
+            batch["smoothing"] = np.full(self.samples, self.smoothing, np.float32)
+        if self.weights is not None:
+            batch["weights"] = self.weights[batch["labels"]]
+        if self.dropout:
+            batch["dropout"] = sample_seeds(key, "dropout", self.samples)
+        return batch
 
     def evaluation(self) -> Batch:
         """Return the fixed evaluation batch."""
@@ -83,7 +111,7 @@ class ClassifyText:
         return self.dev.batch(order[: self.evaluation_samples])
 
     def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
-        """Return cross-entropies, (points, samples): the model computes its own loss."""
+        """Return losses, (points, samples): cross-entropies, or squared errors of numbers."""
         return runtime.forward(batch, points)
 
 

@@ -3,20 +3,55 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_train.methods.exact import DecayKeys, RateKeys
+from edge_train.methods.exact import (
+    ClassKeys,
+    ClipKeys,
+    DecayKeys,
+    DropoutKeys,
+    RateKeys,
+    SmoothingKeys,
+)
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import DifferenceKeys, TextKeys, key
+from edge_train.tasks.table_keys import LabelColumnKeys, TextColumnKeys
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyRecipe(TextKeys, ForwardKeys, LowRankKeys, DecayKeys, RateKeys, DifferenceKeys):
+class ClassifyRecipe(
+    TextKeys,
+    TextColumnKeys,
+    LabelColumnKeys,
+    ForwardKeys,
+    LowRankKeys,
+    DecayKeys,
+    RateKeys,
+    ClipKeys,
+    SmoothingKeys,
+    ClassKeys,
+    DropoutKeys,
+    DifferenceKeys,
+):
     """Train a transformers sequence classifier on labeled texts."""
 
     task: ClassVar[str] = "classify"
 
+    pair_column: str | None = key(
+        help="column of the second text of each pair: its name, or its number from 1 on",
+        group="data",
+    )
+    objective: str = key(
+        "auto",
+        help="classes, or regression: labels are numbers; auto asks the model",
+        choices=("auto", "classes", "regression"),
+    )
     trainable: str = key(
         "all",
         help="what learns; norms: head and vectors; lora: head and adapters",
         choices=("all", "head", "norms", "lora"),
+    )
+    new_head: bool = key(
+        False,
+        help="put a new head on the model, with an output for each label of the data",
+        flags=("--new-head",),
     )

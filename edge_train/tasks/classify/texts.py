@@ -1,27 +1,30 @@
-"""Labeled texts from tsv, csv or jsonl files, checked before anything is trained on them."""
+"""Labeled texts, alone or in pairs, from tables of any kind, checked before they are trained on."""
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import InputError
+from edge_train.formats.tables.names import KNOWN, text_of
+from edge_train.formats.tables.splits import beside, splits_of
+from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
+from edge_train.tasks.classify.columns import Columns, Places, places_like, places_of
+from edge_train.tasks.classify.labels import UNLABELED, labels_of, written
+from edge_train.units import shown
 
-_SUFFIXES = (".tsv", ".csv", ".jsonl")
-_PARTS = {"train": ("train",), "dev": ("dev", "valid", "validation"), "test": ("test",)}
-_TEXT_COLUMNS = ("text", "sentence", "review", "content")
-_LABEL_COLUMNS = ("label", "labels", "class", "sentiment", "target")
+# In a folder a txt beside tables is a readme more often than a table.
+SPLIT_KINDS = tuple(kind for kind in (*DELIMITED, *RECORDS, PARQUET) if kind != ".txt")
 _HELD_OUT = 10  # without a dev file, every tenth example of a single one is held out
 
 
 @dataclass(frozen=True)
 class Example:
-    """A text and its label, as written in the file."""
+    """A text and its label, as written in the file; of a pair also the second text."""
 
     text: str
     label: str
+    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,19 @@ class LabeledTexts:
 
     Attributes:
       labels: every label as written; its place in the tuple is its number.
+      notices: what a user should know of how they were read and what was left out, a line each.
     """
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     labels: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether every example is two texts."""
+        return self.train[0].pair is not None
 
     def numbers(self, examples: Sequence[Example]) -> list[int]:
         """Return the number of every example's label."""
@@ -43,170 +53,237 @@ class LabeledTexts:
         return [number_of[example.label] for example in examples]
 
 
-def load_texts(path: Path, names: Sequence[str]) -> LabeledTexts:
+def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -> LabeledTexts:
     """Return the examples of a folder (`train.tsv`, `dev.tsv`, ...) or of a single file.
 
-    A file has a column of texts and one of labels: found by their names in a first line, in jsonl
-    by the keys. Without names the labels are the column of numbers, else the one with the fewest
-    different values, else the last; the text is the longest of the others.
-    Without a dev file every tenth example is held out.
+    A file has a column of texts, or two of them for pairs, and one of labels: those that were asked
+    for, else by their names (`formats/tables/names.py`), else by what is in them. A dev or test
+    part without labels is set aside. Without a dev file every tenth example is held out; see
+    `_held_out`.
 
     Args:
-      names: what the model calls its labels, in the order of its outputs. Labels in the files are
-        these names, or numbers from 0 on.
+      names: what the model calls its labels, in the order of its outputs; none for a model that
+        gets as many outputs as there are labels. See `labels_of`.
+      asked: columns that a user named.
 
     Raises:
-      InputError: a file is missing, empty, not UTF-8 or not a table; a label is not of this model;
-        all examples have the same label.
+      InputError: a file is missing, empty or not a table; a label is not of this model; all
+        examples have the same label.
     """
-    if path.is_dir():
-        files = _files(path)
-        train = read_examples(files["train"])
-        dev = read_examples(files["dev"]) if "dev" in files else ()
-        test = read_examples(files["test"]) if "test" in files else ()
-        source = files["train"]
-    else:
-        train, dev, test, source = read_examples(path), (), (), path
-    labels = _labels(source, train, names)
-    for part in (dev, test):
-        for example in part:
-            if example.label not in labels:
-                raise InputError(
-                    f"{path}: label {example.label!r} is in the dev or test file, but the training "
-                    f"file has {', '.join(map(repr, labels))} only."
-                )
+    parts = read_parts(path, asked or Columns())
+    train, source, said = parts.train, parts.source, parts.said
+    labels, line = labels_of(source, {example.label for example in train}, names)
+    said += [line] if line else []
+    dev, test = (parts.rest(part, labels) for part in ("dev", "test"))
     if not dev:
-        dev = train[::_HELD_OUT]
-        train = tuple(e for number, e in enumerate(train) if number % _HELD_OUT)
-        if len({example.label for example in train}) < 2:
+        train, dev = _held_out(train)
+        if not dev or len({example.label for example in train}) < 2:
             raise InputError(
                 f"{source}: {len(train) + len(dev)} examples are too few to hold some out; add "
                 "more, or put a dev file beside it."
             )
-    return LabeledTexts(train, dev, test, labels)
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    found = {
-        part: path
-        for part, stems in _PARTS.items()
-        for path in sorted(folder.iterdir())
-        if path.stem in stems and path.suffix in _SUFFIXES
-    }
-    if "train" not in found:
-        raise InputError(
-            f"{folder}: no train.tsv, train.csv or train.jsonl; put one there, or name a single "
-            "file: --data FILE."
+    said += _oddities(train, (*dev, *test))
+    if unseen := sorted({e.label for e in train} - {e.label for e in dev}):
+        said.append(
+            f"no dev example has the label {', '.join(map(shown, unseen[:5]))}: training is judged "
+            "without it; put a dev file beside the training file"
         )
-    return found
+    return LabeledTexts(train, dev, test, labels, tuple(dict.fromkeys(said)))
 
 
-def _labels(source: Path, examples: Sequence[Example], names: Sequence[str]) -> tuple[str, ...]:
-    """Return every label, in the order of the model's outputs."""
-    found = sorted({example.label for example in examples})
-    if len(found) == 1:
-        raise InputError(
-            f"{source}: all {len(examples)} examples have the label {found[0]!r}; to tell classes "
-            "apart takes examples of two at least."
-        )
-    if set(found) <= set(names):
-        return tuple(names)
-    if all(label.isdecimal() and str(int(label)) == label for label in found):
-        outside = next((label for label in found if int(label) >= len(names)), None)
-        if outside is None:
-            return tuple(map(str, range(len(names))))
-        raise InputError(
-            f"{source}: label {outside} is out of range; the model has {len(names)} classes, 0 to "
-            f"{len(names) - 1}. Name a model with more, or remove these examples."
-        )
-    if len(found) == len(names) and all(name.startswith("LABEL_") for name in names):
-        return tuple(found)  # the model's outputs have no names of their own
-    raise InputError(
-        f"{source}: labels {', '.join(map(repr, found[:5]))} do not fit a model whose "
-        f"{len(names)} classes are {', '.join(map(repr, names[:5]))}; write those names, or "
-        "numbers from 0 on."
-    )
+def _held_out(
+    examples: tuple[Example, ...],
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return what is left to train on, and every tenth example.
+
+    Where these lack a label, as in files whose labels alternate, it is every tenth of each label;
+    an only example is trained on.
+    """
+    chosen = set(range(0, len(examples), _HELD_OUT))
+    counts = Counter(example.label for example in examples)
+    if {examples[at].label for at in chosen} != set(counts):
+        seen: Counter[str] = Counter()
+        chosen = set()
+        for at, example in enumerate(examples):
+            if seen[example.label] % _HELD_OUT == 0 and counts[example.label] > 1:
+                chosen.add(at)
+            seen[example.label] += 1
+    train = tuple(example for at, example in enumerate(examples) if at not in chosen)
+    return train, tuple(examples[at] for at in sorted(chosen))
 
 
-def read_examples(path: Path) -> tuple[Example, ...]:
-    """Return the examples of one file, in order; its suffix says what it is.
+@dataclass(frozen=True)
+class Parts:
+    """The training examples, and what reads the other parts.
+
+    Attributes:
+      source: the first training file, for messages.
+      said: what a user should know; grows while parts are read.
+    """
+
+    train: tuple[Example, ...]
+    source: Path
+    said: list[str]
+    files: Mapping[str, Sequence[Path]]
+    reader: "_Reader"
+
+    def rest(self, part: str, labels: Sequence[str] | None = None) -> tuple[Example, ...]:
+        """Return the dev or test part; empty where there is none, or it has no labels.
+
+        Args:
+          labels: that the training part may have; None: any.
+        """
+        some = {example.label for example in self.train} if labels is None else labels
+        return self.reader.part(self.files.get(part, ()), some, any_label=labels is None)
+
+
+def read_parts(path: Path, asked: Columns) -> Parts:
+    """Return the parts of a folder, or a single file as the training part.
 
     Raises:
-      InputError: it is missing, empty, not UTF-8, or a line does not have both columns.
+      InputError: there is none, or it is no table.
     """
-    if path.suffix not in _SUFFIXES:
-        raise InputError(
-            f"{path}: expected a folder with train and dev files, or one file that ends in "
-            f"{', '.join(_SUFFIXES)}."
+    said: list[str] = []
+    files: Mapping[str, Sequence[Path]] = {"train": (path,)}
+    if path.is_dir():
+        splits = splits_of(path, SPLIT_KINDS)
+        files = splits.files
+        said += splits.said
+    elif not path.exists():
+        raise InputError(f"{path}: there is no such file or folder.")
+    elif unused := beside(path, SPLIT_KINDS):
+        verb = "is" if len(unused) == 1 else "are"
+        said.append(
+            f"{' and '.join(file.name for file in unused)} beside {path.name} {verb} not used; "
+            f"--data {path.parent} uses the folder"
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line} is not UTF-8; save the file as UTF-8 text."
-        ) from error
-    rows = _json_rows(path, text) if path.suffix == ".jsonl" else _table_rows(path, text)
-    if not rows:
-        raise InputError(f"{path}: no examples in it; expected lines of a text and its label.")
-    return tuple(rows)
+    reader = _Reader(asked, said)
+    train = tuple(example for file in files["train"] for example in reader.training(file))
+    return Parts(train, files["train"][0], said, files, reader)
 
 
-def _json_rows(path: Path, text: str) -> list[Example]:
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            keys = {str(key).lower(): value for key, value in row.items()}
-        except (ValueError, AttributeError):
-            raise InputError(f"{path}: line {number} is not a JSON object.") from None
-        cells = [
-            next((keys[name] for name in known if name in keys), None)
-            for known in (_TEXT_COLUMNS, _LABEL_COLUMNS)
-        ]
-        if not isinstance(cells[0], str) or not isinstance(cells[1], str | int):
-            raise InputError(
-                f"{path}: line {number} has the keys {', '.join(map(repr, row))}; expected a "
-                "string 'text' (or 'sentence') and a 'label'."
-            )
-        rows.append(Example(cells[0], str(cells[1])))
-    return rows
+def read_examples(path: Path, asked: Columns | None = None) -> tuple[Example, ...]:
+    """Return the examples of one training file, in order; its suffix says what it is.
+
+    Raises:
+      InputError: it is missing, empty or not a table, or half of its rows are no examples.
+    """
+    return tuple(_Reader(asked or Columns(), []).training(path))
 
 
-def _table_rows(path: Path, text: str) -> list[Example]:
-    lines = io.StringIO(text, newline="")
-    tabs = path.suffix == ".tsv"
-    reader = csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
-    try:
-        table = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num} is not a row ({error}).") from error
-    if not table:
-        return []
-    columns = len(table[0][1])
-    for number, row in table:
-        if len(row) != columns or columns < 2:
-            raise InputError(
-                f"{path}: line {number} has {len(row)} columns, expected "
-                f"{max(columns, 2)}: a text and its label, separated by "
-                f"{'a tab' if tabs else 'a comma'}."
-            )
-    head = [cell.strip().lower() for cell in table[0][1]]
-    texts = [i for i, name in enumerate(head) if name in _TEXT_COLUMNS]
-    labels = [i for i, name in enumerate(head) if name in _LABEL_COLUMNS]
-    if texts and labels:
-        table = table[1:]
-    else:
-        cells = list(zip(*(row for _, row in table), strict=True))
-        labels = sorted(
-            range(columns),
-            key=lambda i: (not all(c.isdecimal() for c in cells[i]), len(set(cells[i])), -i),
-        )
-        texts = sorted(labels[1:], key=lambda i: -sum(map(len, cells[i])))
-    return [Example(row[texts[0]], row[labels[0]].strip()) for _, row in table]
+class _Reader:
+    """Reads the files of one set of data; what the first tells of the columns holds for all."""
+
+    def __init__(self, asked: Columns, said: list[str]) -> None:
+        self._asked = asked
+        self._said = said
+        self._train: tuple[Table, Places] | None = None
+
+    def training(self, path: Path) -> list[Example]:
+        """Return the examples of a training file, without rows that are none."""
+        table = self._opened(path)
+        if self._train is None:
+            places = places_of(table, self._asked)
+            self._train = table, places
+            self._say(places.said)
+        places = places_like(table, *self._train)
+        if places.label is None:
+            raise InputError(f"{path}: no column of labels as in {self._train[0].path.name}.")
+        found = []
+        for number, example in _examples(table, places):
+            if example.label:
+                found.append(example)
+            else:
+                table.wrong.add(number, "has no label")
+        self._finish(table)
+        if not found:
+            raise InputError(f"{path}: no examples in it; expected lines of a text and its label.")
+        return found
+
+    def part(
+        self, files: Sequence[Path], labels: Collection[str], *, any_label: bool
+    ) -> tuple[Example, ...]:
+        """Return the examples of the dev or test part; none where they have no labels."""
+        assert self._train is not None
+        found: list[Example] = []
+        for path in files:
+            table = self._opened(path)
+            places = places_like(table, *self._train)
+            if places.label is None:
+                self._say(
+                    f"{path.name} has no column of labels ({table.names()}), so it is set aside"
+                )
+                continue
+            # among numbers of a scale -1 may be one; in a whole part of them it is none
+            secret = "" if UNLABELED in labels or any_label else UNLABELED
+            labeled, unlabeled = [], 0
+            for number, example in _examples(table, places):
+                if example.label in ("", secret):
+                    unlabeled += 1
+                elif any_label or example.label in labels:
+                    labeled.append(example)
+                else:
+                    raise InputError(
+                        f"{path}: label {shown(example.label)} of {table.wrong.place} {number} is "
+                        "in the dev or test file, but the training file has "
+                        f"{', '.join(map(shown, sorted(labels)[:5]))} only."
+                    )
+            self._finish(table)
+            if UNLABELED not in labels and {one.label for one in labeled} == {UNLABELED}:
+                labeled, unlabeled = [], len(labeled)
+            if unlabeled and not labeled:
+                self._say(f"{path.name} has no labels, so it is set aside")
+            elif unlabeled:
+                self._say(f"{unlabeled} texts of {path.name} have no label and are left out")
+            found += labeled
+        return tuple(found)
+
+    def _opened(self, path: Path) -> Table:
+        asked = self._asked
+        table = open_table(path, KNOWN, (asked.text, asked.label, asked.pair))
+        self._said += table.said
+        return table
+
+    def _finish(self, table: Table) -> None:
+        table.wrong.check()
+        self._say(table.wrong.sentence())
+
+    def _say(self, line: str) -> None:
+        if line:
+            self._said.append(line)
+
+
+def _examples(table: Table, places: Places) -> Iterator[tuple[int, Example]]:
+    """Yield the number of every row that has its texts, and what it says; an empty label is none.
+
+    A row without them is wrong.
+    """
+    for number, row in table.rows():
+        text = text_of(row[places.text])
+        pair = None if places.pair is None else text_of(row[places.pair])
+        cell = None if places.label is None else row[places.label]
+        if text is None or (places.pair is not None and pair is None):
+            table.wrong.add(number, "has no text" if text is None else "has no second text")
+        elif isinstance(cell, list | dict):
+            table.wrong.add(number, "has more than one label; one a text is trained")
+        else:
+            yield number, Example(text, written(cell) or "", pair)
+
+
+def _oddities(train: Sequence[Example], others: Sequence[Example]) -> Iterator[str]:
+    """Yield a line on texts that are there twice, and one on classes with a single example."""
+    labels_by_text: dict[tuple[str, str | None], set[str]] = {}
+    for example in train:
+        labels_by_text.setdefault((example.text, example.pair), set()).add(example.label)
+    if twice := len(train) - len(labels_by_text):
+        odd = sum(len(labels) > 1 for labels in labels_by_text.values())
+        also = f"; {odd} texts have more than one label" if odd else ""
+        yield f"{twice} of {len(train)} training texts are there more than once{also}"
+    seen = sum((example.text, example.pair) in labels_by_text for example in others)
+    if seen:
+        yield f"{seen} of {len(others)} dev and test texts are training texts, too"
+    counts = Counter(example.label for example in train)
+    if single := sorted(label for label, count in counts.items() if count == 1):
+        some = ", ".join(map(shown, single[:5])) + (", ..." if len(single) > 5 else "")
+        verb = "class has" if len(single) == 1 else "classes have"
+        yield f"{len(single)} {verb} one training example only: {some}"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,34 @@ from edge_train.errors import ModelError
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _BATCH = 1024  # texts tokenized at once
+# Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
+# space, beyond which no token reaches back.
+_CHARACTERS, _SPARE = 32, 16
+
+
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts as ids.
+
+    Attributes:
+      ids: (texts, length) int32, padded.
+      counts: ids of every text (texts,) int32.
+      types: of pairs, which of the two texts an id belongs to, (texts, length) int8; else None.
+      cut: texts that lost their end.
+    """
+
+    ids: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    types: NDArray[np.int8] | None
+    cut: int
 
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """Turns texts into padded ids; `pad` fills what a text leaves free."""
+    """Turns texts, or pairs of them, into padded ids; `pad` fills what a text leaves free."""
 
     backend: Tokenizer
     pad: int
@@ -58,28 +82,64 @@ class TextTokenizer:
         backend.no_truncation()
         return cls(backend, pad)
 
-    def longest(self, texts: Sequence[str]) -> int:
-        """Return the number of ids of the longest text, its first and last token included."""
+    @property
+    def parts_pairs(self) -> bool:
+        """Whether something stands between the two texts of a pair."""
+        pair = ("a", "b")
+        bare = self.backend.encode(*pair, add_special_tokens=False)
+        return len(self.backend.encode(*pair).ids) > len(bare.ids)
+
+    def longest(self, texts: Texts, most: int) -> int:
+        """Return the number of ids of the longest text, its first and last token included.
+
+        Above `most` the number may be smaller, and still above it.
+        """
         parts = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
-        return max(len(one.ids) for part in parts for one in self.backend.encode_batch(list(part)))
+        return max(len(one.ids) for part in parts for one in self._encoded(part, most))
 
-    def encode(
-        self, texts: Sequence[str], length: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return padded ids (texts, length) and the number of ids of every text (texts,).
+    def encode(self, texts: Texts, length: int) -> Encoded:
+        """Return texts as ids, as the tokenizer's own template for one or two texts puts them.
 
-        Longer texts lose their end; the closing token stays.
+        Longer texts lose their end, of a pair the longer one first; the closing token stays.
         """
         ids = np.full((len(texts), length), self.pad, np.int32)
         counts = np.zeros(len(texts), np.int32)
+        in_pairs = bool(texts) and not isinstance(texts[0], str)
+        types = np.zeros(ids.shape, np.int8) if in_pairs else None
+        cut = 0
         self.backend.enable_truncation(length)
         for start in range(0, len(texts), _BATCH):
-            some = self.backend.encode_batch(list(texts[start : start + _BATCH]))
+            some = self._encoded(texts[start : start + _BATCH], length)
             for row, one in enumerate(some, start):
                 counts[row] = len(one.ids)
                 ids[row, : counts[row]] = one.ids
+                if types is not None:
+                    types[row, : counts[row]] = one.type_ids
+                cut += bool(one.overflowing)
         self.backend.no_truncation()
-        return ids, counts
+        return Encoded(ids, counts, types, cut)
+
+    def _encoded(self, texts: Texts, most: int) -> list[Any]:
+        heads: list[Any] = [
+            self._head(text, most)
+            if isinstance(text, str)
+            else tuple(self._head(one, most) for one in text)
+            for text in texts
+        ]
+        return list(self.backend.encode_batch(heads))
+
+    def _head(self, text: str, most: int) -> str:
+        """Return as much of a text as tells its first `most` ids, and that there are more."""
+        reach = _CHARACTERS * most
+        while len(text) > reach:
+            end = text.rfind(" ", 0, reach)
+            if end < reach // 2:
+                return text  # of a language without spaces
+            found = self.backend.encode(text[:end], add_special_tokens=False)
+            if len(found.ids) + sum(len(one.ids) for one in found.overflowing) > most + _SPARE:
+                return text[:end]
+            reach *= 4
+        return text
 
 
 def _word_piece(folder: Path) -> Tokenizer:
@@ -94,6 +154,6 @@ def _word_piece(folder: Path) -> Tokenizer:
     if any(number is None for _, number in ends):
         raise ModelError(f"{folder}/vocab.txt: no [CLS] or no [SEP] in it; not BERT's vocabulary.")
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     return backend

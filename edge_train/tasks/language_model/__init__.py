@@ -19,6 +19,7 @@ TASK = Task(
     says="a language model, from a text",
     recipe=LanguageModelRecipe,
     job="edge_train.tasks.language_model.job:LanguageModelJob",
+    learned={"model": "model"},
     accepts="edge_train.tasks.language_model.accepts:accepts",
     uses={
         "torch": Use(

@@ -22,11 +22,24 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
+from edge_train.export.result_texts import in_float32, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.model_texts import model_texts
+from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.formats.transformers_folder import layers_of
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
@@ -36,12 +49,14 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
+from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import (
-    check_text,
     checksum,
     id_type,
     open_tokenizer,
@@ -55,10 +70,6 @@ if TYPE_CHECKING:
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_TEXTS = (
-    *("config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
-)
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
@@ -116,6 +127,9 @@ class LanguageModelJob:
                 f"{recipe.model} holds no weights: it starts from random ones (seed "
                 f"{self.recipe.seed})",
             )
+        if self.recipe.difference_rank is not None:
+            self.notes += (f"the adapter will name its base as {self._model.base}",)
+        self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
 
@@ -142,7 +156,7 @@ class LanguageModelJob:
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
         sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes))
         tokens = at_once * required(recipe.length)
-        layers = int(self._model.config.get("num_hidden_layers", self._model.config.get("n_layer")))
+        layers = layers_of(self._model.config)
         width = min(matrices[0])
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
@@ -163,40 +177,99 @@ class LanguageModelJob:
             use.first_use_bytes,
             use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),
+            folder=folder_lines(
+                len(shapes),
+                weights,
+                state_line(transform, shapes, 0).bytes,
+                self._kept_bytes(),
+                self._result_bytes(),
+            ),
         )
 
+    def _kept_bytes(self) -> int:
+        """Return what the ids of the text take at most: a token has a byte of it or more."""
+        try:
+            path = Path(required(self.recipe.data)).expanduser()
+            count = open_texts(path, self.recipe.text_column).size_bytes()
+        except (OSError, InputError):
+            return 0  # `load` says what is wrong with it
+        return count * np.dtype(id_type(self._model.vocabulary)).itemsize
+
+    def _result_bytes(self) -> int:
+        """Return what the model folder and the difference hold."""
+        shapes = self._shapes
+        stored = sum(file.path.stat().st_size for file in self._model.files)
+        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
+        small = sum(path.stat().st_size for path in model_texts(self._model.path))
+        rank = self.recipe.difference_rank or 0
+        return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
+
     def load(self) -> None:
-        check_text(Path(required(self.recipe.data)).expanduser())
+        self._open_texts(whole=False)
+
+    def _open_texts(self, *, whole: bool) -> Texts:
+        path = Path(required(self.recipe.data)).expanduser()
+        texts = open_texts(path, self.recipe.text_column, whole=whole)
+        texts.check()
+        self._say_once(*texts.notices)
+        return texts
+
+    def _say_once(self, *lines: str) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def prepare(self, folder: Path, say: Say) -> None:
-        text = Path(required(self.recipe.data)).expanduser()
+        marks = marks_of(self._tokenizer, self._model.config, self._model.path)
+        self._prepare(folder, say, marks, whole=False)
+
+    def _prepare(self, folder: Path, say: Say, marks: Marks, *, whole: bool) -> None:
+        """Write the ids of the texts, and how they were made, for `restore`."""
+        texts = self._open_texts(whole=whole)
         kind = id_type(self._model.vocabulary)
-        write_ids(text, self._tokenizer, folder / _IDS_FILE, kind)
+        held, documents = write_ids(texts, marks, self._tokenizer, folder / _IDS_FILE, kind)
         ids = read_ids(folder / _IDS_FILE, kind)
+        in_rows = any(map(is_table, texts.train))
+        self._say_once(*texts.notices, *([marks.said] if marks.said and in_rows else []))
         about = {"tokens": len(ids), "crc32": checksum(ids), "model_sha256": self.model_sha256}
+        if not whole:
+            about |= {"begin": marks.begin, "end": marks.end, "held": held if texts.held else None}
         write_bytes(folder / _ABOUT_IDS, (json.dumps(about) + "\n").encode())
-        self._task = self._task_of(ids)
-        say(f"{len(ids)} tokens, the last tenth held out; {self.recipe.length} in a sequence")
+        self._task = self._task_of(ids, held if texts.held else None)
+        of = f" of {documents} documents" if in_rows else ""
+        kept = f"the last {held} held out" if texts.held else "the last tenth held out"
+        say(f"{len(ids)} tokens{of}, {kept}; {self.recipe.length} in a sequence")
 
     def restore(self, folder: Path, say: Say) -> None:
+        about: Any = None
         try:
             about = json.loads((folder / _ABOUT_IDS).read_bytes())
             ids = read_ids(folder / _IDS_FILE, id_type(self._model.vocabulary))
             if (about["tokens"], about["crc32"]) != (len(ids), checksum(ids)):
                 raise ValueError("its checksum does not match")
-            self._task = self._task_of(ids)
+            self._task = self._task_of(ids, about.get("held"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"{folder / _IDS_FILE}: cannot be used ({error}). Reading the text again.")
-            self.load()
-            self.prepare(folder, say)
+            # a run of earlier code has one text without marks; its record says nothing of them
+            whole = isinstance(about, dict) and "tokens" in about and "begin" not in about
+            if whole:
+                self._prepare(folder, say, Marks(), whole=True)
+            else:
+                self.load()
+                self.prepare(folder, say)
 
     def data_sha256(self) -> str:
         return sha256_of({"ids": self._task.ids})
 
-    def _task_of(self, ids: Any) -> LanguageModel:
+    def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
         recipe = self.recipe
-        counts = (recipe.length, recipe.samples, recipe.evaluation_samples)
-        return LanguageModel(ids, *map(required, counts))
+        return LanguageModel(
+            ids,
+            length=required(recipe.length),
+            samples=required(recipe.samples),
+            evaluation_samples=required(recipe.evaluation_samples),
+            held=held,
+            smoothing=recipe.label_smoothing,
+            dropout=recipe.dropout,
+        )
 
     def open_runtime(self) -> "TorchLanguageModel":
         from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
@@ -204,7 +277,12 @@ class LanguageModelJob:
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
         opened = TorchLanguageModel.open(
-            self._model, quant=quant, threads=threads, seed=recipe.seed, lean=recipe.lean
+            self._model,
+            quant=quant,
+            threads=threads,
+            seed=recipe.seed,
+            lean=recipe.lean,
+            attention="eager" if recipe.dropout else None,
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
@@ -244,15 +322,14 @@ class LanguageModelJob:
     def finish(
         self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
     ) -> Outcome:
-        from edge_train.runtimes.torch.language_model import network_layers, stored_names
+        from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
         model = self._model
-        stored = stored_names(model, list(self._shapes)) if model.files else {}
-        copied = [model.path / name for name in _TEXTS if (model.path / name).is_file()]
-        write_language_model(
-            folder / _MODEL_FOLDER, runtime.parameters, stored, model.files, copied
-        )
+        found = sources(model) if model.files else {}
+        changes = {} if model.files else in_float32(model.config)
+        write_texts(model.path, folder / _MODEL_FOLDER, changes)
+        write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found, model.files)
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
@@ -268,10 +345,10 @@ class LanguageModelJob:
                 folder / DIFFERENCE_FOLDER,
                 network_layers(model),
                 rows_of(runtime.parameters),
-                stored,
+                plain(found),
                 rank=self.recipe.difference_rank,
                 task_type="CAUSAL_LM",
-                base=str(model.path),
+                base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
@@ -292,7 +369,7 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
             "task 'language-model' needs a model: name the folder of a transformers language model "
             "with `model` (--model)."
         )
-    return open_language_model(Path(recipe.model).expanduser())
+    return open_language_model(*find_folder(recipe.model))
 
 
 def _held_as(quant: str) -> type[Parameters]:

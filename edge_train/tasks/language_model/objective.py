@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.protocols import Runtime
-from edge_train.rng import Key
+from edge_train.rng import Key, sample_seeds
 
 _HELD_OUT = 10  # the last tenth of the tokens
 _MOST_SCORED = 64  # sequences that tell the perplexity at the end
@@ -27,6 +27,9 @@ class LanguageModel:
       length: tokens that are predicted in a sequence; it holds one more.
       samples: sequences in a batch.
       evaluation_samples: at most this many in the evaluation batch.
+      held: of the ids, so many at the end are of texts to hold out; None: a tenth is held out.
+      smoothing: share of a target that all tokens get; of training only.
+      dropout: whether a batch of training says how dropout is drawn.
 
     Raises:
       InputError: the text is too short for two sequences to train on and one to hold out.
@@ -36,14 +39,19 @@ class LanguageModel:
     length: int
     samples: int
     evaluation_samples: int
+    held: int | None = None
+    smoothing: float = 0.0
+    dropout: bool = False
 
     def __post_init__(self) -> None:
         least = min(len(self._train) - self.length, len(self._held) - 1)
         if least < self.length:
+            needs = f"needs {(self.length + 1) * _HELD_OUT}"
+            if self.held is not None:
+                needs = f"needs {2 * self.length} to train on and {self.length + 1} held out"
             raise InputError(
                 f"the text has {len(self.ids)} tokens, the last {len(self._held)} of them held "
-                f"out; a length of {self.length} needs {(self.length + 1) * _HELD_OUT}. Use a "
-                "shorter --length, or a longer text."
+                f"out; a length of {self.length} {needs}. Use a shorter --length, or a longer text."
             )
 
     @property
@@ -52,7 +60,8 @@ class LanguageModel:
 
     @property
     def _held(self) -> NDArray[Any]:
-        return self.ids[len(self.ids) - len(self.ids) // _HELD_OUT :]
+        count = len(self.ids) // _HELD_OUT if self.held is None else self.held
+        return self.ids[len(self.ids) - count :]
 
     def batch(self, key: Key) -> Batch:
         """Return the sequences of one step as ids (samples, length + 1), int64."""
@@ -65,7 +74,12 @@ class LanguageModel:
             draw = Key(key.seed, int(epoch)).generator("epoch")
             offset = draw.integers(self.length)
             starts[here] = draw.permutation(count)[rows[here]] * self.length + offset
-        return self._windows(self._train, starts)
+        batch = dict(self._windows(self._train, starts))
+        if self.smoothing:
+            batch["smoothing"] = np.full(self.samples, self.smoothing, np.float32)
+        if self.dropout:
+            batch["dropout"] = sample_seeds(key, "dropout", self.samples)
+        return batch
 
     def evaluation(self) -> Batch:
         """Return the fixed evaluation batch, spread over the held-out text."""

@@ -3,15 +3,25 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_train.methods.exact import DecayKeys, MicroBatchKeys
+from edge_train.methods.exact import ClipKeys, DecayKeys, DropoutKeys, MicroBatchKeys, SmoothingKeys
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import DifferenceKeys, TextKeys
+from edge_train.tasks.table_keys import TextColumnKeys
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelRecipe(
-    TextKeys, ForwardKeys, LowRankKeys, DecayKeys, MicroBatchKeys, DifferenceKeys
+    TextKeys,
+    TextColumnKeys,
+    ForwardKeys,
+    LowRankKeys,
+    DecayKeys,
+    MicroBatchKeys,
+    ClipKeys,
+    SmoothingKeys,
+    DropoutKeys,
+    DifferenceKeys,
 ):
     """Train all weights of a transformers language model on a text."""
 

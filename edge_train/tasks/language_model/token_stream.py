@@ -1,8 +1,8 @@
-"""A text file as a file of token ids: read, checked and written in pieces."""
+"""Texts as a file of token ids, written in pieces."""
 
-import codecs
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_train.errors import InputError, ModelError
+from edge_train.errors import ModelError
 from edge_train.formats.atomic import write_parts
+from edge_train.tasks.language_model.documents import Texts
+from edge_train.tasks.language_model.marks import Marks
 
-_PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
+_CHARACTERS = 1 << 20  # of texts that are tokenized at once
 _READ_IDS = 1 << 18
 
 
@@ -56,16 +58,23 @@ def id_type(vocabulary: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
 
 
-def write_ids(text: Path, tokenizer: Tokenizer, out: Path, kind: np.dtype[Any]) -> None:
-    """Write the ids of a text to `out`, whole or not at all; tokens never run over two pieces.
+def write_ids(
+    texts: Texts, marks: Marks, tokenizer: Tokenizer, out: Path, kind: np.dtype[Any]
+) -> tuple[int, int]:
+    """Write the ids of texts to `out`, whole or not at all; tokens never run over two pieces.
+
+    Returns:
+      how many of the ids, the last ones, are of files to hold out, and how many documents begin.
 
     Raises:
-      InputError: the text is missing, empty, binary or not UTF-8.
+      InputError: a text is missing, empty, binary or not in a coding that is known.
       RunFolderError: `out` cannot be written.
 
     Memory: a piece of the text and its ids, whatever the text's size.
     """
-    write_parts(out, _encoded(text, tokenizer, kind))
+    counted = _Counted()
+    write_parts(out, _encoded(texts, marks, tokenizer, kind, counted))
+    return counted.held, counted.documents
 
 
 def read_ids(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
@@ -81,37 +90,42 @@ def checksum(ids: NDArray[Any]) -> str:
     return f"{crc:08x}"
 
 
-def check_text(path: Path) -> None:
-    """Refuse what is no text, by its beginning.
+@dataclass
+class _Counted:
+    """What was written: ids of files to hold out, and documents."""
 
-    Raises:
-      InputError: it is missing, empty, binary or not UTF-8.
-    """
-    next(_pieces(path))
-
-
-def _encoded(path: Path, tokenizer: Tokenizer, kind: np.dtype[Any]) -> Iterator[bytes]:
-    for piece in _pieces(path):
-        ids = tokenizer.encode(piece, add_special_tokens=False).ids
-        yield np.array(ids, kind).tobytes()
+    held: int = 0
+    documents: int = 0
 
 
-def _pieces(path: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES) + file.readline(_PIECE_BYTES):
-                if b"\0" in piece:
-                    raise InputError(f"{path}: holds zero bytes, so it is no text; name a text.")
-                yield decoder.decode(piece)
-                offset += len(piece)
-            decoder.decode(b"", final=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: byte {offset + error.start} is not UTF-8; save the file as UTF-8 text."
-        ) from error
-    if offset == 0:
-        raise InputError(f"{path}: the file is empty; name a text.")
+def _encoded(
+    texts: Texts, marks: Marks, tokenizer: Tokenizer, kind: np.dtype[Any], counted: _Counted
+) -> Iterator[bytes]:
+    for files in (texts.train, texts.held):
+        for some in _together(texts.documents(files)):
+            pieces = [piece for piece, _, _ in some]
+            encodings = tokenizer.encode_batch(pieces, add_special_tokens=False)
+            ids: list[int] = []
+            for (_, begins, ends), found in zip(some, encodings, strict=True):
+                ids += (*(marks.begin if begins else ()), *found.ids)
+                ids += marks.end if ends else ()
+            counted.documents += sum(begins for _, begins, _ in some)
+            if files is texts.held:
+                counted.held += len(ids)
+            yield np.array(ids, kind).tobytes()
+
+
+def _together(
+    pieces: Iterator[tuple[str, bool, bool]],
+) -> Iterator[list[tuple[str, bool, bool]]]:
+    """Yield short documents many at a time, long pieces alone."""
+    some: list[tuple[str, bool, bool]] = []
+    room = _CHARACTERS
+    for one in pieces:
+        if some and room < len(one[0]):
+            yield some
+            some, room = [], _CHARACTERS
+        some.append(one)
+        room -= len(one[0])
+    if some:
+        yield some

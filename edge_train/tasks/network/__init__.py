@@ -20,6 +20,7 @@ TASK = Task(
     says="a small network, from tables, arrays or pictures",
     recipe=NetworkRecipe,
     job="edge_train.tasks.network.job:NetworkJob",
+    learned={"network": "start", "adapter": "start"},
     accepts="edge_train.tasks.network.accepts:accepts",
     uses={
         "numpy": Use(

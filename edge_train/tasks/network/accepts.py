@@ -1,12 +1,17 @@
 """Whether a file or folder looks like samples of a small network."""
 
-import re
 from pathlib import Path
 
-from edge_train.tasks.table_look import columns_of
-
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-_REPEATS = re.compile(r"\d+_.+")  # of a word's photos, not a class
+from edge_train.formats.picture_folders import (
+    folders_in,
+    holds_classes,
+    looks_like_pictures,
+    parts_of,
+    pictures_below,
+    repeats_of,
+)
+from edge_train.formats.picture_tables import kinds_in
+from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
 def accepts(path: Path) -> str | None:
@@ -14,15 +19,20 @@ def accepts(path: Path) -> str | None:
     if path.is_file() and path.suffix.lower() == ".npz":
         return "arrays"
     if path.is_dir():
-        folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")]
-        classes = [f for f in folders if not _REPEATS.fullmatch(f.name) and _has_pictures(f)]
-        return f"pictures of {len(classes)} classes" if classes else None
-    columns = columns_of(path)
-    if not columns or "sentence" in columns:
+        train = parts_of(folders_in(path)).get("train")
+        whole = train if train and holds_classes(train) else path
+        if "label" in kinds_in(whole):
+            return "pictures with labels in a table"
+        folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
+        if classes := sum(map(pictures_below, folders)):
+            return f"pictures of {classes} classes"
+        if looks_like_pictures(path):
+            return None  # whatever table lies beside them
+    file = training_file(path)
+    columns = None if file is None else columns_of(file)
+    if not columns or "sentence" in columns or "other" in columns:
         return None
+    if columns.count("number") < 2 and (path.is_dir() or first_rows(path) is not None):
+        return None  # words with a label
     words = columns.count("word")
     return "a table of numbers" if words <= 1 < len(columns) else None
-
-
-def _has_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in _PICTURES for path in folder.rglob("*"))

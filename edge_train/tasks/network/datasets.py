@@ -1,27 +1,25 @@
 """Labeled samples from npz arrays, folders of pictures, tables and sensor series, checked."""
 
-import csv
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edge_train.errors import InputError
+from edge_train.formats.pictures import read_picture
 from edge_train.rng import Key
+from edge_train.tasks.network.pictures import load_pictures
+from edge_train.tasks.network.tables import is_folder_of_tables, is_table, load_tables
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _TEST_SHARE = 0.2  # of samples that come without a test part
 _MOST_CLASSES = 1000
 _FEWEST = 4  # training samples
-_MOST_SIDE = 512  # pixels; networks here are small
 _CHUNK = 200_000  # values that exist in float64 at once; the most that reading holds
 
 
@@ -42,7 +40,7 @@ class Dataset:
     """Training and test samples of the same shape, and what makes their numbers comparable.
 
     `mean` and `deviation` are those of the training samples: per channel of pictures and sensors,
-    per column of a table.
+    per column of a table. `notices` says what was cut, left out or set aside, a line each.
     """
 
     train: Samples
@@ -50,6 +48,7 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
+    notices: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,14 +70,17 @@ def load(
     test_samples: int | None = None,
     resolution: int | None = None,
     window: tuple[int, int] | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """Return the samples in a file or folder.
 
     - `.npz`: `train_images` and `train_labels`, the same for `test_` if there is a test part,
       and `class_names` if there are names. Instead of images, `train_inputs` may hold any arrays,
       or `train_jpeg` and `train_offsets` JPEG files one after another.
-    - a folder: one subfolder of pictures per class, or `train` and `test` with such subfolders.
-    - `.csv`: a header, numbers, and the class in the column `label` (else the last one).
+    - a folder: one subfolder of pictures per class, or `train` and `test` with such subfolders, or
+      pictures with a table of their labels; see `pictures.load_pictures`.
+    - a table (csv, tsv, jsonl, json, parquet), or a folder of tables named train, test, ...: a row
+      a sample of numbers and a class; see `tables.load_tables`.
 
     Where no test part is given, a fifth of the samples is set aside, always the same.
 
@@ -87,20 +89,25 @@ def load(
       resolution: side of pictures from a folder; default: that of the first one.
       window: (rows, stride) reads a table as a series in time: every `stride` rows, a window of
         `rows` with one label throughout becomes a sample.
+      label_column: of a table; default: `label` or the like, else the last one.
 
     Raises:
       InputError: what is there cannot be used.
     """
-    if path.is_dir():
-        train, test, names = _folder(path, resolution)
-    elif path.suffix == ".npz":
+    notices: tuple[str, ...] = ()
+    if is_table(path) if path.is_file() else is_folder_of_tables(path):
+        train, test, names, notices = _tables(path, window, label_column)
+    elif path.is_dir():
+        train, test, names, notices = _folder(path, resolution, label_column)
+    elif path.suffix.lower() == ".npz":
         train, test, names = _npz(path)
-    elif path.suffix == ".csv":
-        train, test, names = _csv(path, window)
     elif not path.exists():
         raise InputError(f"data {path}: there is no such file or folder.")
     else:
-        raise InputError(f"data {path}: must be a .npz or .csv file, or a folder of pictures.")
+        raise InputError(
+            f"data {path}: must be a .npz file, a table (.csv, .tsv, .jsonl, .json, .parquet), or "
+            "a folder of tables or pictures."
+        )
     if test is None:
         order = Key(0, 0).generator("test part").permutation(len(train.labels))
         aside = max(1, round(_TEST_SHARE * len(order)))
@@ -113,7 +120,8 @@ def load(
             f"data {path}: every training sample is the same (all numbers are constant), so there "
             "is nothing to tell classes apart by."
         )
-    return Dataset(train, test, names, mean, np.where(deviation > 0, deviation, np.float32(1)))
+    deviation = np.where(deviation > 0, deviation, np.float32(1))
+    return Dataset(train, test, names, mean, deviation, notices)
 
 
 def _some(samples: Samples, count: int | None) -> Samples:
@@ -236,134 +244,30 @@ def _npz_part(path: Path, arrays: Any, part: str) -> Samples | None:
 
 
 def _jpegs(path: Path, content: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.uint8]:
-    pictures = []
-    for start, end in pairwise(offsets.tolist()):
-        try:
-            with Image.open(io.BytesIO(content[start:end].tobytes()), formats=("JPEG",)) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
-        except (OSError, Image.DecompressionBombError) as error:
-            raise InputError(f"data {path}: picture {len(pictures)} is damaged.") from error
+    pictures = [
+        read_picture(content[start:end].tobytes(), name=f"data {path}: picture {number}").pixels
+        for number, (start, end) in enumerate(pairwise(offsets.tolist()))
+    ]
     return np.stack(pictures)
 
 
 # ----------------------------------------------------------------------------- pictures
 
 
-def _folder(path: Path, resolution: int | None) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    split = (path / "train").is_dir() and (path / "test").is_dir()
-    roots = [path / "train", path / "test"] if split else [path]
-    names = tuple(sorted(f.name for f in roots[0].iterdir() if f.is_dir() and _pictures_in(f)))
-    if not names:
-        raise InputError(
-            f"data {path}: no subfolder holds pictures ({', '.join(_PICTURES)}); expected one "
-            "subfolder a class."
-        )
-    first = _pictures_in(roots[0] / names[0])[0]
-    mode, size = _opened(first, None, None)[1:]
-    side = (resolution, resolution) if resolution else size
-    if max(side) > _MOST_SIDE:
-        raise InputError(
-            f"data {first}: {size[0]}x{size[1]} pixels is more than {_MOST_SIDE} a side; set "
-            "resolution, such as 64."
-        )
-    parts = []
-    for root in roots:
-        pictures, labels = [], []
-        for number, name in enumerate(names):
-            for file in _pictures_in(root / name):
-                pictures.append(_opened(file, mode, side)[0])
-                labels.append(number)
-        if not pictures:
-            raise InputError(f"data {root}: its subfolders hold no pictures.")
-        parts.append(Samples(np.stack(pictures), np.array(labels)))
-    return parts[0], parts[1] if split else None, names
-
-
-def _opened(
-    file: Path, mode: str | None, side: tuple[int, int] | None
-) -> tuple[NDArray[np.uint8], str, tuple[int, int]]:
-    """Return a picture (height, width, channels), its kind (grey or color) and its own size."""
-    try:
-        with Image.open(file) as image:
-            size = image.size
-            mode = mode or ("L" if image.mode in ("1", "L", "I;16") else "RGB")
-            if side is None:
-                return np.empty((0, 0, 0), np.uint8), mode, size
-            fitted = np.asarray(image.convert(mode).resize(side, Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"data {file}: not a readable picture.") from error
-    return fitted.reshape(*fitted.shape[:2], -1), mode, size
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+def _folder(
+    path: Path, resolution: int | None, label_column: str | None
+) -> tuple[Samples, Samples | None, tuple[str, ...], tuple[str, ...]]:
+    found = load_pictures(path, resolution, label_column)
+    test = None if found.test is None else Samples(*found.test)
+    return Samples(*found.train), test, found.class_names, found.notices
 
 
 # ----------------------------------------------------------------------------- tables
 
 
-def _csv(
-    path: Path, window: tuple[int, int] | None
-) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    values: list[list[float]] = []
-    words: list[str] = []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            head = next(rows, [])
-            if len(head) < 2:
-                raise InputError(f"data {path}: its header names {len(head)} columns, not two.")
-            place = head.index("label") if "label" in head else len(head) - 1
-            for number, row in enumerate(rows, 2):
-                if not row:
-                    continue
-                if len(row) != len(head):
-                    raise InputError(
-                        f"data {path}: line {number} has {len(row)} columns, the header "
-                        f"{len(head)}."
-                    )
-                words.append(row.pop(place).strip())
-                try:
-                    values.append([float(cell or "nan") for cell in row])
-                except ValueError as error:
-                    raise InputError(f"data {path}: line {number}: {error}.") from error
-    except OSError as error:
-        raise InputError(f"data {path}: cannot be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"data {path}: not a csv file ({error}).") from error
-    if not words:
-        raise InputError(f"data {path}: it has a header and no rows.")
-    names = tuple(sorted(set(words)))
-    numbers = {name: number for number, name in enumerate(names)}
-    table = Samples(np.array(values, np.float32), np.array([numbers[word] for word in words]))
-    if window is None:
-        return table, None, names
-    train, test = _windows(path, table, *window)
-    return train, test, names
-
-
-def _windows(path: Path, table: Samples, rows: int, stride: int) -> tuple[Samples, Samples]:
-    """Cut runs of one label into windows; the last fifth of every run is for the test.
-
-    Windows overlap, so a random split would test on rows that were trained on.
-    """
-    starts: tuple[list[int], list[int]] = ([], [])
-    begin = 0
-    for _, run in groupby(table.labels.tolist()):
-        end = begin + len(list(run))
-        cut = end - round(_TEST_SHARE * (end - begin))
-        starts[0].extend(range(begin, cut - rows + 1, stride))
-        starts[1].extend(range(cut, end - rows + 1, stride))
-        begin = end
-    if not starts[0] or not starts[1]:
-        raise InputError(
-            f"data {path}: windows of {rows} rows leave {len(starts[0])} for training and "
-            f"{len(starts[1])} for the test; runs of one label are too short. Try a smaller window."
-        )
-    parts = []
-    for some in starts:
-        where = np.array(some)[:, None] + np.arange(rows)
-        parts.append(Samples(table.inputs[where], table.labels[some]))
-    return parts[0], parts[1]
+def _tables(
+    path: Path, window: tuple[int, int] | None, label_column: str | None
+) -> tuple[Samples, Samples | None, tuple[str, ...], tuple[str, ...]]:
+    found = load_tables(path, window=window, label_column=label_column)
+    test = None if found.test is None else Samples(*found.test)
+    return Samples(*found.train), test, found.class_names, found.notices

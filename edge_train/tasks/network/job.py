@@ -20,7 +20,15 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import PREPARE, SAVE, TRAIN, Footprint, PlanLine, state_line
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
 from edge_train.methods import methods
 from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
@@ -31,11 +39,13 @@ from edge_train.recipe import required
 from edge_train.registry import load as load_name
 from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
+from edge_train.tasks.network.tables import is_table
 
 _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 # Of 100 samples alone, the noise of their statistics adds 3 to 4 % to the loss of every evaluation.
@@ -46,8 +56,9 @@ _HELD_OUT_SHARE = 0.1  # of the training samples, unless `evaluation_samples` is
 _MOST_HELD_OUT = 1000
 _USE = {
     "backbone_blocks": "there is no backbone",
-    "series": "only a csv file can be a time series",
+    "series": "only a table can be a time series",
     "resolution": "only a folder of pictures can be resized",
+    "label_column": "arrays have no columns",
 }
 _HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
 _COPIES = 2  # of the weights in float32: gradient, what is being written
@@ -78,8 +89,9 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        if self.recipe.backbone:
-            digest.update(_readable(self.recipe.backbone).read_bytes())
+        for path in (self.recipe.backbone, self.recipe.start):
+            if path:
+                digest.update(_readable(path).read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -109,6 +121,13 @@ class NetworkJob:
             {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
             use.first_use_bytes,
             use.libraries_bytes,
+            folder=folder_lines(
+                len(shapes),
+                weights.bytes,
+                state_line(self._chain(blocks), shapes, 0).bytes,
+                4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
+                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+            ),
         )
 
     def load(self) -> None:
@@ -119,7 +138,9 @@ class NetworkJob:
             test_samples=recipe.test_samples,
             resolution=recipe.resolution,
             window=recipe.series,
+            label_column=recipe.label_column,
         )
+        self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
         if recipe.backbone:
@@ -127,6 +148,7 @@ class NetworkJob:
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
+        self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -138,8 +160,21 @@ class NetworkJob:
                 f"evaluation_samples is {aside}, more than half of {count} training samples."
             )
         self._task = Labeled(
-            self._data.train, self._prepare, recipe.seed, required(recipe.samples), aside
+            self._data.train,
+            self._prepare,
+            recipe.seed,
+            required(recipe.samples),
+            aside,
+            recipe.label_smoothing,
+            self._class_weights(),
         )
+
+    def _class_weights(self) -> NDArray[np.float32] | None:
+        """Return what samples of each class count; None: all the same."""
+        text, data = self.recipe.class_weights, self._data
+        if text is None:
+            return None
+        return class_weights(text, data.train.labels, data.class_names)
 
     def _opened_backbone(self, path: Path) -> Backbone:
         if path.suffix == ".onnx":
@@ -199,7 +234,7 @@ class NetworkJob:
 
     def open_runtime(self) -> NumpyNetwork:
         recipe, network = self.recipe, self._network
-        blocks = networks.initial_parameters(network, recipe.seed)
+        blocks = self._start or networks.initial_parameters(network, recipe.seed)
         if self._method.extra_blocks is not None:
             blocks = chain(blocks, self._method.extra_blocks(recipe, self._parts()).items())
         parameters: Parameters = load_name(required(quants.get(recipe.quant).trained))(blocks)
@@ -323,6 +358,7 @@ class NetworkJob:
                 test_samples=self.recipe.test_samples,
                 resolution=self.recipe.resolution,
                 window=self.recipe.series,
+                label_column=self.recipe.label_column,
             )
             if old.shape != self._data.shape or len(old.class_names) != self._network.classes:
                 raise InputError(
@@ -357,11 +393,13 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
         )
-    suffix = Path(required(recipe.data)).suffix
+    data = Path(required(recipe.data))
+    arrays = data.suffix.lower() == ".npz"
     for key, useless in (
         ("backbone_blocks", recipe.backbone is None),
-        ("series", suffix != ".csv"),
-        ("resolution", suffix in (".csv", ".npz")),
+        ("series", not is_table(data)),
+        ("label_column", arrays),
+        ("resolution", arrays or is_table(data)),
     ):
         if useless and getattr(recipe, key) is not None:
             raise InputError(f"{key} is set, but {_USE[key]}; leave it out.")
@@ -370,10 +408,34 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(found, device="cpu", model=required(recipe.network))
 
 
+def learned_blocks(path: str, network: networks.Network) -> list[tuple[str, Array]]:
+    """Return the weights of a saved network, for another one of the same blocks.
+
+    Raises:
+      InputError: its blocks have other names or shapes.
+      ModelError: it is damaged, or no such file.
+    """
+    saved = network_file.load(_readable(path)).parameters
+    for block in network.blocks:
+        for name, shape in networks.parameter_shapes(block).items():
+            found = tuple(saved[name].shape) if name in saved else None
+            if found != shape:
+                has = "has none" if found is None else f"has one of shape {list(found)}"
+                raise InputError(
+                    f"--from {path}: this network needs weights {name!r} of shape {list(shape)}, "
+                    f"that one {has}; give --network and --data of the same sizes."
+                )
+    return [
+        (name, np.array(saved[name], np.float32))
+        for block in network.blocks
+        for name in networks.parameter_shapes(block)
+    ]
+
+
 def _readable(path: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"backbone {path}: there is no such file.")
+        raise InputError(f"{path}: there is no such file.")
     return file
 
 

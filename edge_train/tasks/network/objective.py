@@ -11,6 +11,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
 from edge_train.rng import Key
 from edge_train.tasks.network.datasets import Samples
+from edge_train.tasks.scores import macro_f1, matthews
 
 Prepare = Callable[[NDArray[Any]], Array]  # from stored numbers to what the network reads
 
@@ -28,6 +29,8 @@ class Labeled:
       seed: of the run; the order of an epoch is a function of it.
       batch_size: samples per step.
       evaluation_samples: how many are held out.
+      smoothing: share of a target that all classes get; of training only, as are
+      weights: (classes,), what samples of each class count; None: 1.
     """
 
     def __init__(
@@ -37,7 +40,10 @@ class Labeled:
         seed: int,
         batch_size: int,
         evaluation_samples: int,
+        smoothing: float = 0.0,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
+        self._smoothing, self._weights = smoothing, weights
         self._samples = samples
         self._prepare = prepare
         self._batch_size = batch_size
@@ -61,7 +67,12 @@ class Labeled:
         epoch, part = divmod(key.step, self.count // size)
         index = self._order(epoch)[part * size : (part + 1) * size]
         labels = self._samples.labels[self._numbers[index]]
-        return {"inputs": self.inputs(index), "labels": labels, "index": index}
+        batch: dict[str, Any] = {"inputs": self.inputs(index), "labels": labels, "index": index}
+        if self._smoothing:
+            batch["smoothing"] = np.full(size, self._smoothing, np.float32)
+        if self._weights is not None:
+            batch["weights"] = self._weights[labels]
+        return batch
 
     def evaluation(self) -> Batch:
         """Return the held-out samples as they are stored; `loss` prepares a few at a time."""
@@ -112,5 +123,7 @@ def scores(table: NDArray[np.int64], class_names: Sequence[str]) -> Mapping[str,
         "test_accuracy": float(np.trace(table) / table.sum()),
         "test_samples": int(table.sum()),
         "class_names": list(class_names),
+        "macro_f1": macro_f1(table),
+        "matthews": matthews(table),
         "confusion": table.tolist(),
     }

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_train.methods.exact import MicroBatchKeys
+from edge_train.methods.exact import ClassKeys, ClipKeys, MicroBatchKeys, SmoothingKeys
 from edge_train.methods.layerwise import LayerwiseKeys
-from edge_train.recipe import DataKeys, key
+from edge_train.recipe import key
+from edge_train.tasks.table_keys import LabelColumnKeys
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkRecipe(DataKeys, LayerwiseKeys, MicroBatchKeys):
+class NetworkRecipe(
+    LabelColumnKeys, LayerwiseKeys, MicroBatchKeys, ClipKeys, SmoothingKeys, ClassKeys
+):
     """Train a small network from its beginning, or behind a frozen backbone."""
 
     task: ClassVar[str] = "network"

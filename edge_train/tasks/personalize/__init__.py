@@ -14,6 +14,7 @@ TASK = Task(
     says="a new word of a Stable Diffusion, from photos",
     recipe=PersonalizeRecipe,
     job="edge_train.tasks.personalize.job:PersonalizeJob",
+    learned={"token": "start"},
     accepts="edge_train.tasks.personalize.accepts:accepts",
     data="photos",
     uses={

@@ -42,6 +42,13 @@ STYLE_TEMPLATES = (
     "a work of art in the style of {}",
 )
 
+# What a mirror image shows wrongly: sides, and whatever is read.
+_SIDED = re.compile(
+    r"\b(left|right)(most|hand|-hand|ward|wards)?\b|\b(anti|counter)?-?clockwise\b"
+    r"|\b(text|words?|letter(s|ing)?|writing|written|logos?|inscriptions?|captions?|subtitles?)\b",
+    re.IGNORECASE,
+)
+
 # Spellings of the place that other trainers' data sets use.
 _FOREIGN_PLACES = ("[trigger]", "<embedding>")
 
@@ -63,6 +70,16 @@ def captions_for(
         else (place(photo.caption, token, class_word, f"the caption of {photo.name}"),)
         for photo in photos
     )
+
+
+def contradicts_mirror(caption: str) -> str | None:
+    """Return the word of a caption that its mirror image would contradict, None without one.
+
+    >>> contradicts_mirror("a {} on the Left side"), contradicts_mirror("a bright {}")
+    ('Left', None)
+    """
+    found = _SIDED.search(caption)
+    return found[0] if found else None
 
 
 def place(caption: str, token: str, class_word: str, name: str = "the caption") -> str:

@@ -10,11 +10,14 @@ from edge_train.memory.footprint import (
     TRAIN,
     Footprint,
     PlanLine,
+    folder_lines,
     state_line,
 )
 from edge_train.protocols import Transform
+from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
-from edge_train.tasks.personalize.parts import TokenJob
+from edge_train.tasks.personalize.parts import TokenJob, photos_of
+from edge_train.tasks.personalize.photos import MAX_PHOTOS
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
 
@@ -65,7 +68,36 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         use.libraries_bytes,
         _operations(job),
         weights.step if recipe.lean else 0,
+        folder_lines(
+            len(shapes),
+            4 * sum(map(math.prod, shapes.values())),
+            state_line(transform, shapes, 0).bytes,
+            *_folder_bytes(job),
+        ),
     )
+
+
+def _folder_bytes(job: TokenJob) -> tuple[int, int]:
+    """Return what the run folder keeps of the photos, and of pictures and the token.
+
+    A photo is kept as a picture, and as mean and deviation of its latents, mirrored too. Pictures
+    of noise, the largest there are, take as much as their pixels and a hundredth more.
+    """
+    recipe = job.recipe
+    side = required(recipe.resolution)
+    picture = 1.01 * 3 * side * side + 1000
+    try:
+        photos = min(sum(path.is_file() for path in photos_of(recipe).iterdir()), MAX_PHOTOS)
+    except OSError:
+        photos = MAX_PHOTOS  # `load` says what is wrong with them
+    latents = 2 * 4 * job.model.latent_channels * (side // job.model.latent_scale) ** 2
+    drawn = 2
+    if recipe.preview_every:
+        drawn += (recipe.steps or 0) // recipe.preview_every
+    pictures = drawn * len(recipe.prompts) if recipe.previews else 0
+    vectors = 4 * sum(map(math.prod, (block.shape for block in job.start.values())))
+    kept = photos * (picture + latents * (1 + recipe.flips))
+    return int(kept), int(pictures * picture) + vectors
 
 
 def _operations(job: TokenJob) -> float:

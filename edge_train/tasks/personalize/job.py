@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
-from edge_train.errors import RunFolderError
+from edge_train.errors import InputError, RunFolderError
 from edge_train.export.token_file import write_token
+from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
@@ -65,13 +65,19 @@ class PersonalizeJob:
         return footprint(self._token_job, transform)
 
     def load(self) -> None:
-        self._photos, self._texts = parts.load_job_photos(self._token_job)
+        job = self._token_job
+        self._photos, self._texts = parts.load_job_photos(job)
+        cut = parts.cut_captions(job, self._photos, self._texts)
+        self.notes = (*job.notes, *self._photos.notices, *cut)
+        if self.recipe.flips and (why := parts.without_mirror(self._photos)):
+            self.notes = (*self.notes, why)
+            self.recipe = replace(self.recipe, flips=False)
+            self._token_job = replace(job, recipe=self.recipe)
 
     def prepare(self, folder: Path, say: Say) -> None:
-        for name, reason in self._photos.skipped:
-            say(f"skipped {name}: {reason}")
         photos = self._photos.photos
-        say(f"{len(photos)} photos; encoding them once, then the VAE is released")
+        mirrored = " and their mirror images" if self.recipe.flips else ""
+        say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
         self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
         metadata = {"model_sha256": self.model_sha256}
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
@@ -92,9 +98,9 @@ class PersonalizeJob:
         """Return the photos that the run keeps, or the user's where those are damaged."""
         paths = sorted(RunFolder(folder).samples.glob("photo-*.png"))
         try:
-            photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-        except (OSError, SyntaxError, ValueError) as error:
-            say(f"{folder}: a photo that it keeps is damaged ({error}). Reading the photos again.")
+            photos = [read_picture(path).pixels for path in paths]
+        except InputError as error:
+            say(f"{error} It is one that the run keeps. Reading the photos again.")
             photos = []
         side = self.recipe.resolution
         if not photos or any(photo.shape != (side, side, 3) for photo in photos):
@@ -103,7 +109,10 @@ class PersonalizeJob:
         return photos
 
     def data_sha256(self) -> str:
-        return sha256_of(self._cache.tensors())
+        tensors = self._cache.tensors()
+        if self.recipe.start is not None:  # what it starts from is read again when it goes on
+            tensors = {**tensors, **{f"start/{n}": v for n, v in self._token_job.start.items()}}
+        return sha256_of(tensors)
 
     def _choose_judge(self, photos: Sequence[Pixels]) -> None:
         """Keep the judge of the embedded model's pictures; other models have none."""
@@ -153,7 +162,6 @@ class PersonalizeJob:
                 {"name": photo.name, "caption": photo.caption, "note": photo.note, "picture": path}
                 for photo, path in zip(photos, pictures, strict=True)
             ],
-            "skipped": [list(pair) for pair in self._photos.skipped],
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
         }
 

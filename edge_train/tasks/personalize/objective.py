@@ -22,7 +22,8 @@ class PhotoCache:
     photo's latent, the photos first, then (where flips are on) their mirror images. `ids` holds
     for every text encoder the tokenized captions (captions, length) int64, id -1-j marking vector
     j of the token; `captions_of` (views, most) int64 lists the caption rows of a view, padded by
-    repetition so that every caption of a view is equally likely.
+    repetition so that every caption of a view is equally likely. `draws`, where it is there, lists
+    each view as often as it is to be drawn; without it all are drawn equally often.
     """
 
     mean: Array
@@ -30,6 +31,12 @@ class PhotoCache:
     ids: Mapping[str, NDArray[np.int64]]
     captions_of: NDArray[np.int64]
     photos: int
+    draws: NDArray[np.int64] | None = None
+
+    @property
+    def draw_count(self) -> int:
+        """How many draws there are in a round."""
+        return len(self.mean) if self.draws is None else len(self.draws)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays to store; `from_tensors` reads them back."""
@@ -38,6 +45,7 @@ class PhotoCache:
             "deviation": self.deviation,
             "captions_of": self.captions_of,
             "photos": np.array([self.photos]),
+            **({} if self.draws is None else {"draws": self.draws}),
             **{f"ids/{name}": value for name, value in self.ids.items()},
         }
 
@@ -47,7 +55,10 @@ class PhotoCache:
         prefix = "ids/"
         ids = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
         photos = int(tensors["photos"][0])
-        return cls(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos)
+        return cls(
+            *(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos),
+            tensors.get("draws"),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,9 @@ class Personalize:
     def batch(self, key: Key) -> Batch:
         """Return photos, captions, timesteps and noise drawn from the key."""
         draw = key.generator("batch")
-        views = draw.integers(len(self.cache.mean), size=self.samples)
+        views = draw.integers(self.cache.draw_count, size=self.samples)
+        if self.cache.draws is not None:
+            views = self.cache.draws[views]
         timesteps = draw.integers(*self.window, size=self.samples)
         captions = draw.integers(self.cache.captions_of.shape[1], size=self.samples)
         return self._noised(views, timesteps, captions, draw)
@@ -128,6 +141,7 @@ def build_cache(
     mean: Array,
     deviation: Array,
     captions: Sequence[Sequence[Mapping[str, NDArray[np.int64]]]],
+    repeats: Sequence[int] = (),
 ) -> PhotoCache:
     """Return the cache of some photos and their tokenized captions.
 
@@ -135,6 +149,7 @@ def build_cache(
       mean, deviation: (views, channels, height, width); views is photos, or twice photos when
         mirror images follow the photos.
       captions: per photo, its captions; each maps a text encoder's input name to ids (length,).
+      repeats: per photo, how often it is drawn for once that another one is; empty: all equally.
     """
     rows: list[Mapping[str, NDArray[np.int64]]] = [c for own in captions for c in own]
     starts = np.cumsum([0, *map(len, captions)])
@@ -145,4 +160,7 @@ def build_cache(
     ]
     views = len(mean) // len(captions)
     ids = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return PhotoCache(mean, deviation, ids, np.array(own_rows * views), len(captions))
+    draws = None
+    if len(set(repeats)) > 1:
+        draws = np.repeat(np.arange(len(mean)), [*repeats] * views)
+    return PhotoCache(mean, deviation, ids, np.array(own_rows * views), len(captions), draws)

@@ -16,15 +16,17 @@ from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
+from edge_train.formats.picture_folders import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
-from edge_train.tasks.personalize.photos import PhotoSet, load_photos
+from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser, Model, Pictures, Serving
+from edge_train.tasks.personalize.start import learned_vectors
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize import on_onnx, on_torch
@@ -107,6 +109,10 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     engine = _engine(recipe, model)
     serving = _serving(engine)
     recipe = replace(serving.fix(recipe, model), runtime=engine)
+    notes = list(serving.device_notes(recipe, model))
+    if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
+        notes.append(f"class word {word!r}, from the names of the folders; --class says another")
+        recipe = replace(recipe, class_word=word)
     embedded = serving.origin(recipe, model) == EMBEDDED
     defaults = {
         "class_word": "object",
@@ -134,7 +140,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
-    start, notes = {}, serving.device_notes(recipe, model)
+    start = {}
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
     ):
@@ -149,6 +155,9 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             )
         row = model.embedding_rows(component, ids).mean(axis=0)
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
+    if recipe.start is not None:
+        path = Path(recipe.start).expanduser()
+        start = learned_vectors(path, start, recipe.model, model.sha256())
     prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
     job = TokenJob(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
     for prompt in prompts:
@@ -211,6 +220,41 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
     return photos, texts
 
 
+def cut_captions(
+    job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]]
+) -> tuple[str, ...]:
+    """Return a line about captions that lose their end, for every text encoder that cuts some."""
+    lines = []
+    for tokenizer in {t.room: t for t in job.tokenizers.values()}.values():
+        counts = {
+            photo.name: max(tokenizer.count(text, job.recipe.vectors) for text in own)
+            for photo, own in zip(photos.photos, texts, strict=True)
+            if photo.caption
+        }
+        if longer := {name: n for name, n in counts.items() if n > tokenizer.room}:
+            shown = some_of([f"{name} has {count}" for name, count in longer.items()])
+            lines.append(
+                f"{len(longer)} of {len(counts)} captions are longer than the {tokenizer.room} "
+                f"tokens that the model reads and lose their end: {shown}"
+            )
+    return tuple(lines)
+
+
+def without_mirror(photos: PhotoSet) -> str | None:
+    """Return a line that says why photos are not mirrored, None where nothing is against it."""
+    texts = {photo.name: photo.caption for photo in photos.photos if photo.caption}
+    words = {
+        name: word for name, text in texts.items() if (word := captions.contradicts_mirror(text))
+    }
+    if not words:
+        return None
+    shown = some_of([f"{name} says {word!r}" for name, word in words.items()])
+    return (
+        f"photos are not mirrored: {len(words)} of {len(texts)} captions name a side or words "
+        f"({shown})"
+    )
+
+
 def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]]) -> PhotoCache:
     """Return the latents of the photos and the ids of their captions; the VAE comes and goes."""
     recipe = job.recipe
@@ -218,7 +262,9 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
     if recipe.flips:
         pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     mean, deviation = job.serving.encode(recipe, job.model, pixels, strips=job.vae_in_strips)
-    return build_cache(mean, deviation, [[job.ids(text) for text in own] for own in texts])
+    repeats = [photo.repeats for photo in photos.photos]
+    ids = [[job.ids(text) for text in own] for own in texts]
+    return build_cache(mean, deviation, ids, repeats)
 
 
 def decode_latents(job: TokenJob, latents: Array) -> Pictures:

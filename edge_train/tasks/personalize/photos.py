@@ -1,100 +1,117 @@
 """Photos: a folder of pictures becomes square arrays, and every file in it is accounted for."""
 
-import os
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from edge_train.errors import InputError
-
-Pixels = NDArray[np.uint8]  # (resolution, resolution, 3)
+from edge_train.formats.picture_folders import (
+    CAPTIONS,
+    SHOWN_SUFFIXES,
+    Listing,
+    PictureRoot,
+    duplicates,
+    folders_in,
+    lines_of,
+    looks_like_pictures,
+    repeats_of,
+    shown,
+    some_of,
+)
+from edge_train.formats.picture_tables import TEXTS, read_column
+from edge_train.formats.pictures import Fit, Pixels, read_picture
+from edge_train.formats.tables.coding import coding_of, opened_text
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
-MAX_MEGAPIXELS = 64  # above any phone's default; a PNG of this size takes 256 MB while it is read
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-# What a file really is, whatever its name says. Their plugins are named here, or Pillow would load
-# all of its forty to look for them, and keep 3 MB.
-_READERS = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-)
-_FORMATS = tuple(reader.format for reader in _READERS)
-_DRAFT = 2  # JPEG may be decoded smaller, to no less than this many times the resolution
-_REDUCING_GAP = 3.0  # box filter down to 3 times the target, LANCZOS from there; no visible loss
-_T = Image.Transpose
-_UPRIGHT = {2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM, 5: _T.TRANSPOSE}
-_UPRIGHT |= {6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90}  # by EXIF orientation
+_MOST_CAPTION_BYTES = 1 << 16
+_WORTH_SAYING = 0.02  # share of a photo's area; a crop of less is not
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One training photo; `note` says in words what was done to it."""
+    """One training photo; `note` says in words what was done to it.
+
+    `repeats` is how often it is taken for once that another one is; `kept` is the share of its
+    area that the crop left.
+    """
 
     name: str
     pixels: Pixels
     caption: str | None
     note: str
+    repeats: int = 1
+    kept: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoSet:
-    """The photos of a folder by name, and (file name, reason) of whatever was left aside."""
+    """The photos of a folder by name, and what was left aside or cut, a line each."""
 
     photos: tuple[Photo, ...]
-    skipped: tuple[tuple[str, str], ...]
+    notices: tuple[str, ...] = ()
 
 
 def load_photos(folder: Path, resolution: int) -> PhotoSet:
     """Read the photos of a folder, sorted by name, with their captions.
 
     A photo is turned upright by its EXIF tag, laid on white where it is transparent, cropped to its
-    central square and resized. A text file of the same stem is its caption. A file that claims to
-    be a photo and cannot be read is an error: nobody should train on fewer photos than they gave.
+    central square and resized. A text file of the same stem, `.txt` or `.caption`, is its caption;
+    without one, its line in the folder's `metadata.csv` or `metadata.jsonl` (columns `file_name`
+    and `text`). A folder without photos may have sub-folders as kohya's trainer wants them,
+    `10_name word`: each is read, and its number says how often its photos are taken. A file that
+    claims to be a photo and cannot be read is an error: nobody should train on fewer photos than
+    they gave.
 
     Args:
-      folder: 1 to 50 files `.jpg`, `.jpeg`, `.png` or `.webp`; sub-folders are not read.
+      folder: 1 to 50 pictures; other sub-folders are not read.
       resolution: side of the result in pixels, > 0.
 
     Raises:
       InputError: the folder, a photo or a caption cannot be used.
 
     Memory:
-      One photo at a time. JPEG is decoded at down to 1/8 of its side: 20 MB for 48 megapixels;
-      a progressive one takes 3 bytes a pixel, PNG 4, with transparency 12, WebP 16.
+      One photo at a time; see `read_picture`.
+    """
+    root = PictureRoot(folder)
+    listed, notices = _listed(root)
+    count = sum(len(found.pictures) for found, _ in listed)
+    if count > MAX_PHOTOS:
+        raise InputError(
+            f"{shown(folder)}: {count} photos, the limit is {MAX_PHOTOS}; move "
+            f"{count - MAX_PHOTOS} of them to another folder."
+        )
+    common = gcd(*(repeats for _, repeats in listed))
+    fit = Fit((resolution, resolution), crop=True, smooth=True, draft_megapixels=0)
+    photos = []
+    for found, repeats in listed:
+        captions = _captions(root, found, notices)
+        photos += [
+            _read(root, path, fit, captions.get(path), repeats // common) for path in found.pictures
+        ]
+    same = [
+        f"the same photo more than once: {some_of([root.name(path) for path in group])}"
+        for group in duplicates([path for found, _ in listed for path in found.pictures])
+    ]
+    return PhotoSet(tuple(photos), (*notices, *_cropped(photos), *same, *lines_of(root.skipped)))
+
+
+def class_word_of(folder: Path) -> str | None:
+    """Return the class that kohya's folders name, None where they name none or several.
+
+    Their names are `repeats_token class`: what follows the first word is the class, or that word
+    where it stands alone. A folder that cannot be read is refused when its photos are.
     """
     try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
-        skipped = {path: reason for path in entries if (reason := _reason_to_skip(path))}
-    except OSError as error:
-        raise InputError(
-            f"{_shown(folder)}: {error.strerror}; name a folder with 1 to {MAX_PHOTOS} photos."
-        ) from error
-    files = [path for path in entries if path not in skipped]
-    texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
-    paths = [path for path in files if path.suffix.lower() in _SUFFIXES]
-    if not paths:
-        raise InputError(
-            f"{_shown(folder)}: no photos among its {len(entries)} files; put 3 to 10 files named "
-            ".jpg, .jpeg, .png or .webp there."
-        )
-    if len(paths) > MAX_PHOTOS:
-        raise InputError(
-            f"{_shown(folder)}: {len(paths)} photos, the limit is {MAX_PHOTOS}; move "
-            f"{len(paths) - MAX_PHOTOS} of them to another folder."
-        )
-    stems = {path.stem for path in paths}
-    captions = {stem: _caption(text) for stem, text in texts.items() if stem in stems}
-    skipped |= {texts[stem]: remark for stem, (_, remark) in captions.items() if remark}
-    others = set(files) - set(paths) - {texts[stem] for stem in captions}
-    skipped |= dict.fromkeys(others, "not a caption; one has the same name as its photo")
-    photos = (_read(path, resolution, captions.get(path.stem, (None,))[0]) for path in paths)
-    return PhotoSet(tuple(photos), tuple((_shown(p.name), skipped[p]) for p in sorted(skipped)))
+        if looks_like_pictures(folder):
+            return None
+        named = [found for inner in folders_in(folder) if (found := repeats_of(inner))]
+    except OSError:
+        return None
+    classes = {words.partition(" ")[2].strip() or words for _, words in named}
+    return classes.pop() if len(classes) == 1 else None
 
 
 def flip(pixels: Pixels) -> Pixels:
@@ -102,103 +119,138 @@ def flip(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _shown(path: Path | str) -> str:
-    """Return a path as printable text, also where its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _reason_to_skip(path: Path) -> str | None:
-    if path.name.startswith("."):
-        return "hidden file"
-    if path.is_dir():
-        return "folder; photos in sub-folders are not read"
-    known = path.suffix.lower() in (*_SUFFIXES, ".txt")
-    return None if known else "not a photo; only .jpg, .jpeg, .png and .webp are read"
-
-
-def _caption(path: Path) -> tuple[str | None, str | None]:
-    """Return the first line with words in it, and a remark if that was not the whole file."""
+def _listed(root: PictureRoot) -> tuple[list[tuple[Listing, int]], list[str]]:
+    """Return the folders that hold photos, how often theirs are taken, and a line about that."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        top = root.list(root.path)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise InputError(
+                f"{str(error)[:-1]}; name a folder with 1 to {MAX_PHOTOS} photos."
+            ) from error
+        raise
+    if top.pictures:
+        for inner in top.folders:
+            root.skipped[root.name(inner)] = "a sub-folder; those beside photos are not read"
+        return [(top, 1)], []
+    listed, lines = [], []
+    for inner in top.folders:
+        repeats = repeats_of(inner)
+        if repeats is None:
+            root.skipped[root.name(inner)] = "a sub-folder without a number of repeats in its name"
+            continue
+        found = root.list(inner)
+        for deeper in found.folders:
+            root.skipped[root.name(deeper)] = "a sub-folder; those beside photos are not read"
+        if found.pictures:
+            listed.append((found, repeats[0]))
+            lines.append(f"{root.name(inner)} ({len(found.pictures)} photos)")
+    if listed:
+        uneven = len({repeats for _, repeats in listed}) > 1
+        how = ", taken as often as the numbers in these names say" if uneven else ""
+        return listed, [f"photos from {some_of(lines)}{how}"]
+    raise InputError(_no_photos(root, top))
+
+
+def _no_photos(root: PictureRoot, top: Listing) -> str:
+    inside = [(inner, len(PictureRoot(inner).list(inner).pictures)) for inner in top.folders]
+    count = len(top.captions) + len(top.skipped) + (top.table is not None)
+    count -= sum(reason == "hidden folder" for reason in top.skipped.values())
+    for inner, photos in inside:
+        if photos:
+            return (
+                f"{shown(root.path)}: no photos among its {count} files, but {photos} in its "
+                f"folder {inner.name!r}; name that one: --photos {shown(inner)}"
+            )
+    return (
+        f"{shown(root.path)}: no photos among its {count} files; put 3 to 10 files named "
+        f"{SHOWN_SUFFIXES} there."
+    )
+
+
+def _captions(root: PictureRoot, found: Listing, notices: list[str]) -> dict[Path, str]:
+    """Return the captions of a folder's photos; what is no caption is left aside by name."""
+    captions: dict[Path, str] = {}
+    by_stem: dict[str, dict[str, Path]] = {}
+    for text in found.captions:
+        by_stem.setdefault(text.stem, {}).setdefault(text.suffix.lower(), text)
+    stems = {path.stem for path in found.pictures}
+    for text in found.captions:
+        first = next(by_stem[text.stem][s] for s in CAPTIONS if s in by_stem[text.stem])
+        if text.stem not in stems:
+            root.skipped[root.name(text)] = "not a caption; one has the same name as its photo"
+        elif text != first:
+            root.skipped[root.name(text)] = f"{first.name} is read"
+        else:
+            caption, remark = _caption(text, notices)
+            if remark:
+                root.skipped[root.name(text)] = remark
+            if caption:
+                captions |= {p: caption for p in found.pictures if p.stem == text.stem}
+    if found.table is not None:
+        _from_table(root, found, captions, notices)
+    return captions
+
+
+def _from_table(
+    root: PictureRoot, found: Listing, captions: dict[Path, str], notices: list[str]
+) -> None:
+    """Add the captions of a table to those of files, which go before them."""
+    assert found.table is not None
+    named = read_column(found.table, TEXTS)
+    if named is None:
+        root.skipped[root.name(found.table)] = f"no column {' or '.join(TEXTS)}, so no captions"
+        return
+    names = {path.name: path for path in found.pictures}
+    if missing := [name for name in named.texts if name not in names]:
         raise InputError(
-            f"{_shown(path)}: the caption cannot be read ({reason}); remove it or save it as UTF-8."
-        ) from error
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+            f"{shown(found.table)}: no photo {some_of(missing)} beside it; put it there, or "
+            "remove its line."
+        )
+    notices += named.said
+    for name, text in named.texts.items():
+        captions.setdefault(names[name], text)
+
+
+def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
+    """Return the first line with words in it, and a remark if that was not the whole file."""
+    if (size := path.stat().st_size) > _MOST_CAPTION_BYTES:
+        raise InputError(
+            f"{shown(path)}: a caption of {size} bytes, the limit is {_MOST_CAPTION_BYTES}; remove "
+            "or shorten it."
+        )
+    coding = coding_of(path)
+    notices += [coding.said] if coding.said else []
+    with opened_text(path, coding) as file:
+        lines = [" ".join(line.split()) for line in file.read().splitlines() if line.strip()]
     if not lines:
-        return None, "empty caption; the photo is used without one"
+        return None, "an empty caption; the photo is used without one"
     return lines[0], "only its first line is used" if lines[1:] else None
 
 
-def _read(path: Path, resolution: int, caption: str | None) -> Photo:
-    """Return one photo, or say in one sentence why it cannot be used."""
-    try:
-        if not path.is_file():  # opening a pipe would wait forever
-            raise OSError(0, "a broken link or no ordinary file")
-        if path.stat().st_size == 0:
-            raise OSError(0, "the file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata we do not use, and sizes we check
-            return _decode(path, resolution, caption)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # on a damaged file, decoders raise whatever they stumble over
-        reason = "damaged, cut short, or not a JPEG, PNG or WebP picture"
-        if isinstance(error, Image.DecompressionBombError):  # "Image size (N pixels) exceeds ..."
-            size = str(error).partition(" exceeds")[0]
-            reason = f"{size} is far above the limit of {MAX_MEGAPIXELS} megapixels"
-        elif isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        raise InputError(
-            f"{_shown(path)}: cannot be read ({reason}); remove it from the folder or replace it."
-        ) from error
-
-
-def _decode(path: Path, resolution: int, caption: str | None) -> Photo:
-    with Image.open(path, formats=_FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_MEGAPIXELS * 10**6:
-            raise InputError(
-                f"{_shown(path)}: {width}x{height} is {width * height / 1e6:.1f} megapixels, the "
-                f"limit is {MAX_MEGAPIXELS}; save a smaller copy, or remove it from the folder."
-            )
-        notes = [f"{width}x{height}"]
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append("first picture of several")
-        image.draft(None, (_DRAFT * resolution, _DRAFT * resolution))
-        square = _central_square(image, resolution)
-        try:
-            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except SyntaxError:  # only the tags are damaged
-            turn = None
-            notes.append("EXIF damaged, taken as upright")
-    if square.mode == "RGBA":
-        notes.append("transparency on white")
-        square.paste("white", mask=Image.eval(square.getchannel("A"), lambda alpha: 255 - alpha))
-    if turn is not None:
-        notes.append("rotated by EXIF")
-        square = square.transpose(turn)
+def _read(root: PictureRoot, path: Path, fit: Fit, caption: str | None, repeats: int) -> Photo:
+    picture = read_picture(path, fit)
+    (width, height), (resolution, _) = picture.size, fit.size
     side = min(width, height)
+    notes = [f"{width}x{height}", *picture.notes]
     if width != height:
         notes.append(f"centre crop {side}x{side}")
     if side != resolution:
         verb = "resized" if side > resolution else "small, enlarged"
         notes.append(f"{verb} to {resolution}x{resolution}")
-    pixels, note = np.array(square.convert("RGB")), ", ".join(notes)
-    return Photo(_shown(path.name), pixels, caption, note)
+    name = root.name(path)
+    return Photo(name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept)
 
 
-def _central_square(image: Image.Image, resolution: int) -> Image.Image:
-    """Return the middle of the picture at the wanted size, mode L or RGB; RGBA if transparent."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    size = (resolution, resolution)
-    if image.mode in ("L", "RGB") and not image.has_transparency_data:
-        return image.resize(size, Image.Resampling.LANCZOS, box, _REDUCING_GAP)
-    square = image.crop(box)
-    if square.mode.startswith("I"):  # 16-bit grayscale; Pillow would clip it at 255
-        square = Image.fromarray((np.asarray(square) >> 8).astype(np.uint8))
-    square = square.convert("RGBA" if square.has_transparency_data else "RGB")
-    return square.resize(size, Image.Resampling.LANCZOS, None, _REDUCING_GAP)
+def _cropped(photos: Sequence[Photo]) -> list[str]:
+    """Return a line about photos that lose part of their area to the crop."""
+    lost = {photo.name: 1 - photo.kept for photo in photos if 1 - photo.kept > _WORTH_SAYING}
+    if not lost:
+        return []
+    most = max(lost, key=lambda name: lost[name])
+    low, high = (f"{100 * share:.0f}" for share in (min(lost.values()), lost[most]))
+    share = f"{low} to {high} %" if low != high else f"{high} %"
+    return [
+        f"{len(lost)} of {len(photos)} photos are cropped to their central square and lose {share} "
+        f"of their area, most of all {most}"
+    ]

@@ -99,12 +99,7 @@ class PromptTokenizer:
         Raises:
           InputError: the prompt is so long that a learned token would be lost.
         """
-        if vectors < 1:
-            raise ValueError(f"vectors is {vectors}, must be positive")
-        ids, *others = (self.word_ids(piece) for piece in prompt.split(_PLACE))
-        for piece in others:
-            ids += [*range(-1, -1 - vectors, -1), *piece]
-        room = self.max_length - 2
+        ids, room = self._ids(prompt, vectors), self.room
         if any(number < 0 for number in ids[room:]):
             raise InputError(
                 f"the prompt {prompt!r} has {len(ids)} tokens and the learned one lies beyond the "
@@ -113,6 +108,23 @@ class PromptTokenizer:
             )
         ids = [self.bos, *ids[:room], self.eos]
         return np.array(ids + [self.pad] * (self.max_length - len(ids)), dtype=np.int64)
+
+    @property
+    def room(self) -> int:
+        """How many ids a prompt may have beside its first and last one; the rest is cut off."""
+        return self.max_length - 2
+
+    def count(self, prompt: str, vectors: int) -> int:
+        """Return how many ids a prompt has, also those beyond `room`."""
+        return len(self._ids(prompt, vectors))
+
+    def _ids(self, prompt: str, vectors: int) -> list[int]:
+        if vectors < 1:
+            raise ValueError(f"vectors is {vectors}, must be positive")
+        ids, *others = (self.word_ids(piece) for piece in prompt.split(_PLACE))
+        for piece in others:
+            ids += [*range(-1, -1 - vectors, -1), *piece]
+        return ids
 
     def word_ids(self, word: str) -> list[int]:
         """Return the ids of a word or text, without first and last token.

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from edge_train.errors import InputError
 from edge_train.formats.embedded import EMBEDDED
-from edge_train.methods.exact import RateKeys
+from edge_train.methods.exact import ClipKeys, RateKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonalizeRecipe(ForwardKeys, RateKeys):
+class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
     """Learn a new word of a Stable Diffusion from a few photos.
 
     >>> PersonalizeRecipe(token="<my-dog>", class_word="dog", cap_bytes="8GB").cap_bytes

@@ -95,9 +95,10 @@ def test_transformers_loads_the_model_and_finds_the_same_classes(finished, class
     _, out = finished
     network = AutoModelForSequenceClassification.from_pretrained(out / "model")
     examples = read_examples(classifiers.data / "dev.tsv")
-    ids, counts = TextTokenizer.from_folder(out / "model", 0, 100).encode(
+    texts = TextTokenizer.from_folder(out / "model", 0, 100).encode(
         [example.text for example in examples], 16
     )
+    ids, counts = texts.ids, texts.counts
     mask = torch.from_numpy((np.arange(16) < counts[:, None]).astype(np.int64))
     with torch.no_grad():
         found = network(input_ids=torch.from_numpy(ids).long(), attention_mask=mask).logits
@@ -177,7 +178,7 @@ def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
         ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
         ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
         ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
-        ("torch", ("--data", "nowhere"), "expected a folder with train and dev files"),
+        ("torch", ("--data", "nowhere"), "there is no such file or folder"),
         ("torch", ("--length", "99"), "length is 99, but the model has 24 positions"),
         ("torch", ("--class", "dog"), "class_word is not read by task 'classify'"),
         ("ort-training", ("--runtime", "torch"), "runtime 'torch' is not for task 'classify'"),
@@ -237,7 +238,7 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch.classifier import load_classifier, new_heads
+    from edge_train.runtimes.torch.classifier import TorchClassifier, load_classifier, new_heads
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)
@@ -253,10 +254,23 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
         if name in tensors and name.startswith("bert."):
             np.testing.assert_array_equal(value, tensors[name])
     assert 0 < first["classifier.weight"].std() < 0.05
-    del plain["pooler.dense.weight"]
+    del plain["pooler.dense.weight"]  # masked-language training saves none
     save_tensors(folder / "model.safetensors", plain, {})
-    with pytest.raises(ModelError, match=r"no tensor 'bert\.pooler\.dense\.weight'"):
+    network, third = load_classifier(open_classifier(folder))
+    assert new_heads(open_classifier(folder), network)[0] == "bert.pooler.dense.weight"
+    assert third["bert.pooler.dense.weight"].any()
+    opened = TorchClassifier.open(open_classifier(folder), trainable="head", threads=1)
+    assert "bert.pooler.dense.weight" in opened.parameters  # it has to learn, too
+    del plain["encoder.layer.0.output.dense.bias"]
+    save_tensors(folder / "model.safetensors", plain, {})
+    with pytest.raises(ModelError, match=r"no tensor 'bert\.encoder\.layer\.0\.output\.dense"):
         load_classifier(open_classifier(folder))
+
+
+def test_a_new_head_is_for_folders_alone(classifiers, tmp_path, capsys):
+    assert run(classifiers, "ort-training", tmp_path / "run", "--new-head") == 2
+    assert "new_head is not for artifact" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

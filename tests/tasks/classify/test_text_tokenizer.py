@@ -22,22 +22,55 @@ def test_a_word_piece_vocabulary_gives_the_ids_of_transformers(folder):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.BertTokenizer.from_pretrained(folder)
     expected = theirs(TEXTS, padding="max_length", truncation=True, max_length=7)
-    ids, counts = TextTokenizer.from_folder(folder, 0, len(WORDS)).encode(TEXTS, 7)
+    found = TextTokenizer.from_folder(folder, 0, len(WORDS)).encode(TEXTS, 7)
+    ids, counts = found.ids, found.counts
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(counts, np.sum(expected["attention_mask"], axis=1))
 
 
 def test_a_long_text_loses_its_end_and_keeps_the_closing_token(folder):
     tokenizer = TextTokenizer.from_folder(folder, 0, len(WORDS))
-    ids, counts = tokenizer.encode(["good " * 9, "a"], 5)
+    found = tokenizer.encode(["good " * 9, "a"], 5)
+    ids, counts = found.ids, found.counts
+    assert found.cut == 1
     assert ids.tolist() == [[2, 6, 6, 6, 3], [2, 5, 3, 0, 0]]
     assert counts.tolist() == [5, 3]
-    assert tokenizer.longest(["good " * 9, "a"]) == 11
+    assert tokenizer.longest(["good " * 9, "a"], 128) == 11
+
+
+def test_of_a_book_the_beginning_tells_the_same_ids(folder):
+    tokenizer = TextTokenizer.from_folder(folder, 0, len(WORDS))
+    book = "a good film! films e " * 5000
+    tokenizer.backend.enable_truncation(12)
+    whole = tokenizer.backend.encode(book).ids
+    tokenizer.backend.no_truncation()
+    found = tokenizer.encode([book, "a " * 500, " " * 5000 + "good"], 12)
+    assert found.ids[0].tolist() == whole
+    assert found.counts.tolist() == [12, 12, 3]
+    assert found.cut == 2
+    assert tokenizer.longest([book], 12) > 12
+
+
+def test_pairs_have_the_ids_and_types_of_transformers(folder):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertTokenizer.from_pretrained(folder)
+    pairs = [("a good film", "good"), ("good " * 9, "a film"), ("a", "e " * 9)]
+    expected = theirs(
+        [one for one, _ in pairs],
+        [two for _, two in pairs],
+        padding="max_length",
+        truncation=True,
+        max_length=9,
+    )
+    found = TextTokenizer.from_folder(folder, 0, len(WORDS)).encode(pairs, 9)
+    np.testing.assert_array_equal(found.ids, expected["input_ids"])
+    np.testing.assert_array_equal(found.types, expected["token_type_ids"])
+    assert found.cut == 2
 
 
 def test_a_tokenizer_file_is_preferred(folder):
     Tokenizer(WordLevel({"good": 0}, unk_token="good")).save(str(folder / "tokenizer.json"))
-    ids, _ = TextTokenizer.from_folder(folder, 9, 20).encode(["good"], 2)
+    ids = TextTokenizer.from_folder(folder, 9, 20).encode(["good"], 2).ids
     assert ids.tolist() == [[0, 9]]
 
 

@@ -1,13 +1,24 @@
 """Windows of a text: every one once an epoch, the end held out, tokens streamed in pieces."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from tables import write_table
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
 
 from edge_train.errors import InputError
 from edge_train.rng import Key
-from edge_train.tasks.language_model import token_stream
+from edge_train.tasks.language_model import documents, token_stream
+from edge_train.tasks.language_model.documents import open_texts
+from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
-from edge_train.tasks.language_model.token_stream import check_text, id_type, read_ids, write_ids
+from edge_train.tasks.language_model.token_stream import id_type, read_ids, write_ids
+
+NO_MARKS = Marks()
 
 
 class Characters:
@@ -16,11 +27,10 @@ class Characters:
     def __init__(self):
         self.longest = 0
 
-    def encode(self, text, add_special_tokens):
+    def encode_batch(self, texts, add_special_tokens):
         assert not add_special_tokens
-        self.longest = max(self.longest, len(text))
-        self.ids = [ord(character) for character in text]
-        return self
+        self.longest = max(self.longest, *map(len, texts))
+        return [SimpleNamespace(ids=[ord(character) for character in text]) for text in texts]
 
 
 def task_of(count=1000, length=9, samples=4):
@@ -60,21 +70,108 @@ def test_a_text_without_room_for_two_windows_is_refused():
     task_of(count=100)
 
 
+def written(path, tmp_path, marks=NO_MARKS, tokenizer=None):
+    """Return the ids of a file as the characters that they stand for, and what was counted."""
+    kind = id_type(300)
+    counted = write_ids(
+        open_texts(path, None), marks, tokenizer or Characters(), tmp_path / "ids", kind
+    )
+    return "".join(map(chr, read_ids(tmp_path / "ids", kind))), counted
+
+
 def test_a_long_text_is_tokenized_in_pieces_without_a_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_stream, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(token_stream, "_CHARACTERS", 100)
     text = "".join(f"line {number} ö\n" for number in range(500)) + "no end" * 200
     (tmp_path / "text").write_text(text)
-    tokenizer, kind = Characters(), id_type(300)
-    write_ids(tmp_path / "text", tokenizer, tmp_path / "ids", kind)
-    assert "".join(map(chr, read_ids(tmp_path / "ids", kind))) == text
+    tokenizer = Characters()
+    assert written(tmp_path / "text", tmp_path, tokenizer=tokenizer) == (text, (0, 1))
     assert tokenizer.longest <= 200
 
 
-def test_bytes_that_are_no_text_are_found_behind_the_first_piece_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_stream, "_PIECE_BYTES", 100)
-    path = tmp_path / "text"
-    path.write_bytes(b"fine\n" * 100 + b"\xff\xfe\n")
-    check_text(path)
-    with pytest.raises(InputError, match="byte 500 is not UTF-8"):
-        write_ids(path, Characters(), tmp_path / "ids", id_type(300))
-    assert not (tmp_path / "ids").exists()
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_a_text_in_any_coding_is_the_same_text(tmp_path, monkeypatch, coding):
+    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
+    text = "".join(f"line {number} of a café\n" for number in range(100))
+    (tmp_path / "text").write_bytes(text.encode(coding))
+    assert written(tmp_path / "text", tmp_path)[0] == text
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.JSONL.gz"])
+def test_rows_of_a_table_are_documents_with_the_models_marks_around_each(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(documents, "_PIECE_BYTES", 40)
+    texts = ["one", "two\nlines", "long " * 30, "last"]
+    write_table(tmp_path / name, [{"id": n, "text": text} for n, text in enumerate(texts)])
+    found, counted = written(tmp_path / name, tmp_path, Marks((60,), (62,)))
+    assert found == "".join(f"<{text}>" for text in texts)
+    assert counted == (0, 4)
+
+
+def test_a_text_file_begins_with_the_mark_and_has_no_end(tmp_path):
+    (tmp_path / "t.txt").write_text("once upon")
+    assert written(tmp_path / "t.txt", tmp_path, Marks((60,), (62,)))[0] == "<once upon"
+
+
+def test_the_dev_file_of_a_folder_is_held_out_and_the_test_file_said(tmp_path):
+    for name, text in (("train", "abc"), ("valid", "de"), ("test", "f")):
+        write_table(tmp_path / f"{name}.jsonl", [{"text": text}])
+    texts = open_texts(tmp_path, None)
+    assert any("test.jsonl is not used" in line for line in texts.notices)
+    assert written(tmp_path, tmp_path) == ("abcde", (2, 2))
+    task = LanguageModel(np.arange(40), 4, 2, 4, held=15)
+    assert task.held_out()["ids"].min() >= 25
+    assert max(task.batch(Key(0, n))["ids"].max() for n in range(20)) < 25
+
+
+def test_rows_without_a_text_are_counted_and_said(tmp_path):
+    rows = [{"text": "a"}, {"text": ""}, {"text": "b"}, {"text": None}, {"text": "c"}]
+    texts = open_texts(write_table(tmp_path / "t.jsonl", rows), None)
+    assert [piece for piece, _, _ in texts.documents(texts.train)] == ["a", "b", "c"]
+    assert texts.notices == [
+        "2 of 5 rows of t.jsonl are left out: line 2 has no text; line 4 has no text"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "sentence"),
+    [
+        ([{"messages": [{"role": "user", "content": "hi"}]}], None, "chats or instructions"),
+        ([{"prompt": "a", "completion": "b"}], None, "chats or instructions"),
+        ([{"body_html": "a", "id": 1}], None, "--text-column NAME"),
+        ([{"text": "a"}], "words", "no column 'words'"),
+    ],
+)
+def test_a_table_without_texts_is_one_sentence(tmp_path, rows, column, sentence):
+    with pytest.raises(InputError, match=sentence):
+        open_texts(write_table(tmp_path / "t.jsonl", rows), column).check()
+
+
+def tokenizer_with(template=None):
+    backend = Tokenizer(WordLevel({"a": 0, "<s>": 1, "</s>": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    backend.add_special_tokens(["<s>", "</s>"])
+    if template:
+        ends = [("<s>", 1), ("</s>", 2)]
+        backend.post_processor = TemplateProcessing(single=template, special_tokens=ends)
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("template", "config", "told", "marks"),
+    [
+        ("<s> $A", {"eos_token_id": 2}, None, ((1,), (2,))),
+        ("<s> $A </s>", {}, None, ((1,), (2,))),
+        (None, {"eos_token_id": [2, 3]}, None, ((), (2,))),
+        (None, {}, "</s>", ((), (2,))),
+        (None, {"eos_token_id": 900}, {"content": "</s>"}, ((), (2,))),
+    ],
+)
+def test_marks_are_those_of_the_template_and_the_end_token(tmp_path, template, config, told, marks):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": told}))
+    found = marks_of(tokenizer_with(template), config, tmp_path)
+    assert (found.begin, found.end, found.said) == (*marks, "")
+
+
+def test_a_model_without_an_end_token_is_said(tmp_path):
+    assert "names no end token" in marks_of(tokenizer_with(), {}, tmp_path).said

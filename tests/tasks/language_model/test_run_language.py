@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tables import write_table
 
 from edge_train import cli
 from edge_train.formats.weight_files import read_json
+from edge_train.tasks import open_job
+from edge_train.tasks.language_model.marks import Marks
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
 pytestmark = pytest.mark.process
 
 _CONFIG = {
@@ -242,7 +248,7 @@ def test_what_cannot_be_trained_is_one_sentence(place, tmp_path, capsys, options
     [
         (b"", "the file is empty"),
         (b"some\0thing", "holds zero bytes"),
-        (b"caf\xe9 au lait\n", "byte 3 is not UTF-8"),
+        ("жизнь\n".encode("cp1251"), "line 1 is not UTF-8, and it does not look like Windows-1252"),
     ],
 )
 def test_what_is_no_text_is_one_sentence(place, tmp_path, capsys, content, sentence):
@@ -268,7 +274,9 @@ def _with(place, folder, **changes):
 
 def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
     small = _with(place, tmp_path / "small", vocab_size=200)
-    code = _with(place, tmp_path / "code", auto_map={"AutoModelForCausalLM": "mine.Model"})
+    code = _with(
+        place, tmp_path / "code", auto_map={"AutoConfig": "mine.Config"}, model_type="mine"
+    )
     strange = _with(place, tmp_path / "strange", model_type="unheard-of")
     pickle = _with(place, tmp_path / "pickle")
     (pickle / "pytorch_model.bin").write_bytes(b"\x80\x04")
@@ -302,3 +310,62 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, m
     methods = ("adamw", "adamw8bit", "apollo-mini")  # the rank of 64 of others is too large
     assert ways == {(method, quant) for method in methods for quant in ("none", "int8", "int4")}
     assert found["plan"]["source"] == "rehearsal"
+
+
+def _with_begin(place, folder):
+    """Copy the model; its tokenizer puts a token before every text."""
+    import tokenizers
+
+    _with(place, folder, eos_token_id=0)
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    first = tokenizer.id_to_token(5)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, 5)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _prepared(model, data, folder):
+    folder.mkdir(exist_ok=True)
+    keys = {"threads": 1, "length": 16, "samples": 2}
+    job = open_job(LanguageModelRecipe(model=str(model), data=str(data), **keys))
+    job.load()
+    job.prepare(folder, print)
+    return job
+
+
+def test_a_text_begins_with_the_models_own_token_and_a_row_ends_with_its_end(place, tmp_path):
+    model = _with_begin(place, tmp_path / "model")
+    plain = _prepared(place / "model", place / "text.txt", tmp_path / "plain").task().ids
+    begun = _prepared(model, place / "text.txt", tmp_path / "begun").task().ids
+    assert begun.tolist() == [5, *plain.tolist()]
+    rows = write_table(tmp_path / "t.jsonl", [{"text": "the cat sat on the mat"}] * 60)
+    ids = _prepared(model, rows, tmp_path / "rows").task().ids.tolist()
+    assert ids[0] == 5 and ids[-1] == 0
+    assert ids.count(0) == 60 == sum(pair == (0, 5) for pair in pairwise(ids)) + 1
+
+
+def test_a_run_of_earlier_code_reads_its_damaged_ids_again_as_it_did(place, tmp_path):
+    model, folder = _with_begin(place, tmp_path / "model"), tmp_path / "run"
+    job = _prepared(model, place / "text.txt", folder)
+    new = job.data_sha256()
+    job._prepare(folder, print, Marks(), whole=True)  # as it was: no marks, and no word of them
+    old = job.data_sha256()
+    assert old != new
+    assert "begin" not in read_json(folder / "tokens.json")
+    for damage in (b"", b"\1\0"):
+        (folder / "tokens.bin").write_bytes(damage)
+        again = open_job(job.recipe)
+        again.restore(folder, print)
+        assert again.data_sha256() == old
+
+
+def test_a_run_on_rows_goes_on_with_its_held_out_file(place, tmp_path):
+    for name, count in (("train", 60), ("valid", 20)):
+        write_table(tmp_path / "d" / f"{name}.jsonl", [{"text": "the cat sat on the mat"}] * count)
+    job = _prepared(place / "model", tmp_path / "d", tmp_path / "run")
+    again = open_job(job.recipe)
+    again.restore(tmp_path / "run", print)
+    assert again.task().held == job.task().held > 0
+    assert again.data_sha256() == job.data_sha256()

@@ -61,6 +61,20 @@ def refused(capsys, path, out, status=2):
     return message
 
 
+def test_what_was_left_out_is_said_once_and_stands_in_the_report(tmp_path, capsys):
+    rows = [f"{n};{n % 7},5;{'ab'[n % 2]}" for n in range(60)]
+    (tmp_path / "data.csv").write_text("\n".join(["x;y;label", *rows, "one"]) + "\n")
+    report = run(recipe(tmp_path, data="data.csv", network="mlp 4", steps=3), tmp_path / "run")
+    assert report["notices"] == [
+        "1 of 61 rows of data.csv is left out: line 62 has 1 columns, expected 3",
+        "numbers of data.csv have a decimal comma: 0,5 is read as 0.5",
+    ]
+    said = capsys.readouterr().out + capsys.readouterr().err
+    page = (tmp_path / "run" / "report.html").read_text()
+    for line in report["notices"]:
+        assert said.count(line) == page.count(line) == 1
+
+
 @pytest.mark.parametrize("method", ["tpsgd", "local", "drtp", "dfa", "backprop"])
 @pytest.mark.parametrize("quant", ["none", "int8"])
 def test_every_method_learns_what_can_be_learned(tmp_path, method, quant):
@@ -230,7 +244,7 @@ BAD = {
     "micro": ({"method": "dfa", "micro_batch": 5}, "micro_batch is not read by method 'dfa'"),
     "loss of another": ({"method": "local", "loss": "l2"}, "loss is not read by method 'local'"),
     "blocks of none": ({"backbone_blocks": 1}, "there is no backbone"),
-    "series of none": ({"series": [5, 1]}, "only a csv file can be a time series"),
+    "series of none": ({"series": [5, 1]}, "only a table can be a time series"),
     "no resizing": ({"resolution": 16}, "only a folder of pictures can be resized"),
     "photos": ({"photos": "x"}, "photos is not read by task 'network'"),
     "held out": ({"evaluation_samples": 200}, "more than half of 240"),

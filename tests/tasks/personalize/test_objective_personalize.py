@@ -103,3 +103,18 @@ def test_a_cache_survives_storage(flips):
     b = task(cache=two).batch(Key(3, 3))
     for name in a:
         np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_a_photo_is_drawn_as_often_as_its_repeats_say(flips):
+    plain = cache(photos=2, captions=1, flips=flips)
+    captions = [[{"ids": np.array([photo])}] for photo in range(2)]
+    uneven = build_cache(plain.mean, plain.deviation, captions, repeats=(1, 3))
+    stored = PhotoCache.from_tensors(uneven.tensors())
+    drawn = np.concatenate(
+        [task(cache=stored, samples=8).batch(Key(0, step))["ids"][:, 0] for step in range(100)]
+    )
+    assert np.bincount(drawn) / len(drawn) == pytest.approx([0.25, 0.75], abs=0.06)  # 4 sigma
+    assert len(stored.mean) == len(plain.mean)  # no photo is kept twice
+    even = build_cache(plain.mean, plain.deviation, captions, repeats=(2, 2))
+    assert "draws" not in even.tensors()  # older runs have the same bits

@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from edge_train.errors import InputError
-from edge_train.tasks.personalize.photos import MAX_MEGAPIXELS, MAX_PHOTOS, Photo, flip, load_photos
+from edge_train.formats.pictures import MAX_MEGAPIXELS
+from edge_train.tasks.personalize.photos import (
+    MAX_PHOTOS,
+    Photo,
+    class_word_of,
+    flip,
+    load_photos,
+)
 
 
 def picture(width: int = 64, height: int = 48) -> Image.Image:
@@ -51,7 +58,7 @@ def test_note_says_how_a_photo_was_used(tmp_path: Path) -> None:
     picture(32, 32).save(tmp_path / "c.png")
     notes = [photo.note for photo in load_photos(tmp_path, 32).photos]
     assert notes == [
-        "64x48, rotated by EXIF, centre crop 48x48, resized to 32x32",
+        "48x64, rotated by EXIF, centre crop 48x48, resized to 32x32",
         "20x16, centre crop 16x16, small, enlarged to 32x32",
         "32x32",
     ]
@@ -151,39 +158,120 @@ def test_caption_of_the_same_name_is_read(tmp_path: Path) -> None:
     found = load_photos(tmp_path, 16)
     captions = [photo.caption for photo in found.photos]
     assert captions == ["my dog on gra\u00df", "first line", None, None]
-    assert found.skipped == (
-        ("b.txt", "only its first line is used"),
-        ("c.TXT", "empty caption; the photo is used without one"),
-        ("z.txt", "not a caption; one has the same name as its photo"),
+    assert found.notices[-3:] == (
+        "left aside: b.txt (only its first line is used)",
+        "left aside: c.TXT (an empty caption; the photo is used without one)",
+        "left aside: z.txt (not a caption; one has the same name as its photo)",
     )
 
 
-def test_caption_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_caption_may_end_in_caption(tmp_path: Path) -> None:
+    for stem in "ab":
+        picture().save(tmp_path / f"{stem}.png")
+        (tmp_path / f"{stem}.CAPTION").write_text(f"caption {stem}")
+    (tmp_path / "b.txt").write_text("text b")
+    found = load_photos(tmp_path, 16)
+    assert [photo.caption for photo in found.photos] == ["caption a", "text b"]
+    assert "left aside: b.CAPTION (b.txt is read)" in found.notices
+
+
+def test_a_table_of_the_hub_gives_captions_where_no_file_does(tmp_path: Path) -> None:
+    for stem in "abc":
+        picture().save(tmp_path / f"{stem}.png")
+    (tmp_path / "b.txt").write_text("of the file")
+    rows = "file_name,text\na.png,of the table\nb.png,of the table\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    found = load_photos(tmp_path, 16).photos
+    assert [photo.caption for photo in found] == ["of the table", "of the file", None]
+    (tmp_path / "metadata.csv").write_text(rows + "gone.png,x\n")
+    with pytest.raises(InputError, match=r"metadata\.csv: no photo gone\.png beside it"):
+        load_photos(tmp_path, 16)
+
+
+def kohya(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        picture().save(folder / name / "1.png")
+        (folder / name / "1.caption").write_text(f"of {name}")
+    return folder
+
+
+def test_folders_of_repeats_are_read_as_often_as_they_say(tmp_path: Path) -> None:
+    kohya(tmp_path, "10_sks dog", "25_sks dog", "other")
+    found = load_photos(tmp_path, 16)
+    assert [photo.name for photo in found.photos] == ["10_sks dog/1.png", "25_sks dog/1.png"]
+    assert [photo.caption for photo in found.photos] == ["of 10_sks dog", "of 25_sks dog"]
+    assert [photo.repeats for photo in found.photos] == [2, 5]  # 10 to 25 in small numbers
+    assert found.notices[0] == (
+        "photos from 10_sks dog (1 photos), 25_sks dog (1 photos), taken as often as the numbers "
+        "in these names say"
+    )
+    without = "left aside: other (a sub-folder without a number of repeats in its name)"
+    assert without in found.notices
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (["10_sks dog"], "dog"),
+        (["5_<my-dog> old dog", "7_<my-dog> old dog"], "old dog"),
+        (["3_dog"], "dog"),
+        (["3_sks dog", "3_sks cat"], None),
+        (["dog"], None),
+        ([], None),
+    ],
+)
+def test_folders_of_repeats_name_the_class(
+    tmp_path: Path, names: list[str], word: str | None
+) -> None:
+    assert class_word_of(kohya(tmp_path / "set", *names)) == word
+
+
+def test_a_folder_with_photos_further_down_is_named(tmp_path: Path) -> None:
+    kohya(tmp_path, "dogs")
+    with pytest.raises(InputError, match=r"but 1 in its folder 'dogs'; .*--photos .*/dogs"):
+        load_photos(tmp_path, 16)
+
+
+def test_what_a_crop_takes_away_is_said(tmp_path: Path) -> None:
+    for name, size in {"a": (40, 40), "b": (80, 40), "c": (50, 40), "d": (41, 40)}.items():
+        picture(*size).save(tmp_path / f"{name}.png")
+    assert load_photos(tmp_path, 16).notices == (
+        "3 of 4 photos are cropped to their central square and lose 2 to 50 % of their area, most "
+        "of all b.png",
+    )
+
+
+def test_the_same_photo_twice_is_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(32, 32).save(tmp_path / f"{name}.png")
+    assert load_photos(tmp_path, 16).notices == ("the same photo more than once: a.png, b.png",)
+
+
+def test_a_caption_of_another_coding_is_read_or_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))
-    with pytest.raises(InputError, match=r"a\.txt.*not UTF-8.*save it as UTF-8"):
+    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))  # as Notepad saves it
+    assert load_one(tmp_path).caption == "Gr\u00fc\u00dfe"
+    (tmp_path / "a.txt").write_bytes("\u0421\u043e\u0431\u0430\u043a\u0430".encode("cp1251"))
+    with pytest.raises(InputError, match=r"a\.txt: line 1 is not UTF-8.*save the file as UTF-8"):
         load_photos(tmp_path, 16)
 
 
 def test_everything_else_is_listed_with_a_reason(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    for name in (".hidden.jpg", "clip.mov", "data.json", "IMG_1.HEIC", "noextension"):
+    for name in (".hidden.jpg", "._a.png", "clip.mov", "data.json", "Thumbs.db", "noextension"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "more").mkdir()
     (tmp_path / "folder.jpg").mkdir()
     found = load_photos(tmp_path, 16)
-    other = "not a photo; only .jpg, .jpeg, .png and .webp are read"
-    folder = "folder; photos in sub-folders are not read"
     assert [photo.name for photo in found.photos] == ["a.png"]
-    assert dict(found.skipped) == {
-        ".hidden.jpg": "hidden file",
-        "IMG_1.HEIC": other,
-        "clip.mov": other,
-        "data.json": other,
-        "folder.jpg": folder,
-        "more": folder,
-        "noextension": other,
-    }
+    other = "not a picture; .jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic are read"
+    assert found.notices[1:] == (
+        "left aside: ._a.png, .hidden.jpg (hidden file)",
+        "left aside: Thumbs.db (made by the system, not by you)",
+        f"left aside: clip.mov, data.json, noextension ({other})",
+        "left aside: folder.jpg, more (a sub-folder; those beside photos are not read)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +279,9 @@ def test_everything_else_is_listed_with_a_reason(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"a letter to my dog", "damaged, cut short, or not a JPEG"),
-        (b"GIF89a" + bytes(40), "not a JPEG, PNG or WebP"),
+        (b"<!DOCTYPE html><html>", "a web page, as a failed download leaves it"),
+        (b"version https://git-lfs.github.com/spec/v1", "only a pointer of Git LFS"),
+        (b"GIF89a" + bytes(40), "damaged, cut short, or not a JPEG, PNG, WebP"),
         (b"\xff\xd8\xff\xe0" + bytes(100), "damaged"),
     ],
 )
@@ -251,15 +341,32 @@ def test_refused_size_is_named(tmp_path: Path) -> None:
         load_photos(tmp_path, 16)
 
 
-def test_links_are_followed_and_broken_ones_refused(tmp_path: Path) -> None:
+def test_links_inside_are_followed_and_others_refused_unopened(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside.png", tmp_path / "photos"
     picture().save(outside)
     folder.mkdir()
-    (folder / "a.png").symlink_to(outside)
-    assert load_one(folder).name == "a.png"
-    (folder / "b.png").symlink_to(tmp_path / "missing.png")
-    with pytest.raises(InputError, match=r"b\.png: .*broken link"):
+    picture().save(folder / "b.png")
+    (folder / "a.png").symlink_to(folder / "b.png")
+    found = load_photos(folder, 16)
+    assert [photo.name for photo in found.photos] == ["a.png", "b.png"]
+    assert "the same photo more than once: a.png, b.png" in found.notices
+    (folder / "c.png").symlink_to(outside)
+    with pytest.raises(InputError, match=r"c\.png: .*leads out of the folder.*cp -L"):
         load_photos(folder, 16)
+    (folder / "c.png").unlink()
+    (folder / "d.png").symlink_to(tmp_path / "missing.png")
+    with pytest.raises(InputError, match=r"d\.png: .*broken link"):
+        load_photos(folder, 16)
+
+
+def test_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
+    """Its snapshots are links to blobs of the same cache."""
+    blobs, snapshot = tmp_path / "datasets--a--b/blobs", tmp_path / "datasets--a--b/snapshots/0f"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    picture().save(blobs / "1234", "PNG")
+    (snapshot / "a.png").symlink_to("../../blobs/1234")
+    assert load_one(snapshot).name == "a.png"
 
 
 def test_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
@@ -270,6 +377,12 @@ def test_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"photos: No such file.*folder with 1 to 50 photos"):
+        load_photos(tmp_path / "photos", 16)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to("photos")
+    with pytest.raises(InputError, match=r"photos: Too many levels .*folder with 1 to 50 photos"):
         load_photos(tmp_path / "photos", 16)
 
 
@@ -292,7 +405,7 @@ def test_missing_permission_is_named(tmp_path: Path, name: str) -> None:
         (tmp_path / name).chmod(mode)
 
 
-@pytest.mark.parametrize("names", [[], ["notes.txt", "a.heic"]])
+@pytest.mark.parametrize("names", [[], ["notes.txt", "a.raw"]])
 def test_folder_without_photos_is_refused(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_bytes(b"x")

@@ -1,0 +1,272 @@
+"""The one rule by which folders of pictures are read: what is a picture, and what is left aside."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_train.errors import InputError
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".hif"),
+)
+SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
+CAPTIONS = (".txt", ".caption")  # the first goes before the second
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_SYSTEM = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle"),
+    *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
+}
+_REPEATS = re.compile(r"(\d{1,4})_(.+)")  # kohya's folders: how often, and the word
+_PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev"),
+}
+_NAMED = 3  # names in a line; the rest is counted
+
+Reasons = dict[str, str]  # name inside the root -> why it was left aside
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder, by name; `skipped` has whatever is neither of these."""
+
+    pictures: tuple[Path, ...]
+    captions: tuple[Path, ...]
+    folders: tuple[Path, ...]
+    table: Path | None
+    skipped: Reasons
+
+
+@dataclass
+class PictureRoot:
+    """The folder that a user named; nothing outside of it is opened.
+
+    Links to pictures inside of it are followed, and in a snapshot of the hub's cache those to the
+    cache's own files. Links to folders are not: they can go round in circles.
+
+    Attributes:
+      path: as it was named.
+      skipped: what was left aside in all that was listed, with the reason.
+    """
+
+    path: Path
+    skipped: Reasons = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        real = Path(os.path.realpath(self.path))  # `resolve` raises where links go round in circles
+        self._inside = [real]
+        for above in (real, *real.parents):
+            if above.parent.name == "snapshots" and (above.parent.parent / "blobs").is_dir():
+                self._inside.append(above.parent.parent / "blobs")
+
+    def name(self, path: Path) -> str:
+        """Return how a path below the root is called in a line."""
+        return shown(path.relative_to(self.path))
+
+    def list(self, folder: Path) -> Listing:
+        """Return what lies directly in the root or a folder below it.
+
+        Raises:
+          InputError: the folder cannot be listed, or a file with the name of a picture is none
+            that may be opened: nobody should train on fewer pictures than they gave.
+        """
+        try:
+            entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            raise InputError(f"{shown(folder)}: {error.strerror}.") from error
+        skipped: Reasons = {}
+        pictures, captions, folders, table = [], [], [], None
+        for path in entries:
+            if reason := self._aside(path):
+                skipped[self.name(path)] = reason
+            elif path.is_dir():
+                folders.append(path)
+            elif is_picture(path):
+                self._check(path)
+                pictures.append(path)
+            elif path.suffix.lower() in CAPTIONS and path.is_file() and self._holds(path):
+                captions.append(path)
+            elif path.name.lower() in TABLES and path.is_file() and self._holds(path):
+                if table is None:
+                    table = path
+                else:
+                    skipped[self.name(path)] = f"{table.name} is read"
+            else:
+                skipped[self.name(path)] = f"not a picture; {SHOWN_SUFFIXES} are read"
+        self.skipped |= skipped
+        return Listing(tuple(pictures), tuple(captions), tuple(folders), table, skipped)
+
+    def below(self, folder: Path) -> tuple[Path, ...]:
+        """Return the pictures of a folder and of all folders in it, sorted by path."""
+        pictures: list[Path] = []
+        folders = [folder]
+        while folders:
+            found = self.list(folders.pop())
+            for caption in found.captions:
+                self.skipped[self.name(caption)] = "a text, not a picture"
+            pictures += found.pictures
+            folders += found.folders
+        return tuple(sorted(pictures))
+
+    def _aside(self, path: Path) -> str | None:
+        """Return why a name is not looked at any further."""
+        is_folder = path.is_dir()
+        if path.name.startswith("."):
+            return "hidden folder" if is_folder else "hidden file"
+        if path.name.lower() in _SYSTEM:
+            return "made by the system, not by you"
+        if is_folder and path.is_symlink():
+            return "a link to a folder; those are not followed"
+        return None
+
+    def _check(self, path: Path) -> None:
+        reason = None
+        if not path.is_file():  # opening a pipe would wait forever
+            reason = "a broken link or no ordinary file"
+        elif not self._holds(path):
+            reason = "a link that leads out of the folder; copy the file itself with cp -L"
+        if reason:
+            raise InputError(
+                f"{shown(path)}: cannot be read ({reason}); remove it from the folder or replace "
+                "it."
+            )
+
+    def _holds(self, path: Path) -> bool:
+        """Return whether a file is inside, wherever links lead."""
+        if not path.is_symlink():
+            return True
+        real = Path(os.path.realpath(path))
+        return any(real.is_relative_to(folder) for folder in self._inside)
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as printable text, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a name claims to be that of a picture."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def looks_like_pictures(folder: Path) -> int:
+    """Return how many names of pictures lie directly in a folder, for a first look.
+
+    Raises:
+      OSError: it cannot be listed.
+    """
+    named = [p for p in folder.iterdir() if is_picture(p) and not p.name.startswith(".")]
+    return sum(not path.is_dir() for path in named)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are not hidden, links or of the system, by name.
+
+    Raises:
+      OSError: it cannot be listed.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and not (path.is_symlink() or path.name.startswith("."))
+        and path.name.lower() not in _SYSTEM
+    )
+
+
+def pictures_below(folder: Path) -> bool:
+    """Return whether a picture lies in a folder or further down, for a first look.
+
+    Raises:
+      OSError: one cannot be listed.
+    """
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        if looks_like_pictures(here):
+            return True
+        folders += folders_in(here)
+    return False
+
+
+def repeats_of(folder: Path) -> tuple[int, str] | None:
+    """Return how often kohya's trainer takes the photos of a folder, and what it calls them.
+
+    >>> repeats_of(Path("10_sks dog")), repeats_of(Path("dogs"))
+    ((10, 'sks dog'), None)
+    """
+    match = _REPEATS.fullmatch(folder.name)
+    return (int(match[1]), match[2].strip()) if match and int(match[1]) else None
+
+
+def parts_of(folders: Iterable[Path]) -> dict[str, Path]:
+    """Return the folders that hold a part of the data, by `train`, `test` and `val`.
+
+    Without one for training they are classes of that name.
+
+    >>> sorted(parts_of([Path("Train"), Path("validation"), Path("docs")]))
+    ['train', 'val']
+    """
+    found = {
+        part: folder
+        for folder in folders
+        for part, names in _PARTS.items()
+        if folder.name.lower() in names
+    }
+    return found if "train" in found else {}
+
+
+def holds_classes(folder: Path) -> bool:
+    """Return whether a part holds folders or a table, not just pictures as a class does.
+
+    A class may be called `train`, like the one on rails.
+
+    Raises:
+      OSError: it cannot be listed.
+    """
+    names = {path.name.lower() for path in folder.iterdir()}
+    return bool(names & {*TABLES}) or (bool(folders_in(folder)) and not looks_like_pictures(folder))
+
+
+def duplicates(files: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Return groups of files that hold the same bytes; only those of one length are read."""
+    by_length = defaultdict(list)
+    for file in files:
+        by_length[file.stat().st_size].append(file)
+    groups = defaultdict(list)
+    for length, some in by_length.items():
+        for file in some if len(some) > 1 else ():
+            with open(file, "rb") as content:
+                digest = hashlib.sha256()
+                while part := content.read(1 << 20):
+                    digest.update(part)
+            groups[length, digest.digest()].append(file)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return a few names, and how many more there are.
+
+    >>> some_of(["a", "b"]), some_of(list("abcde"))
+    ('a, b', 'a, b, c and 2 more')
+    """
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def lines_of(skipped: Reasons) -> list[str]:
+    """Return what was left aside, a line for each reason.
+
+    >>> lines_of({"a.mov": "not a picture", "b.mov": "not a picture"})
+    ['left aside: a.mov, b.mov (not a picture)']
+    """
+    by_reason = defaultdict(list)
+    for name, reason in skipped.items():
+        by_reason[reason].append(name)
+    return [f"left aside: {some_of(names)} ({reason})" for reason, names in by_reason.items()]

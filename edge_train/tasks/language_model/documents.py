@@ -1,0 +1,201 @@
+"""Texts to learn a language from: one long text, or documents in the rows of a table."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_train.errors import InputError
+from edge_train.formats.tables.coding import Coding, coding_of, kind_of, opened, opened_text
+from edge_train.formats.tables.names import KNOWN, TEXT_FLAG, TEXTS, text_of, text_place
+from edge_train.formats.tables.splits import beside, splits_of
+from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
+
+_PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
+_TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
+_SPLIT_KINDS = (*_TABLES, ".txt", ".text", ".md")
+_CHATS = ("messages", "conversations", "conversation", "prompt", "instruction", "chosen")
+_UNPACKED = 10  # times the size of a packed text
+_BYTE_WISE = ("utf-8-sig", "cp1252")  # codings whose lines end with the byte of a new line
+
+
+@dataclass
+class Texts:
+    """What `--data` names: files to train on and, where a folder has them, files to hold out.
+
+    Attributes:
+      notices: what a user should know of how they were read and what was left out, a line each;
+        those of wrong rows only after the texts were read.
+    """
+
+    train: tuple[Path, ...]
+    held: tuple[Path, ...]
+    column: str | None
+    notices: list[str] = field(default_factory=list)
+
+    def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
+        """Yield a piece of text, whether a document begins with it, and whether one ends.
+
+        A text file is one document that never ends; a row of a table is a whole one. Pieces of a
+        megabyte end with a line, so that tokens seldom run over two.
+
+        Raises:
+          InputError: a file cannot be read to its end.
+        """
+        for path in files:
+            if is_table(path):
+                yield from self._rows(path)
+            else:
+                coding = coding_of(path)
+                self._say(coding.said)
+                for number, piece in enumerate(_pieces(path, coding)):
+                    yield piece, number == 0, False
+
+    def size_bytes(self) -> int:
+        """Return the size of the texts, unpacked; of packed ones a guess, and seldom too small.
+
+        Raises:
+          OSError: a file is not there.
+        """
+        files = (*self.train, *self.held)
+        return sum(path.stat().st_size * (_UNPACKED if is_packed(path) else 1) for path in files)
+
+    def check(self) -> None:
+        """Refuse files that cannot be read, by their beginning.
+
+        Raises:
+          InputError: as described.
+        """
+        for path in (*self.train, *self.held):
+            if is_table(path):
+                self._opened(path)
+            else:
+                next(_pieces(path, coding_of(path)))
+
+    def _opened(self, path: Path) -> tuple[Table, int]:
+        table = open_table(path, KNOWN, (self.column,))
+        if self.column is None and not table.among(TEXTS) and (chat := table.among(_CHATS)):
+            raise InputError(
+                f"{path}: its rows are chats or instructions (column "
+                f"{table.columns[chat[0]]!r}), which are not trained yet; write each as one text "
+                f"under 'text', as the model's chat template puts it, or name a column of texts "
+                f"with {TEXT_FLAG} NAME."
+            )
+        return table, text_place(table, self.column)
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, bool, bool]]:
+        table, place = self._opened(path)
+        for line in table.said:
+            self._say(line)
+        for number, row in table.rows():
+            text = text_of(row[place])
+            if text is None:
+                table.wrong.add(number, "has no text")
+                continue
+            pieces = list(_cut(text))
+            for at, piece in enumerate(pieces):
+                yield piece, at == 0, at == len(pieces) - 1
+        table.wrong.check()
+        self._say(table.wrong.sentence())
+
+    def _say(self, line: str) -> None:
+        if line and line not in self.notices:
+            self.notices.append(line)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table by its name; any other is one text."""
+    return kind_of(path) in _TABLES
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file is smaller than the text that it holds."""
+    return path.suffix.lower() == ".gz" or kind_of(path) == PARQUET
+
+
+def open_texts(path: Path, column: str | None, *, whole: bool = False) -> Texts:
+    """Return the texts of a file, or of the train and dev files of a folder.
+
+    Args:
+      column: of texts in a table, as a user named it.
+      whole: one file is one text whatever its name says, as earlier versions read it.
+
+    Raises:
+      InputError: a folder has no training file, or there is no table that has the column.
+    """
+    if whole:
+        return _Whole((path,), (), None)
+    if path.is_dir():
+        splits = splits_of(path, _SPLIT_KINDS)
+        said = list(splits.said)
+        if test := splits.files.get("test"):
+            said.append(f"{test[0].name} is not used: task language-model holds out the dev file")
+        texts = Texts(splits.files["train"], splits.files.get("dev", ()), column, said)
+    else:
+        texts = Texts((path,), (), column)
+        if unused := beside(path, _SPLIT_KINDS):
+            verb = "is" if len(unused) == 1 else "are"
+            texts.notices.append(
+                f"{' and '.join(file.name for file in unused)} beside {path.name} {verb} not used; "
+                f"--data {path.parent} uses the folder"
+            )
+    if column is not None and not any(map(is_table, texts.train)):
+        raise InputError(
+            f"text_column is set, but {texts.train[0]} is one text without columns; leave it out."
+        )
+    return texts
+
+
+class _Whole(Texts):
+    """One text without marks, whatever it holds."""
+
+    def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
+        for path in files:
+            for piece in _pieces(path, Coding("utf-8-sig")):
+                yield piece, False, False
+
+    def check(self) -> None:
+        next(_pieces(self.train[0], Coding("utf-8-sig")))
+
+
+def _pieces(path: Path, coding: Coding) -> Iterator[str]:
+    """Yield a text in pieces that end with a line.
+
+    Raises:
+      InputError: the file is missing, empty, binary or in another coding further on.
+    """
+    some = False
+    if coding.name not in _BYTE_WISE:
+        with opened_text(path, coding) as text:
+            while words := text.read(_PIECE_BYTES) + text.readline(_PIECE_BYTES):
+                some = True
+                yield words
+    else:
+        decoder = codecs.getincrementaldecoder(coding.name)()
+        offset = 0
+        with opened(path) as file:
+            try:
+                while piece := file.read(_PIECE_BYTES) + file.readline(_PIECE_BYTES):
+                    some = True
+                    yield decoder.decode(piece)
+                    offset += len(piece)
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}: byte {offset + error.start} is not UTF-8; save the file as UTF-8 "
+                    "text."
+                ) from error
+    if not some:
+        raise InputError(f"{path}: the file is empty; name a text.")
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Yield a document in pieces that end with a line, or with a word where lines are long."""
+    start = 0
+    while len(text) - start > _PIECE_BYTES:
+        end = max(text.rfind("\n", start, start + _PIECE_BYTES) + 1, 0)
+        end = end or text.rfind(" ", start, start + _PIECE_BYTES)
+        end = end if end > start else start + _PIECE_BYTES
+        yield text[start:end]
+        start = end
+    yield text[start:]

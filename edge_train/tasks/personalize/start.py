@@ -1,0 +1,61 @@
+"""The vectors that a token starts from: those of its class word, or of a token learned before."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError
+
+_NAMES = {"clip_l": "token", "clip_g": "token_2"}
+
+
+def learned_vectors(
+    path: Path, wanted: Mapping[str, Array], model: str, model_sha256: str
+) -> dict[str, Array]:
+    """Return the vectors of a token file, by block.
+
+    A file of our own says which model it was learned with. One of another program has a single
+    tensor, or `clip_l` and `clip_g`, and is taken where its shapes fit.
+
+    Args:
+      wanted: blocks of the shapes that the run trains.
+      model: that is trained with, as the user names it.
+
+    Raises:
+      InputError: it is no token file, or of another model, or of another number of vectors.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"--from {path}: not a token file in safetensors ({error}).") from error
+    if metadata.get("base_model_sha256", model_sha256) != model_sha256:
+        raise InputError(
+            f"--from {path}: its token was learned with model {metadata.get('base_model')} (sha256 "
+            f"{metadata['base_model_sha256'][:12]}...), not with {model} "
+            f"({model_sha256[:12]}...); name that --model."
+        )
+    if len(found) == 1:
+        found = {"token": next(iter(found.values()))}
+    blocks = {_NAMES.get(name, name): np.atleast_2d(value) for name, value in found.items()}
+    for name in sorted({*wanted, *blocks}):
+        have = tuple(blocks[name].shape) if name in blocks else None
+        need = tuple(wanted[name].shape) if name in wanted else None
+        if have != need:
+            raise InputError(
+                f"--from {path}: {name} is {_shown(have)}, this run trains {_shown(need)}; give as "
+                "many --vectors, and the model that it was learned with."
+            )
+        if not np.isfinite(blocks[name]).all():
+            raise InputError(f"--from {path}: {name} has numbers that are not finite.")
+    return {name: np.asarray(value, np.float32) for name, value in blocks.items()}
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "not there"
+    return f"{shape[0]} vector{'s' * (shape[0] != 1)} of {shape[-1]} numbers"

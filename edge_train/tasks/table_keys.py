@@ -1,0 +1,21 @@
+"""Keys of tasks that read tables: which column holds what."""
+
+from dataclasses import dataclass
+
+from edge_train.recipe import DataKeys, key
+
+_HELP = "its name, or its number from 1 on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumnKeys(DataKeys):
+    """Of tasks that read texts from tables."""
+
+    text_column: str | None = key(help=f"column of the texts: {_HELP}", group="data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelColumnKeys(DataKeys):
+    """Of tasks that read labels from tables."""
+
+    label_column: str | None = key(help=f"column of the labels: {_HELP}", group="data")

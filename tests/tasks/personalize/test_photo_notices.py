@@ -1,0 +1,70 @@
+"""What a run cuts off captions, and why photos are not mirrored, is said before it starts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from places import GOLDEN
+
+pytest.importorskip("onnxruntime")
+
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.job import PersonalizeJob
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+
+
+def job(folder, caption=None, **keys):
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    if caption:
+        (folder / "1.txt").write_text(caption)
+    keys = {"class_word": "dog", **keys}
+    made = PersonalizeJob(PersonalizeRecipe(model=str(GOLDEN), photos=str(folder), **keys))
+    made.load()
+    return made
+
+
+def said(made):
+    return made.notes[len(made._token_job.notes) :]
+
+
+def test_captions_that_lose_their_end_are_said(tmp_path):
+    tokenizer = job(tmp_path / "a")._token_job.tokenizers["ids"]
+    room = tokenizer.room
+    assert room == tokenizer.max_length - 2
+    fits, cut = ("{}" + " a" * (room - n) for n in (1, 0))
+    assert (tokenizer.count(fits, 1), tokenizer.count(cut, 1)) == (room, room + 1)
+    assert not said(job(tmp_path / "b", fits))
+    assert said(job(tmp_path / "c", cut)) == (
+        f"1 of 1 captions are longer than the {room} tokens that the model reads and lose their "
+        f"end: 1.png has {room + 1}",
+    )
+
+
+@pytest.mark.parametrize("word", ["left", "Right", "text", "words", "left-hand", "letters"])
+def test_photos_whose_captions_name_a_side_are_not_mirrored(tmp_path, word):
+    made = job(tmp_path / "a", f"{{}} {word}")
+    assert made.recipe.flips is False
+    assert said(made)[-1] == (
+        f"photos are not mirrored: 1 of 1 captions name a side or words (1.png says {word!r})"
+    )
+    encoded = parts.encode_photos(made._token_job, made._photos, made._texts)
+    assert len(encoded.mean) == 2
+
+
+def test_photos_are_mirrored_where_nothing_is_against_it(tmp_path):
+    made = job(tmp_path / "a", "bright {}")
+    assert made.recipe.flips and not said(made)
+    assert len(parts.encode_photos(made._token_job, made._photos, made._texts).mean) == 4
+    off = job(tmp_path / "b", "{} left", flips=False)
+    assert not said(off)  # nothing was taken away
+
+
+def test_the_class_comes_from_folders_of_repeats_unless_it_is_said(tmp_path):
+    job(tmp_path / "10_sks cat")
+    for word, expected in ((None, "cat"), ("dog", "dog")):
+        recipe = PersonalizeRecipe(model=str(GOLDEN), photos=str(tmp_path), class_word=word)
+        made = PersonalizeJob(recipe)
+        assert made.recipe.class_word == expected
+        assert ("class word 'cat', from the names of the folders" in str(made.notes)) == (not word)
