@@ -46,7 +46,7 @@ class Recipe:
     )
     start: str | None = key(
         help="run, token file or model that this run starts from",
-        flags=("--from",),
+        flags=("--from", "--weights", "--resume_adapter_file"),
         may_be_path=True,
         group="data",
         common=True,

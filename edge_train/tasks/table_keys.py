@@ -11,11 +11,19 @@ _HELP = "its name, or its number from 1 on"
 class TextColumnKeys(DataKeys):
     """Of tasks that read texts from tables."""
 
-    text_column: str | None = key(help=f"column of the texts: {_HELP}", group="data")
+    text_column: str | None = key(
+        help=f"column of the texts: {_HELP}",
+        flags=("--text-column", "--text_column_name", "--text_column_names"),
+        group="data",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelColumnKeys(DataKeys):
     """Of tasks that read labels from tables."""
 
-    label_column: str | None = key(help=f"column of the labels: {_HELP}", group="data")
+    label_column: str | None = key(
+        help=f"column of the labels: {_HELP}",
+        flags=("--label-column", "--label_column_name"),
+        group="data",
+    )
