@@ -106,7 +106,7 @@ def label_column(place: Place) -> None:
     losses = set()
     for name in ("table.csv", "bom-table.csv", "capital-table.csv"):
         done = place.edge_train("run", *NETWORK, "--data", name).trains()
-        expect(len(done.facts["class_names"]) == 2, f"{name}: not two classes")
+        expect(len(done.report["metrics"]["class_names"]) == 2, f"{name}: not two classes")
         losses.add(done.report["eval"]["best"])
     expect(len(losses) == 1, "the same numbers gave different results")
 
@@ -137,7 +137,7 @@ def turned_pictures(place: Place) -> None:
 def hidden_folders(place: Place) -> None:
     done = place.edge_train("run", *NETWORK, "--data", "pictures").trains()
     done.says(".ipynb_checkpoints", "__MACOSX")
-    expect(done.facts["class_names"] == ["cats", "dogs"], "not the two classes' names")
+    expect(done.report["metrics"]["class_names"] == ["cats", "dogs"], "not the two classes' names")
 
 
 @case("12", "a jsonl of texts for a language model")
