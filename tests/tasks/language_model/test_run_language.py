@@ -291,7 +291,7 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
         pickle: "a pickle file, which can run any code and is never loaded",
         partial: "no tensor 'model.embed_tokens.weight'",
         wordless: "no tokenizer.json",
-        tmp_path / "nowhere": "no config.json",
+        tmp_path / "nowhere": "not a folder here and not a hub id",
     }.items():
         assert run(place, tmp_path / "run", model=model) == 2, sentence
         message = capsys.readouterr().err
