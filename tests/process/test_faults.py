@@ -22,11 +22,21 @@ EACH = 1
 
 
 def test_a_handful_of_faults_ends_with_the_same_bits_or_one_sentence(tmp_path):
-    command = [sys.executable, CAMPAIGN, "--tasks", "network", "--kinds", *KINDS]
-    command += ["--count", str(EACH), "--seed", "12", "--keep", str(tmp_path / "kept")]
+    try_some(KINDS, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's")
+def test_a_run_with_a_cap_survives_the_end_of_its_parent_or_worker_at_an_instant(tmp_path):
+    try_some(("capped-kill", "capped-signal"), tmp_path)
+
+
+def try_some(kinds, folder):
+    command = [sys.executable, CAMPAIGN, "--tasks", "network", "--kinds", *kinds]
+    command += ["--count", str(EACH), "--seed", "12", "--keep", str(folder / "kept")]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{EACH * len(KINDS)} cases, 0 failed" in done.stdout
+    assert f"{EACH * len(kinds)} cases, 0 failed" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +104,19 @@ def test_a_recipe_that_was_made_again_is_never_run_without_its_cap(copy, capsys)
     assert "cap_bytes = 2000000000" in made  # of the first record: no step was taken since
     assert made.splitlines()[1:3] == whole.decode().splitlines()[1:3]
     assert resume(copy) == 0
+
+
+def test_what_a_start_leaves_that_was_killed_is_in_the_way_of_no_other(copy, capsys):
+    words = ["run", "--recipe", str(copy / "recipe.toml"), "--out", str(copy.with_name("new"))]
+    for name in ("samples", "checkpoints"):
+        (copy.with_name("new") / name).mkdir(parents=True)
+    for name in ("lock", ".recipe.toml.7.partial"):
+        (copy.with_name("new") / name).touch()
+    (copy.with_name("new") / "samples" / "mine.png").touch()
+    assert cli.main(words) == 2
+    assert "holds no run but other files (samples)" in capsys.readouterr().err
+    (copy.with_name("new") / "samples" / "mine.png").unlink()
+    assert cli.main(words) == 0
 
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
