@@ -22,8 +22,11 @@ class Events:
     def __init__(self, file: Path, at: int | None, act) -> None:
         self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._count, self._at, self._act = int(os.pread(self._file, 20, 0) or 0), at, act
+        self._process = os.getpid()
 
     def step(self) -> None:
+        if os.getpid() != self._process:  # a reader that was forked, and is neither of the two
+            return
         self._count += 1
         os.pwrite(self._file, b"%d" % self._count, 0)
         if self._count == self._at:
