@@ -34,13 +34,21 @@ def check_out(out: str | None) -> None:
             f"{folder} holds a run already; go on with `edge-train run --resume {folder}` or "
             "name another --out."
         )
-    others = [name for name in there if name != RunFolder(folder).lock.name]
+    others = [name for name in there if not _is_of_a_start(folder, name)]
     if others:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         raise RunFolderError(
             f"{folder} holds no run but other files ({', '.join(others[:_NAMED])}{more}); name "
             "another --out."
         )
+
+
+def _is_of_a_start(folder: Path, name: str) -> bool:
+    """Return whether a run that was killed before it had a recipe may have left this."""
+    path = folder / name
+    if path in (RunFolder(folder).checkpoints, RunFolder(folder).samples):
+        return path.is_dir() and not any(path.iterdir())
+    return path == RunFolder(folder).lock or name.endswith(".partial")
 
 
 @contextmanager

@@ -21,17 +21,19 @@ from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
+from edge_train.records.results import gone_or_damaged
 from edge_train.records.resume import check_same_model, check_same_recipe, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.ending import write_report
 from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
+from edge_train.run.recipe_file import recipe_in_folder
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.runtimes.threads import Threaded
-from edge_train.tasks import open_job, read_recipe, task_of
+from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
 
@@ -123,23 +125,24 @@ def resume(
     Raises:
       RunFolderError: there is nothing to resume, or it belongs to another model.
     """
-    if not RunFolder(folder).recipe.is_file():
+    if not (RunFolder(folder).recipe.is_file() or RunFolder(folder).journal.is_file()):
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
+    RunFolder(folder).check_kinds()
     with _linked(link) as link, only_writer(folder, observer.said):
         return _resume(folder, changes, observer, link)
 
 
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    stored = read_recipe(RunFolder(folder).recipe)
-    recipe = replace(stored, **changes)
     path = RunFolder(folder).journal
     records, intact = journal.read(path) if path.exists() else ([], 0)
     if not has_begun(records) or records[0].get("eval") is None:
         records, intact = [], 0
-    else:
+    stored = recipe_in_folder(folder, records, link, observer.said)
+    recipe = replace(stored, **changes)
+    if records:
         check_same_recipe(folder, records[0], recipe)
     if recipe != stored:
         write_bytes(RunFolder(folder).recipe, to_toml(recipe).encode())
@@ -168,9 +171,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
     )
     finished = records[-1]["kind"] == "end" and records[-1]["status"] == "done"
-    outputs = records[-1]["outputs"].values() if finished else ()
-    if gone := [name for name in outputs if not (folder / name).exists()]:
-        observer.said(f"{folder}: {', '.join(gone)} of this finished run is gone; made again")
+    if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
+        observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
     elif finished:
         journal.Journal(path, intact).close()  # what a full disk left behind the end
         observer.said(f"{folder}: this run is finished; its report was made again")

@@ -182,6 +182,7 @@ def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -
             "step": loop.next_step,
             "seconds": 0.0,
             "cap_bytes": recipe.cap_bytes,
+            "host_cap_bytes": recipe.host_cap_bytes,
             "changes": dict(link.changes),
             "reason": link.reason,
             "wall": link.wall,

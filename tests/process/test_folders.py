@@ -101,5 +101,5 @@ def test_what_is_gone_of_a_finished_run_is_made_again_bit_for_bit(table):
     network.unlink()
     again = edge_train("run", "--resume", "r")
     assert again.returncode == 0, again.stderr
-    assert "network.safetensors of this finished run is gone; made again" in again.stderr
+    assert "this run is finished, but network.safetensors is gone; made again" in again.stderr
     assert network.read_bytes() == before
