@@ -40,14 +40,16 @@ def make_capped(task: Task, data: Path, folder: Path) -> Capped:
     """Make the run that cases with a cap are compared with.
 
     Raises:
-      RuntimeError: it failed without any fault, or its cap was not near enough for a rehearsal.
+      RuntimeError: it failed without any fault.
     """
     counts = folder / "counts"
     counts.mkdir(parents=True)
     plan = {"counts": str(counts), "role": "", "at": 0, "act": ""}
     ended = command(plan, _words(task, data, folder / "run"), folder)
-    if ended.status != 0 or "rehearsing it" not in ended.said:
+    if ended.status != 0:
         raise RuntimeError(f"{task.name} with {task.cap}: status {ended.status}: {ended.said}")
+    if "rehearsing it" not in ended.said:
+        print(f"{task.name}: a cap of {task.cap} is too far here for a rehearsal", flush=True)
     events = {path.name: int(path.read_text()) for path in counts.iterdir()}
     return Capped(bits_of(task, folder / "run"), events)
 

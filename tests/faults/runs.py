@@ -53,7 +53,7 @@ TASKS = {
             f"--samples 4 {_SHORT}",
             "model/model.safetensors",
             "torch",
-            "600MB",
+            "500MB",
         ),
         Task(
             "language-model",
