@@ -127,7 +127,7 @@ def resume(
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
-    with _linked(link) as link, only_writer(folder, observer.said):
+    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
         return _resume(folder, changes, observer, link)
 
 
