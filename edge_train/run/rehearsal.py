@@ -25,6 +25,7 @@ from edge_train.errors import (
     EdgeTrainError,
     InputError,
     OutOfMemory,
+    RunFolderError,
     TrainingStopped,
 )
 from edge_train.formats.tensor_store import warm_up
@@ -144,6 +145,8 @@ def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) ->
         raise
     except TrainingStopped as error:  # its folder goes away, so nothing can be resumed
         cause = str(error.__cause__ or error)
+        if isinstance(error.__cause__, RunFolderError):
+            cause += " Set TMPDIR to a folder on another disk."
         raise InputError(f"the run cannot be rehearsed in {folder}: {cause}") from error
     if status == INTERRUPTED:  # it has saved, and nobody wants that
         signal.raise_signal(signal.SIGINT)

@@ -18,11 +18,13 @@ class Calls:
     """Counts the calls of functions in this thread; at one of them it sends a signal."""
 
     def __init__(self, at, number, command):
-        self.made, self.number, self.command = 0, number, command
+        self.made, self.number, self.command, self.own = 0, number, command, os.getpid()
         self.at, self.name = (int(at), "") if at.isdigit() else (0, at)
 
     def __call__(self, frame, event, argument):
-        if event in ("call", "c_call"):
+        if os.getpid() != self.own:
+            sys.setprofile(None)  # in a child that it forked
+        elif event in ("call", "c_call"):
             self.made += 1
             named = event == "call" and frame.f_code.co_name == self.name
             if self.made == self.at or named:
