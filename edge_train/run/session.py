@@ -130,7 +130,7 @@ def resume(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
     RunFolder(folder).check_kinds()
-    with _linked(link) as link, only_writer(folder, observer.said):
+    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
         return _resume(folder, changes, observer, link)
 
 

@@ -23,6 +23,7 @@ from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
+from edge_train.process.interrupts import STOPPING
 from edge_train.protocols import Objective, StepRecord
 from edge_train.recipe import Recipe, required
 from edge_train.records import journal
@@ -307,15 +308,18 @@ def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemor
 def _stoppable(loop: Loop) -> Iterator[None]:
     """Let Ctrl-C and a polite kill stop the loop after the step in progress; twice is at once."""
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         if loop.stop_requested:
-            raise KeyboardInterrupt
+            leave()
+            signal.raise_signal(number)
         loop.stop_requested = True
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
+    def leave() -> None:
+        for number, handler in zip(STOPPING, before, strict=True):
+            signal.signal(number, handler)
+
+    before = [signal.signal(number, stop) for number in STOPPING]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        leave()

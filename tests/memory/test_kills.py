@@ -79,7 +79,7 @@ def test_without_a_group_of_ours_the_container_counts(kind, tree):
 
 
 def ended(monkeypatch, cap_bytes, killed, facts, status=-signal.SIGKILL):
-    monkeypatch.setattr(supervisor, "_worker", lambda *_: (status, False, facts))
+    monkeypatch.setattr(supervisor, "_worker", lambda *_: (status, (), facts))
     monkeypatch.setattr(Kills, "since", lambda self: killed)
     limit = Limit(BOX, "cgroup v1", wall.Path("/box"))
     return supervisor._attempts(["run"], cap_bytes, True, None, (), limit)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import SUPPORT
 from running import Command, records_of, steps_in
 
 pytestmark = pytest.mark.process
@@ -69,6 +70,16 @@ def test_a_run_folder_has_one_writer_and_a_killed_one_leaves_it_free(table, cap)
         assert again.wait() == 130, again.err
     steps = [r["step"] for r in records_of(folder) if r["kind"] == "step"]
     assert steps == list(range(len(steps)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's")
+def test_nobody_comes_between_two_workers_of_a_run(table):
+    script = (str(SUPPORT / "planted.py"), "stranger")
+    words = ("run", *NETWORK, *CAP, "--steps", "12", "--out", "r")
+    with Command(*words, out=Path("r"), script=script) as command:
+        assert command.wait() == 3, command.err
+    assert set(Path("knocked").read_text().split()) == {"held"}
+    assert edge_train("run", "--resume", "r").returncode == 0
 
 
 @pytest.mark.parametrize("cap", [(), CAP], ids=["alone", "worker"])
