@@ -26,10 +26,15 @@ else
 fi
 
 # Out with what no run reads: tests, headers, programs of tests. Nothing is installed later on, so
-# pip goes too; torch asks for setuptools when it is imported in part, nothing of device does.
+# pip goes too; torch asks for setuptools when it is imported in part, nothing of device does. Nor
+# does a device download models by name, or write graphs.
 site=$(/opt/edge-train/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 find "$site" -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \
     -o -path '*/onnx/backend/test' \) -prune -exec rm -rf {} +
 find "$site" -path '*/torch/bin/test_*' -delete
-[ "$kind" = desk ] || pip uninstall --yes setuptools
+if [ "$kind" = device ]; then
+    # shellcheck disable=SC2046 # a name is a word
+    pip uninstall --yes setuptools $(/opt/edge-train/bin/python docker/unread.py)
+    rm -rf "$site/onnxruntime/transformers" "$site/onnxruntime/quantization" "$site/onnxruntime/tools"
+fi
 pip uninstall --yes pip

@@ -35,7 +35,7 @@ read -ra run_words <<<"${RUN_FLAGS:-}"
 read -ra builder <<<"$BUILDER ${GLOBAL_FLAGS:-}"
 read -ra runner <<<"${BUILDER/buildah/podman} ${GLOBAL_FLAGS:-} ${RUNTIME_FLAGS:-}"
 if [ -n "${BASE_IMAGE:-}" ]; then
-    for name in DEVICE DESK CUDA JETSON; do
+    for name in DEVICE DESK; do
         build_words+=(--build-arg "${name}_IMAGE=$BASE_IMAGE")
     done
 fi
