@@ -36,5 +36,7 @@ if [ "$kind" = device ]; then
     # shellcheck disable=SC2046 # a name is a word
     pip uninstall --yes setuptools $(/opt/edge-train/bin/python docker/unread.py)
     rm -rf "$site/onnxruntime/transformers" "$site/onnxruntime/quantization" "$site/onnxruntime/tools"
+    # The engine once more, for programs in C; a vendor's wheel may link to it.
+    [ -n "${ONNXRUNTIME:-}" ] || rm -f "$site"/onnxruntime/capi/libonnxruntime.so*
 fi
 pip uninstall --yes pip
