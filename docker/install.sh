@@ -26,10 +26,17 @@ else
 fi
 
 # Out with what no run reads: tests, headers, programs of tests. Nothing is installed later on, so
-# pip goes too; torch asks for setuptools when it is imported in part, nothing of device does.
+# pip goes too; torch asks for setuptools when it is imported in part, nothing of device does. Nor
+# does a device download models by name, or write graphs.
 site=$(/opt/edge-train/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 find "$site" -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \
     -o -path '*/onnx/backend/test' \) -prune -exec rm -rf {} +
 find "$site" -path '*/torch/bin/test_*' -delete
-[ "$kind" = desk ] || pip uninstall --yes setuptools
+if [ "$kind" = device ]; then
+    # shellcheck disable=SC2046 # a name is a word
+    pip uninstall --yes setuptools $(/opt/edge-train/bin/python docker/unread.py)
+    rm -rf "$site/onnxruntime/transformers" "$site/onnxruntime/quantization" "$site/onnxruntime/tools"
+    # The engine once more, for programs in C; a vendor's wheel may link to it.
+    [ -n "${ONNXRUNTIME:-}" ] || rm -f "$site"/onnxruntime/capi/libonnxruntime.so*
+fi
 pip uninstall --yes pip

@@ -1,21 +1,21 @@
-"""Let `python -m edge_train` be the `edge-train` command, and interrupt it without a traceback."""
+"""Let `python -m edge_train` be the `edge-train` command, which can be interrupted at any time."""
 
 import sys
 
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
     del sys.path[0]  # the current folder, put there by -m; what lies in it is never run
 
+from edge_train.process import interrupts
+
 
 def main() -> int:
-    """Run the command that was typed; Ctrl-C while it is still being loaded is told like later."""
-    try:
-        from edge_train.entry import main as entry
+    """Run the command that was typed; return its exit status."""
+    interrupts.listen()  # before anything else is loaded
+    from edge_train.entry import main as entry
 
-        return entry()
-    except KeyboardInterrupt:
-        if sys.stderr is not None:
-            print("edge-train: interrupted.", file=sys.stderr)
-        return 130
+    status = entry()
+    interrupts.ignore()
+    return status
 
 
 if __name__ == "__main__":

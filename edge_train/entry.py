@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, InputError
+from edge_train.errors import NOT_STARTED, EdgeTrainError, InputError
 from edge_train.memory.child import in_child
 from edge_train.memory.machine import caps_this_machine
 from edge_train.memory.streams import open_streams, settle_streams
@@ -58,11 +57,7 @@ def main() -> int:
     A run goes on when nobody can read what it says; any other command has failed then.
     """
     open_streams()
-    if os.getpid() == 1:  # of a container: the kernel ends it by no signal that has no handler here
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = _run(sys.argv[1:])
-    if status == INTERRUPTED:  # else Python ends by the signal, should text have been interrupted
-        exec("")  # noqa: S102 - it forgets that when it runs another one
     if not settle_streams() and status == 0 and sys.argv[1:2] != ["run"]:
         _say("standard output cannot be written; write it to another place.")
         return NOT_STARTED
@@ -79,14 +74,8 @@ def _run(arguments: list[str]) -> int:
     except EdgeTrainError as error:
         _say(str(error))
         return error.exit_status
-    except KeyboardInterrupt:
-        _say("interrupted.")
-        return INTERRUPTED
-    try:
-        from edge_train import cli
-    except KeyboardInterrupt:
-        _say("interrupted.")
-        return INTERRUPTED
+    from edge_train import cli
+
     return cli.main(arguments)
 
 

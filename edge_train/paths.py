@@ -43,9 +43,19 @@ def check_path(text: str, name: str) -> None:
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
             return
         raise InputError(f"{lead} cannot be a file or folder here ({error.strerror}).") from error
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        kind = "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device or socket"
+    if kind := special_kind(found.st_mode):
         raise InputError(f"{lead} is {kind}, not a file or folder; write it to a file first.")
+
+
+def special_kind(mode: int) -> str:
+    """Return what that is no file or folder a mode is of, in words; empty for these.
+
+    >>> special_kind(stat.S_IFIFO | 0o644), special_kind(stat.S_IFREG | 0o644)
+    ('a pipe', '')
+    """
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
 def path_word(text: str) -> Path:

@@ -14,6 +14,9 @@ from edge_train.registry import Registry
 FLOAT_PRODUCTS = "float"
 # Two products of 255 and 64 fit into 16 signed bits, in which a processor may add them.
 SEVEN_BIT_PRODUCTS = "uint8 x 7-bit"
+# What a call of an artifact that rounds activations may hold beside one loss: the same sample at
+# the other points of a step. They then share the scales that are found on the fly.
+POINTS_OF_A_SAMPLE = "points of a sample"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Quant:
         noise of one size: more directions a step, and the processor's own kernels.
       products: what an artifact of it multiplies, in its manifest's words: integer products are
         tried on extreme values when the artifact is opened.
+      calls: what a call of an artifact of it holds, in its manifest's words; empty: what it likes.
       calibrated: an export measures the ranges of activations first.
       writer: "module:function" that writes the nodes of a graph with their weights; None: no
         artifact has it.
@@ -44,6 +48,7 @@ class Quant:
     artifact_bytes: float = 4.0
     rounds_activations: bool = False
     products: str = FLOAT_PRODUCTS
+    calls: str = ""
     calibrated: bool = False
     writer: str | None = None
     trained: str | None = None
@@ -78,6 +83,7 @@ QUANTS = (
         artifact_bytes=1.05,
         rounds_activations=True,
         products=SEVEN_BIT_PRODUCTS,
+        calls=POINTS_OF_A_SAMPLE,
         calibrated=True,
         writer=f"{_WRITERS}:write_int8_fast",
     ),
@@ -88,6 +94,7 @@ QUANTS = (
         artifact_bytes=0.8,
         rounds_activations=True,
         products=SEVEN_BIT_PRODUCTS,
+        calls=POINTS_OF_A_SAMPLE,
         calibrated=True,
         writer=f"{_WRITERS}:write_int4",
         trained=f"{_TRAINED}:Int4Parameters",

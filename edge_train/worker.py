@@ -8,15 +8,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
-from edge_train.errors import INTERRUPTED, NOT_STARTED, OutOfMemory
-from edge_train.memory.link import OUT_OF_MEMORY, THREAD_STACK, Link
+from edge_train.errors import NOT_STARTED, OutOfMemory
+from edge_train.memory.link import ENDED_AT_ONCE, OUT_OF_MEMORY, THREAD_STACK, Link
 from edge_train.memory.measure import measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.memory.streams import open_streams, settle_streams
 from edge_train.memory.watch import Watch
+from edge_train.process import interrupts
 from edge_train.units import format_bytes
 
 _PR_SET_PDEATHSIG = 1
@@ -29,8 +29,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
       words: what `supervise` has to say, as JSON.
       arguments: of `edge-train`.
     """
-    signal.signal(signal.SIGINT, _interrupted)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # closed since before we began
+    interrupts.listen(ENDED_AT_ONCE, "")  # blocked since before we began; the parent says it
     open_streams()
     given: dict[str, Any] = json.loads(words)
     die_with(given["supervisor"])
@@ -46,7 +45,8 @@ def main(words: str, arguments: Sequence[str]) -> int:
         given["reason"],
         given["pipe"],
         given.get("plan"),
-        lambda plan: _again(words, {**given, "plan": plan}),
+        lambda plan: _again(words, {**given, "plan": plan, "lock": link.lock}),
+        given.get("lock"),
     )
     if cap_bytes is not None:
         watch.give_up = lambda held: _end_before_the_cap(link, held)
@@ -60,10 +60,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
         warm_up()
         watch.count_idle()
         link.tell(loaded=True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         return cli.main(arguments, link)
-    except KeyboardInterrupt:  # between that line and the next
-        _interrupted()
     except OutOfMemory as error:
         link.tell(shortage=str(error), least_bytes=error.least_bytes)
         return OUT_OF_MEMORY
@@ -78,14 +75,8 @@ def main(words: str, arguments: Sequence[str]) -> int:
         link.tell(shortage=shortage(error, held), least_bytes=least)
         return OUT_OF_MEMORY
     finally:
+        interrupts.ignore()
         settle_streams()
-
-
-def _interrupted(*_: object) -> NoReturn:
-    """End at once: nothing was begun. An exception could be lost in code that is being loaded."""
-    with suppress(OSError):
-        os.write(2, b"edge-train: interrupted.\n")
-    os._exit(INTERRUPTED)
 
 
 def _end_before_the_cap(link: Link, held_bytes: int) -> NoReturn:
@@ -99,6 +90,9 @@ def _again(words: str, given: dict[str, Any]) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # it sets its own, as a first one does
     resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, given["stack"][1]))
     os.set_inheritable(given["pipe"], True)
+    if given["lock"] is not None:
+        os.set_inheritable(given["lock"], True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.STOPPING)  # until the new one can answer
     settle_streams()
     new = json.dumps(given)
     command = [sys.executable, *(new if w == words else w for w in sys.orig_argv[1:])]

@@ -144,6 +144,7 @@ def describe(
         family=model.family,
         quant=quant,
         products=quants.get(quant).products,
+        calls=quants.get(quant).calls,
         engine=_ENGINE,
         resolution=resolution,
         latent_channels=model.latent_channels,

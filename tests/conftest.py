@@ -1,6 +1,7 @@
 """Which tests run here, and fixtures that several of them share."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +26,13 @@ collect_ignore = ["faults"]  # a command of its own, which is no module of the p
 def pytest_configure(config: pytest.Config) -> None:
     """Run doctests on the desk only, where everything that they import is installed.
 
+    Told to end, tests take away what they made, as after Ctrl-C: runs, and groups of memory.
+
     On the desk two jobs share two cores, and threads that spin while they wait for each other cost
     a tiny network eight times what it takes on one. The device environment measures memory, which
     threads are part of, so nothing is changed there.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if is_desk():
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     else:

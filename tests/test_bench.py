@@ -1,7 +1,11 @@
 """Benchmarks can be done in sittings, and judge every method at a rate of its own."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -49,3 +53,41 @@ def test_rates_are_searched_beyond_an_end(suits):
 
 def test_a_search_ends_where_both_neighbors_are_worse():
     assert len(tuning.losses_by_rate(lambda rate: abs(rate - 1), 1.0)) == 3
+
+
+RUN = """
+import signal, sys, time
+def save(number, frame):
+    time.sleep(0.2)
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("runs", flush=True)
+while True:
+    signal.pause()
+"""
+BENCH = """
+import subprocess, sys
+from edge_train.bench.ended import ends_what_it_started
+with ends_what_it_started():
+    try:
+        subprocess.run([sys.executable, "-c", sys.argv[1]])
+    finally:
+        print("nothing is left", flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its children are read in /proc")
+def test_a_bench_that_is_told_to_end_ends_its_runs_before_it_takes_away_what_it_made():
+    command = [sys.executable, "-c", BENCH, RUN]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
+        try:
+            assert process.stdout.readline() == "runs\n"
+            process.terminate()
+            process.wait()
+        finally:
+            with suppress(ProcessLookupError):  # nobody is left of it, as it should be
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdout.read() == "saved\nnothing is left\n"
+        assert process.stderr.read().rstrip().endswith("KeyboardInterrupt")

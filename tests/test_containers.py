@@ -1,6 +1,7 @@
 """What can be said of the images without building one; tests/images/build.sh builds and tries."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-IMAGES = {"device", "jetson", "cuda", "desk"}
+IMAGES = {"device": "device", "jetson": "device", "cuda": "desk", "desk": "desk"}  # what it holds
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Whoever names a stage or an argument of the Dockerfile.
@@ -33,6 +34,12 @@ def stages():
     return found
 
 
+def made_of(name, known):
+    """Return every line of an image and of the stages that it stands on, the first one's first."""
+    base, lines = known[name]
+    return (made_of(base, known) if base in known else []) + lines
+
+
 def arguments():
     return set(re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE))
 
@@ -50,14 +57,20 @@ def test_every_base_image_can_be_named_by_whoever_builds():
 
 def test_an_image_runs_as_an_ordinary_user_and_holds_no_stage_that_built_it():
     known = stages()
-    for name in IMAGES:
-        base, lines = known[name]
-        assert base == f"{name}-base"
+    for name, kind in IMAGES.items():
+        lines = made_of(name, known)
         assert "USER 10001:10001" in lines  # a number: whoever asks for no root can tell
         assert 'ENTRYPOINT ["edge-train"]' in lines
         copies = [line for line in lines if line.startswith("COPY")]
-        assert copies == [f"COPY --from={name}-build /opt/edge-train /opt/edge-train"]
-        assert not any(line.startswith("RUN") for line in lines)
+        assert copies == [f"COPY --from={kind}-build /opt/edge-train /opt/edge-train"]
+        runs = [line.split("sh ")[1] for line in lines if line.startswith("RUN")]
+        assert runs == ["/docker/base.sh"]
+
+
+def test_no_two_stages_repeat_what_they_install():
+    """Images of one kind share it: a change of one is a change of both."""
+    installing = [line for _, lines in stages().values() for line in lines if "install.sh" in line]
+    assert len(installing) == len(set(installing)) == len(set(IMAGES.values()))
 
 
 def test_the_image_that_is_built_where_no_target_is_named_is_the_desk():
@@ -66,9 +79,8 @@ def test_the_image_that_is_built_where_no_target_is_named_is_the_desk():
 
 def test_no_image_of_a_device_installs_torch():
     known = stages()
-    for name in ("device", "jetson"):
-        assert any("docker/install.sh device" in line for line in known[f"{name}-build"][1])
-        assert "TORCH" not in " ".join(known[f"{name}-build"][1])
+    assert any("docker/install.sh device" in line for line in known["device-build"][1])
+    assert "TORCH" not in " ".join(known["device-build"][1])
     extras = PROJECT["project"]["optional-dependencies"]
     assert not any("torch" in line for line in extras["device"])
 
@@ -77,13 +89,13 @@ def test_no_image_of_a_device_installs_torch():
 def test_every_stage_and_argument_that_a_file_names_exists(name):
     text = (ROOT / name).read_text()
     targets = set(re.findall(r"--target[ =](\w[\w-]*)", text))
-    assert targets <= IMAGES
+    assert targets <= IMAGES.keys()
     assert set(re.findall(r"--build-arg[ =]\"?([A-Z_]+)=", text)) <= arguments()
 
 
 def test_the_page_names_every_image_and_every_argument():
     page = (ROOT / "docs/containers.md").read_text()
-    assert set(re.findall(r"--target (\w+)", page)) == IMAGES
+    assert set(re.findall(r"--target (\w+)", page)) == IMAGES.keys()
     assert {name for name in arguments() if f"`{name}`" not in page} == set()
 
 
@@ -91,6 +103,21 @@ def test_the_script_of_the_build_reads_the_arguments_of_the_file():
     script = (ROOT / "docker/install.sh").read_text()
     read = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", script))
     assert read == {name for name in arguments() if not name.endswith("_IMAGE")}
+
+
+def test_what_only_the_client_of_the_hub_brings_is_no_part_of_a_device():
+    """And all that something else asks for stays, also where that is asked for by the client."""
+    unread = runpy.run_path(str(ROOT / "docker/unread.py"))["unread"]
+    asks = {
+        "edge-train": {"numpy", "tokenizers"},
+        "tokenizers": {"huggingface-hub"},
+        "huggingface-hub": {"hf-xet", "packaging", "click", "colorama"},  # one is not installed
+        "click": {"huggingface-hub"},  # a circle
+        "onnxruntime": {"packaging"},
+    }
+    asks |= {name: set() for name in ("numpy", "hf-xet", "packaging")}
+    assert unread(asks) == {"huggingface-hub", "hf-xet", "click"}
+    assert unread({"numpy": set()}) == set()
 
 
 def sent_to_the_builder(name):

@@ -1,13 +1,12 @@
 """The parent of a run finds its cap however that is spelled, and stays small."""
 
-import signal
 import subprocess
 import sys
 
 import pytest
 
 from edge_train import entry
-from edge_train.errors import INTERRUPTED, InputError
+from edge_train.errors import InputError
 
 MEGABYTE = 10**6
 
@@ -62,24 +61,6 @@ def test_only_a_run_has_a_worker(started):
     assert started("plan", "--mem", "300MB") == "here"
     assert started("--help") == "here"
     assert started() == "here"
-
-
-def test_the_first_process_of_a_container_can_be_stopped_at_any_time(monkeypatch, capsys):
-    """The kernel ends that process by no signal that has no handler: here SIGTERM is ignored."""
-
-    def examine():
-        signal.raise_signal(signal.SIGTERM)
-        return "went on"
-
-    monkeypatch.setattr("edge_train.doctor.examine", examine)
-    monkeypatch.setattr(sys, "argv", ["edge-train", "doctor"])
-    monkeypatch.setattr(entry.os, "getpid", lambda: 1)
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        assert entry.main() == INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert "went on" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--host-mem", "--host_mem"])

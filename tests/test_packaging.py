@@ -1,5 +1,6 @@
 """What a wheel holds, and that the files around the package agree with each other."""
 
+import ast
 import importlib.util
 import re
 import shutil
@@ -106,3 +107,63 @@ def test_desk_takes_exactly_one_onnxruntime(python: str, system: str, machine: s
         if r.name.startswith("onnxruntime") and r.marker.evaluate({**where, "extra": ""})
     ]
     assert len(found) == 1
+
+
+# what the standard library has only since a later Python than `requires-python` names
+LATER = {
+    "3.11": {
+        *("tomllib", "enum.StrEnum", "datetime.UTC", "typing.Self", "typing.assert_never"),
+        *("typing.LiteralString", "typing.Never", "typing.reveal_type", "typing.Required"),
+        *(
+            "contextlib.chdir",
+            "hashlib.file_digest",
+            "operator.call",
+            "logging.getLevelNamesMapping",
+        ),
+        *("asyncio.TaskGroup", "asyncio.timeout", "math.cbrt", "math.exp2", "sys.exception"),
+        *("ExceptionGroup", "BaseExceptionGroup", "enum.verify", "inspect.getmembers_static"),
+    },
+    "3.12": {
+        *("itertools.batched", "typing.override", "math.sumprod", "pathlib.Path.walk"),
+        *("collections.abc.Buffer", "inspect.markcoroutinefunction", "os.listdrives"),
+    },
+    "3.13": {"copy.replace", "warnings.deprecated", "queue.ShutDown"},
+}
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Return every name of another module, and of a builtin, that a file uses, spelled in full."""
+    imported: dict[str, str] = {}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+            }
+            imported |= whole
+            found |= set(whole.values())
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{imported.get(node.value.id, node.value.id)}.{node.attr}")
+    return found
+
+
+def test_the_oldest_python_that_is_named_reads_every_file_and_has_every_name() -> None:
+    assert PROJECT["requires-python"] == ">=3.10"
+    later = set().union(*LATER.values())
+    wrong = []
+    for folder in ("edge_train", "export", "runtimes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 10))
+            used = names_in(tree) & later
+            if "sys.version_info >= (3, 11)" in path.read_text("utf-8"):
+                used -= {"tomllib"}
+            wrong += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(used)]
+    assert not wrong
+    assert "typing.Self" in names_in(ast.parse("from typing import Self"))
+    assert "datetime.UTC" in names_in(ast.parse("import datetime as d; d.UTC"))

@@ -20,6 +20,7 @@ from edge_train.formats.embedded import EMBEDDED
 from edge_train.memory.fresh import command as command_of
 from edge_train.recipe import Recipe, as_mapping
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -30,6 +31,15 @@ _EPSILON = 0.1  # the check could find that a profile does not learn, which is n
 _QUANTS, _SIDES = ("none", "int8", "int8-fast", "int4"), (32, 64)
 _SAMPLES, _IMAGE = (2000, 200), (28, 28)  # of the pictures: train and test, and a side
 _TEXTS, _WORDS, _WORDS_A_TEXT = 400, 3000, 60
+_TOKENS = 1000
+_LLAMA = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+}
 
 
 def ways(out: Path) -> list[Recipe]:
@@ -44,7 +54,7 @@ def ways(out: Path) -> list[Recipe]:
         *_networks({**base, "threads": None}, out),
     ]
     if torch:
-        found += _folders(base)
+        found += [*_folders(base), *_language_models(base, out)]
     found += _classifiers(base, out, torch)
     random.Random(0).shuffle(found)
     before: Counter[tuple[str, str]] = Counter()
@@ -154,6 +164,29 @@ def _classifiers(given: Keys, out: Path, torch: bool) -> Iterator[Recipe]:
                 )
 
 
+def _language_models(given: Keys, out: Path) -> Iterator[Recipe]:
+    model, data = out / "llama", out / "text.txt"
+    if not model.is_dir():
+        from edge_train.bench.small_llama import write_folder
+
+        out.mkdir(parents=True, exist_ok=True)
+        data.write_text("\n".join(_random_texts()))
+        write_folder(model, data, _TOKENS, **_LLAMA)
+    base = LanguageModelRecipe(
+        **given, model=str(model), data=str(data), length=32, evaluation_samples=8, samples=8
+    )
+    for method, quant in (("adamw", "none"), ("q-galore", "int8"), ("zo", "none")):
+        rank = 16 if method == "q-galore" else None
+        for batch in (None, 1):
+            yield replace(base, method=method, quant=quant, rank=rank, batch_limit=batch)
+
+
+def _random_texts() -> list[str]:
+    draw = np.random.default_rng(0)
+    words = ["".join(draw.choice(list("abcdefghij"), 6)) for _ in range(_WORDS)]
+    return [" ".join(draw.choice(words, _WORDS_A_TEXT)) for _ in range(_TEXTS)]
+
+
 def _trains() -> bool:
     """Return whether the ONNX Runtime here is one that trains."""
     for flavor in ("onnxruntime-training", "onnxruntime-training-cpu"):
@@ -168,9 +201,7 @@ def _trains() -> bool:
 def _make_classifier(model: Path, data: Path) -> None:
     from edge_train.bench.small_classifier import make_classifier
 
-    draw = np.random.default_rng(0)
-    words = ["".join(draw.choice(list("abcdefghij"), 6)) for _ in range(_WORDS)]
-    texts = [" ".join(draw.choice(words, _WORDS_A_TEXT)) for _ in range(_TEXTS)]
+    texts = _random_texts()
     data.mkdir(parents=True, exist_ok=True)
     lines = [f"{text}\t{number % 2}\n" for number, text in enumerate(texts)]
     (data / "train.tsv").write_text("".join(lines[: -_TEXTS // 4]))

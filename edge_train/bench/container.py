@@ -22,7 +22,7 @@ from edge_train.memory.wall import Group, make_group
 from edge_train.units import parse_bytes
 
 _STEPS = 30
-_NAME = "container-of-bench"
+_PREFIX = "container-of-bench-"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _artifact(out: Path) -> Path:
 
 
 def _row(box: _Box, out: Path, runs: int) -> list[str]:
-    group = make_group(parse_bytes(box.limit), name=_NAME)
+    group = make_group(parse_bytes(box.limit), prefix=_PREFIX)
     if group is None or group.folder is None:
         raise InputError(
             "bench container makes a memory group, which this user may not (or there is no memory "

@@ -127,14 +127,14 @@ def _slope_cells(
     runtime = parts.open_runtime(setting.job, Parameters(setting.job.start), setting.cache.ids)
     estimator = ZerothOrder(1.0, setting.scale)
     start = runtime.parameters
-    centers = [runtime.forward(batch, [start]).astype(np.float64) for batch in batches]
     cells = []
     for radius in radii:
         found = []
         for seed, batch in enumerate(batches):
             key = Key(seed, _SLOPE_STEP)
-            points = [estimator.perturbed(start, key, i, radius) for i in range(_DIRECTIONS)]
-            slopes = (runtime.forward(batch, points) - centers[seed]) / radius
+            moved = [estimator.perturbed(start, key, i, radius) for i in range(_DIRECTIONS)]
+            losses = runtime.forward(batch, [*moved, start]).astype(np.float64)  # as in a step
+            slopes = (losses[:-1] - losses[-1]) / radius
             found.append(relate(radius, slopes, exact[seed].slopes))
         mean = statistics.mean(row.correlation for row in found)
         least = min(row.correlation for row in found)

@@ -1,9 +1,10 @@
 """`edge-train bench engine-speed`: a whole zo step on `int8-fast` against torch float32, in turns.
 
 Every contestant is a process of its own that holds its model and takes one step when it is told,
-one after another, so that what else a machine does meets all of them. A second engine version is
-that of the interpreter that `--python` names. Without `--model` the model is Stable Diffusion 1.5
-of random weights, as `bench engine` makes and exports it.
+one after another, so that what else a machine does meets all of them. Where that is much, the clock
+tells of waiting; the processor time of one thread says what a step costs. A second engine version
+is that of the interpreter that `--python` names. Without `--model` the model is Stable Diffusion
+1.5 of random weights, as `bench engine` makes and exports it.
 
 As a program, `python -m edge_train.bench.engine_speed MODEL` is such a process.
 """
@@ -25,7 +26,13 @@ from edge_train.memory.fresh import module
 
 _REPEATS = 3  # for one seed
 _QUERIES = 4  # of both: five forwards a step
-_HEAD = ("whole zo step, 5 forwards, one thread", "times as fast as torch float32", "seconds")
+_HEAD = (
+    "whole zo step, 5 forwards, one thread",
+    "times as fast as torch float32",
+    "seconds",
+    "times as fast by processor time",
+    "processor seconds",
+)
 
 
 def main(out: Path, seeds: int, python: str = sys.executable, model: Path | None = None) -> str:
@@ -46,18 +53,26 @@ def main(out: Path, seeds: int, python: str = sys.executable, model: Path | None
     interpreters = list(dict.fromkeys((sys.executable, python)))
     contestants = [_Contestant(sys.executable, source)]
     contestants += [_Contestant(interpreter, artifact) for interpreter in interpreters]
-    times: list[list[float]] = [[] for _ in contestants]
+    times: list[list[tuple[float, float]]] = [[] for _ in contestants]
     for _ in range(_REPEATS * seeds):
         for own, contestant in zip(times, contestants, strict=True):
             own.append(contestant.step())
     for contestant in contestants:
         contestant.close()
-    medians = [statistics.median(own) for own in times]
+    medians = [[statistics.median(kind) for kind in zip(*own, strict=True)] for own in times]
     rows = [
-        [contestant.name, f"{medians[0] / median:.2f}", f"{median:.3g}"]
-        for contestant, median in zip(contestants, medians, strict=True)
+        [
+            contestant.name,
+            *(cell for pair in zip(medians[0], own, strict=True) for cell in _cells(*pair)),
+        ]
+        for contestant, own in zip(contestants, medians, strict=True)
     ]
     return "\n\n".join((f"{processor()}. {source}:", bench.table(_HEAD, rows)))
+
+
+def _cells(torch: float, own: float) -> tuple[str, str]:
+    """Return how many times as fast as torch, and the seconds."""
+    return f"{torch / own:.2f}", f"{own:.3g}"
 
 
 def _export(model: Path, artifact: Path) -> None:
@@ -97,11 +112,12 @@ class _Contestant:
         )
         self.name = self._line()
 
-    def step(self) -> float:
-        """Return the seconds of one step."""
+    def step(self) -> tuple[float, float]:
+        """Return the seconds of one step, by the clock and of the processor."""
         if self._process.stdin is not None:
             print("step", file=self._process.stdin, flush=True)
-        return float(self._line())
+        clock, processor = self._line().split()
+        return float(clock), float(processor)
 
     def close(self) -> None:
         """Let the process end."""
@@ -115,7 +131,7 @@ class _Contestant:
 
 
 def serve(model: str) -> None:
-    """Take a step for every line that arrives; print its seconds."""
+    """Take a step for every line that arrives; print its seconds, and those of the processor."""
     keys: dict[str, Any] = {"queries": _QUERIES, "samples": 1, "device": "cpu", "method": "zo"}
     if is_artifact(Path(model)):
         from edge_train.runtimes.onnx.engine import load_engine
@@ -131,9 +147,9 @@ def serve(model: str) -> None:
     step.take(0)
     print(name, flush=True)
     for number, _ in enumerate(sys.stdin, 1):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         step.take(number)
-        print(time.perf_counter() - start, flush=True)
+        print(time.perf_counter() - start, time.process_time() - busy, flush=True)
 
 
 if __name__ == "__main__":

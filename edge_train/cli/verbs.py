@@ -201,6 +201,8 @@ def _bench(options: argparse.Namespace) -> int:
     import inspect
     from importlib import import_module
 
+    from edge_train.bench.ended import ends_what_it_started
+
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
     keys = ("data", "model", "python", "samples", "limit")
     typed: dict[str, Any] = {key: getattr(options, key) for key in keys}
@@ -208,7 +210,8 @@ def _bench(options: argparse.Namespace) -> int:
     takes = inspect.signature(bench.main).parameters
     for name in given.keys() - takes.keys():
         raise InputError(f"bench {options.name} does not take --{name}; leave it out.")
-    print(bench.main(options.out, options.seeds, **given))
+    with ends_what_it_started():
+        print(bench.main(options.out, options.seeds, **given))
     return 0
 
 

@@ -11,10 +11,10 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     embeddings.safetensors    the token tables, (vocabulary, width), one tensor per text encoder
     tokenizer/, tokenizer_2/  as the model's author published them
 
-Manifest, version 1. Every key but `products` is required; a reader refuses a larger version,
-ignores unknown keys of its own version, and believes nothing: every file must lie in the folder and
-have the size and hash stated here, every number must be possible, and a graph may name no other
-files than these.
+Manifest, version 1. Every key but `products` and `calls` is required; a reader refuses a larger
+version, ignores unknown keys of its own version, and believes nothing: every file must lie in the
+folder and have the size and hash stated here, every number must be possible, and a graph may name
+no other files than these.
 
     format           "edge-train artifact"
     version          1
@@ -24,6 +24,9 @@ files than these.
     quant            "none", "int8", "int8-fast" or "int4"
     products         "float", or "uint8 x 7-bit": no pair of integer products can leave 16 signed
                      bits. Artifacts that were exported before it lack it: their weights say it
+    calls            "points of a sample": `step.onnx` rounds with one scale for a whole call, and
+                     was measured with all points of one sample in a call. Without it a call that
+                     rounds so has one sample at one point; float graphs need none
     engine           session options that the numbers depend on; a runtime sets every one
     resolution, latent_channels, latent_scale, prompt_tokens, text_widths
                      pixels a side, channels of a latent, pixels per latent cell, ids of a padded
@@ -92,7 +95,12 @@ from edge_train.formats.manifest import (
 from edge_train.formats.onnx_file import read_graph_file
 from edge_train.formats.onnx_products import IntegerProducts, read_products
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.quant import FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS, of_artifacts
+from edge_train.quant import (
+    FLOAT_PRODUCTS,
+    POINTS_OF_A_SAMPLE,
+    SEVEN_BIT_PRODUCTS,
+    of_artifacts,
+)
 
 FORMAT = "edge-train artifact"
 VERSION = 1
@@ -100,6 +108,7 @@ EMBEDDINGS = "embeddings.safetensors"
 _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 _PRODUCTS = ("", FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS)
+_CALLS = ("", POINTS_OF_A_SAMPLE)
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
 STRIP_GRAPHS = ("vae_encoder_strips.onnx", "vae_decoder_strips.onnx")
 _ORIGIN = ("model", "sha256", "edge_train")
@@ -181,6 +190,7 @@ class Manifest:
     loss_tolerance: float
     forward_bytes: int
     products: str = ""  # not said
+    calls: str = ""  # not said
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""
@@ -295,6 +305,7 @@ def _read_manifest(folder: Path) -> Manifest:
         ("quant", of_artifacts()),
         ("prediction_type", _PREDICTIONS),
         ("products", _PRODUCTS),
+        ("calls", _CALLS),
     ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(

@@ -5,9 +5,11 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from edge_train.errors import InputError, RunFolderError
+from edge_train.process.interrupts import undone
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -23,7 +25,7 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(temporary, "wb") as file:
+        with undone(partial(temporary.unlink, missing_ok=True)), open(temporary, "wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
@@ -69,17 +71,26 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
       InputError: the disk is full or cannot be written.
     """
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    begun = out.absolute().with_name(f".{out.absolute().name}.partial")
+    above = [path for path in begun.parents if not path.exists()]
+
+    def remove() -> None:
+        shutil.rmtree(begun, ignore_errors=True)
+        for path in above:
+            with suppress(OSError):  # `out` is in it
+                path.rmdir()
+
+    remove()
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
+        with undone(remove):
+            begun.mkdir(parents=True)
+            yield begun
+            if out.exists():
+                out.rmdir()
+            os.replace(begun, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); try another disk.") from (
             error
         )
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from edge_train.process.interrupts import STOPPING
+
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +23,13 @@ def in_child(work: Callable[[], object], seconds: int = 0) -> tuple[int, str]:
       The exit status (negative: the signal that ended it), and the output.
     """
     reading, writing = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # no handler of ours runs in it
     child = os.fork()
     if child == 0:
         try:
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             signal.alarm(seconds)
             os.dup2(writing, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -31,6 +37,7 @@ def in_child(work: Callable[[], object], seconds: int = 0) -> tuple[int, str]:
             os._exit(0)
         finally:
             os._exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(writing)
     output = b""
     while part := os.read(reading, 65_536):

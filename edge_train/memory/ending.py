@@ -1,10 +1,17 @@
 """How a worker ended, decided from all that its supervisor knows. Standard library only."""
 
+from __future__ import annotations
+
 import signal
 from enum import Enum, auto
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
-from edge_train.memory.link import OUT_OF_MEMORY, Facts
+from edge_train.memory.link import ENDED_AT_ONCE, OUT_OF_MEMORY, Facts
+from edge_train.process.interrupts import STOPPING
+
+TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED}  # statuses that a command ends with
 _REFUSED_BLOCK = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end that did not check it
@@ -14,16 +21,17 @@ _GAVE_UP = {-signal.SIGABRT, _LOADER_GAVE_UP}
 
 
 class Ending(Enum):
-    """The four ways in which a worker ends; each has its own answer in `supervisor.py`."""
+    """The five ways in which a worker ends; each has its own answer in `supervisor.py`."""
 
     PASSED_ON = auto()  # it chose its exit status, which is the command's
+    INTERRUPTED = auto()  # it was told to stop, and did without a word
     ENDED_BY_SIGNAL = auto()  # by one that the command was sent
     OUT_OF_MEMORY = auto()  # the next smaller way is tried
     CRASHED = auto()  # neither asked to nor for want of memory
 
 
 def classify(
-    status: int, sent: bool, facts: Facts, killed: str, cap_bytes: int
+    status: int, sent: Collection[int], facts: Facts, killed: str, cap_bytes: int
 ) -> tuple[Ending, str]:
     """Return how a worker ended and, where memory ran out, what did not fit; else no words.
 
@@ -31,7 +39,7 @@ def classify(
 
     Args:
       status: its exit status; negative: the signal that ended it.
-      sent: whether the command was sent a signal, which the worker was sent in turn.
+      sent: signals that the command was sent, and the worker in turn.
       facts: what it told, and its peak.
       killed: at which limit the kernel ended it for want of memory; empty where it did not.
       cap_bytes: what it may hold.
@@ -40,6 +48,8 @@ def classify(
     def short(concluded: str) -> tuple[Ending, str]:
         return Ending.OUT_OF_MEMORY, facts.shortage or concluded
 
+    if status == ENDED_AT_ONCE or (_told_to_stop(sent) and _is_no_word(status)):
+        return Ending.INTERRUPTED, ""  # nothing is started again, whatever it ran out of
     if killed:
         return short(killed)
     if sent and status < 0:
@@ -56,3 +66,12 @@ def classify(
     if status in _REFUSED_BLOCK and facts.peak_bytes > _NEARLY * cap_bytes:
         return short("the engine crashed, as some do when memory runs out")
     return Ending.CRASHED, ""
+
+
+def _told_to_stop(sent: Collection[int]) -> bool:
+    return any(number in STOPPING for number in sent)
+
+
+def _is_no_word(status: int) -> bool:
+    """Return whether a worker neither chose how the command ends nor failed in words of its own."""
+    return status < 0 or status == OUT_OF_MEMORY

@@ -35,7 +35,7 @@ def fresh(code: str, python: str = "") -> tuple[str, ...]:
 
 def command(words: Sequence[str], python: str = "") -> list[str]:
     """Return the command line of `edge-train WORDS` in a fresh process of an interpreter."""
-    code = "from edge_train.entry import main; sys.exit(main())"
+    code = "from edge_train.__main__ import main; sys.exit(main())"
     return [python or sys.executable, *fresh(code, python), *words]
 
 

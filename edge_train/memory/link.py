@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+
+with suppress(ImportError):  # on Windows, where nobody supervises
+    from edge_train.memory.handover import hand_over
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 
 
 OUT_OF_MEMORY = 75  # exit status of a worker, never of the command
+ENDED_AT_ONCE = 76  # likewise: it was told to, and had nothing to save
 THREAD_STACK = 2**20  # bytes; the default of 8 MiB a thread would be charged, touched or not
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # 32 MiB of work buffer a thread, for tiny products
 
@@ -24,10 +29,12 @@ class Facts:
     Not a dataclass: importing those would add two megabytes to the parent.
 
     Attributes:
-      peak_bytes: the most that was resident, from the kernel; the only one nobody tells.
+      peak_bytes: the most that was resident, from the kernel and not told.
       loaded: the libraries are; what goes wrong from here on is not their loading.
       folder: of the run; empty before there is one.
-      made: folders that were made for it, the innermost first.
+      new: that folder is of a new run, and goes away if no step is taken.
+      made: folders that were, or are about to be, made for it, the innermost first.
+      scratch: the folder of a rehearsal.
       planned: the libraries of the run are loaded and counted.
       started: training began.
       smaller: the changes to make if memory does not suffice; empty at the bottom.
@@ -35,6 +42,7 @@ class Facts:
       least_bytes: the smallest cap that could have been enough; None where nobody can tell.
       needs_bytes: what the plan needs; None before there is one.
       largest: the largest lines of the plan, in words.
+      lock: an open file that it handed over; the other one that nobody tells.
     """
 
     __slots__ = (
@@ -42,10 +50,13 @@ class Facts:
         "largest",
         "least_bytes",
         "loaded",
+        "lock",
         "made",
         "needs_bytes",
+        "new",
         "peak_bytes",
         "planned",
+        "scratch",
         "shortage",
         "smaller",
         "started",
@@ -53,12 +64,13 @@ class Facts:
 
     def __init__(self, peak_bytes: int = 0, **told: Any) -> None:
         self.peak_bytes = peak_bytes
-        self.loaded = self.planned = self.started = False
-        self.folder = self.shortage = self.largest = ""
+        self.loaded = self.planned = self.started = self.new = False
+        self.folder = self.shortage = self.largest = self.scratch = ""
         self.made: Sequence[str] = ()
         self.smaller: Mapping[str, Any] = {}
         self.least_bytes: int | None = None
         self.needs_bytes: int | None = None
+        self.lock: int | None = None
         self.hear(told)
 
     def hear(self, told: Mapping[str, Any]) -> None:
@@ -84,6 +96,7 @@ class Link:
       reason: why there was an earlier attempt; empty for the first.
       plan: what a rehearsal in this process, before it became a fresh one, has measured.
       again: makes this process a fresh one that has such a plan; None where it cannot.
+      lock: an open file that an earlier process of this run has locked; None for the first.
     """
 
     def __init__(
@@ -96,13 +109,20 @@ class Link:
         pipe: int | None = None,
         plan: Mapping[str, Any] | None = None,
         again: Callable[[Mapping[str, Any]], NoReturn] | None = None,
+        lock: int | None = None,
     ) -> None:
         self.watch, self.supervisor, self.wall = watch, supervisor, wall
         self.changes: Mapping[str, Any] = changes or {}
         self.reason, self._pipe = reason, pipe
-        self.plan, self.again = plan, again
+        self.plan, self.again, self.lock = plan, again, lock
 
     def tell(self, **facts: Any) -> None:
         """Let the supervisor know `Facts`; later ones replace earlier ones of the same name."""
         if self._pipe is not None:
             os.write(self._pipe, json.dumps(facts).encode() + b"\n")
+
+    def lend(self, lock: int) -> None:
+        """Let the supervisor hold an open file too, and whoever goes on with this run."""
+        self.lock = lock
+        if self._pipe is not None:
+            hand_over(self._pipe, lock)

@@ -10,6 +10,7 @@ _SHORTAGE = re.compile(
     r"bad_alloc|can't allocate memory|[Cc]annot allocate memory|[Uu]nable to allocate"
     r"|[Ff]ailed to allocate|not enough memory|[Oo]ut of memory|can't start new thread"
     r"|failed to map segment|could not (create|execute) a (primitive|memory)"
+    r"|(error return|returned NULL) without (exception set|setting an exception)"  # Python lost it
     r"|codec configuration error"  # Pillow, where zlib found no room for its tables
 )
 _ASKED = re.compile(r"(?:allocate|buffer of size|size:) (\d+(?:\.\d+)?) ?([KMG]iB)?")
@@ -21,6 +22,8 @@ def is_shortage(error: BaseException | None) -> bool:
     >>> is_shortage(MemoryError()), is_shortage(RuntimeError("std::bad_alloc"))
     (True, True)
     >>> is_shortage(OSError("codec configuration error when writing image file"))
+    True
+    >>> is_shortage(SystemError("error return without exception set"))
     True
     >>> is_shortage(RuntimeError("shapes differ"))
     False

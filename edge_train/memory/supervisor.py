@@ -2,8 +2,9 @@
 
 The parent holds a few megabytes and does nothing while the worker trains. It starts the worker in
 a process group of its own, so that every signal reaches it once: what the parent is sent, it sends
-on. The worker tells the parent what it should know through a pipe; what it learned is in its
-journal, so killing it costs nothing. Standard library only.
+on. The worker tells the parent what it should know through a line of their own; what it learned is
+in its journal, so killing it costs nothing. Ctrl-C and a polite kill before the first record are
+answered by doing so: whatever it is busy with, that ends at once. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import signal
 import sys
 from contextlib import suppress
 
-from edge_train.errors import NOT_STARTED, STOPPED
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
 from edge_train.memory.ending import Ending, classify
 from edge_train.memory.fresh import fresh
+from edge_train.memory.handover import pair, receive
 from edge_train.memory.kills import AT_OUR_LIMIT, Kills
 from edge_train.memory.link import ENVIRONMENT, THREAD_STACK, Facts
 from edge_train.memory.machine import memory_limit
 from edge_train.memory.streams import settle_streams
-from edge_train.memory.unstarted import remove_unstarted
+from edge_train.memory.unstarted import remove_folder, remove_unstarted
 from edge_train.memory.wall import Group, make_group
+from edge_train.process.interrupts import STOPPING
 from edge_train.units import LEAST_NETWORK_BYTES, LEAST_RUN_BYTES, format_bytes
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
@@ -75,6 +78,8 @@ def supervise(
     finally:
         if group is not None:
             group.remove()
+        while signal.sigpending() & set(STOPPING):  # sent twice: the first one was answered
+            signal.sigwait(STOPPING)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -91,6 +96,7 @@ def _attempts(
     reason = ""
     folder = ""  # of this run, and not of one that it goes on with
     made: Sequence[str] = ()
+    lock: int | None = None  # held for all workers, so that nobody comes between two of them
     while True:
         words = {
             "supervisor": os.getpid(),
@@ -99,18 +105,25 @@ def _attempts(
             "changes": changes,
             "reason": reason,
             "stack": resource.getrlimit(resource.RLIMIT_STACK),
+            "lock": lock,
         }
         kills = Kills(group, limit)
         status, sent, facts = _worker(arguments, words, group)
         killed = kills.since() if status == -signal.SIGKILL else ""
         ending, reason = classify(status, sent, facts, killed, cap_bytes)
-        if facts.made:
+        if facts.new or facts.made:
             folder, made = facts.folder, facts.made
-        if folder and ending is not Ending.OUT_OF_MEMORY and not facts.started:
-            remove_unstarted(folder, made)  # a worker that was killed could not do it
+        if facts.scratch:
+            remove_folder(facts.scratch)  # a worker that was killed could not do it
+        if ending is not Ending.OUT_OF_MEMORY and not facts.started:
+            remove_unstarted(folder, made)  # likewise
+        lock = _only(lock, facts.lock)
         match ending:
             case Ending.PASSED_ON:
                 return status
+            case Ending.INTERRUPTED:
+                _print("interrupted.")
+                return INTERRUPTED
             case Ending.ENDED_BY_SIGNAL:
                 return 128 - status
             case Ending.CRASHED:
@@ -118,7 +131,7 @@ def _attempts(
             case Ending.OUT_OF_MEMORY:
                 smaller = _next_smaller(facts, changes)
                 if not smaller:
-                    if folder and not facts.started:
+                    if not facts.started:
                         remove_unstarted(folder, made)
                     return _give_up(cap_bytes, reason, facts, limit, killed)
                 changes |= smaller
@@ -133,15 +146,25 @@ def _next_smaller(facts: Facts, changes: Mapping[str, Any]) -> Mapping[str, Any]
     return {} if facts.smaller.items() <= changes.items() else facts.smaller
 
 
+def _only(before: int | None, now: int | None) -> int | None:
+    """Return the open file that a worker handed over last, with any other one closed."""
+    if now is None or before is None:
+        return before if now is None else now
+    os.close(before)
+    return now
+
+
 def _worker(
     arguments: Sequence[str], words: Mapping[str, Any], group: Group | None
-) -> tuple[int, bool, Facts]:
-    """Run one worker; return its status (negative: a signal), whether one was sent, its facts."""
-    reading, writing = os.pipe()
-    os.set_inheritable(writing, True)
+) -> tuple[int, set[int], Facts]:
+    """Run one worker; return its status (negative: a signal), signals sent to it, its facts."""
+    line, far = pair()
+    os.set_inheritable(far, True)
+    if words["lock"] is not None:
+        os.set_inheritable(words["lock"], True)
     command = [
         *(group.prefix if group is not None else ()),
-        *(sys.executable, *_WORKER, json.dumps({**words, "pipe": writing})),
+        *(sys.executable, *_WORKER, json.dumps({**words, "pipe": far})),
         *arguments,
     ]
     settle_streams()
@@ -150,16 +173,30 @@ def _worker(
         _become(command, group)
     with suppress(OSError):
         os.setpgid(child, child)  # whoever of the two is first; a signal may already be waiting
-    os.close(writing)
-    status, sent, peak_bytes = _wait(child)
-    text = b""
-    while part := os.read(reading, 65_536):
-        text += part
-    os.close(reading)
-    facts = Facts(peak_bytes)
-    for line in text.splitlines():
-        facts.hear(json.loads(line))
+    os.close(far)
+    facts = Facts()
+    heard = _Hearing(line, facts)
+    status, sent, facts.peak_bytes = _wait(child, heard)
+    heard.all()
+    os.close(line)
     return status, sent, facts
+
+
+class _Hearing:
+    """What a worker has told by now. Not a dataclass: those would add two megabytes."""
+
+    def __init__(self, line: int, facts: Facts) -> None:
+        self.facts, self._line, self._rest = facts, line, b""
+
+    def all(self) -> Facts:
+        """Return the facts, with what was told since somebody asked."""
+        for text, files in receive(self._line):
+            *whole, self._rest = (self._rest + text).split(b"\n")
+            for line in filter(None, whole):
+                self.facts.hear(json.loads(line))
+            for file in files:
+                self.facts.lock = _only(self.facts.lock, file)
+        return self.facts
 
 
 def _become(command: list[str], group: Group | None) -> None:
@@ -173,15 +210,15 @@ def _become(command: list[str], group: Group | None) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_STACK)
         resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))
         # the worker opens it when it can answer; nothing interrupts an interpreter that starts
-        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, STOPPING)
         os.execvpe(command[0], command, {**os.environ, **ENVIRONMENT})  # noqa: S606 - no shell
     finally:
         os._exit(NOT_STARTED)
 
 
-def _wait(child: int) -> tuple[int, bool, int]:
-    """Send signals on until the child is gone; return status, whether one was sent, its peak."""
-    sent = False
+def _wait(child: int, heard: _Hearing) -> tuple[int, set[int], int]:
+    """Send signals on until the child is gone; return status, signals that were sent, its peak."""
+    sent: set[int] = set()
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     while True:
         number = signal.sigwait(waited)
@@ -193,8 +230,12 @@ def _wait(child: int) -> tuple[int, bool, int]:
         elif number == signal.SIGTSTP:
             os.killpg(child, signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGSTOP)
+        elif number in STOPPING and not heard.all().started:
+            sent.add(number)
+            os.killpg(child, signal.SIGKILL)  # nothing was learned that could be lost
         else:
-            sent = sent or number in _FORWARDED
+            if number in _FORWARDED:
+                sent.add(number)
             os.killpg(child, number)
 
 

@@ -126,21 +126,22 @@ class Group:
 
 
 def make_group(
-    limit_bytes: int, *, name: str = "", root: Path = Path("/"), run: Run | None = None
+    limit_bytes: int, *, prefix: str = OURS, root: Path = Path("/"), run: Run | None = None
 ) -> Group | None:
     """Return a memory cgroup with a limit and no swap, or None where none can be had.
 
     Tried in this order: a folder of a cgroup v2 tree that may be written, the same for v1, a
-    scope from systemd. Folders left over by runs that were killed are removed on the way.
+    scope from systemd. Folders left over by processes that were killed are removed on the way.
 
     Args:
-      name: of the group; by default one that says whose it is, which `groups.is_ours` knows.
+      prefix: of the group's name, before our process number; by default that of a run's own group,
+        which `groups.is_ours` knows.
       root: where `proc` and the mounts begin; another one in tests.
       run: runs a command, returns status and output; another one in tests.
     """
     for kind, base in _bases(root):
-        _sweep(base)
-        folder = base / (name or f"{OURS}{os.getpid()}")
+        _sweep(base, prefix)
+        folder = base / f"{prefix}{os.getpid()}"
         try:
             folder.mkdir()
         except OSError:
@@ -206,12 +207,14 @@ def _can_join(folder: Path) -> bool:
     return status == 0
 
 
-def _sweep(base: Path) -> None:
-    """Remove the empty groups of runs whose parent is gone."""
+def _sweep(base: Path, prefix: str) -> None:
+    """Remove the empty groups whose maker is gone, and those of runs in them."""
     with suppress(OSError):
-        for left in base.glob(f"{OURS}[0-9]*"):
-            owner = left.name.removeprefix(OURS)
+        for left in base.glob(f"{prefix}[0-9]*"):
+            owner = left.name.removeprefix(prefix)
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                if prefix != OURS:
+                    _sweep(left, OURS)
                 with suppress(OSError):
                     left.rmdir()
 

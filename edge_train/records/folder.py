@@ -1,7 +1,11 @@
 """The folder of a run: what lies in it, by name."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from edge_train.errors import RunFolderError
+from edge_train.paths import special_kind
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """The recipe, every default filled in."""
         return self.path / "recipe.toml"
+
+    @property
+    def damaged_recipe(self) -> Path:
+        """A recipe that could not be read, moved here before it was made again."""
+        return self.path / "recipe.damaged.toml"
 
     @property
     def plan(self) -> Path:
@@ -67,3 +76,22 @@ class RunFolder:
         """
         for part in (self.path, self.samples, self.checkpoints):
             part.mkdir(parents=True, exist_ok=True)
+
+    def check_kinds(self) -> None:
+        """Refuse pipes, devices and sockets, also behind links: readers would wait forever.
+
+        Raises:
+          RunFolderError: one lies in this folder or in one of its folders.
+        """
+        for place, _, names in os.walk(self.path):  # these are among the names of files
+            for name in names:
+                path = Path(place, name)
+                try:
+                    kind = special_kind(path.stat().st_mode)
+                except OSError:  # whoever opens it says what is wrong
+                    continue
+                if kind:
+                    raise RunFolderError(
+                        f"{path} is {kind}, and nothing here reads one; remove it, then type the "
+                        "command again."
+                    )

@@ -46,8 +46,9 @@ def read_records(run: Path) -> Sequence[Record]:
     """Return the journal of a run that began.
 
     Raises:
-      RunFolderError: `run` has no journal, or nothing was trained yet.
+      RunFolderError: `run` has no journal, nothing was trained yet, or there is a pipe in it.
     """
+    RunFolder(run).check_kinds()
     records, _ = journal.read(RunFolder(run).journal)
     if not has_begun(records):
         raise RunFolderError(

@@ -1,7 +1,8 @@
 """One writer for a run folder: a lock that the kernel lets go of when its holder ends.
 
 The lock is the kernel's (`flock`), so none is ever stale: however a process ends, its lock is
-gone. What the file says is only words for the one who is refused.
+gone. What the file says is only words for the one who is refused. Processes that follow each other
+in one run lend each other the open file, whose lock lasts as long as any of them has it.
 """
 
 import json
@@ -26,10 +27,20 @@ _NO_LOCKS = "no locks here, so see to it that no other process trains in"
 
 
 @contextmanager
-def only_writer(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def only_writer(
+    folder: Path,
+    say: Callable[[str], None],
+    lent: int | None = None,
+    lend: Callable[[int], None] = lambda file: None,
+) -> Iterator[None]:
     """Hold a run folder as the only process that writes to it.
 
     A file system (or Windows) without locks is said, and no reason to stop.
+
+    Args:
+      lent: the open file of a lock that an earlier process of this run got, if there was one; it
+        may be of another folder.
+      lend: is given the open file, to be held by others of this run.
 
     Raises:
       RunFolderError: another process holds it, or nothing can be written there.
@@ -39,6 +50,9 @@ def only_writer(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     file = _open(folder)
+    if lent is not None and os.path.sameopenfile(file, lent):
+        os.close(file)
+        file = lent
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,6 +70,7 @@ def only_writer(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             _sweep(folder)
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(words).encode() + b"\n", 0)
+        lend(file)
         yield
     finally:
         os.close(file)

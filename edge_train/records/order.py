@@ -4,10 +4,12 @@ A checksum tells a torn line, not one that is doubled, missing, moved or written
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 FORMAT_VERSION = 1
+_MOST = 2**63  # nothing that a run counts gets there, and a float cannot hold every larger one
 
 Record = Mapping[str, Any]
 
@@ -25,6 +27,7 @@ class Order:
           ValueError: it cannot follow those before it, or lacks what readers ask of its kind.
         """
         kind = record.get("kind")
+        _check_sizes(record, lists=kind == "memory")
         if self.next_step is None:
             _need(kind == "start", "the first record is not the start of a run")
             self.next_step = 0
@@ -37,7 +40,6 @@ class Order:
             self.next_step += 1
         elif kind == "resume":
             _need(_whole(record.get("step"), self.next_step), "a resume of another step")
-            _need(_size(record.get("cap_bytes")), "cap_bytes")
             _need(isinstance(record.get("changes", {}), dict), "changes")
             _need(_number(record.get("seconds", 0.0)), "seconds")
         elif kind == "extend":
@@ -47,7 +49,24 @@ class Order:
             _check_end(record)
         elif kind == "event":
             _need(isinstance(record.get("text"), str), "text")
+            _need(_number(record.get("seconds", 0.0)), "seconds")
             _need(isinstance(record.get("changes", {}), dict), "changes")
+
+
+def _check_sizes(record: Record, lists: bool) -> None:
+    """Refuse sizes that count nothing, whatever the kind of the record.
+
+    Args:
+      lists: they are those of stretches of time, as many each, with when they began.
+    """
+    for name, value in record.items():
+        if name.endswith("_bytes"):
+            _need(_stretches(value, _whole) if lists else _size(value), name)
+    if lists:
+        every = [record.get(name, ()) for name in ("seconds", "held_bytes", "anon_bytes")]
+        every += [record["gpu_bytes"]] if "gpu_bytes" in record else []
+        _need(_stretches(every[0], _number), "seconds")
+        _need(len({len(values) for values in every}) == 1, "stretches")
 
 
 def _check_start(record: Record) -> None:
@@ -57,7 +76,10 @@ def _check_start(record: Record) -> None:
         return  # the reader refuses it by that number
     facts = record.get("facts", {})
     _need(isinstance(facts, dict), "facts")
-    _need(_size(facts.get("cap_bytes")), "cap_bytes")
+    _check_sizes(facts, lists=False)
+    _need(_size(facts.get("threads")), "threads")
+    threads = record.get("threads") or {}
+    _need(isinstance(threads, dict) and _size(threads.get("most")), "threads")
     _need(isinstance(facts.get("smaller", {}), dict), "smaller")
     _need(isinstance(facts.get("versions", {}), dict), "versions")
     _need(record.get("eval") is None or _number(record["eval"]), "eval")
@@ -65,7 +87,8 @@ def _check_start(record: Record) -> None:
     _need(_whole(record.get("forwards", 0)), "forwards")
     recipe = record.get("recipe", {"sha256": "", "values": {}})
     _need(isinstance(recipe, dict) and isinstance(recipe.get("sha256"), str), "recipe")
-    _need(isinstance(recipe.get("values"), dict), "recipe")
+    for name in ("values", "others"):
+        _need(isinstance(recipe.get(name, {}), dict), "recipe")
     check = record.get("slope_check")
     _need(check is None or (isinstance(check, dict) and _number(check.get("epsilon"))), "epsilon")
 
@@ -79,7 +102,7 @@ def _check_step(record: Record) -> None:
     losses = record.get("block_losses", [])
     _need(isinstance(losses, list), "block_losses")
     _need(all(loss is None or _number(loss) for loss in losses), "block_losses")
-    for name in ("forwards", "backwards", "peak_bytes", "resident_bytes"):
+    for name in ("forwards", "backwards", "peak_bytes", "resident_bytes"):  # all are there
         _need(_whole(record.get(name)), name)
     _need(_number(record.get("seconds")), "seconds")
     skipped = record.get("skipped")
@@ -90,8 +113,13 @@ def _check_end(record: Record) -> None:
     _need(isinstance(record.get("status"), str), "status")
     _need(_number(record.get("seconds_total")), "seconds_total")
     _need(isinstance(record.get("metrics", {}), dict), "metrics")
+    for name in ("weights_passes", "weights_evaluations"):
+        _need(_number(record.get(name, 0)), name)
+    _need(isinstance(record.get("weights_order", ""), str), "weights_order")
     outputs = record.get("outputs", {})
     _need(isinstance(outputs, dict) and all(isinstance(v, str) for v in outputs.values()), "files")
+    hashes = record.get("sha256", {})
+    _need(isinstance(hashes, dict) and all(map(_inside, hashes)), "files")
 
 
 def _need(holds: bool, what: str) -> None:
@@ -99,13 +127,25 @@ def _need(holds: bool, what: str) -> None:
         raise ValueError(what)
 
 
+def _inside(name: str) -> bool:
+    """Return whether the name of a file cannot lead out of the run folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def _whole(value: Any, wanted: int | None = None) -> bool:
     """Return whether a value is a whole number that counts something."""
-    return type(value) is int and value >= 0 and wanted in (None, value)
+    return type(value) is int and 0 <= value < _MOST and wanted in (None, value)
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < _MOST
+    return type(value) is float and math.isfinite(value)
+
+
+def _stretches(values: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(map(holds, values))
 
 
 def _size(value: Any) -> bool:

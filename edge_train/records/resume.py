@@ -22,16 +22,42 @@ Facts = Mapping[str, Any]  # of a journal's first record
 _SETTINGS = ("device", "dtype", "threads", "lean")
 # Keys of a recipe that compute nothing: `--resume` takes the caps, a folder may have been moved,
 # and the model behind another name, or what a run started from, is known by its hash.
-_MAY_CHANGE = ("cap_bytes", "host_cap_bytes", "out", "model", "start")
+_CAPS = ("cap_bytes", "host_cap_bytes")
+_OTHERS = (*_CAPS, "model", "start")
+_MAY_CHANGE = (*_OTHERS, "out")
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe for the first record of a journal: what may not change, and its hash."""
+    """Return a recipe for the first record of a journal: what may not change, and its hash.
+
+    With the other values, for the day when the recipe's file cannot be read.
+    """
     values = {"task": recipe.task, **as_mapping(recipe), **recipe.options}
     del values["options"]
     kept = {name: value for name, value in values.items() if name not in _MAY_CHANGE}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "values": json.loads(text)}
+    return {
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "values": json.loads(text),
+        "others": {name: values[name] for name in _OTHERS},
+    }
+
+
+def recipe_in(records: Sequence[Facts]) -> dict[str, Any] | None:
+    """Return the keys and values of the recipe that a journal began with, by its latest caps.
+
+    None where nothing began, and in runs of earlier versions, which did not record all of it.
+    """
+    recorded = records[0].get("recipe", {}) if records else {}
+    if "others" not in recorded:
+        return None
+    found = {**recorded["values"], **recorded["others"]}
+    for record in records:
+        if record["kind"] == "resume":
+            found |= {name: record[name] for name in _CAPS if name in record}
+        elif record["kind"] == "extend":
+            found["steps"] = record["steps"]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def check_same_recipe(

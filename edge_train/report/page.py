@@ -1,6 +1,7 @@
 """The report as one calm page: no scripts, nothing loaded from elsewhere, light and dark."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -43,17 +44,20 @@ def render(
     added = dict.fromkeys(PLACES, "")
     hidden = {"notices"}
     for one in sections:
-        if html := _rendered(one, run, summary, records):
+        if html := _made(one.name, partial(one.render, run, summary, records)):
             added[one.place] += html
             hidden.update(one.shows)
     added["end"] += "".join(_not_made(name, why) for name, why in broken.items())
+    check = records[0].get("slope_check")
     parts = [
-        *(_numbers(summary, _planned(records)), _notices(summary), added["top"]),
-        *(curves(summary, records), added["curves"]),
-        *(confusion_table(summary["metrics"], facts), added["data"]),
-        _slopes(records[0].get("slope_check")),
-        _events(records),
-        _settings(summary, facts, hidden),
+        *(_made("Numbers", lambda: _numbers(summary, _planned(records)))),
+        _made("Notices", lambda: _notices(summary)),
+        added["top"],
+        *(_made("Curves", lambda: curves(summary, records)), added["curves"]),
+        *(_made("Confusion", lambda: confusion_table(summary["metrics"], facts)), added["data"]),
+        _made("Slope check", lambda: _slopes(check)),
+        _made("Events", lambda: _events(records)),
+        _made("Settings", lambda: _settings(summary, facts, hidden)),
         added["end"],
     ]
     return (
@@ -67,17 +71,20 @@ def render(
     )
 
 
-def _rendered(one: Section, run: Path, summary: Record, records: Sequence[Record]) -> str:
-    """Return a section, or a sentence in its place: what goes wrong in it stays there."""
+def _made(name: str, make: Callable[[], object]) -> str:
+    """Return a section, or a sentence in its place: what goes wrong in it stays there.
+
+    Packages may do anything, and records whose checksum is right may still say anything.
+    """
     try:
-        html: object = one.render(run, summary, records)
+        html = make()
         if not isinstance(html, str):
             raise TypeError(f"it returned {type(html).__name__}, not HTML")
         return html
     except Exception as error:
         if is_shortage(error):  # which the run answers, by going on in a smaller way
             raise
-        return _not_made(one.name, f"{type(error).__name__}: {error}")
+        return _not_made(name, f"{type(error).__name__}: {error}")
 
 
 def _not_made(name: str, why: str) -> str:

@@ -14,6 +14,7 @@ from edge_train.memory.watch import Watch
 from edge_train.optim.basis_choice import choices, summary
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records, summary_of
+from edge_train.records.results import hashes_of
 from edge_train.registry import load
 from edge_train.report.section import Section, sections
 from edge_train.run.savings import after_training
@@ -115,6 +116,8 @@ def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
         loop.journal.append(line)
     usage = loop.guard.usage()
     cap = loop.guard.cap_bytes
+    # of results to keep; those of a run that was stopped are written again
+    hashes = hashes_of(session.folder, outcome.outputs.values()) if status == "done" else {}
     if cap is not None and usage.peak_bytes > cap:
         status = "over cap"
     loop.journal.append(
@@ -125,6 +128,7 @@ def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
             "best_step": loop.best.step,
             "metrics": dict(outcome.metrics),
             "outputs": dict(outcome.outputs),
+            "sha256": hashes,
             "measured_peak_bytes": usage.peak_bytes,
             "measured_anon_bytes": max(usage.anon_bytes, watch.anon_peak_bytes),
             **_weights(loop.runtime, watch),

@@ -8,12 +8,9 @@ What an engine makes of narrow weights differs from machine to machine; the gain
 of BENCHMARKS.md. Expect a factor of two either way.
 """
 
-import os
-import subprocess
-import sys
 from functools import cache
 
-from edge_train.memory.fresh import fresh
+from edge_train.memory.apart import run_apart
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.methods import methods
 from edge_train.recipe import Recipe, required
@@ -55,11 +52,7 @@ def about_seconds(recipe: Recipe, operations: float) -> float | None:
 @cache
 def _rate(threads: int) -> float:
     """Return float32 operations a second of a product of matrices on so many threads."""
-    done = subprocess.run(
-        [sys.executable, *fresh(_PROBE)],
-        env={**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": str(threads)}
+    done = run_apart(_PROBE, environment=environment)
+    done.check_returncode()
     return 2 * _SIDE**3 / float(done.stdout)

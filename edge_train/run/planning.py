@@ -18,7 +18,7 @@ from edge_train.memory.plan import (
 )
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
-from edge_train.run.rehearsal import rehearse
+from edge_train.run.rehearsal import rehearse, scratch
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
 from edge_train.units import format_bytes
@@ -61,7 +61,8 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         return plan
     if link.again is not None:
         say(f"the cap is near what this run needs; rehearsing it ({format_bytes(cap_bytes)})")
-        plan = rehearse(job.recipe, link)
+        with scratch(link) as folder:
+            plan = rehearse(job.recipe, link, folder)
         link.again({**plan.record(), "libraries": footprint.libraries})
     return plan
 

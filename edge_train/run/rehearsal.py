@@ -8,14 +8,15 @@ is done, so nothing is left to guess but what the allocator makes of a long run.
 
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ from edge_train.errors import (
     EdgeTrainError,
     InputError,
     OutOfMemory,
+    RunFolderError,
     TrainingStopped,
 )
 from edge_train.formats.tensor_store import warm_up
-from edge_train.memory.fresh import fresh
+from edge_train.memory.apart import run_apart
 from edge_train.memory.link import ENVIRONMENT, Link
 from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan, known_lines, load_libraries, with_remainder
 from edge_train.memory.watch import Watch
+from edge_train.process import interrupts
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe, as_mapping, with_absolute_paths
 from edge_train.records.folder import RunFolder
@@ -81,17 +84,50 @@ class _Peaks:
         """Do nothing."""
 
 
-def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
+@contextmanager
+def scratch(link: Link | None = None) -> Iterator[Path]:
+    """Yield a folder to rehearse in, gone afterwards, however this process or its worker ends.
+
+    Raises:
+      InputError: there is no place for temporary files.
+    """
+    try:
+        folder = Path(tempfile.gettempdir(), f"edge-train-plan-{os.urandom(8).hex()}")
+    except FileNotFoundError as error:
+        raise InputError(f"nothing can be rehearsed: {error}; set TMPDIR to a folder.") from error
+    if link is not None:
+        link.tell(scratch=str(folder))
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    with interrupts.undone(remove):
+        try:
+            _make(folder)
+            yield folder
+        finally:
+            remove()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+        RunFolder(folder).make()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made to rehearse in ({error.strerror}); set TMPDIR to a folder "
+            "on another disk."
+        ) from error
+
+
+def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) -> Plan:
     """Return the measured plan of a recipe; call it in a process that does nothing else.
 
     Args:
       link: its watch guards this process, its supervisor's bytes are counted.
+      folder: to rehearse in, see `scratch`.
       others_bytes: what a supervisor will hold, where there is none yet.
 
     Raises:
       OutOfMemory: under a wall, where a phase did not fit.
       EdgeTrainError: the run itself would be refused.
-      KeyboardInterrupt: somebody asked to stop.
     """
     job = open_job(_rehearsal_recipe(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
@@ -99,23 +135,22 @@ def rehearse(recipe: Recipe, link: Link, others_bytes: int = 0) -> Plan:
     load_libraries(footprint.libraries)
     base_bytes = measure(link.supervisor).resident_bytes
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
-    with tempfile.TemporaryDirectory(prefix="edge-train-plan-") as name:
-        folder = Path(name)
-        RunFolder(folder).make()
-        job.load()
-        with link.watch.loading(task_of(recipe).loads):
-            job.prepare(folder, peaks.said)
-        peaks.close("prepare")
-        try:
-            status = train(Session(folder, job, peaks, time.perf_counter(), own), [], None)
-        except OutOfMemory:
-            raise
-        except TrainingStopped as error:  # its folder goes away, so nothing can be resumed
-            cause = str(error.__cause__ or error)
-            raise InputError(f"the run cannot be rehearsed in {name}: {cause}") from error
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
-        peaks.close("save and draw")
+    job.load()
+    with link.watch.loading(task_of(recipe).loads):
+        job.prepare(folder, peaks.said)
+    peaks.close("prepare")
+    try:
+        status = train(Session(folder, job, peaks, time.perf_counter(), own), [], None)
+    except OutOfMemory:
+        raise
+    except TrainingStopped as error:  # its folder goes away, so nothing can be resumed
+        cause = str(error.__cause__ or error)
+        if isinstance(error.__cause__, RunFolderError):
+            cause += " Set TMPDIR to a folder on another disk."
+        raise InputError(f"the run cannot be rehearsed in {folder}: {cause}") from error
+    if status == INTERRUPTED:  # it has saved, and nobody wants that
+        signal.raise_signal(signal.SIGINT)
+    peaks.close("save and draw")
     lines = known_lines(footprint, base_bytes + others_bytes)
     phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
     return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step, footprint.folder)
@@ -136,8 +171,12 @@ def rehearse_apart(recipe: Recipe) -> Plan:
     keys = {"task": free.task, **as_mapping(free), **free.options}
     del keys["options"]
     keys = {name: value for name, value in keys.items() if value is not None}
-    text = json.dumps({"recipe": keys, "others_bytes": _supervisor_bytes()})
-    done = _fresh(_REHEARSAL, text)
+    given = {"recipe": keys, "others_bytes": _supervisor_bytes()}
+    with scratch() as folder:
+        text = json.dumps({**given, "folder": str(folder)})
+        done = run_apart(_REHEARSAL, text=text, environment=ENVIRONMENT)
+    if done.returncode in (INTERRUPTED, *(-number for number in interrupts.STOPPING)):
+        signal.raise_signal(signal.SIGINT)  # a terminal sends it to both, this one may be later
     if done.returncode == -signal.SIGKILL:
         raise InputError(
             "the rehearsal of this run was killed, as happens when memory runs out; stop other "
@@ -156,28 +195,18 @@ def _supervisor_bytes() -> int:
         "import edge_train.entry; "
         "from edge_train.memory.supervisor import _own_bytes; print(_own_bytes())"
     )
-    return int(_fresh(script, "").stdout or 0)
-
-
-def _fresh(code: str, text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *fresh(code)],
-        input=text,
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return int(run_apart(script, environment=ENVIRONMENT).stdout or 0)
 
 
 def main() -> int:
     """Rehearse the recipe on standard input; write the plan's record to standard output."""
+    interrupts.listen(words="")
     given: dict[str, Any] = json.loads(sys.stdin.read())
     warm_up()
     watch = Watch(None).start()
     try:
         recipe = recipe_of(given["recipe"], "plan")
-        plan = rehearse(recipe, Link(watch), given["others_bytes"])
+        plan = rehearse(recipe, Link(watch), Path(given["folder"]), given["others_bytes"])
     except EdgeTrainError as error:
         print(error, file=sys.stderr)
         return error.exit_status

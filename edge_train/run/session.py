@@ -21,6 +21,7 @@ from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
+from edge_train.records.results import gone_or_damaged
 from edge_train.records.resume import check_same_model, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
@@ -29,11 +30,12 @@ from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
 from edge_train.run.planning import choice_of, load, make_plan
+from edge_train.run.recipe_file import recipe_in_folder
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.runtimes.threads import Threaded
-from edge_train.tasks import open_job, read_recipe, task_of
+from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import format_bytes
 
@@ -132,25 +134,27 @@ def resume(
       RunFolderError: there is nothing to resume, or it belongs to another model.
       InputError: as many steps were taken already.
     """
-    if not RunFolder(folder).recipe.is_file():
+    if not (RunFolder(folder).recipe.is_file() or RunFolder(folder).journal.is_file()):
         raise RunFolderError(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
-    with _linked(link) as link, only_writer(folder, observer.said):
+    RunFolder(folder).check_kinds()
+    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
         return _resume(folder, changes, observer, link)
 
 
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
-    stored = read_recipe(RunFolder(folder).recipe)
     path = RunFolder(folder).journal
     records, intact = journal.read(path) if path.exists() else ([], 0)
     more = None
     if not has_begun(records) or records[0].get("eval") is None:
         records, intact = [], 0
-        recipe = replace(stored, **changes)
-    else:
+    stored = recipe_in_folder(folder, records, link, observer.said)
+    if records:
         recipe, more = lengthened(folder, records, stored, changes)
+    else:
+        recipe = replace(stored, **changes)
     kept = replace(recipe, spans=())
     if more is None and kept != stored:
         write_bytes(RunFolder(folder).recipe, to_toml(kept).encode())
@@ -181,9 +185,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     if more is None:  # else a smaller process still needs the words that say how many steps
         link.tell(folder=str(folder))
     finished = more is None and records[-1]["kind"] == "end" and records[-1]["status"] == "done"
-    outputs = records[-1]["outputs"].values() if finished else ()
-    if gone := [name for name in outputs if not (folder / name).exists()]:
-        observer.said(f"{folder}: {', '.join(gone)} of this finished run is gone; made again")
+    if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
+        observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
     elif finished:
         journal.Journal(path, intact).close()  # what a full disk left behind the end
         observer.said(f"{folder}: this run is finished; its report was made again")

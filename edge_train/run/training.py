@@ -25,6 +25,7 @@ from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.exact import ClipKeys
+from edge_train.process.interrupts import STOPPING
 from edge_train.protocols import Objective, StepRecord
 from edge_train.recipe import Recipe, required
 from edge_train.records import journal
@@ -188,6 +189,7 @@ def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -
             "step": loop.next_step,
             "seconds": 0.0,
             "cap_bytes": recipe.cap_bytes,
+            "host_cap_bytes": recipe.host_cap_bytes,
             "changes": dict(link.changes),
             "reason": link.reason,
             "wall": link.wall,
@@ -315,18 +317,21 @@ def _stoppable(loop: Loop) -> Iterator[None]:
     Signals belong to the main thread: a run in another one leaves them to its program.
     """
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         if loop.stop_requested:
-            raise KeyboardInterrupt
+            leave()
+            signal.raise_signal(number)
         loop.stop_requested = True
+
+    def leave() -> None:
+        for number, handler in zip(STOPPING, before, strict=True):
+            signal.signal(number, handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
+    before = [signal.signal(number, stop) for number in STOPPING]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        leave()

@@ -12,7 +12,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.formats.artifact import Artifact, open_artifact
 from edge_train.memory.measure import give_back_memory, measure
-from edge_train.quant import quants
+from edge_train.quant import POINTS_OF_A_SAMPLE, quants
 from edge_train.runtimes.onnx.engine import Value, call, check_values, open_session, pick_provider
 from edge_train.runtimes.onnx.mapped_weights import MappedWeights
 from edge_train.runtimes.onnx.products import exact_opening
@@ -20,6 +20,7 @@ from edge_train.runtimes.onnx.products import exact_opening
 _SUFFIXES = ("", "_2")  # of each text encoder's inputs
 _CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample
 _SAMPLES_PER_CALL = 64  # above this a call gets no faster, only larger
+_Call = tuple[slice, dict[str, NDArray[Any]]]
 
 
 class OnnxDiffusion:
@@ -36,9 +37,11 @@ class OnnxDiffusion:
       passes: over the weights so far, in `forward`: every call of the graph is one, from the first
         byte of the file to the last.
       evaluations: losses that these passes gave; a pass serves all points and samples of its call.
-      batch_limit: most samples in one call. None: one where the graph rounds activations with one
-        scale for the whole call, so that a loss depends on nothing but its own sample; else as
-        many as have 4096 latent cells between them, at most 64.
+      batch_limit: most losses in one call. None: as many as have 4096 latent cells between them,
+        at most 64. Where the graph rounds activations with one scale for the whole call, a call
+        holds the points of one sample: they are compared with each other, share the scale, and
+        no loss depends on another sample. Artifacts from before `calls` keep their numbers: one
+        loss a call.
     """
 
     parameters: Parameters
@@ -77,6 +80,7 @@ class OnnxDiffusion:
         self.passes = self.evaluations = 0
         self.device, self.reason = provider.device, provider.reason
         self.dtype = "int8" if quants.get(quant).rounds_activations else "float32"
+        self._one_sample_a_call = artifact.manifest.calls == POINTS_OF_A_SAMPLE
         self._rows = [
             _TokenRows(artifact, component, ids)
             for component, ids in zip(artifact.text_encoders, token_ids, strict=True)
@@ -111,7 +115,7 @@ class OnnxDiffusion:
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples)."""
         losses = np.empty((len(points), len(batch["latents"])), np.float32)
-        for at, feeds in self.feeds(batch, points, 1 if self.dtype == "int8" else None):
+        for at, feeds in self._training_feeds(batch, points):
             losses.ravel()[at] = call(self.session, ["loss"], feeds)[0]
             self.passes += 1
         self.evaluations += losses.size
@@ -127,7 +131,7 @@ class OnnxDiffusion:
 
     def feeds(
         self, batch: Batch, points: Sequence[Point], limit: int | None = None
-    ) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+    ) -> Iterator[_Call]:
         """Yield (place in the flattened (points, samples), the graph's inputs) of every call."""
         samples = len(batch["latents"])
         cells = int(np.prod(batch["latents"].shape[2:]))
@@ -142,6 +146,17 @@ class OnnxDiffusion:
                 feeds[f"rows{suffix}"] = rows.read(feeds[f"ids{suffix}"])
                 feeds[f"token{suffix}"] = np.stack([points[p][f"token{suffix}"] for p in owners])
             yield at, feeds
+
+    def _training_feeds(self, batch: Batch, points: Sequence[Point]) -> Iterator[_Call]:
+        """Yield the calls of `forward`: where samples must not meet, one after another."""
+        if not self._one_sample_a_call:
+            yield from self.feeds(batch, points, 1 if self.dtype == "int8" else None)
+            return
+        samples = len(batch["latents"])
+        for sample in range(samples):
+            one = {name: values[sample : sample + 1] for name, values in batch.items()}
+            for at, feeds in self.feeds(one, points):
+                yield slice(at.start * samples + sample, at.stop * samples, samples), feeds
 
     def device_bytes(self) -> int:
         """Return 0: what an accelerator holds is not known to this engine."""

@@ -1,6 +1,7 @@
 """ONNX Runtime: the installed flavor, its providers, and sessions whose numbers never drift."""
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ _DISTRIBUTIONS = ("onnxruntime", "ort_")  # how their names begin; ort_ are the 
 _OLD_ENGINE = (1, 20)
 _OLD_READS = {"ir": 10, "opset": 21}  # at most, by 1.19.2; 1.32.0 read all there was
 _NEEDLESS = {"torch", "onnx"}
+_NO_REPORTS = ("ORT_DISABLE_TELEMETRY", "1")  # read once, when the engine is loaded
 _FATAL_ONLY = 4  # of the engine's own log: errors are raised, no need to print them as well
 
 
@@ -65,7 +67,9 @@ def load_engine() -> Any:
     """Return the module `onnxruntime`.
 
     Its training flavor imports torch and onnx if it can, for 230 MB that inference never touches:
-    where they are not here already, it is told that there are none.
+    where they are not here already, it is told that there are none. Newer engines report what they
+    run to their maker and leave a number for this machine below the home folder, from their import
+    on: not unless the user's own ORT_DISABLE_TELEMETRY says so.
 
     Raises:
       InputError: none is installed, or two that overwrite each other's files.
@@ -80,6 +84,7 @@ def load_engine() -> Any:
         raise InputError(
             "no ONNX Runtime is installed; `pip install edge-train[device]` brings it."
         )
+    os.environ.setdefault(*_NO_REPORTS)
     hidden = _NEEDLESS - sys.modules.keys() if "training" in owners[0] else set()
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # the import system's own sign

@@ -3,8 +3,7 @@
 import gc
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,17 @@ from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
-from edge_train.quant import names_with, quants
-from edge_train.runtimes.torch.layered_loading import load_layers
+from edge_train.runtimes.torch.diffusion_modules import (
+    load_text_encoder,
+    load_unet,
+    pick_device,
+    pick_dtype,
+)
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 from edge_train.runtimes.torch.token_rows import TokenRows
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BLOCKS = ("token", "token_2")  # trainable block of each text encoder
 _IDS = ("ids", "ids_2")  # batch key of each text encoder's prompts
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux spells them, x86 and Arm
-_LARGE_UNET = 100_000_000  # parameters above which bfloat16 pays for its rounding on a CPU
 # Latent cells in one U-Net call. On a CPU a second 512-pixel sample saves a tenth of the time and
 # costs 0.3 GB; a GPU gains more from four.
 _CELLS_PER_CALL = {"cpu": 4_096, "cuda": 16_384}
@@ -135,7 +135,7 @@ class TorchDiffusion:
           The weights as loaded plus a few copies of the largest layer; lean, those alone.
         """
         where = pick_device(device)
-        number = _pick_dtype(dtype, where, quant, model)
+        number = pick_dtype(dtype, where, quant, model)
         torch.set_num_threads(threads)
         if where.type == "cuda" and cap_bytes is not None:
             total = torch.cuda.get_device_properties(where).total_memory
@@ -151,10 +151,10 @@ class TorchDiffusion:
             pages = SpilledWeights(_MOST_BYTES * sum(map(model.parameter_count, names)))
         encoders, token_rows = [], []
         for component, ids in zip(model.text_encoders, token_ids, strict=True):
-            encoder, rows = _load_text_encoder(model, component, ids, number, where, quant, pages)
+            encoder, rows = load_text_encoder(model, component, ids, number, where, quant, pages)
             encoders.append(encoder)
             token_rows.append(rows)
-        unet = _load_unet(model, number, where, quant, pages)
+        unet = load_unet(model, number, where, quant, pages)
         return cls(parameters, unet, encoders, token_rows, pages)
 
     def use_threads(self, count: int) -> None:
@@ -365,92 +365,3 @@ def _distinct_texts(batch: Batch, points: Sequence[Point], keys: Sequence[str]) 
                 at_points.append(point)
             rows[point, sample] = row
     return _Texts(np.array(samples, np.intp), np.array(at_points, np.intp), rows)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here.
-
-    Raises:
-      InputError: `cuda` was named and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; expected auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' was asked for, but torch finds none; use --device cpu.")
-    found = "cuda" if name == "auto" and torch.cuda.is_available() else name
-    return torch.device("cpu" if found == "auto" else found)
-
-
-def _pick_dtype(name: str, device: torch.device, quant: str, model: ModelFolder) -> torch.dtype:
-    if quant != "none" and quants.get(quant).torch_type is None:
-        able = ", ".join(names_with(lambda known: known.torch_type))
-        raise InputError(f"quant {quant!r} is not of model folders on torch; use none, {able}.")
-    if name != "auto":
-        if name not in _DTYPES:
-            raise InputError(f"unknown dtype {name!r}; expected auto, {', '.join(_DTYPES)}.")
-        return _DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if quant == "int4" else torch.float16
-    native = not _BFLOAT16_FLAGS.isdisjoint(_processor_flags())
-    large = model.parameter_count("unet") > _LARGE_UNET
-    return torch.bfloat16 if native and large else torch.float32
-
-
-def _processor_flags() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8").split()
-    except OSError:
-        return []  # not Linux
-
-
-def _load_text_encoder(
-    model: ModelFolder,
-    component: str,
-    token_ids: Collection[int],
-    dtype: torch.dtype,
-    device: torch.device,
-    quant: str,
-    pages: SpilledWeights | None,
-) -> tuple[nn.Module, TokenRows]:
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
-
-    ids = sorted(set(token_ids))
-    values = torch.from_numpy(model.embedding_rows(component, ids)).to(device, dtype)
-    rows = TokenRows(ids, values)
-    config = CLIPTextConfig.from_dict(dict(model.configs[component]))
-    kind = CLIPTextModelWithProjection if component == "text_encoder_2" else CLIPTextModel
-    with torch.device("meta"):
-        encoder = kind(config)
-    encoder.set_input_embeddings(rows)
-    load_layers(
-        encoder,
-        model.tensor_files(component),
-        dtype=dtype,
-        device=device,
-        quant=quant,
-        rename=lambda name: name.removeprefix("text_model."),  # older files have the prefix
-        spill=pages,
-    )
-    for module in encoder.modules():
-        if "position_ids" in dict(module.named_buffers(recurse=False)):
-            length = module.position_ids.shape[1]
-            module.position_ids = torch.arange(length, device=device)[None]
-    return encoder.eval(), rows
-
-
-def _load_unet(
-    model: ModelFolder,
-    dtype: torch.dtype,
-    device: torch.device,
-    quant: str,
-    pages: SpilledWeights | None,
-) -> nn.Module:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(dict(model.configs["unet"]))
-    files = model.tensor_files("unet")
-    load_layers(unet, files, dtype=dtype, device=device, quant=quant, spill=pages)
-    unet.enable_gradient_checkpointing()  # takes effect only where gradients are recorded
-    return cast(nn.Module, unet.eval())

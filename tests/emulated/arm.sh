@@ -4,8 +4,8 @@
 # FOLDER, or $ARM_ROOT, gets a Debian root, the aarch64 wheels of the device environment and an
 # exported model; it is used again. It lies outside the repository (about 0.6 GB). Needs root, for
 # chroot and mounts; the packages debootstrap and qemu-user-static; and a network the first time.
-# MIRROR: of Debian. DESK: the Python that exports and downloads. QEMU_CPU: cortex-a76 is a
-# Raspberry Pi 5, cortex-a72 a Pi 4.
+# MIRROR: of Debian. DESK: the Python that exports and downloads; DEVICE: the one that runs the same
+# recipe here, to compare. QEMU_CPU: cortex-a76 is a Raspberry Pi 5, cortex-a72 a Pi 4.
 #
 # An emulator proves that it runs, and which bits come out; never how fast it is.
 set -eu
@@ -14,6 +14,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 root=${1:-${ARM_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/edge-train/arm-root}}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 desk=${DESK:-$here/.venv/bin/python}
+device=${DEVICE:-$here/.venv-device/bin/python}
 : "${QEMU_CPU:=cortex-a76}"
 export QEMU_CPU
 
@@ -56,6 +57,15 @@ mkdir -p "$root/opt/edge-train" "$root/opt/runs"
 (cd "$here" && tar -cf - --exclude=__pycache__ edge_train export runtimes tests pyproject.toml) |
     tar -xf - -C "$root/opt/edge-train"
 
+# A shell hears a signal only after the program in its foreground, so programs run in the background.
+registered=no child=
+leave() {
+    [ -z "$child" ] || kill "$child" 2> /dev/null || true
+    [ "$registered" = no ] || echo -1 > /proc/sys/fs/binfmt_misc/qemu-aarch64
+}
+trap leave EXIT
+trap 'exit 130' INT TERM HUP
+
 # /sys stays unbound: with it, onnxruntime reads the host's processor there and crashes.
 mount --bind /proc "$root/proc"
 mount --bind /dev "$root/dev"
@@ -63,8 +73,7 @@ handler=/proc/sys/fs/binfmt_misc
 [ -e $handler/register ] || mount -t binfmt_misc binfmt_misc $handler
 if [ ! -e $handler/qemu-aarch64 ]; then
     # The kernel keeps a handler for all: it goes when we go, if it was not there before.
-    trap 'echo -1 > $handler/qemu-aarch64' EXIT
-    trap 'exit 130' INT TERM
+    registered=yes
     cat /usr/lib/binfmt.d/qemu-aarch64.conf > $handler/register
 fi
 
@@ -72,7 +81,10 @@ arm() {
     chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
         QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 \
         PYTHONPATH=/opt/edge-train:/opt/edge-train/tests/support:/opt/site \
-        python3 "$@"
+        python3 "$@" &
+    child=$!
+    wait "$child" || { status=$? && child= && return "$status"; }
+    child=
 }
 same() { cmp "$root/opt/runs/whole/$1" "$root/opt/runs/killed/$1"; }
 
@@ -82,12 +94,21 @@ echo "== exact sums"
 arm /opt/edge-train/tests/support/emulated_products.py
 # With 1 GB a rehearsal would come first: the emulator holds memory too, and it takes minutes.
 echo "== four steps under a cap"
-steps="--model /opt/model --threads 1 --steps 4 --no-previews"
-arm -m edge_train run $steps --mem 2GB --out /opt/runs/whole
+steps="--threads 1 --steps 4 --no-previews"
+arm -m edge_train run --model /opt/model $steps --mem 2GB --out /opt/runs/whole
 echo "== killed after two records, resumed to the same bits"
-if arm /opt/edge-train/tests/support/dying.py 3 0.01 run $steps --out /opt/runs/killed; then
+if arm /opt/edge-train/tests/support/dying.py 3 0.01 run --model /opt/model $steps \
+    --out /opt/runs/killed; then
     stop "the run was not killed"
 fi
 arm -m edge_train run --resume /opt/runs/killed
 for token in "$root"/opt/runs/whole/*.safetensors; do same "$(basename "$token")"; done
+if [ -x "$device" ]; then
+    echo "== the same recipe on this machine"
+    cd "$here"
+    export PYTHONPATH="$here"
+    "$device" -m edge_train run --model "$root/opt/model" $steps --mem 2GB \
+        --out "$root/opt/runs/here"
+    "$device" tests/support/two_machines.py "$root/opt/runs/here" "$root/opt/runs/whole"
+fi
 echo "arm: all is well on $QEMU_CPU"

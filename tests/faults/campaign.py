@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import planted
+from capped import Capped, make_capped, try_capped
 from mutations import mutate
 from runs import STEPS, TASKS, Ended, Task, bits_of, judged, run, words_for, write_data
 
@@ -35,22 +36,30 @@ KINDS = {
     "vanish": 40,
     "clock": 20,
     "streams": 16,
+    "capped-kill": 80,
+    "capped-signal": 80,
 }
+FINISHED = 0.25  # share of mutations in a run that is over, whose results may be what is damaged
 
 
 @dataclass(frozen=True)
 class Base:
-    """What all cases of a task start from: the folder of a stopped run, another's, the bits."""
+    """What all cases of a task start from: a finished run, a stopped one, another, the bits.
+
+    `capped`: the same of a run with a cap, where a kind asks for one.
+    """
 
     task: Task
     data: Path
+    whole: Path
     stopped: Path
     other: Path
     bits: str
     writes: int
+    capped: Capped | None
 
 
-def make_base(task: Task, data: Path, root: Path) -> Base:
+def make_base(task: Task, data: Path, root: Path, kinds: list[str]) -> Base:
     """Make the runs that the cases of a task start from.
 
     Raises:
@@ -70,7 +79,9 @@ def make_base(task: Task, data: Path, root: Path) -> Base:
             plant = after_steps(STEPS // 3 * (share - 1), number)
             words = words_for(task, data, out)
             run([*words, *(extra if "--resume" not in words else ())], said, plant)
-    return Base(task, data, stopped, other, bits_of(task, whole), writes)
+    some = any(kind.startswith("capped") for kind in kinds)
+    capped = make_capped(task, data, folder / "capped") if some else None
+    return Base(task, data, whole, stopped, other, bits_of(task, whole), writes, capped)
 
 
 def after_steps(steps: int, number: int):
@@ -104,9 +115,13 @@ def try_case(base: Base, kind: str, number: int, seed: int, folder: Path) -> tup
     out, said = folder / "run", folder / "said.txt"
     folder.mkdir(parents=True)
     if kind == "mutation":
-        shutil.copytree(base.stopped, out)
-        done = mutate(out, base.other, draws)
+        finished = draws.random() < FINISHED
+        shutil.copytree(base.whole if finished else base.stopped, out)
+        done = f"{'finished' if finished else 'stopped'}: {mutate(out, base.other, draws)}"
         return done, _resumed(base, out, said)
+    if kind.startswith("capped"):
+        assert base.capped is not None
+        return try_capped(base.task, base.data, base.capped, kind, draws, folder)
     at = draws.randrange(1, base.writes + 1)
     plant = {
         "kill": lambda: planted.at_write(at, planted.kill),
@@ -174,7 +189,7 @@ def main() -> int:
     keep = options.keep or Path(tempfile.mkdtemp(prefix="faults-kept-"))
     try:
         write_data(root / "data", tasks)
-        bases = [make_base(task, root / "data", root) for task in tasks]
+        bases = [make_base(task, root / "data", root, options.kinds) for task in tasks]
         cases = [
             (base, kind, number)
             for kind in options.kinds
@@ -218,9 +233,16 @@ def try_all(cases, options, root: Path, keep: Path) -> tuple[Counter, int]:
             failed += 1
             print(f"{base.task.name} {kind} {number}: {done}: {outcome}", flush=True)
             if folder.exists():
-                shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
+                shutil.copytree(
+                    folder, keep / folder.name, symlinks=True, ignore=_specials, dirs_exist_ok=True
+                )
         shutil.rmtree(folder, ignore_errors=True)
     return counts, failed
+
+
+def _specials(folder: str, names: list[str]) -> list[str]:
+    """Return what cannot be copied: pipes."""
+    return [name for name in names if Path(folder, name).is_fifo()]
 
 
 if __name__ == "__main__":

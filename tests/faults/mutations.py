@@ -1,6 +1,8 @@
 """Damage to a run folder, drawn from a seed: what disks, people and other programs do to files."""
 
 import json
+import math
+import os
 import random
 import re
 import shutil
@@ -16,7 +18,7 @@ def mutate(folder: Path, other: Path, draws: random.Random) -> str:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = draws.choice(files)
-    ways = [_flip, _truncate, _delete, _folder, _zero, _append, _swap]
+    ways = [_flip, _truncate, _delete, _folder, _special, _zero, _append, _swap]
     if path.suffix in (".jsonl", ".toml", ".json"):
         ways += [_double_line, _delete_line, _swap_lines, _number] * 2
     if path.suffix == ".safetensors":
@@ -54,6 +56,17 @@ def _folder(path, other, draws):
     path.unlink()
     path.mkdir()
     return ""
+
+
+def _special(path, other, draws):
+    """Put something in a file's place that is no file, or leads to none."""
+    path.unlink()
+    kind = draws.choice(("pipe", "/dev/zero", "/dev/full", "nothing", path.name))
+    if kind == "pipe":
+        os.mkfifo(path)
+        return "is a pipe"
+    path.symlink_to(kind)
+    return f"leads to {kind}"
 
 
 def _zero(path, other, draws):
@@ -110,9 +123,9 @@ def _number(path, other, draws):
     if not found:
         return ""
     match = draws.choice(found)
-    new = b"%d" % draws.choice((0, 1, 7, 10**6, 10**30))
+    new = b"%d" % draws.choice((0, 1, 7, 10**6, 10**30, 10**400))
     path.write_bytes(content[: match.start()] + new + content[match.end() :])
-    return f"{match[0].decode()} -> {new.decode()} at {match.start()}"
+    return f"{match[0].decode()} -> {new.decode()[:40]} at {match.start()}"
 
 
 def _header(path, other, draws):
@@ -167,8 +180,8 @@ def _record(path, other, draws):
         record.pop(name, None)
         detail = f"line {at + 1} without {name}"
     else:
-        record[name] = draws.choice((None, "x", -1, 3.5, [], {}, True, 10**30))
-        detail = f"line {at + 1}: {name} = {record[name]!r}"
+        record[name] = draws.choice((None, "x", -1, 3.5, math.nan, [], {}, True, 10**30, 10**400))
+        detail = f"line {at + 1}: {name} = {str(record[name])[:40]}"
     body = json.dumps(record, separators=(",", ":"))
     if draws.random() < 0.1:
         body = '{"kind":' + "[" * 100_000 + "]" * 100_000 + "}"

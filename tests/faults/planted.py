@@ -1,5 +1,6 @@
 """Faults planted into a process that runs a command: at its n-th change of a file, by no clock."""
 
+import builtins
 import errno
 import io
 import os
@@ -28,9 +29,6 @@ class Writes:
 
     def plant(self) -> None:
         """Put the counter in place of what the product calls."""
-        import edge_train.formats.atomic as atomic
-        import edge_train.records.journal as journal
-
         for name in ("replace", "fsync", "unlink"):
             setattr(os, name, self._counted(getattr(os, name)))
         counter = self
@@ -49,14 +47,16 @@ class Writes:
                 counter.step()
                 return super().truncate(size)
 
+        opening = builtins.open
+
         def opened(path, mode="r", *arguments, **options):
-            if "r" in mode:
-                return open(path, mode, *arguments, **options)
+            if mode not in ("wb", "ab"):  # as all do that write a run folder
+                return opening(path, mode, *arguments, **options)
             counter.step()
             return File(path, mode.replace("b", ""))
 
         self.half = None
-        atomic.open = journal.open = opened
+        builtins.open = opened
 
     def _counted(self, function):
         def counted(*arguments, **options):

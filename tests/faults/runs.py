@@ -24,25 +24,28 @@ class Task:
       words: of the command that starts its run; `{data}` is the folder of models and data.
       weights: what a finished run leaves of what it learned, as a pattern.
       needs: what must be installed.
+      cap: so near to what its run needs that it is rehearsed.
     """
 
     name: str
     words: str
     weights: str
     needs: str
+    cap: str
 
 
 _SHORT = f"--steps {STEPS} --evaluate-every 4"
 TASKS = {
     task.name: task
     for task in (
-        Task("network", "--recipe {data}/network.toml", "network.safetensors", "numpy"),
+        Task("network", "--recipe {data}/network.toml", "network.safetensors", "numpy", "100MB"),
         Task(
             "personalize",
             f"{{data}}/photos --model {{data}}/artifact --class dog --threads 1 {_SHORT} "
             "--no-previews",
             "my-dog.safetensors",
             "onnxruntime",
+            "170MB",
         ),
         Task(
             "classify",
@@ -50,6 +53,7 @@ TASKS = {
             f"--samples 4 {_SHORT}",
             "model/model.safetensors",
             "torch",
+            "500MB",
         ),
         Task(
             "language-model",
@@ -57,6 +61,7 @@ TASKS = {
             f"--threads 1 --length 16 --samples 2 {_SHORT}",
             "model/model.safetensors",
             "torch",
+            "500MB",
         ),
     )
 }
@@ -83,14 +88,18 @@ def write_data(folder: Path, tasks: list[Task]) -> None:
 
 def words_for(task: Task, data: Path, out: Path) -> list[str]:
     """Return the words that start its run, or go on with one that has a recipe."""
-    if (out / "recipe.toml").exists():
+    if any((out / name).exists() for name in ("recipe.toml", "journal.jsonl")):
         return ["run", "--resume", str(out)]
     return ["run", *task.words.format(data=data).split(), "--out", str(out)]
 
 
 def bits_of(task: Task, out: Path) -> str:
     """Return the hash of what a run learned and of the numbers of its steps."""
-    digest = hashlib.sha256((out / task.weights).read_bytes())
+    weights = out / task.weights
+    results = sorted(weights.parent.iterdir()) if weights.parent != out else [weights]
+    digest = hashlib.sha256()
+    for path in results:  # all files of a model's folder
+        digest.update(path.name.encode() + path.read_bytes())
     names = ("step", "loss", "scalars", "eval", "skipped")
     from edge_train.records import journal
 

@@ -99,7 +99,13 @@ def test_an_unknown_version_is_refused(copy, version) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("family", "flux"), ("quant", "int2"), ("prediction_type", "flow"), ("products", "int3")],
+    [
+        ("family", "flux"),
+        ("quant", "int2"),
+        ("prediction_type", "flow"),
+        ("products", "int3"),
+        ("calls", "everything at once"),
+    ],
 )
 def test_another_architecture_is_refused_by_name(copy, key, value) -> None:
     edit(copy, **{key: value})

@@ -35,7 +35,7 @@ read -ra run_words <<<"${RUN_FLAGS:-}"
 read -ra builder <<<"$BUILDER ${GLOBAL_FLAGS:-}"
 read -ra runner <<<"${BUILDER/buildah/podman} ${GLOBAL_FLAGS:-} ${RUNTIME_FLAGS:-}"
 if [ -n "${BASE_IMAGE:-}" ]; then
-    for name in DEVICE DESK CUDA JETSON; do
+    for name in DEVICE DESK; do
         build_words+=(--build-arg "${name}_IMAGE=$BASE_IMAGE")
     done
 fi
@@ -46,6 +46,10 @@ failed=0
 tried=edge-train-tried-$$
 
 finish() {
+    local left
+    left=$(jobs -p)
+    # shellcheck disable=SC2086 # a number is a word
+    [ -z "$left" ] || kill $left 2>/dev/null || true
     "${runner[@]}" rm --force "$tried" >/dev/null 2>&1 || true
     rm -rf "$shared"
 }
@@ -89,7 +93,9 @@ fact() {
 build() {
     local image
     for image in device desk; do
-        "${builder[@]}" build "${build_words[@]}" --target "$image" --tag "edge-train-$image" .
+        # In the background: a shell that is told to end leaves what is in its foreground behind.
+        "${builder[@]}" build "${build_words[@]}" --target "$image" --tag "edge-train-$image" . &
+        wait $!
     done
 }
 

@@ -6,65 +6,80 @@ import signal
 import pytest
 from places import ROOT
 
+from edge_train.errors import INTERRUPTED
 from edge_train.memory import supervisor
 from edge_train.memory.ending import Ending, classify
 from edge_train.memory.kills import AT_OUR_LIMIT
-from edge_train.memory.link import OUT_OF_MEMORY, Facts
+from edge_train.memory.link import ENDED_AT_ONCE, OUT_OF_MEMORY, Facts
 
 CAP = 100_000_000
 ABORT, SEGV, BUS, KILL = -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGKILL
 TOLD = "45.6 MB more did not fit"
 
-# promise: status, whether a signal was sent, facts, at which limit killed, ending, words
+# promise: status, signals that were sent, facts, at which limit killed, ending, words
 CASES = {
     "a status that the worker chose is the command's": [
-        (0, False, Facts(CAP, loaded=True), "", Ending.PASSED_ON, ""),
-        (2, False, Facts(), "", Ending.PASSED_ON, ""),
-        (3, False, Facts(loaded=True, started=True), "", Ending.PASSED_ON, ""),
+        (0, (), Facts(CAP, loaded=True), "", Ending.PASSED_ON, ""),
+        (2, (), Facts(), "", Ending.PASSED_ON, ""),
+        (3, (), Facts(loaded=True, started=True), "", Ending.PASSED_ON, ""),
     ],
     "interrupted, it saves and says so itself": [
-        (130, True, Facts(loaded=True), "", Ending.PASSED_ON, ""),
+        (130, (signal.SIGINT,), Facts(loaded=True), "", Ending.PASSED_ON, ""),
+    ],
+    "told to stop, it is not started again, whatever it ended by or ran out of": [
+        (status, (number,), facts, killed, Ending.INTERRUPTED, "")
+        for number in (signal.SIGINT, signal.SIGTERM)
+        for status, facts, killed in (
+            (KILL, Facts(), ""),
+            (KILL, Facts(loaded=True, shortage=TOLD), AT_OUR_LIMIT),
+            (OUT_OF_MEMORY, Facts(loaded=True, started=True, shortage=TOLD), ""),
+            (SEGV, Facts(CAP, loaded=True), ""),
+            (ENDED_AT_ONCE, Facts(loaded=True, started=True), ""),
+        )
+    ],
+    "told to stop by others than its parent, it is not started again either": [
+        (ENDED_AT_ONCE, (), Facts(), "", Ending.INTERRUPTED, ""),
     ],
     "a signal that was sent on is no crash": [
-        (-signal.SIGTERM, True, Facts(), "", Ending.ENDED_BY_SIGNAL, ""),
-        (SEGV, True, Facts(CAP, loaded=True), "", Ending.ENDED_BY_SIGNAL, ""),
-        (KILL, True, Facts(shortage=TOLD), "", Ending.ENDED_BY_SIGNAL, ""),
+        (-signal.SIGHUP, (signal.SIGHUP,), Facts(), "", Ending.ENDED_BY_SIGNAL, ""),
+        (SEGV, (signal.SIGHUP,), Facts(CAP, loaded=True), "", Ending.ENDED_BY_SIGNAL, ""),
+        (KILL, (signal.SIGQUIT,), Facts(shortage=TOLD), "", Ending.ENDED_BY_SIGNAL, ""),
     ],
     "a failure after a signal is still a failure": [
-        (1, True, Facts(loaded=True), "", Ending.CRASHED, ""),
+        (1, (signal.SIGINT,), Facts(loaded=True), "", Ending.CRASHED, ""),
     ],
-    "the group's limit is a shortage, whatever else was sent or told": [
-        (KILL, False, Facts(), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
-        (KILL, True, Facts(loaded=True), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
-        (KILL, False, Facts(shortage=TOLD), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, TOLD),
+    "the group's limit is a shortage, whatever else was told": [
+        (KILL, (), Facts(), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, (signal.SIGHUP,), Facts(), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, "memory group"),
+        (KILL, (), Facts(shortage=TOLD), AT_OUR_LIMIT, Ending.OUT_OF_MEMORY, TOLD),
     ],
     "what the worker says did not fit is what did not fit": [
-        (OUT_OF_MEMORY, False, Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
-        (3, False, Facts(loaded=True, shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
-        (1, False, Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
+        (OUT_OF_MEMORY, (), Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
+        (3, (), Facts(loaded=True, shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
+        (1, (), Facts(shortage=TOLD), "", Ending.OUT_OF_MEMORY, TOLD),
     ],
     "the worker's own status for a shortage is never the command's": [
-        (OUT_OF_MEMORY, False, Facts(), "", Ending.OUT_OF_MEMORY, "an allocation failed"),
+        (OUT_OF_MEMORY, (), Facts(), "", Ending.OUT_OF_MEMORY, "an allocation failed"),
     ],
     "libraries that do not load have found no memory, however they end": [
-        (1, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
-        (127, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
-        (KILL, False, Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
+        (1, (), Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
+        (127, (), Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
+        (KILL, (), Facts(), "", Ending.OUT_OF_MEMORY, "did not load"),
     ],
     "an engine that gives up above half of the cap has run out of it": [
-        (ABORT, False, Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
-        (127, False, Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
-        (ABORT, False, Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
-        (127, False, Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
+        (ABORT, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
+        (127, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "gave up"),
+        (ABORT, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
+        (127, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
     ],
     "a crash close to the cap is taken for a shortage": [
-        (SEGV, False, Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
-        (BUS, False, Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
-        (SEGV, False, Facts(CAP * 80 // 100, loaded=True), "", Ending.CRASHED, ""),
+        (SEGV, (), Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (BUS, (), Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (SEGV, (), Facts(CAP * 80 // 100, loaded=True), "", Ending.CRASHED, ""),
     ],
     "any other end is a crash, whatever is held": [
-        (KILL, False, Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
-        (1, False, Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
+        (KILL, (), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
+        (1, (), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
     ],
 }
 
@@ -83,7 +98,7 @@ def test_every_fact_that_is_told_has_a_place_in_the_record():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("link.tell"):
                 told |= {word.arg for word in node.keywords}
-    assert told == set(Facts.__slots__) - {"peak_bytes"}
+    assert told == set(Facts.__slots__) - {"peak_bytes", "lock"}
     with pytest.raises(AttributeError):
         Facts().hear({"unknown": 1})
 
@@ -111,11 +126,11 @@ def ends(monkeypatch):
 
 
 def short(**told):
-    return OUT_OF_MEMORY, False, Facts(loaded=True, planned=True, shortage=TOLD, **told)
+    return OUT_OF_MEMORY, (), Facts(loaded=True, planned=True, shortage=TOLD, **told)
 
 
 def test_after_a_shortage_the_next_smaller_way_is_tried_and_told_why(ends):
-    done = (0, False, Facts(loaded=True))
+    done = (0, (), Facts(loaded=True))
     assert ends(short(smaller={"batch_limit": 1}), short(smaller={"previews": False}), done) == 0
     assert [changes for _, changes, _ in ends.asked] == [
         {},
@@ -132,20 +147,20 @@ def test_a_way_that_was_tried_is_not_tried_again(ends, capsys):
 
 
 def test_before_its_libraries_are_counted_nothing_smaller_would_help(ends, capsys):
-    early = OUT_OF_MEMORY, False, Facts(shortage=TOLD, smaller={"batch_limit": 1})
+    early = OUT_OF_MEMORY, (), Facts(shortage=TOLD, smaller={"batch_limit": 1})
     assert ends(early) == 2
     assert f"not known, {TOLD}" in capsys.readouterr().err
 
 
 def test_a_run_folder_is_gone_on_with_and_not_begun_again(ends):
-    done = (0, False, Facts(loaded=True))
+    done = (0, (), Facts(loaded=True))
     first = short(smaller={"batch_limit": 1}, folder="runs/x")
     assert ends(first, done, arguments=("run", "photos", "--mem", "1GB")) == 0
     assert ends.asked[1][0] == ["run", "--resume", "runs/x"]
 
 
 def test_after_a_restart_it_talks_as_it_was_asked_to(ends):
-    done, talk = (0, False, Facts(loaded=True)), ["--json", "--tongue=de"]
+    done, talk = (0, (), Facts(loaded=True)), ["--json", "--tongue=de"]
     first = short(smaller={"batch_limit": 1}, folder="runs/x")
     assert ends(first, done, arguments=("run", *talk, "--mem=1GB"), talk=talk) == 0
     assert ends.asked[1][0] == ["run", "--resume", "runs/x", *talk]
@@ -157,12 +172,18 @@ def test_out_of_memory_after_training_began_can_be_resumed(ends, capsys):
 
 
 def test_a_crash_names_its_signal_and_the_folder(ends, capsys):
-    assert ends((KILL, False, Facts(loaded=True, started=True, folder="runs/x"))) == 3
+    assert ends((KILL, (), Facts(loaded=True, started=True, folder="runs/x"))) == 3
     said = capsys.readouterr().err
     assert "signal 9 (SIGKILL)" in said and "edge-train run --resume runs/x" in said
-    assert ends((1, False, Facts(loaded=True))) == 2
+    assert ends((1, (), Facts(loaded=True))) == 2
     assert "before the first step" in capsys.readouterr().err
 
 
 def test_a_signal_is_the_shells_status_for_it(ends):
-    assert ends((-signal.SIGTERM, True, Facts())) == 128 + signal.SIGTERM
+    assert ends((-signal.SIGHUP, (signal.SIGHUP,), Facts())) == 128 + signal.SIGHUP
+
+
+def test_told_to_stop_while_memory_ran_out_no_smaller_way_is_tried(ends, capsys):
+    status, _, facts = short(smaller={"batch_limit": 1})
+    assert ends((status, (signal.SIGTERM,), facts)) == INTERRUPTED
+    assert capsys.readouterr().err == "edge-train: interrupted.\n"

@@ -79,7 +79,7 @@ def test_without_a_group_of_ours_the_container_counts(kind, tree):
 
 
 def ended(monkeypatch, cap_bytes, killed, facts, status=-signal.SIGKILL):
-    monkeypatch.setattr(supervisor, "_worker", lambda *_: (status, False, facts))
+    monkeypatch.setattr(supervisor, "_worker", lambda *_: (status, (), facts))
     monkeypatch.setattr(Kills, "since", lambda self: killed)
     limit = Limit(BOX, "cgroup v1", wall.Path("/box"))
     return supervisor._attempts(["run"], cap_bytes, True, None, (), limit)
@@ -122,7 +122,7 @@ def test_inside_the_container_a_larger_cap_that_it_has_is_still_advised(monkeypa
 @pytest.mark.process
 def test_a_real_container_ends_a_worker_and_is_named():
     """Our group inside of a smaller one, and a process that outgrows the latter."""
-    box = wall.make_group(60_000_000, name=f"test-container-{os.getpid()}")
+    box = wall.make_group(60_000_000, prefix="test-container-")
     if box is None or box.folder is None:
         pytest.skip("no memory cgroup can be made here")
     own = wall.Group(box.kind, box.folder / f"edge-train-{os.getpid()}")

@@ -190,6 +190,24 @@ def test_cached_file_pages_are_taken_back_instead_of_ending_the_process(tmp_path
 
 
 @linux
+def test_the_container_of_a_bench_that_was_killed_is_removed_by_the_next():
+    """With the group of the run in it: a bench that is killed takes nothing away."""
+    own = real_group(50_000_000)
+    own.remove()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = own.folder.with_name(f"test-bench-{gone.pid}")
+    left.mkdir()
+    (left / f"edge-train-{gone.pid}").mkdir()
+    again = wall.make_group(50_000_000, prefix="test-bench-")
+    try:
+        assert again.folder.name == f"test-bench-{os.getpid()}"
+        assert not left.exists()
+    finally:
+        again.remove()
+
+
+@linux
 def test_groups_of_dead_runs_are_removed_by_the_next():
     group = real_group(50_000_000)
     group.remove()

@@ -1,6 +1,8 @@
-"""A handful of the campaign of faults, and a recipe that was edited after its run began."""
+"""A handful of the campaign of faults, and files of a run folder that are not what they were."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,8 @@ import pytest
 from places import TESTS
 
 from edge_train import cli
+from edge_train.errors import RunFolderError
+from edge_train.records.folder import RunFolder
 
 pytestmark = pytest.mark.process
 
@@ -18,11 +22,21 @@ EACH = 1
 
 
 def test_a_handful_of_faults_ends_with_the_same_bits_or_one_sentence(tmp_path):
-    command = [sys.executable, CAMPAIGN, "--tasks", "network", "--kinds", *KINDS]
-    command += ["--count", str(EACH), "--seed", "12", "--keep", str(tmp_path / "kept")]
+    try_some(KINDS, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's")
+def test_a_run_with_a_cap_survives_the_end_of_its_parent_or_worker_at_an_instant(tmp_path):
+    try_some(("capped-kill", "capped-signal"), tmp_path)
+
+
+def try_some(kinds, folder):
+    command = [sys.executable, CAMPAIGN, "--tasks", "network", "--kinds", *kinds]
+    command += ["--count", str(EACH), "--seed", "12", "--keep", str(folder / "kept")]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{EACH * len(KINDS)} cases, 0 failed" in done.stdout
+    assert f"{EACH * len(kinds)} cases, 0 failed" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +53,103 @@ def stopped(tmp_path_factory):
     lines = (root / "run" / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (root / "run" / "journal.jsonl").write_bytes(b"".join(lines[:3]))
     return root / "run"
+
+
+@pytest.fixture
+def copy(stopped, tmp_path):
+    """A copy of that run, free to be damaged."""
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def resume(folder, *words):
+    return cli.main(["run", "--resume", str(folder), *words])
+
+
+UNREADABLE = {
+    "no TOML": lambda path: path.write_text("no toml at [all"),
+    "no UTF-8": lambda path: path.write_bytes(b"steps = 3 # \xff"),
+    "no key": lambda path: path.write_text(path.read_text().replace("samples", "samqles")),
+    "no number": lambda path: path.write_text(path.read_text().replace("steps = 3", "steps = 'x'")),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_recipe_that_cannot_be_read_is_made_again_from_the_journal(copy, capsys, damage):
+    recipe = copy / "recipe.toml"
+    whole = recipe.read_text()
+    damage(recipe)
+    assert resume(copy) == 0
+    said = capsys.readouterr().err
+    assert "recipe.toml: " in said and "made again from the journal" in said
+    lines = whole.splitlines(keepends=True)
+    assert recipe.read_text() == "".join(line for line in lines if not line.startswith("out ="))
+    assert (copy / "recipe.damaged.toml").exists() == ("the old one is kept" in said)
+
+
+def test_a_recipe_that_was_made_again_is_never_run_without_its_cap(copy, capsys):
+    shutil.rmtree(copy)
+    data = copy.with_name("table.csv")
+    words = ["--task", "network", "--samples", "4", "--mem", "2GB"]
+    data.write_text("a,b,label\n" + "".join(f"{n},{-n},{n % 2}\n" for n in range(20)))
+    words += ["--network", "mlp 2", "--data", str(data), "--steps", "2", "--out", str(copy)]
+    assert cli.main(["run", *words]) == 0
+    assert resume(copy, "--mem", "3GB") == 0
+    whole = (copy / "recipe.toml").read_bytes()
+    (copy / "recipe.toml").write_text("no toml at [all")
+    assert resume(copy) == 2  # nobody outside this process knew the cap when it was started
+    assert "start again: `edge-train run --resume" in capsys.readouterr().err
+    made = (copy / "recipe.toml").read_text()
+    assert "cap_bytes = 2000000000" in made  # of the first record: no step was taken since
+    assert made.splitlines()[1:3] == whole.decode().splitlines()[1:3]
+    assert resume(copy) == 0
+
+
+def test_what_a_start_leaves_that_was_killed_is_in_the_way_of_no_other(copy, capsys):
+    words = ["run", "--recipe", str(copy / "recipe.toml"), "--out", str(copy.with_name("new"))]
+    for name in ("samples", "checkpoints"):
+        (copy.with_name("new") / name).mkdir(parents=True)
+    for name in ("lock", ".recipe.toml.7.partial"):
+        (copy.with_name("new") / name).touch()
+    (copy.with_name("new") / "samples" / "mine.png").touch()
+    assert cli.main(words) == 2
+    assert "holds no run but other files (samples)" in capsys.readouterr().err
+    (copy.with_name("new") / "samples" / "mine.png").unlink()
+    assert cli.main(words) == 0
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_result_of_a_finished_run_that_is_not_whole_is_made_again(copy, capsys, how):
+    result = copy / "network.safetensors"
+    assert resume(copy) == 0
+    whole = result.read_bytes()
+    content = bytearray(whole)
+    content[-1] ^= 1
+    result.write_bytes(content)
+    if how == "gone":
+        result.unlink()
+    assert resume(copy) == 0
+    assert f"finished, but network.safetensors is {how}; made again" in capsys.readouterr().err
+    assert result.read_bytes() == whole
+    assert resume(copy) == 0
+    assert "its report was made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "recipe.toml", "checkpoints/x", "samples/x.png"])
+@pytest.mark.skipif(sys.platform != "linux", reason="the device is that of Linux")
+def test_a_device_in_a_run_folder_is_refused_and_not_read(copy, capsys, name):
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to(os.devnull)  # any other would be waited for without the refusal
+    for words in (["run", "--resume"], ["report"]):
+        assert cli.main([*words, str(copy)]) == 2
+        assert f"{copy / name} is a device or socket" in capsys.readouterr().err
+
+
+def test_a_pipe_in_a_run_folder_is_found_whatever_its_name(copy):
+    os.mkfifo(copy / "samples" / "anything")
+    with pytest.raises(RunFolderError, match="anything is a pipe"):
+        RunFolder(copy).check_kinds()
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "samples", "momentum", "schedule", "mode"])

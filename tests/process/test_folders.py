@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import SUPPORT
 from running import Command, records_of, steps_in
 
 pytestmark = pytest.mark.process
@@ -71,6 +72,16 @@ def test_a_run_folder_has_one_writer_and_a_killed_one_leaves_it_free(table, cap)
     assert steps == list(range(len(steps)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the wall is Linux's")
+def test_nobody_comes_between_two_workers_of_a_run(table):
+    script = (str(SUPPORT / "planted.py"), "stranger")
+    words = ("run", *NETWORK, *CAP, "--steps", "12", "--out", "r")
+    with Command(*words, out=Path("r"), script=script) as command:
+        assert command.wait() == 3, command.err
+    assert set(Path("knocked").read_text().split()) == {"held"}
+    assert edge_train("run", "--resume", "r").returncode == 0
+
+
 @pytest.mark.parametrize("cap", [(), CAP], ids=["alone", "worker"])
 def test_nothing_is_left_where_nothing_was_started(table, cap):
     before = names()
@@ -101,5 +112,5 @@ def test_what_is_gone_of_a_finished_run_is_made_again_bit_for_bit(table):
     network.unlink()
     again = edge_train("run", "--resume", "r")
     assert again.returncode == 0, again.stderr
-    assert "network.safetensors of this finished run is gone; made again" in again.stderr
+    assert "this run is finished, but network.safetensors is gone; made again" in again.stderr
     assert network.read_bytes() == before

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,25 +61,6 @@ def test_letters_that_the_output_cannot_show_are_escapes(table):
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, env=ascii_only, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"r\\xe9/report.html\n")
-
-
-@linux
-@pytest.mark.process
-def test_an_interrupt_while_the_worker_begins_is_one_word(table):
-    """Sent before the worker's interpreter runs a line, which is when it was a traceback."""
-    from edge_train.memory import supervisor
-
-    words = {"supervisor": os.getpid(), "pipe": 1, "cap_bytes": None, "stack": [-1, -1]}
-    command = [sys.executable, *supervisor._WORKER, json.dumps(words), "doctor"]
-
-    def interrupted_already():
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        os.kill(os.getpid(), signal.SIGINT)
-
-    done = subprocess.run(
-        command, preexec_fn=interrupted_already, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (130, "edge-train: interrupted.\n")
 
 
 NO_PATHS = ["x" * 300, "/".join(["y" * 200] * 30), "lat\udce9", "~nosuchuser/x", "pipe", "a\0b"]

@@ -297,7 +297,8 @@ def test_the_parent_is_small(start, photos, tmp_path):
         bare.stdout.readline()
         interpreter = peak_of(bare.pid)
         bare.communicate(b"\n")
-    assert held - interpreter < 2 * MEGABYTE
+    # a third of a megabyte of it is `_socket`, by which it holds the lock of a run folder
+    assert held - interpreter < 2.5 * MEGABYTE
 
 
 def peak_of(pid):

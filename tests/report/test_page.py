@@ -342,6 +342,16 @@ def test_large_photos_are_embedded_small(run: Path) -> None:
     assert len(page(run)) < before + 150_000
 
 
+def test_records_that_say_what_no_run_says_leave_the_rest_of_the_page(tmp_path: Path) -> None:
+    metrics = {"confusion": 3, "f1": 0.5}
+    first = start(labels=3, steps_planned="many") | {"slope_check": {"epsilon": 0.1, "rows": 7}}
+    run = write(tmp_path / "run", first, step(0), end(1, outputs={}, metrics=metrics))
+    text = page(run)
+    Outline(text)
+    assert text.count("This section could not be made") == 3
+    assert "Loss" in text and "Events" in text
+
+
 def test_task_without_pictures_has_a_page(tmp_path: Path) -> None:
     first = start(task="classify")
     drop = ("token", "class_word", "learn", "resolution", "photos", "skipped", "prompts", "window")

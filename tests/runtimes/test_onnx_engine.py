@@ -286,3 +286,12 @@ def test_doctor_names_the_clash(run_with) -> None:
     done = run_with("onnxruntime", "onnxruntime-gpu", command=["doctor"])
     assert done.returncode == 0, done.stderr
     assert "onnxruntime and onnxruntime-gpu are both installed" in done.stdout
+
+
+def test_the_engine_reports_to_nobody_and_leaves_nothing_in_the_home_folder(tmp_path):
+    """From its import on 1.32 keeps a number for the machine there, and a queue of what to send."""
+    code = "from edge_train.runtimes.onnx.engine import load_engine; load_engine()"
+    inherited = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**inherited, **home})
+    assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,32 @@ def short_machine():
     watch.Watch.__init__ = changed
 
 
-PLANTS = {f.__name__: f for f in (leak, spike, no_wall, lying_plan, short_machine)}
+def stranger():
+    """As `spike`; before every worker but the first, another process wants the run's folder."""
+    spike()
+
+
+def knock(worker_of):
+    """Return a function that starts workers, and notes who could have come between two of them."""
+    import fcntl
+    from pathlib import Path
+
+    def start(arguments, *rest):
+        if "--resume" in arguments:
+            with open(Path(arguments[2], "lock")) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found = "free"
+                except BlockingIOError:
+                    found = "held"
+            with open("knocked", "a") as notes:
+                notes.write(f"{found}\n")
+        return worker_of(arguments, *rest)
+
+    return start
+
+
+PLANTS = {f.__name__: f for f in (leak, spike, no_wall, lying_plan, short_machine, stranger)}
 
 if __name__ == "__main__":
     kind, first, *rest = sys.argv[1:]
@@ -88,5 +113,7 @@ if __name__ == "__main__":
     supervise._WORKER = (__file__, kind)
     if kind == "no_wall":
         supervise.make_group = lambda limit: None
+    if kind == "stranger":
+        supervise._worker = knock(supervise._worker)
     sys.argv[1:] = [first, *rest]
     sys.exit(entry.main())

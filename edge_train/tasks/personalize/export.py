@@ -1,8 +1,6 @@
 """From a model folder to an artifact that is measured: graphs, calibration, slopes, memory."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +40,7 @@ from edge_train.formats.artifact import (
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
-from edge_train.memory.fresh import fresh
+from edge_train.memory.apart import run_apart
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import names_with, quants
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
@@ -296,12 +294,7 @@ def _fresh_peak(folder: Path) -> int:
         "import pathlib; from edge_train.runtimes.onnx.diffusion import forward_peak; "
         "print(forward_peak(pathlib.Path(sys.argv[1])))"
     )
-    done = subprocess.run(
-        [sys.executable, *fresh(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_apart(script, str(folder))
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         raise ModelError(

@@ -45,6 +45,7 @@ def generate(
         raise InputError(f"--count is {count}, must be at least 1.")
     if not RunFolder(run).recipe.is_file():
         raise RunFolderError(f"{run}: no recipe.toml; this is not a run folder.")
+    RunFolder(run).check_kinds()
     recipe = read_recipe(RunFolder(run).recipe)
     if not isinstance(recipe, PersonalizeRecipe):
         raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
