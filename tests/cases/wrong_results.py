@@ -158,7 +158,7 @@ def long_texts(place: Place) -> None:
 @case("14", "captions that lose their end, and `left` on mirrored photos")
 def captions(place: Place) -> None:
     done = place.edge_train("run", "left", *WORD).trains()
-    done.says("caption", "77", "mirror").page_says("mirror")
+    done.says("5 of 5 captions", "lose their end", "mirror").page_says("mirror")
 
 
 @case("15", "the token that a tokenizer puts first")

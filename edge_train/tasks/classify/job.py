@@ -278,7 +278,10 @@ class ClassifyTextJob:
     def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
         every = {"train": texts.train, "dev": texts.dev, "test": texts.test}
+        self._cut: dict[str, int] = {}  # texts of a part that are longer than they are read
         self._parts = {name: self._tokenized(name, part) for name, part in every.items()}
+        if any(self._cut.values()):
+            self._say_once(self._what_is_cut(every))
         self._labels = texts.labels
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         what = "with numbers" if self._numbers else f"of {len(texts.labels)} classes"
@@ -310,15 +313,7 @@ class ClassifyTextJob:
     def _tokenized(self, name: str, examples: tuple[Example, ...]) -> TokenizedTexts:
         length = required(self.recipe.length)
         found = self._tokenizer.encode(_inputs(examples), length)
-        if found.cut:
-            most = self._model.positions
-            longer = f"a longer --length keeps more of it, at most {most}"
-            if length >= most:
-                longer = f"the model has {most} positions"
-            self._say_once(
-                f"{found.cut} of {len(examples)} {name} texts are longer than {length} tokens and "
-                f"lose their end; {longer}"
-            )
+        self._cut[name] = found.cut
         types = found.types if takes_types(self._model) else None
         labels: NDArray[Any]
         if self._numbers:
@@ -326,6 +321,18 @@ class ClassifyTextJob:
         else:
             labels = np.array(self._texts.numbers(examples), np.int32)
         return TokenizedTexts(found.ids, found.counts, labels, types)
+
+    def _what_is_cut(self, every: Mapping[str, Sequence[Example]]) -> str:
+        """Return a sentence about the texts that are longer than they are read."""
+        length, most = required(self.recipe.length), self._model.positions
+        longer = f"a longer --length keeps more of it, at most {most}"
+        if length >= most:
+            longer = f"a longer --length cannot help, the model has {most} positions"
+        parts = ", ".join(f"{cut} {name}" for name, cut in self._cut.items() if cut)
+        return (
+            f"{sum(self._cut.values())} of {sum(map(len, every.values()))} texts are longer than "
+            f"{length} tokens and lose their end ({parts}); {longer}"
+        )
 
     def _check_pairs(self) -> None:
         """Say how the two texts of a pair are told apart, where that is not the usual way.
