@@ -4,14 +4,17 @@ A test compares them with what is in the repository, so no flag, key, method or 
 renamed or lost in silence. A change of these pages is a change of the public surface: say why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_train.cli import commands
 from edge_train.cli.help import help_text
+from edge_train.cli.others import FOREIGN, Foreign
+from edge_train.formats import picture_folders, pictures
 from edge_train.formats.architectures import ENCODERS, LANGUAGE_MODELS, REFUSED
-from edge_train.methods import methods, rules, schedules, selections
+from edge_train.formats.tables import names, splits, table
+from edge_train.methods import declared_keys, methods, rules, schedules, selections
 from edge_train.quant import quants
 from edge_train.recipe import GROUPS, Key, toml_value
 from edge_train.runtimes.engine import engines
@@ -29,6 +32,8 @@ def pages() -> dict[str, str]:
         "cli.md": _cli(),
         "names.md": _names(),
         "architectures.md": _architectures(),
+        "data.md": _data(),
+        "other-programs.md": _other_programs(),
     }
 
 
@@ -117,6 +122,71 @@ def _architectures() -> str:
     parts += ["## Refused by name\n", "| kind | why |", "|---|---|"]
     parts += [f"| `{kind}` | {why} |" for kind, why in REFUSED.items()]
     return "\n".join(parts) + "\n"
+
+
+def _data() -> str:
+    """Return how files, columns and parts may be called."""
+    word = "`{}`".format
+    return "\n".join(
+        [
+            f"{_NOTE}# Names of files, columns and parts\n",
+            "Capitals and small letters are the same. [bring.md](../bring.md) says what becomes of "
+            "each.\n",
+            "| what | names |",
+            "|---|---|",
+            f"| pictures | {_listed(picture_folders.SUFFIXES)} |",
+            f"| most megapixels of a picture | {pictures.MAX_MEGAPIXELS} |",
+            f"| captions beside a picture | {_listed(picture_folders.CAPTIONS)} |",
+            f"| tables beside pictures | {_listed(picture_folders.TABLES)} |",
+            f"| parts of a folder of pictures | {_parts(picture_folders.PARTS)} |",
+            f"| tables, each with {word('.gz')} behind it, too | {_listed(table.KINDS)} |",
+            f"| column of texts | {_listed(names.TEXTS)} |",
+            f"| column of labels | {_listed(names.LABELS)} |",
+            f"| columns of pairs | {', '.join(' and '.join(map(word, p)) for p in names.PAIRS)} |",
+            f"| parts of a folder of tables or texts | {_parts(splits.NAMES)} |",
+            "",
+        ]
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _parts(parts: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{part}: {_listed(words)}" for part, words in parts.items())
+
+
+def _other_programs() -> str:
+    """Return the flags of other programs: those that are ours, and what becomes of the rest."""
+    parts = [
+        f"{_NOTE}# Flags of other programs\n",
+        "What the examples of diffusers (textual inversion), transformers (text classification), "
+        "kohya's sd-scripts (textual inversion) and mlx-lm (lora) are told. Hyphens and underscores "
+        "are the same. A command may be pasted whole: `accelerate launch ... .py` is left out.\n",
+        "## Other spellings of our flags\n",
+        "| flag | ours |",
+        "|---|---|",
+    ]
+    keys = [key for task in tasks.all().values() for key in task.recipe.declared().values()]
+    keys += declared_keys().values()
+    same = {other: key.spellings[0] for key in keys for other in key.spellings[1:]}
+    parts += [f"| `{other}` | `{ours}` |" for other, ours in sorted(same.items())]
+    parts += ["", "## The others\n", "| flag | what becomes of it |", "|---|---|"]
+    parts += [f"| `{one.flag}` | {_becomes(one)} |" for _, one in sorted(FOREIGN.items())]
+    return "\n".join(parts) + "\n"
+
+
+def _becomes(one: Foreign) -> str:
+    """Return what becomes of a flag of another program."""
+    clauses = []
+    if one.ours or one.done:
+        at = " or ".join(f"`{value}`" for value in one.only if value not in ("", "true"))
+        what = f"`{one.ours}`" if one.ours else f"left out, {one.done}"
+        clauses.append(f"with {at}: {what}" if at else what)
+    if one.instead:
+        clauses.append(f"{'else refused' if clauses else 'refused'}: {one.instead}")
+    return "; ".join(clauses)
 
 
 def main() -> None:

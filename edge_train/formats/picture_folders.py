@@ -22,7 +22,7 @@ _SYSTEM = {
     *("$recycle.bin", "system volume information", "lost+found", "__pycache__"),
 }
 _REPEATS = re.compile(r"(\d{1,4})_(.+)")  # kohya's folders: how often, and the word
-_PARTS = {
+PARTS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
     "val": ("val", "valid", "validation", "dev"),
@@ -216,7 +216,7 @@ def parts_of(folders: Iterable[Path]) -> dict[str, Path]:
     found = {
         part: folder
         for folder in folders
-        for part, names in _PARTS.items()
+        for part, names in PARTS.items()
         if folder.name.lower() in names
     }
     return found if "train" in found else {}

@@ -8,12 +8,12 @@ from pathlib import Path
 from edge_train.errors import InputError
 from edge_train.formats.tables.coding import kind_of
 
-_NAMES = {
+NAMES = {
     "train": ("train", "training"),
     "dev": ("dev", "valid", "validation", "val", "eval"),
     "test": ("test",),
 }
-PARTS = tuple(_NAMES)
+PARTS = tuple(NAMES)
 # of the hub: train-00000-of-00003.parquet, older ones with a hash behind; of MNLI: dev_matched.tsv
 _STEM = re.compile(r"([a-z]+)(?:[-_.](?:\d+[-_]of[-_]\d+(?:[-_][0-9a-f]+)?|matched|mismatched))?")
 
@@ -36,7 +36,7 @@ def part_of(path: Path) -> str | None:
     found = _STEM.fullmatch(_stem(path))
     if found is None:
         return None
-    return next((part for part, names in _NAMES.items() if found[1] in names), None)
+    return next((part for part, names in NAMES.items() if found[1] in names), None)
 
 
 def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
@@ -78,7 +78,7 @@ def beside(path: Path, kinds: Collection[str]) -> tuple[Path, ...]:
 def _chosen(parts: dict[Path, str], kinds: tuple[str, ...]) -> Splits:
     files: dict[str, tuple[Path, ...]] = {}
     said = []
-    for part, names in _NAMES.items():
+    for part, names in NAMES.items():
         own = [path for path, of in parts.items() if of == part]
 
         def rank(path: Path, names: tuple[str, ...] = names) -> tuple[int, int, str]:
