@@ -162,7 +162,7 @@ def _other_programs() -> str:
     parts = [
         f"{_NOTE}# Flags of other programs\n",
         "What the examples of diffusers (textual inversion), transformers (text classification), "
-        "kohya's sd-scripts (textual inversion) and mlx-lm (lora) are told. Hyphens and underscores "
+        "kohya's sd-scripts (textual inversion) and mlx-lm (lora) say. Hyphens and underscores "
         "are the same. A command may be pasted whole: `accelerate launch ... .py` is left out.\n",
         "## Other spellings of our flags\n",
         "| flag | ours |",
