@@ -34,6 +34,8 @@ class Order:
             _check_start(record)
             return
         _need(isinstance(kind, str) and kind != "start", "a record that no journal goes on with")
+        step = record.get("step", 0)
+        _need(type(step) is int and -1 <= step <= self.next_step, "a record of a later step")
         if kind == "step":
             _need(_whole(record.get("step"), self.next_step), "a step that does not follow")
             _check_step(record)
@@ -46,6 +48,10 @@ class Order:
             _need(_whole(record.get("step"), self.next_step), "an extension of another step")
             _need(_whole(record.get("steps")) and record["steps"] > self.next_step, "steps")
         elif kind == "end":
+            ended = record.get(
+                "step", self.next_step
+            )  # a last step that is missing is trained again
+            _need(_whole(ended, self.next_step), "an end of another step")
             _check_end(record)
         elif kind == "event":
             _need(isinstance(record.get("text"), str), "text")

@@ -47,6 +47,9 @@ def test_a_whole_journal_is_read(tmp_path):
         (START, step(0), step(True), step(2)),
         (START, step(0), {"kind": "resume", "step": 7, "cap_bytes": None}, step(1)),
         (START, step(0), {"kind": "end", "status": 3, "seconds_total": 1.0}, step(1)),
+        (START, step(0), {**END, "step": 2}, step(1)),  # its last step is missing
+        (START, step(0), {**MEMORY, "step": 2}, step(1)),
+        (START, step(0), {"kind": "event", "step": 2, "text": "x"}, step(1)),
         (START, step(0), {**END, "sha256": {"../x": "00"}}, step(1)),
         (START, step(0), {**END, "weights_passes": "x"}, step(1)),
         (START, step(0), step(1, loss=10**400), step(2)),  # no float is as large
