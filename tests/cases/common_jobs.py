@@ -75,7 +75,11 @@ def converted_names(place: Place) -> None:
     text = place.inputs / "text.txt"
     theirs = held_out_loss_of_transformers(done.folder / "model", text, 16)
     near(done.report["metrics"]["held_out_loss"], theirs)
-    place.edge_train("run", *CLASSIFY, "--model", "bart", "--data", "hamspam.csv").trains()
+    words = (*CLASSIFY, "--data", "hamspam.csv")
+    place.edge_train("run", *words, "--model", "bart").trains()
+    place.edge_train("run", *words, "--model", "bart-without-end").refused().says(
+        "bart", "end token"
+    )
 
 
 @case("23", "weights in FP8 and INT8")

@@ -144,31 +144,35 @@ def pictures(folder: Path) -> None:
                 (folder / name / f"{photo.stem}.caption").write_text("a photo of {} on a table")
 
 
-def _tokenizer(folder: Path, begins: bool = False) -> None:
+def _tokenizer(folder: Path, marks: tuple[str, ...]) -> None:
+    """Write a tokenizer that puts the first of its marks before a text and the last behind it."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=300,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<s>", "</s>"] if begins else [],
+        special_tokens=list(marks),
         show_progress=False,
     )
     tokenizer.train([str(folder.parent / "text.txt")], trainer)
-    if begins:
+    if marks:
+        first, last = marks[0], marks[-1] if len(marks) > 1 else ""
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+            single=f"{first} $A {last}".strip(),
+            pair=f"{first} $A {last} $B {last}".strip(),
+            special_tokens=[(mark, number) for number, mark in enumerate(marks)],
         )
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _model(folder: Path, kind, configuration, *, begins: bool = False, **changed):
+def _model(folder: Path, kind, configuration, *, marks: tuple[str, ...] = (), **changed):
     """Save a model of random weights; `changed` are keys of its config.json, None drops one."""
     folder.mkdir()
     torch.manual_seed(0)
     model = kind(configuration)
     model.save_pretrained(folder)
-    _tokenizer(folder, begins)
+    _tokenizer(folder, marks)
     if changed:
         path = folder / "config.json"
         words = {**json.loads(path.read_text()), **changed}
@@ -189,13 +193,13 @@ def language_models(folder: Path) -> None:
     """Write causal models of the kinds that were reported, with random weights."""
     t = transformers
 
-    def llama(name: str, *, tied: bool = False, begins: bool = False) -> Path:
+    def llama(name: str, *, tied: bool = False, marks: tuple[str, ...] = ()) -> Path:
         sizes = {**CAUSAL, **PLACES, "num_key_value_heads": 1, "tie_word_embeddings": tied}
-        _model(folder / name, t.LlamaForCausalLM, t.LlamaConfig(**sizes), begins=begins)
+        _model(folder / name, t.LlamaForCausalLM, t.LlamaConfig(**sizes), marks=marks)
         return folder / name
 
     llama("llama")
-    llama("begins", begins=True)
+    llama("begins", marks=("<s>",))
     tied = llama("tied-both", tied=True)
     _rewrite(tied, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"].clone()})
     (tied / "tokenizer.model").write_bytes(b"sentencepiece")
@@ -271,7 +275,9 @@ def classifiers(folder: Path) -> None:
         max_position_embeddings=64,
         num_labels=2,
     )
-    _model(folder / "bart", t.BartForSequenceClassification, bart)
+    marks = ("<s>", "<pad>", "</s>")
+    _model(folder / "bart", t.BartForSequenceClassification, bart, marks=marks)
+    _model(folder / "bart-without-end", t.BartForSequenceClassification, bart)
     gpt2 = t.GPT2Config(
         vocab_size=320,
         n_embd=32,
