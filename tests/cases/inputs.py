@@ -157,10 +157,10 @@ def _tokenizer(folder: Path, marks: tuple[str, ...]) -> None:
     )
     tokenizer.train([str(folder.parent / "text.txt")], trainer)
     if marks:
-        first, last = marks[0], marks[-1] if len(marks) > 1 else ""
+        before, behind = [marks[0]], list(marks[1:][-1:])
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{first} $A {last}".strip(),
-            pair=f"{first} $A {last} $B {last}".strip(),
+            single=[*before, "$A", *behind],
+            pair=[*before, "$A", *behind, "$B:1", *behind],
             special_tokens=[(mark, number) for number, mark in enumerate(marks)],
         )
     tokenizer.save(str(folder / "tokenizer.json"))
