@@ -172,3 +172,17 @@ def test_both_signals_do_the_same_at_every_instant(folder, way):
     print(way, count, {ending: ends.count(ending) for ending in set(ends)})
     if way in ("alone", "worker", "rehearsed"):
         assert {"at once", "saved"} <= set(ends)  # else no instant was one of training
+
+
+def test_a_later_run_sweeps_what_a_rehearsal_left_whose_whole_tree_was_killed(folder):
+    command = [sys.executable, "-m", "edge_train"]
+    process = subprocess.Popen([*command, *NEAR], stderr=-3, stdout=-3, start_new_session=True)
+    while not [*Path("temporary").glob("*/in-use")]:
+        assert process.poll() is None, "it ended before it rehearsed"
+    for path in [path for path in Path("/proc").glob("[0-9]*") if session_of(path) == process.pid]:
+        os.kill(int(path.name), signal.SIGKILL)
+    process.wait()
+    assert [*Path("temporary").iterdir()]
+    done = subprocess.run([*command, *CAPPED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not [*Path("temporary").iterdir()]
