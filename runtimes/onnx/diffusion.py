@@ -100,6 +100,7 @@ class OnnxDiffusion:
         self._threads = threads
         self.session: Any = self._open(threads=threads)
         check_values(path, self.session, _inputs(artifact), ("loss", "prediction"))
+        # The graph says by its names which of its inputs all points of a sample may share.
         first = {value.name: value.shape[0] for value in self.session.get_inputs()}
         self._given_once = tuple(name for name in _SAMPLE if first[name] != first["token"])
 
