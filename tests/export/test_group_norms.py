@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-ir = pytest.importorskip("onnx_ir")
+pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
+
+import onnx_ir as ir
 
 from edge_train.export.group_norms import join_scale_and_shift
 from edge_train.runtimes.onnx.engine import load_engine, session_settings
