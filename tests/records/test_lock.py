@@ -98,6 +98,6 @@ def test_what_a_killed_process_did_not_finish_is_swept_from_every_folder_of_a_ru
     for path in (*left, kept):
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    with only_writer(tmp_path, print):
+    with lock.only_writer(tmp_path, print):
         assert not any(path.exists() for path in left)
         assert kept.exists()
