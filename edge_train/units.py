@@ -9,11 +9,23 @@ from edge_train.errors import InputError
 LEAST_RUN_BYTES = 140_000_000
 LEAST_NETWORK_BYTES = 90_000_000  # the same for a small network, which needs no engine but NumPy
 LEAST = "140MB, for the embedded model as an artifact"
+# A cap that a refusal names has to do, and a plan can be low: an engine maps more than it touches,
+# which the wall counts. 459 MB were planned where 506 MB were too few and 560 MB enough.
+_DOUBT_SHARE, _DOUBT_MOST_BYTES = 0.2, 100_000_000
 _SHOWN = 60  # characters
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MOST_BYTES = 2**63 - 1  # that an operating system can be told
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+
+
+def advised_bytes(planned_bytes: int) -> int:
+    """Return the cap to advise where a plan that no run was held to says what is needed.
+
+    >>> advised_bytes(100_000_000), advised_bytes(8_000_000_000)
+    (120000000, 8100000000)
+    """
+    return planned_bytes + int(min(_DOUBT_SHARE * planned_bytes, _DOUBT_MOST_BYTES))
 
 
 def parse_bytes(text: str) -> int:

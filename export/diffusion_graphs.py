@@ -10,13 +10,16 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from edge_train.errors import InputError, ModelError
+from edge_train.export.group_norms import join_scale_and_shift
 from edge_train.export.model_weights import HALVES
 from edge_train.export.quiet import quiet
+from edge_train.export.shared_sample import share_sample
 from edge_train.formats.diffusion_folder import ModelFolder
 
 OPSET = 18
@@ -46,7 +49,11 @@ def step_graph(model: ModelFolder, resolution: int) -> ir.Model:
             inputs[f"token{suffix}"] = torch.zeros(2, 2, width)
         if model.family == "sdxl":
             inputs["time_ids"] = torch.zeros(2, 6)
-        return _export(network, inputs, ["loss", "prediction"])
+        graph = _export(network, inputs, ["loss", "prediction"])
+    join_scale_and_shift(graph)
+    share_sample(graph)
+    RemoveUnusedNodesPass()(graph)
+    return graph
 
 
 def vae_graphs(model: ModelFolder, resolution: int) -> tuple[ir.Model, ir.Model]:

@@ -38,3 +38,22 @@ def test_another_process_draws_the_same():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == direction(Key(1, 2), 0, "token", (3,)).tobytes().hex()
+
+
+def test_a_generator_is_philox_of_its_key_and_asks_the_system_for_nothing(monkeypatch):
+    """Journals replay from these numbers; a seed from the system would cost more than they do."""
+    key = Key(7, -3)
+    public = np.random.Generator(np.random.Philox(key=key.bits("noise", 1, "token")))
+
+    def never(*_):
+        raise AssertionError("the system was asked for a seed")
+
+    monkeypatch.setattr("numpy.random.bit_generator.randbits", never)
+    with pytest.raises(AssertionError):
+        np.random.Philox(key=1)
+    own = key.generator("noise", 1, "token")
+    for draw in ("standard_normal", "random", "bytes"):
+        one, other = (np.asarray(getattr(g, draw)(33)).tobytes() for g in (own, public))
+        assert one == other
+    assert own.integers(1000, size=9).tolist() == public.integers(1000, size=9).tolist()
+    assert own.permutation(9).tolist() == public.permutation(9).tolist()

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import ModelError
 from edge_train.memory.fresh import fresh
+from edge_train.run.scratch import BENCH, scratch
 
 # The whole command, up to the moment when the engine would read the first graph.
 _SCRIPT = """
@@ -49,9 +49,9 @@ def before_model(artifact: Path) -> BeforeModel:
     Raises:
       ModelError: the run did not come as far as its first graph.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch(prefix=BENCH) as folder:
         done = subprocess.run(
-            [sys.executable, *fresh(_SCRIPT), str(artifact), str(Path(folder) / "run")],
+            [sys.executable, *fresh(_SCRIPT), str(artifact), str(folder / "run")],
             capture_output=True,
             text=True,
             check=False,

@@ -1,11 +1,11 @@
 """What a step costs by each update rule: processor seconds, the rules in turn in one process."""
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_train.bench.step_cost import open_loop
+from edge_train.run.scratch import BENCH, scratch
 from edge_train.tasks.language_model.job import LanguageModelJob
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
@@ -25,7 +25,7 @@ def step_seconds(
     """
     samples, length = sequences
     steps = {}
-    with tempfile.TemporaryDirectory(prefix="edge-train-") as folder:
+    with scratch(prefix=BENCH) as folder:
         for name, options in runs.items():
             given = dict(zip(options[::2], options[1::2], strict=True))
             rank, scale = given.get("--rank"), given.get("--scale")
@@ -43,8 +43,8 @@ def step_seconds(
                 learning_rate=1e-3,
             )
             job = LanguageModelJob(recipe)
-            job.prepare(Path(folder), lambda text: None)
-            steps[name] = open_loop(job, Path(folder)).step
+            job.prepare(folder, lambda text: None)
+            steps[name] = open_loop(job, folder).step
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(1 + ROUNDS):
             for name, step in steps.items():

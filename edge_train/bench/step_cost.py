@@ -7,7 +7,6 @@ tracer counts of arrays), and processor seconds a step.
 
 import json
 import sys
-import tempfile
 import time
 import tracemalloc
 from pathlib import Path
@@ -21,14 +20,14 @@ from edge_train.memory.measure import give_back_memory, measure
 from edge_train.recipe import Recipe
 from edge_train.records.folder import RunFolder
 from edge_train.records.journal import Journal
+from edge_train.run.scratch import BENCH, scratch
 from edge_train.tasks import open_job, read_recipe
 
 
 def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
     """Take steps of a new run, without evaluations and checkpoints; return what they cost."""
     job = open_job(recipe)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch(prefix=BENCH) as folder:
         job.load()
         job.prepare(folder, lambda line: None)
         _warm_up()

@@ -62,6 +62,10 @@ Inputs of `step.onnx`, B samples, L ids in a prompt, V vectors, W their width:
     token (B, V, W) float32, the vectors of every sample
     sdxl also: ids_2, rows_2, token_2, and time_ids (B, 6) float32
 
+Where the first length of `latents` has another name than that of `token`, a call whose B losses are
+all of one sample may give latents, timesteps and target once, with 1 for B. Artifacts that were
+exported before it have one name for all.
+
 Outputs: loss (B,), the mean squared error, and prediction (B, C, h, w), both float32.
 `vae_encoder.onnx`: pixels (B, 3, H, W) in [-1, 1] -> mean, deviation (B, C, h, w).
 `vae_decoder.onnx`: latents (B, C, h, w), as the VAE knows them -> pixels (B, 3, H, W).

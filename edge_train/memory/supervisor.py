@@ -27,7 +27,12 @@ from edge_train.memory.streams import settle_streams
 from edge_train.memory.unstarted import remove_folder, remove_unstarted
 from edge_train.memory.wall import Group, make_group
 from edge_train.process.interrupts import STOPPING
-from edge_train.units import LEAST_NETWORK_BYTES, LEAST_RUN_BYTES, format_bytes
+from edge_train.units import (
+    LEAST_NETWORK_BYTES,
+    LEAST_RUN_BYTES,
+    advised_bytes,
+    format_bytes,
+)
 
 TYPE_CHECKING = False  # importing typing would add half a megabyte to the parent
 if TYPE_CHECKING:
@@ -254,7 +259,9 @@ def _give_up(
     planned = LEAST_RUN_BYTES if facts.needs_bytes is None else facts.needs_bytes
     needs_bytes = max(planned, facts.least_bytes or 0)
     needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.largest
-    if needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
+    if facts.needs_bytes is not None and needs_bytes == facts.needs_bytes > cap_bytes:
+        needs_bytes = advised_bytes(needs_bytes)
+    elif needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
         needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
     advice = _advice(needs_bytes, limit, outside)

@@ -73,6 +73,21 @@ def held_numbers(shape: tuple[int, ...], tokens: int) -> int:
     return min(tokens * sum(shape), math.prod(shape))
 
 
+def looked_up_numbers(shape: tuple[int, int], tokens: int, *, is_output: bool) -> int:
+    """Return how many numbers the sum of a table's gradients holds: the rows of so many tokens.
+
+    Args:
+      is_output: the table is the output layer, too, whose factors are held beside the rows.
+
+    >>> looked_up_numbers((128_000, 16), tokens=100, is_output=False)
+    1600
+    >>> looked_up_numbers((300, 16), tokens=8, is_output=True)
+    2656
+    """
+    rows = tokens * shape[1]
+    return min(rows + tokens * sum(shape) * is_output, math.prod(shape))
+
+
 def _plus(total: Array | Factors | None, part: Gradient, share: np.float32) -> Array | Factors:
     """Return the sum with a share of a part; nothing of the part is kept alive."""
     if isinstance(part, Factors):

@@ -77,10 +77,11 @@ def only_writer(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove files that killed processes did not finish; their names end in a pid."""
-    for place in (folder, RunFolder(folder).checkpoints):
-        for path in place.glob(".*.partial"):
-            path.unlink(missing_ok=True)
+    """Remove files that killed processes did not finish, in folders of results, too."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(".partial"):
+                Path(place, name).unlink(missing_ok=True)
 
 
 def _open(folder: Path) -> int:

@@ -18,7 +18,8 @@ from edge_train.memory.plan import (
 )
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
-from edge_train.run.rehearsal import rehearse, scratch
+from edge_train.run.rehearsal import rehearse
+from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
 from edge_train.units import format_bytes
@@ -42,6 +43,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         _report(plan, link)
         load(link.plan["libraries"], link)
         return plan
+    sweep()  # a run that needs no rehearsal cleans up after one that did
     footprint = job.footprint()
     plan = estimate(footprint, footprint.libraries_bytes)
     _report(plan, link)

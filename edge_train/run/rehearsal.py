@@ -7,16 +7,12 @@ is done, so nothing is left to guess but what the allocator makes of a long run.
 """
 
 import json
-import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +34,7 @@ from edge_train.process import interrupts
 from edge_train.protocols import StepRecord
 from edge_train.recipe import Recipe, as_mapping, with_absolute_paths
 from edge_train.records.folder import RunFolder
+from edge_train.run.scratch import in_use, scratch
 from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.tasks import open_job, recipe_of, task_of
@@ -84,45 +81,12 @@ class _Peaks:
         """Do nothing."""
 
 
-@contextmanager
-def scratch(link: Link | None = None) -> Iterator[Path]:
-    """Yield a folder to rehearse in, gone afterwards, however this process or its worker ends.
-
-    Raises:
-      InputError: there is no place for temporary files.
-    """
-    try:
-        folder = Path(tempfile.gettempdir(), f"edge-train-plan-{os.urandom(8).hex()}")
-    except FileNotFoundError as error:
-        raise InputError(f"nothing can be rehearsed: {error}; set TMPDIR to a folder.") from error
-    if link is not None:
-        link.tell(scratch=str(folder))
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    with interrupts.undone(remove):
-        try:
-            _make(folder)
-            yield folder
-        finally:
-            remove()
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700)
-        RunFolder(folder).make()
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be made to rehearse in ({error.strerror}); set TMPDIR to a folder "
-            "on another disk."
-        ) from error
-
-
 def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) -> Plan:
     """Return the measured plan of a recipe; call it in a process that does nothing else.
 
     Args:
       link: its watch guards this process, its supervisor's bytes are counted.
-      folder: to rehearse in, see `scratch`.
+      folder: to rehearse in, an empty one; see `scratch.py`.
       others_bytes: what a supervisor will hold, where there is none yet.
 
     Raises:
@@ -136,6 +100,7 @@ def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) ->
     base_bytes = measure(link.supervisor).resident_bytes
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     job.load()
+    _make_parts(folder)
     with link.watch.loading(task_of(recipe).loads):
         job.prepare(folder, peaks.said)
     peaks.close("prepare")
@@ -154,6 +119,16 @@ def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) ->
     lines = known_lines(footprint, base_bytes + others_bytes)
     phases = (with_remainder(name, peaks.bytes[name] + others_bytes, lines[name]) for name in lines)
     return Plan(tuple(phases), "rehearsal", peaks.seconds_per_step, footprint.folder)
+
+
+def _make_parts(folder: Path) -> None:
+    try:
+        RunFolder(folder).make()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made to rehearse in ({error.strerror}); set TMPDIR to a folder "
+            "on another disk."
+        ) from error
 
 
 def _rehearsal_recipe(recipe: Recipe) -> Recipe:
@@ -205,8 +180,9 @@ def main() -> int:
     warm_up()
     watch = Watch(None).start()
     try:
-        recipe = recipe_of(given["recipe"], "plan")
-        plan = rehearse(recipe, Link(watch), Path(given["folder"]), given["others_bytes"])
+        recipe, folder = recipe_of(given["recipe"], "plan"), Path(given["folder"])
+        with in_use(folder):  # it outlives who started it, if that one is killed
+            plan = rehearse(recipe, Link(watch), folder, given["others_bytes"])
     except EdgeTrainError as error:
         print(error, file=sys.stderr)
         return error.exit_status

@@ -20,7 +20,7 @@ from edge_train.run.pace import about_seconds
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
-from edge_train.units import format_bytes
+from edge_train.units import advised_bytes, format_bytes
 
 REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
 
@@ -108,10 +108,11 @@ class Survey:
             saved = self.asked.plan.peak_bytes - best.plan.peak_bytes
             advice = f"Try {best.flags} (saves {format_bytes(saved)})"
         else:
-            advice = f"Nothing fits; the smallest cap that does is {_cap_for(least)}"
+            advice = f"Nothing fits; a cap that does is {_cap_for(least)}"
             box = self.container
             if box is not None and least.plan.peak_bytes > box.room_bytes:
-                whole = _round_up(least.plan.peak_bytes * box.bytes // box.room_bytes)
+                advised = advised_bytes(least.plan.peak_bytes)
+                whole = _round_up(advised * box.bytes // box.room_bytes)
                 advice = (
                     f"Nothing fits: {box.words()}; start it with {whole} of memory or more, and "
                     f"{_cap_for(least)}"
@@ -212,7 +213,7 @@ def survey(recipe: Recipe) -> Survey:
 
 def _cap_for(choice: Choice) -> str:
     """Return what to type for a choice that fits nothing that was named."""
-    return f"--mem {_round_up(choice.plan.peak_bytes)} {choice.flags}".rstrip()
+    return f"--mem {_round_up(advised_bytes(choice.plan.peak_bytes))} {choice.flags}".rstrip()
 
 
 def _round_up(count: int) -> str:

@@ -20,6 +20,7 @@ from edge_train.runtimes.onnx.products import exact_opening
 _SUFFIXES = ("", "_2")  # of each text encoder's inputs
 _CELLS_PER_CALL = 4_096  # latent cells in one call: one 512-pixel sample
 _SAMPLES_PER_CALL = 64  # above this a call gets no faster, only larger
+_SAMPLE = ("latents", "target", "timesteps")  # what all points of a sample have in common
 _Call = tuple[slice, dict[str, NDArray[Any]]]
 
 
@@ -99,6 +100,9 @@ class OnnxDiffusion:
         self._threads = threads
         self.session: Any = self._open(threads=threads)
         check_values(path, self.session, _inputs(artifact), ("loss", "prediction"))
+        # The graph says by its names which of its inputs all points of a sample may share.
+        first = {value.name: value.shape[0] for value in self.session.get_inputs()}
+        self._given_once = tuple(name for name in _SAMPLE if first[name] != first["token"])
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on.
@@ -141,7 +145,11 @@ class OnnxDiffusion:
             at = slice(start, min(start + limit, len(points) * samples))
             which = np.arange(at.start, at.stop)
             used, owners = which % samples, (which // samples).tolist()
-            feeds = {name: np.ascontiguousarray(values[used]) for name, values in batch.items()}
+            once = self._given_once if (used == used[0]).all() else ()
+            feeds = {
+                name: np.ascontiguousarray(values[used[:1] if name in once else used])
+                for name, values in batch.items()
+            }
             for suffix, rows in zip(_SUFFIXES, self._rows, strict=False):
                 feeds[f"rows{suffix}"] = rows.read(feeds[f"ids{suffix}"])
                 feeds[f"token{suffix}"] = np.stack([points[p][f"token{suffix}"] for p in owners])

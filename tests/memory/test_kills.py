@@ -108,7 +108,7 @@ def test_no_cap_is_advised_that_the_container_cannot_give(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "plan needs 500 MB" in said
     assert "this container has 350 MB" in said
-    assert "start it with 530MB of memory or more, and --mem 500MB" in said
+    assert "start it with 640MB of memory or more, and --mem 600MB" in said
 
 
 def test_inside_the_container_a_larger_cap_that_it_has_is_still_advised(monkeypatch, capsys):
@@ -116,7 +116,18 @@ def test_inside_the_container_a_larger_cap_that_it_has_is_still_advised(monkeypa
         loaded=True, planned=True, shortage="weights did not fit", needs_bytes=250_000_000
     )
     assert ended(monkeypatch, 200_000_000, "", facts, OUT_OF_MEMORY) == 2
-    assert "Try --mem 250MB" in capsys.readouterr().err
+    assert "Try --mem 300MB" in capsys.readouterr().err
+
+
+def test_a_cap_that_was_only_planned_is_advised_with_the_room_that_a_plan_lacks(
+    monkeypatch, capsys
+):
+    """`tiny-sd backprop int8 32 1 a call`: 459 MB planned, 506 MB too few, 560 MB enough."""
+    facts = Facts(loaded=True, shortage="plan needs 459 MB", needs_bytes=459_000_000)
+    assert ended(monkeypatch, 300_000_000, "", facts, OUT_OF_MEMORY) == 2
+    said = capsys.readouterr().err
+    assert "plan needs 459 MB, cap is 300 MB" in said
+    assert "and --mem 560MB" in said
 
 
 @pytest.mark.process

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from linear_loss import SHAPES, loop_of
 
-from edge_train.arrays.factored import Factors, dense
+from edge_train.arrays.factored import Factors, Lookups, dense
 from edge_train.arrays.parameters import Int8Parameters
 from edge_train.errors import NonFinite
 from edge_train.estimators.backprop import Backprop
-from edge_train.optim.sums import Sums
+from edge_train.optim.sums import Sums, looked_up_numbers
 from edge_train.protocols import Share
 from edge_train.rng import Key
 
@@ -108,3 +108,23 @@ def test_parts_of_a_step_that_was_not_finite_are_dropped(method):
     for name in SHAPES:
         for part, value in loop.state[name].items():
             np.testing.assert_array_equal(value, state[name][part])
+
+
+@pytest.mark.parametrize(("rows", "is_output"), [(500, False), (500, True), (12, False)])
+def test_a_plan_counts_what_the_sum_of_a_table_holds_when_every_token_is_another(rows, is_output):
+    width, tokens, parts = 4, 10, 3
+    draw, sums, table = np.random.default_rng(0), Sums(), np.zeros((rows, width), np.float32)
+    ids = draw.permutation(max(rows, tokens * parts))[: tokens * parts] % rows
+    for part in range(parts):
+        looked_up = np.unique(ids[part * tokens :][:tokens])
+        values = np.ones((len(looked_up), width), np.float32)
+        gradient = Lookups.of(looked_up, values, rows)
+        if is_output:
+            rest = Factors(
+                np.ones((tokens, rows), np.float32), np.ones((tokens, width), np.float32)
+            )
+            gradient = Lookups(looked_up, values, rest)
+        sums.add("table", Share(gradient, 1 / parts, last=False), Echo(), {}, table)
+    total = sums.held["table"]
+    held = total.numbers if isinstance(total, Factors) else total.size
+    assert held == looked_up_numbers((rows, width), tokens * parts, is_output=is_output)

@@ -172,3 +172,34 @@ def test_both_signals_do_the_same_at_every_instant(folder, way):
     print(way, count, {ending: ends.count(ending) for ending in set(ends)})
     if way in ("alone", "worker", "rehearsed"):
         assert {"at once", "saved"} <= set(ends)  # else no instant was one of training
+
+
+def test_a_later_run_sweeps_what_a_rehearsal_left_whose_whole_tree_was_killed(folder):
+    command = [sys.executable, "-m", "edge_train"]
+    process = subprocess.Popen([*command, *NEAR], stderr=-3, stdout=-3, start_new_session=True)
+    while not [*Path("temporary").glob("*/in-use")]:
+        assert process.poll() is None, "it ended before it rehearsed"
+    for path in [path for path in Path("/proc").glob("[0-9]*") if session_of(path) == process.pid]:
+        os.kill(int(path.name), signal.SIGKILL)
+    process.wait()
+    assert [*Path("temporary").iterdir()]
+    done = subprocess.run([*command, *CAPPED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not [*Path("temporary").iterdir()]
+
+
+def test_while_its_first_modules_are_loaded_it_ends_without_a_traceback():
+    code = """
+import os, runpy, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "edge_train.errors":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.path.insert(0, "")  # what -m puts there is taken away
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["doctor"]
+runpy.run_module("edge_train", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-INT, "", "")

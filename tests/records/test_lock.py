@@ -87,3 +87,17 @@ def test_something_else_in_the_place_of_the_lock_is_one_sentence_or_nothing(tmp_
             assert kind == "pipe"  # which is locked like a file
     except RunFolderError as error:
         assert "cannot be written" in str(error)
+
+
+def test_what_a_killed_process_did_not_finish_is_swept_from_every_folder_of_a_run(tmp_path):
+    left = [
+        folder / ".model.safetensors.4711.partial"
+        for folder in (tmp_path, tmp_path / "checkpoints", tmp_path / "model")
+    ]
+    kept = tmp_path / "model" / "model.safetensors"
+    for path in (*left, kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with lock.only_writer(tmp_path, print):
+        assert not any(path.exists() for path in left)
+        assert kept.exists()

@@ -65,12 +65,13 @@ def test_a_run_without_a_cap_that_its_container_cannot_hold_is_refused_with_the_
 def test_a_plan_advises_no_cap_that_its_container_cannot_give():
     choice = survey.Choice({}, recipe_for(method="zo"), plan(900))
     found = survey.Survey(choice, (choice,), BOX.room_bytes, BOX)
-    assert "this container has 350 MB; start it with 950MB of memory or more, and --mem 900MB" in (
-        found.refusal()
+    assert (
+        "this container has 350 MB; start it with 1060MB of memory or more, and --mem 1000MB"
+        in (found.refusal())
     )
     assert found.record()["container_bytes"] == BOX.bytes
     outside = survey.Survey(choice, (choice,), BOX.room_bytes)
-    assert "the smallest cap that does is --mem 900MB" in outside.refusal()
+    assert "a cap that does is --mem 1000MB" in outside.refusal()
 
 
 @pytest.mark.parametrize(("left", "expected"), [(950, True), (800, False), (None, True)])

@@ -44,7 +44,7 @@ from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding, is_projected
-from edge_train.optim.sums import held_numbers
+from edge_train.optim.sums import held_numbers, looked_up_numbers
 from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
@@ -154,7 +154,9 @@ class LanguageModelJob:
         weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
         held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
-        sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes))
+        sums = PlanLine(
+            "sums of a step's parts", _sums_bytes(recipe, shapes, self._model.vocabulary)
+        )
         tokens = at_once * required(recipe.length)
         layers = layers_of(self._model.config)
         width = min(matrices[0])
@@ -386,19 +388,29 @@ def _operations(
     width = min(next(s for n, s in shapes.items() if is_embedding(n)))
     length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
-    if not any(vocabulary in shape for shape in inside):
+    if not _has_head(shapes, vocabulary):
         products += vocabulary * width  # the table of the words is the last layer, too
     return int(2 * length * products)
 
 
-def _sums_bytes(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:
+    """Return whether the output layer is a matrix of its own, and not the table of words."""
+    return any(vocabulary in s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
+
+
+def _sums_bytes(
+    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int
+) -> int:
     """Return the bytes held between the parts of a step: projections, factors or gradients."""
     if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
     for name, shape in shapes.items():
-        if len(shape) == 1 or is_embedding(name):
-            total += 4 * math.prod(shape)
+        if len(shape) == 2 and is_embedding(name):
+            is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
+            total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
+        elif len(shape) == 1:
+            total += 4 * shape[0]
         elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
         else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -61,6 +62,7 @@ _USE = {
     "label_column": "arrays have no columns",
 }
 _HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
+_HASH = re.compile(rb"[0-9a-f]{64}")
 _COPIES = 2  # of the weights in float32: gradient, what is being written
 _KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
@@ -216,10 +218,14 @@ class NetworkJob:
         self.load()
         kept = folder / _HASH_FILE
         try:
-            same = not kept.exists() or kept.read_bytes() == self.data_sha256().encode()
+            found = kept.read_bytes() if kept.exists() else None
         except OSError as error:
             raise RunFolderError(f"{kept}: cannot be read ({error.strerror}).") from error
-        if not same:
+        if found is None:
+            return
+        if not _HASH.fullmatch(found):  # journals of newer runs have it too
+            say(f"{kept.name} is damaged and left out: it does not say which samples there were")
+        elif found != self.data_sha256().encode():
             raise RunFolderError(
                 f"{folder}: the samples in {self.recipe.data} are not those that this run began "
                 "with; put them back, or start a new run."

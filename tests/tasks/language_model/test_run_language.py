@@ -217,7 +217,7 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     tokens = whole.workspace["train"] - parts.workspace["train"]
     assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
     lines = {line.name: line.bytes for line in parts.known["train"]}
-    dense = 32 * 300 + 5 * 32  # the table of tokens; norms
+    dense = 32 * 8 * 16 + 5 * 32  # the rows that 8 texts of 16 tokens look up at most; norms
     projected = 4 * (2 * (4 * 32 + 3 * 64) + 300)  # the head too is a matrix
     assert lines["sums of a step's parts"] == 4 * (dense + projected)
     assert "sums of a step's parts" not in {line.name for line in whole.known["train"]}

@@ -225,6 +225,21 @@ def test_other_data_under_the_same_name_is_noticed_on_resume(tmp_path, capsys):
     assert "not those that this run began with" in capsys.readouterr().err
 
 
+def test_a_damaged_hash_of_the_data_is_left_out_and_another_one_is_refused(tmp_path, capsys):
+    """A file of older versions: the journals of newer ones have that hash."""
+    run(recipe(tmp_path), tmp_path / "run")
+    kept = tmp_path / "run" / "data.sha256"
+    book = tmp_path / "run" / "journal.jsonl"
+    book.write_bytes(b"".join(book.read_bytes().splitlines(keepends=True)[:-5]))
+    before = book.read_bytes()
+    for content, status in ((b"\xff\xfe", 0), (b"", 0), (b"0" * 64, 2)):
+        kept.write_bytes(content)
+        book.write_bytes(before)
+        assert cli.main(["run", "--resume", str(tmp_path / "run")]) == status
+        said = capsys.readouterr().err
+        assert ("left out" in said, "not those" in said) == (status == 0, status == 2)
+
+
 BAD = {
     "no network": ({"network": None}, "needs network in its recipe"),
     "no data": ({"data": None}, "needs data in its recipe"),
