@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import ModelError
-from edge_train.formats.weight_files import blocks_of
+from edge_train.formats.weight_files import blocks_of, check_place
 
 MANIFEST = "manifest.json"
 AGAIN = "The copy is damaged or was edited; export it again."
@@ -68,6 +68,7 @@ def read_manifest(
       ModelError: it is damaged, incomplete, newer than this program or of another format.
     """
     path = folder / MANIFEST
+    check_place(path, folder)
     try:
         if (size := path.stat().st_size) > _LARGEST_BYTES:
             raise ValueError(f"{size} bytes, at most {_LARGEST_BYTES} are expected")

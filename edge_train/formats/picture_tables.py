@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.formats.json_text import read_text
 from edge_train.formats.picture_folders import shown
 
 FILE = "file_name"
@@ -108,8 +109,8 @@ def _json_rows(table: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = read_text(line)
+        except ValueError as error:
             raise InputError(f"{shown(table)}: line {number} is not JSON.") from error
         if not isinstance(row, dict):
             raise InputError(f"{shown(table)}: line {number} is no object such as {{...}}.")

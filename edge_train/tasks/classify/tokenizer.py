@@ -1,6 +1,5 @@
 """Texts as token ids for a transformers encoder, without transformers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from edge_train.errors import ModelError
+from edge_train.formats.weight_files import check_place, read_json
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _BATCH = 1024  # texts tokenized at once
@@ -57,6 +57,8 @@ class TextTokenizer:
         Raises:
           ModelError: neither is there, one is damaged, or it has more tokens than the model.
         """
+        for name in FILES:
+            check_place(folder / name, folder)
         try:
             if (folder / "tokenizer.json").is_file():
                 backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -145,7 +147,7 @@ class TextTokenizer:
 def _word_piece(folder: Path) -> Tokenizer:
     """Return BERT's own tokenizer, as transformers builds it from a vocabulary."""
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_bytes()) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     backend = Tokenizer(WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))  # noqa: S106
     backend.normalizer = normalizers.BertNormalizer(lowercase=config.get("do_lower_case", True))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
