@@ -21,11 +21,13 @@ def wrong_place(path: Path, folder: Path) -> str:
 
     A file that is not there is no wrong place: whoever opens it says so.
     """
-    if path.exists() and not path.is_file():
-        return "a folder" if path.is_dir() else "a pipe, device or socket, no file"
     try:
+        if path.exists() and not path.is_file():
+            return "a folder" if path.is_dir() else "a pipe, device or socket, no file"
         real = path.resolve()
-    except (OSError, RuntimeError):  # links in a circle
+    except OSError as error:
+        return error.strerror or "a broken link"
+    except RuntimeError:  # links in a circle
         return "a broken link"
     if not any(real.is_relative_to(one) for one in inside_of(folder)):
         return "a link that leads out of the folder; copy the file itself with cp -L"

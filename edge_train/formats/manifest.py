@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import ModelError
+from edge_train.formats.inside import wrong_place
 from edge_train.formats.weight_files import blocks_of, check_place
 
 MANIFEST = "manifest.json"
@@ -126,8 +127,10 @@ def same_content(folder: Path, name: str, entry: FileEntry) -> FileEntry | None:
       ModelError: it is missing, of another size, or lies elsewhere.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"{folder / MANIFEST}: file {name!r} lies outside the folder. {AGAIN}")
+    if "link" in (reason := wrong_place(path, folder)):
+        raise ModelError(
+            f"{folder / MANIFEST}: file {name!r} lies outside the folder ({reason}). {AGAIN}"
+        )
     try:
         size = path.stat().st_size if path.is_file() else None
         found = describe_file(path) if size == entry.bytes else None

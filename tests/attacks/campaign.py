@@ -21,7 +21,7 @@ from damage import OUTSIDE, damage, write
 from samples import Sample, samples
 from watching import Case, Ended, Places, watched
 
-_BATCH = 400  # cases of a process, which then gives its memory back
+_BATCH = 200  # cases of a process, which then gives its memory back
 _SHOWN = 3  # failures of one kind that are told
 
 
@@ -115,15 +115,16 @@ def main() -> int:
     parts = [numbers[start : start + _BATCH] for start in range(0, len(numbers), _BATCH)]
     counts: Counter = Counter()
     failures: dict[tuple[str, str], int] = {}
-    for name, ended in _in_jobs(parts, options.jobs, options.seed, chosen, keep):
-        counts[name, ended.outcome] += 1
-        if ended.failed:
+    try:
+        for name, ended in _in_jobs(parts, options.jobs, options.seed, chosen, keep):
+            counts[name, ended.outcome] += 1
             kind = (ended.outcome, ended.said.rpartition(" at ")[2])
-            failures[kind] = failures.get(kind, 0) + 1
-            if failures[kind] <= _SHOWN:
-                print(f"{ended.number} {name}: {ended.done}: {ended.outcome} {ended.said}", flush=True)
-        elif options.case is not None:
-            print(f"{ended.number} {name}: {ended.done}: {ended.outcome} {ended.said}")
+            failures[kind] = failures.get(kind, 0) + ended.failed
+            if options.case is not None or (ended.failed and failures[kind] <= _SHOWN):
+                line = f"{ended.number} {name}: {ended.done}: {ended.outcome} {ended.said}"
+                print(line, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
     _print_counts(counts)
     failed = sum(failures.values())
     print(f"{sum(counts.values())} cases, {failed} failed" + f", kept in {keep}" * bool(failed))
@@ -156,10 +157,13 @@ def _in_jobs(
     parts: list[Sequence[int]], jobs: int, seed: int, chosen: list[Sample], keep: Path
 ) -> Iterator[tuple[str, Ended]]:
     """Yield what `try_some` returns, from so many processes at a time."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"))
+    try:
         waiting = [pool.submit(try_some, part, seed, chosen, keep) for part in parts]
         for one in as_completed(waiting):
             yield from one.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def header_of(
     """
     names = [folded(cell) for cell in first]
     below = [{folded(cell) for cell in column} for column in zip(*body, strict=False)]
-    below += [set()] * (len(first) - len(below))
+    below = below[: len(first)] + [set()] * (len(first) - len(below))
     if any(name in known and name not in cells for name, cells in zip(names, below, strict=True)):
         return True, ""
     if len(names) > 1 and names in ([str(n) for n in range(len(names))],):

@@ -107,6 +107,12 @@ def load(
             f"data {path}: must be a .npz file, a table (.csv, .tsv, .jsonl, .json, .parquet), or "
             "a folder of tables or pictures."
         )
+    for part, samples in (("train", train), ("test", test)):
+        if samples is not None and len(samples.labels) != len(samples.inputs):
+            raise InputError(
+                f"data {path}: {len(samples.inputs)} {part} samples, but {len(samples.labels)} "
+                "labels."
+            )
     if test is None:
         order = Key(0, 0).generator("test part").permutation(len(train.labels))
         aside = max(1, round(_TEST_SHARE * len(order)))
@@ -133,10 +139,6 @@ def _some(samples: Samples, count: int | None) -> Samples:
 def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> None:
     for part, samples in (("train", train), ("test", test)):
         labels = samples.labels
-        if len(labels) != len(samples.inputs):
-            raise InputError(
-                f"data {path}: {len(samples.inputs)} {part} samples, but {len(labels)} labels."
-            )
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
             wrong = labels[(labels < 0) | (labels >= len(names))][0]
             raise InputError(
