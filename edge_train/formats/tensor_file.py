@@ -61,7 +61,7 @@ class TensorFile:
             self.entries = {
                 name: _entry(entry, 8 + header_bytes, size) for name, entry in header.items()
             }
-            _check_apart(self.entries.values())
+            _check_apart(self.entries.values(), size)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -142,13 +142,18 @@ def _entry(entry: Mapping[str, Any], base: int, size: int) -> TensorEntry:
     return TensorEntry(kind, tuple(shape), base + start, end - start)
 
 
-def _check_apart(entries: Iterable[TensorEntry]) -> None:
-    """Refuse tensors of which two share bytes: a small file would stand for any size."""
+def _check_apart(entries: Iterable[TensorEntry], size: int) -> None:
+    """Refuse tensors of which two share bytes, and bytes behind the last one of a file.
+
+    A small file would stand for any amount of memory, or a large one for nothing.
+    """
     end = 0
     for entry in sorted((one for one in entries if one.nbytes), key=lambda one: one.start):
         if entry.start < end:
             raise ValueError
         end = entry.start + entry.nbytes
+    if end and end != size:
+        raise ValueError
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from samples import Sample, samples
 from watching import Case, Ended, Places, watched
 
 _BATCH = 200  # cases of a process, which then gives its memory back
+_TOLD = 1000  # cases between two lines of progress
 _SHOWN = 3  # failures of one kind that are told
 
 
@@ -123,6 +124,8 @@ def main() -> int:
             if options.case is not None or (ended.failed and failures[kind] <= _SHOWN):
                 line = f"{ended.number} {name}: {ended.done}: {ended.outcome} {ended.said}"
                 print(line, flush=True)
+            if sum(counts.values()) % _TOLD == 0:
+                print(f"{sum(counts.values())} of {len(numbers)}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print("interrupted")
     _print_counts(counts)

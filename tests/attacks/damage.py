@@ -22,7 +22,7 @@ OUTSIDE = ("secret.txt", "secret.json", "secret.png", "secret.safetensors", "sec
 DEPTH = 100_000
 LONG = 300_000  # characters
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**60, 2**63, 10**30)
-_MARKS = re.compile(
+MARKS = re.compile(
     rb"PK[\x01-\x08]{2}|IHDR|IDAT|PLTE|tRNS|iCCP|eXIf|acTL|fcTL|IEND|\xff[\xc0-\xfe]|RIFF|WEBP|VP8[ LX]"
     rb"|NUMPY|ftyp|meta|iloc|iprp|ispe|iinf|mdat|ipco|av1C|hvcC|PAR1|GIF8|NETSCAPE|BM|II\*|[{}\[\],:\n\t;\"=]"
 )
@@ -108,7 +108,7 @@ def _near_mark(content: bytes, draws: random.Random) -> int:
         return 0
     if draws.random() < 0.5:
         return draws.randrange(min(len(content), 64))
-    found = [match.end() for match in _MARKS.finditer(content)]
+    found = [match.end() for match in MARKS.finditer(content)]
     if found and draws.random() < 0.7:
         return min(draws.choice(found) + draws.randrange(-8, 12), len(content) - 1) % len(content)
     return draws.randrange(len(content))
@@ -116,7 +116,7 @@ def _near_mark(content: bytes, draws: random.Random) -> int:
 
 def _cut_at_mark(path: Path, other: Path, draws: random.Random) -> str:
     content = path.read_bytes()
-    found = [at for match in _MARKS.finditer(content) for at in match.span()] or [0]
+    found = [at for match in MARKS.finditer(content) for at in match.span()] or [0]
     at = draws.choice(found)
     path.write_bytes(content[:at])
     return f"to {at}"
@@ -182,10 +182,28 @@ def _word(path: Path, other: Path, draws: random.Random) -> str:
 
 _WORDS = (
     *(b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"-0", b"1_000", b"1,5", b"0x10", b"true"),
-    *(b"null", b"9" * 5000, b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", b'"', b'""', b"'"),
+    *(
+        b"null",
+        b"9" * 5000,
+        b"\0",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\xef\xbb\xbf",
+        b'"',
+        b'""',
+        b"'",
+    ),
     *(b"../outside/secret.png", b"../outside/secret.txt", b"/dev/zero", b"/etc/passwd", b"~/x"),
     *(b"\r", b"\r\n\r\n", b"\n" * 50, b"\t" * 3000, b"," * 3000, b";", b"|", b"x" * LONG, b" "),
-    *("\u2028".encode(), "\u0301".encode() * 50, "\u202e".encode(), b"=cmd()", b"%s%n", b"{}", b"[["),
+    *(
+        "\u2028".encode(),
+        "\u0301".encode() * 50,
+        "\u202e".encode(),
+        b"=cmd()",
+        b"%s%n",
+        b"{}",
+        b"[[",
+    ),
     *(b"file_name", b"text", b"label", b"sep=;\n", b"\x1a", b"\x1b[31m", b"{" * 5000, b"--", b"-1"),
 )
 
@@ -200,12 +218,20 @@ def _toml(path: Path, other: Path, draws: random.Random) -> str:
             *(b"1979-05-27", b"[" * 5000, b"[" * DEPTH, b'"\\u0000"', b'"\\uD800"', b"0x7fffffff"),
             *(b'"../outside/secret.txt"', b'"/dev/zero"', b"[[1], [2]]", b"[1, 2, 3]", b'["a", 1]'),
             *(b'"' + b"x" * LONG + b'"', b"1e-400", b'"\\u001b[31m"', b"07:32:00", b"[nan, inf]"),
-            *(b"99999999999999999999", b"{a = 1}", b'"~nobody/x"', b'"all"', b'"' + b"x" * 300 + b'"'),
+            *(
+                b"99999999999999999999",
+                b"{a = 1}",
+                b'"~nobody/x"',
+                b'"all"',
+                b'"' + b"x" * 300 + b'"',
+            ),
         )
     )
     lines[at] = key + b"= " + new
     if draws.random() < 0.1:
-        lines.insert(at, draws.choice((b"[table]", b"[[many]]", b'"" = 1', b"a.b.c = 1", key + b"=1")))
+        lines.insert(
+            at, draws.choice((b"[table]", b"[[many]]", b'"" = 1', b"a.b.c = 1", key + b"=1"))
+        )
     path.write_bytes(b"\n".join(lines) + b"\n")
     return f"{key.decode('utf-8', 'replace').strip()} = {new[:24]!r}"
 
@@ -293,7 +319,9 @@ def changed_json(value: Any, draws: random.Random) -> tuple[str, str]:
         inside.insert(at + draws.choice((0, 1)), (key, new))
         return dumped(value), f"{name} twice, {new[:24]}"
     if chance < 0.28 and isinstance(inside, Pairs):
-        key = draws.choice(("", "../outside/secret.txt", "/dev/zero", "x" * 2000, "\ud800", "a\0", "-1"))
+        key = draws.choice(
+            ("", "../outside/secret.txt", "/dev/zero", "x" * 2000, "\ud800", "a\0", "-1")
+        )
         inside[at] = (key, inside[at][1])
         return dumped(value), f"{name} called {key[:24]!a}"
     if chance < 0.33:
@@ -347,11 +375,15 @@ def _member(path: Path, other: Path, draws: random.Random) -> str:
                                  "{'descr': '<f8'}", "\x00" * 20, "1L", "{'descr': [('a', '<i8')], "
                                  "'fortran_order': False, 'shape': (24,)}"))  # fmt: skip
         text = text.rstrip("\n ") + "\n"
-        members[name] = content[:8] + struct.pack("<H", len(text)) + text.encode() + content[10 + size :]
+        members[name] = (
+            content[:8] + struct.pack("<H", len(text)) + text.encode() + content[10 + size :]
+        )
     elif kind == "values":
         data = bytearray(content)
         at = 128 + 8 * draws.randrange(max((len(data) - 128) // 8, 1))
-        data[at : at + 8] = struct.pack("<d", draws.choice((float("nan"), float("inf"), 1e308, -1e300)))
+        data[at : at + 8] = struct.pack(
+            "<d", draws.choice((float("nan"), float("inf"), 1e308, -1e300))
+        )
         members[name] = bytes(data)
     elif kind == "name":
         new = draws.choice(("../outside/secret.npy", "/etc/x.npy", "train_labels", "", "a\\b.npy"))
@@ -363,10 +395,16 @@ def _member(path: Path, other: Path, draws: random.Random) -> str:
     elif kind == "bomb":
         bomb = True
         size = int.from_bytes(content[8:10], "little")
-        text = re.sub(r"'shape': \(.*?\)", "'shape': (3000000, 8)", content[10 : 10 + size].decode())
-        members[name] = content[:8] + struct.pack("<H", len(text)) + text.encode() + bytes(192_000_000)
+        text = re.sub(
+            r"'shape': \(.*?\)", "'shape': (3000000, 8)", content[10 : 10 + size].decode()
+        )
+        members[name] = (
+            content[:8] + struct.pack("<H", len(text)) + text.encode() + bytes(192_000_000)
+        )
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if bomb else zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(
+        file, "w", zipfile.ZIP_DEFLATED if bomb else zipfile.ZIP_STORED
+    ) as archive:
         import warnings
 
         with warnings.catch_warnings():
@@ -381,7 +419,9 @@ def _member(path: Path, other: Path, draws: random.Random) -> str:
         starts = [m.start() for m in re.finditer(rb"PK\x03\x04", data)], [
             m.start() for m in re.finditer(rb"PK\x01\x02", data)]  # fmt: skip
         at = draws.randrange(len(starts[1]))
-        for start, inner in zip((starts[0][min(at, len(starts[0]) - 1)], starts[1][at]), place, strict=True):
+        for start, inner in zip(
+            (starts[0][min(at, len(starts[0]) - 1)], starts[1][at]), place, strict=True
+        ):
             if draws.random() < 0.8:
                 data[start + inner : start + inner + width] = (value * 257**2 % 2**31).to_bytes(8, "little")[
                     :width] if width == 4 else value.to_bytes(width, "little")  # fmt: skip
@@ -417,14 +457,27 @@ def _chunk(path: Path, other: Path, draws: random.Random) -> str:
         other_at = draws.randrange(len(chunks))
         chunks[at], chunks[other_at] = chunks[other_at], chunks[at]
     elif way == "rename":
-        names = (b"iCCP", b"tRNS", b"PLTE", b"acTL", b"fdAT", b"zTXt", b"iTXt", b"gAMA", b"cHRM", b"IDAT")
+        names = (
+            b"iCCP",
+            b"tRNS",
+            b"PLTE",
+            b"acTL",
+            b"fdAT",
+            b"zTXt",
+            b"iTXt",
+            b"gAMA",
+            b"cHRM",
+            b"IDAT",
+        )
         chunks[at] = draws.choice(names), data
     elif way == "long":
         chunks.insert(1, (b"tEXt", b"k\0" + b"x" * 2_000_000))
     else:
         name = draws.choice((b"zTXt", b"iCCP"))
         chunks.insert(1, (name, b"k\0\0" + zlib.compress(bytes(200_000_000), 1)))
-    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    packed = [
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    ]
     path.write_bytes(content[:8] + b"".join(packed))
     return f"{way} {kind!r}"
 
@@ -432,7 +485,9 @@ def _chunk(path: Path, other: Path, draws: random.Random) -> str:
 def _spelling(path: Path, other: Path, draws: random.Random) -> str:
     """Change a text of a protocol buffer to one of the same length: a place, an operator, a number."""
     content = path.read_bytes()
-    found = list(re.finditer(rb"step\.weights|vae_\w+\.weights|\b\d{2,9}\b|[A-Z][A-Za-z]{3,}", content))
+    found = list(
+        re.finditer(rb"step\.weights|vae_\w+\.weights|\b\d{2,9}\b|[A-Z][A-Za-z]{3,}", content)
+    )
     match = draws.choice(found)
     size = len(match[0])
     new = draws.choice((b"../outside/secret", b"/dev/zero", b"9" * size, b"-" + b"1" * size, b"\xff" * size,

@@ -84,7 +84,12 @@ def _pictures() -> list[Sample]:
         if name.startswith("a.")
     ]  # fmt: skip
     found += [
-        Sample(f"photos/{Path(name).suffix[1:]} again {name[0]}", {name: content}, (name,), _read_photos)
+        Sample(
+            f"photos/{Path(name).suffix[1:]} again {name[0]}",
+            {name: content},
+            (name,),
+            _read_photos,
+        )
         for name, content in files.items()
         if not name.startswith("a.")
     ]
@@ -157,7 +162,7 @@ def _read_picture_table(folder: Path, work: Path) -> None:
 
 
 def _tables() -> list[Sample]:
-    rows = [(f"text {n % 7}, and \"more\" of it", ("good", "bad")[n % 2]) for n in range(24)]
+    rows = [(f'text {n % 7}, and "more" of it', ("good", "bad")[n % 2]) for n in range(24)]
     numbers = [(f"{n * 0.37:.3f}", str(n), ("a", "b", "c")[n % 3]) for n in range(24)]
     both = (("texts", ("sentence", "label"), rows), ("numbers", ("x", "y", "class"), numbers))
     found = []

@@ -65,9 +65,7 @@ class Places:
         return self.root / "work"
 
 
-def watched(
-    numbers: Sequence[int], case: Callable[[int], Case], places: Places
-) -> Iterator[Ended]:
+def watched(numbers: Sequence[int], case: Callable[[int], Case], places: Places) -> Iterator[Ended]:
     """Yield what becomes of cases, each in a child that several share until one kills it.
 
     Args:
@@ -119,9 +117,7 @@ def _of_child(
     yield max(-status, 0)
 
 
-def _work(
-    numbers: Sequence[int], case: Callable[[int], Case], places: Places, pipe: int
-) -> None:
+def _work(numbers: Sequence[int], case: Callable[[int], Case], places: Places, pipe: int) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # decoders of pictures complain there on their own
         os.dup2(quiet, stream)
