@@ -41,7 +41,10 @@ def read_json(path: Path, folder: Path | None = None) -> Config:
             f"{path}: not valid JSON ({error}); copy or download the model again."
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, expected a JSON object.")
+        raise ModelError(
+            f"{path}: holds a {type(content).__name__}, expected a JSON object; "
+            "copy or download the model again."
+        )
     return content
 
 

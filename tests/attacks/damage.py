@@ -1,4 +1,4 @@
-"""Damage to an input, drawn from a seed: by bytes, by lines, by what a format means, by its place."""
+"""Damage to an input, drawn from a seed: by bytes, lines, what a format means, or its place."""
 
 import io
 import json
@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))
-import mutations  # noqa: E402 - those of run folders
-
-from samples import Sample, resealed  # noqa: E402
+import mutations
+from samples import Sample, resealed
 
 OUTSIDE = ("secret.txt", "secret.json", "secret.png", "secret.safetensors", "secret.csv")
 DEPTH = 100_000
 LONG = 300_000  # characters
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**60, 2**63, 10**30)
 MARKS = re.compile(
-    rb"PK[\x01-\x08]{2}|IHDR|IDAT|PLTE|tRNS|iCCP|eXIf|acTL|fcTL|IEND|\xff[\xc0-\xfe]|RIFF|WEBP|VP8[ LX]"
-    rb"|NUMPY|ftyp|meta|iloc|iprp|ispe|iinf|mdat|ipco|av1C|hvcC|PAR1|GIF8|NETSCAPE|BM|II\*|[{}\[\],:\n\t;\"=]"
+    rb"PK[\x01-\x08]{2}|IHDR|IDAT|PLTE|tRNS|iCCP|eXIf|acTL|fcTL|IEND|\xff[\xc0-\xfe]"
+    rb"|RIFF|WEBP|VP8[ LX]"
+    rb"|NUMPY|ftyp|meta|iloc|iprp|ispe|iinf|mdat|ipco|av1C|hvcC"
+    rb"|PAR1|GIF8|NETSCAPE|BM|II\*|[{}\[\],:\n\t;\"=]"
 )
 
 
@@ -50,16 +51,25 @@ def damage(sample: Sample, folder: Path, draws: random.Random) -> str:
         except Exception as error:  # noqa: BLE001 - it was damaged too much before
             detail = f"not done: {type(error).__name__}"
         done.append(f"{way.__name__.strip('_')} {detail}".strip())
-    if sample.name.startswith("artifact") and name != "manifest.json" and draws.random() < 0.8:
-        if not path.is_symlink():
-            resealed(folder)
-            done.append("resealed")
+    sealed = sample.name.startswith("artifact") and name != "manifest.json"
+    if sealed and draws.random() < 0.8 and not path.is_symlink():
+        resealed(folder)
+        done.append("resealed")
     return f"{name}: {', '.join(done)}"
 
 
 def _ways(sample: Sample, path: Path) -> list[Callable[..., str]]:
-    ways = [mutations._flip, mutations._truncate, mutations._zero, mutations._append, _lie, _lie,
-            _cut_at_mark, _splice, _flip_many]  # fmt: skip
+    ways = [
+        mutations._flip,
+        mutations._truncate,
+        mutations._zero,
+        mutations._append,
+        _lie,
+        _lie,
+        _cut_at_mark,
+        _splice,
+        _flip_many,
+    ]
     if sample.named != path.name:
         ways += [mutations._delete, _place]
     ways += [mutations._folder] if not sample.named else []
@@ -67,8 +77,16 @@ def _ways(sample: Sample, path: Path) -> list[Callable[..., str]]:
     if {".json", ".jsonl"} & set(suffixes):
         ways += [_json_value] * 10
     if {".jsonl", ".csv", ".tsv", ".txt", ".toml", ".json", ".caption", ".jinja"} & set(suffixes):
-        ways += [mutations._double_line, mutations._delete_line, mutations._swap_lines,
-                 mutations._number, mutations._number, _word, _word, _word]  # fmt: skip
+        ways += [
+            mutations._double_line,
+            mutations._delete_line,
+            mutations._swap_lines,
+            mutations._number,
+            mutations._number,
+            _word,
+            _word,
+            _word,
+        ]
     if path.suffix == ".toml":
         ways += [_toml] * 6
     if path.suffix == ".safetensors":
@@ -266,13 +284,13 @@ def dumped(value: Any) -> str:
 
 
 _VALUES = (
-    *("null", "true", '""', '"x"', "-1", "0", "1", "2", "3.5", "1e999", "-1e999", "NaN", "Infinity"),
+    *("null", "true", '""', '"x"', "-1", "0", "1", "2", "3.5", "1e999", "NaN", "Infinity"),
     *("[]", "{}", "[[]]", "[null]", '{"a": 1}', '[1, "a"]', "1e308", "1000000000000", "2147483648"),
-    *("9" * 30, "9" * 5000, '"' + "x" * LONG + '"', "[" * DEPTH + "]" * DEPTH, "9223372036854775808"),
-    *('"../outside/secret.json"', '"../outside/secret.safetensors"', '"/dev/zero"', '"/etc/passwd"'),
+    *("9" * 30, "9" * 5000, '"' + "x" * LONG + '"', "[" * DEPTH + "]" * DEPTH, "-1e999"),
+    *('"../outside/secret.json"', '"../outside/secret.safetensors"', '"/dev/zero"'),
     *('"\\ud800"', '"a\\u0000b"', '"."', '".."', '"a/../../outside/secret.txt"', '"\\u001b[31m"'),
     *("[" + ",".join(["1"] * 20000) + "]", "[0]", "[-1, -1]", '"1"', '" "', "false", "100000"),
-)  # fmt: skip
+)
 
 
 def _json_value(path: Path, other: Path, draws: random.Random) -> str:
@@ -354,26 +372,82 @@ def _member(path: Path, other: Path, draws: random.Random) -> str:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     name = draws.choice(sorted(members))
     content = members[name]
-    kind = draws.choice(("shape", "descr", "header", "values", "name", "twice", "short", "bomb",
-                         "method", "length", "flags", "offset"))  # fmt: skip
+    kind = draws.choice(
+        (
+            "shape",
+            "descr",
+            "header",
+            "values",
+            "name",
+            "twice",
+            "short",
+            "bomb",
+            "method",
+            "length",
+            "flags",
+            "offset",
+        )
+    )
     twice, bomb = [], False
     if kind in ("shape", "descr", "header"):
         size = int.from_bytes(content[8:10], "little")
         text = content[10 : 10 + size].decode("latin1")
         if kind == "shape":
-            shape = draws.choice(("(1000000000000,)", "(-1,)", "()", "(0,)", "(3, 8)", "(1e3,)", "(24,)",
-                                  "('a',)", "(99999999999999999999999,)", "(2, 3, 4)", "(24, 0)",
-                                  "(9223372036854775807, 2)", "[24]", "24", "None"))  # fmt: skip
+            shape = draws.choice(
+                (
+                    "(1000000000000,)",
+                    "(-1,)",
+                    "()",
+                    "(0,)",
+                    "(3, 8)",
+                    "(1e3,)",
+                    "(24,)",
+                    "('a',)",
+                    "(99999999999999999999999,)",
+                    "(2, 3, 4)",
+                    "(24, 0)",
+                    "(9223372036854775807, 2)",
+                    "[24]",
+                    "24",
+                    "None",
+                )
+            )
             text = re.sub(r"'shape': \(.*?\)", f"'shape': {shape}", text)
         elif kind == "descr":
-            new = draws.choice(("|O", "<c16", "<U4", "|b1", "<f2", "<i8", ">u4", "|V8", "<M8[s]", "|S1",
-                                "<f16", "<U999999999", "", "x", "<f8, <f8"))  # fmt: skip
+            new = draws.choice(
+                (
+                    "|O",
+                    "<c16",
+                    "<U4",
+                    "|b1",
+                    "<f2",
+                    "<i8",
+                    ">u4",
+                    "|V8",
+                    "<M8[s]",
+                    "|S1",
+                    "<f16",
+                    "<U999999999",
+                    "",
+                    "x",
+                    "<f8, <f8",
+                )
+            )
             text = re.sub(r"'descr': '.*?'", f"'descr': '{new}'", text)
         else:
-            text = draws.choice(("(" * 3000, "{" * 90, "[" * 9000, "__import__('os').system('x')",
-                                 "{'descr': '<f8', 'fortran_order': True, 'shape': (24, 4), }",
-                                 "{'descr': '<f8'}", "\x00" * 20, "1L", "{'descr': [('a', '<i8')], "
-                                 "'fortran_order': False, 'shape': (24,)}"))  # fmt: skip
+            text = draws.choice(
+                (
+                    "(" * 3000,
+                    "{" * 90,
+                    "[" * 9000,
+                    "__import__('os').system('x')",
+                    "{'descr': '<f8', 'fortran_order': True, 'shape': (24, 4), }",
+                    "{'descr': '<f8'}",
+                    "\x00" * 20,
+                    "1L",
+                    "{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (24,)}",
+                )
+            )
         text = text.rstrip("\n ") + "\n"
         members[name] = (
             content[:8] + struct.pack("<H", len(text)) + text.encode() + content[10 + size :]
@@ -416,15 +490,17 @@ def _member(path: Path, other: Path, draws: random.Random) -> str:
         place = {"flags": (6, 8), "method": (8, 10), "length": (22, 24), "offset": (26, 42)}[kind]
         width = 4 if kind in ("length",) else 2
         value = draws.choice((1, 8, 9, 12, 14, 95, 99, 0xFFFF, 0x0801))
-        starts = [m.start() for m in re.finditer(rb"PK\x03\x04", data)], [
-            m.start() for m in re.finditer(rb"PK\x01\x02", data)]  # fmt: skip
+        starts = (
+            [m.start() for m in re.finditer(rb"PK\x03\x04", data)],
+            [m.start() for m in re.finditer(rb"PK\x01\x02", data)],
+        )
         at = draws.randrange(len(starts[1]))
         for start, inner in zip(
             (starts[0][min(at, len(starts[0]) - 1)], starts[1][at]), place, strict=True
         ):
             if draws.random() < 0.8:
-                data[start + inner : start + inner + width] = (value * 257**2 % 2**31).to_bytes(8, "little")[
-                    :width] if width == 4 else value.to_bytes(width, "little")  # fmt: skip
+                wide = value if width == 2 else value * 257**2 % 2**31
+                data[start + inner : start + inner + width] = wide.to_bytes(width, "little")
     path.write_bytes(data)
     return f"{kind} of {name}"
 
@@ -483,15 +559,24 @@ def _chunk(path: Path, other: Path, draws: random.Random) -> str:
 
 
 def _spelling(path: Path, other: Path, draws: random.Random) -> str:
-    """Change a text of a protocol buffer to one of the same length: a place, an operator, a number."""
+    """Change a text of a protocol buffer, a place or a name, to one of the same length."""
     content = path.read_bytes()
     found = list(
         re.finditer(rb"step\.weights|vae_\w+\.weights|\b\d{2,9}\b|[A-Z][A-Za-z]{3,}", content)
     )
     match = draws.choice(found)
     size = len(match[0])
-    new = draws.choice((b"../outside/secret", b"/dev/zero", b"9" * size, b"-" + b"1" * size, b"\xff" * size,
-                        b"./" + match[0], b"a/../" + match[0]))  # fmt: skip
+    new = draws.choice(
+        (
+            b"../outside/secret",
+            b"/dev/zero",
+            b"9" * size,
+            b"-" + b"1" * size,
+            b"\xff" * size,
+            b"./" + match[0],
+            b"a/../" + match[0],
+        )
+    )
     new = new[:size].ljust(size, b"x")
     path.write_bytes(content[: match.start()] + new + content[match.end() :])
     return f"{match[0]!r} -> {new!r}"

@@ -1,4 +1,4 @@
-"""A small whole input of every format, and the readers' own functions that the product reads it by."""
+"""A small whole input of every format, and the functions that the product reads it by."""
 
 import csv
 import gzip
@@ -78,11 +78,15 @@ def _pictures() -> list[Sample]:
         "a.avif": _saved(image, "AVIF"),
     }
     found = [
-        Sample(f"photos/{Path(name).suffix[1:]}", {name: content, "a.txt": b"a photo of {}"}, (name,),
-               _read_photos)
+        Sample(
+            f"photos/{Path(name).suffix[1:]}",
+            {name: content, "a.txt": b"a photo of {}"},
+            (name,),
+            _read_photos,
+        )
         for name, content in files.items()
         if name.startswith("a.")
-    ]  # fmt: skip
+    ]
     found += [
         Sample(
             f"photos/{Path(name).suffix[1:]} again {name[0]}",
@@ -109,8 +113,12 @@ def _pictures() -> list[Sample]:
     for name, table in tables.items():
         sample = Sample(name, {**pictures, name: table}, (name,), _read_picture_table)
         found.append(sample)
-    classes = {f"{part}/{word}/{n}.png": small
-               for part in ("train", "test") for word in ("x", "y") for n in range(3)}  # fmt: skip
+    classes = {
+        f"{part}/{word}/{n}.png": small
+        for part in ("train", "test")
+        for word in ("x", "y")
+        for n in range(3)
+    }
     found.append(Sample("picture folder", classes, ("train/x/0.png", "test/y/1.png"), _read_data))
     return found
 
@@ -185,9 +193,10 @@ def _tables() -> list[Sample]:
         for name, content in kinds.items():
             named = name if not name.startswith("train") or what == "numbers" else ""
             found.append(Sample(f"tables/{what} {name}", {name: content}, (name,), read, named))
-    text = "the cat sat on the mat and the dog\n".encode() * 40
-    found.append(Sample("tables/text.txt", {"text.txt": text}, ("text.txt",), _read_corpus,
-                        "text.txt"))  # fmt: skip
+    text = b"the cat sat on the mat and the dog\n" * 40
+    found.append(
+        Sample("tables/text.txt", {"text.txt": text}, ("text.txt",), _read_corpus, "text.txt")
+    )
     return found
 
 
@@ -306,19 +315,46 @@ def _arrays() -> list[Sample]:
     ):
         file = io.BytesIO()
         save(file, **arrays)
-        found.append(Sample(f"npz/{name}", {"data.npz": file.getvalue()}, ("data.npz",), _read_data,
-                            "data.npz"))  # fmt: skip
-    weights = {"a.weight": draws.standard_normal((4, 3)).astype(np.float32),
-               "b": np.arange(5), "c": np.zeros((2, 2), np.float16)}  # fmt: skip
+        found.append(
+            Sample(
+                f"npz/{name}", {"data.npz": file.getvalue()}, ("data.npz",), _read_data, "data.npz"
+            )
+        )
+    weights = {
+        "a.weight": draws.standard_normal((4, 3)).astype(np.float32),
+        "b": np.arange(5),
+        "c": np.zeros((2, 2), np.float16),
+    }
     plain = to_safetensors(weights, {"format": "pt"})
-    found.append(Sample("safetensors/weights", {"a.safetensors": plain}, ("a.safetensors",),
-                        _read_tensors, "a.safetensors"))  # fmt: skip
+    found.append(
+        Sample(
+            "safetensors/weights",
+            {"a.safetensors": plain},
+            ("a.safetensors",),
+            _read_tensors,
+            "a.safetensors",
+        )
+    )
     token = to_safetensors({"token": np.ones((2, 8), np.float32)}, {"base_model_sha256": "1" * 64})
-    found.append(Sample("safetensors/token of --from", {"t.safetensors": token},
-                        ("t.safetensors",), _read_token, "t.safetensors"))  # fmt: skip
+    found.append(
+        Sample(
+            "safetensors/token of --from",
+            {"t.safetensors": token},
+            ("t.safetensors",),
+            _read_token,
+            "t.safetensors",
+        )
+    )
     network = (GOLDEN / "stopped" / "network" / "network.safetensors").read_bytes()
-    found.append(Sample("safetensors/network", {"n.safetensors": network}, ("n.safetensors",),
-                        _read_network, "n.safetensors"))  # fmt: skip
+    found.append(
+        Sample(
+            "safetensors/network",
+            {"n.safetensors": network},
+            ("n.safetensors",),
+            _read_network,
+            "n.safetensors",
+        )
+    )
     return found
 
 
@@ -326,8 +362,10 @@ def _jpegs(count: int) -> list[bytes]:
     from PIL import Image
 
     draws = np.random.default_rng(5)
-    return [_saved(Image.fromarray(draws.integers(0, 256, (8, 8, 3), np.uint8)), "JPEG")
-            for _ in range(count)]  # fmt: skip
+    return [
+        _saved(Image.fromarray(draws.integers(0, 256, (8, 8, 3), np.uint8)), "JPEG")
+        for _ in range(count)
+    ]
 
 
 def _read_tensors(folder: Path, work: Path) -> None:
@@ -361,9 +399,11 @@ def _read_network(folder: Path, work: Path) -> None:
 
 
 def _texts_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.suffix in (".json", ".txt")}  # fmt: skip
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in (".json", ".txt")
+    }
 
 
 def _model_folders() -> list[Sample]:
@@ -376,8 +416,10 @@ def _model_folders() -> list[Sample]:
     width = {"bert.embeddings.word_embeddings.weight": np.zeros((_VOCABULARY, 4), np.float32)}
     head = {"classifier.weight": np.zeros((2, 4), np.float32)}
     first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-    index = {"metadata": {"total_size": 1264},
-             "weight_map": {next(iter(width)): first, "classifier.weight": second}}  # fmt: skip
+    index = {
+        "metadata": {"total_size": 1264},
+        "weight_map": {next(iter(width)): first, "classifier.weight": second},
+    }
     shards = {first: to_safetensors(width, {}), second: to_safetensors(head, {})}
     sharded = {**bert, **shards, "model.safetensors.index.json": json.dumps(index).encode()}
     texts = [name for name in sharded if name.endswith((".json", ".jinja"))]
@@ -399,12 +441,15 @@ def _model_folders() -> list[Sample]:
         Sample("model/tokenizer.json", sharded, ("tokenizer.json",), _read_classifier),
         Sample("model/index", sharded, ("model.safetensors.index.json",), _read_classifier),
         Sample("model/shards", sharded, tuple(weights), _read_classifier),
-        Sample("model/templates and settings", sharded,
-               tuple(n for n in texts if n not in ("config.json", "tokenizer.json")),
-               _read_classifier),
+        Sample(
+            "model/templates and settings",
+            sharded,
+            tuple(n for n in texts if n not in ("config.json", "tokenizer.json")),
+            _read_classifier,
+        ),
         Sample("model/vocab.txt", old, ("vocab.txt", "tokenizer_config.json"), _read_classifier),
         Sample("model/language model", llama, tuple(llama), _read_language_model),
-    ]  # fmt: skip
+    ]
     return [*found, *_diffusion()]
 
 
@@ -483,8 +528,11 @@ def _read_diffusion(folder: Path, work: Path) -> None:
 
 def _artifacts() -> list[Sample]:
     folder = GOLDEN / "artifact-v1"
-    whole = {path.relative_to(folder).as_posix(): path.read_bytes()
-             for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+    whole = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     small = _smaller(whole)
     head = GOLDEN / "stopped" / "bert-head"
     trained = {path.name: path.read_bytes() for path in head.iterdir() if path.is_file()}
@@ -492,13 +540,20 @@ def _artifacts() -> list[Sample]:
     return [
         Sample("artifact/manifest", small, ("manifest.json",), _read_artifact),
         Sample("artifact/onnx", small, graphs, _read_resealed),
-        Sample("artifact/tables and tokenizer", small,
-               tuple(n for n in small if n.startswith("tokenizer") or n.endswith(".safetensors")),
-               _read_resealed),
+        Sample(
+            "artifact/tables and tokenizer",
+            small,
+            tuple(n for n in small if n.startswith("tokenizer") or n.endswith(".safetensors")),
+            _read_resealed,
+        ),
         Sample("artifact/training manifest", trained, ("manifest.json",), _read_training_artifact),
-        Sample("artifact/training files", trained,
-               tuple(n for n in trained if n != "manifest.json"), _read_training_artifact),
-    ]  # fmt: skip
+        Sample(
+            "artifact/training files",
+            trained,
+            tuple(n for n in trained if n != "manifest.json"),
+            _read_training_artifact,
+        ),
+    ]
 
 
 def _smaller(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -552,7 +607,7 @@ def _read_training_artifact(folder: Path, work: Path) -> None:
     if not is_training_artifact(folder):
         return
     artifact = open_training_artifact(folder)
-    artifact.sha256(), artifact.manifest.new_heads  # noqa: B018
+    artifact.sha256(), artifact.manifest.new_heads
     TextTokenizer.from_folder(folder, artifact.pad, artifact.vocabulary).encode(["a text"], 8)
 
 

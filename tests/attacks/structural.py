@@ -1,4 +1,4 @@
-"""The ways of `attacks.toml`, each a line there and a function here; and where formats have joints."""
+"""The ways of `attacks.toml`, each a function here; and where formats have joints."""
 
 import io
 import os
@@ -21,7 +21,7 @@ def attack(path: Path, way: str, value: Any, outside: Path) -> None:
         "text": _text,
         "link": _link,
         "pipe": lambda path, _: (path.unlink(), os.mkfifo(path)),
-        "sparse": lambda path, size: os.truncate(path, size),
+        "sparse": os.truncate,
         "bytes": _bytes,
         "set": _set,
         "header": _header,

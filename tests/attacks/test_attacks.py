@@ -103,7 +103,7 @@ def test_what_must_never_happen_is_noticed(tmp_path):
 
     deeds = {
         "TRACEBACK ValueError": lambda: int("x"),
-        "OUTSIDE": lambda: (places.outside / "secret.txt").read_bytes(),
+        "OUTSIDE": (places.outside / "secret.txt").read_bytes,
         "OUTSIDE ": lambda: (places.named / "new").write_bytes(b""),
         "MEMORY": lambda: bytes(2 << 30),
         "WARNING UserWarning": warn,

@@ -1,4 +1,4 @@
-"""Read damaged files in a forked child: what it opens is observed, its memory and time are bounded."""
+"""Read damaged files in a forked child: observed, with bounded memory and time."""
 
 import ctypes
 import json
@@ -30,7 +30,7 @@ Case = tuple[str, Callable[[], None]]  # what was done to an input, and what rea
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a case: what was done, an outcome, in capitals where it failed, what was said."""
+    """What was done in a case, its outcome (in capitals where it failed), what was said."""
 
     number: int
     done: str
