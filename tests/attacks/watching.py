@@ -147,9 +147,13 @@ def _work(numbers: Sequence[int], case: Callable[[int], Case], places: Places, p
 def _tried(read: Callable[[], None]) -> tuple[str, str]:
     """Return what became of reading, and what was said."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a user would see them, between other lines
-            read()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                read()
+            finally:
+                if warned:  # a user would see them, between other lines
+                    raise warned[0].message
     except EdgeTrainError as error:
         return _judged(str(error))
     except Warning as error:

@@ -1,6 +1,7 @@
 """Labeled samples from npz arrays, folders of pictures, tables and sensor series, checked."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -193,7 +194,12 @@ def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 def _npz(path: Path) -> tuple[Samples, Samples | None, tuple[str, ...]]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of headers by Python 2, and values beyond float32
             train = _npz_part(path, arrays, "train")
             if train is None:
                 raise InputError(
