@@ -8,7 +8,7 @@ from typing import Any
 from edge_train.errors import ModelError
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.transformers_folder import positions_of, vocabulary_of
+from edge_train.formats.transformers_folder import layers_of, positions_of, vocabulary_of
 from edge_train.formats.weight_files import hash_of, open_weights, read_json
 
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt")
@@ -62,6 +62,7 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         )
     try:
         vocabulary, positions = vocabulary_of(config), positions_of(config)
+        layers_of(config)  # a plan asks for it later
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
