@@ -53,6 +53,6 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise InputError(f"{path}: cannot be read (No such file or directory).") from error
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: damaged, or not a parquet file ({reason}).") from error

@@ -14,6 +14,7 @@ from edge_train.errors import ModelError
 from edge_train.formats.weight_files import check_place, read_json
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+_UNUSUAL = "a \u0378"
 _BATCH = 1024  # texts tokenized at once
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
 # space, beyond which no token reaches back.
@@ -69,6 +70,7 @@ class TextTokenizer:
                     f"{folder}: no tokenizer.json and no vocab.txt; copy or download the model "
                     "again with its tokenizer."
                 )
+            backend.encode(_UNUSUAL)  # a vocabulary without its unknown token fails only here
         except (ModelError, MemoryError):
             raise
         except Exception as error:  # tokenizers raises plain Exception, and JSON may hold anything
