@@ -3,6 +3,7 @@
 NOT_STARTED = 2
 STOPPED = 3
 INTERRUPTED = 130
+_MOST_CHARACTERS = 1000  # of a line of a message
 
 
 class EdgeTrainError(Exception):
@@ -12,6 +13,20 @@ class EdgeTrainError(Exception):
     """
 
     exit_status = NOT_STARTED
+
+    def __str__(self) -> str:
+        """Return the message as it can be shown, whatever the file holds that it is about."""
+        return "\n".join(map(_shown, super().__str__().split("\n")))
+
+
+def _shown(line: str) -> str:
+    """Return a line without its middle where that would fill the screen, and without controls."""
+    if len(line) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        line = f"{line[:half]} [...] {line[-half:]}"
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in line)
 
 
 class InputError(EdgeTrainError):

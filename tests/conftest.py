@@ -20,7 +20,8 @@ from edge_train.memory.guard import Guard
 from edge_train.optim.transforms import Adam, Chain, LearningRate
 from edge_train.records.journal import Journal
 
-collect_ignore = ["faults"]  # a command of its own, which is no module of the product either
+# commands of their own, which are no modules of the product either
+collect_ignore = ["faults", *(f"attacks/{name}.py" for name in ("campaign", "commands", "damage"))]
 
 
 def pytest_configure(config: pytest.Config) -> None:

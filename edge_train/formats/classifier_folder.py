@@ -16,12 +16,14 @@ from edge_train.formats.transformers_folder import (
     first_id,
     positions_of,
     vocabulary_of,
+    whole_number,
 )
-from edge_train.formats.weight_files import choose_weights, hash_of, read_json
+from edge_train.formats.weight_files import hash_of, open_weights, read_json
 from edge_train.rng import Key
 
 _HEAD = -4  # the step of the key that a new head is drawn from
 _HEAD_DEVIATION = 0.02  # of its weights, as BERT's own
+_MOST_LABELS = 1_000_000  # that a configuration can count without naming them
 _NORM = re.compile(r"(norm|ln)\w*\.weight$", re.IGNORECASE)
 # Networks that give position `pad + 1` to the first token.
 _PAD_BEFORE_POSITIONS = (
@@ -67,8 +69,7 @@ class ClassifierFolder:
 
     def weight_files(self) -> tuple[TensorFile, ...]:
         """Return the opened weight files."""
-        names = choose_weights({path.name for path in self.path.iterdir()}, self.path)
-        return tuple(TensorFile(self.path / name) for name in names)
+        return open_weights(self.path)
 
     def sha256(self) -> str:
         """Return one hash over the names and contents of all weight files."""
@@ -115,13 +116,13 @@ def open_classifier(path: Path, base: str | None = None) -> ClassifierFolder:
     try:
         kind, vocabulary = str(config["model_type"]), vocabulary_of(config)
         names = config.get("id2label")
-        count = int(config.get("num_labels", 2))
+        count = whole_number(config.get("num_labels", 2), most=_MOST_LABELS)
         labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
         labels = labels or tuple(f"LABEL_{number}" for number in range(count))
         fills = (config.get("pad_token_id"), first_id(config.get("eos_token_id")))
         pad = next((number for number in fills if isinstance(number, int) and number >= 0), 0)
         positions = positions_of(config)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
             "download the model again."

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edge_train.errors import ModelError
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.weight_files import Config, choose_weights, hash_of, read_json
+from edge_train.formats.weight_files import Config, hash_of, open_weights, read_json
+from edge_train.units import shown
 
 # What each pipeline is made of: component -> the class that we build ourselves.
 _PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
@@ -28,6 +29,9 @@ _OTHER_CONDITIONS = (
 )
 # Latent cells a side where a UNet's configuration names none, as diffusers has it.
 _LATENT_SIDES = {"sd1": 64, "sd2": 64, "sdxl": 128}
+_MOST_COUNT, _MOST_LEVELS = 1 << 20, 16  # of widths, channels and ids; of a VAE
+_MOST_TIMESTEPS = 100_000
+_TINY = np.finfo(np.float64).tiny  # of a schedule of one step
 _TOKEN_TABLES = (
     "text_model.embeddings.token_embedding.weight",  # as published
     "embeddings.token_embedding.weight",  # as transformers 5 saves it
@@ -65,12 +69,12 @@ class ModelFolder:
     @property
     def text_widths(self) -> tuple[int, ...]:
         """The width of a token vector, for each text encoder."""
-        return tuple(int(self._value(name, "hidden_size")) for name in self.text_encoders)
+        return tuple(self._count(name, "hidden_size") for name in self.text_encoders)
 
     @property
     def prompt_tokens(self) -> int:
         """The length of a padded prompt."""
-        return int(self._value("text_encoder", "max_position_embeddings"))
+        return self._count("text_encoder", "max_position_embeddings")
 
     @property
     def prediction_type(self) -> str:
@@ -79,22 +83,25 @@ class ModelFolder:
 
     @property
     def latent_channels(self) -> int:
-        return int(self._value("vae", "latent_channels"))
+        return self._count("vae", "latent_channels")
 
     @property
     def latent_scale(self) -> int:
         """Pixels a side of one latent cell."""
-        return int(2 ** (len(self._value("vae", "block_out_channels")) - 1))
+        levels = self._value("vae", "block_out_channels")
+        if not isinstance(levels, list) or not 0 < len(levels) <= _MOST_LEVELS:
+            raise self._no_value("vae", "block_out_channels", "a list of widths, one a level")
+        return int(2 ** (len(levels) - 1))
 
     @property
     def scaling_factor(self) -> float:
         """What a VAE latent is multiplied by; Stable Diffusion's own where the config is silent."""
-        return float(self.configs["vae"].get("scaling_factor", 0.18215))
+        return self._factor("scaling_factor", 0.18215)
 
     @property
     def shift_factor(self) -> float:
         """What is subtracted from a VAE latent before it is scaled."""
-        return float(self.configs["vae"].get("shift_factor") or 0.0)
+        return self._factor("shift_factor", 0.0)
 
     @property
     def resolution(self) -> int:
@@ -109,7 +116,7 @@ class ModelFolder:
         sides = found if isinstance(found, list) else [found]
         if found is None:
             sides = [_LATENT_SIDES[self.family]]
-        if not sides or not all(type(side) is int and side > 0 for side in sides):
+        if not sides or not all(type(side) is int and 0 < side <= _MOST_COUNT for side in sides):
             raise ModelError(
                 f"{self.path / 'unet'}: sample_size is {found!r}, expected a number of latent "
                 "cells a side, such as 64; copy or download the model again."
@@ -127,13 +134,11 @@ class ModelFolder:
         Raises:
           ModelError: there is none, or only pickle files, which are never loaded.
         """
-        folder = self.path / component
-        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return tuple(folder / name for name in choose_weights(names, folder))
+        return tuple(file.path for file in self.tensor_files(component))
 
     def tensor_files(self, component: str) -> tuple[TensorFile, ...]:
         """Return the opened weight files of one component."""
-        return tuple(TensorFile(path) for path in self.weight_files(component))
+        return open_weights(self.path / component, self.path)
 
     def parameter_count(self, component: str) -> int:
         """Return how many numbers the weight files of one component hold."""
@@ -182,6 +187,26 @@ class ModelFolder:
             "encoder."
         )
 
+    def _count(self, component: str, key: str) -> int:
+        found = self._value(component, key)
+        if type(found) is not int or not 0 < found <= _MOST_COUNT:
+            raise self._no_value(component, key, f"a whole number up to {_MOST_COUNT}")
+        return found
+
+    def _factor(self, key: str, usual: float) -> float:
+        found = self.configs["vae"].get(key)
+        if found is None:
+            return usual
+        if type(found) not in (int, float) or not math.isfinite(found):
+            raise self._no_value("vae", key, "a number")
+        return float(found)
+
+    def _no_value(self, component: str, key: str, expected: str) -> ModelError:
+        return ModelError(
+            f"{self.path / component}: {key} is {shown(self.configs[component][key])}, expected "
+            f"{expected}; copy or download the model again."
+        )
+
     def _value(self, component: str, key: str) -> Any:
         try:
             return self.configs[component][key]
@@ -201,7 +226,9 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
       ModelError: a value is missing or the schedule is of an unknown kind.
     """
     try:
-        steps, kind = int(config["num_train_timesteps"]), config["beta_schedule"]
+        steps, kind = config["num_train_timesteps"], config["beta_schedule"]
+        if type(steps) is not int or not 0 < steps <= _MOST_TIMESTEPS:
+            raise ValueError(f"num_train_timesteps is {shown(steps)}")
         if config.get("trained_betas") is not None:
             betas = np.asarray(config["trained_betas"], np.float64)
         elif kind == "linear":
@@ -221,10 +248,20 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
         raise ModelError(
             f"{folder}: its config has no {error.args[0]!r}; copy or download the model again."
         ) from None
+    except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        raise ModelError(
+            f"{folder}: a number of the schedule cannot be ({error}); copy or download the model "
+            "again."
+        ) from error
+    if betas.ndim != 1 or not ((betas > 0) & (betas <= 1)).all() or not len(betas):
+        raise ModelError(
+            f"{folder}: the betas of the schedule must lie between 0 and 1; copy or download the "
+            "model again."
+        )
     kept = np.cumprod(1 - betas)
     if config.get("rescale_betas_zero_snr"):  # arXiv:2305.08891, algorithm 1
         root = np.sqrt(kept)
-        kept = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        kept = ((root - root[-1]) * root[0] / max(root[0] - root[-1], _TINY)) ** 2
     return kept.astype(np.float32)
 
 
@@ -270,8 +307,8 @@ def _read_configs(path: Path) -> dict[str, Config]:
                 f"{path / 'model_index.json'}: {part} is {found!r}, expected {kind}; code from a "
                 "model folder is never run, so use a model with the standard parts."
             )
-        configs[part] = read_json(path / part / "config.json")
-    configs["scheduler"] = read_json(path / "scheduler" / "scheduler_config.json")
+        configs[part] = read_json(path / part / "config.json", path)
+    configs["scheduler"] = read_json(path / "scheduler" / "scheduler_config.json", path)
     return configs
 
 

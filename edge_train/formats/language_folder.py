@@ -8,8 +8,8 @@ from typing import Any
 from edge_train.errors import ModelError
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
-from edge_train.formats.transformers_folder import positions_of, vocabulary_of
-from edge_train.formats.weight_files import choose_weights, hash_of, read_json
+from edge_train.formats.transformers_folder import layers_of, positions_of, vocabulary_of
+from edge_train.formats.weight_files import hash_of, open_weights, read_json
 
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -62,6 +62,7 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         )
     try:
         vocabulary, positions = vocabulary_of(config), positions_of(config)
+        layers_of(config)  # a plan asks for it later
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "
@@ -70,6 +71,6 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
     names = {file.name for file in path.iterdir()}
     files: tuple[TensorFile, ...] = ()
     if any(name.endswith(_WEIGHT_SUFFIXES) for name in names):
-        files = tuple(TensorFile(path / name) for name in choose_weights(names, path))
+        files = open_weights(path)
     refuse_packed(path, config, files)
     return LanguageFolder(path, config, vocabulary, positions, files, base or str(path.resolve()))

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import ModelError
-from edge_train.formats.weight_files import blocks_of
+from edge_train.formats.inside import wrong_place
+from edge_train.formats.weight_files import blocks_of, check_place
 
 MANIFEST = "manifest.json"
 AGAIN = "The copy is damaged or was edited; export it again."
@@ -68,6 +69,7 @@ def read_manifest(
       ModelError: it is damaged, incomplete, newer than this program or of another format.
     """
     path = folder / MANIFEST
+    check_place(path, folder)
     try:
         if (size := path.stat().st_size) > _LARGEST_BYTES:
             raise ValueError(f"{size} bytes, at most {_LARGEST_BYTES} are expected")
@@ -125,8 +127,10 @@ def same_content(folder: Path, name: str, entry: FileEntry) -> FileEntry | None:
       ModelError: it is missing, of another size, or lies elsewhere.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"{folder / MANIFEST}: file {name!r} lies outside the folder. {AGAIN}")
+    if "link" in (reason := wrong_place(path, folder)):
+        raise ModelError(
+            f"{folder / MANIFEST}: file {name!r} lies outside the folder ({reason}). {AGAIN}"
+        )
     try:
         size = path.stat().st_size if path.is_file() else None
         found = describe_file(path) if size == entry.bytes else None

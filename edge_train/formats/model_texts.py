@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from edge_train.formats.inside import wrong_place
+
 _MOST_BYTES = 128_000_000  # the largest published tokenizer.json has a third of it
 # By name, not by ending: a folder may hold the texts that a model is trained on, and no result
 # may carry those away.
@@ -19,8 +21,12 @@ _TEMPLATES = "additional_chat_templates"  # a folder of them, as transformers wr
 def model_texts(folder: Path) -> list[Path]:
     """Return the files of a model folder that a result needs beside its weights, by name.
 
-    `config.json` is among them; weights, their index and code never are.
+    `config.json` is among them; weights, their index and code never are, nor links to elsewhere.
     """
     found = [path for path in sorted(folder.iterdir()) if _BELONGS.fullmatch(path.name)]
     found += sorted((folder / _TEMPLATES).glob("*.jinja"))
-    return [path for path in found if path.is_file() and path.stat().st_size <= _MOST_BYTES]
+    return [
+        path
+        for path in found
+        if path.is_file() and path.stat().st_size <= _MOST_BYTES and not wrong_place(path, folder)
+    ]

@@ -87,7 +87,10 @@ def load(path: Path) -> SavedNetwork:
             for place in places
         }
         mean, deviation = tensors["inputs/mean"], tensors["inputs/deviation"]
-    except (RunFolderError, InputError, KeyError, ValueError, TypeError) as error:
+    except (
+        *(RunFolderError, InputError),
+        *(LookupError, ValueError, TypeError, RecursionError),
+    ) as error:
         raise ModelError(f"{path}: not a network that edge-train saved ({error}).") from error
     return SavedNetwork(network, parameters, statistics, mean, deviation, names)
 

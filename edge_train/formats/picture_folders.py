@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_train.errors import InputError
+from edge_train.formats.inside import inside_of
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
@@ -59,11 +60,7 @@ class PictureRoot:
     skipped: Reasons = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        real = Path(os.path.realpath(self.path))  # `resolve` raises where links go round in circles
-        self._inside = [real]
-        for above in (real, *real.parents):
-            if above.parent.name == "snapshots" and (above.parent.parent / "blobs").is_dir():
-                self._inside.append(above.parent.parent / "blobs")
+        self._inside = inside_of(self.path)
 
     def name(self, path: Path) -> str:
         """Return how a path below the root is called in a line."""

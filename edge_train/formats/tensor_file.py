@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from edge_train.errors import ModelError
 
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_OTHER_BYTES = {"I64": 8, "U64": 8, "C64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
+_OTHER_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
+_MOST_HEADER_BYTES = 100_000_000  # as the safetensors package has it
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,22 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise ValueError
             with path.open("rb") as file:
                 size = path.stat().st_size
                 header_bytes = int.from_bytes(file.read(8), "little")
-                if size < 8 or header_bytes > size - 8:
+                if size < 8 or header_bytes > min(size - 8, _MOST_HEADER_BYTES):
                     raise ValueError
-                header = json.loads(file.read(header_bytes))
+                header = json.loads(file.read(header_bytes), object_pairs_hook=_unique)
             header.pop("__metadata__", None)
             self.entries = {
                 name: _entry(entry, 8 + header_bytes, size) for name, entry in header.items()
             }
+            _check_apart(self.entries.values(), size)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(
                 f"{path}: not a whole safetensors file (damaged or cut short); copy or download "
                 "it again."
@@ -125,12 +131,36 @@ class StoredTensor:
 
 def _entry(entry: Mapping[str, Any], base: int, size: int) -> TensorEntry:
     """Return one checked line of a safetensors header."""
-    shape = tuple(int(length) for length in entry["shape"])
-    start, end = entry["data_offsets"]
-    wanted = math.prod(shape) * _ITEM_BYTES.get(entry["dtype"], 0)
-    if not 0 <= start <= end <= size - base or (wanted and end - start != wanted):
+    kind, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or any(type(n) is not int or n < 0 for n in (*shape, start, end)):
         raise ValueError
-    return TensorEntry(entry["dtype"], shape, base + start, end - start)
+    item_bytes = _ITEM_BYTES.get(kind) or _OTHER_BYTES.get(kind)
+    if not start <= end <= size - base:
+        raise ValueError
+    if item_bytes is not None and end - start != math.prod(shape) * item_bytes:
+        raise ValueError
+    return TensorEntry(kind, tuple(shape), base + start, end - start)
+
+
+def _check_apart(entries: Iterable[TensorEntry], size: int) -> None:
+    """Refuse tensors of which two share bytes, and bytes behind the last one of a file.
+
+    A small file would stand for any amount of memory, or a large one for nothing.
+    """
+    end = 0
+    for entry in sorted((one for one in entries if one.nbytes), key=lambda one: one.start):
+        if entry.start < end:
+            raise ValueError
+        end = entry.start + entry.nbytes
+    if end and end != size:
+        raise ValueError
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
 
 
 def _fill(file: Any, start: int, buffer: NDArray[np.uint8], path: Path) -> None:

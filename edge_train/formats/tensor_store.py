@@ -129,14 +129,25 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
       RunFolderError: the file is missing, damaged or not ours.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            metadata = dict(file.metadata() or {})
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read ({error}).") from error
+    tensors, metadata = read_tensors(path)
     _check_sums(path, kinds_of(tensors), metadata, _checksum(tensors))
     return tensors, metadata
+
+
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the arrays and the metadata of a small safetensors file, whoever wrote it.
+
+    Raises:
+      RunFolderError: the file is missing, no file, damaged, or of types that NumPy has not.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no ordinary file")
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            return tensors, dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}).") from error
 
 
 class StoredTensors(Mapping[str, NDArray[Any]]):

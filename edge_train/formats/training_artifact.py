@@ -35,7 +35,6 @@ mean over the batch; losses (B,); logits (B, classes).
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +51,7 @@ from edge_train.formats.manifest import (
     refuse_content,
     same_content,
 )
+from edge_train.formats.weight_files import read_json
 
 FORMAT = "edge-train training artifact"
 VERSION = 1
@@ -126,10 +126,9 @@ class TrainingArtifact:
 def is_training_artifact(path: Path) -> bool:
     """Return whether a folder says it is a training artifact."""
     try:
-        content = json.loads((path / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        return read_json(path / MANIFEST).get("format") == FORMAT
+    except ModelError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def open_training_artifact(path: Path) -> TrainingArtifact:

@@ -8,29 +8,41 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
+def whole_number(value: object, most: int = 1 << 31) -> int:
+    """Return a count of a configuration.
+
+    Raises:
+      ValueError: it is no whole number, or none from 0 to `most`.
+    """
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{str(value)[:40]!r}, expected a whole number up to {most}")
+    return value
+
+
 def layers_of(config: Config) -> int:
     """Return how many layers follow one another.
 
     Raises:
-      KeyError: the configuration names none.
+      KeyError, ValueError: the configuration names none, or no count.
     """
-    return int(config[next((name for name in _LAYERS if name in config), _LAYERS[0])])
+    return whole_number(config[next((name for name in _LAYERS if name in config), _LAYERS[0])])
 
 
 def vocabulary_of(config: Config) -> int:
     """Return the rows of the token table.
 
     Raises:
-      KeyError: the configuration names none; of a model of pictures and texts it stands deeper.
+      KeyError, ValueError: the configuration names none, or no count; of a model of pictures and
+        texts it stands deeper.
     """
     name = next((name for name in _VOCABULARY if name in config), _VOCABULARY[0])
-    return int(config[name])
+    return whole_number(config[name])
 
 
 def positions_of(config: Config) -> int:
     """Return how many tokens a text may have; `UNLIMITED` where positions are no table."""
     found = (config.get(name) for name in _POSITIONS)
-    return int(next((limit for limit in found if isinstance(limit, int) and limit > 0), UNLIMITED))
+    return next((n for n in found if type(n) is int and 0 < n <= UNLIMITED), UNLIMITED)
 
 
 def first_id(ids: object) -> object:

@@ -1,28 +1,37 @@
 """Which files of a folder hold its weights and configuration; pickles are refused."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edge_train.errors import ModelError
+from edge_train.formats.inside import wrong_place
+from edge_train.formats.json_text import read_text
+from edge_train.formats.tensor_file import TensorFile
 
 Config = Mapping[str, Any]
 _STEMS = ("model", "diffusion_pytorch_model")
 VARIANTS = ("", ".fp32", ".bf16", ".fp16")  # the plain files first
 _READ_BYTES = 1 << 20
+_MOST_JSON_BYTES = 256_000_000  # the largest published index and tokenizer have a tenth
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def read_json(path: Path) -> Config:
-    """Return the JSON object in a file.
+def read_json(path: Path, folder: Path | None = None) -> Config:
+    """Return the JSON object in a file of a model.
+
+    Args:
+      folder: the model's, which the file must lie in; None: the file's own.
 
     Raises:
-      ModelError: it cannot be read, or is no JSON object.
+      ModelError: it cannot be read, lies elsewhere, or is no JSON object.
     """
+    check_place(path, folder or path.parent)
     try:
-        content = json.loads(path.read_bytes())
+        if (size := path.stat().st_size) > _MOST_JSON_BYTES:
+            raise ValueError(f"{size} bytes, at most {_MOST_JSON_BYTES} are expected")
+        content = read_text(path.read_bytes())
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be read ({error.strerror}); copy or download the model again."
@@ -32,8 +41,38 @@ def read_json(path: Path) -> Config:
             f"{path}: not valid JSON ({error}); copy or download the model again."
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, expected a JSON object.")
+        raise ModelError(
+            f"{path}: holds a {type(content).__name__}, expected a JSON object; "
+            "copy or download the model again."
+        )
     return content
+
+
+def check_place(path: Path, folder: Path) -> None:
+    """Refuse a file of a model that no one should open.
+
+    Raises:
+      ModelError: a link leads out of the folder, or it is a folder, pipe or device.
+    """
+    if reason := wrong_place(path, folder):
+        raise ModelError(f"{path}: cannot be read ({reason}).")
+
+
+def open_weights(folder: Path, model: Path | None = None) -> tuple[TensorFile, ...]:
+    """Return the opened weight files of a component.
+
+    Args:
+      folder: of the component.
+      model: the whole folder that was named, if that is another one.
+
+    Raises:
+      ModelError: there is none, only pickle files, or one that is damaged or lies elsewhere.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    paths = [folder / name for name in choose_weights(names, folder)]
+    for path in paths:
+        check_place(path, model or folder)
+    return tuple(TensorFile(path) for path in paths)
 
 
 def choose_weights(names: set[str], folder: Path) -> list[str]:

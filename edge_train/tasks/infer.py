@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edge_train.errors import InputError
+from edge_train.errors import EdgeTrainError, InputError
 from edge_train.registry import load
 from edge_train.tasks import tasks
 from edge_train.tasks.task import Task
@@ -45,12 +45,13 @@ def _accepted(task: Task, path: Path, broken: list[str]) -> str | None:
 
     Raises:
       OSError: a file or folder cannot be read.
+      EdgeTrainError: the data is damaged, which is no fault of the task.
     """
     if task.accepts is None:
         return None
     try:
         what: str | None = load(task.accepts)(path)
-    except OSError:
+    except (OSError, EdgeTrainError):
         raise
     except Exception as error:  # noqa: BLE001 - what goes wrong in one task stays there
         broken.append(

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edge_train.formats.inside import wrong_place
+from edge_train.formats.json_text import read_text
 from edge_train.formats.tables import parquet
 from edge_train.formats.tables.coding import guess_of, kind_of
 from edge_train.formats.tables.dialect import dialect_of, reader
@@ -29,7 +31,12 @@ def training_file(path: Path, kinds: Sequence[str] = _TABLES) -> Path | None:
         return path if kind_of(path) in kinds else None
     for place in (path, path / "data"):
         if place.is_dir():
-            found = [p for p in place.iterdir() if kind_of(p) in kinds and part_of(p) == "train"]
+            found = [
+                file
+                for file in place.iterdir()
+                if kind_of(file) in kinds and part_of(file) == "train"
+                if not wrong_place(file, place)
+            ]
             if found:
                 return min(found)
     return None
@@ -73,8 +80,8 @@ def first_rows(path: Path) -> list[dict[str, Any]] | None:
     found = []
     for line in lines:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = read_text(line)
+        except ValueError:
             continue
         if isinstance(row, dict):
             found.append(row)

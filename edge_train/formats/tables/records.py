@@ -1,15 +1,13 @@
 """Rows of jsonl, read a line at a time, and of json, read at once."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.formats.json_text import read_text
 from edge_train.formats.tables.coding import Coding, opened_text
 from edge_train.formats.tables.delimited import MOST_CHARACTERS, whole_lines
-
-_UNREADABLE = (ValueError, RecursionError)  # no JSON, digits without end, or nested too deeply
 
 
 def is_lines(path: Path, coding: Coding) -> bool:
@@ -21,8 +19,8 @@ def is_lines(path: Path, coding: Coding) -> bool:
     with opened_text(path, coding) as file:
         first = file.readline(MOST_CHARACTERS).strip()
         try:
-            return isinstance(json.loads(first), dict) and bool(file.read(1024).strip())
-        except _UNREADABLE:
+            return isinstance(read_text(first), dict) and bool(file.read(1024).strip())
+        except ValueError:
             return False
 
 
@@ -37,8 +35,8 @@ def lines_of(path: Path, coding: Coding) -> Iterator[tuple[int, Mapping[str, Any
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except _UNREADABLE:
+                value = read_text(line)
+            except ValueError:
                 value = None
             yield number, value if isinstance(value, dict) else None
 
@@ -56,10 +54,10 @@ def records_of(path: Path, coding: Coding) -> list[Mapping[str, Any] | None]:
     """
     with opened_text(path, coding) as file:
         try:
-            value = json.load(file)
+            value = read_text(file.read())
         except UnicodeDecodeError:
             raise
-        except _UNREADABLE as error:
+        except ValueError as error:
             raise InputError(f"{path}: not JSON ({error}).") from error
     if isinstance(value, dict):
         value = _listed(value)

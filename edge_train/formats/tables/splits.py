@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train.errors import InputError
+from edge_train.formats.inside import wrong_place
 from edge_train.formats.tables.coding import kind_of
 
 NAMES = {
@@ -105,12 +106,15 @@ def _stem(path: Path) -> str:
 def _entries(folder: Path) -> list[Path]:
     """Return the files of a folder in the order of their names, without hidden ones.
 
+    Nor those that are links to elsewhere: nothing outside of what was named is read.
+
     Raises:
       InputError: it is there and cannot be read.
     """
     try:
         if not folder.is_dir():
             return []
-        return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}).") from error
+    return [path for path in found if not wrong_place(path, folder)]

@@ -1,6 +1,5 @@
 """Texts as token ids for a transformers encoder, without transformers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from edge_train.errors import ModelError
+from edge_train.formats.weight_files import check_place, read_json
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+_UNUSUAL = "a \u0378"
 _BATCH = 1024  # texts tokenized at once
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
 # space, beyond which no token reaches back.
@@ -57,6 +58,8 @@ class TextTokenizer:
         Raises:
           ModelError: neither is there, one is damaged, or it has more tokens than the model.
         """
+        for name in FILES:
+            check_place(folder / name, folder)
         try:
             if (folder / "tokenizer.json").is_file():
                 backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -67,6 +70,7 @@ class TextTokenizer:
                     f"{folder}: no tokenizer.json and no vocab.txt; copy or download the model "
                     "again with its tokenizer."
                 )
+            backend.encode(_UNUSUAL)  # a vocabulary without its unknown token fails only here
         except (ModelError, MemoryError):
             raise
         except Exception as error:  # tokenizers raises plain Exception, and JSON may hold anything
@@ -145,7 +149,7 @@ class TextTokenizer:
 def _word_piece(folder: Path) -> Tokenizer:
     """Return BERT's own tokenizer, as transformers builds it from a vocabulary."""
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_bytes()) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     backend = Tokenizer(WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))  # noqa: S106
     backend.normalizer = normalizers.BertNormalizer(lowercase=config.get("do_lower_case", True))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

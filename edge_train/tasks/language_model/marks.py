@@ -1,12 +1,14 @@
 """Tokens around a document: those of the tokenizer's own template, and the model's end token."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from edge_train.errors import ModelError
+from edge_train.formats.weight_files import read_json
 
 _BETWEEN = "\n\n"  # between documents of a model that has no end token
 
@@ -50,9 +52,8 @@ def _end_token(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) ->
     if type(found) is int and tokenizer.id_to_token(found) is not None:
         return found
     try:
-        told = json.loads((folder / "tokenizer_config.json").read_bytes())
-        word = told.get("eos_token") if isinstance(told, dict) else None
-    except (OSError, ValueError, RecursionError):
+        word = read_json(folder / "tokenizer_config.json").get("eos_token")
+    except ModelError:
         return None
     word = word.get("content") if isinstance(word, dict) else word
     return tokenizer.token_to_id(word) if isinstance(word, str) else None

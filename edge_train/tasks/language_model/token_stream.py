@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from edge_train.errors import ModelError
 from edge_train.formats.atomic import write_parts
+from edge_train.formats.weight_files import check_place
 from edge_train.tasks.language_model.documents import Texts
 from edge_train.tasks.language_model.marks import Marks
 
@@ -29,6 +30,7 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
       ModelError: it is missing, damaged, or has more tokens than the model.
     """
     path = folder / "tokenizer.json"
+    check_place(path, folder)
     if not path.is_file():
         raise ModelError(
             f"{folder}: no tokenizer.json; copy or download the model again with its tokenizer."

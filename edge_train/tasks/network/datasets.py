@@ -1,7 +1,7 @@
 """Labeled samples from npz arrays, folders of pictures, tables and sensor series, checked."""
 
-import zipfile
-import zlib
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -108,6 +108,12 @@ def load(
             f"data {path}: must be a .npz file, a table (.csv, .tsv, .jsonl, .json, .parquet), or "
             "a folder of tables or pictures."
         )
+    for part, samples in (("train", train), ("test", test)):
+        if samples is not None and len(samples.labels) != len(samples.inputs):
+            raise InputError(
+                f"data {path}: {len(samples.inputs)} {part} samples, but {len(samples.labels)} "
+                "labels."
+            )
     if test is None:
         order = Key(0, 0).generator("test part").permutation(len(train.labels))
         aside = max(1, round(_TEST_SHARE * len(order)))
@@ -134,10 +140,6 @@ def _some(samples: Samples, count: int | None) -> Samples:
 def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> None:
     for part, samples in (("train", train), ("test", test)):
         labels = samples.labels
-        if len(labels) != len(samples.inputs):
-            raise InputError(
-                f"data {path}: {len(samples.inputs)} {part} samples, but {len(labels)} labels."
-            )
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
             wrong = labels[(labels < 0) | (labels >= len(names))][0]
             raise InputError(
@@ -192,7 +194,12 @@ def _statistics(inputs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 def _npz(path: Path) -> tuple[Samples, Samples | None, tuple[str, ...]]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of headers by Python 2, and values beyond float32
             train = _npz_part(path, arrays, "train")
             if train is None:
                 raise InputError(
@@ -202,12 +209,14 @@ def _npz(path: Path) -> tuple[Samples, Samples | None, tuple[str, ...]]:
             test = _npz_part(path, arrays, "test")
             highest = max(int(part.labels.max(initial=0)) for part in (train, test) if part)
             if "class_names" in arrays.files:
-                names = tuple(str(name) for name in arrays["class_names"].ravel())
+                names = tuple(str(name) for name in _array(arrays, "class_names").ravel())
             else:
                 names = tuple(str(number) for number in range(min(highest, _MOST_CLASSES) + 1))
     except FileNotFoundError as error:
         raise InputError(f"data {path}: there is no such file or folder.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged archive or header, NumPy raises what it meets
         if "pickle" in str(error):
             raise InputError(
                 f"data {path}: it holds pickled objects, which are never read; save plain numeric "
@@ -222,10 +231,10 @@ def _npz_part(path: Path, arrays: Any, part: str) -> Samples | None:
     found = [key for key in keys if key in arrays.files]
     if not found or f"{part}_labels" not in arrays.files:
         return None
-    inputs = arrays[found[0]]
+    inputs = _array(arrays, found[0])
     if found[0].endswith("jpeg"):
-        inputs = _jpegs(path, inputs, arrays[f"{part}_offsets"])
-    labels = arrays[f"{part}_labels"]
+        inputs = _jpegs(path, inputs, _array(arrays, f"{part}_offsets"))
+    labels = _array(arrays, f"{part}_labels")
     if inputs.ndim < 2 or inputs.dtype.kind not in "uif" or 0 in inputs.shape[1:]:
         raise InputError(
             f"data {path}: {found[0]} is {inputs.dtype} of shape {inputs.shape}; expected numbers "
@@ -243,7 +252,31 @@ def _npz_part(path: Path, arrays: Any, part: str) -> Samples | None:
     return Samples(inputs, labels.astype(np.int64))
 
 
+def _array(arrays: Any, name: str) -> NDArray[Any]:
+    """Return an array of an archive that holds as many bytes as its header says.
+
+    Raises:
+      ValueError: it does not; NumPy would take memory for all that the header promises.
+    """
+    member = arrays.zip.getinfo(f"{name}.npy" if f"{name}.npy" in arrays.zip.namelist() else name)
+    with arrays.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}
+        shape, _, kind = read.get(version, np.lib.format.read_array_header_2_0)(file)
+        left = member.file_size - file.tell()
+    if kind.hasobject:
+        raise ValueError("pickled objects")
+    if min((0, *shape)) < 0 or math.prod(shape) * kind.itemsize > left:
+        raise ValueError(f"{name} says it is {kind} of shape {shape}, and has {left} bytes")
+    return np.asarray(arrays[name])
+
+
 def _jpegs(path: Path, content: NDArray[Any], offsets: NDArray[Any]) -> NDArray[np.uint8]:
+    if content.ndim != 1 or content.dtype != np.uint8 or offsets.dtype.kind not in "ui":
+        raise InputError(
+            f"data {path}: pictures are {content.dtype} of shape {content.shape}, their offsets "
+            f"{offsets.dtype}; expected uint8 one after another, and whole numbers."
+        )
     pictures = [
         read_picture(content[start:end].tobytes(), name=f"data {path}: picture {number}").pixels
         for number, (start, end) in enumerate(pairwise(offsets.tolist()))

@@ -1,5 +1,6 @@
 """Samples from tables of numbers, one file or one a part, and windows of a series in time."""
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def _rows(
             table.wrong.add(at, f"has {told}, which is no number")
             continue
         label = row[place]
-        if isinstance(label, list | dict) or label is None or not str(label).strip():
+        if _is_none(label):
             table.wrong.add(at, "has no label")
             continue
         comma = comma or next((cell for cell in cells if has_decimal_comma(cell)), "")
@@ -235,6 +236,13 @@ def _rows(
     if not words:
         raise InputError(f"data {table.path}: it has a header and no rows.")
     return np.frombuffer(values, np.float32).reshape(len(words), len(kept)), words
+
+
+def _is_none(label: Any) -> bool:
+    """Return whether a cell tells no class."""
+    if isinstance(label, float):
+        return not math.isfinite(label)
+    return isinstance(label, list | dict) or label is None or not str(label).strip()
 
 
 def _word(label: Any) -> str:

@@ -1,6 +1,5 @@
 """Prompts as token ids: CLIP's byte-level BPE without transformers, with room for new vectors."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from edge_train.errors import InputError, ModelError
+from edge_train.formats.weight_files import check_place, read_json
 
 _Json = dict[str, Any]
 
@@ -156,6 +156,7 @@ class PromptTokenizer:
 
 
 def _file(folder: Path, name: str) -> Path:
+    check_place(folder / name, folder.parent)
     if not (folder / name).is_file():
         raise ModelError(f"{folder}: {name} is missing; download the model again.")
     return folder / name
@@ -164,10 +165,7 @@ def _file(folder: Path, name: str) -> Path:
 def _json(folder: Path, name: str, required: bool = False) -> _Json:
     if not required and not (folder / name).exists():
         return {}
-    try:
-        return dict(json.loads(_file(folder, name).read_bytes()))
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{folder}/{name}: no JSON object; download the model again.") from error
+    return dict(read_json(_file(folder, name), folder.parent))
 
 
 def _bpe(folder: Path, unknown: str) -> BPE:

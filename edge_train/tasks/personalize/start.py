@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from edge_train.arrays.types import Array
-from edge_train.errors import InputError
+from edge_train.errors import InputError, RunFolderError
+from edge_train.formats.tensor_store import read_tensors
 
 _NAMES = {"clip_l": "token", "clip_g": "token_2"}
 
@@ -28,10 +28,8 @@ def learned_vectors(
       InputError: it is no token file, or of another model, or of another number of vectors.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        found, metadata = read_tensors(path)
+    except RunFolderError as error:
         raise InputError(f"--from {path}: not a token file in safetensors ({error}).") from error
     if metadata.get("base_model_sha256", model_sha256) != model_sha256:
         raise InputError(

@@ -1,0 +1,33 @@
+"""JSON as somebody else wrote it: whatever is wrong with it is a ValueError."""
+
+import json
+import re
+from typing import Any
+
+# Half of a letter: Python reads it, and nothing can write or tokenize it.
+_HALF = re.compile("[\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_text(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+      ValueError: it is none, is nested too deeply, or has half of a letter in a string.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    written = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    if _ESCAPED.search(written) and _has_half(value):
+        raise ValueError("half of a letter, \\ud800 to \\udfff, in a string")
+    return value
+
+
+def _has_half(value: Any) -> bool:
+    if isinstance(value, str):
+        return _HALF.search(value) is not None
+    if isinstance(value, dict):
+        return any(_has_half(one) for pair in value.items() for one in pair)
+    return isinstance(value, list) and any(map(_has_half, value))
