@@ -248,7 +248,7 @@ def test_what_cannot_be_trained_is_one_sentence(place, tmp_path, capsys, options
     [
         (b"", "the file is empty"),
         (b"some\0thing", "holds zero bytes"),
-        ("жизнь\n".encode("cp1251"), "line 1 is not UTF-8, and it does not look like Windows-1252"),
+        ("жизнь\n".encode("cp1251"), "line 1 is not UTF-8, it does not look like Windows-1252"),
     ],
 )
 def test_what_is_no_text_is_one_sentence(place, tmp_path, capsys, content, sentence):
