@@ -25,6 +25,7 @@ from edge_train.export.result_texts import CONFIG, as_classifier, write_config, 
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
+from edge_train.formats.tokenizer_files import tokenizer_files
 from edge_train.formats.training_artifact import (
     TrainingArtifact,
 )
@@ -69,7 +70,6 @@ from edge_train.tasks.classify.targets import (
     settled,
 )
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
-from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
@@ -247,7 +247,7 @@ class ClassifyTextJob:
 
     def _model_files(self) -> dict[str, str]:
         """Return the hashes of what a run reads of its model beside weights, by name."""
-        names = ("config.json", *TOKENIZER_FILES)
+        names = ("config.json", *tokenizer_files(self._model.path))
         paths = [self._model.path / name for name in names]
         return {path.name: hash_of([("", path)]) for path in paths if path.is_file()}
 
@@ -436,7 +436,7 @@ class ClassifyTextJob:
         if self._numbers:
             changes["problem_type"] = REGRESSION
         word = self._tokenizer.backend.id_to_token(pad)
-        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word, self._tokenizer.backend)
         write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":
