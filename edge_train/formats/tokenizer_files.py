@@ -90,8 +90,9 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # tokenizers raises plain Exception, and JSON may hold anything
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{folder}: the tokenizer cannot be read ({error}); download the model again."
+            f"{folder}: the tokenizer cannot be read ({why}); download the model again."
         ) from error
     if (tokens := tokenizer.get_vocab_size()) > vocabulary:
         raise ModelError(
@@ -118,25 +119,23 @@ def _opened(folder: Path) -> Tokenizer:
         if (folder / name).is_file():
             return _of_sentencepiece(folder, name)
     if words or pieces:
-        raise _Unread(folder, settings, _WORDS if words else _PIECES)
+        raise _unread(folder, settings, _WORDS if words else _PIECES)
     raise ModelError(
         f"{folder}: no tokenizer.json, no vocab.txt, no vocab.json with merges.txt and no "
         "tokenizer.model; copy or download the model again with its tokenizer."
     )
 
 
-class _Unread(ModelError):
-    """A tokenizer that transformers can write as `tokenizer.json` and that is not read here."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any], name: str) -> None:
-        kind = settings.get("tokenizer_class")
-        of = f" of a {kind}" if isinstance(kind, str) else ""
-        super().__init__(
-            f"{folder}: {name}{of} is a tokenizer that only transformers reads; write its "
-            "tokenizer.json once, on a machine with `pip install transformers sentencepiece "
-            'protobuf`: python -c "from transformers import AutoTokenizer as A; '
-            f"A.from_pretrained('{folder}').save_pretrained('{folder}')\"."
-        )
+def _unread(folder: Path, settings: Mapping[str, Any], name: str) -> ModelError:
+    """Return the refusal of files that transformers can write as `tokenizer.json`."""
+    kind = settings.get("tokenizer_class")
+    of = f" of a {kind}" if isinstance(kind, str) else ""
+    return ModelError(
+        f"{folder}: {name}{of} is a tokenizer that only transformers reads; write its "
+        "tokenizer.json once, on a machine with `pip install transformers sentencepiece "
+        'protobuf`: python -c "from transformers import AutoTokenizer as A; '
+        f"A.from_pretrained('{folder}').save_pretrained('{folder}')\"."
+    )
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -329,8 +328,10 @@ def _known(
 def _of_sentencepiece(folder: Path, name: str) -> Tokenizer:
     """Return what transformers makes of a sentencepiece model."""
     if not all(map(find_spec, ("transformers", "sentencepiece"))):
-        raise _Unread(folder, _read(folder / _SETTINGS[0]), name)
+        raise _unread(folder, _read(folder / _SETTINGS[0]), name)
     from transformers import AutoTokenizer
 
-    made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    made = AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
     return made.backend_tokenizer
