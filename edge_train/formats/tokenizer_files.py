@@ -334,4 +334,5 @@ def _of_sentencepiece(folder: Path, name: str) -> Tokenizer:
     made = AutoTokenizer.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=False
     )
-    return made.backend_tokenizer
+    tokenizer: Tokenizer = made.backend_tokenizer
+    return tokenizer

@@ -193,3 +193,62 @@ def test_a_folder_with_tokenizer_json_is_told_by_the_files_it_always_was(tmp_pat
     assert tokenizer_files(tmp_path) == (
         *("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"),
     )
+
+
+def test_a_sentencepiece_model_goes_through_transformers_without_code_of_the_folder(
+    tmp_path, monkeypatch
+):
+    transformers = pytest.importorskip("transformers")
+    asked = {}
+
+    class Made:
+        backend_tokenizer = ByteLevelBPETokenizer()._tokenizer
+
+        @classmethod
+        def from_pretrained(cls, folder, **options):
+            asked.update(options, folder=folder)
+            return cls
+
+    monkeypatch.setattr("edge_train.formats.tokenizer_files.find_spec", lambda name: name)
+    monkeypatch.setattr(transformers, "AutoTokenizer", Made)
+    (tmp_path / "spiece.model").write_bytes(b"\n\x0e")
+    assert open_tokenizer(tmp_path, 10) is Made.backend_tokenizer
+    assert asked == {
+        "folder": str(tmp_path),
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+
+
+WRONG = [None, 3, [], {}, "", "x", True, [1], {"content": 3}, {"content": None}, "\ud800", 1e999]
+
+
+@pytest.mark.parametrize("case", ["bert", "mpnet", "roberta", "opt"])
+def test_every_damage_of_the_files_is_a_sentence_or_a_tokenizer(tmp_path, case):
+    folder = made(tmp_path, case)
+    names = [name for name in ("vocab.txt", "vocab.json", "merges.txt") if (folder / name).exists()]
+    keys = ("do_lower_case", "cls_token", "sep_token", "unk_token", "mask_token", "bos_token")
+    keys += ("add_bos_token", "add_prefix_space", "tokenizer_class", "added_tokens_decoder")
+    damages = [("tokenizer_config.json", json.dumps({k: w}).encode()) for k in keys for w in WRONG]
+    damages += [("added_tokens.json", json.dumps({"<x>": w}).encode()) for w in WRONG]
+    damages += [("config.json", json.dumps({"model_type": w}).encode()) for w in WRONG]
+    for name in (*names, "config.json", "tokenizer_config.json"):
+        whole = (folder / name).read_bytes() if (folder / name).exists() else b"{}"
+        cuts = [len(whole) * n // 12 for n in range(12)]
+        damages += [(name, whole[:cut]) for cut in cuts]
+        damages += [(name, whole[:cut] + b"\xff\0\n" + whole[cut:]) for cut in cuts]
+        damages.append((name, b"[" * 100_000))
+    read = 0
+    for name, content in damages:
+        before = (folder / name).read_bytes() if (folder / name).exists() else None
+        (folder / name).write_bytes(content)
+        try:
+            open_tokenizer(folder, 10_000).encode("a film", "two")
+            read += 1
+        except ModelError as error:
+            assert "\n" not in str(error), (name, content[:50])
+        if before is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(before)
+    assert 0 < read < len(damages)
