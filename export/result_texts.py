@@ -6,17 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from edge_train.errors import RunFolderError
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.weight_files import read_json
 
 CONFIG, _TOKENIZER = "config.json", "tokenizer_config.json"
+_WHOLE_TOKENIZER = "tokenizer.json"
 _TYPES = ("dtype", "torch_dtype")  # what transformers 5 and 4 call the type of weights
 
 
 def write_texts(
-    source: Path, folder: Path, changes: Mapping[str, Any], pad: str | None = None
+    source: Path,
+    folder: Path,
+    changes: Mapping[str, Any],
+    pad: str | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Copy tokenizer, templates and settings of a model into `folder`, which is made.
 
@@ -24,6 +31,7 @@ def write_texts(
       changes: keys of `config.json` with other values; None takes a key out, as it does that of
         code, which no result holds.
       pad: the token that fills short texts, for a tokenizer that names none.
+      tokenizer: written as `tokenizer.json` where the model has only the files it was made of.
 
     Raises:
       RunFolderError: the folder cannot be written.
@@ -36,6 +44,8 @@ def write_texts(
             shutil.copyfile(path, target)
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
+    if tokenizer is not None and not (source / _WHOLE_TOKENIZER).is_file():
+        write_bytes(folder / _WHOLE_TOKENIZER, tokenizer.to_str(pretty=True).encode())
     write_config(source, folder, changes)
     if pad is not None and (source / _TOKENIZER).is_file():
         settings = read_json(source / _TOKENIZER)

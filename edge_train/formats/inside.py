@@ -3,12 +3,13 @@
 In a snapshot of the hub's cache, links lead to the cache's own files, and may.
 """
 
+import os
 from pathlib import Path
 
 
 def inside_of(folder: Path) -> list[Path]:
     """Return the folder itself without links, and where the hub keeps the files of a snapshot."""
-    real = folder.resolve()
+    real = Path(os.path.realpath(folder))  # `resolve` raises where links go round in circles
     found = [real]
     for above in (real, *real.parents):
         if above.parent.name == "snapshots" and (above.parent.parent / "blobs").is_dir():

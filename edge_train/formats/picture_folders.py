@@ -119,7 +119,7 @@ class PictureRoot:
         if path.name.lower() in _SYSTEM:
             return "made by the system, not by you"
         if is_folder and path.is_symlink():
-            return "a link to a folder; those are not followed"
+            return "a link to a folder; those are not followed, copy it with cp -L -r"
         return None
 
     def _check(self, path: Path) -> None:
@@ -127,7 +127,10 @@ class PictureRoot:
         if not path.is_file():  # opening a pipe would wait forever
             reason = "a broken link or no ordinary file"
         elif not self._holds(path):
-            reason = "a link that leads out of the folder; copy the file itself with cp -L"
+            reason = (
+                "a link that leads out of the folder; copy all with what links lead to: "
+                f"cp -L -r {shown(self.path)} COPY"
+            )
         if reason:
             raise InputError(
                 f"{shown(path)}: cannot be read ({reason}); remove it from the folder or replace "

@@ -59,7 +59,10 @@ def test_no_folder_is_entered_twice_and_none_through_a_link(tmp_path):
     (tmp_path / "cat" / "self").symlink_to("self")
     root = PictureRoot(tmp_path)
     assert names(root.below(tmp_path / "cat")) == ["1.png", "2.png"]
-    assert root.skipped["cat/loop"] == "a link to a folder; those are not followed"
+    assert (
+        root.skipped["cat/loop"]
+        == "a link to a folder; those are not followed, copy it with cp -L -r"
+    )
     assert "cat/self" in root.skipped
 
 

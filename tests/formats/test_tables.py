@@ -85,6 +85,7 @@ def test_western_text_of_old_programs_is_read_and_said_to_be_a_guess(tmp_path, c
             "line 3 is not UTF-8, though the rest",
         ),
         (b"text,label\na\0b,1\n", "zero bytes"),
+        ("text,label\npodatek nałożony źle,1\n".encode("iso8859_2"), "iconv -f CODING -t UTF-8"),
         (b"\xff\xfet\x00,\x00\x00\xd8", "does not go on so"),
     ],
 )

@@ -1,8 +1,9 @@
-"""How a text file is coded: UTF-8, UTF-16, UTF-32 or Windows-1252, found by reading it once.
+"""How a text file is coded: UTF-8, UTF-16, UTF-32 or an older coding, found by reading it once.
 
 UTF-8 with and without its mark, UTF-16 and UTF-32 with one, and UTF-16 without are certain. What is
-none of them and looks like the Western European text of older Windows programs is read as
-Windows-1252, and that is said. Anything else is refused: a wrong guess trains on wrong letters.
+none of them goes by its letters (guessed.py); where these leave a doubt and it looks like the
+Western European text of older Windows programs, it is read as Windows-1252. Every such guess is
+said. Anything else is refused: a wrong guess trains on wrong letters.
 """
 
 import codecs
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 from edge_train.errors import InputError
+from edge_train.formats.tables.guessed import NAMES, SAMPLE_BYTES, coding_by_letters
 from edge_train.paths import check_path
 
 _PIECE_BYTES = 1 << 20
@@ -34,6 +36,12 @@ _NO_CHARACTER = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")  # of Windows-125
 # Of its letters, text of Western Europe has seldom more than an eighth outside of ASCII; Cyrillic,
 # Greek or Chinese in a coding of their own have nearly all.
 _MOST_FOREIGN = 0.3
+# Signs of Windows-1252 between small letters, as in "na\xb3ogowy": letters of another coding.
+_SIGN_IN_WORD = re.compile(
+    "[a-z][\udca1-\udca9\udcab-\udcac\udcae-\udcb3\udcb6\udcb8-\udcb9\udcbb-\udcbf](?=[a-z])"
+)
+_MOST_SIGNS = 0.05  # of the bytes beyond ASCII
+_FOREIGN_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?")
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,8 @@ def opened_text(path: Path, coding: Coding) -> Iterator[TextIO]:
             yield text
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: it begins as {coding.name} text and does not go on so ({error.reason}); save "
-            "it as UTF-8."
+            f"{path}: it begins as {NAMES.get(coding.name, coding.name)} text and does not go on "
+            f"so ({error.reason}); save it as UTF-8."
         ) from error
 
 
@@ -124,11 +132,13 @@ def _wide(start: bytes) -> str:
 
 
 def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
-    """Return UTF-8 or Windows-1252, by the bytes above ASCII in all of a file."""
+    """Return UTF-8 or an older coding, by the bytes above ASCII in all of a file."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     lines, first_bad = 1, 0  # line numbers from 1; 0: no bad byte yet
-    bad = good = letters = 0
+    bad = good = letters = signs = 0
     unknown = False
+    sample = bytearray()
+    whole = True  # the piece begins with a line
     while True:
         if b"\0" in piece:
             raise InputError(f"{path}: holds zero bytes, so it is no text; name a text.")
@@ -141,10 +151,14 @@ def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
             bad += here
             good += len(rest) - len(rest.encode("ascii", "ignore"))
             unknown = unknown or _NO_CHARACTER.search(text) is not None
+            if here:
+                signs += len(_SIGN_IN_WORD.findall(text))
+                _add_lines(sample, piece if whole else piece[piece.find(b"\n") + 1 :])
         lines += text.count("\n")
         letters += len(piece) - len(piece.translate(None, _LETTERS))
         if not piece:
             break
+        whole = piece.endswith(b"\n")
         piece = file.read(_PIECE_BYTES)
     if not bad:
         return Coding("utf-8-sig")
@@ -152,13 +166,32 @@ def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
         raise InputError(
             f"{path}: line {first_bad} is not UTF-8, though the rest is; mend or remove that line."
         )
-    if unknown or bad > _MOST_FOREIGN * (letters + bad):
+    name = coding_by_letters(bytes(sample))
+    unknown = unknown or signs > _MOST_SIGNS * bad or bad > _MOST_FOREIGN * (letters + bad)
+    if not name and unknown:
         raise InputError(
-            f"{path}: line {first_bad} is not UTF-8, and it does not look like Windows-1252 "
-            "either; save the file as UTF-8 text."
+            f"{path}: line {first_bad} is not UTF-8, it does not look like Windows-1252 either, "
+            "and its letters tell no other coding for sure; convert the file from the coding that "
+            f"you know it is in: `iconv -f CODING -t UTF-8 {path.name} > utf8-{path.name}`."
         )
+    name = name or "cp1252"
     return Coding(
-        "cp1252",
-        f"{path.name} is not UTF-8: it is read as Windows-1252 (line {first_bad}); if its letters "
+        name,
+        f"{path.name} is not UTF-8: it is read as {NAMES[name]} (line {first_bad}); if its letters "
         "come out wrong, save it as UTF-8",
     )
+
+
+def _add_lines(sample: bytearray, piece: bytes) -> None:
+    """Add lines that have bytes beyond ASCII to a sample, as many as it has room for."""
+    for found in _FOREIGN_LINE.finditer(piece):
+        line = found[0]
+        room = SAMPLE_BYTES - len(sample)
+        if len(line) > room:
+            # A space or a control byte is never part of a letter, in any coding that is asked for.
+            line = (
+                re.split(rb"[\x00- ][^\x00- ]*$", line[:room], maxsplit=1)[0] if not sample else b""
+            )
+        sample += line
+        if not line:
+            return

@@ -1,5 +1,6 @@
 """Rows of a parquet file, a thousand at a time; needs pyarrow."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -20,6 +21,30 @@ def columns_of(path: Path) -> tuple[str, ...]:
     """
     with _opened(path) as file:
         return tuple(map(str, file.schema_arrow.names))
+
+
+def class_names_of(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return what the hub's data sets call the classes 0, 1, ... of a column, by its name.
+
+    The library `datasets` writes it into the schema; what it cannot mean names nothing.
+
+    Raises:
+      InputError: as `columns_of`.
+    """
+    with _opened(path) as file:
+        written = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(written)["info"]["features"]
+        pairs = [(str(name), one["names"]) for name, one in features.items() if "names" in one]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+    return {
+        name: tuple(names)
+        for name, names in pairs
+        if isinstance(names, list)
+        and all(isinstance(one, str) and one.strip() for one in names)
+        and len(set(names)) == len(names) > 1
+    }
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, list[Any]]]:

@@ -35,6 +35,7 @@ class Table:
       named: whether the file names them.
       said: what a user should know of how it was read, a line each.
       sample: the first rows, without wrong ones.
+      class_names: of columns of whole numbers, what the file calls 0, 1, ... in them.
       wrong: rows that were left out when `rows` was read last; its reader may add some.
     """
 
@@ -45,6 +46,7 @@ class Table:
     wrong: Wrong
     _read: Callable[[], Numbered]
     sample: list[Sequence[Any]] = field(default_factory=list)
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sample = _some(self.rows())
@@ -132,6 +134,7 @@ def open_table(path: Path, known: Collection[str], asked: Collection[str | None]
     if kind == PARQUET:
         columns = parquet.columns_of(path)
         table = Table(path, columns, True, (), Wrong(path, "row"), partial(parquet.rows_of, path))
+        table.class_names = parquet.class_names_of(path)
     elif kind in RECORDS:
         table = _records(path, kind, coding_of(path))
     else:

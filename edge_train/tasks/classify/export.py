@@ -16,6 +16,7 @@ from edge_train.formats.classifier_folder import ClassifierFolder, open_classifi
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.manifest import MANIFEST, describe_file
 from edge_train.formats.tensor_store import save_tensors
+from edge_train.formats.tokenizer_files import tokenizer_files
 from edge_train.formats.training_artifact import (
     CHECKPOINT,
     EVALUATION,
@@ -34,7 +35,6 @@ from edge_train.runtimes.torch.classifier import (
     load_classifier,
     new_heads,
 )
-from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.units import format_bytes
 
@@ -81,7 +81,8 @@ def _write(folder: ClassifierFolder, name: str, out: Path, head_only: bool) -> T
     frozen = tuple(name for name in names if name not in heads)
     write_training_graphs(out, graph, blocks, trainable, frozen)
     save_tensors(out / WEIGHTS, blocks, {"format": "pt"})
-    copied = [file for file in ("config.json", *TOKENIZER_FILES) if (folder.path / file).is_file()]
+    names = ("config.json", *tokenizer_files(folder.path))
+    copied = [file for file in names if (folder.path / file).is_file()]
     for file in copied:
         shutil.copyfile(folder.path / file, out / file)
     files = (TRAINING, EVALUATION, OPTIMIZER, CHECKPOINT, WEIGHTS, *copied)

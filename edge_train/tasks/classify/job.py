@@ -22,13 +22,12 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
-from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
     TrainingArtifact,
 )
-from edge_train.formats.weight_files import hash_of, read_json
+from edge_train.formats.weight_files import read_json
 from edge_train.memory.footprint import (
     PREPARE,
     SAVE,
@@ -40,7 +39,7 @@ from edge_train.memory.footprint import (
 )
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
-from edge_train.methods.method import GRADIENT, Parts
+from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.tasks.class_weights import class_weights
@@ -59,8 +58,10 @@ from edge_train.tasks.classify.model import (
     takes_types,
     trained_shapes,
 )
+from edge_train.tasks.classify.model_files import check_hashes, keep_hashes
 from edge_train.tasks.classify.numbers import load_numbers, numbers_of
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
+from edge_train.tasks.classify.opening import open_runtime
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.targets import (
     REGRESSION,
@@ -69,20 +70,16 @@ from edge_train.tasks.classify.targets import (
     settled,
 )
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
-from edge_train.tasks.classify.tokenizer import FILES as TOKENIZER_FILES
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.onnx.classifier import OrtClassifier
     from edge_train.runtimes.torch.classifier import TorchClassifier
     from edge_train.runtimes.torch.lora import TorchLora
-
-    Classifier = TorchClassifier | OrtClassifier
+    from edge_train.tasks.classify.opening import Classifier
 
 _START_FILE = "start.safetensors"
-_MODEL_FILES = "model_files.json"
 _SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
@@ -242,38 +239,8 @@ class ClassifyTextJob:
         return self.recipe.objective == REGRESSION
 
     def prepare(self, folder: Path, say: Say) -> None:
-        write_bytes(folder / _MODEL_FILES, (json.dumps(self._model_files()) + "\n").encode())
+        keep_hashes(folder, self._model.path)
         self._prepare(folder, say)
-
-    def _model_files(self) -> dict[str, str]:
-        """Return the hashes of what a run reads of its model beside weights, by name."""
-        names = ("config.json", *TOKENIZER_FILES)
-        paths = [self._model.path / name for name in names]
-        return {path.name: hash_of([("", path)]) for path in paths if path.is_file()}
-
-    def _check_model_files(self, folder: Path, say: Say) -> None:
-        """Refuse another configuration or tokenizer than the run began with.
-
-        Raises:
-          RunFolderError: as described. A run of earlier code, which kept no hashes, goes on.
-        """
-        path = folder / _MODEL_FILES
-        if not path.is_file():
-            return
-        try:
-            before = json.loads(path.read_bytes())
-            if not isinstance(before, dict):
-                raise ValueError("it holds no JSON object")
-        except (OSError, ValueError) as error:
-            say(f"{path}: cannot be used ({error}); whether the model is the same is not known.")
-            return
-        now = self._model_files()
-        for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                raise RunFolderError(
-                    f"{folder}: {self._model.path / name} is not what it was when this run began; "
-                    "put that file back, or start a new run."
-                )
 
     def _prepare(self, folder: Path, say: Say) -> None:
         texts = self._texts
@@ -297,7 +264,7 @@ class ClassifyTextJob:
         return sha256_of(self._merged())
 
     def restore(self, folder: Path, say: Say) -> None:
-        self._check_model_files(folder, say)
+        check_hashes(folder, self._model.path, say)
         try:
             tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
@@ -356,34 +323,7 @@ class ClassifyTextJob:
         self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
     def open_runtime(self) -> "Classifier":
-        threads, seed = required(self.recipe.threads), self.recipe.seed
-        if isinstance(self._model, TrainingArtifact):
-            from edge_train.runtimes.onnx.classifier import OrtClassifier
-
-            lean = self.recipe.lean
-            gradients = GRADIENT in methods.get(self.recipe.method).needs
-            return OrtClassifier(
-                self._model, threads=threads, lean=lean, gradients=gradients, seed=seed
-            )
-        attention = "eager" if self.recipe.dropout else None
-        if self.recipe.trainable == "lora":
-            from edge_train.runtimes.torch.lora import TorchLora
-
-            rank, scale = required(self.recipe.rank), required(self.recipe.scale)
-            return TorchLora.open_adapted(
-                self._model,
-                rank=rank,
-                scale=scale,
-                threads=threads,
-                seed=seed,
-                attention=attention,
-            )
-        from edge_train.runtimes.torch.classifier import TorchClassifier
-
-        trainable = self.recipe.trainable
-        return TorchClassifier.open(
-            self._model, trainable=trainable, threads=threads, seed=seed, attention=attention
-        )
+        return open_runtime(self._model, self.recipe)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -443,7 +383,7 @@ class ClassifyTextJob:
         if self._numbers:
             changes["problem_type"] = REGRESSION
         word = self._tokenizer.backend.id_to_token(pad)
-        write_texts(source, folder / _MODEL_FOLDER, changes, word)
+        write_texts(source, folder / _MODEL_FOLDER, changes, word, self._tokenizer.backend)
         write_classifier(folder / _MODEL_FOLDER, weights)
         outputs = {"model": _MODEL_FOLDER}
         if self.recipe.trainable == "lora":

@@ -10,6 +10,7 @@ from edge_train.formats.tables.numbers import number, whole
 from edge_train.units import shown
 
 UNLABELED = "-1"  # what the hub and GLUE write where a label is kept secret
+UNDECIDED = "-"  # what SNLI and MNLI write where those who labelled a text did not agree
 _MOST_NUMBERS = 20  # different numbers with fractions that may still be names of classes
 
 
@@ -34,8 +35,17 @@ def written(cell: Any) -> str | None:
     return text
 
 
+def is_undecided(found: Collection[str]) -> bool:
+    """Return whether "-" among labels is none: others are words, and not one of them is "+".
+
+    >>> is_undecided({"-", "neutral", "entailment"}), is_undecided({"-", "+", "0"})
+    (True, False)
+    """
+    return UNDECIDED in found and "+" not in found and len(found) > 2
+
+
 def labels_of(
-    source: Path, found: Collection[str], names: Sequence[str]
+    source: Path, found: Collection[str], names: Sequence[str], order: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], str]:
     """Return the labels in the order of the outputs, and a line for the user or nothing.
 
@@ -43,6 +53,7 @@ def labels_of(
       found: every label of the training examples.
       names: what the model calls its outputs; none for a model that gets as many as there are
         labels: numbers stand in their order, words in that of the alphabet.
+      order: what the data calls its classes, in their order, where it says so.
 
     Raises:
       InputError: they do not fit the model, or are numbers of a scale.
@@ -54,6 +65,8 @@ def labels_of(
             "takes examples of two at least."
         )
     _check_classes(source, in_order)
+    if order and set(found) <= set(order):
+        in_order = tuple(order)
     if not names:
         return in_order, ""
     if set(in_order) <= set(names):
@@ -68,6 +81,8 @@ def labels_of(
         return tuple(labels), ""  # Positive and positive
     if len(in_order) == len(names) and all(name.startswith("LABEL_") for name in names):
         return in_order, ""  # the model's outputs have no names of their own
+    if in_order == tuple(order) and len(order) == len(names):
+        return in_order, _in_that_order(in_order, names)  # the classes 0, 1, ... of both
     raise InputError(
         f"{source}: labels {', '.join(map(shown, in_order[:5]))} do not fit a model whose "
         f"{len(names)} classes are {', '.join(map(shown, names[:5]))}; use --new-head for a head "
@@ -88,14 +103,20 @@ def _numbered(
     shift = numbers[-1] - count + 1
     if len(in_order) == count or (shift == 1 and numbers[0] >= 1):
         labels = in_order if len(in_order) == count else tuple(map(str, range(1, count + 1)))
-        return labels, (
-            f"labels {labels[0]} to {labels[-1]} are the model's {count} outputs in that order: "
-            f"{labels[0]} is {shown(names[0])}, {labels[-1]} is {shown(names[-1])}"
-        )
+        return labels, _in_that_order(labels, names)
     wrong = next(one for one, n in zip(in_order, numbers, strict=True) if not 0 <= n < count)
     raise InputError(
         f"{source}: label {wrong} is out of range; the model has {count} classes, 0 to "
         f"{count - 1}. Use --new-head for a head with an output for each label."
+    )
+
+
+def _in_that_order(labels: Sequence[str], names: Sequence[str]) -> str:
+    ends = (labels[0], labels[-1])
+    first, last = (one if whole(one) is not None else shown(one) for one in ends)
+    return (
+        f"labels {first} to {last} are the model's {len(names)} outputs in that order: "
+        f"{first} is {shown(names[0])}, {last} is {shown(names[-1])}"
     )
 
 

@@ -10,7 +10,13 @@ from edge_train.formats.tables.names import KNOWN, text_of
 from edge_train.formats.tables.splits import beside, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.tasks.classify.columns import Columns, Places, places_like, places_of
-from edge_train.tasks.classify.labels import UNLABELED, labels_of, written
+from edge_train.tasks.classify.labels import (
+    UNDECIDED,
+    UNLABELED,
+    is_undecided,
+    labels_of,
+    written,
+)
 from edge_train.units import shown
 
 # In a folder a txt beside tables is a readme more often than a table.
@@ -70,9 +76,9 @@ def load_texts(path: Path, names: Sequence[str], asked: Columns | None = None) -
       InputError: a file is missing, empty or not a table; a label is not of this model; all
         examples have the same label.
     """
-    parts = read_parts(path, asked or Columns())
+    parts = read_parts(path, asked or Columns(), named=True)
     train, source, said = parts.train, parts.source, parts.said
-    labels, line = labels_of(source, {example.label for example in train}, names)
+    labels, line = labels_of(source, {example.label for example in train}, names, parts.order)
     said += [line] if line else []
     dev, test = (parts.rest(part, labels) for part in ("dev", "test"))
     if not dev:
@@ -127,6 +133,11 @@ class Parts:
     files: Mapping[str, Sequence[Path]]
     reader: "_Reader"
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """What the training file calls its classes, in their order; empty where it does not."""
+        return self.reader.order
+
     def rest(self, part: str, labels: Sequence[str] | None = None) -> tuple[Example, ...]:
         """Return the dev or test part; empty where there is none, or it has no labels.
 
@@ -137,8 +148,11 @@ class Parts:
         return self.reader.part(self.files.get(part, ()), some, any_label=labels is None)
 
 
-def read_parts(path: Path, asked: Columns) -> Parts:
+def read_parts(path: Path, asked: Columns, *, named: bool = False) -> Parts:
     """Return the parts of a folder, or a single file as the training part.
+
+    Args:
+      named: labels that are numbers of classes get the names that the file has for these.
 
     Raises:
       InputError: there is none, or it is no table.
@@ -157,7 +171,7 @@ def read_parts(path: Path, asked: Columns) -> Parts:
             f"{' and '.join(file.name for file in unused)} beside {path.name} {verb} not used; "
             f"--data {path.parent} uses the folder"
         )
-    reader = _Reader(asked, said)
+    reader = _Reader(asked, said, named=named)
     train = tuple(example for file in files["train"] for example in reader.training(file))
     return Parts(train, files["train"][0], said, files, reader)
 
@@ -174,7 +188,9 @@ def read_examples(path: Path, asked: Columns | None = None) -> tuple[Example, ..
 class _Reader:
     """Reads the files of one set of data; what the first tells of the columns holds for all."""
 
-    def __init__(self, asked: Columns, said: list[str]) -> None:
+    def __init__(self, asked: Columns, said: list[str], *, named: bool = False) -> None:
+        self.order: tuple[str, ...] = ()  # of the classes of the first training file
+        self._named = named
         self._asked = asked
         self._said = said
         self._train: tuple[Table, Places] | None = None
@@ -186,15 +202,21 @@ class _Reader:
             places = places_of(table, self._asked)
             self._train = table, places
             self._say(places.said)
+            self.order = self._class_names(table, places)
         places = places_like(table, *self._train)
         if places.label is None:
             raise InputError(f"{path}: no column of labels as in {self._train[0].path.name}.")
+        rows = list(_examples(table, places, self._class_names(table, places)))
+        none = ""
+        if is_undecided({example.label for _, example in rows} - {""}):
+            none = UNDECIDED
         found = []
-        for number, example in _examples(table, places):
-            if example.label:
+        for number, example in rows:
+            if example.label not in ("", none):
                 found.append(example)
             else:
-                table.wrong.add(number, "has no label")
+                why = "the label '-', which stands for none" if example.label else "no label"
+                table.wrong.add(number, f"has {why}")
         self._finish(table)
         if not found:
             raise InputError(f"{path}: no examples in it; expected lines of a text and its label.")
@@ -215,10 +237,11 @@ class _Reader:
                 )
                 continue
             # among numbers of a scale -1 may be one; in a whole part of them it is none
-            secret = "" if UNLABELED in labels or any_label else UNLABELED
+            none = {""} if any_label else {"", UNLABELED, UNDECIDED}.difference(labels)
             labeled, unlabeled = [], 0
-            for number, example in _examples(table, places):
-                if example.label in ("", secret):
+            names = self._class_names(table, places)
+            for number, example in _examples(table, places, names):
+                if example.label in none:
                     unlabeled += 1
                 elif any_label or example.label in labels:
                     labeled.append(example)
@@ -238,6 +261,11 @@ class _Reader:
             found += labeled
         return tuple(found)
 
+    def _class_names(self, table: Table, places: Places) -> tuple[str, ...]:
+        if places.label is None or not self._named:
+            return ()
+        return table.class_names.get(table.columns[places.label], ())
+
     def _opened(self, path: Path) -> Table:
         asked = self._asked
         table = open_table(path, KNOWN, (asked.text, asked.label, asked.pair))
@@ -253,10 +281,15 @@ class _Reader:
             self._said.append(line)
 
 
-def _examples(table: Table, places: Places) -> Iterator[tuple[int, Example]]:
+def _examples(
+    table: Table, places: Places, names: Sequence[str] = ()
+) -> Iterator[tuple[int, Example]]:
     """Yield the number of every row that has its texts, and what it says; an empty label is none.
 
     A row without them is wrong.
+
+    Args:
+      names: of the classes 0, 1, ..., for labels that are these numbers; -1 is then none.
     """
     for number, row in table.rows():
         text = text_of(row[places.text])
@@ -267,6 +300,8 @@ def _examples(table: Table, places: Places) -> Iterator[tuple[int, Example]]:
         elif isinstance(cell, list | dict):
             table.wrong.add(number, "has more than one label; one a text is trained")
         else:
+            if names and isinstance(cell, int):
+                cell = names[cell] if 0 <= cell < len(names) else None
             yield number, Example(text, written(cell) or "", pair)
 
 

@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Tokenizer
 
-from edge_train.errors import ModelError
-from edge_train.formats.weight_files import check_place, read_json
+from edge_train.formats.tokenizer_files import open_tokenizer
 
-FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-_UNUSUAL = "a \u0378"
 _BATCH = 1024  # texts tokenized at once
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
 # space, beyond which no token reaches back.
@@ -50,41 +46,15 @@ class TextTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, pad: int, vocabulary: int) -> "TextTokenizer":
-        """Read `tokenizer.json`, or the WordPiece `vocab.txt` of older BERT folders.
+        """Read the tokenizer of a model folder.
 
         Args:
           vocabulary: rows of the model's embedding table.
 
         Raises:
-          ModelError: neither is there, one is damaged, or it has more tokens than the model.
+          ModelError: none is there, it is damaged, or it has more tokens than the model.
         """
-        for name in FILES:
-            check_place(folder / name, folder)
-        try:
-            if (folder / "tokenizer.json").is_file():
-                backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            elif (folder / "vocab.txt").is_file():
-                backend = _word_piece(folder)
-            else:
-                raise ModelError(
-                    f"{folder}: no tokenizer.json and no vocab.txt; copy or download the model "
-                    "again with its tokenizer."
-                )
-            backend.encode(_UNUSUAL)  # a vocabulary without its unknown token fails only here
-        except (ModelError, MemoryError):
-            raise
-        except Exception as error:  # tokenizers raises plain Exception, and JSON may hold anything
-            raise ModelError(
-                f"{folder}: the tokenizer cannot be read ({error}); download the model again."
-            ) from error
-        if (tokens := backend.get_vocab_size()) > vocabulary:
-            raise ModelError(
-                f"{folder}: the tokenizer has {tokens} tokens, the model's table {vocabulary} "
-                "rows; they do not belong together."
-            )
-        backend.no_padding()
-        backend.no_truncation()
-        return cls(backend, pad)
+        return cls(open_tokenizer(folder, vocabulary), pad)
 
     @property
     def parts_pairs(self) -> bool:
@@ -144,20 +114,3 @@ class TextTokenizer:
                 return text[:end]
             reach *= 4
         return text
-
-
-def _word_piece(folder: Path) -> Tokenizer:
-    """Return BERT's own tokenizer, as transformers builds it from a vocabulary."""
-    path = folder / "tokenizer_config.json"
-    config = read_json(path) if path.is_file() else {}
-    backend = Tokenizer(WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))  # noqa: S106
-    backend.normalizer = normalizers.BertNormalizer(lowercase=config.get("do_lower_case", True))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    if any(number is None for _, number in ends):
-        raise ModelError(f"{folder}/vocab.txt: no [CLS] or no [SEP] in it; not BERT's vocabulary.")
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )
-    return backend

@@ -30,6 +30,7 @@ from edge_train.formats.language_folder import LanguageFolder, open_language_mod
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
+from edge_train.formats.tokenizer_files import open_tokenizer
 from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import (
     PREPARE,
@@ -59,7 +60,6 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import (
     checksum,
     id_type,
-    open_tokenizer,
     read_ids,
     write_ids,
 )
@@ -330,7 +330,7 @@ class LanguageModelJob:
         model = self._model
         found = sources(model) if model.files else {}
         changes = {} if model.files else in_float32(model.config)
-        write_texts(model.path, folder / _MODEL_FOLDER, changes)
+        write_texts(model.path, folder / _MODEL_FOLDER, changes, tokenizer=self._tokenizer)
         write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found, model.files)
         outputs = {"model": _MODEL_FOLDER}
         if not whole:

@@ -10,45 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_train.errors import ModelError
 from edge_train.formats.atomic import write_parts
-from edge_train.formats.weight_files import check_place
 from edge_train.tasks.language_model.documents import Texts
 from edge_train.tasks.language_model.marks import Marks
 
 _CHARACTERS = 1 << 20  # of texts that are tokenized at once
 _READ_IDS = 1 << 18
-
-
-def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
-    """Return the tokenizer in `tokenizer.json` of a model folder.
-
-    Args:
-      vocabulary: rows of the model's embedding table.
-
-    Raises:
-      ModelError: it is missing, damaged, or has more tokens than the model.
-    """
-    path = folder / "tokenizer.json"
-    check_place(path, folder)
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: no tokenizer.json; copy or download the model again with its tokenizer."
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read ({error}); download the model again.") from error
-    if (tokens := tokenizer.get_vocab_size()) > vocabulary:
-        raise ModelError(
-            f"{folder}: the tokenizer has {tokens} tokens, the model's table {vocabulary} rows; "
-            "they do not belong together."
-        )
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def id_type(vocabulary: int) -> np.dtype[Any]:

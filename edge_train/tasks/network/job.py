@@ -44,6 +44,7 @@ from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
+from edge_train.tasks.network.learned import learned_blocks, readable_file
 from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.network.tables import is_table
@@ -93,7 +94,7 @@ class NetworkJob:
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
         for path in (self.recipe.backbone, self.recipe.start):
             if path:
-                digest.update(_readable(path).read_bytes())
+                digest.update(readable_file(path).read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -146,7 +147,7 @@ class NetworkJob:
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
         if recipe.backbone:
-            self._backbone = self._opened_backbone(_readable(recipe.backbone))
+            self._backbone = self._opened_backbone(readable_file(recipe.backbone))
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
@@ -412,37 +413,6 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
     found = TASK.resolve(recipe, engine, {})
     return replace(found, device="cpu", model=required(recipe.network))
-
-
-def learned_blocks(path: str, network: networks.Network) -> list[tuple[str, Array]]:
-    """Return the weights of a saved network, for another one of the same blocks.
-
-    Raises:
-      InputError: its blocks have other names or shapes.
-      ModelError: it is damaged, or no such file.
-    """
-    saved = network_file.load(_readable(path)).parameters
-    for block in network.blocks:
-        for name, shape in networks.parameter_shapes(block).items():
-            found = tuple(saved[name].shape) if name in saved else None
-            if found != shape:
-                has = "has none" if found is None else f"has one of shape {list(found)}"
-                raise InputError(
-                    f"--from {path}: this network needs weights {name!r} of shape {list(shape)}, "
-                    f"that one {has}; give --network and --data of the same sizes."
-                )
-    return [
-        (name, np.array(saved[name], np.float32))
-        for block in network.blocks
-        for name in networks.parameter_shapes(block)
-    ]
-
-
-def _readable(path: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(f"{path}: there is no such file.")
-    return file
 
 
 def _grows(network: networks.Network) -> bool:

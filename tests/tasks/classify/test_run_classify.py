@@ -381,3 +381,22 @@ def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers, monk
     methods = {choice.recipe.method for choice in found.choices}
     assert methods == {"backprop", "adamw8bit", "galore", "q-galore", "apollo-mini", "zo"}
     assert {choice.recipe.batch_limit for choice in found.choices} == {None, 8, 1}
+
+
+def test_a_model_with_a_vocabulary_alone_trains_as_with_tokenizer_json_which_the_result_has(
+    classifiers, tmp_path
+):
+    transformers = pytest.importorskip("transformers")
+    model = tmp_path / "model"
+    shutil.copytree(classifiers.model, model)
+    vocabulary = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    (model / "tokenizer.json").unlink()
+    (model / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
+    words = ["run", "--task", "classify", "--data", str(classifiers.data), *FEW, "--json"]
+    for name, folder in (("whole", classifiers.model), ("run", model)):
+        out = ["--model", str(folder), "--out", str(tmp_path / name)]
+        assert cli.main([*words, *out]) == 0
+    assert losses_of(tmp_path / "run") == losses_of(tmp_path / "whole")
+    kept = transformers.AutoTokenizer.from_pretrained(tmp_path / "run/model")
+    assert kept("the fine film")["input_ids"][1] == vocabulary["the"]
+    assert (tmp_path / "run/model/tokenizer.json").is_file()

@@ -82,9 +82,9 @@ def test_a_vocabulary_larger_than_the_table_is_refused(folder):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("none", "", "no tokenizer.json and no vocab.txt"),
+        ("none", "", "no tokenizer.json, no vocab.txt"),
         ("tokenizer.json", "{", "cannot be read"),
-        ("vocab.txt", "a\nb\n", "no \\[CLS\\]"),
+        ("vocab.txt", "a\nb\n[UNK]\n", "no \\[CLS\\]"),
     ],
 )
 def test_a_broken_tokenizer_is_one_sentence(tmp_path, name, content, sentence):

@@ -274,3 +274,70 @@ def test_what_is_odd_or_left_out_is_one_line_each(tmp_path):
         f"dev.csv and val.csv beside train.csv are not used; --data {tmp_path} uses the folder"
         in (found.notices)
     )
+
+
+def test_the_label_that_stands_for_no_agreement_is_set_aside_and_said(tmp_path):
+    labels = ["entailment", "-", "neutral", "contradiction"] * 6
+    rows = [{"text": f"a text {n}", "label": label} for n, label in enumerate(labels)]
+    write_table(tmp_path / "train.jsonl", rows)
+    write_table(tmp_path / "dev.jsonl", rows[:8])
+    found = load_texts(tmp_path, ())
+    assert found.labels == ("contradiction", "entailment", "neutral")
+    assert [len(found.train), len(found.dev)] == [18, 6]
+    assert any(
+        "6 of 24 rows of train.jsonl are left out: line 2 has the label '-'" in line
+        for line in found.notices
+    )
+    assert "2 texts of dev.jsonl have no label and are left out" in found.notices
+
+
+def test_minus_beside_plus_is_a_label(tmp_path):
+    rows = [{"text": f"text {n}", "label": "+-0"[n % 3]} for n in range(30)]
+    found = load_texts(write_table(tmp_path / "t.csv", rows), ())
+    assert set(found.labels) == {"+", "-", "0"}
+
+
+def named(path, labels, names):
+    """A table as the hub's library writes it: numbers, and their names in the schema."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = [f"text {n}" for n in range(len(labels))]
+    feature = {"names": names, "_type": "ClassLabel"}
+    about = json.dumps({"info": {"features": {"label": feature, "text": {"dtype": "string"}}}})
+    table = pyarrow.table({"text": texts, "label": labels})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": about}), path)
+    return path
+
+
+SNLI = ["entailment", "neutral", "contradiction"]
+
+
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        ((), tuple(SNLI)),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), tuple(SNLI)),
+        (("yes", "maybe", "no"), tuple(SNLI)),
+        # of a model of the same classes in another order, each is the output of its name
+        (("CONTRADICTION", "NEUTRAL", "ENTAILMENT"), tuple(reversed(SNLI))),
+    ],
+)
+def test_classes_have_the_names_that_a_table_of_the_hub_has_for_them(tmp_path, model, labels):
+    path = named(tmp_path / "train.parquet", [0, 1, 2, -1] * 10, SNLI)
+    found = load_texts(path, model)
+    assert found.labels == labels
+    first = next(example for example in found.train if example.text == "text 1")
+    assert first.label == "neutral"
+    assert any("10 of 40 rows of train.parquet are left out" in line for line in found.notices)
+
+
+@pytest.mark.parametrize("names", [None, ["a"], ["a", "a", "b"], ["a", 1, "b"], "abc", {"a": 1}])
+def test_names_in_a_schema_that_name_nothing_are_left_alone(tmp_path, names):
+    path = named(tmp_path / "train.parquet", [0, 1, 2] * 10, names)
+    assert load_texts(path, ()).labels == ("0", "1", "2")
+
+
+def test_numbers_to_predict_stay_numbers_whatever_the_schema_calls_them(tmp_path):
+    path = named(tmp_path / "train.parquet", [0, 1, 2] * 10, SNLI)
+    assert {example.label for example in load_numbers(path).train} == {"0", "1", "2"}

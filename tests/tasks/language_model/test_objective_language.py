@@ -97,6 +97,15 @@ def test_a_text_in_any_coding_is_the_same_text(tmp_path, monkeypatch, coding):
     assert written(tmp_path / "text", tmp_path)[0] == text
 
 
+def test_a_text_in_an_older_coding_is_the_same_text_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
+    text = "Актёры играют искренне, музыка трогает, концовка заставляет задуматься.\n" * 30
+    (tmp_path / "text").write_bytes(text.encode("koi8_r"))
+    texts = open_texts(tmp_path / "text", None)
+    assert "".join(piece for piece, _, _ in texts.documents(texts.train)) == text
+    assert "read as KOI8-R (line 1)" in texts.notices[0]
+
+
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.JSONL.gz"])
 def test_rows_of_a_table_are_documents_with_the_models_marks_around_each(
     tmp_path, monkeypatch, name

@@ -248,7 +248,7 @@ def test_what_cannot_be_trained_is_one_sentence(place, tmp_path, capsys, options
     [
         (b"", "the file is empty"),
         (b"some\0thing", "holds zero bytes"),
-        ("жизнь\n".encode("cp1251"), "line 1 is not UTF-8, and it does not look like Windows-1252"),
+        ("жизнь\n".encode("cp1251"), "line 1 is not UTF-8, it does not look like Windows-1252"),
     ],
 )
 def test_what_is_no_text_is_one_sentence(place, tmp_path, capsys, content, sentence):
@@ -369,3 +369,21 @@ def test_a_run_on_rows_goes_on_with_its_held_out_file(place, tmp_path):
     again.restore(tmp_path / "run", print)
     assert again.task().held == job.task().held > 0
     assert again.data_sha256() == job.data_sha256()
+
+
+def test_a_model_with_pieces_and_merges_trains_as_with_tokenizer_json_which_the_result_has(
+    place, tmp_path
+):
+    model = tmp_path / "model"
+    shutil.copytree(place / "model", model)
+    whole = read_json(model / "tokenizer.json")["model"]
+    (model / "tokenizer.json").unlink()
+    (model / "vocab.json").write_text(json.dumps(whole["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in whole["merges"])
+    (model / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    (model / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    assert run(place, tmp_path / "whole") == run(place, tmp_path / "run", model=model) == 0
+    ids = [(tmp_path / name / "tokens.bin").read_bytes() for name in ("whole", "run")]
+    assert ids[0] == ids[1]
+    assert read_json(tmp_path / "run/model/tokenizer.json")["model"]["vocab"] == whole["vocab"]
+    assert (tmp_path / "run/model/merges.txt").is_file()
