@@ -113,9 +113,15 @@ def test_latin_letters_of_other_languages_are_told_by_the_language(tmp_path, lan
 def test_a_long_file_is_told_by_lines_of_its_end_that_no_piece_cuts(tmp_path, monkeypatch):
     monkeypatch.setattr("edge_train.formats.tables.coding._PIECE_BYTES", 101)
     path = tmp_path / "t.txt"
-    lines = TEXTS["ja"].replace("。", "。\n") * 6
+    begin = "plain words before the letters that tell, or not, "
+    lines = begin + TEXTS["ja"].replace("。", f"。\n{begin}") + "終わり\n"
     path.write_bytes(b"plain words\n" * 200 + lines.encode("shift_jis"))
     assert coding_of(path).name == "cp932"
+    asked = []
+    monkeypatch.setattr("edge_train.formats.tables.coding.coding_by_letters", asked.append)
+    with pytest.raises(InputError):
+        coding_of(path)
+    assert asked == [lines.encode("shift_jis")]
 
 
 def test_a_text_that_does_not_go_on_as_it_was_guessed_is_one_sentence(tmp_path):

@@ -138,7 +138,7 @@ def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
     bad = good = letters = signs = 0
     unknown = False
     sample = bytearray()
-    whole = True  # the piece begins with a line
+    begun: bytes | None = b""  # of a line that the next piece goes on with
     while True:
         if b"\0" in piece:
             raise InputError(f"{path}: holds zero bytes, so it is no text; name a text.")
@@ -153,12 +153,12 @@ def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
             unknown = unknown or _NO_CHARACTER.search(text) is not None
             if here:
                 signs += len(_SIGN_IN_WORD.findall(text))
-                _add_lines(sample, piece if whole else piece[piece.find(b"\n") + 1 :])
         lines += text.count("\n")
+        if begun is not None:
+            begun = _sampled(sample, begun + piece, not piece)
         letters += len(piece) - len(piece.translate(None, _LETTERS))
         if not piece:
             break
-        whole = piece.endswith(b"\n")
         piece = file.read(_PIECE_BYTES)
     if not bad:
         return Coding("utf-8-sig")
@@ -182,16 +182,24 @@ def _narrow(path: Path, file: BinaryIO, piece: bytes) -> Coding:
     )
 
 
-def _add_lines(sample: bytearray, piece: bytes) -> None:
-    """Add lines that have bytes beyond ASCII to a sample, as many as it has room for."""
-    for found in _FOREIGN_LINE.finditer(piece):
+def _sampled(sample: bytearray, text: bytes, ends: bool) -> bytes | None:
+    """Add lines that have bytes beyond ASCII to a sample, as many as it has room for.
+
+    Args:
+      text: begins with a line.
+      ends: it is the last, whether its last line has an end or not.
+
+    Returns:
+      the beginning of a line whose end is still to come; None: there is no more room.
+    """
+    cut = len(text) if ends or len(text) > 2 * _PIECE_BYTES else text.rfind(b"\n") + 1
+    for found in () if text.isascii() else _FOREIGN_LINE.finditer(text, 0, cut):
         line = found[0]
         room = SAMPLE_BYTES - len(sample)
         if len(line) > room:
-            # A space or a control byte is never part of a letter, in any coding that is asked for.
-            line = (
-                re.split(rb"[\x00- ][^\x00- ]*$", line[:room], maxsplit=1)[0] if not sample else b""
-            )
+            if not sample:
+                # A space or a control byte is no part of a letter in any coding that is asked for.
+                sample += re.split(rb"[\x00- ][^\x00- ]*$", line[:room], maxsplit=1)[0]
+            return None
         sample += line
-        if not line:
-            return
+    return text[cut:]
