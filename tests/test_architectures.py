@@ -105,7 +105,8 @@ def test_the_loss_of_a_classifier_is_that_of_transformers(place, tmp_path, kind)
     folder = open_classifier(tmp_path)
     runtime = TorchClassifier.open(folder, trainable="all", threads=1)
     tokenizer = TextTokenizer.from_folder(tmp_path, folder.pad, folder.vocabulary)
-    ids, counts = tokenizer.encode(texts, 7)
+    found = tokenizer.encode(texts, 7)
+    ids, counts = found.ids, found.counts
     mask = (np.arange(7) < counts[:, None]).astype(np.int64)
     batch = {"ids": ids.astype(np.int64), "mask": mask, "labels": labels}
     found = runtime.forward(batch, [runtime.parameters])[0].mean()

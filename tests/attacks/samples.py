@@ -499,8 +499,8 @@ def _read_classifier(folder: Path, work: Path) -> None:
 def _read_language_model(folder: Path, work: Path) -> None:
     from edge_train.export.result_texts import write_texts
     from edge_train.formats.language_folder import open_language_model
+    from edge_train.formats.tokenizer_files import open_tokenizer
     from edge_train.tasks.language_model.marks import marks_of
-    from edge_train.tasks.language_model.token_stream import open_tokenizer
 
     model = open_language_model(folder)
     tokenizer = open_tokenizer(folder, model.vocabulary)

@@ -75,7 +75,6 @@ def test_the_first_of_several_end_tokens_fills_short_texts(tmp_path):
     [
         ({"vocab_size": None}, "a value is missing or of a wrong type \\('vocab_size'\\)"),
         ({"vocab_size": "many"}, "wrong type"),
-        ({"id2label": {"0": "one"}}, "1 output; a classifier needs two"),
         ({"quantization_config": {"quant_method": "gptq"}}, "packed by gptq"),
         ({"weights": "pytorch_model.bin"}, "a pickle file"),
     ],

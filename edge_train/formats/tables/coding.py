@@ -41,7 +41,6 @@ _SIGN_IN_WORD = re.compile(
     "[a-z][\udca1-\udca9\udcab-\udcac\udcae-\udcb3\udcb6\udcb8-\udcb9\udcbb-\udcbf](?=[a-z])"
 )
 _MOST_SIGNS = 0.05  # of the bytes beyond ASCII
-_FOREIGN_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?")
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,9 @@ def _sampled(sample: bytearray, text: bytes, ends: bool) -> bytes | None:
       the beginning of a line whose end is still to come; None: there is no more room.
     """
     cut = len(text) if ends or len(text) > 2 * _PIECE_BYTES else text.rfind(b"\n") + 1
-    for found in () if text.isascii() else _FOREIGN_LINE.finditer(text, 0, cut):
-        line = found[0]
+    for line in () if text.isascii() else text[:cut].splitlines(keepends=True):
+        if line.isascii():
+            continue
         room = SAMPLE_BYTES - len(sample)
         if len(line) > room:
             if not sample:
