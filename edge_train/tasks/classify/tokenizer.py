@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edge_train.errors import InputError
 from edge_train.formats.tokenizer_files import open_tokenizer
 
 _BATCH = 1024  # texts tokenized at once
@@ -75,10 +76,19 @@ class TextTokenizer:
         """Return texts as ids, as the tokenizer's own template for one or two texts puts them.
 
         Longer texts lose their end, of a pair the longer one first; the closing token stays.
+
+        Raises:
+          InputError: the template alone is as long as a text may be.
         """
         ids = np.full((len(texts), length), self.pad, np.int32)
         counts = np.zeros(len(texts), np.int32)
         in_pairs = bool(texts) and not isinstance(texts[0], str)
+        around = self.backend.num_special_tokens_to_add(in_pairs)
+        if around >= length:
+            raise InputError(
+                f"the tokenizer puts {around} tokens around a text, so none of {length} are left; "
+                f"name a longer one: --length {around + 1} at least."
+            )
         types = np.zeros(ids.shape, np.int8) if in_pairs else None
         cut = 0
         self.backend.enable_truncation(length)

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "##s", "!", "e")
@@ -91,3 +91,10 @@ def test_a_broken_tokenizer_is_one_sentence(tmp_path, name, content, sentence):
     (tmp_path / name).write_text(content)
     with pytest.raises(ModelError, match=sentence):
         TextTokenizer.from_folder(tmp_path, 0, 100)
+
+
+def test_a_template_that_leaves_no_room_for_a_text_is_one_sentence(folder):
+    tokenizer = TextTokenizer.from_folder(folder, 0, len(WORDS))
+    with pytest.raises(InputError, match=r"puts 2 tokens around a text.*--length 3 at least"):
+        tokenizer.encode(["a good film"], 2)
+    assert tokenizer.encode(["a good film"], 3).ids.tolist() == [[2, 5, 3]]
