@@ -1,7 +1,7 @@
 """Model folders on disk: find one, check it, read its numbers; no engine and no remote code."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,13 +168,6 @@ class ModelFolder:
                     f"{size}; tokenizer and text encoder do not belong together."
                 )
         return file.rows(name, ids)
-
-    def embedding_blocks(self, component: str, rows: int = 1024) -> Iterator[NDArray[np.float32]]:
-        """Yield the whole token table of a text encoder, `rows` rows at a time."""
-        file, name = self.token_table(component)
-        size = file.entries[name].shape[0]
-        for start in range(0, size, rows):
-            yield file.rows(name, range(start, min(start + rows, size)))
 
     def token_table(self, component: str) -> tuple[TensorFile, str]:
         """Return the file and the name of a text encoder's token table."""

@@ -1,7 +1,9 @@
 """From a model's name to its folder: embedded, on disk, or of the hub."""
 
 import re
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from edge_train.errors import ModelError
 from edge_train.formats.diffusion_folder import (
@@ -81,24 +83,18 @@ def find_folder(name: str) -> tuple[Path, str]:
             f"no model {name!r}: not a folder here and not a hub id (owner/name); name the folder "
             "of a transformers model: --model DIR."
         )
+    hub = _hub(name)
     try:
-        from huggingface_hub import list_repo_files, snapshot_download
-    except ImportError:
-        raise ModelError(
-            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
-            "installed; pip install huggingface_hub, or name a folder: --model DIR."
-        ) from None
-    try:
-        cached = Path(snapshot_download(name, local_files_only=True))
+        cached = Path(hub.snapshot_download(name, local_files_only=True))
         if _is_whole(cached):
             return cached, name
     except (OSError, ValueError, ModelError):
         pass  # not in the cache, or only in part
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_TEXTS))
-        names = {file for file in list_repo_files(name) if "/" not in file}
+        folder = Path(hub.snapshot_download(name, allow_patterns=_TEXTS))
+        names = {file for file in hub.list_repo_files(name) if "/" not in file}
         weights = choose_weights(names, folder)
-        return Path(snapshot_download(name, allow_patterns=[*_TEXTS, *weights])), name
+        return Path(hub.snapshot_download(name, allow_patterns=[*_TEXTS, *weights])), name
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the network raises what it likes
@@ -110,6 +106,17 @@ def _is_whole(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     chosen = choose_weights(names, folder)
     return "config.json" in names and set(chosen) <= names
+
+
+def _hub(name: str) -> ModuleType:
+    """Return the library that downloads a model; a device need not have it."""
+    try:
+        return import_module("huggingface_hub")
+    except ImportError:
+        raise ModelError(
+            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
+            "installed; pip install huggingface_hub, or name a folder: --model DIR."
+        ) from None
 
 
 def _not_to_be_had(name: str, error: Exception, instead: str) -> ModelError:
@@ -125,22 +132,16 @@ def _from_hub(name: str) -> ModelFolder:
 
     Texts come first and are checked, then the weights that will be read: never pickles or code.
     """
+    hub = _hub(name)
     try:
-        from huggingface_hub import list_repo_files, snapshot_download
-    except ImportError:
-        raise ModelError(
-            f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
-            "installed; pip install huggingface_hub, or name a folder: --model DIR."
-        ) from None
-    try:
-        return open_model(Path(snapshot_download(name, local_files_only=True)))
+        return open_model(Path(hub.snapshot_download(name, local_files_only=True)))
     except (OSError, ValueError, ModelError):
         pass  # not in the cache, or only in part
     try:
         texts = ["*.json", "*.txt"]
-        folder = Path(snapshot_download(name, allow_patterns=texts))
+        folder = Path(hub.snapshot_download(name, allow_patterns=texts))
         components = _PARTS_XL.keys() & _read_configs(folder).keys()
-        files = [file.partition("/") for file in list_repo_files(name)]
+        files = [file.partition("/") for file in hub.list_repo_files(name)]
         weights = [
             f"{component}/{chosen}"
             for component in components
@@ -148,7 +149,7 @@ def _from_hub(name: str) -> ModelFolder:
                 {inside for outside, _, inside in files if outside == component}, folder / component
             )
         ]
-        return open_model(Path(snapshot_download(name, allow_patterns=texts + weights)))
+        return open_model(Path(hub.snapshot_download(name, allow_patterns=texts + weights)))
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the network raises what it likes

@@ -102,9 +102,6 @@ def test_token_rows_are_read_exactly_in_every_float_type(
     rows = model.embedding_rows("text_encoder", [7, 0, 524, 7])
     assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows, whole[[7, 0, 524, 7]])
-    blocks = list(model.embedding_blocks("text_encoder", rows=200))
-    assert [len(block) for block in blocks] == [200, 200, 125]
-    np.testing.assert_array_equal(np.concatenate(blocks), whole)
 
 
 def test_a_token_id_outside_the_vocabulary_is_refused(good: Path) -> None:

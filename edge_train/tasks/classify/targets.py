@@ -1,6 +1,5 @@
 """What a text classifier learns of a text: its class, or a number (regression)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,13 +46,6 @@ def settled(recipe: ClassifyRecipe, model: Model) -> tuple[ClassifyRecipe, Model
         if getattr(recipe, name) != value:
             raise InputError(f"{name} is for classes, not for regression; leave it out.")
     return recipe, replace(model, labels=model.labels[:1])
-
-
-def config_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a model of numbers, as transformers reads it."""
-    kept = {name: value for name, value in config.items() if name != "num_labels"}
-    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    return {**kept, **labels, "problem_type": REGRESSION}
 
 
 def class_scores(labels: NDArray[Any], logits: Array, classes: int) -> dict[str, Any]:
