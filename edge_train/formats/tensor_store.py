@@ -209,6 +209,22 @@ def load_metadata(path: Path) -> dict[str, str]:
         raise RunFolderError(f"{path}: cannot be read ({error}).") from error
 
 
+def whole_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a file that `save_tensors` wrote; its data is not read.
+
+    Raises:
+      RunFolderError: the file is missing or not ours, or its header is damaged.
+    """
+    metadata = load_metadata(path)
+    try:
+        entries = TensorFile(path).entries
+    except ModelError as error:
+        raise RunFolderError(str(error)) from error
+    kinds = {name: (e.dtype, e.shape) for name, e in entries.items()}
+    _check_sums(path, kinds, metadata, metadata.get(_DATA_SUM, ""))
+    return metadata
+
+
 def sha256_of(tensors: Mapping[str, NDArray[Any]]) -> str:
     """Return the hash of named arrays: names, types, shapes and data."""
     digest = hashlib.sha256()

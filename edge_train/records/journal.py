@@ -7,6 +7,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import asdict, fields
 from io import BufferedReader
 from pathlib import Path
@@ -102,6 +103,16 @@ class Records(Sequence[Record]):
                 f"{path}: journal version {version}, this edge-train reads up to {FORMAT_VERSION}; "
                 "install a newer one."
             )
+
+    def before_step(self, step: int) -> "Records":
+        """Return the records before that of a step, where there is one."""
+        found = copy(self)
+        for number, record in enumerate(self):
+            if record["kind"] == "step" and record["step"] == step:
+                found._starts = self._starts[:number]
+                found.intact = self._starts[number]
+                break
+        return found
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -100,6 +100,7 @@ def _check_start(record: Record) -> None:
 
 
 def _check_step(record: Record) -> None:
+    _need(record.keys() >= {"loss", "eval"}, "a step without its numbers")
     for name in ("loss", "eval", "gradient_norm"):
         value = record.get(name)
         _need(value is None or _number(value), name)
@@ -124,6 +125,7 @@ def _check_end(record: Record) -> None:
     _need(isinstance(record.get("weights_order", ""), str), "weights_order")
     outputs = record.get("outputs", {})
     _need(isinstance(outputs, dict) and all(isinstance(v, str) for v in outputs.values()), "files")
+    _need(isinstance(record.get("history", ""), str), "history")
     hashes = record.get("sha256", {})
     _need(isinstance(hashes, dict) and all(map(_inside, hashes)), "files")
 

@@ -7,7 +7,7 @@ place in the journal is told from the one that belongs there.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -41,6 +41,14 @@ class Past:
     origin: str
     first_eval: float
     steps: Iterable[StepRecord]
+
+    def histories(self) -> Iterator[str]:
+        """Yield the history of no step, then that after each."""
+        history = self.origin
+        yield history
+        for record in self.steps:
+            history = chained(history, record)
+            yield history
 
     def at(self, step: int) -> Moment:
         """Return the moment after `step` steps, which the journal has."""

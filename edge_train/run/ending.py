@@ -125,6 +125,7 @@ def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
             "kind": "end",
             "status": status,
             "step": loop.next_step,
+            "history": loop.history,
             "best_step": loop.best.step,
             "metrics": dict(outcome.metrics),
             "outputs": dict(outcome.outputs),

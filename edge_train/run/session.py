@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
+from edge_train.records.agreement import agreed_steps
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
@@ -146,10 +147,8 @@ def resume(
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
     began = time.perf_counter()
     path = RunFolder(folder).journal
-    records, intact = journal.read(path) if path.exists() else ([], 0)
+    records, intact, wrong = _believed(folder)
     more = None
-    if not has_begun(records) or records[0].get("eval") is None:
-        records, intact = [], 0
     stored = recipe_in_folder(folder, records, link, observer.said)
     if records:
         recipe, more = lengthened(folder, records, stored, changes)
@@ -163,8 +162,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         copy = RunFolder(folder).damaged_journal
         write_bytes(copy, path.read_bytes())
         observer.said(
-            f"{path.name}: line {len(records) + 1} is torn, damaged or not the one that follows; "
-            f"going on from the records before it (the whole file is kept as {copy.name})"
+            f"{path.name}: line {len(records) + 1} {wrong}; going on from the records before it "
+            f"(the whole file is kept as {copy.name})"
         )
     if not records:
         observer.said("nothing was trained yet; starting from step 0")
@@ -209,6 +208,25 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         records, _ = journal.read(path)
         link.tell(folder=str(folder))
     return train(Session(folder, job, observer, began, link, plan), records, intact)
+
+
+def _believed(folder: Path) -> tuple[Sequence[Mapping[str, Any]], int, str]:
+    """Return the records of a run that can be gone on from, their bytes, what is wrong behind."""
+    path = RunFolder(folder).journal
+    if not path.exists():
+        return [], 0, ""
+    records, intact = journal.read(path)
+    wrong = "is torn, damaged or not the one that follows"
+    if not has_begun(records) or records[0].get("eval") is None:
+        return [], 0, wrong
+    agreed = agreed_steps(RunFolder(folder), records)
+    if agreed is None:
+        return records, intact, wrong
+    wrong = "does not tell of the steps that the checkpoints were written after"
+    if agreed < 0:
+        return [], 0, wrong
+    records = records.before_step(agreed)
+    return records, records.intact, wrong
 
 
 def _check_same_data(folder: Path, start: Mapping[str, Any], job: Job, observer: Observer) -> None:

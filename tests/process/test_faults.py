@@ -12,7 +12,9 @@ from places import TESTS
 
 from edge_train import cli
 from edge_train.errors import RunFolderError
+from edge_train.formats.tensor_store import StoredTensors, load_metadata, save_tensors
 from edge_train.records.folder import RunFolder
+from edge_train.records.journal import decode, encode, read, step_record
 
 pytestmark = pytest.mark.process
 
@@ -47,7 +49,9 @@ def stopped(tmp_path_factory):
     arrays = {f"{p}_images": draw.integers(0, 255, (20, 4, 4), np.uint8) for p in ("train", "test")}
     arrays |= {f"{part}_labels": np.arange(20) % 2 for part in ("train", "test")}
     np.savez(root / "data.npz", **arrays)
-    words = f"run --task network --data {root / 'data.npz'} --steps 3 --samples 5"
+    words = (
+        f"run --task network --data {root / 'data.npz'} --steps 3 --samples 5 --evaluate-every 1"
+    )
     words = [*words.split(), "--network", "mlp 6", "--out", str(root / "run")]
     assert cli.main(words) == 0
     lines = (root / "run" / "journal.jsonl").read_bytes().splitlines(keepends=True)
@@ -132,6 +136,57 @@ def test_a_result_of_a_finished_run_that_is_not_whole_is_made_again(copy, capsys
     assert resume(copy) == 0
     assert f"finished, but network.safetensors is {how}; made again" in capsys.readouterr().err
     assert result.read_bytes() == whole
+    assert resume(copy) == 0
+    assert "its report was made again" in capsys.readouterr().err
+
+
+def forge(folder, line, **values):
+    """Change numbers of a record and give it a right checksum."""
+    path = folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = encode({**decode(lines[line]), **values})
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [(2, {"eval": 0.5}), (2, {"eval": None}), (1, {"loss": 3.5}), (0, {"eval": 1e-3})],
+    ids=["an evaluation", "none", "a loss", "where it began"],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_number_of_a_journal_that_was_edited_is_found_by_what_checkpoints_say(
+    copy, capsys, finished, line, values
+):
+    assert resume(copy) == 0
+    wanted = shutil.copytree(copy, copy.with_name("wanted"))
+    if not finished:
+        journal = copy / "journal.jsonl"
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    forge(copy, line, **values)
+    capsys.readouterr()
+    assert resume(copy) == 0
+    said = capsys.readouterr().err
+    assert "does not tell of the steps that the checkpoints were written after" in said
+    one, two = (
+        [step_record(r) for r in read(run / "journal.jsonl")[0] if r["kind"] == "step"]
+        for run in (wanted, copy)
+    )
+    for a, b in zip(one, two, strict=True):
+        assert (a.loss, a.scalars, a.eval) == (b.loss, b.scalars, b.eval)
+    assert (wanted / "network.safetensors").read_bytes() == (
+        copy / "network.safetensors"
+    ).read_bytes()
+
+
+def test_a_checkpoint_of_another_run_does_not_speak_against_a_later_one(copy, capsys):
+    assert resume(copy) == 0
+    folder = copy / "checkpoints"
+    known = sorted(folder.glob("step-*"))
+    assert len(known) == 2
+    metadata = {**load_metadata(known[0]), "history": "0" * 32}
+    tensors = dict(StoredTensors(known[0]))
+    save_tensors(known[0], tensors, {k: v for k, v in metadata.items() if not k.endswith("crc32")})
+    capsys.readouterr()
     assert resume(copy) == 0
     assert "its report was made again" in capsys.readouterr().err
 
