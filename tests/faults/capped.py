@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import HANGS_AFTER, TESTS, Ended, Task, bits_of, judged, words_for
+from runs import HANGS_AFTER, POLL, TESTS, Ended, Task, bits_of, judged, words_for
 
 SCRIPT = Path(__file__).with_name("walled.py")
 KILLS = ("kill the tree", "kill the parent", "kill the worker")
@@ -109,9 +109,10 @@ def command(plan: dict[str, object], words: list[str], folder: Path) -> Ended:
         )
     status = _wait(process)
     left = _of_session(process.pid)
-    until = time.monotonic() + HANGS_AFTER / 5  # the kernel ends a worker soon after its parent
-    while left and status is not None and time.monotonic() < until:
-        time.sleep(0.01)
+    for _ in range(HANGS_AFTER // 10):  # the kernel ends a worker soon after its parent
+        if not left or status is None:
+            break
+        time.sleep(POLL)
         left = _of_session(process.pid)
     text = said.read_text("utf-8", "replace")
     for one in left:
@@ -122,8 +123,7 @@ def command(plan: dict[str, object], words: list[str], folder: Path) -> Ended:
 
 def _wait(process: subprocess.Popen) -> int | None:
     """Return the status of a command, which goes on whenever it is stopped; None: it hangs."""
-    until = time.monotonic() + HANGS_AFTER
-    while time.monotonic() < until:
+    for _ in range(HANGS_AFTER):
         found, status = os.waitpid(process.pid, os.WNOHANG | os.WUNTRACED)
         if found and os.WIFSTOPPED(status):
             for one in _of_session(process.pid):
@@ -131,7 +131,7 @@ def _wait(process: subprocess.Popen) -> int | None:
         elif found:
             process.returncode = os.waitstatus_to_exitcode(status)
             return process.returncode
-        time.sleep(0.01)
+        time.sleep(POLL)
     for one in _of_session(process.pid):
         os.kill(one, signal.SIGKILL)
     process.wait()
