@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED}  # statuses that a command ends with
 _REFUSED_BLOCK = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end that did not check it
-_NEARLY = 0.8  # of the cap: who crashed while holding that much is taken to have run out of it
 _LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
 _GAVE_UP = {-signal.SIGABRT, _LOADER_GAVE_UP}
 
@@ -61,9 +60,10 @@ def classify(
     if not facts.loaded:
         # Libraries that find no memory while they load end the process in ways of their own.
         return short("the interpreter and its libraries did not load")
+    # one block that was refused may be as large as all that was held
     if status in _GAVE_UP and facts.peak_bytes > cap_bytes // 2:
         return short("the engine gave up, as it does when memory runs out")
-    if status in _REFUSED_BLOCK and facts.peak_bytes > _NEARLY * cap_bytes:
+    if status in _REFUSED_BLOCK and facts.peak_bytes > cap_bytes // 2:
         return short("the engine crashed, as some do when memory runs out")
     return Ending.CRASHED, ""
 

@@ -72,10 +72,10 @@ CASES = {
         (ABORT, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
         (127, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
     ],
-    "a crash close to the cap is taken for a shortage": [
-        (SEGV, (), Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
-        (BUS, (), Facts(CAP * 81 // 100, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
-        (SEGV, (), Facts(CAP * 80 // 100, loaded=True), "", Ending.CRASHED, ""),
+    "a crash above half of the cap is taken for a shortage": [
+        (SEGV, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (BUS, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
+        (SEGV, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
     ],
     "any other end is a crash, whatever is held": [
         (KILL, (), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
