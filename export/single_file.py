@@ -8,6 +8,7 @@ from edge_train.errors import InputError, ModelError
 from edge_train.export.quiet import quiet
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import open_model
+from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.units import format_bytes
 
@@ -65,17 +66,19 @@ def _made_from(file: Path) -> str:
     """Return the hub id of the model that diffusers takes for the origin of a file.
 
     Raises:
-      ModelError: it is no whole model.
+      ModelError: it is no whole model, or its weights are packed.
     """
     import torch
     from diffusers.loaders.single_file_utils import fetch_diffusers_config
 
-    entries = TensorFile(file).entries
+    opened = TensorFile(file)
+    entries = opened.entries
     if not any(name.startswith(_DENOISER) for name in entries):
         raise ModelError(
             f"{file}: no tensor of it begins with {_DENOISER!r}, so it is no single-file Stable "
             "Diffusion checkpoint; name the file of a whole model, not of an adapter or a part."
         )
+    refuse_packed(file.parent, {}, [opened])
     shapes = {name: torch.empty(entry.shape, device="meta") for name, entry in entries.items()}
     return str(fetch_diffusers_config(shapes)["pretrained_model_name_or_path"])
 
