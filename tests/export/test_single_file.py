@@ -44,5 +44,10 @@ def test_what_is_no_checkpoint_is_one_sentence_and_leaves_nothing(tmp_path, caps
     assert cli.main(["export", str(lora), str(tmp_path / "out"), "--for", "folder"]) == 2
     assert "is no single-file Stable Diffusion checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    packed = tmp_path / "fp8.safetensors"
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({name: torch.zeros(2, 2, dtype=torch.float8_e4m3fn)}, packed)
+    assert cli.main(["export", str(packed), str(tmp_path / "out"), "--for", "folder"]) == 2
+    assert "fp8.safetensors: holds F8_E4M3 weights" in capsys.readouterr().err
     assert cli.main(["export", str(lora), str(tmp_path / "out"), "--config", "x"]) == 2
     assert "--config is for --for folder" in capsys.readouterr().err
