@@ -12,6 +12,7 @@ from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.units import format_bytes
 
+_TRAINED = ("v1", "v2", "xl_base")  # what diffusers calls the kinds that are trained here
 _DENOISER = "model.diffusion_model."  # what the tensors of the original layout begin with
 
 
@@ -57,7 +58,8 @@ def unpack_checkpoint(
                     f"({reason}); name another with --config."
                 ) from error
             pipeline.save_pretrained(partial, safe_serialization=True)
-        open_model(partial)
+        # no file says it, and of two models of version 2 one predicts noise and one velocities
+        say(f"it predicts {open_model(partial).prediction_type}, as that configuration says")
     written = sum(one.stat().st_size for one in out.rglob("*") if one.is_file())
     say(f"{out}: {format_bytes(written)}")
 
@@ -66,10 +68,13 @@ def _made_from(file: Path) -> str:
     """Return the hub id of the model that diffusers takes for the origin of a file.
 
     Raises:
-      ModelError: it is no whole model, or its weights are packed.
+      ModelError: it is no whole model, of another kind, or its weights are packed.
     """
     import torch
-    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+    from diffusers.loaders.single_file_utils import (
+        fetch_diffusers_config,
+        infer_diffusers_model_type,
+    )
 
     opened = TensorFile(file)
     entries = opened.entries
@@ -80,6 +85,11 @@ def _made_from(file: Path) -> str:
         )
     refuse_packed(file.parent, {}, [opened])
     shapes = {name: torch.empty(entry.shape, device="meta") for name, entry in entries.items()}
+    if (kind := infer_diffusers_model_type(shapes)) not in _TRAINED:
+        raise ModelError(
+            f"{file}: diffusers takes it for a model of kind {kind!r}, which is not trained; name "
+            "the checkpoint of a Stable Diffusion 1.x, 2.x or XL base model."
+        )
     return str(fetch_diffusers_config(shapes)["pretrained_model_name_or_path"])
 
 
