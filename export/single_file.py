@@ -8,9 +8,11 @@ from edge_train.errors import InputError, ModelError
 from edge_train.export.quiet import quiet
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import open_model
+from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.units import format_bytes
 
+_TRAINED = ("v1", "v2", "xl_base")  # what diffusers calls the kinds that are trained here
 _DENOISER = "model.diffusion_model."  # what the tensors of the original layout begin with
 
 
@@ -56,7 +58,8 @@ def unpack_checkpoint(
                     f"({reason}); name another with --config."
                 ) from error
             pipeline.save_pretrained(partial, safe_serialization=True)
-        open_model(partial)
+        # no file says it, and of two models of version 2 one predicts noise and one velocities
+        say(f"it predicts {open_model(partial).prediction_type}, as that configuration says")
     written = sum(one.stat().st_size for one in out.rglob("*") if one.is_file())
     say(f"{out}: {format_bytes(written)}")
 
@@ -65,18 +68,28 @@ def _made_from(file: Path) -> str:
     """Return the hub id of the model that diffusers takes for the origin of a file.
 
     Raises:
-      ModelError: it is no whole model.
+      ModelError: it is no whole model, of another kind, or its weights are packed.
     """
     import torch
-    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+    from diffusers.loaders.single_file_utils import (
+        fetch_diffusers_config,
+        infer_diffusers_model_type,
+    )
 
-    entries = TensorFile(file).entries
+    opened = TensorFile(file)
+    entries = opened.entries
     if not any(name.startswith(_DENOISER) for name in entries):
         raise ModelError(
             f"{file}: no tensor of it begins with {_DENOISER!r}, so it is no single-file Stable "
             "Diffusion checkpoint; name the file of a whole model, not of an adapter or a part."
         )
+    refuse_packed(file.parent, {}, [opened])
     shapes = {name: torch.empty(entry.shape, device="meta") for name, entry in entries.items()}
+    if (kind := infer_diffusers_model_type(shapes)) not in _TRAINED:
+        raise ModelError(
+            f"{file}: diffusers takes it for a model of kind {kind!r}, which is not trained; name "
+            "the checkpoint of a Stable Diffusion 1.x, 2.x or XL base model."
+        )
     return str(fetch_diffusers_config(shapes)["pretrained_model_name_or_path"])
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.weight_files import Config, hash_of, open_weights, read_json
 from edge_train.units import shown
@@ -333,7 +334,8 @@ def _check(model: ModelFolder) -> None:
             )
     model.text_widths, model.prompt_tokens, model.resolution, model.alphas_cumprod  # noqa: B018
     for component in model.components:
-        model.tensor_files(component)
+        files = model.tensor_files(component)
+        refuse_packed(model.path / component, model.configs[component], files)
     for folder in model.tokenizers:
         if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
             raise ModelError(f"{folder}: no vocab.json; copy or download the model again.")

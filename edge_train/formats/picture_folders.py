@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_train.errors import InputError
 from edge_train.formats.inside import inside_of
+from edge_train.formats.left_aside import Reasons
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
@@ -28,9 +29,6 @@ PARTS = {
     "test": ("test", "testing"),
     "val": ("val", "valid", "validation", "dev"),
 }
-_NAMED = 3  # names in a line; the rest is counted
-
-Reasons = dict[str, str]  # name inside the root -> why it was left aside
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,11 @@ class PictureRoot:
             elif is_picture(path):
                 self._check(path)
                 pictures.append(path)
-            elif path.suffix.lower() in CAPTIONS and path.is_file() and self._holds(path):
+            elif is_text(path) and (reason := self._unreadable(path)):
+                skipped[self.name(path)] = reason
+            elif path.suffix.lower() in CAPTIONS:
                 captions.append(path)
-            elif path.name.lower() in TABLES and path.is_file() and self._holds(path):
+            elif path.name.lower() in TABLES:
                 if table is None:
                     table = path
                 else:
@@ -122,16 +122,19 @@ class PictureRoot:
             return "a link to a folder; those are not followed, copy it with cp -L -r"
         return None
 
-    def _check(self, path: Path) -> None:
-        reason = None
+    def _unreadable(self, path: Path) -> str | None:
+        """Return why a file must not be opened."""
         if not path.is_file():  # opening a pipe would wait forever
-            reason = "a broken link or no ordinary file"
-        elif not self._holds(path):
-            reason = (
+            return "a broken link or no ordinary file"
+        if not self._holds(path):
+            return (
                 "a link that leads out of the folder; copy all with what links lead to: "
                 f"cp -L -r {shown(self.path)} COPY"
             )
-        if reason:
+        return None
+
+    def _check(self, path: Path) -> None:
+        if reason := self._unreadable(path):
             raise InputError(
                 f"{shown(path)}: cannot be read ({reason}); remove it from the folder or replace "
                 "it."
@@ -153,6 +156,11 @@ def shown(path: Path | str) -> str:
 def is_picture(path: Path) -> bool:
     """Return whether a name claims to be that of a picture."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a name is that of a caption or of a table of names."""
+    return path.suffix.lower() in CAPTIONS or path.name.lower() in TABLES
 
 
 def looks_like_pictures(folder: Path) -> int:
@@ -248,25 +256,3 @@ def duplicates(files: Sequence[Path]) -> list[tuple[Path, ...]]:
                     digest.update(part)
             groups[length, digest.digest()].append(file)
     return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are.
-
-    >>> some_of(["a", "b"]), some_of(list("abcde"))
-    ('a, b', 'a, b, c and 2 more')
-    """
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def lines_of(skipped: Reasons) -> list[str]:
-    """Return what was left aside, a line for each reason.
-
-    >>> lines_of({"a.mov": "not a picture", "b.mov": "not a picture"})
-    ['left aside: a.mov, b.mov (not a picture)']
-    """
-    by_reason = defaultdict(list)
-    for name, reason in skipped.items():
-        by_reason[reason].append(name)
-    return [f"left aside: {some_of(names)} ({reason})" for reason, names in by_reason.items()]

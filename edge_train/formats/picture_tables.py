@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.formats.inside import wrong_place
 from edge_train.formats.picture_folders import TABLES, shown
 from edge_train.formats.tables.names import LABEL_FLAG, LABELS
 from edge_train.formats.tables.table import Table, open_table
@@ -67,7 +68,7 @@ def kinds_in(folder: Path) -> set[str]:
       OSError: the folder cannot be listed.
     """
     for path in folder.iterdir():
-        if path.name.lower() in TABLES and path.is_file():
+        if path.name.lower() in TABLES and path.is_file() and not wrong_place(path, folder):
             try:
                 table: Table = open_table(path, {FILE, *TEXTS, *LABELS})
             except InputError:

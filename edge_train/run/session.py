@@ -37,7 +37,7 @@ from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.runtimes.threads import Threaded
 from edge_train.tasks import open_job, task_of
-from edge_train.tasks.job import Job
+from edge_train.tasks.job import Job, ReadsMoreOfItsModel
 from edge_train.units import format_bytes
 
 
@@ -191,6 +191,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said(f"{folder}: this run is finished; its report was made again")
         write_report(folder)
         return 0
+    if isinstance(job, ReadsMoreOfItsModel):
+        job.check_model(folder, observer.said)
     plan = None
     if recipe.cap_bytes != cap_in_force(records):
         plan = make_plan(job, recipe, link, observer.said)

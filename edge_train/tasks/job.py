@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge_train.arrays.types import Point
 from edge_train.memory.footprint import Footprint
@@ -143,5 +143,20 @@ class Job(Protocol):
         Args:
           best: the trainable blocks where the evaluation was lowest, after `steps` steps.
           whole: whether the run came to its end; an interrupted one is saved only.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsMoreOfItsModel(Protocol):
+    """A job whose model has more than weights: a configuration and a tokenizer belong to a run."""
+
+    def check_model(self, folder: Path, say: Say) -> None:
+        """Refuse other such files than those that the run in `folder` began with.
+
+        Called when a run is resumed, before any library is loaded: the answer takes no seconds.
+
+        Raises:
+          RunFolderError: the first of them, by its name.
         """
         ...

@@ -385,3 +385,15 @@ def test_the_schedule_starts_clean_and_ends_in_noise(good: Path) -> None:
     kept = open_model(good).alphas_cumprod
     assert kept.dtype == np.float32 and len(kept) == 1000
     assert math.isclose(kept[0], 1 - 0.00085, rel_tol=1e-6) and (np.diff(kept) < 0).all()
+
+
+def test_packed_weights_of_a_part_are_refused_by_name(folder: Path) -> None:
+    """They were read as floats only when a run began."""
+    path = folder / WEIGHTS
+    tensors = load_file(path)
+    name = next(name for name, value in tensors.items() if name.endswith("to_q.weight"))
+    packed = {name: torch.zeros(8, 1, dtype=torch.uint8)}
+    packed[f"{name}.quant_state.bitsandbytes__nf4"] = torch.zeros(9, dtype=torch.uint8)
+    save_file(tensors | packed, path)
+    message = refused(folder)
+    assert message.startswith(str(path)) and "U8 weights packed by bitsandbytes" in message

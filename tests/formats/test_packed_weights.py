@@ -14,7 +14,11 @@ def file_of(path, **tensors):
     header, start = {}, 0
     for name, (kind, shape, size) in tensors.items():
         offsets = [start, start + size]
-        header[name.replace("__", ".")] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
+        header[name if "." in name else name.replace("__", ".")] = {
+            "dtype": kind,
+            "shape": shape,
+            "data_offsets": offsets,
+        }
         start += size
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(start))
@@ -35,11 +39,66 @@ def file_of(path, **tensors):
 )
 def test_packed_weights_are_named(tmp_path, kind, name, size):
     file = file_of(tmp_path / "model.safetensors", **{name: (kind, [2, 2], size)})
-    with pytest.raises(ModelError, match=f"holds {kind} weights, first"):
+    with pytest.raises(ModelError, match=rf"model\.safetensors: holds {kind} weights.*, first"):
         refuse_packed(tmp_path, {}, [file])
     config = {"quantization_config": {"quant_method": "some way"}}
     with pytest.raises(ModelError, match="packed by some way"):
         refuse_packed(tmp_path, config, [file])
+
+
+LAYER = "model.layers.0.self_attn.q_proj"
+# One layer of 64 x 128 as each library writes it: name, type, shape, bytes.
+PUBLISHED = {
+    "gptq": (
+        ("qweight", "I32", [16, 64], 4096),
+        ("qzeros", "I32", [1, 8], 32),
+        ("scales", "F16", [1, 64], 128),
+        ("g_idx", "I32", [128], 512),
+    ),
+    "awq": (
+        ("qweight", "I32", [128, 8], 4096),
+        ("qzeros", "I32", [1, 8], 32),
+        ("scales", "F16", [1, 64], 128),
+    ),
+    "bitsandbytes": (
+        ("weight", "U8", [4096, 1], 4096),
+        ("weight.absmax", "U8", [128], 128),
+        ("weight.nested_absmax", "F32", [1], 4),
+        ("weight.quant_map", "F32", [16], 64),
+        ("weight.quant_state.bitsandbytes__nf4", "U8", [93], 93),
+    ),
+    "bitsandbytes, 8 bits": (
+        ("weight", "I8", [64, 128], 8192),
+        ("SCB", "F32", [64], 256),
+        ("weight_format", "U8", [], 1),
+    ),
+    "torchao": (
+        ("_weight_qdata", "I8", [64, 128], 8192),
+        ("_weight_scale", "F32", [64, 1], 256),
+        ("_weight_zero_point", "I8", [64, 1], 64),
+    ),
+    "torchao, older": (
+        ("weight:qdata", "U8", [64, 64], 4096),
+        ("weight:scale", "BF16", [64, 1], 128),
+    ),
+}
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["header", "configuration"])
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_a_layer_as_it_is_published_is_refused_by_way_file_and_what_to_name_instead(
+    tmp_path, published, claimed
+):
+    way = published.split(",")[0]
+    tensors = {f"{LAYER}.{name}": rest for name, *rest in PUBLISHED[published]}
+    file = file_of(tmp_path / "model-00001-of-00002.safetensors", **tensors)
+    config = {"quantization_config": {"quant_method": way}} if claimed else {}
+    with pytest.raises(ModelError) as caught:
+        refuse_packed(tmp_path, config, [file])
+    said = str(caught.value)
+    told = f"packed by {way}" if claimed or way != "awq" else "packed by gptq or awq"
+    assert said.startswith(str(file.path)) and told in said and LAYER in said
+    assert "name the bfloat16, float16 or float32 version of this model" in said
 
 
 def test_masks_and_positions_of_older_files_are_no_weights(tmp_path):

@@ -88,8 +88,11 @@ def test_nothing_outside_is_opened_whatever_it_is_called(tmp_path):
     inside = files(tmp_path / "inside", "a.png")
     for name in ("secret.txt", "metadata.csv"):
         (inside / name).symlink_to(outside / name)
-    found = PictureRoot(inside).list(inside)
+    root = PictureRoot(inside)
+    found = root.list(inside)
     assert not found.captions and found.table is None
+    assert sorted(root.skipped) == ["metadata.csv", "secret.txt"]
+    assert all("leads out of the folder" in reason for reason in root.skipped.values())
     (inside / "b.png").symlink_to("../outside/secret.png")
     with pytest.raises(InputError, match=r"b\.png: .*leads out of the folder"):
         PictureRoot(inside).list(inside)

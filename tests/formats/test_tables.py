@@ -179,7 +179,9 @@ def test_wrong_rows_are_counted_and_the_first_three_told_by_line(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n[1]\n{"text": \n{"text": "b"}\n')
     table = open_table(tmp_path / "t.jsonl", KNOWN)
     assert [row for _, row in table.rows()] == [["a"], ["b"]]
-    with pytest.raises(InputError, match=r"line 2 is no JSON object \(2 of 4 rows\)"):
+    with pytest.raises(
+        InputError, match=r"line 2 is no JSON object with one value a name \(2 of 4 rows\)"
+    ):
         table.wrong.check()
 
 
@@ -337,6 +339,43 @@ def test_pieces_of_a_part_are_read_in_their_order_and_other_files_are_said(tmp_p
     assert [path.name for path in found.files["train"]] == pieces
     assert [path.name for path in found.files["dev"]] == ["dev.csv"]
     assert found.said == ("dev_mismatched.csv, dev.tsv, val.csv are not used: dev.csv is",)
+
+
+def test_every_other_file_of_a_folder_is_named_with_its_reason(tmp_path):
+    """A test part that was a link to elsewhere was left out without a word."""
+    (tmp_path / "elsewhere.csv").write_text("secret")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    touched(folder, "train.csv", "notes.csv", "readme.pdf", ".hidden.csv")
+    (folder / "test.csv").symlink_to(tmp_path / "elsewhere.csv")
+    (folder / "dev.csv").symlink_to("gone.csv")
+    found = splits_of(folder, (".csv",))
+    assert [*found.files] == ["train"]
+    assert sorted(found.said) == [
+        "left aside: .hidden.csv (hidden file)",
+        "left aside: dev.csv (a broken link)",
+        "left aside: notes.csv (its name is no train, dev or test)",
+        "left aside: readme.pdf (no table or text that is read)",
+        "left aside: test.csv (a link that leads out of the folder; copy the file itself with "
+        "cp -L)",
+    ]
+    (folder / "train.csv").unlink()
+    (folder / "notes.csv").unlink()
+    with pytest.raises(InputError, match=r"no train\.tsv.*test\.csv \(a link that leads out"):
+        splits_of(folder, (".csv",))
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_record_in_which_a_name_has_two_values_is_left_out_and_said(tmp_path, name):
+    """The last one was taken without a word."""
+    records = [f'{{"text": "a {n}", "label": {n % 2}}}' for n in range(5)]
+    records.insert(1, '{"text": "b", "label": 0, "label": 1}')
+    records.insert(3, '{"text": "c", "label": 0, "label": 0}')
+    text = "\n".join(records) if name == "t.jsonl" else f"[{', '.join(records)}]"
+    (tmp_path / name).write_text(text)
+    table = open_table(tmp_path / name, KNOWN)
+    assert [row[0] for _, row in table.rows()] == ["a 0", "a 1", "c", "a 2", "a 3", "a 4"]
+    assert "1 of 7 rows" in table.wrong.sentence() and "one value a name" in table.wrong.sentence()
 
 
 def test_a_folder_without_a_training_part_names_what_it_has(tmp_path):

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +18,8 @@ _RESNET = {
 _UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -24,24 +27,66 @@ _UNET = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
+_OPEN_CLIP = {  # in this order: `layers` holds the names of the others
+    "encoder.layers": "transformer.resblocks",
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+    "layer_norm": "ln_",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn": "attn",
+}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v"}
 _VAE_ATTENTION["to_out.0"] = "proj_out"
 
 
 def write_single_file(folder: Path, file: Path) -> Path:
-    """Write the model of a diffusers folder (sd1, one layer a level) into one file."""
+    """Write the model of a diffusers folder (one layer a level) into one file.
+
+    The text encoder of a Stable Diffusion 2, and the second one of an XL, have OpenCLIP's names.
+    """
     tensors: dict[str, Tensor] = {}
-    for name, value in load_file(_weights(folder / "unet")).items():
+    unet = load_file(_weights(folder / "unet"))
+    for name, value in unet.items():
         tensors[f"model.diffusion_model.{_unet(name)}"] = value
     for name, value in load_file(_weights(folder / "vae")).items():
         spelled = _vae(name)
         flat = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", spelled) is not None
         tensors[f"first_stage_model.{spelled}"] = value[..., None, None] if flat else value
-    for name, value in load_file(_weights(folder / "text_encoder")).items():
-        plain = name.removeprefix("text_model.")
-        tensors[f"cond_stage_model.transformer.text_model.{plain}"] = value
+    first = load_file(_weights(folder / "text_encoder"))
+    if (folder / "text_encoder_2").is_dir():
+        second = load_file(_weights(folder / "text_encoder_2"))
+        tensors |= _clip(first, "conditioner.embedders.0.transformer.text_model.")
+        tensors |= _open_clip(second, "conditioner.embedders.1.model.")
+    elif unet["down_blocks.0.attentions.0.proj_in.weight"].ndim == 2:  # linear: version 2
+        tensors |= _open_clip(first, "cond_stage_model.model.")
+    else:
+        tensors |= _clip(first, "cond_stage_model.transformer.text_model.")
     save_file({name: value.contiguous() for name, value in tensors.items()}, file)
     return file
+
+
+def _clip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + name.removeprefix("text_model."): value for name, value in tensors.items()}
+
+
+def _open_clip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of a text encoder with queries, keys and values as one matrix."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name == "text_projection.weight":
+            found[prefix + "text_projection"] = value.T
+            continue
+        plain = name.removeprefix("text_model.")
+        for old, new in _OPEN_CLIP.items():
+            plain = plain.replace(old, new)
+        if one := re.fullmatch(r"(.*attn)\.q_proj\.(weight|bias)", plain):
+            parts = [tensors[name.replace("q_proj", f"{kind}_proj")] for kind in "qkv"]
+            found[f"{prefix}{one[1]}.in_proj_{one[2]}"] = torch.cat(parts)
+        elif not re.search(r"\.[kv]_proj\.", plain):
+            found[prefix + plain] = value
+    return found
 
 
 def _weights(component: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.formats.json_text import read_text
+from edge_train.formats.json_text import read_text, unambiguous
 from edge_train.formats.tables.coding import Coding, opened_text
 from edge_train.formats.tables.delimited import MOST_CHARACTERS, whole_lines
 
@@ -27,6 +27,8 @@ def is_lines(path: Path, coding: Coding) -> bool:
 def lines_of(path: Path, coding: Coding) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
     """Yield the number of every line that is not blank and its object, None where it holds none.
 
+    Nor is it one if a name has two values: which of them is meant, nobody knows.
+
     Raises:
       InputError: it cannot be read, or a line is too long for memory.
     """
@@ -35,7 +37,7 @@ def lines_of(path: Path, coding: Coding) -> Iterator[tuple[int, Mapping[str, Any
             if not line.strip():
                 continue
             try:
-                value = read_text(line)
+                value = read_text(line, unambiguous)
             except ValueError:
                 value = None
             yield number, value if isinstance(value, dict) else None
@@ -45,7 +47,7 @@ def records_of(path: Path, coding: Coding) -> list[Mapping[str, Any] | None]:
     """Return the records of a json: a list of objects, or an object of columns.
 
     A column is a list, or an object as pandas writes it; an object that holds one list of records
-    beside other things stands for that list.
+    beside other things stands for that list. A record in which a name has two values is None.
 
     Raises:
       InputError: it cannot be read, or is neither.
@@ -54,7 +56,7 @@ def records_of(path: Path, coding: Coding) -> list[Mapping[str, Any] | None]:
     """
     with opened_text(path, coding) as file:
         try:
-            value = read_text(file.read())
+            value = read_text(file.read(), unambiguous)
         except UnicodeDecodeError:
             raise
         except ValueError as error:
@@ -64,7 +66,7 @@ def records_of(path: Path, coding: Coding) -> list[Mapping[str, Any] | None]:
     if not isinstance(value, list):
         raise InputError(
             f"{path}: expected a list of records, [{{...}}, ...], or one list a column, "
-            '{"text": [...], "label": [...]}.'
+            '{"text": [...], "label": [...]}, each name once.'
         )
     return [record if isinstance(record, dict) else None for record in value]
 

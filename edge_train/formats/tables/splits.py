@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_train.errors import InputError
 from edge_train.formats.inside import wrong_place
+from edge_train.formats.left_aside import Reasons, lines_of
 from edge_train.formats.tables.coding import kind_of
 
 NAMES = {
@@ -44,7 +45,8 @@ def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
     """Return the parts of a folder, or of its folder `data`, as the hub lays them out.
 
     Of several files for a part the first is read, by name and then in the order of the kinds,
-    unless they are numbered pieces of one. A folder with a single file is that file.
+    unless they are numbered pieces of one. A folder with a single file is that file. Every other
+    file is named once with the reason why it was left aside.
 
     Args:
       kinds: endings that are read, the preferred ones first.
@@ -53,15 +55,25 @@ def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
       InputError: the folder cannot be read, or has no training part.
     """
     kinds = tuple(kinds)
+    aside: Reasons = {}
     for place in (folder, folder / "data"):
-        found = [path for path in _entries(place) if kind_of(path) in kinds]
+        found, others = _entries(place, kinds)
+        aside |= {path.relative_to(folder).as_posix(): why for path, why in others.items()}
         parts = {path: part for path in found if (part := part_of(path)) is not None}
         if "train" in parts.values():
-            return _chosen(parts, kinds)
-    found = [path for path in _entries(folder) if kind_of(path) in kinds]
+            aside |= {
+                path.relative_to(folder).as_posix(): "its name is no train, dev or test"
+                for path in found
+                if path not in parts
+            }
+            chosen = _chosen(parts, kinds)
+            return Splits(chosen.files, (*chosen.said, *lines_of(aside)))
+    found, _ = _entries(folder, kinds)
     if len(found) == 1:
-        return Splits({"train": (found[0],)}, (f"{found[0].name} is all that is read of {folder}",))
+        whole = f"{found[0].name} is all that is read of {folder}"
+        return Splits({"train": (found[0],)}, (whole, *lines_of(aside)))
     has = f"; it has {', '.join(path.name for path in found[:5])}" if found else ""
+    has += "".join(f"; {line}" for line in lines_of(aside))
     raise InputError(
         f"{folder}: no train.tsv, train.csv or train.jsonl{has}; put one there, or name a single "
         "file: --data FILE."
@@ -72,7 +84,7 @@ def beside(path: Path, kinds: Collection[str]) -> tuple[Path, ...]:
     """Return the dev and test files that lie beside a training file, and are not read with it."""
     if part_of(path) != "train":
         return ()
-    near = [file for file in _entries(path.parent) if kind_of(file) in kinds]
+    near, _ = _entries(path.parent, kinds)
     return tuple(file for file in near if part_of(file) in ("dev", "test"))
 
 
@@ -103,18 +115,30 @@ def _stem(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).stem
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Return the files of a folder in the order of their names, without hidden ones.
+def _entries(folder: Path, kinds: Collection[str]) -> tuple[list[Path], dict[Path, str]]:
+    """Return the files of a folder that are read, by name, and why each other one is not.
 
-    Nor those that are links to elsewhere: nothing outside of what was named is read.
+    Hidden ones are not, nor links to elsewhere: nothing outside of what was named is read.
 
     Raises:
       InputError: it is there and cannot be read.
     """
+    found: list[Path] = []
+    aside: dict[Path, str] = {}
     try:
-        if not folder.is_dir():
-            return []
-        found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_dir():
+                continue
+            if path.name.startswith("."):
+                aside[path] = "hidden file"
+            elif kind_of(path) not in kinds:
+                aside[path] = "no table or text that is read"
+            elif reason := wrong_place(path, folder):
+                aside[path] = reason
+            elif path.is_file():
+                found.append(path)
+            else:
+                aside[path] = "a broken link"
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}).") from error
-    return [path for path in found if not wrong_place(path, folder)]
+    return found, aside

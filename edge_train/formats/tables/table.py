@@ -63,7 +63,7 @@ class Table:
         for number, row in self._read():
             self.wrong.rows += 1
             if row is _NO_OBJECT:
-                self.wrong.add(number, "is no JSON object")
+                self.wrong.add(number, "is no JSON object with one value a name")
             elif len(row) > len(self.columns) and not any(map(str.strip, row[len(self.columns) :])):
                 yield number, row[: len(self.columns)]
             elif len(row) != len(self.columns):

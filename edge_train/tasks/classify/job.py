@@ -263,8 +263,10 @@ class ClassifyTextJob:
     def data_sha256(self) -> str:
         return sha256_of(self._merged())
 
-    def restore(self, folder: Path, say: Say) -> None:
+    def check_model(self, folder: Path, say: Say) -> None:
         check_hashes(folder, self._model.path, say)
+
+    def restore(self, folder: Path, say: Say) -> None:
         try:
             tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import InputError
+from edge_train.formats.left_aside import lines_of, some_of
 from edge_train.formats.picture_folders import (
     SHOWN_SUFFIXES,
     PictureRoot,
     duplicates,
     holds_classes,
-    lines_of,
     parts_of,
     shown,
-    some_of,
 )
 from edge_train.formats.picture_tables import read_column
 from edge_train.formats.pictures import Fit, Look, look_at, read_picture

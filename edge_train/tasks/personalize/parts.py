@@ -16,7 +16,7 @@ from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
 from edge_train.formats.hub import find_model
-from edge_train.formats.picture_folders import some_of
+from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_train.errors import InputError
+from edge_train.formats.left_aside import lines_of, some_of
 from edge_train.formats.picture_folders import (
     CAPTIONS,
     SHOWN_SUFFIXES,
@@ -15,11 +16,9 @@ from edge_train.formats.picture_folders import (
     PictureRoot,
     duplicates,
     folders_in,
-    lines_of,
     looks_like_pictures,
     repeats_of,
     shown,
-    some_of,
 )
 from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, read_picture

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from edge_train import cli
 from edge_train.errors import InputError
+from edge_train.run import session
 
 pytest.importorskip("torch")
 
@@ -277,9 +278,12 @@ def test_a_new_head_is_for_folders_alone(classifiers, tmp_path, capsys):
     "change", [{"id2label": {"0": "no", "1": "yes"}}, {"pad_token_id": 1}], ids=str
 )
 def test_another_configuration_is_refused_by_the_name_of_its_file(
-    classifiers, tmp_path, capsys, change
+    classifiers, tmp_path, capsys, monkeypatch, change
 ):
-    """The hash of a model was that of its weights: other labels resumed unnoticed."""
+    """The hash of a model was that of its weights: other labels resumed unnoticed.
+
+    The refusal comes before torch is loaded, which takes a minute on a busy machine.
+    """
     model = shutil.copytree(classifiers.model, tmp_path / "model")
     moved = replace(classifiers, model=model)
     out = tmp_path / "run"
@@ -288,7 +292,9 @@ def test_another_configuration_is_refused_by_the_name_of_its_file(
     before = (model / "config.json").read_text()
     (model / "config.json").write_text(json.dumps(json.loads(before) | change))
     capsys.readouterr()
-    assert cli.main(["run", "--resume", str(out)]) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "load", lambda *_: pytest.fail("libraries were loaded first"))
+        assert cli.main(["run", "--resume", str(out)]) == 2
     assert f"{model / 'config.json'} is not what it was" in capsys.readouterr().err
     (model / "config.json").write_text(before)
     (out / "model_files.json").write_text("[]")  # damaged: said, and no reason to stop
