@@ -27,6 +27,7 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.language_shapes import shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
@@ -50,6 +51,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
+from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
@@ -140,17 +142,17 @@ class LanguageModelJob:
 
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        known = shapes_in_files(self._model)
+        if known is not None:
+            return known
         from edge_train.runtimes.torch.language_model import parameter_shapes
 
         return parameter_shapes(self._model)
 
     def footprint(self) -> Footprint:
-        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL
-
         recipe, shapes = self.recipe, self._shapes
         use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
-        matrices = [shape for shape in shapes.values() if len(shape) > 1]
         weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
         held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
@@ -159,7 +161,7 @@ class LanguageModelJob:
         )
         tokens = at_once * required(recipe.length)
         layers = layers_of(self._model.config)
-        width = min(matrices[0])
+        width = _width(shapes)
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
         kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
@@ -274,7 +276,7 @@ class LanguageModelJob:
         )
 
     def open_runtime(self) -> "TorchLanguageModel":
-        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
+        from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
@@ -385,12 +387,18 @@ def _operations(
 ) -> int:
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = min(next(s for n, s in shapes.items() if is_embedding(n)))
+    width = _width(shapes)
     length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
     if not _has_head(shapes, vocabulary):
         products += vocabulary * width  # the table of the words is the last layer, too
     return int(2 * length * products)
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the numbers of a token's vector: the shorter side of the largest table."""
+    tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
+    return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
 
 
 def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:

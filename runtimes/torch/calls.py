@@ -1,0 +1,3 @@
+"""How much the engine computes in one call; a plan asks, so nothing heavy is imported here."""
+
+SEQUENCES_PER_CALL = 4  # of an evaluation of a language model; more only takes memory
