@@ -10,6 +10,9 @@ from edge_train.errors import NOT_STARTED, InputError
 from edge_train.paths import file_word, path_word
 
 
+PLAN_ONLY = ("--all", "--rehearse")
+
+
 def _no_options(parser: argparse.ArgumentParser) -> None:
     """Add nothing: the words of `run` and `plan` are read from the keys of recipes."""
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -39,9 +42,11 @@ def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.options import Words
     from edge_train.run.container import check_container, fitted
     from edge_train.run.disk import check_disk
+    from edge_train.run.plan_text import plan_text
     from edge_train.run.survey import survey
 
-    words = Words(options.words, resumable=False)
+    everything, rehearse = (flag in options.words for flag in PLAN_ONLY)
+    words = Words([w for w in options.words if w not in PLAN_ONLY], resumable=False)
     if words.help:
         print(help_text("plan", words.named_task()))
         return 0
@@ -49,11 +54,11 @@ def _plan(options: argparse.Namespace) -> int:
     recipe, notes = fitted(recipe)
     for note in (*words.sentences(), *notes):
         print(note, file=sys.stderr if words.as_json else sys.stdout)
-    found = survey(recipe)
-    print(found.json() if words.as_json else found.text())
+    found = survey(recipe, everything=everything, rehearse=rehearse)
+    print(found.json() if words.as_json else plan_text(found, everything=everything))
     if found.fits:
-        check_container(recipe, found.asked.plan)
-        check_disk(found.asked.recipe, found.name, found.asked.plan)
+        check_container(recipe, found.shown.plan)
+        check_disk(found.shown.recipe, found.name, found.shown.plan)
         return 0
     print(f"edge-train: {found.refusal()}", file=sys.stderr)
     return NOT_STARTED
@@ -226,7 +231,7 @@ COMMANDS = (
     Command(name="run", help="train", add=_no_options, run=_run),
     Command(
         name="plan",
-        help="what a run would hold, line by line; trains nothing",
+        help="what a run would hold, and how long it would take; trains nothing",
         add=_no_options,
         run=_plan,
     ),

@@ -329,6 +329,22 @@ def parameter_shapes(block: Block) -> dict[str, Shape]:
     return {f"{block.name}.{name}": value for name, value in shapes.items()}
 
 
+def operations(block: Block) -> int:
+    """Return the floating-point operations of one sample's products in a block."""
+    total, shape = 0, block.input_shape
+    for layer in block.layers:
+        after = output_shape("", layer, shape)
+        match layer:
+            case Dense(units):
+                total += 2 * units * shape[0]
+            case Convolution(channels, kernel):
+                total += 2 * channels * kernel * kernel * shape[2] * math.prod(after[:2])
+            case Recurrent(_, units):
+                total += 2 * layer.gates * units * (shape[1] + units) * shape[0]
+        shape = after
+    return total
+
+
 def initial_parameters(network: Network, seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield names and starting values: uniform, of variance 1 / fan-in (2 / fan-in for a ReLU).
 

@@ -37,6 +37,11 @@ class Footprint:
       libraries_bytes: what interpreters and libraries held when this was written; every plan
         measures them anew, but a cap that cannot hold them is refused before they load.
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
+      products: of matrices in that pass.
+      together: samples in a call of the engine at most, where nothing is differentiated.
+      after: samples that pass when the last step was taken: of pictures and scores.
+      trained: numbers that a step changes.
+      opened: why the network itself had to be opened to count it; empty where files tell.
       mapped_bytes: weights of the trained model that are read in place from their file.
       folder: what the run folder holds at most beside its journal and report (`folder_lines`).
     """
@@ -48,6 +53,11 @@ class Footprint:
     first_use_bytes: int = 0
     libraries_bytes: int = 0
     operations: float = 0.0
+    products: int = 0
+    together: int = 1
+    after: int = 0
+    trained: int = 0
+    opened: str = ""
     mapped_bytes: int = 0
     folder: tuple[PlanLine, ...] = ()
 

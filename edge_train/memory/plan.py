@@ -176,6 +176,19 @@ def surely_above(plan: Plan, cap_bytes: int) -> bool:
     return plan.peak_bytes * _CERTAIN_SHARE > cap_bytes
 
 
+def is_too_large(plan: Plan, cap_bytes: int, model_bytes: int) -> bool:
+    """Return whether a run refuses to start on an estimate, and tries something smaller.
+
+    A large model is never rehearsed, so only what is sure is refused before it tries.
+
+    Args:
+      model_bytes: of its weights, as they lie in files.
+    """
+    if model_bytes > LARGE_BYTES:
+        return surely_above(plan, cap_bytes)
+    return plan.peak_bytes > cap_bytes
+
+
 def is_far(plan: Plan, cap_bytes: int | None) -> bool:
     """Return whether a cap is so large that it does not matter what exactly is held."""
     return cap_bytes is None or plan.peak_bytes * NEAR <= cap_bytes

@@ -74,6 +74,8 @@ _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_BYTES_PER_TOKEN = 4  # of a text, about
+_HELD_OUT_SHARE = 0.1
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
@@ -181,6 +183,11 @@ class LanguageModelJob:
             use.first_use_bytes,
             use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),
+            products=sum(len(shape) > 1 for shape in shapes.values()),
+            together=recipe.batch_limit or some,
+            after=self._held_out_sequences(),
+            trained=sum(map(math.prod, shapes.values())),
+            opened=self._opened,
             folder=folder_lines(
                 len(shapes),
                 weights,
@@ -189,6 +196,20 @@ class LanguageModelJob:
                 self._result_bytes(),
             ),
         )
+
+    @property
+    def _opened(self) -> str:
+        """Why the network had to be opened to know its blocks; empty where its files tell."""
+        if shapes_in_files(self._model) is not None:
+            return ""
+        if not self._model.files:
+            return f"{self.recipe.model} holds no weights"
+        return f"the files of a {self._model.config.get('model_type')!r} do not tell its blocks"
+
+    def _held_out_sequences(self) -> int:
+        """Return about how many sequences are scored at the end: a tenth of the text's."""
+        tokens = self._kept_bytes() // np.dtype(id_type(self._model.vocabulary)).itemsize
+        return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(self.recipe.length))
 
     def _kept_bytes(self) -> int:
         """Return what the ids of the text take at most: a token has a byte of it or more."""

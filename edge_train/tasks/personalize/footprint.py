@@ -18,6 +18,7 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.parts import TokenJob, photos_of
 from edge_train.tasks.personalize.photos import MAX_PHOTOS
+from edge_train.tasks.personalize.pictures import JUDGED
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
 
@@ -67,8 +68,12 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         use.first_use_bytes,
         use.libraries_bytes,
         _operations(job),
-        weights.step if recipe.lean else 0,
-        folder_lines(
+        products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
+        together=_together(job),
+        after=_drawn_samples(job),
+        trained=sum(map(math.prod, shapes.values())),
+        mapped_bytes=weights.step if recipe.lean else 0,
+        folder=folder_lines(
             len(shapes),
             4 * sum(map(math.prod, shapes.values())),
             state_line(transform, shapes, 0).bytes,
@@ -105,6 +110,24 @@ def _operations(job: TokenJob) -> float:
     model = job.model
     cells = ((job.recipe.resolution or model.resolution) // model.latent_scale) ** 2
     return denoiser_operations(job.serving.weight_shapes(model), cells, model.prompt_tokens)
+
+
+def _together(job: TokenJob) -> int:
+    """Return how many samples the denoiser takes in one call at most."""
+    cells = ((job.recipe.resolution or job.model.resolution) // job.model.latent_scale) ** 2
+    together = max(1, min(_SAMPLES_PER_CALL, _CELLS_PER_CALL // cells))
+    return min(together, job.recipe.batch_limit or together)
+
+
+def _drawn_samples(job: TokenJob) -> int:
+    """Return the samples that pass while pictures are drawn, each with and without its prompt."""
+    recipe = job.recipe
+    if not recipe.previews:
+        return 0
+    pictures = 2 * len(recipe.prompts) + (JUDGED if job.judged else 0)
+    if recipe.preview_every:
+        pictures += len(recipe.prompts) * ((recipe.steps or 0) // recipe.preview_every)
+    return 2 * recipe.preview_steps * pictures
 
 
 def _line(name: str, count: int, *, mapped: bool) -> PlanLine:
