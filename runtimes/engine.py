@@ -14,11 +14,13 @@ class Pace:
       start_seconds: until the first pass: interpreters, libraries, opening a small model.
       product_seconds: of each product of matrices in a call, whatever its size.
       share: of the pace of a large float32 product that its products reach.
+      number_seconds: of each number that a step changes: moments, rounding, noise of a direction.
     """
 
     start_seconds: float = 2.0
     product_seconds: float = 5e-5
     share: float = 0.5
+    number_seconds: float = 1.5e-8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import resource
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,8 +84,10 @@ def _recipes(out: Path) -> dict[str, tuple[str, ...]]:
     pictures = _pictures(out)
     network = ("--task", "network", "--data", str(pictures), "--network")
     classify = ("--task", "classify", "--data", str(out / "texts"), "--length", "32")
-    language = ("--task", "language-model", "--data", str(text), "--model", str(llama))
-    language += ("--length", "64", "--samples", "4", "--evaluate-every", "20")
+    language = (
+        *("--task", "language-model", "--data", str(text), "--model", str(llama)),
+        *("--length", "64", "--samples", "4", "--evaluate-every", "20"),
+    )
     cap = ("--mem", "8GB")
     return {
         "network, tpsgd": (*network, "mlp 256 256", "--steps", "400"),
@@ -142,8 +145,11 @@ def _llama(out: Path) -> tuple[Path, Path]:
 
         text.write_text(" ".join(_words(_WORDS, 2)))
         sizes = {
-            **{"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6},
-            **{"num_attention_heads": 4, "num_key_value_heads": 4},
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
             "max_position_embeddings": 256,
         }
         config = LlamaConfig(vocab_size=2000, **sizes)
@@ -169,7 +175,7 @@ def _pictures(out: Path) -> Path:
     if not path.is_file():
         draw = np.random.default_rng(3)
         parts = {"train": 6000, "test": 1000}
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{p}_images": draw.integers(0, 255, (n, 28, 28), np.uint8) for p, n in parts.items()
         }
         arrays |= {f"{part}_labels": np.arange(count) % 10 for part, count in parts.items()}

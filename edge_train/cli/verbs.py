@@ -9,7 +9,6 @@ from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
 from edge_train.paths import file_word, path_word
 
-
 PLAN_ONLY = ("--all", "--rehearse")
 
 
@@ -179,6 +178,7 @@ def _report(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
+    *("plan", "minutes"),
 )
 
 

@@ -13,6 +13,7 @@ from edge_train.errors import InputError
 from edge_train.rng import Key
 
 Shape = tuple[int, ...]  # of one sample, channels last
+_FUNCTION = 200  # operations of a product that NumPy does in the time of one tanh
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,10 @@ def parameter_shapes(block: Block) -> dict[str, Shape]:
 
 
 def operations(block: Block) -> int:
-    """Return the floating-point operations of one sample's products in a block."""
+    """Return about how many floating-point operations one sample takes in a block.
+
+    Those of products, and what functions of every output cost beside them.
+    """
     total, shape = 0, block.input_shape
     for layer in block.layers:
         after = output_shape("", layer, shape)
@@ -341,6 +345,8 @@ def operations(block: Block) -> int:
                 total += 2 * channels * kernel * kernel * shape[2] * math.prod(after[:2])
             case Recurrent(_, units):
                 total += 2 * layer.gates * units * (shape[1] + units) * shape[0]
+            case Activation() | Normalization():
+                total += _FUNCTION * math.prod(shape)
         shape = after
     return total
 

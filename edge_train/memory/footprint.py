@@ -39,6 +39,7 @@ class Footprint:
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
       products: of matrices in that pass.
       together: samples in a call of the engine at most, where nothing is differentiated.
+      evaluated: samples of an evaluation, where the recipe does not say.
       after: samples that pass when the last step was taken: of pictures and scores.
       trained: numbers that a step changes.
       opened: why the network itself had to be opened to count it; empty where files tell.
@@ -55,6 +56,7 @@ class Footprint:
     operations: float = 0.0
     products: int = 0
     together: int = 1
+    evaluated: int = 0
     after: int = 0
     trained: int = 0
     opened: str = ""

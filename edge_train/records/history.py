@@ -84,6 +84,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "forwards": found.forwards,
         "backwards": found.backwards,
         "seconds_total": found.total + found.counted,
+        "predicted_seconds": facts.get("predicted_seconds"),
         "seconds_per_step": statistics.median(found.seconds) if found.seconds else None,
         "resumed": found.resumed,
         "eval": found.eval,

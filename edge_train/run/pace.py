@@ -4,11 +4,13 @@ A pass costs its operations and, of a small model above all, the calls that it i
 first go by how fast this machine multiplies float32 matrices of middling size, the second by how
 fast it interprets Python: both are timed in a process of its own that takes half a second. What an
 engine makes of either stands in its record (`Pace`), measured on the machine whose numbers are
-below. A run then corrects what it said by its first evaluation, whose work is counted likewise.
+below. A run that begins has no need of either: it knows the seconds of its first evaluation, whose
+work is counted likewise.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from edge_train.memory.apart import run_apart
@@ -21,41 +23,48 @@ from edge_train.runtimes.engine import engines
 from edge_train.tasks import task_of
 
 _LEAN = 0.5  # of that pace where weights are read again from their file, from docs/benchmarks
-# Of each number that a step changes: rounding, moments and the noise of a direction.
-_UPDATE_SECONDS, _NOISE_SECONDS = 1.5e-8, 1e-8
-_SIDE, _REPEATS, _ROUNDS = 768, 5, 200_000
-# Of the probe's loop on the machine where the paces of engines were measured.
-_LOOP_SECONDS = 0.012
+_SIDE, _REPEATS, _ROUNDS = 768, 8, 200_000
+_LOOP_SECONDS = 0.0142  # of the probe, on the machine where the paces of engines were measured
 _PROBE = (
-    "import statistics, time, numpy as np\n"
-    f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a); products, loops = [], []\n"
+    "import time, numpy as np\n"
+    f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a)\n"
+    "np.dot(a, a, out); products = loops = 0.0\n"
     f"for _ in range({_REPEATS}):\n"
-    "    began = time.perf_counter(); np.dot(a, a, out)\n"
-    "    products.append(time.perf_counter() - began)\n"
-    f"    began = time.perf_counter(); total = 0\n"
+    "    began = time.perf_counter(); np.dot(a, a, out); products += time.perf_counter() - began\n"
+    "    began = time.perf_counter(); total = 0\n"
     f"    for number in range({_ROUNDS}): total += number\n"
-    "    loops.append(time.perf_counter() - began)\n"
-    "print(min(products), statistics.median(loops))\n"
+    "    loops += time.perf_counter() - began\n"
+    f"print(products / {_REPEATS}, loops / {_REPEATS})\n"  # means: a busy machine is part of it
 )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How fast this machine is now: float32 operations a second, and Python's times as slow."""
+    """How fast a machine is: float32 operations a second, and how many times as slow in Python."""
 
     rate: float
     slowness: float
 
 
+REFERENCE = Machine(9.5e10, 1.0)  # of one thread, where the paces of engines were measured
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """What a run takes, in seconds: until its first evaluation, in evaluations, steps, and after."""
+    """What a run takes, in seconds.
+
+    Attributes:
+      start: until the first evaluation.
+      evaluation, evaluations: of one, and how many.
+      step, steps: likewise.
+      after: of what is made and scored when the last step was taken.
+    """
 
     start: float
     evaluation: float
-    evaluations: int
+    evaluations: float
     step: float
-    steps: int
+    steps: float
     after: float
 
     @property
@@ -99,7 +108,7 @@ def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> 
         return None
     machine = machine or this_machine(recipe.threads or 1)
     every, steps = recipe.evaluate_every or 1, recipe.steps or 0
-    evaluated: int = getattr(recipe, "evaluation_samples", None) or held.together
+    evaluated = getattr(recipe, "evaluation_samples", None) or held.evaluated or held.together
     use = task_of(recipe).use(recipe.runtime)
     return Prediction(
         start=use.pace.start_seconds * machine.slowness,
@@ -111,6 +120,28 @@ def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> 
     )
 
 
+def work_of(recipe: Recipe, held: Footprint) -> dict[str, float]:
+    """Return what a run computes, as it would take on the machine of the paces, to keep in a plan.
+
+    Where operations were not counted, each sample's pass is one.
+    """
+    counted = held if held.operations else replace(held, operations=1.0, together=1)
+    found = predict(recipe, counted, REFERENCE)
+    assert found is not None
+    return asdict(found)
+
+
+def seconds_left(work: Mapping[str, float], evaluation_seconds: float) -> float:
+    """Return the seconds that follow the first evaluation of a run.
+
+    Args:
+      work: of the whole run, from `work_of`.
+      evaluation_seconds: that the first evaluation took, here and now.
+    """
+    counted = Prediction(**work)
+    return counted.rest * evaluation_seconds / counted.evaluation
+
+
 def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:
     """Return the seconds of a step: its passes, and what it does with every trained number."""
     worth = passes(recipe)
@@ -118,12 +149,13 @@ def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:
         at_once = recipe.samples or 1
         for limit in (getattr(recipe, "micro_batch", None), recipe.batch_limit):
             at_once = min(at_once, limit or at_once)
-        update = _UPDATE_SECONDS * held.trained
+        times = 1.0
     else:
         at_once = held.together
-        update = _NOISE_SECONDS * held.trained * worth / (recipe.samples or 1)
-    found = _pass_seconds(recipe, held, machine, worth, at_once)
-    return found + update * machine.slowness
+        times = worth / (recipe.samples or 1)  # a direction is drawn anew for every point
+    pace = task_of(recipe).use(recipe.runtime).pace
+    update = times * held.trained * pace.number_seconds * machine.slowness
+    return update + _pass_seconds(recipe, held, machine, worth, at_once)
 
 
 def _pass_seconds(

@@ -23,6 +23,7 @@ from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
 from edge_train.run.observer import Observer
+from edge_train.run.pace import in_words, seconds_left
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, OpenRuntime
@@ -68,7 +69,9 @@ def start_record(
     """Check slopes, evaluate the start values; return the first record of the journal."""
     recipe, job = session.job.recipe, session.job
     evaluation = task.evaluation()
+    began = time.perf_counter()
     losses = task.loss(runtime, evaluation, [runtime.parameters])
+    evaluation_seconds = time.perf_counter() - began
     forwards, check = losses.size, None
     if not np.isfinite(losses).all():
         raise ModelError(
@@ -101,6 +104,12 @@ def start_record(
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet
         raise InputError(str(error)) from error
+    predicted = {}
+    if session.plan is not None and session.plan.work is not None:
+        seconds = time.perf_counter() - session.began
+        seconds += seconds_left(session.plan.work, evaluation_seconds)
+        predicted["predicted_seconds"] = seconds
+        session.observer.said(f"{in_words(seconds)} for {recipe.steps} steps, all in all")
     return {
         "kind": "start",
         "version": FORMAT_VERSION,
@@ -109,6 +118,7 @@ def start_record(
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,
+            **predicted,
             **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
             **({"notices": list(job.notes)} if job.notes else {}),

@@ -228,8 +228,8 @@ def _rungs(start: Choice, recipe: Recipe, asked: Recipe) -> Iterator[Choice]:
 
 def _left_to_auto(recipe: Recipe) -> Recipe:
     """Return a recipe that leaves to `auto` what a run may choose before it begins."""
-    keys = dict.fromkeys(s.key for s in task_of(recipe).savings if s.only_auto)
-    return replace(recipe, **dict.fromkeys(keys, "auto"))
+    keys: dict[str, Any] = {s.key: "auto" for s in task_of(recipe).savings if s.only_auto}
+    return replace(recipe, **keys)
 
 
 def _fits(choice: Choice, cap_bytes: int | None) -> bool:

@@ -127,6 +127,7 @@ class NetworkJob:
             operations=sum(map(networks.operations, blocks)),
             products=sum(len(shape) > 1 for shape in shapes.values()),
             together=required(recipe.samples),
+            evaluated=len(data.train.labels) - job._task.count,
             after=len(data.test.labels),
             trained=items,
             folder=folder_lines(
