@@ -24,7 +24,7 @@ _COLUMNS = ("plan", "processor seconds", "resident at most", "answer")
 
 def main(out: Path, seeds: int) -> str:
     """Plan each recipe `seeds` times; return a Markdown table of medians."""
-    model, text = _large(out)
+    model, text = large_model(out)
     language = ("--task", "language-model", "--model", str(model), "--data", str(text))
     recipes: dict[str, tuple[str, ...]] = {
         "the demo": ("--mem", "8GB"),
@@ -59,7 +59,7 @@ def _planned(words: tuple[str, ...]) -> tuple[float, int, str]:
     return used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss, said.partition("\n")[0]
 
 
-def _large(out: Path) -> tuple[Path, Path]:
+def large_model(out: Path) -> tuple[Path, Path]:
     """Return a folder with the shapes of a large model, and a text."""
     folder, text = out / "qwen3-600m", out / "words.txt"
     if (folder / "model.safetensors").is_file():

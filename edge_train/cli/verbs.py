@@ -51,10 +51,10 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     recipe = words.read()
     recipe, notes = fitted(recipe)
-    for note in (*words.sentences(), *notes):
-        print(note, file=sys.stderr if words.as_json else sys.stdout)
     found = survey(recipe, everything=everything, rehearse=rehearse)
     print(found.json() if words.as_json else plan_text(found, everything=everything))
+    for note in (*words.sentences(), *notes):  # the answer comes first
+        print(note, file=sys.stderr if words.as_json else sys.stdout)
     if found.fits:
         check_container(recipe, found.shown.plan)
         check_disk(found.shown.recipe, found.name, found.shown.plan)

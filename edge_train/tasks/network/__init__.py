@@ -28,7 +28,7 @@ TASK = Task(
             open="edge_train.runtimes.numpy.network:NumpyNetwork",
             quants=("none", "int8"),
             libraries=("edge_train.runtimes.numpy.network",),
-            pace=Pace(start_seconds=0.9, product_seconds=3e-5, share=0.9, number_seconds=4e-9),
+            pace=Pace(start_seconds=0.9, product_seconds=1.5e-4, share=1.0, number_seconds=4e-9),
         ),
     },
     auto="tpsgd",
