@@ -4,12 +4,10 @@ A pass costs its operations and, of a small model above all, the calls that it i
 first go by how fast this machine multiplies float32 matrices of middling size, the second by how
 fast it interprets Python: both are timed in a process of its own that takes half a second. What an
 engine makes of either stands in its record (`Pace`), measured on the machine whose numbers are
-below. A run that begins has no need of either: it knows the seconds of its first evaluation, whose
-work is counted likewise.
+below. A run that begins has no need of either (`expected.py`).
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
@@ -129,17 +127,6 @@ def work_of(recipe: Recipe, held: Footprint) -> dict[str, float]:
     found = predict(recipe, counted, REFERENCE)
     assert found is not None
     return asdict(found)
-
-
-def seconds_left(work: Mapping[str, float], evaluation_seconds: float) -> float:
-    """Return the seconds that follow the first evaluation of a run.
-
-    Args:
-      work: of the whole run, from `work_of`.
-      evaluation_seconds: that the first evaluation took, here and now.
-    """
-    counted = Prediction(**work)
-    return counted.rest * evaluation_seconds / counted.evaluation
 
 
 def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:

@@ -22,8 +22,9 @@ from edge_train.protocols import Objective
 from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
+from edge_train.run.expected import Expected
 from edge_train.run.observer import Observer
-from edge_train.run.pace import in_words, seconds_left
+from edge_train.run.pace import in_words
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, OpenRuntime
@@ -37,7 +38,7 @@ class Session:
 
     `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
-    nobody named a number, so measure it.
+    nobody named a number, so measure it. `expected`: how long a new run will take.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Session:
     recipe: Recipe | None = None
     threads: Threads | None = None
     measure_threads: bool = False
+    expected: Expected | None = None
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -106,10 +108,11 @@ def start_record(
         raise InputError(str(error)) from error
     predicted = {}
     if session.plan is not None and session.plan.work is not None:
-        seconds = time.perf_counter() - session.began
-        seconds += seconds_left(session.plan.work, evaluation_seconds)
-        predicted["predicted_seconds"] = seconds
-        session.observer.said(f"{in_words(seconds)} for {recipe.steps} steps, all in all")
+        spent = time.perf_counter() - session.began
+        session.expected = Expected(session.plan.work, spent, evaluation_seconds)
+        predicted["predicted_seconds"] = session.expected.seconds
+        about = in_words(session.expected.seconds)
+        session.observer.said(f"{about} for {recipe.steps} steps, all in all")
     return {
         "kind": "start",
         "version": FORMAT_VERSION,

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edge_train.memory.footprint import (
     PREPARE,
@@ -147,6 +148,9 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     pictures = min(max(1, _PIXELS_PER_CALL // side**2), recipe.batch_limit or _SAMPLES_PER_CALL)
     call = Call(cells, together, samples)
     train, draw = job.serving.activation_bytes(recipe, model, call, step_bytes)
+    if job.judged:  # many pictures are drawn at once to be scored, each with and without its prompt
+        many = replace(call, samples=min(together, recipe.batch_limit or together, 2 * JUDGED))
+        _, draw = job.serving.activation_bytes(recipe, model, many, step_bytes)
     encode, decode = _ENCODE_ITEMS, _DECODE_ITEMS
     if job.vae_in_strips:
         encode = decode = _STRIP_ITEMS
