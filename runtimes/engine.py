@@ -15,12 +15,14 @@ class Pace:
       product_seconds: of each product of matrices in a call, whatever its size.
       share: of the pace of a large float32 product that its products reach.
       number_seconds: of each number that a step changes: moments, rounding, noise of a direction.
+      lean: times as fast in a lean run, where weights are read again or memory is given back.
     """
 
     start_seconds: float = 2.0
     product_seconds: float = 5e-5
     share: float = 0.5
     number_seconds: float = 1.5e-8
+    lean: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

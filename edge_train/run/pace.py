@@ -20,7 +20,6 @@ from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import task_of
 
-_LEAN = 0.5  # of that pace where weights are read again from their file, from docs/benchmarks
 _SIDE, _REPEATS, _ROUNDS = 768, 8, 200_000
 _LOOP_SECONDS = 0.0142  # of the probe, on the machine where the paces of engines were measured
 _PROBE = (
@@ -152,7 +151,7 @@ def _pass_seconds(
     engine = engines.get(recipe.runtime)
     pace = task_of(recipe).use(recipe.runtime).pace
     gain = engine.gains.get(recipe.quant, 1.0) * engine.gains.get(recipe.dtype, 1.0) * pace.share
-    gain *= _LEAN if recipe.lean else 1.0
+    gain *= pace.lean if recipe.lean else 1.0
     calls = math.ceil(samples / together)
     each = held.products * pace.product_seconds * machine.slowness
     return calls * each + samples * held.operations / (gain * machine.rate)

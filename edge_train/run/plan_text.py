@@ -66,12 +66,14 @@ def _folder(survey: Survey) -> str:
 
 
 def _ladder(survey: Survey) -> list[str]:
-    """Return what a run gives up first where memory does not suffice, with the bytes left."""
-    rungs = [choice for choice in survey.choices if choice.changes][:_RUNGS]
+    """Return what a run gives up next where memory does not suffice, with the bytes it then has."""
+    before, *rungs = survey.choices[survey.choices.index(survey.shown) :]
     rows = []
-    for rung in rungs:
-        smaller = words(task_of(rung.recipe), rung.changes)
-        rows.append(f"  with {smaller}: {format_bytes(rung.plan.peak_bytes)}")
+    for rung in rungs[:_RUNGS]:
+        more = {n: v for n, v in rung.changes.items() if before.changes.get(n) != v}
+        smaller = words(task_of(rung.recipe), more)
+        rows.append(f"  if memory runs short, {smaller}: {format_bytes(rung.plan.peak_bytes)}")
+        before = rung
     return rows
 
 

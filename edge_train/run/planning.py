@@ -85,7 +85,7 @@ def _report(plan: Plan, link: Link) -> None:
 
 def _refuse(plan: Plan, cap_bytes: int, link: Link) -> None:
     if link.supervisor is None:
-        raise InputError(f"{needs(plan, cap_bytes)} `edge-train plan` lists every line.")
+        raise InputError(f"{needs(plan, cap_bytes)} `edge-train plan --all` lists every line.")
     raise OutOfMemory(f"plan needs {format_bytes(plan.peak_bytes)}", plan.peak_bytes)
 
 

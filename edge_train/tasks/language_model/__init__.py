@@ -28,7 +28,9 @@ TASK = Task(
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
             libraries_bytes=385_000_000,
             first_use_bytes=60_000_000,
-            pace=Pace(start_seconds=7.7, share=0.38, number_seconds=8e-9),
+            pace=Pace(
+                start_seconds=7.7, product_seconds=4e-4, share=0.85, number_seconds=1e-8, lean=0.7
+            ),
         ),
     },
     auto="backprop",
