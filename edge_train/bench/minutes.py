@@ -1,7 +1,7 @@
 """`edge-train bench minutes`: how long runs of all tasks were predicted to take, and took.
 
 Twelve short runs with random weights and data. Each is planned and then run, in fresh processes.
-`plan` counts what a run computes and times this machine for half a second; the run itself says how
+`plan` counts what a run computes and times this machine for a second; the run itself says how
 long it will take before its first step, and has its first evaluation to go by. The time is that of
 the whole command, from outside.
 """

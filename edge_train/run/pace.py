@@ -2,9 +2,10 @@
 
 A pass costs its operations and, of a small model above all, the calls that it is made of. The
 first go by how fast this machine multiplies float32 matrices of middling size, the second by how
-fast it interprets Python: both are timed in a process of its own that takes half a second. What an
-engine makes of either stands in its record (`Pace`), measured on the machine whose numbers are
-below. A run that begins has no need of either (`expected.py`).
+fast it interprets Python: both are timed in a process of its own that takes half a second, longer
+on a busy machine, whose share for one program is part of what is timed. What an engine makes of
+either stands in its record (`Pace`), measured on the machine whose numbers are below. A run that
+begins has no need of either (`expected.py`).
 """
 
 import math
@@ -20,7 +21,7 @@ from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import task_of
 
-_SIDE, _REPEATS, _ROUNDS = 768, 8, 200_000
+_SIDE, _REPEATS, _ROUNDS = 768, 24, 200_000  # half a second where nothing else runs
 _LOOP_SECONDS = 0.0142  # of the probe, on the machine where the paces of engines were measured
 _PROBE = (
     "import time, numpy as np\n"
@@ -160,8 +161,9 @@ def _pass_seconds(
 @cache
 def this_machine(threads: int) -> Machine:
     """Return how fast this machine is with so many threads, or with one where they do not pay."""
-    found = [_probed(count) for count in {1, threads}]
-    return Machine(max(one.rate for one in found), min(one.slowness for one in found))
+    one = _probed(1)
+    most = one.rate if threads == 1 else max(one.rate, _probed(threads).rate)
+    return Machine(most, one.slowness)
 
 
 def _probed(threads: int) -> Machine:
