@@ -7,6 +7,25 @@ from edge_train.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long an engine takes, on the machine that `run/pace.py` names; others are compared to it.
+
+    Attributes:
+      start_seconds: until the first pass: interpreters, libraries, opening a small model.
+      product_seconds: of each product of matrices in a call, whatever its size.
+      share: of the pace of a large float32 product that its products reach.
+      number_seconds: of each number that a step changes: moments, rounding, noise of a direction.
+      lean: times as fast in a lean run, where weights are read again or memory is given back.
+    """
+
+    start_seconds: float = 2.0
+    product_seconds: float = 5e-5
+    share: float = 0.5
+    number_seconds: float = 1.5e-8
+    lean: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Use:
     """How an engine serves a task.
 
@@ -19,6 +38,7 @@ class Use:
       libraries: modules that a run imports, the heavy ones among them.
       libraries_bytes: what interpreters and libraries hold, measured once; plans measure it anew.
       first_use_bytes: code and buffers that are touched at the first pass.
+      pace: how long its calls take, for plans.
     """
 
     offers: frozenset[str]
@@ -27,6 +47,7 @@ class Use:
     libraries: tuple[str, ...] = ()
     libraries_bytes: int = 65_000_000
     first_use_bytes: int = 5_000_000
+    pace: Pace = Pace()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,16 +67,9 @@ def data(tmp_path_factory):
     return {"pictures": folder / "pictures.npz", "numbers": folder / "numbers.mean"}
 
 
-# `plan` as it is, without the minute in which it rehearses the other ways to run.
-_AT_ONCE = (
-    "import sys; from edge_train.run import survey; survey.REHEARSED_SECONDS = 0.0; "
-    "from edge_train.cli import main; sys.exit(main(sys.argv[1:]))"
-)
-
-
 def edge_train(*words):
     done = subprocess.run(
-        [sys.executable, "-c", _AT_ONCE, *map(str, words)],
+        [sys.executable, "-m", "edge_train", *map(str, words)],
         capture_output=True,
         text=True,
         check=False,

@@ -20,9 +20,14 @@ _EXAMPLES = """examples:
   edge-train run reviews.csv --model MODEL_FOLDER --mem 2GB
   edge-train run --recipe my.toml"""
 
+_PLAN_ONLY = """  --all                       every phase, line by line, and every way to run it
+  --rehearse                  run it once in small, and measure; takes as long as that does
+"""
+
 
 def help_text(verb: str, task: Task | None) -> str:
     """Return the help of `run` or `plan`: the common options, or all of one task."""
+    more = _PLAN_ONLY if verb == "plan" else ""
     if task is None:
         keys = {k.name: k for t in tasks.all().values() for k in t.recipe.declared().values()}
         shown = [key for key in keys.values() if key.common]
@@ -31,7 +36,7 @@ def help_text(verb: str, task: Task | None) -> str:
             f"usage: edge-train {verb} [DATA] [options]\n\n"
             "DATA says what is learned: a folder of photos, a text, a table, arrays.\n\n"
             f"tasks (--task, else inferred from DATA):\n{kinds}\n\n"
-            f"common options:\n{_table(shown)}\n"
+            f"common options:\n{_table(shown)}\n{more}"
             "  --recipe FILE.toml          a run as a file\n"
             "  --resume RUN                go on with a run\n"
             "  --json                      events for programs, on standard output\n\n"
@@ -42,7 +47,7 @@ def help_text(verb: str, task: Task | None) -> str:
     for group, title in _TITLES.items():
         if own := [key for key in keys.values() if key.group == group]:
             parts.append(f"{title}:\n{_table(own, task)}")
-    return "\n".join(parts)
+    return "\n".join([*parts, *([f"of plan:\n{more}"] if more else [])])
 
 
 def _table(keys: Sequence[Key], task: Task | None = None) -> str:

@@ -9,6 +9,8 @@ from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
 from edge_train.paths import file_word, path_word
 
+PLAN_ONLY = ("--all", "--rehearse")
+
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
     """Add nothing: the words of `run` and `plan` are read from the keys of recipes."""
@@ -39,21 +41,23 @@ def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.options import Words
     from edge_train.run.container import check_container, fitted
     from edge_train.run.disk import check_disk
+    from edge_train.run.plan_text import plan_text
     from edge_train.run.survey import survey
 
-    words = Words(options.words, resumable=False)
+    everything, rehearse = (flag in options.words for flag in PLAN_ONLY)
+    words = Words([w for w in options.words if w not in PLAN_ONLY], resumable=False)
     if words.help:
         print(help_text("plan", words.named_task()))
         return 0
     recipe = words.read()
     recipe, notes = fitted(recipe)
-    for note in (*words.sentences(), *notes):
+    found = survey(recipe, everything=everything, rehearse=rehearse)
+    print(found.json() if words.as_json else plan_text(found, everything=everything))
+    for note in (*words.sentences(), *notes):  # the answer comes first
         print(note, file=sys.stderr if words.as_json else sys.stdout)
-    found = survey(recipe)
-    print(found.json() if words.as_json else found.text())
     if found.fits:
-        check_container(recipe, found.asked.plan)
-        check_disk(found.asked.recipe, found.name, found.asked.plan)
+        check_container(recipe, found.shown.plan)
+        check_disk(found.shown.recipe, found.name, found.shown.plan)
         return 0
     print(f"edge-train: {found.refusal()}", file=sys.stderr)
     return NOT_STARTED
@@ -174,6 +178,7 @@ def _report(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
+    *("plan", "minutes"),
 )
 
 
@@ -226,7 +231,7 @@ COMMANDS = (
     Command(name="run", help="train", add=_no_options, run=_run),
     Command(
         name="plan",
-        help="what a run would hold, line by line; trains nothing",
+        help="what a run would hold, and how long it would take; trains nothing",
         add=_no_options,
         run=_plan,
     ),

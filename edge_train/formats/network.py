@@ -13,6 +13,7 @@ from edge_train.errors import InputError
 from edge_train.rng import Key
 
 Shape = tuple[int, ...]  # of one sample, channels last
+_FUNCTION = 200  # operations of a product that NumPy does in the time of one tanh
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,27 @@ def parameter_shapes(block: Block) -> dict[str, Shape]:
                 shapes |= {"scale": (shape[-1],), "shift": (shape[-1],)}
         shape = after
     return {f"{block.name}.{name}": value for name, value in shapes.items()}
+
+
+def operations(block: Block) -> int:
+    """Return about how many floating-point operations one sample takes in a block.
+
+    Those of products, and what functions of every output cost beside them.
+    """
+    total, shape = 0, block.input_shape
+    for layer in block.layers:
+        after = output_shape("", layer, shape)
+        match layer:
+            case Dense(units):
+                total += 2 * units * shape[0]
+            case Convolution(channels, kernel):
+                total += 2 * channels * kernel * kernel * shape[2] * math.prod(after[:2])
+            case Recurrent(_, units):
+                total += 2 * layer.gates * units * (shape[1] + units) * shape[0]
+            case Activation() | Normalization():
+                total += _FUNCTION * math.prod(shape)
+        shape = after
+    return total
 
 
 def initial_parameters(network: Network, seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -1,5 +1,6 @@
 """What a job says of the bytes its run will hold, from file headers and shapes, nothing loaded."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,12 @@ class Footprint:
       libraries_bytes: what interpreters and libraries held when this was written; every plan
         measures them anew, but a cap that cannot hold them is refused before they load.
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
+      products: of matrices in that pass.
+      together: samples in a call of the engine at most, where nothing is differentiated.
+      evaluated: samples of an evaluation, where the recipe does not say.
+      after: samples that pass when the last step was taken: of pictures and scores.
+      trained: numbers that a step changes.
+      opened: why the network itself had to be opened to count it; empty where files tell.
       mapped_bytes: weights of the trained model that are read in place from their file.
       folder: what the run folder holds at most beside its journal and report (`folder_lines`).
     """
@@ -47,6 +54,12 @@ class Footprint:
     first_use_bytes: int = 0
     libraries_bytes: int = 0
     operations: float = 0.0
+    products: int = 0
+    together: int = 1
+    evaluated: int = 0
+    after: int = 0
+    trained: int = 0
+    opened: str = ""
     mapped_bytes: int = 0
     folder: tuple[PlanLine, ...] = ()
 
@@ -60,6 +73,8 @@ def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
     return cap_bytes is None or libraries_bytes * _WITH_ANYTHING <= cap_bytes
 
 
+_LARGE_BLOCK = 4_000_000  # numbers
+_STEP = 4096  # of a side: of this many numbers, each group that a rule keeps a scale of is whole
 _STEP_FILES, _BEST_FILES = 3, 3  # two of the last steps and their best ones, and those in writing
 _HEADER_BYTES = 500  # of a block and its state in the header of a file
 
@@ -95,9 +110,41 @@ def state_line(
       shapes: of the trained blocks, by name.
       copies: of every block in float32 beside the weights: gradients, updates, perturbations.
     """
+    known: dict[tuple[tuple[int, ...], str], tuple[int, Transform]] = {}
     total = 0
     for name, shape in shapes.items():
         rule = transform.rule(name) if isinstance(transform, ByBlock) else transform
-        block = np.empty(shape, np.float32)  # pages that nobody writes are not held
-        total += sum(part.nbytes for part in rule.init(block).values()) + copies * block.nbytes
+        # a rule that is the same but for the name of its block has a state of the same size; it is
+        # kept, so that no other object can get its address
+        key = (shape, repr(rule).replace(repr(name), ""))
+        if key not in known:
+            known[key] = _state_bytes(rule, shape), rule
+        total += known[key][0] + copies * 4 * math.prod(shape)
     return PlanLine("optimizer state and copies", total)
+
+
+def _state_bytes(rule: Transform, shape: tuple[int, ...]) -> int:
+    """Return what a rule holds of a block, by its own `init`.
+
+    That of a large block is not asked for: three smaller ones, a step of the longest side apart,
+    say how the state grows with it, and are believed where they are on one line. All lengths leave
+    the same rest, so whole groups of numbers are counted as they are.
+    """
+    long = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
+    if math.prod(shape) > _LARGE_BLOCK:
+        others = [side for axis, side in enumerate(shape) if axis != long]
+        least = max(others, default=0) + 1
+        first = least + (shape[long] - least) % _STEP
+        lengths = [first, first + _STEP, first + 2 * _STEP]
+        few, some, more = (
+            _held_bytes(rule, (*shape[:long], length, *shape[long + 1 :])) for length in lengths
+        )
+        if lengths[-1] < shape[long] and more - some == some - few:
+            return few + (some - few) * ((shape[long] - first) // _STEP)
+    return _held_bytes(rule, shape)
+
+
+def _held_bytes(rule: Transform, shape: tuple[int, ...]) -> int:
+    """Return the bytes of the zeros that a rule makes for a block."""
+    block = np.broadcast_to(np.float32(0), shape)  # four bytes, whatever its size
+    return sum(part.nbytes for part in rule.init(block).values())

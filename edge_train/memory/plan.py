@@ -46,12 +46,14 @@ class Plan:
       source: `rehearsal` where every phase was measured, `estimate` where it was computed.
       seconds_per_step: of a step of training, None where it was not measured.
       folder: what the run folder will hold on disk, beside its journal and report.
+      work: what the run computes, as `run/pace.py` counts it; None where nobody counted.
     """
 
     phases: tuple[Phase, ...]
     source: str
     seconds_per_step: float | None = None
     folder: tuple[PlanLine, ...] = ()
+    work: Mapping[str, float] | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -74,6 +76,7 @@ class Plan:
             "seconds_per_step": self.seconds_per_step,
             "phases": phases,
             "folder": [asdict(line) for line in self.folder],
+            "work": None if self.work is None else dict(self.work),
         }
 
     @classmethod
@@ -84,7 +87,8 @@ class Plan:
             for phase in record["phases"]
         )
         folder = tuple(PlanLine(**line) for line in record.get("folder", ()))
-        return cls(phases, record["source"], record["seconds_per_step"], folder)
+        work = record.get("work")
+        return cls(phases, record["source"], record["seconds_per_step"], folder, work)
 
     def text(self) -> str:
         """Return every line of every phase, for people.
@@ -174,6 +178,19 @@ def estimate(footprint: Footprint, base_bytes: int) -> Plan:
 def surely_above(plan: Plan, cap_bytes: int) -> bool:
     """Return whether a cap cannot hold a run, whatever the estimate is off by."""
     return plan.peak_bytes * _CERTAIN_SHARE > cap_bytes
+
+
+def is_too_large(plan: Plan, cap_bytes: int, model_bytes: int) -> bool:
+    """Return whether a run refuses to start on an estimate, and tries something smaller.
+
+    A large model is never rehearsed, so only what is sure is refused before it tries.
+
+    Args:
+      model_bytes: of its weights, as they lie in files.
+    """
+    if model_bytes > LARGE_BYTES:
+        return surely_above(plan, cap_bytes)
+    return plan.peak_bytes > cap_bytes
 
 
 def is_far(plan: Plan, cap_bytes: int | None) -> bool:

@@ -282,7 +282,7 @@ def _give_up(
     _print(
         f"{needs}, cap is {cap} ({whose}). "
         f"Largest: {largest or f'not known, {shortage}'}. No step was taken, and nothing smaller "
-        f"is left to try. {advice}; `edge-train plan` lists every line."
+        f"is left to try. {advice}; `edge-train plan --all` lists every line."
     )
     return NOT_STARTED
 

@@ -122,8 +122,8 @@ class Adam:
     def init(self, param: Array) -> State:
         """Return zero moments and a zero count."""
         return {
-            "first": np.zeros_like(param),
-            "second": np.zeros_like(param),
+            "first": np.zeros(param.shape, param.dtype),  # pages, where it writes
+            "second": np.zeros(param.shape, param.dtype),
             "count": np.zeros(1, np.int64),
         }
 
@@ -260,7 +260,7 @@ class Momentum:
 
     def init(self, param: Array) -> State:
         """Return a zero velocity."""
-        return {"velocity": np.zeros_like(param)} if self.decay else {}
+        return {"velocity": np.zeros(param.shape, param.dtype)} if self.decay else {}
 
     def update(self, update: Update, state: State, param: Array) -> Array:
         """Return the gradient averaged with earlier ones, looking one step ahead."""

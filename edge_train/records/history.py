@@ -84,6 +84,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "forwards": found.forwards,
         "backwards": found.backwards,
         "seconds_total": found.total + found.counted,
+        "predicted_seconds": found.predicted,
         "seconds_per_step": statistics.median(found.seconds) if found.seconds else None,
         "resumed": found.resumed,
         "eval": found.eval,
@@ -103,6 +104,7 @@ class _Facts:
       cap: that is in force; peak: the most that a process held which had it.
       over_cap: whether any process of the run held more than the cap that it was given.
       status: the last word: `running` if steps follow the last end.
+      predicted: seconds that the run was to take, as it said before its first step, or after a few.
       total: seconds of the processes that are over; counted: of one that was killed, its steps.
       ends: the last records of all processes, which are few.
     """
@@ -112,6 +114,7 @@ class _Facts:
     peak: int | None = None
     wall: str | None = None
     plan: int | None = None
+    predicted: float | None = None
     over_cap: bool = False
     status: str = "running"
     forwards: int = 0
@@ -132,6 +135,7 @@ class _Facts:
             self.facts = facts = record["facts"]
             self.cap, self.wall = facts.get("cap_bytes"), facts.get("wall")
             self.plan = facts.get("plan_peak_bytes")
+            self.predicted = facts.get("predicted_seconds")
             self.forwards = record.get("forwards", 0)
             self.eval["first"] = record.get("eval")
             self._evaluated(0, record.get("eval"))
@@ -142,8 +146,11 @@ class _Facts:
             self.forwards += record["forwards"]
             self.backwards += record["backwards"]
             self._evaluated(record["step"] + 1, record.get("eval"))
+        elif kind == "event":
+            self.predicted = record.get("predicted_seconds", self.predicted)
         elif kind == "extend":
             self.status = "running"
+            self.predicted = None  # of a shorter run
         elif kind == "resume":
             self.status = "running"
             self.resumed += 1

@@ -56,6 +56,7 @@ class Order:
         elif kind == "event":
             _need(isinstance(record.get("text"), str), "text")
             _need(_number(record.get("seconds", 0.0)), "seconds")
+            _need(_number(record.get("predicted_seconds", 0.0)), "predicted seconds")
             _need(isinstance(record.get("changes", {}), dict), "changes")
 
 
@@ -86,6 +87,7 @@ def _check_start(record: Record) -> None:
     _need(_size(facts.get("threads")), "threads")
     threads = record.get("threads") or {}
     _need(isinstance(threads, dict) and _size(threads.get("most")), "threads")
+    _need(_number(facts.get("predicted_seconds", 0.0)), "predicted seconds")
     _need(isinstance(facts.get("smaller", {}), dict), "smaller")
     _need(isinstance(facts.get("versions", {}), dict), "versions")
     _need(record.get("eval") is None or _number(record["eval"]), "eval")

@@ -137,6 +137,8 @@ def _numbers(summary: Record, planned: int | None) -> str:
     passes = f"{summary['forwards']:,} forward passes"
     if summary["backwards"]:
         passes += f", {summary['backwards']:,} backward"
+    if summary["predicted_seconds"] is not None:
+        passes += f"; {format_seconds(summary['predicted_seconds'])} were predicted"
     tiles.append(tile("Time", format_seconds(summary["seconds_total"]), passes))
     for name, value in summary["metrics"].items():
         if isinstance(value, float):

@@ -64,6 +64,6 @@ def check_container(recipe: Recipe, plan: Plan, limit: Limit | None = None) -> N
     largest = ", ".join(f"{line.name} {format_bytes(line.bytes)}" for line in plan.largest)
     raise InputError(
         f"plan needs {format_bytes(plan.peak_bytes)}, {limit.words()} ({limit.folder}). Largest: "
-        f"{largest}. Start it with more memory; `edge-train plan` lists every line and every "
+        f"{largest}. Start it with more memory; `edge-train plan --all` lists every line and every "
         "smaller way."
     )

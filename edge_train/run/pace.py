@@ -1,32 +1,92 @@
-"""About how long a step takes, from the shapes of weights and one timed product of matrices.
+"""About how long a run takes: what it computes, counted on shapes, over the pace of this machine.
 
-A run that was rehearsed knows its seconds. A large model is not loaded just to plan, so its
-multiplications are counted from the shapes in its files, and divided by how fast this machine
-multiplies float32 matrices of middling size (a third of a second, in a process of its own).
-Attention counts its two products; norms, activation functions, updates and loading count nothing.
-What an engine makes of narrow weights differs from machine to machine; the gains below are those
-of BENCHMARKS.md. Expect a factor of two either way.
+A pass costs its operations and, of a small model above all, the calls that it is made of. The
+first go by how fast this machine multiplies float32 matrices of middling size, the second by how
+fast it interprets Python: both are timed in a process of its own that takes half a second, longer
+on a busy machine, whose share for one program is part of what is timed. What an engine makes of
+either stands in its record (`Pace`), measured on the machine whose numbers are below. A run that
+begins has no need of either (`expected.py`).
 """
 
+import math
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from edge_train.memory.apart import run_apart
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.link import ENVIRONMENT
 from edge_train.methods import methods
-from edge_train.recipe import Recipe, required
+from edge_train.methods.method import GRADIENT
+from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import task_of
 
-_LEAN = 0.5  # of that pace where weights are read again from their file, same table
-_SIDE, _REPEATS = 768, 5
+_SIDE, _REPEATS, _ROUNDS = 768, 24, 200_000  # half a second where nothing else runs
+_LOOP_SECONDS = 0.0142  # of the probe, on the machine where the paces of engines were measured
 _PROBE = (
     "import time, numpy as np\n"
-    f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a); best = 1e9\n"
+    f"a = np.ones(({_SIDE}, {_SIDE}), np.float32); out = np.empty_like(a)\n"
+    "np.dot(a, a, out); products = loops = 0.0\n"
     f"for _ in range({_REPEATS}):\n"
-    "    began = time.perf_counter(); np.dot(a, a, out)\n"
-    "    best = min(best, time.perf_counter() - began)\n"
-    "print(best)\n"
+    "    began = time.perf_counter(); np.dot(a, a, out); products += time.perf_counter() - began\n"
+    "    began = time.perf_counter(); total = 0\n"
+    f"    for number in range({_ROUNDS}): total += number\n"
+    "    loops += time.perf_counter() - began\n"
+    f"print(products / {_REPEATS}, loops / {_REPEATS})\n"  # means: a busy machine is part of it
 )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a machine is: float32 operations a second, and how many times as slow in Python."""
+
+    rate: float
+    slowness: float
+
+
+REFERENCE = Machine(9.5e10, 1.0)  # of one thread, where the paces of engines were measured
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run takes, in seconds.
+
+    Attributes:
+      start: until the first evaluation.
+      evaluation, evaluations: of one, and how many.
+      step, steps: likewise.
+      after: of what is made and scored when the last step was taken.
+    """
+
+    start: float
+    evaluation: float
+    evaluations: float
+    step: float
+    steps: float
+    after: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.start + self.rest + self.evaluation
+
+    @property
+    def rest(self) -> float:
+        """Of all that follows the first evaluation."""
+        return self.evaluation * (self.evaluations - 1) + self.step * self.steps + self.after
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration that is not exact, in two digits.
+
+    >>> in_words(47.3), in_words(100), in_words(754), in_words(20000)
+    ('about 47 s', 'about 1.7 minutes', 'about 13 minutes', 'about 5.6 hours')
+    """
+    if seconds < 90:
+        return f"about {max(seconds, 1):.2g} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.2g} minutes"
+    return f"about {float(f'{seconds / 3600:.2g}'):g} hours"
 
 
 def passes(recipe: Recipe) -> float:
@@ -35,24 +95,80 @@ def passes(recipe: Recipe) -> float:
     return found.forwards + found.backwards * task_of(recipe).backward
 
 
-def about_seconds(recipe: Recipe, operations: float) -> float | None:
-    """Return about how long a step takes here; None where operations were not counted.
+def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> Prediction | None:
+    """Return how long a run will take here; None where its operations were not counted.
 
     Args:
-      operations: of one sample's forward pass.
+      recipe: with every default filled in.
+      machine: timed if not given.
     """
-    if not operations:
+    if not held.operations:
         return None
-    gains = engines.get(recipe.runtime).gains
-    gain = gains.get(recipe.quant, 1.0) * gains.get(recipe.dtype, 1.0)
-    gain *= _LEAN if recipe.lean else 1.0
-    return passes(recipe) * operations / (gain * _rate(required(recipe.threads)))
+    machine = machine or this_machine(recipe.threads or 1)
+    every, steps = recipe.evaluate_every or 1, recipe.steps or 0
+    evaluated = getattr(recipe, "evaluation_samples", None) or held.evaluated or held.together
+    use = task_of(recipe).use(recipe.runtime)
+    return Prediction(
+        start=use.pace.start_seconds * machine.slowness,
+        evaluation=_pass_seconds(recipe, held, machine, evaluated, held.together),
+        evaluations=1 + math.ceil(steps / every),
+        step=_step_seconds(recipe, held, machine),
+        steps=steps,
+        after=_pass_seconds(recipe, held, machine, held.after, held.together),
+    )
+
+
+def work_of(recipe: Recipe, held: Footprint) -> dict[str, float]:
+    """Return what a run computes, as it would take on the machine of the paces, to keep in a plan.
+
+    Where operations were not counted, each sample's pass is one.
+    """
+    counted = held if held.operations else replace(held, operations=1.0, together=1)
+    found = predict(recipe, counted, REFERENCE)
+    assert found is not None
+    return asdict(found)
+
+
+def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:
+    """Return the seconds of a step: its passes, and what it does with every trained number."""
+    worth = passes(recipe)
+    if GRADIENT in methods.get(recipe.method).needs:
+        at_once = recipe.samples or 1
+        for limit in (getattr(recipe, "micro_batch", None), recipe.batch_limit):
+            at_once = min(at_once, limit or at_once)
+        times = 1.0
+    else:
+        at_once = held.together
+        times = worth / (recipe.samples or 1)  # a direction is drawn anew for every point
+    pace = task_of(recipe).use(recipe.runtime).pace
+    update = times * held.trained * pace.number_seconds * machine.slowness
+    return update + _pass_seconds(recipe, held, machine, worth, at_once)
+
+
+def _pass_seconds(
+    recipe: Recipe, held: Footprint, machine: Machine, samples: float, together: int
+) -> float:
+    """Return the seconds of so many samples' passes, in calls of `together` at most."""
+    engine = engines.get(recipe.runtime)
+    pace = task_of(recipe).use(recipe.runtime).pace
+    gain = engine.gains.get(recipe.quant, 1.0) * engine.gains.get(recipe.dtype, 1.0) * pace.share
+    gain *= pace.lean if recipe.lean else 1.0
+    calls = math.ceil(samples / together)
+    each = held.products * pace.product_seconds * machine.slowness
+    return calls * each + samples * held.operations / (gain * machine.rate)
 
 
 @cache
-def _rate(threads: int) -> float:
-    """Return float32 operations a second of a product of matrices on so many threads."""
+def this_machine(threads: int) -> Machine:
+    """Return how fast this machine is with so many threads, or with one where they do not pay."""
+    one = _probed(1)
+    most = one.rate if threads == 1 else max(one.rate, _probed(threads).rate)
+    return Machine(most, one.slowness)
+
+
+def _probed(threads: int) -> Machine:
     environment = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": str(threads)}
     done = run_apart(_PROBE, environment=environment)
     done.check_returncode()
-    return 2 * _SIDE**3 / float(done.stdout)
+    product, loop = map(float, done.stdout.split())
+    return Machine(2 * _SIDE**3 / product, loop / _LOOP_SECONDS)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edge_train.errors import InputError, OutOfMemory
 from edge_train.memory.footprint import has_room
@@ -18,6 +19,7 @@ from edge_train.memory.plan import (
 )
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
+from edge_train.run.pace import work_of
 from edge_train.run.rehearsal import rehearse
 from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
@@ -45,6 +47,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         return plan
     sweep()  # a run that needs no rehearsal cleans up after one that did
     footprint = job.footprint()
+    work = work_of(job.recipe, footprint)
     plan = estimate(footprint, footprint.libraries_bytes)
     _report(plan, link)
     cap_bytes = recipe.cap_bytes
@@ -52,7 +55,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     if cap_bytes and on_host and not has_room(cap_bytes, footprint.libraries_bytes):
         _refuse(plan, cap_bytes, link)
     load(footprint.libraries, link)
-    plan = estimate(footprint, measure(link.supervisor).resident_bytes)
+    plan = replace(estimate(footprint, measure(link.supervisor).resident_bytes), work=work)
     _report(plan, link)
     link.tell(planned=True)
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
@@ -64,7 +67,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     if link.again is not None:
         say(f"the cap is near what this run needs; rehearsing it ({format_bytes(cap_bytes)})")
         with scratch(link) as folder:
-            plan = rehearse(job.recipe, link, folder)
+            plan = replace(rehearse(job.recipe, link, folder), work=work)
         link.again({**plan.record(), "libraries": footprint.libraries})
     return plan
 
@@ -82,7 +85,7 @@ def _report(plan: Plan, link: Link) -> None:
 
 def _refuse(plan: Plan, cap_bytes: int, link: Link) -> None:
     if link.supervisor is None:
-        raise InputError(f"{needs(plan, cap_bytes)} `edge-train plan` lists every line.")
+        raise InputError(f"{needs(plan, cap_bytes)} `edge-train plan --all` lists every line.")
     raise OutOfMemory(f"plan needs {format_bytes(plan.peak_bytes)}", plan.peak_bytes)
 
 

@@ -1,11 +1,11 @@
 """What a run gives up, one thing at a time, when memory does not suffice.
 
-Every task lists its savings, the cheapest first: `Task.savings`. A run walks down the list; `plan`
-multiplies it. Once training began, no saving changes what is computed, only how much of it at
-once: batches, noise, directions and rates stay. Engines round differently in calls of another
-size, so a run that was made smaller is not bitwise the one that was not; the journal's `resume`
-record says what it gave up. Before the first step, what the user left to `auto` may be chosen
-smaller, too.
+Every task lists its savings, the cheapest first: `Task.savings`. A run walks down the list, and so
+does `plan`; `plan --all` multiplies it. Once training began, no saving changes what is computed,
+only how much of it at once: batches, noise, directions and rates stay. Engines round differently in
+calls of another size, so a run that was made smaller is not bitwise the one that was not; the
+journal's `resume` record says what it gave up. Before the first step, what the user left to `auto`
+may be chosen smaller, too.
 """
 
 from collections.abc import Mapping

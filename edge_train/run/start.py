@@ -22,7 +22,9 @@ from edge_train.protocols import Objective
 from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
+from edge_train.run.expected import Expected
 from edge_train.run.observer import Observer
+from edge_train.run.pace import in_words
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, OpenRuntime
@@ -36,7 +38,7 @@ class Session:
 
     `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
-    nobody named a number, so measure it.
+    nobody named a number, so measure it. `expected`: how long a new run will take.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class Session:
     recipe: Recipe | None = None
     threads: Threads | None = None
     measure_threads: bool = False
+    expected: Expected | None = None
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -68,7 +71,9 @@ def start_record(
     """Check slopes, evaluate the start values; return the first record of the journal."""
     recipe, job = session.job.recipe, session.job
     evaluation = task.evaluation()
+    began = time.perf_counter()
     losses = task.loss(runtime, evaluation, [runtime.parameters])
+    evaluation_seconds = time.perf_counter() - began
     forwards, check = losses.size, None
     if not np.isfinite(losses).all():
         raise ModelError(
@@ -101,6 +106,13 @@ def start_record(
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet
         raise InputError(str(error)) from error
+    predicted = {}
+    if session.plan is not None and session.plan.work is not None:
+        spent = time.perf_counter() - session.began
+        session.expected = Expected(session.plan.work, spent, evaluation_seconds)
+        predicted["predicted_seconds"] = session.expected.seconds
+        about = in_words(session.expected.seconds)
+        session.observer.said(f"{about} for {recipe.steps} steps, all in all")
     return {
         "kind": "start",
         "version": FORMAT_VERSION,
@@ -109,6 +121,7 @@ def start_record(
         "facts": {
             **facts_of(session, runtime),
             "repeats": repeats,
+            **predicted,
             **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
             **({"notices": list(job.notes)} if job.notes else {}),

@@ -1,38 +1,49 @@
-"""Every way to run a model: what each one holds and takes, and the cheapest one that fits."""
+"""What a run holds and takes, what it gives up for memory, and every other way to run its model.
+
+Everything is counted from headers and shapes. Nothing is loaded, and no engine is imported: what
+libraries hold was measured once and stands in their records. A rehearsal, which loads and runs,
+is made where it is asked for.
+"""
 
 import json
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.memory.footprint import PlanLine, has_room
+from edge_train.memory.footprint import PlanLine
 from edge_train.memory.machine import Limit, memory_limit
-from edge_train.memory.plan import LARGE_BYTES, Plan, estimate, load_libraries, needs
-from edge_train.memory.wall import WALL_NONE
+from edge_train.memory.plan import Plan, estimate, is_too_large, needs
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
-from edge_train.run.disk import folder_needs, needs_in_words
-from edge_train.run.pace import about_seconds
+from edge_train.run.disk import folder_needs
+from edge_train.run.pace import Prediction, predict
 from edge_train.run.rehearsal import rehearse_apart
+from edge_train.run.savings import next_smaller
 from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
 from edge_train.units import advised_bytes, format_bytes
 
-REHEARSED_SECONDS = 60.0  # after that the other choices are estimated from what was measured
-
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run, as recipe keys that differ from what was asked, and its plan."""
+    """One way to run, as recipe keys that differ from what was asked, and its plan.
+
+    Attributes:
+      changes: keys and values.
+      recipe: with them, and with every default filled in.
+      predicted: how long it takes; None where nobody counted.
+      model_bytes: of the weights in their files.
+      opened: why the network had to be opened to count it; empty where files tell.
+    """
 
     changes: Mapping[str, Any]
     recipe: Recipe
     plan: Plan
-    about_seconds: float | None = None  # of a step, from what it multiplies
+    predicted: Prediction | None = None
+    model_bytes: int = 0
+    opened: str = ""
 
     def record(self, cap_bytes: int | None) -> dict[str, Any]:
         """Return plain values."""
@@ -41,7 +52,8 @@ class Choice:
             **{name: getattr(recipe, name) for name in (*_keys(recipe), "runtime")},
             "peak_bytes": self.plan.peak_bytes,
             "seconds_per_step": self.plan.seconds_per_step,
-            "about_seconds": self.about_seconds,
+            "about_seconds": self.predicted.step if self.predicted else None,
+            "predicted_seconds": self.predicted.seconds if self.predicted else None,
             "passes_per_step": methods.get(recipe.method).passes(recipe).words,
             "quality": task_of(recipe).known_quality(recipe),
             "source": self.plan.source,
@@ -59,8 +71,13 @@ class Choice:
         """Seconds of a step as words: measured in this way, in a like one, or from shapes."""
         if self.plan.source == "rehearsal":
             return f"{self.plan.seconds_per_step:.3g}"
-        seconds = self.plan.seconds_per_step or self.about_seconds
-        return "not known" if seconds is None else f"about {float(f'{seconds:.2g}'):g}"
+        if self.predicted is None:
+            return "not known"
+        return f"about {float(f'{self.predicted.step:.2g}'):g}"
+
+    def takes(self, cap_bytes: int | None) -> bool:
+        """Return whether a run starts like this, and gives up nothing more before it."""
+        return cap_bytes is None or not is_too_large(self.plan, cap_bytes, self.model_bytes)
 
     @property
     def flags(self) -> str:
@@ -75,10 +92,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Survey:
-    """The plan that was asked for, and all choices, the asked one first.
+    """The plan that was asked for, and other ways to run.
 
-    `container` is what the container has in which this was asked; None outside of one. `name` is
-    that of the run's folder, where none was named.
+    Attributes:
+      asked: as it was typed.
+      choices: that one, then what a run gives up one thing after the other, or every way.
+      taken: the way in which a run starts by itself: the first of its ladder that has room; None
+        where none has.
+      container: what the container has in which this was asked; None outside of one.
+      name: of the run's folder, where none was named.
     """
 
     asked: Choice
@@ -86,16 +108,22 @@ class Survey:
     cap_bytes: int | None
     container: Limit | None = None
     name: str = ""
+    taken: Choice | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether the asked plan fits."""
-        return self.cap_bytes is None or self.asked.plan.peak_bytes <= self.cap_bytes
+        """Whether a run starts, as it was asked for or smaller."""
+        return self.taken is not None
+
+    @property
+    def shown(self) -> Choice:
+        """The way whose lines matter: the one that a run takes, else the one that was asked for."""
+        return self.taken or self.asked
 
     @property
     def folder(self) -> tuple[PlanLine, ...]:
-        """What the run folder of the asked plan will need on its disk at most."""
-        return folder_needs(self.asked.recipe, self.asked.plan)
+        """What the run folder of the shown plan will need on its disk at most."""
+        return folder_needs(self.shown.recipe, self.shown.plan)
 
     def refusal(self) -> str:
         """Return what is needed, and the change that gives up least and would fit."""
@@ -117,7 +145,7 @@ class Survey:
                     f"Nothing fits: {box.words()}; start it with {whole} of memory or more, and "
                     f"{_cap_for(least)}"
                 )
-        return f"{sentence} {advice}; `edge-train plan` lists every line."
+        return f"{sentence} {advice}; `edge-train plan --all` lists every line."
 
     def record(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
@@ -125,90 +153,97 @@ class Survey:
             "cap_bytes": self.cap_bytes,
             "container_bytes": self.container.bytes if self.container else None,
             "fits": self.fits,
-            "plan": self.asked.plan.record(),
+            "gives_up": dict(self.taken.changes) if self.taken else {},
+            "plan": self.shown.plan.record(),
+            "predicted_seconds": self.shown.predicted.seconds if self.shown.predicted else None,
             "folder_bytes": sum(line.bytes for line in self.folder),
             "choices": [choice.record(self.cap_bytes) for choice in self.choices],
             "refusal": None if self.fits else self.refusal(),
         }
-
-    def text(self) -> str:
-        """Return every line and every choice, for people."""
-        rows = [self.asked.plan.text(), f"run folder, at most {needs_in_words(self.folder)}", ""]
-        titled = [s for s in task_of(self.asked.recipe).savings if s.title]
-        head = ["method", "runtime", "weights", *(saving.title for saving in titled), "bytes"]
-        table = [[*head, "seconds a step", "passes", "quality, measured", "bytes by", ""]]
-        for choice in self.choices:
-            recipe, plan, found = choice.recipe, choice.plan, choice.record(self.cap_bytes)
-            fits = "" if self.cap_bytes is None else "fits" if found["fits"] else "too large"
-            table.append(
-                [
-                    *(recipe.method, recipe.runtime, recipe.quant),
-                    *(_shown(getattr(recipe, saving.key)) for saving in titled),
-                    format_bytes(plan.peak_bytes),
-                    choice.pace,
-                    found["passes_per_step"],
-                    found["quality"],
-                    plan.source,
-                    fits,
-                ]
-            )
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        for row in table:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            rows.append("  ".join(cells).rstrip())
-        if self.cap_bytes is not None and sys.platform != "linux":
-            rows += ["", WALL_NONE]
-        return "\n".join(rows)
 
     def json(self) -> str:
         """Return the record as JSON."""
         return json.dumps(self.record(), indent=2)
 
 
-def survey(recipe: Recipe) -> Survey:
-    """Return what a recipe needs, and what every other way to run its model would.
+def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) -> Survey:
+    """Return what a recipe needs, what a run of it would give up, and what that saves.
 
-    Small models are rehearsed, each way in a fresh process, until a minute has passed; the rest,
-    large models, and what a container cannot hold beside this process, are estimated. Nothing is
-    trained and nothing is written.
+    The ladder is that of a run (`savings.py`): it gives up one thing after the other until the
+    rest has room. Nothing is trained and nothing is written.
+
+    Args:
+      everything: list every way to run this model, not only that ladder.
+      rehearse: run the recipe once in small, and measure it, where a container has room for that.
 
     Raises:
       InputError, ModelError: the recipe cannot be run at all.
     """
-    job = open_job(recipe)
-    footprint = job.footprint()
-    limit = memory_limit()
-    base_bytes = footprint.libraries_bytes
-    if limit is None or has_room(limit.bytes, base_bytes):
-        base_bytes = load_libraries(footprint.libraries)
-    until = time.monotonic() + REHEARSED_SECONDS
-    correction = 1.0
-    paces: dict[str, float | None] = {}
-    choices: list[Choice] = []
-    for changes in _ways(job):
-        try:
-            wanted = replace(recipe, **changes)
-            own = open_job(wanted) if changes else job
-            held = own.footprint()
-            guess = estimate(held, base_bytes)
-            late = choices and time.monotonic() > until
-            if footprint.model_bytes > LARGE_BYTES or late or not _can_rehearse(guess, limit):
-                plan = replace(
-                    _scaled(guess, correction), seconds_per_step=paces.get(own.recipe.method)
-                )
-            else:
-                plan = rehearse_apart(wanted)
-                # the same passes in calls of another size take about as long
-                paces.setdefault(own.recipe.method, plan.seconds_per_step)
-        except InputError:
-            if not changes:
-                raise
-            continue  # this model cannot take it
-        if not choices and plan.source == "rehearsal":
-            correction = plan.peak_bytes / guess.peak_bytes
-        about = about_seconds(own.recipe, held.operations)
-        choices.append(Choice(changes, own.recipe, plan, about))
-    return Survey(choices[0], tuple(choices), recipe.cap_bytes, limit, job.name)
+    job, limit = open_job(recipe), memory_limit()
+    asked = _choice({}, job)
+    if rehearse and _can_rehearse(asked.plan, limit):
+        asked = replace(asked, plan=rehearse_apart(recipe))
+    cap_bytes = recipe.cap_bytes
+    own = [asked, *_rungs(asked, recipe, recipe)]
+    taken = next((choice for choice in own if choice.takes(cap_bytes)), None)
+    choices = own
+    if everything:
+        ways = filter(None, (_way(recipe, changes) for changes in _ways(job) if changes))
+        choices = [asked, *ways]
+    elif taken is None:  # what a run does not give up by itself may be typed
+        further = [*own, *_rungs(own[-1], recipe, _left_to_auto(recipe))]
+        last = next((choice for choice in further if _fits(choice, cap_bytes)), None)
+        choices = [*further, *([_pruned(last, recipe)] if last else [])]
+    return Survey(asked, tuple(choices), cap_bytes, limit, job.name, taken)
+
+
+def _choice(changes: Mapping[str, Any], job: Job) -> Choice:
+    """Return a way to run with what its job counts."""
+    held = job.footprint()
+    plan = estimate(held, held.libraries_bytes)
+    predicted = predict(job.recipe, held)
+    return Choice(changes, job.recipe, plan, predicted, held.model_bytes, held.opened)
+
+
+def _way(recipe: Recipe, changes: Mapping[str, Any]) -> Choice | None:
+    """Return a way to run, None where this model cannot take it."""
+    try:
+        return _choice(changes, open_job(replace(recipe, **changes)))
+    except InputError:
+        return None
+
+
+def _rungs(start: Choice, recipe: Recipe, asked: Recipe) -> Iterator[Choice]:
+    """Yield what a run gives up after a way to run, one thing more each time.
+
+    Args:
+      asked: what it leaves to `auto` may be given up, too.
+    """
+    now: Choice | None = start
+    while now is not None and (more := next_smaller(now.recipe, asked)):
+        now = _way(recipe, {**now.changes, **more})
+        if now is not None:
+            yield now
+
+
+def _left_to_auto(recipe: Recipe) -> Recipe:
+    """Return a recipe that leaves to `auto` what a run may choose before it begins."""
+    keys: dict[str, Any] = {s.key: "auto" for s in task_of(recipe).savings if s.only_auto}
+    return replace(recipe, **keys)
+
+
+def _fits(choice: Choice, cap_bytes: int | None) -> bool:
+    return cap_bytes is None or choice.plan.peak_bytes <= cap_bytes
+
+
+def _pruned(choice: Choice, recipe: Recipe) -> Choice:
+    """Return a way that fits without what it gives up in vain, the dearest of that first."""
+    for name in reversed(list(choice.changes)[:-1]):
+        fewer = {key: value for key, value in choice.changes.items() if key != name}
+        found = _way(recipe, fewer)
+        if found is not None and _fits(found, recipe.cap_bytes):
+            choice = found
+    return choice
 
 
 def _cap_for(choice: Choice) -> str:
@@ -232,32 +267,6 @@ def _can_rehearse(guess: Plan, limit: Limit | None) -> bool:
 def _keys(recipe: Recipe) -> list[str]:
     """Return what may be chosen of a recipe, the cheapest to give up first."""
     return list(dict.fromkeys(saving.key for saving in task_of(recipe).savings))
-
-
-def _shown(value: Any) -> str:
-    """Return the cell of a value: a switch as yes or no, no limit as `all`."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "all" if value is None else str(value)
-
-
-def _scaled(plan: Plan, factor: float) -> Plan:
-    """Return an estimate with what a rehearsal of the same model says of its constants."""
-    base, *_ = plan.phases[0].lines
-    spare = plan.peak_bytes - base.bytes
-    wanted = max(plan.peak_bytes * factor - base.bytes, 0)
-    share = wanted / spare if spare else 1.0
-    phases = tuple(
-        replace(
-            phase,
-            lines=(
-                phase.lines[0],
-                *(replace(line, bytes=int(line.bytes * share)) for line in phase.lines[1:]),
-            ),
-        )
-        for phase in plan.phases
-    )
-    return replace(plan, phases=phases)
 
 
 def _ways(job: Job) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,7 @@ from edge_train.records.journal import Journal
 from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
 from edge_train.run.ending import end_run, finish_run, write_report
+from edge_train.run.pace import in_words
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session, facts_of, scales_of, start_record
 from edge_train.runtimes.engine import engines
@@ -262,6 +263,11 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
+    if session.expected and (seconds := session.expected.corrected(record)) is not None:
+        text = f"by its first steps: {in_words(seconds)}, all in all"
+        session.observer.said(text)
+        event = {"kind": "event", "step": record.step, "text": text, "predicted_seconds": seconds}
+        loop.journal.append(event)
     _react(session, loop, record.step)
     text = session.job.preview(session.folder, record.step + 1, loop.runtime)
     if text is not None:

@@ -33,7 +33,7 @@ class Saving:
       key: of the recipe.
       values: from the one that holds most to the one that holds least, each with the words for
         people that say what it means. A run takes those that have words by itself, in this order;
-        `edge-train plan` multiplies all of them.
+        `edge-train plan` walks the same way, and `--all` multiplies all of them.
       costs: one of `COSTS`.
       when: whether it saves anything in a run of this recipe, its defaults filled in.
       only_auto: it changes what is learned, or how well, so a run takes it before the first step

@@ -16,12 +16,12 @@ from edge_train.formats.stored_blocks import StoredNetwork, checked_values, plai
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, Layer
+from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.runtimes.torch.dropping import Dropping
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
-_TEXTS_PER_CALL = 16  # of an evaluation; more only takes memory
 _WHAT = "sequence classifier"
 
 
@@ -178,7 +178,7 @@ class TorchClassifier:
         give_back_memory()
 
     def _few_texts(self, batch: Batch) -> Iterator[slice]:
-        limit = self.batch_limit or _TEXTS_PER_CALL
+        limit = self.batch_limit or TEXTS_PER_CALL
         return (slice(start, start + limit) for start in range(0, len(batch["ids"]), limit))
 
     def _run_at(self, point: Point, batch: Batch, at: slice) -> Tensor:

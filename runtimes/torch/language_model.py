@@ -23,6 +23,7 @@ from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
+from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.held_layers import (
@@ -38,7 +39,6 @@ _WHAT = "causal language model"
 # Layers that the module around them does not call: it reads their weights.
 _READ_BY = dict.fromkeys(("MambaMixer", "FalconMambaMixer", "JambaMambaMixer"), ("dt_proj",))
 _START = -5  # the step of the key that random weights are drawn from
-SEQUENCES_PER_CALL = 4  # of an evaluation; more only takes memory
 
 
 class TorchLanguageModel:

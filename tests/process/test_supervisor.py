@@ -252,7 +252,7 @@ def test_a_cap_below_the_interpreter_is_refused_in_one_sentence(start, photos, t
         f"cap is {cap[:-2]} MB (--mem {cap})" in sentence
         and "Try --mem 140MB (90MB for" in sentence
     )
-    assert "plan needs" in sentence and "`edge-train plan` lists every line" in sentence
+    assert "plan needs" in sentence and "`edge-train plan --all` lists every line" in sentence
     assert "Traceback" not in command.err
     assert command.peak <= int(cap[:-2]) * MEGABYTE
 

@@ -57,6 +57,7 @@ def test_a_whole_journal_is_read(tmp_path):
         (START, step(0), {**MEMORY, "held_bytes": 10**30}, step(1)),
         (START, step(0), {**MEMORY, "held_bytes": [1]}, step(1)),
         (START, step(0), {"kind": "event", "text": "x", "seconds": "x"}, step(1)),
+        (START, step(0), {"kind": "event", "text": "x", "predicted_seconds": "x"}, step(1)),
     ],
 )
 def test_what_cannot_follow_ends_what_is_read(tmp_path, broken):

@@ -1,16 +1,18 @@
 """Seconds of a step that nobody measured are counted from shapes, and say that they are about."""
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from recipes import recipe_for
 
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.plan import Phase, Plan
 from edge_train.run import pace
-from edge_train.run.pace import about_seconds, passes
+from edge_train.run.pace import Machine, Prediction, passes, predict, work_of
 from edge_train.run.survey import Choice
+from edge_train.tasks import task_of
 from edge_train.tasks.personalize.footprint import denoiser_operations
 
 
@@ -50,17 +52,56 @@ def test_a_step_is_worth_its_forward_passes():
     assert passes(recipe_for(task="language-model", method="galore", samples=2)) == 8
 
 
-def test_seconds_are_operations_over_the_pace_of_this_machine(monkeypatch):
-    monkeypatch.setattr(pace, "_rate", lambda threads: 1e9 * threads)
-    step = recipe_for(method="backprop", samples=1, threads=2, runtime="torch", dtype="float32")
-    assert about_seconds(step, 2e9) == pytest.approx(3.0)
-    assert about_seconds(step, 0.0) is None
-    fast = recipe_for(
-        method="zo", samples=1, queries=2, sides=1, threads=1, runtime="onnx", quant="int8-fast"
-    )
-    assert about_seconds(fast, 1e9) == pytest.approx(1.0)
-    lean = replace(fast, lean=True)
-    assert about_seconds(lean, 1e9) == pytest.approx(2.0)
+def held(**others):
+    return Footprint((), 0, {}, **{"operations": 1e9, "products": 10, "together": 4, **others})
+
+
+def a_step(**others):
+    keys = {"method": "backprop", "samples": 1, "threads": 1, "runtime": "torch", "steps": 10}
+    return recipe_for(**{**keys, "dtype": "float32", "evaluate_every": 5, **others})
+
+
+def seconds(recipe, footprint, *, rate=1e9, slowness=1.0):
+    return predict(recipe, footprint, Machine(rate, slowness))
+
+
+def test_a_pass_takes_its_operations_and_its_calls():
+    pace = task_of(a_step()).use("torch").pace
+    call, operations = 10 * pace.product_seconds, 1.0 / pace.share
+    found = seconds(a_step(evaluation_samples=6), held())
+    assert found.step == pytest.approx(3 * (call + operations))  # there and back
+    assert found.evaluation == pytest.approx(2 * call + 6 * operations)  # four, then two
+    slow = seconds(a_step(evaluation_samples=6), held(), slowness=3.0)
+    assert slow.evaluation == pytest.approx(6 * call + 6 * operations)
+    fast = seconds(a_step(evaluation_samples=6), held(), rate=2e9)
+    assert fast.evaluation == pytest.approx(2 * call + 3 * operations)
+    lean = seconds(a_step(evaluation_samples=6, lean=True), held())
+    assert lean.evaluation == pytest.approx(2 * call + 12 * operations)
+
+
+def test_every_number_that_a_step_changes_takes_its_time():
+    pace = task_of(a_step()).use("torch").pace
+    few, many = (seconds(a_step(), held(trained=count)) for count in (0, 10**6))
+    assert many.step - few.step == pytest.approx(1e6 * pace.number_seconds)
+    zo = {"method": "zo", "samples": 1, "queries": 3, "sides": 1}
+    few, many = (seconds(a_step(**zo), held(trained=count)) for count in (0, 10**6))
+    assert many.step - few.step == pytest.approx(4e6 * pace.number_seconds)  # at every point
+
+
+def test_a_run_takes_its_start_steps_evaluations_and_pictures():
+    found = seconds(a_step(evaluation_samples=4), held(after=40))
+    assert (found.evaluations, found.steps) == (3, 10)
+    rest = 2 * found.evaluation + 10 * found.step + 10 * found.evaluation
+    assert found.rest == pytest.approx(rest)
+    assert found.seconds == pytest.approx(found.start + found.evaluation + rest)
+    assert seconds(a_step(), held(operations=0.0)) is None
+
+
+def test_what_nobody_counted_goes_by_its_samples():
+    # 4 of an evaluation, 30 of ten steps there and back, 40 at the end
+    asked, unknown = a_step(evaluation_samples=4), held(operations=0.0, products=0, after=40)
+    counted = Prediction(**json.loads(json.dumps(work_of(asked, unknown))))  # as plan.json has it
+    assert counted.rest / counted.evaluation == pytest.approx(2 + 30 / 4 + 10)
 
 
 @pytest.mark.process
@@ -68,13 +109,13 @@ def test_the_probe_times_a_product_here():
     done = subprocess.run(
         [sys.executable, "-c", pace._PROBE], capture_output=True, text=True, check=True
     )
-    assert 0 < float(done.stdout) < 60
+    product, loop = map(float, done.stdout.split())
+    assert 0 < product < 60 and 0 < loop < 60
 
 
 def test_measured_seconds_win_and_others_say_about():
     phases = (Phase("train", ()),)
-    measured = Choice({}, recipe_for(), Plan(phases, "rehearsal", 0.25), 1.0)
-    assert measured.pace == "0.25"
-    assert Choice({}, recipe_for(), Plan(phases, "estimate", 0.25), 1.0).pace == "about 0.25"
-    assert Choice({}, recipe_for(), Plan(phases, "estimate"), 573.4).pace == "about 570"
+    counted = Prediction(1.0, 1.0, 1, 573.4, 10, 0.0)
+    assert Choice({}, recipe_for(), Plan(phases, "rehearsal", 0.25), counted).pace == "0.25"
+    assert Choice({}, recipe_for(), Plan(phases, "estimate"), counted).pace == "about 570"
     assert Choice({}, recipe_for(), Plan(phases, "estimate")).pace == "not known"

@@ -1,7 +1,7 @@
 """Task classify: labeled texts in, a text classifier out."""
 
 from edge_train.methods.method import ADAPTERS, FORWARD, GRADIENT, MATRICES
-from edge_train.runtimes.engine import Use
+from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
@@ -24,12 +24,14 @@ TASK = Task(
             ),
             libraries_bytes=385_000_000,
             first_use_bytes=50_000_000,
+            pace=Pace(start_seconds=7.2, share=0.85, number_seconds=5e-8),
         ),
         "ort-training": Use(
             offers=frozenset({FORWARD, GRADIENT, MATRICES}),
             libraries=("edge_train.runtimes.onnx.classifier",),
             libraries_bytes=110_000_000,
             first_use_bytes=15_000_000,
+            pace=Pace(product_seconds=2e-5, share=1.0, number_seconds=3e-8),
         ),
     },
     auto="backprop",

@@ -42,6 +42,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
+from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.classify import TASK, heads
 from edge_train.tasks.classify.columns import Columns
@@ -54,6 +55,7 @@ from edge_train.tasks.classify.model import (
     network_module,
     notes_of,
     open_model,
+    operations_of,
     shapes_of,
     takes_types,
     trained_shapes,
@@ -163,6 +165,11 @@ class ClassifyTextJob:
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
+            operations=operations_of(shapes, required(job.recipe.length)),
+            products=sum(len(shape) > 1 for shape in shapes.values()),
+            together=recipe.batch_limit or TEXTS_PER_CALL,
+            after=len(job._texts.test or job._texts.dev),
+            trained=sum(map(math.prod, trained.values())),
             folder=folder_lines(
                 len(trained),
                 4 * sum(map(math.prod, trained.values())),

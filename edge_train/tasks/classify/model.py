@@ -1,5 +1,6 @@
 """The model that a text classifier is trained from: a folder or an artifact, and what it fixes."""
 
+import math
 from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -133,6 +134,14 @@ def shapes_of(model: Model) -> Shapes:
     else:
         files = (TensorFile(model.path / WEIGHTS),)
     return {name: entry.shape for file in files for name, entry in file.entries.items()}
+
+
+def operations_of(shapes: Shapes, length: int) -> float:
+    """Return the operations of a text's pass: each layer's matrices, and attention's products."""
+    inside = [shape for name, shape in shapes.items() if _is_layer(name, shape)]
+    queries = [min(s) for n, s in shapes.items() if "q" in n and is_attention(n, s)]
+    products = sum(map(math.prod, inside)) + 2 * length * sum(queries)
+    return 2.0 * length * products
 
 
 def trained_shapes(recipe: ClassifyRecipe, model: Model) -> Shapes:

@@ -4,7 +4,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
-from edge_train.runtimes.engine import Use
+from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
 
@@ -28,6 +28,9 @@ TASK = Task(
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
             libraries_bytes=385_000_000,
             first_use_bytes=60_000_000,
+            pace=Pace(
+                start_seconds=7.7, product_seconds=4e-4, share=0.85, number_seconds=1e-8, lean=0.7
+            ),
         ),
     },
     auto="backprop",

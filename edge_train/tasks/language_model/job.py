@@ -27,6 +27,7 @@ from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.language_shapes import shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
@@ -50,6 +51,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
+from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
@@ -72,6 +74,8 @@ _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_BYTES_PER_TOKEN = 4  # of a text, about
+_HELD_OUT_SHARE = 0.1
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
@@ -140,17 +144,17 @@ class LanguageModelJob:
 
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        known = shapes_in_files(self._model)
+        if known is not None:
+            return known
         from edge_train.runtimes.torch.language_model import parameter_shapes
 
         return parameter_shapes(self._model)
 
     def footprint(self) -> Footprint:
-        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL
-
         recipe, shapes = self.recipe, self._shapes
         use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
-        matrices = [shape for shape in shapes.values() if len(shape) > 1]
         weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
         held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
         at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
@@ -159,7 +163,7 @@ class LanguageModelJob:
         )
         tokens = at_once * required(recipe.length)
         layers = layers_of(self._model.config)
-        width = min(matrices[0])
+        width = _width(shapes)
         inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
         logits = _LOGIT_COPIES * self._model.vocabulary
         kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
@@ -179,6 +183,11 @@ class LanguageModelJob:
             use.first_use_bytes,
             use.libraries_bytes,
             _operations(recipe, shapes, self._model.vocabulary, layers),
+            products=sum(len(shape) > 1 for shape in shapes.values()),
+            together=recipe.batch_limit or some,
+            after=self._held_out_sequences(),
+            trained=sum(map(math.prod, shapes.values())),
+            opened=self._opened,
             folder=folder_lines(
                 len(shapes),
                 weights,
@@ -187,6 +196,20 @@ class LanguageModelJob:
                 self._result_bytes(),
             ),
         )
+
+    @property
+    def _opened(self) -> str:
+        """Why the network had to be opened to know its blocks; empty where its files tell."""
+        if shapes_in_files(self._model) is not None:
+            return ""
+        if not self._model.files:
+            return f"{self.recipe.model} holds no weights"
+        return f"the files of a {self._model.config.get('model_type')!r} do not tell its blocks"
+
+    def _held_out_sequences(self) -> int:
+        """Return about how many sequences are scored at the end: a tenth of the text's."""
+        tokens = self._kept_bytes() // np.dtype(id_type(self._model.vocabulary)).itemsize
+        return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(self.recipe.length))
 
     def _kept_bytes(self) -> int:
         """Return what the ids of the text take at most: a token has a byte of it or more."""
@@ -274,7 +297,7 @@ class LanguageModelJob:
         )
 
     def open_runtime(self) -> "TorchLanguageModel":
-        from edge_train.runtimes.torch.language_model import SEQUENCES_PER_CALL, TorchLanguageModel
+        from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
@@ -385,12 +408,18 @@ def _operations(
 ) -> int:
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = min(next(s for n, s in shapes.items() if is_embedding(n)))
+    width = _width(shapes)
     length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
     if not _has_head(shapes, vocabulary):
         products += vocabulary * width  # the table of the words is the last layer, too
     return int(2 * length * products)
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the numbers of a token's vector: the shorter side of the largest table."""
+    tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
+    return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
 
 
 def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from edge_train.methods.method import BLOCKS, GRADIENT
-from edge_train.runtimes.engine import Use
+from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
 
@@ -28,9 +28,11 @@ TASK = Task(
             open="edge_train.runtimes.numpy.network:NumpyNetwork",
             quants=("none", "int8"),
             libraries=("edge_train.runtimes.numpy.network",),
+            pace=Pace(start_seconds=0.9, product_seconds=1.5e-4, share=1.0, number_seconds=4e-9),
         ),
     },
     auto="tpsgd",
+    backward=2,
     why_auto="the usual one of small networks",
     for_rehearsal=_for_rehearsal,
     # Measured with `edge-train bench tpsgd`.

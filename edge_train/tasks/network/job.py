@@ -124,6 +124,12 @@ class NetworkJob:
             {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
             use.first_use_bytes,
             use.libraries_bytes,
+            operations=sum(map(networks.operations, blocks)),
+            products=sum(len(shape) > 1 for shape in shapes.values()),
+            together=required(recipe.samples),
+            evaluated=len(data.train.labels) - job._task.count,
+            after=len(data.test.labels),
+            trained=items,
             folder=folder_lines(
                 len(shapes),
                 weights.bytes,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.quant import names_with, of_artifacts
-from edge_train.runtimes.engine import Use
+from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.personalize.command import GENERATE
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
@@ -31,6 +31,7 @@ TASK = Task(
             ),
             libraries_bytes=400_000_000,
             first_use_bytes=50_000_000,
+            pace=Pace(start_seconds=9.5, share=0.47),
         ),
         "onnx": Use(
             open="edge_train.tasks.personalize.on_onnx",
@@ -39,6 +40,7 @@ TASK = Task(
             libraries=("edge_train.runtimes.onnx.diffusion", "edge_train.runtimes.onnx.vae"),
             libraries_bytes=90_000_000,
             first_use_bytes=18_000_000,
+            pace=Pace(share=0.55),
         ),
     },
     auto="backprop",

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edge_train.memory.footprint import (
     PREPARE,
@@ -18,6 +19,7 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.parts import TokenJob, photos_of
 from edge_train.tasks.personalize.photos import MAX_PHOTOS
+from edge_train.tasks.personalize.pictures import JUDGED
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
 
@@ -67,8 +69,12 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         use.first_use_bytes,
         use.libraries_bytes,
         _operations(job),
-        weights.step if recipe.lean else 0,
-        folder_lines(
+        products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
+        together=_together(job),
+        after=_drawn_samples(job),
+        trained=sum(map(math.prod, shapes.values())),
+        mapped_bytes=weights.step if recipe.lean else 0,
+        folder=folder_lines(
             len(shapes),
             4 * sum(map(math.prod, shapes.values())),
             state_line(transform, shapes, 0).bytes,
@@ -107,6 +113,24 @@ def _operations(job: TokenJob) -> float:
     return denoiser_operations(job.serving.weight_shapes(model), cells, model.prompt_tokens)
 
 
+def _together(job: TokenJob) -> int:
+    """Return how many samples the denoiser takes in one call at most."""
+    cells = ((job.recipe.resolution or job.model.resolution) // job.model.latent_scale) ** 2
+    together = max(1, min(_SAMPLES_PER_CALL, _CELLS_PER_CALL // cells))
+    return min(together, job.recipe.batch_limit or together)
+
+
+def _drawn_samples(job: TokenJob) -> int:
+    """Return the samples that pass while pictures are drawn, each with and without its prompt."""
+    recipe = job.recipe
+    if not recipe.previews:
+        return 0
+    pictures = 2 * len(recipe.prompts) + (JUDGED if job.judged else 0)
+    if recipe.preview_every:
+        pictures += len(recipe.prompts) * ((recipe.steps or 0) // recipe.preview_every)
+    return 2 * recipe.preview_steps * pictures
+
+
 def _line(name: str, count: int, *, mapped: bool) -> PlanLine:
     """Return the line of weights that are loaded, or stay mapped in their file."""
     if mapped:
@@ -124,6 +148,9 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
     pictures = min(max(1, _PIXELS_PER_CALL // side**2), recipe.batch_limit or _SAMPLES_PER_CALL)
     call = Call(cells, together, samples)
     train, draw = job.serving.activation_bytes(recipe, model, call, step_bytes)
+    if job.judged:  # many pictures are drawn at once to be scored, each with and without its prompt
+        many = replace(call, samples=min(together, recipe.batch_limit or together, 2 * JUDGED))
+        _, draw = job.serving.activation_bytes(recipe, model, many, step_bytes)
     encode, decode = _ENCODE_ITEMS, _DECODE_ITEMS
     if job.vae_in_strips:
         encode = decode = _STRIP_ITEMS

@@ -298,13 +298,10 @@ def test_models_that_cannot_be_used_are_one_sentence(place, tmp_path, capsys):
         assert sentence in message and "Traceback" not in message
 
 
-def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, monkeypatch, capsys):
-    from edge_train.run import survey as choices
-
-    monkeypatch.setattr(choices, "REHEARSED_SECONDS", 0.0)
+def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, capsys):
     words = ["plan", "--task", "language-model", "--data", str(place / "text.txt"), "--json"]
     words += ["--model", str(place / "model"), "--threads", "1", "--length", "16"]
-    assert cli.main([*words, "--method", "adamw"]) == 0
+    assert cli.main([*words, "--method", "adamw", "--all", "--rehearse"]) == 0
     found = json.loads(capsys.readouterr().out)
     ways = {(way["method"], way["quant"]) for way in found["choices"]}
     methods = ("adamw", "adamw8bit", "apollo-mini")  # the rank of 64 of others is too large

@@ -1,0 +1,49 @@
+"""The shapes of a language model's blocks from the headers of its files, without an engine."""
+
+from collections.abc import Mapping
+
+from edge_train.formats.language_folder import LanguageFolder
+
+# Kinds whose files hold every block under its own name, and whether the output layer is the table
+# of the words where the configuration does not say.
+_TIED_BY_DEFAULT: Mapping[str, bool] = {
+    **dict.fromkeys(
+        (
+            *("bloom", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2"),
+            *("gpt_bigcode", "gpt_neo", "mamba", "mpt", "opt", "smollm3", "starcoder2"),
+            *("xglm",),
+        ),
+        True,
+    ),
+    **dict.fromkeys(
+        (
+            *("codegen", "glm", "gptj", "granite", "llama", "mistral", "olmo", "olmo2"),
+            *("phi", "phi3", "qwen2", "qwen3", "stablelm"),
+        ),
+        False,
+    ),
+}
+_HEADS = ("lm_head.weight", "embed_out.weight")
+# Numbers that older files hold and nothing trains.
+_MASK_SIDES = 4
+_NO_BLOCKS = (".attn.bias", ".masked_bias", ".rotary_emb.inv_freq", ".attention.bias")
+
+
+def shapes_in_files(folder: LanguageFolder) -> dict[str, tuple[int, ...]] | None:
+    """Return the shape of every trained block by name, tied ones once.
+
+    None where only the network itself tells: of a kind that is not listed here, of a folder
+    without weights, and where files hold an output layer that the configuration ties.
+    """
+    tied = _TIED_BY_DEFAULT.get(str(folder.config.get("model_type")))
+    if tied is None or not folder.files:
+        return None
+    found = {
+        name: entry.shape
+        for file in folder.files
+        for name, entry in file.entries.items()
+        if not name.endswith(_NO_BLOCKS) and len(entry.shape) < _MASK_SIDES
+    }
+    tied = bool(folder.config.get("tie_word_embeddings", tied))
+    has_head = any(name in found for name in _HEADS)
+    return None if tied and has_head else found

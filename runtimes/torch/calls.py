@@ -1,0 +1,4 @@
+"""How much an engine computes in one call; a plan asks, so nothing heavy is imported here."""
+
+SEQUENCES_PER_CALL = 4  # of an evaluation of a language model; more only takes memory
+TEXTS_PER_CALL = 16  # of an evaluation of a classifier; more only takes memory
