@@ -151,7 +151,7 @@ def run(
         )
     if mem is not None:
         recipe = replace(recipe, cap_bytes=mem)  # type: ignore[arg-type] # a key reads "8GB"
-    folder, is_new = _reserved(recipe)
+    folder, is_new = reserved(recipe)
     try:
         recipe, made = write(recipe, data, folder)
     except BaseException:
@@ -202,7 +202,7 @@ def resume(folder: str | Path, mem: str | int | None = None, *, steps: int | Non
     return Run(folder, said, Process(words, said))
 
 
-def _reserved(recipe: Recipe) -> tuple[Path, bool]:
+def reserved(recipe: Recipe) -> tuple[Path, bool]:
     """Return the folder of a new run, and whether it was made now: `out`, or a free `runs/TASK-n`.
 
     Raises:
