@@ -60,3 +60,17 @@ class OutOfMemory(TrainingStopped):
 
 class NonFinite(ArithmeticError):
     """A gradient or an update is NaN or infinite; the loop rolls back to the last good step."""
+
+
+class CallersError(EdgeTrainError):
+    """An exception of code that the user brought, such as a loss; `__cause__` is it."""
+
+    @classmethod
+    def of(cls, function: object, error: Exception) -> "CallersError":
+        """Return the sentence about an exception: whose it is, what it says, which line raised it."""
+        name = getattr(function, "__qualname__", type(function).__name__)
+        last = error.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        where = f" ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})" if last else ""
+        return cls(f"{name} raised {type(error).__name__}: {error}{where}.")

@@ -77,7 +77,7 @@ def start_record(
     forwards, check = losses.size, None
     if not np.isfinite(losses).all():
         raise ModelError(
-            f"{recipe.model}: its loss is not finite before the first step; the weights are "
+            f"{recipe.model or recipe.task}: its loss is not finite before the first step; the weights are "
             "damaged or --dtype is too small for them."
         )
     repeats = "not checked"

@@ -1,0 +1,1 @@
+"""What `import edge_train` offers programs: runs, plans and training of their own modules."""

@@ -1,0 +1,105 @@
+"""`plan`, `export` and `generate`: the commands of these names, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge_train.api.process import TIED, failure_of
+from edge_train.errors import InputError
+from edge_train.recipe import Recipe, to_toml, with_absolute_paths
+
+
+def plan(recipe: Recipe, mem: str | int | None = None) -> dict[str, Any]:
+    """Return what a run would hold, as `edge-train plan --json` says it; trains nothing.
+
+    Args:
+      mem: the cap that it is compared with; None: that of the recipe.
+
+    Returns:
+      `fits`, `plan` with its phases and `peak_bytes`, `choices`, and `refusal` where it does not fit.
+
+    Raises:
+      EdgeTrainError: the recipe cannot be run at all.
+    """
+    if not isinstance(recipe, Recipe) or not recipe.task:
+        raise InputError(f"plan: {type(recipe).__name__} is no recipe; give it what `run` gets.")
+    if mem is not None:
+        recipe = replace(recipe, cap_bytes=mem)  # type: ignore[arg-type] # a key reads "8GB"
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "recipe.toml")
+        file.write_text(to_toml(with_absolute_paths(recipe)), "utf-8")
+        text = _said(["plan", "--recipe", str(file), "--json"], even_if_refused=True)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def export_model(model: str | Path, out: str | Path, **options: Any) -> Path:
+    """Write an artifact for an inference engine, as `edge-train export` does; return its path.
+
+    Args:
+      options: those of the command, underscores for hyphens: `quant="int8"`, `for_="ort-training"`.
+
+    Raises:
+      EdgeTrainError: it cannot be exported.
+    """
+    _said(["export", str(model), str(out), *_flags(options)])
+    return Path(out)
+
+
+def generate(
+    run: str | Path, prompts: Sequence[str] | None = None, **options: Any
+) -> list[Path]:
+    """Draw pictures with a learned word, as `edge-train generate` does; return their paths.
+
+    Args:
+      run: folder of a run of task personalize.
+      prompts: `{}` or the token marks the learned thing; None: those of the run's previews.
+      options: those of the command: `count`, `seed`, `steps`, `guidance`, `out`.
+
+    Raises:
+      EdgeTrainError: there is no learned word, or a prompt cannot be used.
+    """
+    if isinstance(prompts, str):
+        raise InputError(f"prompts is a text, must be a list: [{prompts!r}].")
+    words = ["generate", str(run), *_flags(options)]
+    for prompt in prompts or ():
+        words.append(f"--prompt={prompt}")
+    return [Path(line) for line in _said(words).splitlines()]
+
+
+def _flags(options: dict[str, Any]) -> list[str]:
+    return [f"--{name.strip('_').replace('_', '-')}={value}" for name, value in options.items()]
+
+
+def _said(words: Sequence[str], *, even_if_refused: bool = False) -> str:
+    """Return what a command wrote to standard output.
+
+    Args:
+      even_if_refused: where it wrote something, its refusal is in there.
+
+    Raises:
+      EdgeTrainError: in the words of the command.
+    """
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            [sys.executable, *TIED, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        output = child.stdout.read()
+        child.wait()
+        complaints.seek(0)
+        said = complaints.read().decode("utf-8", "replace")
+    if child.returncode and not (even_if_refused and output.strip()):
+        raise failure_of(child.returncode, said)
+    return output.decode("utf-8")
