@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.arrays.types import Point
+from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.export.difference import (
@@ -73,6 +73,7 @@ from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.mistakes import record, worst
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.classifier import TorchClassifier
@@ -84,6 +85,7 @@ _SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
+_MOST_SHOWN = 400  # characters of a text in the report
 _MODEL_FOLDER = "model"
 _ADAPTER_FOLDER = "adapter"
 # Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
@@ -405,6 +407,7 @@ class ClassifyTextJob:
             )
         else:
             metrics |= class_scores(texts.labels, logits, len(self._model.labels))
+            metrics["mistakes"] = self._mistakes(texts, logits)
             line = (
                 f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
                 "correctly"
@@ -415,6 +418,15 @@ class ClassifyTextJob:
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         return Outcome(metrics, outputs, line)
+
+    def _mistakes(self, texts: TokenizedTexts, logits: Array) -> list[dict[str, Any]]:
+        """Return the texts whose wrong answer was the most certain, as the model read them."""
+        found = []
+        for mistake in worst(texts.labels, logits):
+            ids = texts.ids[mistake.row, : texts.counts[mistake.row]].tolist()
+            text = self._tokenizer.backend.decode(ids)[:_MOST_SHOWN]
+            found.append(record(mistake, self._labels, text=text))
+        return found
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

@@ -21,6 +21,7 @@ TASK = Task(
     job="edge_train.tasks.language_model.job:LanguageModelJob",
     learned={"model": "model"},
     accepts="edge_train.tasks.language_model.accepts:accepts",
+    sections="edge_train.tasks.language_model.report:sections",
     uses={
         "torch": Use(
             offers=frozenset({FORWARD, GRADIENT, MATRICES}),
