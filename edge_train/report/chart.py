@@ -205,8 +205,8 @@ def _description(
             values = [y for _, y in curve.points]
             (first, last), name = (curve.points[0], curve.points[-1]), curve.key or "the curve"
             parts.append(
-                f"{name}: {y_tick(first[1])} at {x_tick(first[0])} {x_name}, {y_tick(last[1])} at "
-                f"{x_tick(last[0])} {x_name}, between {y_tick(min(values))} and "
+                f"{name}: {y_tick(first[1])} at {x_name} {x_tick(first[0])}, {y_tick(last[1])} at "
+                f"{x_name} {x_tick(last[0])}, between {y_tick(min(values))} and "
                 f"{y_tick(max(values))}"
             )
     return "; ".join([*parts, *(level.text for level in levels), *([above] if above else [])])
