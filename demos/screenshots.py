@@ -56,10 +56,10 @@ def shoot(page: Path, out: Path, width: int, height: int, dark: bool, top: int) 
     with tempfile.TemporaryDirectory() as folder:
         frame, shot = Path(folder, "frame.html"), Path(folder, "shot.png")
         scheme = "dark" if dark else "light"
+        style = f"border: 0; width: {width}px; height: {top + height}px; margin-top: -{top}px"
         frame.write_text(
-            f"<!doctype html><style>body {{ margin: 0; color-scheme: {scheme}; }} "
-            f"iframe {{ border: 0; width: {width}px; height: {top + height}px; margin-top: -{top}px; }}</style>"
-            f'<iframe src="{page.resolve().as_uri()}"></iframe>'
+            f'<!doctype html><meta name="color-scheme" content="{scheme}"><body style="margin: 0">'
+            f'<iframe src="{page.resolve().as_uri()}" style="{style}"></iframe>'
         )
         flags = [f"--{flag}" for flag in QUIET.split()]
         flags += ["--allow-file-access-from-files", f"--user-data-dir={folder}/profile"]

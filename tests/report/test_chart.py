@@ -14,7 +14,7 @@ def drawn(**changes: object) -> str:
 
 def heights(svg: str, style: str) -> list[float]:
     """Return how far below the top the path of a style goes."""
-    path = re.findall(rf'class="{style}" d="([^"]*)"', svg)[0]
+    path = re.findall(rf'class="{style}" d="([^"]*)"', svg)[-1]  # the first is in the key
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
 
 
@@ -42,7 +42,7 @@ def test_a_plan_is_drawn_however_far_it_is() -> None:
 def test_who_cannot_see_the_chart_hears_its_values() -> None:
     svg = drawn()
     assert 'role="img"' in svg and "<title>Memory</title>" in svg
-    assert "held: 1 MB at 0 time, 2 MB at 10 time, between 1 MB and 4 MB" in svg
+    assert "held: 1 MB at time 0, 2 MB at time 10, between 1 MB and 4 MB" in svg
 
 
 def test_a_mark_stays_inside_the_picture() -> None:

@@ -52,6 +52,7 @@ def place(tmp_path_factory):
         vocab_size=280, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train([str(root / "text.txt")], trainer)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.save(str(model / "tokenizer.json"))
     return root
 
@@ -124,9 +125,8 @@ def test_the_page_shows_what_the_model_wrote_and_lines_that_load_it(
     before, after = ((out / "samples" / f"{when}-01.txt").read_text() for when in _TIMES)
     page = (out / "report.html").read_text()
     assert "Before and after" in page and after != before
-    assert set(after.split()[1:-1]) <= set(
-        ["the", "cat", "sat", "on", "mat", "and", "dog"]
-    )  # it learned them
+    known = {"the", "cat", "sat", "on", "mat", "and", "dog"}
+    assert set(after.split()[1:-1]) <= known  # words at the ends may be cut
     assert after.split()[1] in page
     found = lines_to_copy(out / "report.html")
     monkeypatch.chdir(out)
