@@ -21,7 +21,8 @@ Point = tuple[float, float]
 _SIDE = 1000  # of the drawing, before it is stretched
 _MOST_POINTS = 600  # about one a pixel; more makes the page large and the line no better
 _MEDIANS = 240  # places where the running median is taken
-_OUTLIERS = 0.5  # percent of the highest values that may leave the picture
+_OUTLIERS = 0.5  # percent of the highest values that may leave the picture,
+_MANY = 200  # where there are more than so many
 _OFF_SCALE = 2.0  # times the highest value: a limit further up would flatten the curve
 
 
@@ -79,7 +80,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Level:
-    """A value that is drawn across as a broken line, with its label."""
+    """A value that is drawn across as a broken line, and explained above the chart."""
 
     value: float
     text: str
@@ -105,9 +106,8 @@ class _Drawing:
     x_name: str
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    levels: Sequence[tuple[str, float, str]]
+    levels: Sequence[tuple[str, float]]
     paths: Sequence[tuple[str, str]]
-    above: str
     mark: _PlacedMark | None
 
 
@@ -134,8 +134,8 @@ def chart(
       x_base: 10 for numbers, 60 for seconds: which ticks are round.
       from_zero: let the y axis start at 0, where lengths matter more than changes.
       levels: to be seen beside the curves.
-      limit: a level that is drawn where it does not flatten the curves; else it is a number in the
-        corner.
+      limit: a level that is drawn where it does not flatten the curves; else its number stands
+        above the chart.
       mark: one labeled point, usually the lowest.
     """
     across = array("d", (x for curve in curves for x, _ in curve.points))
@@ -145,9 +145,8 @@ def chart(
     if mark:
         low -= (high - low) * 0.15  # room for the label under the lowest point
     high = max([high, *(level.value * 1.08 for level in levels)])
-    above = ""
     if limit and limit.value > _OFF_SCALE * high:
-        above = f"{limit.text}, above the picture"
+        words = f"{words} The {limit.text} is above the picture.".strip()
     elif limit:
         levels, high = [*levels, limit], max(high, limit.value * 1.08)
     x_low, x_high = min(across), max(across)
@@ -161,14 +160,16 @@ def chart(
     drawing = _Drawing(
         title=title,
         words=words,
-        description=_description(curves, x_tick, y_tick, x_name, levels, above),
-        keys=[(curve.style, curve.key) for curve in curves if curve.key and curve.points],
+        description=_description(curves, x_tick, y_tick, x_name, levels),
+        keys=[
+            *((curve.style, curve.key) for curve in curves if curve.key and curve.points),
+            *((level.style, level.text) for level in levels),
+        ],
         x_name=x_name,
         x_ticks=[(place((x, low))[0], x_tick(x)) for x in ticks(x_low, x_high, 7, x_base)],
         y_ticks=[(place((x_low, y))[1], y_tick(y)) for y in ticks(low, high, 5)],
-        levels=[(one.style, place((x_low, one.value))[1], one.text) for one in levels],
+        levels=[(one.style, place((x_low, one.value))[1]) for one in levels],
         paths=[path for curve in curves for path in _paths(curve, low, high, place)],
-        above=above,
         mark=_placed(mark, place) if mark else None,
     )
     return render("chart.html", chart=drawing)
@@ -196,7 +197,6 @@ def _description(
     y_tick: Callable[[float], str],
     x_name: str,
     levels: Sequence[Level],
-    above: str,
 ) -> str:
     """Return the first, the last and the extreme values, for those who cannot see the curve."""
     parts = []
@@ -209,7 +209,7 @@ def _description(
                 f"{x_name} {x_tick(last[0])}, between {y_tick(min(values))} and "
                 f"{y_tick(max(values))}"
             )
-    return "; ".join([*parts, *(level.text for level in levels), *([above] if above else [])])
+    return "; ".join([*parts, *(level.text for level in levels)])
 
 
 def ticks(low: float, high: float, about: int, base: int = 10) -> list[float]:
@@ -267,6 +267,8 @@ def running_median(points: Sequence[Point]) -> list[Point]:
 
 def _y_range(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
     low = 0.0 if from_zero else min(values)
-    high = float(np.percentile(values, 100 - _OUTLIERS)) if len(values) > 200 else max(values)
+    high = max(values)
+    if len(values) > _MANY and not from_zero:  # of lengths, the highest is what one looks for
+        high = float(np.percentile(values, 100 - _OUTLIERS))
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return (low if from_zero else low - margin), high + margin

@@ -22,7 +22,7 @@ def test_a_cap_near_the_curve_is_a_line() -> None:
     svg = drawn(limit=Level(6.0, "cap 6 MB", "limit"), from_zero=True)
     (height,) = heights(svg, "limit")
     assert 0 < height < min(heights(svg, "line"))
-    assert "above the picture" not in svg
+    assert "above the picture" not in svg and "cap 6 MB" in svg
 
 
 def test_a_cap_far_above_is_a_number_and_the_curve_keeps_its_height() -> None:
@@ -31,7 +31,7 @@ def test_a_cap_far_above_is_a_number_and_the_curve_keeps_its_height() -> None:
         drawn(limit=Level(80.0, "cap 80 MB", "limit"), from_zero=True),
     )
     assert heights(far, "line") == heights(alone, "line")
-    assert 'class="limit"' not in far and "cap 80 MB, above the picture" in far
+    assert 'class="limit"' not in far and "The cap 80 MB is above the picture." in far
 
 
 def test_a_plan_is_drawn_however_far_it_is() -> None:
@@ -64,3 +64,12 @@ def test_a_long_noisy_loss_has_a_smooth_line_over_faint_values() -> None:
 
 def test_without_points_there_is_no_chart() -> None:
     assert chart("Loss", [Curve([])], "steps", str, str) == ""
+
+
+def test_the_highest_memory_is_in_the_picture_however_short_it_was() -> None:
+    """One moment in a thousand was cut off as an outlier, and it was the peak."""
+    points = [(float(i), 1.0) for i in range(1000)] + [(1000.0, 9.0)]
+    for from_zero, kept in ((True, 9.0), (False, 1.0)):
+        svg = chart("Memory", [Curve(points)], "time", str, str, from_zero=from_zero)
+        above = [y for y in heights(svg, "line") if y < heights(svg, "line")[0] - 1]
+        assert bool(above) == (kept == 9.0)
