@@ -42,12 +42,12 @@ def recipes(folder: Path) -> dict[str, list[str]]:
     model = folder / "small-classifier"
     if not model.exists():
         make_classifier(model, texts, kind="bert", layers=2, width=64, vocabulary=400, positions=64)
-    recipe = "--recipe"
+    recipe, llama = "--recipe", ["--model", "demos/llama_small", "--steps", "60", "--length", "64"]
     return {
         "word": ["--mem", "8GB"],
-        "language": [recipe, str(HERE / "shakespeare.toml"), "--mem", "1GB"],
-        "classify": [recipe, str(HERE / "sst2.toml"), "--model", str(model), "--mem", "1GB"],
-        "network": [recipe, str(HERE / "tpsgd_fashion.toml"), "--mem", "200MB"],
+        "language": [recipe, "demos/shakespeare.toml", *llama, "--mem", "1GB"],
+        "classify": [recipe, "demos/sst2.toml", "--model", str(model), "--mem", "1GB"],
+        "network": [recipe, "demos/tpsgd_fashion.toml", "--mem", "200MB"],
     }
 
 
@@ -77,7 +77,7 @@ def main(runs: Path) -> None:
     for name, words in recipes(runs).items():
         if not (runs / name / "report.html").exists():
             command = [sys.executable, "-m", "edge_train", "run", *words, "--out", str(runs / name)]
-            subprocess.run(command, check=True)
+            subprocess.run(command, check=True, cwd=HERE.parent)
     for name, (run, *how) in SHOTS.items():
         out = IMAGES / f"{name}.png"
         shoot(runs / run / "report.html", out, *how)

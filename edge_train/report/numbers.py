@@ -25,20 +25,9 @@ def numbers(summary: Record, records: Sequence[Record]) -> Markup:
     return render(
         "numbers.html",
         sentence=sentence(summary, planned),
-        advice=_ADVICE.get(summary["status"], ""),
+        status=summary["status"],
         tiles=_tiles(summary, planned),
     )
-
-
-_ADVICE = {
-    "running": (
-        "This page does not change by itself: `edge-train report .`, typed in the run folder, "
-        "makes it again. If no process trains any more, `edge-train run --resume .` goes on."
-    ),
-    "interrupted": "`edge-train run --resume .`, typed in the run folder, goes on.",
-    "stopped": "`edge-train run --resume .`, typed in the run folder, goes on.",
-    "over cap": "What it learned is saved. Give the next run a larger --mem.",
-}
 
 
 def sentence(summary: Record, planned: int | None) -> str:

@@ -6,7 +6,7 @@ is and how to load it; then the curves, the data, and folded away everything els
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from markupsafe import Markup
 
@@ -71,7 +71,8 @@ def render(
         added["end"],
     ]
     mood, meaning = _STATUS.get(summary["status"], ("warn", ""))
-    made = (facts.get("task"), summary["method"], facts.get("model"))
+    model = PurePath(str(facts.get("model") or "")).name  # the whole path is in the settings
+    made = (facts.get("task"), summary["method"], model)
     return filled(
         "page.html",
         title=title,
