@@ -23,8 +23,13 @@ def shown_mistakes(metrics: Record, intro: str, run: Path) -> Markup:
                 "text": one.get("text"),
                 "label": one["label"],
                 "found": one["found"],
-                "sure": f"{100 * one['probability']:.0f} % certainty",
+                "sure": _certainty(one.get("probability")),
             }
         )
     body = render("mistakes.html", intro=intro, mistakes=shown)
     return section("The worst mistakes", body, bool(shown))
+
+
+def _certainty(probability: float | None) -> str:
+    """Return how certain a wrong answer was; empty for a number, which has no probability."""
+    return "" if probability is None else f" with {100 * probability:.0f} % certainty"

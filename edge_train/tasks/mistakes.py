@@ -45,6 +45,20 @@ def worst(labels: NDArray[Any], logits: Array, *, first_row: int = 0) -> list[Mi
     ]
 
 
+def furthest_off(numbers: Array, found: Array) -> list[dict[str, Any]]:
+    """Return the eight samples whose number was missed by the most, as the journal keeps them.
+
+    >>> [(one["row"], one["label"], one["found"]) for one in furthest_off(
+    ...     np.array([1.0, 2.0]), np.array([1.5, 9.0]))]
+    [(1, '2', '9'), (0, '1', '1.5')]
+    """
+    order = np.argsort(-np.abs(found - numbers), kind="stable")[:MOST]
+    return [
+        {"row": int(row), "label": f"{numbers[row]:.4g}", "found": f"{found[row]:.4g}"}
+        for row in order
+    ]
+
+
 def merged(some: Sequence[Mistake], others: Sequence[Mistake]) -> list[Mistake]:
     """Return the eight most certain ones of both."""
     return sorted((*some, *others), key=lambda one: -one.probability)[:MOST]

@@ -73,7 +73,7 @@ from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
-from edge_train.tasks.mistakes import record, worst
+from edge_train.tasks.mistakes import furthest_off, record, worst
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.classifier import TorchClassifier
@@ -400,6 +400,10 @@ class ClassifyTextJob:
         metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
         if self._numbers:
             metrics |= number_scores(texts.labels, logits[:, 0])
+            metrics["mistakes"] = [
+                {**miss, "text": self._shown(texts, miss["row"])}
+                for miss in furthest_off(texts.labels, logits[:, 0])
+            ]
             line = (
                 f"predicted and given numbers of {len(texts)} {part} examples correlate by "
                 f"{metrics['pearson']:.3f} (Pearson), mean squared error "
@@ -421,12 +425,15 @@ class ClassifyTextJob:
 
     def _mistakes(self, texts: TokenizedTexts, logits: Array) -> list[dict[str, Any]]:
         """Return the texts whose wrong answer was the most certain, as the model read them."""
-        found = []
-        for mistake in worst(texts.labels, logits):
-            ids = texts.ids[mistake.row, : texts.counts[mistake.row]].tolist()
-            text = self._tokenizer.backend.decode(ids)[:_MOST_SHOWN]
-            found.append(record(mistake, self._labels, text=text))
-        return found
+        return [
+            record(mistake, self._labels, text=self._shown(texts, mistake.row))
+            for mistake in worst(texts.labels, logits)
+        ]
+
+    def _shown(self, texts: TokenizedTexts, row: int) -> str:
+        """Return the beginning of a text as the model read it."""
+        ids = texts.ids[row, : texts.counts[row]].tolist()
+        return str(self._tokenizer.backend.decode(ids))[:_MOST_SHOWN]
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

@@ -30,7 +30,9 @@ def _mistakes(run: Path, summary: Record) -> str:
     """Return the texts whose answer was most wrong, as the model read them."""
     metrics = summary["metrics"]
     part = metrics.get("scored_on", "test")
-    intro = f"Of the {part} texts, those whose wrong answer was the most certain."
+    numbers = "mean_squared_error" in metrics
+    which = "number was furthest off" if numbers else "wrong answer was the most certain"
+    intro = f"Of the {part} texts, those whose {which}."
     return shown_mistakes(metrics, intro, run)
 
 
