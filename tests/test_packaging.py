@@ -19,6 +19,7 @@ else:
 
 pytestmark = pytest.mark.process
 DATA = Path("edge_train/data")
+TEMPLATES = ROOT / "edge_train" / "report" / "templates"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -65,8 +66,11 @@ def test_wheel_holds_every_data_file(wheel_names: set[str]) -> None:
     assert {path.relative_to(ROOT).as_posix() for path in files} <= wheel_names
 
 
-def test_wheel_holds_the_style_sheet_of_the_report(wheel_names: set[str]) -> None:
-    assert "edge_train/report/style.css" in wheel_names
+def test_wheel_holds_the_style_sheet_and_templates_of_the_report(wheel_names: set[str]) -> None:
+    files = {"edge_train/report/style.css"}
+    files |= {f"edge_train/report/templates/{path.name}" for path in TEMPLATES.iterdir()}
+    assert "edge_train/report/templates/page.html" in files
+    assert files <= wheel_names
 
 
 def test_wheel_installs_one_top_level_name(wheel_names: set[str]) -> None:

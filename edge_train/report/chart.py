@@ -1,22 +1,29 @@
-"""Curves as inline SVG: axes with round ticks, thin lines, colors that the page's style decides."""
+"""Curves as inline SVG: what is drawn is counted here, how it looks is the page's style.
+
+The drawing stretches with the page while every word beside it keeps its size, so that a telephone
+shows the same chart in readable letters.
+"""
 
 import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from typing import overload
 
 import numpy as np
+from markupsafe import Markup
+
+from edge_train.report.html import render
 
 Point = tuple[float, float]
 
-_WIDTH, _HEIGHT = 720, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 704, 14, 210
+_SIDE = 1000  # of the drawing, before it is stretched
 _MOST_POINTS = 600  # about one a pixel; more makes the page large and the line no better
 _MEDIANS = 240  # places where the running median is taken
-_OUTLIERS = 0.5  # percent of the highest values that may leave the picture
+_OUTLIERS = 0.5  # percent of the highest values that may leave the picture,
+_MANY = 200  # where there are more than so many
+_OFF_SCALE = 2.0  # times the highest value: a limit further up would flatten the curve
 
 
 class Points(Sequence[Point]):
@@ -53,13 +60,14 @@ class Points(Sequence[Point]):
 class Curve:
     """One curve; `style` is a class of the page's style sheet, `dots` marks every point.
 
-    The style `event` has dots and no line between them.
+    The style `event` has dots and no line between them. A curve with a name in `key` is explained
+    above the chart.
     """
 
-    name: str
     points: Sequence[Point]
     style: str = "line"
     dots: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,84 +76,140 @@ class Mark:
 
     point: Point
     text: str
-    style: str = "best"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A value that is drawn across as a broken line, and explained above the chart."""
+
+    value: float
+    text: str
+    style: str = "level"
+
+
+@dataclass(frozen=True)
+class _PlacedMark:
+    x: float
+    y: float
+    text: str
+    side: str
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A chart in units of the drawing, 0 to 1000 from the left and from the top."""
+
+    title: str
+    words: str
+    description: str
+    keys: Sequence[tuple[str, str]]
+    x_name: str
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    levels: Sequence[tuple[str, float]]
+    paths: Sequence[tuple[str, str]]
+    mark: _PlacedMark | None
 
 
 def chart(
     title: str,
-    lines: Sequence[Curve],
+    curves: Sequence[Curve],
     x_name: str,
     x_tick: Callable[[float], str],
     y_tick: Callable[[float], str],
     *,
+    words: str = "",
     x_base: int = 10,
     from_zero: bool = False,
-    limit: tuple[float, str] | None = None,
-    level: tuple[float, str] | None = None,
+    levels: Sequence[Level] = (),
+    limit: Level | None = None,
     mark: Mark | None = None,
-) -> str:
-    """Return an SVG element of curves over one x axis; without points, an empty string.
+) -> Markup:
+    """Return a chart of curves over one x axis; without points, nothing.
 
     Args:
-      title: what the picture shows, for those who cannot see it.
+      title: what the picture shows.
       x_tick: text of a value on the x axis, with its unit; `y_tick` likewise.
+      words: what to know about it, in a sentence.
       x_base: 10 for numbers, 60 for seconds: which ticks are round.
       from_zero: let the y axis start at 0, where lengths matter more than changes.
-      limit: a level that is drawn across as a dashed line, with its label.
-      level: likewise, for what was expected rather than allowed.
+      levels: to be seen beside the curves.
+      limit: a level that is drawn where it does not flatten the curves; else its number stands
+        above the chart.
       mark: one labeled point, usually the lowest.
     """
-    across = array("d", (x for line in lines for x, _ in line.points))
+    across = array("d", (x for curve in curves for x, _ in curve.points))
     if not across:
-        return ""
-    low, high = _y_range(array("d", (y for line in lines for _, y in line.points)), from_zero)
+        return Markup()
+    low, high = _y_range(array("d", (y for one in curves for _, y in one.points)), from_zero)
     if mark:
         low -= (high - low) * 0.15  # room for the label under the lowest point
-    for line_across in (limit, level):
-        high = max(high, line_across[0] * 1.08) if line_across else high
+    high = max([high, *(level.value * 1.08 for level in levels)])
+    if limit and limit.value > _OFF_SCALE * high:
+        words = f"{words} The {limit.text} is above the picture.".strip()
+    elif limit:
+        levels, high = [*levels, limit], max(high, limit.value * 1.08)
     x_low, x_high = min(across), max(across)
     x_high = x_high if x_high > x_low else x_low + 1
 
     def place(point: Point) -> Point:
         across = (point[0] - x_low) / (x_high - x_low)
         up = (point[1] - low) / (high - low)
-        return _LEFT + across * (_RIGHT - _LEFT), _BOTTOM - up * (_BOTTOM - _TOP)
+        return round(_SIDE * across, 1), round(_SIDE * (1 - up), 1)
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{escape(title)}</title>']
-    for value in ticks(low, high, 5):
-        _, y = place((x_low, value))
-        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, y + 4, "end", y_tick(value)))
-    for value in ticks(x_low, x_high, 7, x_base):
-        x, _ = place((value, low))
-        parts.append(f'<path class="axis" d="M{x:.1f} {_BOTTOM}v5"/>')
-        parts.append(_text(x, _BOTTOM + 19, "middle", x_tick(value)))
-    parts.append(f'<path class="axis" d="M{_LEFT} {_BOTTOM}H{_RIGHT}"/>')
-    parts.append(_text((_LEFT + _RIGHT) / 2, _HEIGHT - 4, "middle", x_name))
-    if limit:
-        _, y = place((x_low, limit[0]))
-        parts.append(f'<path class="limit" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
-        parts.append(_text(_RIGHT - 2, y - 5, "end", limit[1], "limit-label"))
-    if level:
-        _, y = place((x_low, level[0]))
-        parts.append(f'<path class="level" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
-        parts.append(_text(_LEFT + 4, y - 5, "start", level[1]))
-    for line in lines:
-        placed = [place(point) for point in thinned(line.points) if low <= point[1] <= high]
-        if len(placed) > 1 and line.style != "event":
-            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-            parts.append(f'<path class="{line.style}" d="M{path}"/>')
-        if line.dots or len(placed) == 1:
-            for x, y in placed:
-                parts.append(
-                    f'<circle class="{line.style}-dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>'
-                )
-    if mark:
-        x, y = place(mark.point)
-        side = "end" if x > (_LEFT + _RIGHT) / 2 else "start"
-        parts.append(f'<circle class="{mark.style}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        parts.append(_text(x, y + 21, side, mark.text, "mark-label"))
-    return "".join([*parts, "</svg>"])
+    drawing = _Drawing(
+        title=title,
+        words=words,
+        description=_description(curves, x_tick, y_tick, x_name, levels),
+        keys=[
+            *((curve.style, curve.key) for curve in curves if curve.key and curve.points),
+            *((level.style, level.text) for level in levels),
+        ],
+        x_name=x_name,
+        x_ticks=[(place((x, low))[0], x_tick(x)) for x in ticks(x_low, x_high, 7, x_base)],
+        y_ticks=[(place((x_low, y))[1], y_tick(y)) for y in ticks(low, high, 5)],
+        levels=[(one.style, place((x_low, one.value))[1]) for one in levels],
+        paths=[path for curve in curves for path in _paths(curve, low, high, place)],
+        mark=_placed(mark, place) if mark else None,
+    )
+    return render("chart.html", chart=drawing)
+
+
+def _paths(
+    curve: Curve, low: float, high: float, place: Callable[[Point], Point]
+) -> Iterable[tuple[str, str]]:
+    """Yield the style and the path of a curve's line, and of its dots."""
+    placed = [place(point) for point in thinned(curve.points) if low <= point[1] <= high]
+    if len(placed) > 1 and curve.style != "event":
+        yield curve.style, "M" + "L".join(f"{x:g} {y:g}" for x, y in placed)
+    if placed and (curve.dots or len(placed) == 1):  # a line of no length has a round end: a dot
+        yield f"{curve.style}-dot", "".join(f"M{x:g} {y:g}h0" for x, y in placed)
+
+
+def _placed(mark: Mark, place: Callable[[Point], Point]) -> _PlacedMark:
+    x, y = place(mark.point)
+    return _PlacedMark(x, y, mark.text, "left" if x > _SIDE / 2 else "right")
+
+
+def _description(
+    curves: Sequence[Curve],
+    x_tick: Callable[[float], str],
+    y_tick: Callable[[float], str],
+    x_name: str,
+    levels: Sequence[Level],
+) -> str:
+    """Return the first, the last and the extreme values, for those who cannot see the curve."""
+    parts = []
+    for curve in curves:
+        if curve.points:
+            values = [y for _, y in curve.points]
+            (first, last), name = (curve.points[0], curve.points[-1]), curve.key or "the curve"
+            parts.append(
+                f"{name}: {y_tick(first[1])} at {x_name} {x_tick(first[0])}, {y_tick(last[1])} at "
+                f"{x_name} {x_tick(last[0])}, between {y_tick(min(values))} and "
+                f"{y_tick(max(values))}"
+            )
+    return "; ".join([*parts, *(level.text for level in levels)])
 
 
 def ticks(low: float, high: float, about: int, base: int = 10) -> list[float]:
@@ -203,11 +267,8 @@ def running_median(points: Sequence[Point]) -> list[Point]:
 
 def _y_range(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
     low = 0.0 if from_zero else min(values)
-    high = float(np.percentile(values, 100 - _OUTLIERS)) if len(values) > 200 else max(values)
+    high = max(values)
+    if len(values) > _MANY and not from_zero:  # of lengths, the highest is what one looks for
+        high = float(np.percentile(values, 100 - _OUTLIERS))
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return (low if from_zero else low - margin), high + margin
-
-
-def _text(x: float, y: float, anchor: str, text: str, style: str = "tick") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="{style}" {place}>{escape(text)}</text>'

@@ -1,31 +1,21 @@
 """Which class was taken for which, of every run whose scores hold it."""
 
-from html import escape
+from markupsafe import Markup
 
-from edge_train.report.html import Record
+from edge_train.report.html import Record, render, section
 
 _MOST_CLASSES = 30  # a larger table says nothing to the eye
 
 
-def confusion_table(metrics: Record, facts: Record) -> str:
+def confusion_table(metrics: Record, facts: Record) -> Markup:
     """Return which class was taken for which, as shares of each row; empty if unknown."""
-    table, names = metrics.get("confusion"), metrics.get("class_names") or facts.get("labels")
-    if not table or not names or not len(table) == len(names) <= _MOST_CLASSES:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *names))
+    counts, names = metrics.get("confusion"), metrics.get("class_names") or facts.get("labels")
+    if not counts or not names or not len(counts) == len(names) <= _MOST_CLASSES:
+        return Markup()
     rows = []
-    for name, counts in zip(names, table, strict=True):
-        total = max(sum(counts), 1)
-        cells = "".join(
-            f'<td class="share" style="--share:{count / total:.2f}">{count or ""}</td>'
-            for count in counts
-        )
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    words = (
-        f'<p class="quiet">{escape(metrics.get("scored_on", "test").capitalize())} samples: a row '
-        "is what they are, a column what the model took them for.</p>"
-    )
-    body = f'<table class="confusion"><tr>{head}</tr>{"".join(rows)}</table>'
-    return (
-        f'<section><h2>What is taken for what</h2>{words}<div class="wide">{body}</div></section>'
-    )
+    for name, row in zip(names, counts, strict=True):
+        total = max(sum(row), 1)
+        rows.append((name, [(count, f"{count / total:.2f}") for count in row]))
+    part = str(metrics.get("scored_on", "test")).capitalize()
+    body = render("confusion.html", part=part, names=names, rows=rows)
+    return section("What is taken for what", body, True)

@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 
-from edge_train.report.chart import Curve, Mark, Points, chart, running_median
+from markupsafe import Markup
+
+from edge_train.report.chart import Curve, Level, Mark, Points, chart, running_median
 from edge_train.report.html import Record, section
 from edge_train.units import format_bytes, format_seconds
 
-_LOSS_KEY = (
-    '<span class="key faint"></span>each step <span class="key"></span>running median; '
-    "single steps differ with the noise level drawn"
-)
-_MEMORY_KEY = (
-    '<span class="key"></span>held by the whole process tree, the most in every moment '
-    '<span class="key faint"></span>anonymous part of the training process; '
-    "dots are events of the guard, listed below"
-)
+_MOST_DOTS = 60  # more of them hide the line
 
 
-def curves(summary: Record, records: Sequence[Record]) -> str:
+def curves(summary: Record, records: Sequence[Record]) -> Markup:
     """Return the section with losses over steps and memory over time."""
+    charts = [*_losses(summary, records), _memory(summary, records)]
+    body = Markup().join(one for one in charts if one)
+    return section("Curves", body, bool(body))
+
+
+def _losses(summary: Record, records: Sequence[Record]) -> list[Markup]:
     losses, evals = Points(), Points()
     for record in records:
         count = record["step"] + 1 if record["kind"] == "step" else 0
@@ -26,62 +26,51 @@ def curves(summary: Record, records: Sequence[Record]) -> str:
             losses.append((count, record["loss"]))
         if record["kind"] in ("start", "step") and record.get("eval") is not None:
             evals.append((count, record["eval"]))
-    best = summary["eval"]
-    mark = None
+    best, mark = summary["eval"], None
     if len(evals) > 1:
         mark = Mark((best["best_step"], best["best"]), f"best {best['best']:.4f}")
+    return [
+        chart(
+            "Loss on the fixed evaluation batch",
+            [Curve(evals, dots=len(evals) <= _MOST_DOTS)],
+            "steps",
+            _count,
+            _loss,
+            words="The same samples every time, so a fall is a fall.",
+            mark=mark,
+        ),
+        chart("Training loss", smoothed(losses), "steps", _count, _loss),
+    ]
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> list[Curve]:
+    """Return a running median over the faint raw values, or these alone where they are few."""
+    median = running_median(points)
+    if not median:
+        return [Curve(points, key="each step")]
+    return [Curve(points, "faint", key="each step"), Curve(median, key="running median")]
+
+
+def _memory(summary: Record, records: Sequence[Record]) -> Markup:
     held, anon, gpu, acts = memory_over_time(records)
     cap, plan = summary["cap_bytes"], summary["plan_peak_bytes"]
-    median = running_median(losses)
-    charts = [
-        (
-            "Loss on the fixed evaluation batch",
-            "the same samples and noise every time, so a fall is a fall",
-            chart(
-                "Evaluation loss over steps",
-                [Curve("evaluation", evals, dots=len(evals) <= 60)],
-                "steps",
-                _count,
-                _loss,
-                mark=mark,
-            ),
-        ),
-        (
-            "Training loss",
-            _LOSS_KEY,
-            chart(
-                "Training loss over steps",
-                [Curve("each step", losses, "faint"), Curve("running median", median)],
-                "steps",
-                _count,
-                _loss,
-            ),
-        ),
-        (
-            "Memory held",
-            _MEMORY_KEY,
-            chart(
-                "Memory over time",
-                [
-                    Curve("anonymous", anon, "faint"),
-                    Curve("held", held),
-                    *([Curve("on the GPU", gpu, "second")] if gpu else []),
-                    Curve("events of the guard", acts, "event", dots=True),
-                ],
-                "time",
-                _clock,
-                lambda value: format_bytes(round(value)) if value else "0",
-                x_base=60,
-                from_zero=True,
-                limit=(float(cap), f"cap {format_bytes(cap)}") if cap else None,
-                level=(float(plan), f"plan {format_bytes(plan)}") if plan else None,
-            ),
-        ),
-    ]
-    shown = "".join(
-        f'<h3>{name}</h3><p class="quiet">{words}</p>{svg}' for name, words, svg in charts if svg
+    watched = any(record["kind"] == "memory" for record in records)
+    return chart(
+        "Memory held",
+        [
+            Curve(anon, "faint", key="without mapped files and libraries"),
+            Curve(held, key="all processes of the run" if watched else "after each step"),
+            Curve(gpu, "second", key="on the GPU"),
+            Curve(acts, "event", dots=True, key="the guard acted, see Events"),
+        ],
+        "time",
+        _clock,
+        lambda value: format_bytes(round(value)) if value else "0",
+        x_base=60,
+        from_zero=True,
+        levels=[Level(float(plan), f"plan {format_bytes(plan)}")] if plan else [],
+        limit=Level(float(cap), f"cap {format_bytes(cap)}", "limit") if cap else None,
     )
-    return section("Curves", shown, bool(shown))
 
 
 def memory_over_time(

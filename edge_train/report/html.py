@@ -1,30 +1,76 @@
-"""Pieces of a page: tables, tiles, pictures; every text is escaped."""
+"""Pieces of a page: templates that escape every text, pictures with their bytes inside."""
 
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from edge_train.units import format_bytes
 
 Record = Mapping[str, Any]
+_HERE = Path(__file__).parent
 _THUMBNAIL = 320  # pixels; photos are shown small and would make the page heavy
 _PIXELATED = 128  # pictures up to this side are enlarged without smoothing
+_MOST_CHARACTERS = 600  # of a text from outside; one of a book would bury the page
 
 
-def tile(name: str, value: str, under: str, bar: str = "") -> str:
-    """Return one number of the page's head, with a line under it."""
-    small = f"<small>{escape(under)}</small>" if under else ""
-    return f'<div class="tile"><h3>{escape(name)}</h3><b>{escape(value)}</b>{bar}{small}</div>'
+@dataclass(frozen=True)
+class Picture:
+    """A picture with everything it needs inside the page; `source` is empty where it is broken."""
+
+    words: str
+    source: str
+    tiny: bool = False
 
 
-def figure(path: Path, words: str, small: bool = False) -> str:
-    """Return a picture with everything it needs inside the page; unreadable ones leave a gap."""
+def render(template: str, **values: object) -> Markup:
+    """Return a template of `templates/` with its values filled in and escaped."""
+    return Markup(_environment().get_template(template).render(values))
+
+
+def style() -> Markup:
+    """Return the style sheet of the page."""
+    return Markup((_HERE / "style.css").read_text("utf-8"))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = short
+    return environment
+
+
+def short(value: object, most: int = _MOST_CHARACTERS) -> str:
+    """Return a text, cut where it is longer than so many characters.
+
+    >>> short("a long caption", 6)
+    'a long...'
+    """
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def picture(path: Path, words: str, small: bool = False) -> Picture:
+    """Return a picture for the template `parts.html`.
+
+    Args:
+      words: what it shows: its caption, and what those hear who cannot see it.
+      small: at most 320 pixels of it are needed.
+    """
     try:
         with Image.open(path) as image:
             image.load()
@@ -37,14 +83,8 @@ def figure(path: Path, words: str, small: bool = False) -> str:
                 smaller.save(buffer, "JPEG", quality=85)
                 content, kind = buffer.getvalue(), "jpeg"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        shown = '<div class="gap">not readable</div>'
-        return f"<figure>{shown}<figcaption>{escape(words)}</figcaption></figure>"
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    style = ' class="tiny"' if tiny else ""
-    return (
-        f'<figure><img{style} src="{source}" alt="{escape(words)}">'
-        f"<figcaption>{escape(words)}</figcaption></figure>"
-    )
+        return Picture(words, "")
+    return Picture(words, f"data:image/{kind};base64,{base64.b64encode(content).decode()}", tiny)
 
 
 def inside(run: Path, name: str | None) -> Path | None:
@@ -74,17 +114,16 @@ def value_of(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
     """Return a table, empty where it has no rows."""
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
-    )
-    if not body:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return render("table.html", names=names, rows=list(rows))
 
 
-def section(title: str, body: str, shown: bool) -> str:
-    """Return a section of the page with its heading; empty unless it is shown."""
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if shown else ""
+def section(title: str, body: object, shown: bool) -> Markup:
+    """Return a section of the page with its heading; empty unless it is shown.
+
+    Args:
+      body: HTML; a plain text counts as such too, as a section of another package returns one.
+    """
+    inner = Markup(str(body))
+    return render("section.html", title=title, body=inner) if shown else Markup()

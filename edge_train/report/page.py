@@ -1,18 +1,25 @@
-"""The report as one calm page: no scripts, nothing loaded from elsewhere, light and dark."""
+"""The report as one calm page: no scripts, nothing loaded from elsewhere, light and dark.
+
+Its parts stand in the order in which people ask: what came out of it, what it cost, where the file
+is and how to load it; then the curves, the data, and folded away everything else.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
+
+from markupsafe import Markup
 
 from edge_train.memory.shortage import is_shortage
 from edge_train.report.confusion import confusion_table
 from edge_train.report.curves import curves
-from edge_train.report.html import Record, section, table, tile, value_of, words_of
+from edge_train.report.html import Record, section, style, table, value_of, words_of
+from edge_train.report.html import render as filled
+from edge_train.report.numbers import numbers
 from edge_train.report.section import PLACES, Section
-from edge_train.units import format_bytes, format_seconds
 
 _MOST_EVENTS = 100
+_MOST_NOTICES = 4  # that are seen at once; the rest is one click away
 _STATUS = {
     "done": ("good", "finished"),
     "interrupted": ("warn", "interrupted, can go on"),
@@ -33,7 +40,7 @@ def render(
     """Return the page of a run as HTML.
 
     Args:
-      run: its folder; pictures come from `samples/` in it.
+      run: its folder; pictures and texts come from `samples/` in it.
       summary: what `report.summarize` returns.
       records: the journal, the first one of kind `start`.
       title: of the page.
@@ -41,37 +48,45 @@ def render(
       broken: sections that could not be loaded, each with the reason.
     """
     facts = records[0]["facts"]
-    added = dict.fromkeys(PLACES, "")
-    hidden = {"notices"}
+    added = dict.fromkeys(PLACES, Markup())
+    hidden = {"notices", "confusion"}
     for one in sections:
         if html := _made(one.name, partial(one.render, run, summary, records)):
             added[one.place] += html
             hidden.update(one.shows)
-    added["end"] += "".join(_not_made(name, why) for name, why in broken.items())
+    added["end"] += Markup().join(_not_made(name, why) for name, why in broken.items())
     check = records[0].get("slope_check")
     parts = [
-        *(_made("Numbers", lambda: _numbers(summary, _planned(records)))),
         _made("Notices", lambda: _notices(summary)),
         added["top"],
-        *(_made("Curves", lambda: curves(summary, records)), added["curves"]),
-        *(_made("Confusion", lambda: confusion_table(summary["metrics"], facts)), added["data"]),
+        _made("Numbers", lambda: numbers(summary, records)),
+        added["result"],
+        _made("Curves", lambda: curves(summary, records)),
+        added["curves"],
+        _made("Confusion", lambda: confusion_table(summary["metrics"], facts)),
+        added["data"],
         _made("Slope check", lambda: _slopes(check)),
         _made("Events", lambda: _events(records)),
         _made("Settings", lambda: _settings(summary, facts, hidden)),
         added["end"],
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} - edge-train</title><style>{_style()}</style></head><body><main>"
-        f"{_header(title, summary, facts)}{''.join(parts)}"
-        f"<footer>edge-train {escape(str(summary['versions'].get('edge-train', '')))} made this "
-        "page from the run's journal. <code>edge-train report</code> makes it again.</footer>"
-        "</main></body></html>\n"
+    mood, meaning = _STATUS.get(summary["status"], ("warn", ""))
+    model = PurePath(str(facts.get("model") or "")).name  # the whole path is in the settings
+    made = (facts.get("task"), summary["method"], model)
+    return filled(
+        "page.html",
+        title=title,
+        style=style(),
+        made=[str(one) for one in (*made, summary["runtime"], summary["device"]) if one],
+        status=summary["status"],
+        mood=mood,
+        meaning=meaning,
+        parts=[part for part in parts if part],
+        version=summary["versions"].get("edge-train", ""),
     )
 
 
-def _made(name: str, make: Callable[[], object]) -> str:
+def _made(name: str, make: Callable[[], object]) -> Markup:
     """Return a section, or a sentence in its place: what goes wrong in it stays there.
 
     Packages may do anything, and records whose checksum is right may still say anything.
@@ -80,100 +95,49 @@ def _made(name: str, make: Callable[[], object]) -> str:
         html = make()
         if not isinstance(html, str):
             raise TypeError(f"it returned {type(html).__name__}, not HTML")
-        return html
+        return Markup(html)
     except Exception as error:
         if is_shortage(error):  # which the run answers, by going on in a smaller way
             raise
         return _not_made(name, f"{type(error).__name__}: {error}")
 
 
-def _not_made(name: str, why: str) -> str:
-    sentence = f"This section could not be made: {why}"
-    return section(name, f'<p class="quiet">{escape(sentence)}</p>', True)
+def _not_made(name: str, why: str) -> Markup:
+    body = Markup('<p class="quiet">{}</p>').format(f"This section could not be made: {why}")
+    return section(name, body, True)
 
 
-def _style() -> str:
-    return Path(__file__).with_name("style.css").read_text("utf-8")
+def _folded(title: str, count: str, body: Markup) -> Markup:
+    """Return a part of the page that opens on a click."""
+    return filled("folded.html", title=title, count=count, body=body) if body else Markup()
 
 
-def _header(title: str, summary: Record, facts: Record) -> str:
-    style, words = _STATUS.get(summary["status"], ("warn", ""))
-    made = [facts.get("task"), summary["method"], facts.get("model"), summary["runtime"]]
-    line = " &middot; ".join(escape(str(part)) for part in [*made, summary["device"]] if part)
-    words = f" {escape(words)}" if words else ""
-    return (
-        f'<header><h1>{escape(title)}</h1><p class="quiet">{line}</p>'
-        f'<p class="status {style}"><b>{escape(summary["status"])}</b>{words}</p></header>'
-    )
-
-
-def _planned(records: Sequence[Record]) -> int | None:
-    """Return how many steps the run is to have."""
-    longer = (record["steps"] for record in reversed(records) if record["kind"] == "extend")
-    planned: int | None = next(longer, records[0]["facts"].get("steps_planned"))
-    return planned
-
-
-def _numbers(summary: Record, planned: int | None) -> str:
-    peak, cap = summary["measured_peak_bytes"], summary["cap_bytes"]
-    tiles = []
-    if peak is not None:
-        bar, under = "", "no cap was set"
-        if cap:
-            share = min(peak / cap, 1.0)
-            style = "bad" if peak > cap else "good"
-            bar = f'<div class="bar {style}"><i style="width:{100 * share:.1f}%"></i></div>'
-            under = f"{100 * peak / cap:.0f}% of the cap, {format_bytes(cap)}"
-        tiles.append(tile("Peak memory", format_bytes(peak), under, bar))
-    losses = summary["eval"]
-    if losses["best"] is not None and losses["first"]:
-        change = 100 * (losses["best"] / losses["first"] - 1)
-        under = f"{change:+.1f}% from {losses['first']:.4f}, best after {losses['best_step']} steps"
-        tiles.append(tile("Evaluation loss", f"{losses['best']:.4f}", under))
-    pace = summary["seconds_per_step"]
-    under = f"of {planned:,} planned" if planned and planned != summary["steps"] else ""
-    under += f", {pace:.3g} s each" if pace is not None else ""
-    tiles.append(tile("Steps", f"{summary['steps']:,}", under.removeprefix(", ")))
-    passes = f"{summary['forwards']:,} forward passes"
-    if summary["backwards"]:
-        passes += f", {summary['backwards']:,} backward"
-    if summary["predicted_seconds"] is not None:
-        passes += f"; {format_seconds(summary['predicted_seconds'])} were predicted"
-    tiles.append(tile("Time", format_seconds(summary["seconds_total"]), passes))
-    for name, value in summary["metrics"].items():
-        if isinstance(value, float):
-            shown = f"{100 * value:.0f}%" if name.endswith("accuracy") else f"{value:.4g}"
-            tiles.append(tile(words_of(name), shown, ""))
-    return f'<div class="tiles">{"".join(tiles)}</div>'
-
-
-def _notices(summary: Record) -> str:
+def _notices(summary: Record) -> Markup:
     """Return what was said at the start: what was cut, left out or set aside, a line each."""
     lines = summary.get("notices")
-    lines = [str(line) for line in lines] if isinstance(lines, list) else []
-    return section(
-        "Notices", f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>", bool(lines)
-    )
+    if not isinstance(lines, list) or not lines:
+        return Markup()
+    return filled("notices.html", lines=[str(line) for line in lines], most=_MOST_NOTICES)
 
 
-def _slopes(check: Record | None) -> str:
+def _slopes(check: Record | None) -> Markup:
     if not check:
-        return ""
+        return Markup()
     rows = []
     for row in check["rows"]:
         chosen = "used" if row["epsilon"] == check["epsilon"] else ""
         agreement = row.get("agreement")
         cells = [f"{row['epsilon']:g}", "" if agreement is None else f"{agreement:.3f}"]
         rows.append((*cells, chosen))
-    names = ["radius", "agreement", ""]
-    intro = (
+    intro = Markup(
         '<p class="quiet">Before the first step the loss was measured along a few directions at '
         "several radii. Agreement near 1 means that the slope is signal, not rounding.</p>"
     )
-    return section("Slope check", intro + table(names, rows), bool(rows))
+    found = table(("radius", "agreement", ""), rows)
+    return _folded("Slope check", "", intro + found) if rows else Markup()
 
 
-def _events(records: Sequence[Record]) -> str:
+def _events(records: Sequence[Record]) -> Markup:
     rows = []
     for record in records:
         step, text = record.get("step"), None
@@ -192,13 +156,14 @@ def _events(records: Sequence[Record]) -> str:
             text = f"rolled back: {record['skipped']}"
         if text:
             rows.append((str(step), text))
-    more = len(rows) - _MOST_EVENTS
-    if more > 0:
-        rows = [*rows[:_MOST_EVENTS], ("", f"and {more:,} more in journal.jsonl")]
-    return section("Events", table(("step", "what happened"), rows), bool(rows))
+    count = len(rows)
+    if count > _MOST_EVENTS:
+        more = ("", f"and {count - _MOST_EVENTS:,} more in journal.jsonl")
+        rows = [*rows[:_MOST_EVENTS], more]
+    return _folded("Events", f"{count:,}", table(("step", "what happened"), rows))
 
 
-def _settings(summary: Record, facts: Record, hidden: Collection[str]) -> str:
+def _settings(summary: Record, facts: Record, hidden: Collection[str]) -> Markup:
     rows = [
         (words_of(k), value_of(k, v))
         for k, v in facts.items()
@@ -214,11 +179,11 @@ def _settings(summary: Record, facts: Record, hidden: Collection[str]) -> str:
         if summary["weights_passes"]:
             rows.append(("Reading order of the weights", _passes(summary)))
     rows.append(("Times resumed", str(summary["resumed"])))
-    metrics = {k: v for k, v in summary["metrics"].items() if k != "confusion"}
+    metrics = {k: v for k, v in summary["metrics"].items() if k not in hidden}
     rows += [(words_of(k), value_of(k, v)) for k, v in metrics.items()]
     rows += [(f"Version of {name}", str(v)) for name, v in summary["versions"].items()]
     rows = [(name, value) for name, value in rows if value]
-    return section("Settings", table(("setting", "value"), rows), bool(rows))
+    return _folded("Settings", f"{len(rows)}", table(("setting", "value"), rows))
 
 
 def _passes(summary: Record) -> str:

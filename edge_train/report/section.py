@@ -8,7 +8,13 @@ from typing import Any
 from edge_train.registry import Registry
 
 Record = Mapping[str, Any]
-PLACES = ("top", "curves", "data", "end")  # after which of the page's own parts a section stands
+PLACES = (
+    "top",  # before all numbers: what was made, for the eye
+    "result",  # after them: what it is good for, and how to use it
+    "curves",
+    "data",
+    "end",
+)  # after which of the page's own parts a section stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +26,8 @@ class Section:
       render: makes its HTML from the run's folder, its summary and its journal; empty: nothing.
       place: one of `PLACES`; sections of one place stand in the order in which they are found.
       task: of the runs that it belongs to; None: of every run.
-      shows: facts of the journal that it shows; where it returns something, the table of settings
-        leaves them out.
+      shows: facts of the journal, or scores, that it shows; where it returns something, the table
+        of settings leaves them out.
 
     Raises:
       ValueError: there is no such place.

@@ -32,7 +32,7 @@ def write_report(run: Path) -> Path:
     Raises:
       RunFolderError: `run` has no journal, nothing was trained yet, or it cannot be written.
     """
-    from edge_train.report.page import render  # 2 MB that training does not need
+    from edge_train.report.page import render  # with Jinja2, which training does not need
 
     records = read_records(run)
     summary = summary_of(records)
@@ -43,7 +43,8 @@ def write_report(run: Path) -> Path:
     task = tasks.all().get(name)  # of a package that may be gone by now
     title = task.title(facts) if task else f"Run: {name}"
     usable, broken = _sections_of(task, name)
-    write_bytes(page, render(run, summary, records, title, usable, broken).encode())
+    html = render(run, summary, records, title, usable, broken)
+    write_bytes(page, html.encode("utf-8", "replace"))  # names of files may be no Unicode at all
     return page
 
 

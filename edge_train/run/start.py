@@ -102,6 +102,7 @@ def start_record(
         check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
         forwards += check.forwards
         session.observer.said(check.sentence())
+    job.preview(session.folder, 0, runtime)
     try:
         usage = guard.check(0)
     except TrainingStopped as error:  # nothing was trained yet

@@ -133,8 +133,12 @@ class Job(Protocol):
         """Return what the report says of the task and its data; pictures of it go into `folder`."""
         ...
 
-    def preview(self, folder: Path, step: int, runtime: Any) -> str:
-        """Show in `folder` what was learned in `step` steps; return a line for the journal."""
+    def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
+        """Show in `folder` what was learned in `step` steps; return a line for the journal.
+
+        With step 0 it is asked before the first step, for a task that can only then show what it
+        begins with.
+        """
         ...
 
     def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:

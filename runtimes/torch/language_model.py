@@ -145,6 +145,16 @@ class TorchLanguageModel:
             self._weights.point = None
         return losses
 
+    def next_token(self, ids: Sequence[int]) -> int:
+        """Return the most likely token after `ids`.
+
+        Memory:
+          The logits of all of them: less than an evaluation of one sequence.
+        """
+        with torch.no_grad():
+            output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
+        return int(output.logits[0, -1].argmax())
+
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient, matrices as factors; return losses (sequences,).
 

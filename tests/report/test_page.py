@@ -16,6 +16,7 @@ from edge_train.errors import RunFolderError
 from edge_train.records import journal
 from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
+from edge_train.registry import load
 from edge_train.report.curves import memory_over_time
 from edge_train.report.html import section, table
 from edge_train.report.section import Section, sections
@@ -143,6 +144,7 @@ class Outline(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: set[str] = set()
+        self.sequence: list[tuple[str, tuple[str, ...]]] = []  # of tags, with what they say
         self.addresses: list[str] = []
         self.headings: list[str] = []
         self.feed(html)
@@ -150,6 +152,7 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.sequence.append((tag, tuple(name for name, _ in attrs)))
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -259,15 +262,22 @@ def test_page_needs_nothing_from_outside(run: Path) -> None:
 
 def test_page_has_every_part(run: Path) -> None:
     assert Outline(page(run)).headings == [
-        "Before and after",
-        "On the way",
-        "Curves",
         "Photos used (1)",
+        "Before and after",
+        "Load it like this",
+        "Curves",
+        "On the way",
         "Slope check",
         "Events",
         "Settings",
-        "Load it like this",
     ]
+
+
+def test_the_sentence_stands_between_the_pictures_and_how_to_load_the_file(run: Path) -> None:
+    text = page(run)
+    words = ["Before and after", "Learned in 1m09s, held 2 GB of 4 GB.", "Load it like this"]
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
 
 
 def test_page_embeds_the_pictures_as_they_are(run: Path) -> None:
@@ -298,29 +308,62 @@ def test_page_says_how_to_load_the_token(run: Path) -> None:
         assert words in text
 
 
-def test_every_word_of_the_user_is_escaped(tmp_path: Path) -> None:
-    evil = "<script>alert('x')</script>\"&amp;"
-    photo = {"name": evil, "caption": evil, "note": evil, "picture": "samples/photo-01.png"}
+HOSTILE = (
+    "<script>alert('x')</script>\"&amp;",
+    "'\"><img src=x onerror=alert(1)>",
+    "</style></title></pre></details><b>",
+    "\u202e\u05d0\u05d1 <b>\u200f",
+    "\udcff\ud800",  # a name of a file that is no Unicode
+    "{{ 7 * 7 }}{% raw %}",
+    "<" * 10_000,
+)
+
+
+def told(folder: Path, words: str) -> str:
+    """Return the page of a run all of whose texts are the same words, with the sections of all."""
+    photo = {"name": words, "caption": words, "note": words, "picture": "samples/photo-01.png"}
+    mistake = {"row": 0, "label": words, "found": words, "text": words, "probability": 0.5}
+    scores = {words: 0.5, "confusion": [[1, 0], [0, 1]], "mistakes": [mistake]}
+    names = ("task", "method", "model", "token", "class_word", "device", "captions_from")
     run = write(
-        tmp_path / "run",
+        folder,
         start(
-            **dict.fromkeys(("task", "method", "model", "token", "class_word", "device"), evil),
-            prompts=[evil],
+            **dict.fromkeys(names, words),
+            prompts=[words],
             photos=[photo],
-            skipped=[[evil, evil]],
-            captions_from=evil,
-            versions={evil: evil, "edge-train": evil},
+            skipped=[[words, words]],
+            versions={words: words, "edge-train": words},
+            notices=[words] * 9,
+            labels=[words, words],
+            blocks=[words],
         ),
-        step(0, skipped=evil),
-        {"kind": "event", "step": 0, "text": evil},
-        end(1, status=evil, outputs={"token": f"{evil}.safetensors"}, metrics={evil: 0.5}),
+        step(0, skipped=words, block_losses=[0.5]),
+        {"kind": "event", "step": 0, "text": words},
+        end(1, status=words, outputs=dict.fromkeys(OUTPUTS, words[:40]), metrics=scores),
     )
     for name in ("photo-01", "before-01", "after-01"):
         picture(run / "samples" / f"{name}.png")
-    text = page(run)
-    Outline(text)
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
+    for name in ("before-01", "after-01"):
+        (run / "samples" / f"{name}.txt").write_bytes(words.encode("utf-8", "replace"))
+    return page(run)
+
+
+OUTPUTS = ("token", "model", "adapter", "difference", "network")
+LENGTH = 400_000  # characters of a page whose every text has 10,000
+
+
+@pytest.mark.parametrize("evil", HOSTILE)
+def test_words_of_the_user_never_become_a_part_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: str
+) -> None:
+    every = [one for task in tasks.all().values() for one in load(task.sections)()]
+    add(monkeypatch, *(replace(one, name=f"{n}", task=None) for n, one in enumerate(every)))
+    harmless, text = told(tmp_path / "harmless", "x"), told(tmp_path / "evil", evil)
+    assert "This section could not be made" not in harmless
+    assert Outline(text).sequence == Outline(harmless).sequence
+    assert len(text) < LENGTH
+    if evil.startswith("{{"):
+        assert evil in text and "49" not in text
 
 
 def test_picture_outside_the_run_is_not_embedded(tmp_path: Path) -> None:
@@ -348,7 +391,7 @@ def test_records_that_say_what_no_run_says_leave_the_rest_of_the_page(tmp_path: 
     run = write(tmp_path / "run", first, step(0), end(1, outputs={}, metrics=metrics))
     text = page(run)
     Outline(text)
-    assert text.count("This section could not be made") == 3
+    assert text.count("This section could not be made") == 2
     assert "Loss" in text and "Events" in text
 
 
@@ -472,7 +515,13 @@ def not_html(run: Path, summary: Any, records: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("place", "before"),
-    [("top", "Curves"), ("curves", "Photos used (1)"), ("data", "Slope check"), ("end", None)],
+    [
+        ("top", "Load it like this"),
+        ("result", "Curves"),
+        ("curves", "Slope check"),
+        ("data", "Slope check"),
+        ("end", None),
+    ],
 )
 def test_a_section_stands_in_its_place(
     run: Path, monkeypatch: pytest.MonkeyPatch, place: str, before: str | None
@@ -506,7 +555,7 @@ def test_a_section_that_fails_is_a_sentence_in_its_place(
     add(monkeypatch, Section(name="odd", render=render, place="curves"))
     text = page(run)
     assert f"This section could not be made: {why}" in text
-    place = headings.index("Curves") + 1
+    place = headings.index("On the way") + 1
     assert Outline(text).headings == [*headings[:place], "odd", *headings[place:]]
 
 

@@ -1,5 +1,7 @@
 """Task classify: labeled texts in, a text classifier out."""
 
+from pathlib import PurePath
+
 from edge_train.methods.method import ADAPTERS, FORWARD, GRADIENT, MATRICES
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.classify.recipe import ClassifyRecipe
@@ -12,6 +14,7 @@ TASK = Task(
     recipe=ClassifyRecipe,
     job="edge_train.tasks.classify.job:ClassifyTextJob",
     learned={"model": "model"},
+    title=lambda facts: f"Classifier, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.classify.accepts:accepts",
     uses={
         "torch": Use(

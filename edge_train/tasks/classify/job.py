@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.arrays.types import Point
+from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.export.difference import (
@@ -75,6 +75,7 @@ from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.mistakes import furthest_off, record, worst
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.classifier import TorchClassifier
@@ -86,6 +87,7 @@ _SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
+_MOST_SHOWN = 400  # characters of a text in the report
 _MODEL_FOLDER = "model"
 _ADAPTER_FOLDER = "adapter"
 # Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
@@ -407,6 +409,10 @@ class ClassifyTextJob:
         metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
         if self._numbers:
             metrics |= number_scores(texts.labels, logits[:, 0])
+            metrics["mistakes"] = [
+                {**miss, "text": self._shown(texts, miss["row"])}
+                for miss in furthest_off(texts.labels, logits[:, 0])
+            ]
             line = (
                 f"predicted and given numbers of {len(texts)} {part} examples correlate by "
                 f"{metrics['pearson']:.3f} (Pearson), mean squared error "
@@ -414,6 +420,7 @@ class ClassifyTextJob:
             )
         else:
             metrics |= class_scores(texts.labels, logits, len(self._model.labels))
+            metrics["mistakes"] = self._mistakes(texts, logits)
             line = (
                 f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
                 "correctly"
@@ -424,6 +431,18 @@ class ClassifyTextJob:
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         return Outcome(metrics, outputs, line)
+
+    def _mistakes(self, texts: TokenizedTexts, logits: Array) -> list[dict[str, Any]]:
+        """Return the texts whose wrong answer was the most certain, as the model read them."""
+        return [
+            record(mistake, self._labels, text=self._shown(texts, mistake.row))
+            for mistake in worst(texts.labels, logits)
+        ]
+
+    def _shown(self, texts: TokenizedTexts, row: int) -> str:
+        """Return the beginning of a text as the model read it."""
+        ids = texts.ids[row, : texts.counts[row]].tolist()
+        return str(self._tokenizer.backend.decode(ids))[:_MOST_SHOWN]
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

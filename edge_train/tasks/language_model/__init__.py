@@ -1,5 +1,7 @@
 """Task language-model: a text in, a language model out."""
 
+from pathlib import PurePath
+
 from edge_train.methods import methods
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
@@ -20,7 +22,9 @@ TASK = Task(
     recipe=LanguageModelRecipe,
     job="edge_train.tasks.language_model.job:LanguageModelJob",
     learned={"model": "model"},
+    title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
+    sections="edge_train.tasks.language_model.report:sections",
     uses={
         "torch": Use(
             offers=frozenset({FORWARD, GRADIENT, MATRICES}),

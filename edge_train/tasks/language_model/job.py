@@ -55,6 +55,7 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
@@ -339,9 +340,12 @@ class LanguageModelJob:
             "tokens": len(self._task.ids),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
+            "prompts": [self._tokenizer.decode(beginning(self._task))],
         }
 
     def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str | None:
+        if step == 0:
+            write_continuation(folder, "before", self._task, self._tokenizer, runtime)
         return None
 
     def finish(
@@ -358,6 +362,7 @@ class LanguageModelJob:
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
+        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
         held = self._task.held_out()
         losses = self._task.loss(runtime, held, [runtime.parameters])
         loss = float(losses.astype(np.float64).mean())

@@ -42,10 +42,12 @@ from edge_train.runtimes.backbones import Backbone, NumpyBackbone, OnnxBackbone
 from edge_train.runtimes.numpy.network import NumpyNetwork
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.learned import learned_blocks, readable_file
-from edge_train.tasks.network.objective import Labeled, Prepare, confusion, scores
+from edge_train.tasks.network.mistakes import shown
+from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.network.tables import is_table
 
@@ -322,7 +324,7 @@ class NetworkJob:
 
     def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str | None:
         every = self.recipe.preview_every
-        if not every or step % every:
+        if not every or not step or step % every:
             return None
         return f"step {step}: there is nothing to show but the curves"
 
@@ -350,7 +352,9 @@ class NetworkJob:
         def logits(stored: NDArray[Any]) -> Array:
             return runtime.outputs(self._prepare(stored), parameters, statistics)
 
-        metrics = dict(scores(self._confusion(data.test, logits), data.class_names))
+        table, mistakes = self._judged(data.test, logits)
+        metrics = dict(scores(table, data.class_names))
+        metrics["mistakes"] = shown(mistakes, data.test, data.class_names, folder)
         metrics |= self._old_scores(logits)
         line = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_samples']}"
         if "backbone_accuracy" in metrics:
@@ -384,11 +388,11 @@ class NetworkJob:
                 found["old_backbone_accuracy"] = self._accuracy(old.test, whole)
         return found
 
-    def _confusion(self, samples: Samples, logits: Prepare) -> NDArray[np.int64]:
-        return confusion(samples, logits, self._network.classes, required(self.recipe.samples))
+    def _judged(self, samples: Samples, logits: Prepare) -> tuple[NDArray[np.int64], list[Mistake]]:
+        return judged(samples, logits, self._network.classes, required(self.recipe.samples))
 
     def _accuracy(self, samples: Samples, logits: Prepare) -> float:
-        table = self._confusion(samples, logits)
+        table, _ = self._judged(samples, logits)
         return float(np.trace(table) / table.sum())
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
 from edge_train.rng import Key
+from edge_train.tasks.mistakes import Mistake, merged, worst
 from edge_train.tasks.network.datasets import Samples
 from edge_train.tasks.scores import macro_f1, matthews
 
@@ -97,20 +98,22 @@ class Labeled:
         return Key(seed, epoch).generator("epoch").permutation(self.count)
 
 
-def confusion(
+def judged(
     samples: Samples, logits: Callable[[NDArray[Any]], Array], classes: int, together: int
-) -> NDArray[np.int64]:
-    """Return how often each class (row) was taken for which (column).
+) -> tuple[NDArray[np.int64], list[Mistake]]:
+    """Return how often each class (row) was taken for which (column), and the worst mistakes.
 
     Args:
       logits: from stored inputs.
       together: samples that are judged at once.
     """
-    table = np.zeros((classes, classes), np.int64)
+    table, mistakes = np.zeros((classes, classes), np.int64), list[Mistake]()
     for start in range(0, len(samples.labels), together):
-        found = logits(samples.inputs[start : start + together]).argmax(axis=1)
-        np.add.at(table, (samples.labels[start : start + together], found), 1)
-    return table
+        labels = samples.labels[start : start + together]
+        found = logits(samples.inputs[start : start + together])
+        np.add.at(table, (labels, found.argmax(axis=1)), 1)
+        mistakes = merged(mistakes, worst(labels, found, first_row=start))
+    return table, mistakes
 
 
 def scores(table: NDArray[np.int64], class_names: Sequence[str]) -> Mapping[str, Any]:

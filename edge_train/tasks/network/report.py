@@ -1,16 +1,28 @@
-"""Sections of the report of a small network: what every block learned."""
+"""Sections of the report of a small network: mistakes, how to use it, what every block learned."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from edge_train.report.chart import Curve, Points, chart, running_median
+from markupsafe import Markup
+
+from edge_train.report.chart import Points, chart
+from edge_train.report.curves import smoothed
+from edge_train.report.html import render, section
+from edge_train.report.mistakes import shown_mistakes
 from edge_train.report.section import Section
 
 Record = Mapping[str, Any]
+_WITH_ONNX = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("network.onnx")
+samples = np.load("samples.npy").astype(np.float32)  # numbers as they stood in the data
+print(session.run(None, {"input": samples})[0].argmax(axis=1))"""
 
 
-def block_curves(facts: Record, records: Sequence[Record]) -> str:
+def block_curves(facts: Record, records: Sequence[Record]) -> Markup:
     """Return a learning curve per block; empty if the method has no local losses."""
     names = facts.get("blocks") or []
     curves = [Points() for _ in names]
@@ -18,29 +30,61 @@ def block_curves(facts: Record, records: Sequence[Record]) -> str:
         for points, loss in zip(curves, record.get("block_losses") or (), strict=False):
             if loss is not None:
                 points.append((record["step"] + 1, loss))
-    charts = []
-    for number, (name, points) in enumerate(zip(names, curves, strict=True), 1):
-        svg = chart(
-            f"Local loss of block {number} over steps",
-            [Curve("each step", points, "faint"), Curve("median", running_median(points))],
+    charts = Markup().join(
+        chart(
+            f"Block {number}: {name}",
+            smoothed(points),
             "steps",
             lambda value: f"{value:,.0f}",
             lambda value: f"{value:.6g}",
         )
-        if svg:
-            charts.append(f"<h3>Block {number}: {escape(name)}</h3>{svg}")
-    if not charts:
-        return ""
-    words = (
+        for number, (name, points) in enumerate(zip(names, curves, strict=True), 1)
+    )
+    words = Markup(
         '<p class="quiet">Each block learns alone, on a loss of its own; the last one on the '
         "cross entropy of the network's answer.</p>"
     )
-    return f"<section><h2>Layer by layer</h2>{words}{''.join(charts)}</section>"
+    return section("Layer by layer", words + charts, bool(charts))
+
+
+def _loading(summary: Record, facts: Record) -> Markup:
+    """Return what to type to use the network, here and with ONNX Runtime."""
+    outputs, ways = summary["outputs"], list[tuple[str, str]]()
+    if file := outputs.get("network"):
+        intro = f"The network is in {file}, with its classes and what inputs are standardized with."
+        blocks = len(facts.get("blocks") or ())
+        export = (
+            f"edge-train export {shlex.quote(file)} network.onnx --quant none --blocks {blocks}"
+        )
+        ways.append(("a file for ONNX Runtime (with the desk installation)", export))
+        ways.append(("ONNX Runtime", _WITH_ONNX))
+        ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE"))
+    elif file := outputs.get("adapter"):
+        intro = f"What was learned is in {file}; it reads what its backbone makes of a sample."
+        ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE"))
+    else:
+        intro = ""
+    return section("Use it like this", render("loading.html", intro=intro, ways=ways), bool(ways))
 
 
 def sections() -> tuple[Section, ...]:
     """Return the sections of a run of this task."""
     return (
+        Section(
+            name="worst mistakes",
+            render=lambda run, summary, records: shown_mistakes(
+                summary["metrics"],
+                "Of the test samples, those whose wrong answer was the most certain.",
+                run,
+            ),
+            place="result",
+            shows=("mistakes",),
+        ),
+        Section(
+            name="loading",
+            render=lambda run, summary, records: _loading(summary, records[0]["facts"]),
+            place="result",
+        ),
         Section(
             name="layer by layer",
             render=lambda run, summary, records: block_curves(records[0]["facts"], records),

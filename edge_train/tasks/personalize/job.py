@@ -167,7 +167,7 @@ class PersonalizeJob:
 
     def preview(self, folder: Path, step: int, runtime: Denoiser) -> str | None:
         every = self.recipe.preview_every
-        if not (every and self.recipe.previews and step % every == 0):
+        if not (every and step and self.recipe.previews and step % every == 0):
             return None
         point = runtime.parameters.copy()
         pictures = draw(self._token_job, runtime, point, self.recipe.prompts)

@@ -20,6 +20,7 @@ def ways_to_load(file: Path, token: str, model: str) -> list[tuple[str, str]]:
     name, prompt = shlex.quote(file.name), f"a photo of a {file.stem}"
     copy, command = f"mkdir embeddings\ncp {name} embeddings/", "sd -m MODEL --embd-dir embeddings"
     return [
+        ("edge-train", f"edge-train generate . --prompt {shlex.quote(f'a photo of a {token}')}"),
         ("diffusers", _diffusers(file, token, model)),
         ("A1111, Forge", f"cp {name} embeddings/\n# then prompt: {prompt}"),
         (
@@ -65,5 +66,5 @@ def _has_two_encoders(path: Path) -> bool:
     try:
         with safe_open(path, framework="numpy") as file:
             return "clip_g" in list(file.keys())
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):  # a name may be no Unicode
         return False

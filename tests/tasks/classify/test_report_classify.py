@@ -5,7 +5,7 @@ from edge_train.tasks.classify.report import sections
 
 
 def rendered(metrics, labels):
-    (section,) = sections()
+    section = next(one for one in sections() if one.name == "label by label")
     assert isinstance(section, Section)
     return section.render(None, {"metrics": metrics}, [{"facts": {"labels": labels}}])
 
@@ -16,7 +16,7 @@ def test_every_label_has_its_texts_and_those_that_are_correct():
     assert "Label by label" in page
     assert "dev texts" in page
     for cell in ("bad", "10", "8", "80 %", "&lt;good&gt;", "5", "4"):
-        assert f"<td>{cell}</td>" in page
+        assert f'<td dir="auto">{cell}</td>' in page
 
 
 def test_without_scores_or_with_other_labels_there_is_nothing():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from page_lines import lines_to_copy
 from safetensors.numpy import load_file
 
 from edge_train import cli
@@ -302,10 +303,22 @@ def test_another_configuration_is_refused_by_the_name_of_its_file(
     assert "model_files.json: cannot be used" in capsys.readouterr().err
 
 
-def test_the_page_of_a_classifier_shows_what_is_taken_for_what(finished):
+def test_the_page_of_a_classifier_shows_what_is_taken_for_what(finished, classifiers):
     _, out = finished
     page = (out / "report.html").read_text()
     assert "What is taken for what" in page and "Dev samples: a row" in page
+    mistakes = report_of(out)["metrics"]["mistakes"]
+    assert mistakes and page.count("taken for <b") == len(mistakes)
+    texts = [line.split("\t") for line in (classifiers.data / "dev.tsv").read_text().splitlines()]
+    assert {(one["text"], one["label"]) for one in mistakes} <= {(t, label) for t, label in texts}
+
+
+def test_the_lines_of_the_page_load_the_model(finished, monkeypatch, capsys):
+    _, out = finished
+    monkeypatch.chdir(out)
+    capsys.readouterr()
+    exec(lines_to_copy(out / "report.html")["transformers"], {})
+    assert "'label'" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

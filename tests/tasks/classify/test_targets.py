@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from classifiers import make_data, make_tiny_classifier
+from page_lines import lines_to_copy
 
 from edge_train import cli
 from edge_train.errors import InputError
@@ -79,6 +80,12 @@ def test_numbers_are_learned_and_others_get_the_same_ones(folders, tmp_path):
         ).logits[:, 0]
     error = np.square(found.numpy() - batch["labels"]).mean()
     assert error == pytest.approx(metrics["mean_squared_error"], rel=1e-3)
+    off = [abs(float(one["found"]) - float(one["label"])) for one in metrics["mistakes"]]
+    given = np.abs(found.numpy() - batch["labels"])
+    np.testing.assert_allclose(off, np.sort(given)[::-1][:8], atol=1e-2)  # four digits are kept
+    page = (out / "report.html").read_text()
+    assert "number was furthest off" in page
+    assert 'function_to_apply="none"' in lines_to_copy(out / "report.html")["transformers"]
 
 
 def test_dropout_weights_smoothing_and_clipping_resume_to_the_same_bits(folders, tmp_path):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from page_lines import lines_to_copy
 from safetensors.numpy import load_file, save_file
 from tables import write_table
 
@@ -51,6 +52,7 @@ def place(tmp_path_factory):
         vocab_size=280, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train([str(root / "text.txt")], trainer)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.save(str(model / "tokenizer.json"))
     return root
 
@@ -66,6 +68,7 @@ def report_of(out):
     return json.loads((out / "report.json").read_text())
 
 
+_TIMES = ("before", "after")
 _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
 
 
@@ -112,6 +115,30 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     expected = load_file(whole / "model" / "model.safetensors")
     for name, value in load_file(again / "model" / "model.safetensors").items():
         np.testing.assert_array_equal(value, expected[name])
+
+
+def test_the_page_shows_what_the_model_wrote_and_lines_that_load_it(
+    place, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    assert run(place, out, "--method", "adamw") == 0
+    before, after = ((out / "samples" / f"{when}-01.txt").read_text() for when in _TIMES)
+    page = (out / "report.html").read_text()
+    assert "Before and after" in page and after != before
+    known = {"the", "cat", "sat", "on", "mat", "and", "dog"}
+    assert set(after.split()[1:-1]) <= known  # words at the ends may be cut
+    assert after.split()[1] in page
+    found = lines_to_copy(out / "report.html")
+    monkeypatch.chdir(out)
+    capsys.readouterr()
+    exec(found["transformers"], {})
+    assert capsys.readouterr().out.strip()
+    words = found["edge-train, to learn more"].replace("MORE.txt", str(place / "text.txt")).split()
+    words += ["--length", "16", "--steps", "1", "--difference-rank", "2", "--json"]
+    assert cli.main([*words[1:], "--out", str(tmp_path / "on")]) == 0
+    code = lines_to_copy(tmp_path / "on" / "report.html")["peft, what training changed"]
+    assert 'from_pretrained("difference")' in code
+    assert (tmp_path / "on" / "difference" / "adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize("quant", ["none", "int8", "int4"])

@@ -1,6 +1,7 @@
 """Task `network` through the real command: trains, resumes bit for bit, keeps small."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from page_lines import lines_to_copy
 from places import DEMOS
 from running import kill, steps_in
 
@@ -380,3 +382,24 @@ def test_data_may_be_named_on_the_command_line(tmp_path):
     path = recipe(tmp_path, data="missing.npz")
     options = ["--data", str(tmp_path / "elsewhere.npz"), "--network", "mlp 8"]
     assert run(path, tmp_path / "run", *options)["metrics"]["test_samples"] == 60
+
+
+def test_the_page_shows_mistakes_and_lines_that_use_the_network(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnx")
+    data = pictures(tmp_path / "data.npz")
+    report = run(recipe(tmp_path, data=data.name, steps=1), tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    mistakes = report["metrics"]["mistakes"]
+    assert mistakes and page.count("taken for <b") == len(mistakes)
+    found = lines_to_copy(tmp_path / "run" / "report.html")
+    monkeypatch.chdir(tmp_path / "run")
+    export = next(code for name, code in found.items() if "a file for ONNX" in name)
+    assert cli.main(export.split()[1:]) == 0
+    np.save("samples.npy", np.load(data)["test_images"][..., None])
+    capsys.readouterr()
+    exec(found["ONNX Runtime"], {})
+    answers = np.array(re.findall(r"[0-9]+", capsys.readouterr().out), int)
+    right = answers == np.load(data)["test_labels"]
+    assert right.mean() == pytest.approx(report["metrics"]["test_accuracy"], abs=0.02)  # near ties
+    words = found["edge-train, to learn more"].replace("MORE", str(data)).split()[1:]
+    assert cli.main([*words, "--steps", "1", "--out", str(tmp_path / "on")]) == 0

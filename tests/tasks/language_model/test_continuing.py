@@ -1,0 +1,47 @@
+"""The same beginning is continued before and after, never past what the model reads at once."""
+
+import numpy as np
+import pytest
+import tokenizers
+
+from edge_train.tasks.language_model.continuing import beginning, write_continuation
+from edge_train.tasks.language_model.objective import LanguageModel
+
+
+class Counting:
+    """Writes the next number, and remembers the longest text it was given."""
+
+    longest = 0
+
+    def next_token(self, ids):
+        self.longest = max(self.longest, len(ids))
+        return (ids[-1] + 1) % 50
+
+
+def parts(length):
+    ids = np.arange(2000, dtype=np.uint16) % 50
+    task = LanguageModel(ids, length=length, samples=2, evaluation_samples=2)
+    words = {f"w{number}": number for number in range(50)}
+    model = tokenizers.models.WordLevel(words, unk_token="w0")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return task, tokenizer
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64])
+def test_what_is_written_follows_the_beginning_and_fits_the_model(tmp_path, length):
+    task, tokenizer = parts(length)
+    (tmp_path / "samples").mkdir()
+    writer = Counting()
+    write_continuation(tmp_path, "before", task, tokenizer, writer)
+    words = (tmp_path / "samples" / "before-01.txt").read_text().split()
+    first = beginning(task)
+    expected = [f"w{(first[-1] + 1 + place) % 50}" for place in range(len(words))]
+    assert words == expected
+    assert writer.longest < max(length, 2)
+    assert length == 1 or words
+
+
+def test_the_beginning_is_of_the_held_out_text():
+    task, _ = parts(64)
+    assert beginning(task) == task.held_out(1)["ids"][0][:16].tolist()
