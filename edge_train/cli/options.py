@@ -19,6 +19,7 @@ from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
+_OTHERS = ("--task", "--recipe", "--resume", "--watch", "--json")  # flags that are no keys
 _CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
@@ -30,6 +31,7 @@ class Words:
     Attributes:
       recipe, resume: files that were named.
       as_json: whether events go to standard output.
+      watch: whether a page of the run is offered beside it.
       given: recipe keys and their values, as they were typed.
       task: that was named or inferred; None where a recipe's file or nothing says.
       understood: what the data is, in words, where that was inferred.
@@ -45,12 +47,13 @@ class Words:
         self._left_out, self._hinted = understood.left_out, understood.task
         self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]
-        stray = _stray(spelled, (*alone, "--json", "--help"))
+        stray = _stray(spelled, (*alone, "--json", "--watch", "--help"))
         self._faults += stray.values()
         found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
-            self._faults.append(_unknown(word, [*self._flags, "--task", "--recipe", "--resume"]))
+            self._faults.append(_unknown(word, [*self._flags, *_OTHERS]))
         self.help, self.as_json = found.help, found.json
+        self.watch = resumable and found.watch
         self.resume = self._file("--resume", getattr(found, "resume", None))
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
@@ -234,6 +237,7 @@ def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
     for flag in ("--task", "--recipe"):
         parser.add_argument(flag, nargs="?", const=_MISSING)
     if resumable:
+        parser.add_argument("--watch", action="store_true")
         parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
     for flag, key in flags.items():
         if key.is_switch:
