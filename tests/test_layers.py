@@ -72,7 +72,7 @@ PLACE = {
 IMPORT_LATE = {"methods", "tasks", "run", "cli", "entry", "__main__", "worker", "bench"}
 # Installed with edge-train in every environment; everything else may be missing. (So is
 # charset_normalizer, which is imported late: few texts need it.)
-CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli"}
+CORE = {"numpy", "PIL", "safetensors", "tokenizers", "tomli", "tqdm"}
 # The only packages that may need more than that.
 NEED_EXTRAS = {"export", "runtimes"}
 HEAVY = {

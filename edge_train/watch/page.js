@@ -47,6 +47,7 @@ function number(value) {
   return size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : value.toPrecision(4);
 }
 
+const short = (value) => String(Number(value.toPrecision(3)));
 const count = (value) => value.toLocaleString("en");
 
 function bar(share, style) {
@@ -154,7 +155,7 @@ function drawRun(run) {
   parts.push(make("div", "tiles", steps, left, losses, memory));
   if (run.losses && run.losses.length + run.evals.length) {
     parts.push(make("section", "card", make("h3", "", "Loss"),
-      chart(run, [[run.losses, "faint"], [run.evals, "line"]], null, number),
+      chart(run, [[run.losses, "faint"], [run.evals, "line"]], null, short),
       make("p", "keys", make("span", "", make("i", "faint"), "training"),
         make("span", "", make("i", ""), "evaluation"))));
   }
@@ -232,21 +233,29 @@ function drawn(tag, attributes, text) {
   return one;
 }
 
+// Round values between two others, three to six of them, or those of a given distance.
+function marks(least, most, apart) {
+  const rough = (most - least) / 3, size = 10 ** Math.floor(Math.log10(rough));
+  const distance = apart || size * [1, 2, 5].filter((one) => one * size <= rough * 1.0001).pop();
+  const found = [];
+  for (let at = Math.ceil(least / distance - 1e-9); at * distance <= most * (1 + 1e-9); at++) found.push(at * distance);
+  return found;
+}
+
 function chart(run, lines, cap, words) {
   const narrow = window.innerWidth <= 520;
-  const width = 800, height = narrow ? 420 : 230, left = narrow ? 92 : 62, low = height - (narrow ? 34 : 24), top = 12;
+  const width = narrow ? 380 : 800, height = narrow ? 210 : 230, left = 62, low = height - 24, top = 12;
   const values = lines.flatMap(([points]) => points.map((point) => point[1]));
   if (cap) values.push(cap);
   let [least, most] = [Math.min(...values), Math.max(...values)];
   if (cap) least = 0;
   if (most - least < Math.abs(most) * 0.02) { least -= Math.abs(most) * 0.05 || 1; most += Math.abs(most) * 0.05 || 1; }
-  if (cap) most *= 1.04;
+  if (cap) most *= 1.02;
   const end = Math.max(run.steps, 1);
   const x = (step) => left + (width - left - 8) * step / end;
   const y = (value) => low - (low - top) * (value - least) / (most - least);
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  for (let at = 0; at < 4; at++) {
-    const value = least + (most - least) * at / 3;
+  for (const value of marks(least, most, cap ? cap / 4 : 0)) {
     picture.append(drawn("path", { class: "grid", d: `M${left} ${y(value)}H${width - 8}` }),
       drawn("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, words(value)));
   }
@@ -254,14 +263,14 @@ function chart(run, lines, cap, words) {
     drawn("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, count(run.steps)));
   if (cap) {
     picture.append(drawn("path", { class: "cap", d: `M${left} ${y(cap)}H${width - 8}` }),
-      drawn("text", { class: "cap-label", x: width - 8, y: y(cap) + (narrow ? 22 : 16), "text-anchor": "end" }, `cap ${bytes(cap)}`));
+      drawn("text", { class: "cap-label", x: width - 8, y: y(cap) + 16, "text-anchor": "end" }, `cap ${bytes(cap)}`));
   }
   for (const [points, style] of lines) {
     if (!points.length) continue;
     picture.append(drawn("path", { class: style,
       d: points.map(([step, value], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("") }));
     const [step, value] = points[points.length - 1];
-    if (style === "line") picture.append(drawn("circle", { class: "last", cx: x(step), cy: y(value), r: narrow ? 5 : 3.5 }));
+    if (style === "line") picture.append(drawn("circle", { class: "last", cx: x(step), cy: y(value), r: 3.5 }));
   }
   return picture;
 }
