@@ -20,14 +20,18 @@ def _run(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
     from edge_train.run import session
-    from edge_train.run.observer import Bar, JsonEvents
+    from edge_train.run.observer import Bar, JsonEvents, Observer
     from edge_train.watch.start import beside
 
     words = Words(options.words, resumable=True)
     if words.help:
         print(help_text("run", words.named_task()))
         return 0
-    observer = JsonEvents() if words.as_json else Bar()
+    observer: Observer = JsonEvents() if words.as_json else Bar()
+    if words.report_to is not None:
+        from edge_train.run.board import Board
+
+        observer = Board(observer)
     if words.resume is not None:
         changes = words.caps()
         with beside(words.resume) if words.watch else nullcontext():

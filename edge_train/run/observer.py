@@ -4,9 +4,11 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Protocol, TextIO
+from pathlib import Path
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from tqdm import tqdm
 
@@ -226,3 +228,11 @@ class Observer(Protocol):
 
     def ended(self, status: str) -> None:
         """The run is over."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An observer that keeps files of its own in the run folder."""
+
+    def placed(self, folder: Path, first_step: int, rate: Callable[[int], float | None]) -> None:
+        """The folder is there; `rate` tells the learning rate of a step. Comes before `started`."""
