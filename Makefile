@@ -56,7 +56,7 @@ clean:
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip $(install) torch
-	.venv/bin/python -m pip $(install) -e '.[desk,parquet,heif,dev]'
+	.venv/bin/python -m pip $(install) -e '.[desk,parquet,heif,tensorboard,dev]'
 	touch $@
 
 .venv-device/.ready: pyproject.toml constraints.txt

@@ -44,6 +44,8 @@ _WORDS = {
 # smaller way finds all else in its folder. One line for each.
 TALKING = {
     "--json": False,
+    "--watch": False,
+    "--report-to": True,
 }
 _MEM = ("mem", "cap_bytes")  # both spellings of a recipe file
 _HOST_MEM = ("host_mem", "host_cap_bytes")

@@ -39,7 +39,9 @@ def help_text(verb: str, task: Task | None) -> str:
             f"common options:\n{_table(shown)}\n{more}"
             "  --recipe FILE.toml          a run as a file\n"
             "  --resume RUN                go on with a run\n"
-            "  --json                      events for programs, on standard output\n\n"
+            "  --json                      events for programs, on standard output\n"
+            "  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard\n"
+            "  --watch                     a local page of the run, while it goes on\n\n"
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
     parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]

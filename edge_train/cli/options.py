@@ -19,6 +19,8 @@ from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
+# flags that are no keys
+_OTHERS = ("--task", "--recipe", "--resume", "--watch", "--report-to", "--json")
 _CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
@@ -30,6 +32,8 @@ class Words:
     Attributes:
       recipe, resume: files that were named.
       as_json: whether events go to standard output.
+      report_to: "tensorboard", or None.
+      watch: whether a page of the run is offered beside it.
       given: recipe keys and their values, as they were typed.
       task: that was named or inferred; None where a recipe's file or nothing says.
       understood: what the data is, in words, where that was inferred.
@@ -45,12 +49,14 @@ class Words:
         self._left_out, self._hinted = understood.left_out, understood.task
         self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]
-        stray = _stray(spelled, (*alone, "--json", "--help"))
+        stray = _stray(spelled, (*alone, "--json", "--watch", "--help"))
         self._faults += stray.values()
         found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
-            self._faults.append(_unknown(word, [*self._flags, "--task", "--recipe", "--resume"]))
+            self._faults.append(_unknown(word, [*self._flags, *_OTHERS]))
         self.help, self.as_json = found.help, found.json
+        self.report_to = self._board(getattr(found, "report_to", None))
+        self.watch = resumable and found.watch
         self.resume = self._file("--resume", getattr(found, "resume", None))
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
@@ -88,6 +94,12 @@ class Words:
     def _file(self, flag: str, value: Any) -> Path | None:
         text = self._value(flag, _MISSING if value == "" else value)
         return None if text is None or self._is_no_path(flag, text) else Path(text)
+
+    def _board(self, value: Any) -> str | None:
+        text = self._value("--report-to", value)
+        if text not in (None, "tensorboard"):
+            self._faults.append(f"--report-to {text} is not known; use tensorboard.")
+        return text
 
     def _is_no_path(self, name: str, text: str) -> bool:
         try:
@@ -234,6 +246,8 @@ def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
     for flag in ("--task", "--recipe"):
         parser.add_argument(flag, nargs="?", const=_MISSING)
     if resumable:
+        parser.add_argument("--watch", action="store_true")
+        parser.add_argument("--report-to", nargs="?", const=_MISSING)
         parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
     for flag, key in flags.items():
         if key.is_switch:

@@ -27,6 +27,7 @@ class Foreign:
       done: why it can be left out; empty where it cannot.
       instead: what to type instead of it; empty where nothing has to be.
       only: the values, in small letters, at which `ours` or `done` holds; empty for all.
+      kept: the values that are ours, too.
       task: of the program that has it, where `--task` does not say one.
     """
 
@@ -36,6 +37,7 @@ class Foreign:
     done: str = ""
     instead: str = ""
     only: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     task: str = ""
 
 
@@ -92,7 +94,13 @@ _DIFFUSERS = (
         instead="type --samples with the product of both numbers; --mem decides the parts",
     ),
     Foreign("--scale-lr", values=False, instead="give the scaled --learning-rate itself"),
-    Foreign("--report-to", done=_NOTHING_SENT, only=("none",), instead=_NOTHING_SENT),
+    Foreign(
+        "--report-to",
+        done=_NOTHING_SENT,
+        only=("none",),
+        kept=("tensorboard",),
+        instead=_NOTHING_SENT + ", and --report-to tensorboard writes files there, too",
+    ),
     *_refused("nothing is uploaded; leave it out", "--push-to-hub", values=False),
     *_refused("nothing is uploaded; leave it out", "--hub-token", "--hub-model-id"),
     *_refused(
@@ -282,6 +290,9 @@ def _settle(foreign: Foreign, flag: str, value: str, found: Understood) -> None:
     """Put a flag, named as it was typed, where it belongs: our words, left out, or the faults."""
     typed = f"{flag} {value}".rstrip()
     found.task = found.task or foreign.task
+    if value.lower() in foreign.kept:
+        found.words += [foreign.flag, value.lower()]
+        return
     holds = not foreign.only or value.lower() in foreign.only
     if holds and foreign.ours:
         found.words += foreign.ours.split()

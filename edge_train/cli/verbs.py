@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,28 @@ def _run(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
     from edge_train.run import session
-    from edge_train.run.observer import Bar, JsonEvents
+    from edge_train.run.observer import Bar, JsonEvents, Observer
+    from edge_train.watch.start import beside
 
     words = Words(options.words, resumable=True)
     if words.help:
         print(help_text("run", words.named_task()))
         return 0
-    observer = JsonEvents() if words.as_json else Bar()
+    observer: Observer = JsonEvents() if words.as_json else Bar()
+    if words.report_to is not None:
+        from edge_train.run.board import Board
+
+        observer = Board(observer)
     if words.resume is not None:
-        return session.resume(words.resume, words.caps(), observer, options.link)
+        changes = words.caps()
+        with beside(words.resume) if words.watch else nullcontext():
+            return session.resume(words.resume, changes, observer, options.link)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
-    return session.run(recipe, observer, options.link)
+    out = None if recipe.out is None else Path(recipe.out)
+    with beside(out) if words.watch else nullcontext():
+        return session.run(recipe, observer, options.link)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -175,10 +185,33 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        type=path_word,
+        nargs="?",
+        metavar="RUNS",
+        default=Path("runs"),
+        help="folder of runs, or one run; default: runs",
+    )
+    parser.add_argument(
+        "--host",
+        help="address of this machine to offer the page on, such as 0.0.0.0, with a password that "
+        "is printed; default: 127.0.0.1, for this machine alone",
+    )
+    parser.add_argument("--port", type=int, help="default: 8765 or the next that is free")
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from edge_train.watch.start import become
+
+    return become(options.runs, options.host, options.port)
+
+
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("plan", "minutes"),
+    *("plan", "minutes", "watch"),
 )
 
 
@@ -252,6 +285,12 @@ COMMANDS = (
         help="rebuild report.json and report.html",
         add=_add_report,
         run=_report,
+    ),
+    Command(
+        name="watch",
+        help="a page of running and finished runs, for a device without a screen",
+        add=_add_watch,
+        run=_watch,
     ),
     Command(
         name="bench",

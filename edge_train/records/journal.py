@@ -1,11 +1,9 @@
 """The append-only record of a run: one JSON line a step, each with its own checksum."""
 
-import json
 import os
 import time
-import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import asdict, fields
@@ -15,39 +13,13 @@ from typing import Any, overload
 
 from edge_train.errors import RunFolderError
 from edge_train.protocols import StepRecord
+from edge_train.records.lines import LONGEST_LINE, Record
+from edge_train.records.lines import decode as decode
+from edge_train.records.lines import encode as encode
 from edge_train.records.order import FORMAT_VERSION, Order
 
 _SYNC_SECONDS = 2.0  # the contract promises 5; a power cut loses at most this much
-_LONGEST_LINE = 1 << 24  # bytes; a file without line ends is damaged, and not read into memory
 _STEP_FIELDS = tuple(field.name for field in fields(StepRecord))
-
-Record = Mapping[str, Any]
-
-
-def encode(record: Record) -> bytes:
-    """Return one line of the journal: the record as compact JSON, its CRC-32 as the last key.
-
-    >>> encode({"kind": "event", "step": 3})
-    b'{"kind":"event","step":3,"crc":"f8dd242c"}\\n'
-    """
-    body = json.dumps(record, separators=(",", ":"), allow_nan=False)
-    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """Return the record of one line.
-
-    Raises:
-      ValueError: the line is torn, edited or not of this format.
-    """
-    body = line[: -len(',"crc":"00000000"}\n')] + b"}"
-    try:
-        record = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    if not isinstance(record, dict) or record.pop("crc", None) != f"{zlib.crc32(body):08x}":
-        raise ValueError("checksum does not match")
-    return record
 
 
 def step_line(record: StepRecord) -> dict[str, Any]:
@@ -88,7 +60,7 @@ class Records(Sequence[Record]):
         self.intact: int = 0
         version, order = 0, Order()
         with self._opened() as file:
-            while line := file.readline(_LONGEST_LINE):
+            while line := file.readline(LONGEST_LINE):
                 try:
                     record = decode(line)
                     order.check(record)
@@ -155,7 +127,7 @@ class Records(Sequence[Record]):
 
     def _next(self, file: BufferedReader) -> Record:
         try:
-            return decode(file.readline(_LONGEST_LINE))
+            return decode(file.readline(LONGEST_LINE))
         except ValueError as error:
             raise RunFolderError(
                 f"{self._path}: it has changed while it was read ({error}); try again."

@@ -7,9 +7,10 @@ in one run lend each other the open file, whose lock lasts as long as any of the
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from edge_train.errors import RunFolderError
 from edge_train.records.folder import RunFolder
@@ -104,13 +105,22 @@ def _holder(file: int) -> str:
     """Return who holds the lock, in words; a pid only if it can be one of this machine, alive."""
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         said = json.loads(os.pread(file, _MOST_BYTES, 0))
-        if said["host"] != os.uname().nodename or said["boot"] != _boot():
+        if not same_machine(said):
             return f"a process of another machine ({str(said['host'])[:80]!r})"
         pid = int(said["pid"])
         with suppress(PermissionError):  # alive, and of another user
             os.kill(pid, 0)
         return f"a process (pid {pid})"
     return "another process"
+
+
+def same_machine(said: Mapping[str, Any]) -> bool:
+    """Return whether what a holder says of itself is of this machine, since it was started.
+
+    Raises:
+      KeyError: it does not say so.
+    """
+    return bool(said["host"] == os.uname().nodename and said["boot"] == _boot())
 
 
 def _boot() -> str:

@@ -1,119 +1,169 @@
 """What a run says while it goes: one progress line for people, or JSON lines for programs."""
 
 import json
-import os
-import statistics
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Protocol, TextIO
+from pathlib import Path
+from typing import Any, Protocol, TextIO, runtime_checkable
+
+from tqdm import tqdm
 
 from edge_train.protocols import StepRecord
 from edge_train.units import format_bytes, format_seconds
 
 _TERMINAL_SECONDS = 0.2  # between two drawings; faster is flicker
+_SMOOTHING = 0.1  # of the pace: one slow step moves the time left little
 _FILE_SECONDS = 10.0  # between two lines in a file or pipe; a night of training stays readable
-_RECENT_STEPS = 20  # the pace is their median: one slow step does not move it
-_FALLBACK_COLUMNS = 80
 
 Best = tuple[int, float]  # (steps taken, evaluation loss)
 
 
 class Bar:
-    """A line like `Steps: 52%| 448/864 [09:57<15:29, 2.23s/it, loss=0.253] mem 1.42/4.00 GB ...`.
+    """A line like `Steps: 52%|#####     | 448/864 [09:57<15:29, 2.23s/it, loss=0.253] mem ...`.
 
-    On a terminal the line is rewritten in place, clipped to the terminal's width; elsewhere a full
-    line appears now and then. A reader that goes away does not stop the run.
+    The line is tqdm's. On a terminal it is rewritten in place, in the terminal's width; elsewhere a
+    full line appears now and then. A reader that goes away does not stop the run.
 
     Args:
       stream: where to write; standard error if not given.
-      clock: seconds that never run backward.
     """
 
-    def __init__(
-        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._terminal = self._stream.isatty()
-        self._pause = _TERMINAL_SECONDS if self._terminal else _FILE_SECONDS
-        self._began = self._drawn = clock()
-        self._width = 0  # characters of the unfinished line on the terminal
-        self._line = ""  # the newest line; drawn or not
-        self._current = True  # whether it was drawn
-        self._steps = 0
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = _Quiet(stream or sys.stderr)
+        self._line: _Line | None = None
+        self._began = time.monotonic()
         self._cap_bytes: int | None = None
-        self._loss: float | None = None
-        self._eval: float | None = None
-        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._loss = self._eval = ""
 
     def started(self, first_step: int, steps: int, cap_bytes: int | None) -> None:
         """Note that training begins at `first_step` of `steps`."""
-        self._steps, self._cap_bytes = steps, cap_bytes
-        self._began = self._clock()
-        self._drawn = self._began - self._pause  # the first step shows at once
+        self._cap_bytes, self._began = cap_bytes, time.monotonic()
         if first_step:
             self.said(f"going on at step {first_step} of {steps}")
+        self._line = _Line(self._stream, first_step, steps)
 
     def stepped(self, record: StepRecord, best: Best | None) -> None:
         """Count a step; draw the line if the last drawing is old enough."""
-        self._recent.append(record.seconds)
-        self._loss = record.loss if record.loss is not None else self._loss
-        self._eval = record.eval if record.eval is not None else self._eval
-        now = self._clock()
-        self._line, self._current = self._compose(record, best, now - self._began), False
-        if now - self._drawn >= self._pause:
-            self._draw()
-            self._drawn = now
+        assert self._line is not None
+        if record.loss is not None:
+            self._loss = f", loss={record.loss:.3f}"
+        if record.eval is not None:
+            mark = f" (best {best[1]:.4f} @ {best[0]})" if best else ""
+            self._eval = f"  eval {record.eval:.4f}{mark}"
+        held = memory(record.resident_bytes, self._cap_bytes)
+        self._line.stepped(record.step + 1, self._loss, f" mem {held}{self._eval}")
 
     def said(self, text: str) -> None:
         """Write a message on a line of its own."""
-        self._write(f"{self._erase()}{text}\n")
-        self._current = self._current and not self._terminal
+        if self._line is not None:
+            self._line.clear()
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+        if self._line is not None:
+            self._line.draw_again()
 
     def ended(self, status: str) -> None:
         """Draw the last line, whatever the clock says, and the status."""
-        if not self._current:
-            self._draw()
-        if self._width:
-            self._write("\n")
-            self._width = 0
-        self._write(f"{status} after {format_seconds(self._clock() - self._began)}\n")
+        if self._line is not None:
+            self._line.end()
+            self._line = None
+        self.said(f"{status} after {format_seconds(time.monotonic() - self._began)}")
 
-    def _compose(self, record: StepRecord, best: Best | None, elapsed: float) -> str:
-        done, pace = record.step + 1, statistics.median(self._recent)
-        left = max(self._steps - done, 0) * pace
-        share = 100 * done // self._steps if self._steps else 0
-        loss = "" if self._loss is None else f", loss={self._loss:.3f}"
-        times = f"{clock_time(elapsed)}<{clock_time(left)}, {format_pace(pace)}"
-        parts = [
-            f"Steps: {share:3d}%| {done}/{self._steps} [{times}{loss}]",
-            f"mem {memory(record.resident_bytes, self._cap_bytes)}",
-        ]
-        if self._eval is not None:
-            mark = f" (best {best[1]:.4f} @ {best[0]})" if best else ""
-            parts.append(f" eval {self._eval:.4f}{mark}")
-        return " ".join(parts)
 
-    def _draw(self) -> None:
-        self._current = True
-        if not self._terminal:
-            self._write(f"{self._line}\n")
-            return
-        line = self._line[: columns(self._stream) - 1]  # the last column would wrap
-        self._write(f"\r{line}{' ' * (self._width - len(line))}")
-        self._width = len(line)
+class _Quiet:
+    """A stream whose reader may go away; the rest of it is that of the stream itself."""
 
-    def _erase(self) -> str:
-        blank, self._width = f"\r{' ' * self._width}\r" if self._width else "", 0
-        return blank
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    def _write(self, text: str) -> None:
-        with suppress(OSError):
+    def write(self, text: str) -> None:
+        """Write, if anybody reads."""
+        with suppress(OSError, ValueError):  # ValueError: it was closed
             self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads."""
+        with suppress(OSError, ValueError):
             self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Line(tqdm):  # type: ignore[misc] # of steps that are counted from outside
+    """tqdm's line, with no thread that watches it, and full lines where there is no terminal."""
+
+    monitor_interval = 0
+
+    def __init__(self, stream: _Quiet, first_step: int, steps: int) -> None:
+        self._is_terminal = bool(stream.isatty())
+        self._inside = self._behind = ""  # the brackets, and after them
+        self._first = self._shown = first_step
+        super().__init__(
+            total=steps,
+            initial=first_step,
+            file=stream,
+            desc="Steps",
+            dynamic_ncols=self._is_terminal,
+            mininterval=_TERMINAL_SECONDS if self._is_terminal else _FILE_SECONDS,
+            miniters=1,
+            smoothing=_SMOOTHING,
+            gui=not self._is_terminal,  # only `display` below draws then
+        )
+
+    def stepped(self, steps: int, inside: str, behind: str) -> None:
+        """Count up to `steps`; draw the first of them, and others when it is time."""
+        self._inside, self._behind = inside, behind
+        self.update(steps - self.n)
+        if self._shown == self._first:
+            self.refresh()
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the line is made of."""
+        bar = "{bar:10}|" if self._is_terminal else ""
+        shape = (
+            f"{{desc}}: {{percentage:3.0f}}%|{bar} {{n_fmt}}/{{total_fmt}} "
+            f"[{{elapsed}}<{{remaining}}, {{rate_fmt}}{self._inside}]{self._behind}"
+        )
+        return {**super().format_dict, "bar_format": shape}
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Draw the line where it stands or, without a terminal, as the next one; none twice."""
+        if self.n == self._first:
+            return True
+        if self._is_terminal:
+            super().display(msg, pos)
+        elif self._shown != self.n:
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+        self._shown = self.n
+        return True
+
+    def clear(self, nolock: bool = False) -> None:
+        """Make room for a message."""
+        if self._is_terminal:
+            super().clear(nolock)
+
+    def draw_again(self) -> None:
+        """Draw the line below a message."""
+        if self._is_terminal:
+            self.refresh()
+
+    def end(self) -> None:
+        """Draw the line a last time, and leave it."""
+        if self._is_terminal:
+            self.leave = self.n > self._first
+        else:
+            self.refresh()
+        self.close()
+
+
+_Line.set_lock(threading.RLock())  # one process draws; the default asks the system for semaphores
 
 
 class JsonEvents:
@@ -151,26 +201,6 @@ class JsonEvents:
             self._stream.flush()
 
 
-def clock_time(seconds: float) -> str:
-    """Return a duration the way a clock shows it.
-
-    >>> clock_time(597), clock_time(7384)
-    ('09:57', '2:03:04')
-    """
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute:02d}:{second:02d}"
-
-
-def format_pace(seconds: float) -> str:
-    """Return seconds per step, or steps per second where that is the larger number.
-
-    >>> format_pace(2.234), format_pace(0.05), format_pace(0.0)
-    ('2.23s/it', '20.00it/s', '0.00s/it')
-    """
-    return f"{1 / seconds:.2f}it/s" if 0 < seconds < 1 else f"{seconds:.2f}s/it"
-
-
 def memory(held_bytes: int, cap_bytes: int | None) -> str:
     """Return what is held of what is allowed, in the cap's unit.
 
@@ -182,14 +212,6 @@ def memory(held_bytes: int, cap_bytes: int | None) -> str:
     unit, name = (10**9, "GB") if cap_bytes >= 10**9 else (10**6, "MB")
     digits = 2 if unit == 10**9 else 0
     return f"{held_bytes / unit:.{digits}f}/{cap_bytes / unit:.{digits}f} {name}"
-
-
-def columns(stream: TextIO) -> int:
-    """Return the width of the terminal behind `stream`."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or _FALLBACK_COLUMNS
-    except OSError:
-        return _FALLBACK_COLUMNS
 
 
 class Observer(Protocol):
@@ -206,3 +228,11 @@ class Observer(Protocol):
 
     def ended(self, status: str) -> None:
         """The run is over."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An observer that keeps files of its own in the run folder."""
+
+    def placed(self, folder: Path, first_step: int, rate: Callable[[int], float | None]) -> None:
+        """The folder is there; `rate` tells the learning rate of a step. Comes before `started`."""

@@ -25,6 +25,7 @@ from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.exact import ClipKeys
+from edge_train.optim.transforms import LearningRate
 from edge_train.process.interrupts import STOPPING
 from edge_train.protocols import Objective, StepRecord
 from edge_train.recipe import Recipe, required
@@ -36,6 +37,7 @@ from edge_train.records.journal import Journal
 from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
 from edge_train.run.ending import end_run, finish_run, write_report
+from edge_train.run.observer import Placed
 from edge_train.run.pace import in_words
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session, facts_of, scales_of, start_record
@@ -58,6 +60,8 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
         closing(Journal(RunFolder(session.folder).journal, intact)) as book,
     ):
         loop = _loop(session, runtime, book, records)
+        if isinstance(session.observer, Placed):
+            session.observer.placed(session.folder, loop.next_step, partial(_rate, loop))
         session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
         try:
             with _stoppable(loop):
@@ -98,6 +102,15 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
+
+
+def _rate(loop: Loop, step: int) -> float | None:
+    """Return the learning rate of a step, where the chain ends with one."""
+    links = getattr(loop.transform, "links", ())
+    for link in reversed(links):
+        if isinstance(link, LearningRate):
+            return link.rate * link.share(step)
+    return None
 
 
 def _in_words(error: EdgeTrainError | OSError) -> EdgeTrainError:

@@ -1,8 +1,13 @@
 """The progress line and the JSON events."""
 
+import fcntl
 import io
 import json
+import os
+import struct
+import termios
 from dataclasses import replace
+from typing import TextIO
 
 import pytest
 
@@ -32,6 +37,15 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What time it is for the line, which only a test moves on."""
+    clock = Clock()
+    monkeypatch.setattr("tqdm.std.time", clock)
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    return clock
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -45,10 +59,9 @@ class GonePipe(io.StringIO):
         return True
 
 
-def run(stream: io.StringIO, steps: int, seconds: float) -> None:
+def run(clock: Clock, stream: TextIO, steps: int, seconds: float) -> None:
     """Take steps that last `seconds` each."""
-    clock = Clock()
-    line = Bar(stream, clock)
+    line = Bar(stream)
     line.started(0, steps, CAP)
     for step in range(steps):
         clock.now += seconds
@@ -56,63 +69,83 @@ def run(stream: io.StringIO, steps: int, seconds: float) -> None:
     line.ended("done")
 
 
-def test_line_shows_pace_memory_and_best() -> None:
-    stream, clock = io.StringIO(), Clock()
-    line = Bar(stream, clock)
-    line.started(0, 864, CAP)
-    clock.now += 597
+def test_line_shows_pace_memory_and_best(clock: Clock) -> None:
+    stream = io.StringIO()
+    line = Bar(stream)
+    line.started(446, 864, CAP)
+    clock.now += 2.0
     line.stepped(STEP, (300, 0.1201))
     assert stream.getvalue() == (
-        "Steps:  51%| 448/864 [09:57<15:28, 2.23s/it, loss=0.253] mem 1.42/4.00 GB "
-        " eval 0.1243 (best 0.1201 @ 300)\n"
+        "going on at step 446 of 864\n"
+        "Steps:  52%| 448/864 [00:02<06:56,  1.00it/s, loss=0.253] mem 1.42/4.00 GB"
+        "  eval 0.1243 (best 0.1201 @ 300)\n"
     )
+    line.ended("done")
 
 
-def test_file_gets_a_line_every_ten_seconds_and_the_last() -> None:
+def test_file_gets_a_line_every_ten_seconds_and_the_last(clock: Clock) -> None:
     stream = io.StringIO()
-    run(stream, steps=25, seconds=1.0)
+    run(clock, stream, steps=25, seconds=1.0)
     lines = stream.getvalue().splitlines()
-    assert [line.split()[2] for line in lines[:-1]] == ["1/25", "11/25", "21/25", "25/25"]
+    assert [line.split()[2] for line in lines[:-1]] == ["1/25", "10/25", "20/25", "25/25"]
     assert lines[-1] == "done after 25s"
     assert "\r" not in stream.getvalue()
 
 
-def test_last_line_is_not_written_twice() -> None:
+def test_last_line_is_not_written_twice(clock: Clock) -> None:
     stream = io.StringIO()
-    run(stream, steps=11, seconds=1.0)
-    assert stream.getvalue().count("11/11") == 1
+    run(clock, stream, steps=10, seconds=1.0)
+    assert stream.getvalue().count("10/10") == 1
 
 
-def test_terminal_is_rewritten_at_most_five_times_a_second() -> None:
+def test_terminal_is_rewritten_at_most_five_times_a_second(clock: Clock) -> None:
     stream = Terminal()
-    run(stream, steps=100, seconds=0.01)
-    assert stream.getvalue().count("\rSteps") <= 7
+    run(clock, stream, steps=100, seconds=0.01)
+    assert 3 <= stream.getvalue().count("\rSteps") <= 7
 
 
-def test_line_is_clipped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "columns", lambda stream: 30)
-    stream = Terminal()
-    run(stream, steps=3, seconds=1.0)
-    drawn = [part for part in stream.getvalue().split("\n")[0].split("\r") if part]
-    assert drawn
-    assert max(map(len, drawn)) == 29
+def test_line_is_clipped_to_the_terminal(clock: Clock) -> None:
+    near, far = os.openpty()
+    size = struct.pack("HHHH", 24, 30, 0, 0)  # rows, columns
+    fcntl.ioctl(far, termios.TIOCSWINSZ, size)
+    with os.fdopen(far, "w") as stream:
+        run(clock, stream, steps=3, seconds=1.0)
+        text = ""
+        while "done after" not in text:
+            text += os.read(near, 65_536).decode()
+    os.close(near)
+    drawn = [part for part in text.split("\n")[0].split("\r") if part.strip()]
+    assert len(drawn) >= 3
+    assert max(map(len, drawn)) <= 30
 
 
 def test_message_gets_a_line_of_its_own() -> None:
     stream = Terminal()
-    line = Bar(stream, Clock())
+    line = Bar(stream)
+    line.said("first")
     line.started(0, 5, None)
+    line.said("second")
     line.stepped(replace(STEP, step=0), None)
     line.said("slope check passed")
     line.ended("done")
-    screen = [text.split("\r")[-1] for text in stream.getvalue().split("\n")]
-    assert screen[0] == "slope check passed"
-    assert screen[1].startswith("Steps:  20%| 1/5")
+    screen = [text.rpartition("\r")[2] for text in stream.getvalue().split("\n")]
+    assert screen[:3] == ["first", "second", "slope check passed"]
+    assert screen[3].startswith("Steps:  20%|")
+    assert screen[4:] == ["done after 0s", ""]
+
+
+def test_a_run_that_takes_no_step_draws_no_line() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        line = Bar(stream)
+        line.started(3, 5, None)
+        line.ended("interrupted")
+        assert "Steps" not in stream.getvalue()
+        assert stream.getvalue().endswith("interrupted after 0s\n")
 
 
 def test_step_without_loss_keeps_the_last_one() -> None:
-    stream, clock = io.StringIO(), Clock()
-    line = Bar(stream, clock)
+    stream = io.StringIO()
+    line = Bar(stream)
     line.started(0, 2, CAP)
     line.stepped(replace(STEP, step=0), None)
     line.stepped(replace(STEP, step=1, loss=None, eval=None, skipped="not finite"), None)
@@ -120,8 +153,8 @@ def test_step_without_loss_keeps_the_last_one() -> None:
     assert "loss=0.253" in stream.getvalue().splitlines()[1]
 
 
-def test_reader_that_went_away_does_not_stop_the_run() -> None:
-    run(GonePipe(), steps=3, seconds=1.0)
+def test_reader_that_went_away_does_not_stop_the_run(clock: Clock) -> None:
+    run(clock, GonePipe(), steps=3, seconds=1.0)
     JsonEvents(GonePipe()).said("nobody reads this")
 
 

@@ -1,0 +1,64 @@
+"""Start the process that watches: in place of this one, or beside a run whose memory counts it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edge_train.errors import InputError
+from edge_train.memory.fresh import fresh
+
+_CODE = "from edge_train.watch.main import main; sys.exit(main(sys.argv[1]))"
+_ALONE = {"one": False, "beside": False}
+
+
+def _command(**words: object) -> list[str]:
+    return [sys.executable, *fresh(_CODE), json.dumps(words)]
+
+
+def become(root: Path, host: str | None, port: int | None) -> int:
+    """Watch the runs in a folder, in a fresh and small process that takes the place of this one.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: there is no such folder; runs are put into ./runs unless --out names another "
+            "place. Type `edge-train watch FOLDER`."
+        )
+    command = _command(root=str(root.resolve()), host=host, port=port, **_ALONE)
+    if sys.platform == "win32":  # its exec starts another process, and this one ends at once
+        return subprocess.run(command, check=False).returncode
+    os.execv(command[0], command)  # noqa: S606 - no shell
+    raise AssertionError("this process is another one by now")
+
+
+@contextmanager
+def beside(run: Path | None) -> Iterator[None]:
+    """Have a page offered on this machine as long as this block runs, however it ends.
+
+    The process is a child, so that whoever measures this tree counts it, and ends with its
+    standard input, which only this process can keep open.
+
+    Args:
+      run: its folder, if that is known already; else `./runs` is watched.
+    """
+    root = Path("runs") if run is None else run
+    command = _command(
+        root=str(Path.cwd() / root.expanduser()), host=None, port=None, one=run is not None,
+        beside=True,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        process.wait()
