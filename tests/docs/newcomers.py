@@ -38,7 +38,9 @@ def sections(page: str) -> dict[str, list[Block]]:
     """Return the blocks of each section that has some, by its title."""
     parts = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
     found = {
-        title: [Block(language, text, bool(device)) for device, language, text in _BLOCK.findall(body)]
+        title: [
+            Block(language, text, bool(device)) for device, language, text in _BLOCK.findall(body)
+        ]
         for title, body in zip(parts[1::2], parts[2::2], strict=True)
     }
     return {title: blocks for title, blocks in found.items() if blocks}
