@@ -226,7 +226,7 @@ COMMANDS = (
     Command(name="run", help="train", add=_no_options, run=_run),
     Command(
         name="plan",
-        help="what a run would hold, line by line; trains nothing",
+        help="how much memory a run would hold, line by line; trains nothing",
         add=_no_options,
         run=_plan,
     ),
