@@ -29,6 +29,7 @@ KEYS = {
     "cap_bytes": SummaryKey("bytes", "the most memory the run may hold: `--mem`"),
     "wall": SummaryKey("string", "which limits of the operating system stood behind the cap"),
     "plan_peak_bytes": SummaryKey("bytes", "peak that was planned before the first step"),
+    "predicted_seconds": SummaryKey("seconds", "time that the run said it would take"),
     "measured_peak_bytes": SummaryKey("bytes", "peak that was measured, of the process tree"),
     "measured_anon_bytes": SummaryKey("bytes", "the part of it that is not mapped from a file"),
     "weights_bytes": SummaryKey("bytes", "weights that `--lean` left in their file"),
