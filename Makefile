@@ -6,7 +6,7 @@ NAME ?= personalize
 IMAGES ?= build try
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo check test test-all test-desk test-desk-process test-device test-arm bench images clean
+.PHONY: demo check test test-all test-desk test-desk-process test-device test-arm bench docs images clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
@@ -45,12 +45,16 @@ test-arm: .venv/.ready
 bench: .venv/.ready
 	.venv/bin/edge-train bench $(NAME)
 
+# The site of docs/ in build/site; a page, link or anchor that is missing is an error. It needs nothing of ours.
+docs: .venv-docs/.ready
+	.venv-docs/bin/mkdocs build --strict
+
 # Needs docker, podman or buildah (BUILDER=...); docs/containers.md.
 images:
 	tests/images/build.sh $(IMAGES)
 
 clean:
-	rm -rf .venv .venv-device build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-device .venv-docs build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # torch comes first and alone, so that nothing after it can choose another build of it.
 .venv/.ready: pyproject.toml constraints.txt
@@ -62,4 +66,10 @@ clean:
 .venv-device/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
 	.venv-device/bin/python -m pip $(install) -e '.[device,dev]'
+	touch $@
+
+# The extra [docs] without the product, which pages do not import.
+.venv-docs/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip $(install) mkdocs-material
 	touch $@

@@ -44,9 +44,9 @@ class Threads:
         """Return it as a line for people.
 
         >>> Threads(2, 4, {1: 0.7, 2: 0.5, 4: 0.5}).sentence()
-        '2 threads: 1.4 times one (4: 1.4)'
+        '2 threads, 1.4 times as fast as one (4: 1.4)'
         >>> Threads(1, 2, {1: 0.5, 2: 1.0}).sentence()
-        '1 thread: 2 are 0.5 times one'
+        '1 thread: 2 would be 0.5 times as fast'
         >>> Threads(1, 1, {}).sentence()
         '1 thread: there is one core to use'
         """
@@ -55,9 +55,9 @@ class Threads:
         times = {n: f"{self.seconds[1] / s:.2g}" for n, s in self.seconds.items()}
         *_, last = times
         if self.count == 1:
-            return f"1 thread: {last} are {times[last]} times one"
+            return f"1 thread: {last} would be {times[last]} times as fast"
         more = "" if last == self.count else f" ({last}: {times[last]})"
-        return f"{self.count} threads: {times[self.count]} times one{more}"
+        return f"{self.count} threads, {times[self.count]} times as fast as one{more}"
 
     def record(self) -> dict[str, Any]:
         """Return plain values for the journal."""

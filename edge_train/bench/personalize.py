@@ -7,23 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from edge_train import bench
 from edge_train.arrays.parameters import Parameters
 from edge_train.bench.zo_step import zo_step
-from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA
-from edge_train.records.folder import RunFolder
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts as diffusion
 from edge_train.tasks.personalize.judge import Judge
 from edge_train.tasks.personalize.pictures import (
     EmbeddedJudge,
-    contact_sheet,
     differing_pairs,
     draw,
-    png,
 )
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -41,7 +36,6 @@ _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 _PICTURES_PER_WORD = 12
 _TIMED_STEPS = 60
-_ZOOM = 4  # screen pixels a side of a picture's pixel
 
 
 def main(out: Path, seeds: int) -> str:
@@ -74,7 +68,6 @@ def main(out: Path, seeds: int) -> str:
         )
     shares = ["class", "color", "background"]
     head = ["cell", *shares, "forwards", "backwards", "seconds", "peak MB"]
-    write_sheet(out / "bag-backprop-seed0", out / "demo.png")
     parts = [
         f"{seeds} seeds, 64 pictures each, one thread: mean (range).",
         bench.table(head, rows),
@@ -101,19 +94,6 @@ def _untrained() -> list[str]:
     scores = judge.score(draw(job, runtime, job.start, judge.prompts, together=64))
     shares = [scores[name] for name in ("class_accuracy", "color_accuracy", "background_accuracy")]
     return ["bag, before training", *(bench.percent([s]) for s in shares), "0", "0", "0", "-"]
-
-
-def write_sheet(run: Path, path: Path) -> None:
-    """Write one picture of a run: its photos, then previews before, then after training."""
-    rows = []
-    for name in ("photo", "before", "after"):
-        files = sorted(RunFolder(run).samples.glob(f"{name}-*.png"))
-        rows.append([np.asarray(Image.open(file)) for file in files])
-    columns = max(map(len, rows))
-    blank = np.full_like(rows[0][0], 255)
-    padded = np.stack([tile for row in rows for tile in row + [blank] * (columns - len(row))])
-    large = padded.repeat(_ZOOM, axis=1).repeat(_ZOOM, axis=2)
-    write_bytes(path, png(contact_sheet(large, columns, gap=8)))
 
 
 def named_words() -> str:

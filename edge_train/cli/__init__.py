@@ -104,7 +104,7 @@ def known_commands() -> dict[str, Command]:
 def _parser(verbs: dict[str, Command]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="edge-train",
-        description="Train on the device, inside a byte budget you name.",
+        description="Train on the device, inside the memory you name.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"edge-train {__version__}")

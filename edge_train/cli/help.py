@@ -34,7 +34,7 @@ def help_text(verb: str, task: Task | None) -> str:
         kinds = "\n".join(f"  {t.name:<15} {t.says}" for t in tasks.all().values())
         return (
             f"usage: edge-train {verb} [DATA] [options]\n\n"
-            "DATA says what is learned: a folder of photos, a text, a table, arrays.\n\n"
+            "DATA decides the task: a folder of photos, a text, a table, arrays.\n\n"
             f"tasks (--task, else inferred from DATA):\n{kinds}\n\n"
             f"common options:\n{_table(shown)}\n{more}"
             "  --recipe FILE.toml          a run as a file\n"

@@ -4,6 +4,7 @@ A test compares them with what is in the repository, so no flag, key, method or 
 renamed or lost in silence. A change of these pages is a change of the public surface: say why.
 """
 
+import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 from edge_train.cli import commands
 from edge_train.cli.help import help_text
 from edge_train.cli.others import FOREIGN, Foreign
+from edge_train.cli.reference_formats import artifact_page, report_page, training_artifact_page
+from edge_train.cli.reference_methods import methods_page
+from edge_train.command import Command
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
 from edge_train.formats import picture_folders, pictures
 from edge_train.formats.architectures import ENCODERS, LANGUAGE_MODELS, REFUSED
 from edge_train.formats.tables import names, splits, table
@@ -22,6 +27,12 @@ from edge_train.tasks import tasks
 from edge_train.tasks.task import Task
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+_STATUSES = {
+    0: "done",
+    NOT_STARTED: "nothing was started; you must change something, and the message says what",
+    STOPPED: "training began and stopped; `edge-train run --resume RUN` goes on",
+    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM) and saved; `edge-train run --resume RUN` goes on",
+}
 _NOTE = "<!-- made by `python -m edge_train.cli.reference`; edit the records, not this page -->\n"
 
 
@@ -34,6 +45,10 @@ def pages() -> dict[str, str]:
         "architectures.md": _architectures(),
         "data.md": _data(),
         "other-programs.md": _other_programs(),
+        "methods.md": _NOTE + methods_page(),
+        "report.md": _NOTE + report_page(),
+        "../formats/artifact.md": _NOTE + artifact_page(),
+        "../formats/training-artifact.md": _NOTE + training_artifact_page(),
     }
 
 
@@ -72,7 +87,26 @@ def _cli() -> str:
         found |= {command.name: command for command in task.commands}
     parts += [f"| `edge-train {one.name}` | {one.help} |" for one in found.values()]
     parts += ["", "## edge-train run --help", "", "```", help_text("run", None).rstrip(), "```", ""]
-    return "\n".join(parts)
+    parts += ["Options of one task: [recipe.md](recipe.md). Those of the other commands:\n"]
+    for one in found.values():
+        parts += _options_of(one)
+    parts += ["## Exit statuses\n", "| status | what happened |", "|---|---|"]
+    parts += [f"| {status} | {says} |" for status, says in _STATUSES.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _options_of(command: Command) -> list[str]:
+    """Return a table of what a command reads; none if its words are keys of recipes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    command.add(parser)
+    shown = [one for one in parser._actions if one.help != argparse.SUPPRESS]
+    rows = [
+        f"| {' '.join(f'`{flag}`' for flag in one.option_strings) or f'`{one.metavar}`'} "
+        f"| {one.help or ''} |"
+        for one in shown
+    ]
+    head = [f"## edge-train {command.name}\n", "| option | what it is |", "|---|---|"]
+    return [*head, *rows, ""] if rows else []
 
 
 def _names() -> str:

@@ -50,7 +50,7 @@ class ClipKeys(Recipe):
     """A limit on the length of a step's gradient."""
 
     clip: float | None = key(
-        help="longest gradient of a step: a longer one is shortened; takes twice the passes",
+        help="largest norm of a step's gradient: a longer one is clipped; takes twice the passes",
         flags=("--clip", "--max_grad_norm"),
         low=1e-9,
         high=1e9,
@@ -63,7 +63,7 @@ class SmoothingKeys(Recipe):
 
     label_smoothing: float = key(
         0.0,
-        help="share of a target that all classes get, in training only",
+        help="label smoothing: share of a target that is spread over all classes; in training only",
         flags=("--label-smoothing", "--label_smoothing_factor"),
         low=0,
         high=0.99,
@@ -75,7 +75,7 @@ class ClassKeys(Recipe):
     """How much each class counts."""
 
     class_weights: str | None = key(
-        help="'balanced', or a number for each class, such as '1,2.5': what its samples count",
+        help="weight of each class in the loss: 'balanced', or a number each, such as '1,2.5'",
     )
 
 
@@ -84,7 +84,7 @@ class DropoutKeys(Recipe):
     """Dropout of a model that has it."""
 
     dropout: bool = key(
-        False, help="drop in training what the model's configuration says; off by default"
+        False, help="train with the dropout of the model's configuration; off by default"
     )
 
 

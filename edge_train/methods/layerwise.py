@@ -19,12 +19,12 @@ class LayerwiseKeys(Recipe):
 
     loss: str = key(
         "softmax",
-        help="of a block against its projected label",
+        help="loss of a block against its projected label",
         choices=("softmax", "l2", "sign", "huber", "hinge", "logistic", "cosine"),
     )
     targets: str = key(
         "auto",
-        help="how pictures and sequences meet their target",
+        help="how outputs of pictures and sequences are compared with their target",
         choices=("auto", "full", "pooled", "channel", "every", "last"),
     )
     projection: str = key(

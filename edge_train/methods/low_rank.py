@@ -21,20 +21,20 @@ After: TypeAlias = "tuple[Transform, ...]"
 class LowRankKeys(Recipe):
     """Of low-rank updates, and of adapters."""
 
-    rank: int | None = key(
-        help="vectors of a low-rank basis; columns of an adapter", low=1, high=65536
-    )
+    rank: int | None = key(help="rank of a low-rank update or of an adapter", low=1, high=65536)
     refresh_every: int | None = key(
-        help="steps between two bases; q-galore starts from it",
+        help="steps between two refreshes of a low-rank basis; q-galore adapts it",
         flags=("--refresh-every", "--update_proj_gap"),
         low=1,
         high=10_000_000,
     )
     scale: float | None = key(
-        help="factor of a low-rank update or adapter; of frugal's signs", low=0, high=1e6
+        help="factor of a low-rank update or an adapter; of frugal: of its sign updates",
+        low=0,
+        high=1e6,
     )
     basis: str | None = key(
-        help="of galore and q-galore; auto takes per layer what keeps most of a gradient",
+        help="basis of galore and q-galore; auto: per layer, whichever keeps most of a gradient",
         choices=("svd", "dct", "columns", "auto"),
     )
 

@@ -18,11 +18,13 @@ class ForwardKeys(Recipe):
     """Of methods that compare losses at perturbed points."""
 
     queries: int | None = key(
-        help="perturbed evaluations per step", flags=("--queries", "--n"), low=1, high=1024
+        help="random directions per step of zo", flags=("--queries", "--n"), low=1, high=1024
     )
-    sides: int | None = key(help="evaluations per direction: 1 or 2", low=1, high=2)
+    sides: int | None = key(
+        help="1: forward differences, 2: central differences, of zo", low=1, high=2
+    )
     epsilon: float | None = key(
-        help="perturbation radius as a share of the root mean square; else a check picks it",
+        help="radius of zo, relative to the root mean square; default: a check chooses it",
         flags=("--epsilon", "--zo_eps"),
         low=1e-9,
         high=1e3,

@@ -51,31 +51,31 @@ class Recipe:
         group="data",
         common=True,
     )
-    method: str = key("auto", help="how gradients are found and used", common=True)
+    method: str = key("auto", help="how gradients are computed and used", common=True)
     preset: str = key("default", help="settings of a paper: default, zoodip or mezo")
     steps: int | None = key(
-        help="most steps",
+        help="most training steps",
         flags=("--steps", "--max_train_steps", "--iters"),
         low=1,
         high=10_000_000,
         common=True,
     )
     learning_rate: float | None = key(
-        help="step of one coordinate",
+        help="learning rate",
         flags=("--learning-rate", "--lr"),
         low=1e-9,
         high=1e3,
         common=True,
     )
     schedule: str | None = key(
-        help="how the rate falls after its warm-up",
+        help="how the learning rate falls after the warm-up",
         flags=("--schedule", "--lr_scheduler", "--lr_scheduler_type"),
         choices=("cosine", "linear", "constant"),
         translates={"constant_with_warmup": "constant"},
     )
     warmup: int = key(
         0,
-        help="steps in which the rate rises to its full size",
+        help="warm-up: steps in which the learning rate rises to its full size",
         flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
         low=0,
         high=10_000_000,
@@ -110,7 +110,7 @@ class Recipe:
         group="memory",
     )
     batch_limit: int | None = key(
-        help="most samples in one call of the model", low=1, high=4096, group="memory"
+        help="most samples in one forward pass of the model", low=1, high=4096, group="memory"
     )
     lean: bool = key(
         False,
@@ -146,7 +146,7 @@ class Recipe:
         group="evaluation",
     )
     patience: int | None = key(
-        help="evaluations without progress before training stops; 0 never stops early",
+        help="early stopping: evaluations without progress before training stops; 0: never",
         low=0,
         high=10_000_000,
         group="evaluation",
@@ -199,7 +199,7 @@ class TextKeys(DataKeys):
     """Of tasks on texts."""
 
     length: int | None = key(
-        help="tokens of a text",
+        help="sequence length: tokens of a text",
         flags=("--length", "--max_seq_length", "--max_length"),
         low=3,
         high=65536,
@@ -212,7 +212,7 @@ class DifferenceKeys(Recipe):
     """Of tasks that change all weights of a model."""
 
     difference_rank: int | None = key(
-        help="also write what training changed, as adapters of this rank",
+        help="also write the change of the weights, as adapters of this rank",
         low=1,
         high=65536,
         group="run",

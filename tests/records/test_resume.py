@@ -199,11 +199,11 @@ def test_measured_threads_are_recorded_said_and_used_at_resume(
     words = ["run", str(half / "photos"), "--model", str(half / "artifact"), "--class", "dog"]
     words += ["--steps", "4", "--preview-steps", "1", "--prompt", "a {}", "--out", str(out)]
     assert cli.main(words) == 0
-    assert "1 thread: 2 are 0.5 times one" in capsys.readouterr().err
+    assert "1 thread: 2 would be 0.5 times as fast" in capsys.readouterr().err
     records, _ = journal.read(out / "journal.jsonl")
     assert records[0]["threads"] == {"count": 1, "most": 2, "seconds": {"1": 0.1, "2": 0.2}}
     assert records[0]["facts"]["threads"] == 1
-    assert "1 thread: 2 are 0.5 times one" in (out / "report.html").read_text()
+    assert "1 thread: 2 would be 0.5 times as fast" in (out / "report.html").read_text()
     assert "\nthreads" not in (out / "recipe.toml").read_text()
     assert measured[:3] == [("vae_encoder", 2), ("step", 2), ("step", 1)]
     assert {threads for _, threads in measured[3:]} == {1}

@@ -42,12 +42,12 @@ class ClassifyRecipe(
     )
     objective: str = key(
         "auto",
-        help="classes, or regression: labels are numbers; auto asks the model",
+        help="classes or regression; auto reads it from the model's configuration",
         choices=("auto", "classes", "regression"),
     )
     trainable: str = key(
         "all",
-        help="what learns; norms: head and vectors; lora: head and adapters",
+        help="what is trained; norms: head and vectors; lora: head and adapters",
         choices=("all", "head", "norms", "lora"),
     )
     new_head: bool = key(

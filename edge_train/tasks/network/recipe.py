@@ -17,29 +17,31 @@ class NetworkRecipe(
 
     task: ClassVar[str] = "network"
 
-    network: str | None = key(help="its layers, such as 'mlp 500 500'", group="data", common=True)
-    momentum: float = key(0.9, help="of stochastic gradient descent", low=0, high=0.999)
+    network: str | None = key(
+        help="layers of the network, such as 'mlp 500 500'", group="data", common=True
+    )
+    momentum: float = key(0.9, help="momentum of stochastic gradient descent", low=0, high=0.999)
     preview_every: int = key(0, help="steps", low=0, high=10_000_000, group="run")
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
-    train_samples: int | None = key(help="at most this many", low=4, high=10**9, group="data")
-    test_samples: int | None = key(help="at most this many", low=1, high=10**9, group="data")
+    train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")
+    test_samples: int | None = key(help="most test samples", low=1, high=10**9, group="data")
     series: tuple[int, int] | None = key(
-        help="rows and stride of the windows of a csv", group="data"
+        help="rows and stride of the windows of a table", group="data"
     )
     backbone: str | None = key(
-        help="network.safetensors of a run, or an .onnx file, that stays as it is",
+        help="frozen network in front: network.safetensors of a run, or an .onnx file",
         is_path=True,
         beside_recipe=True,
         group="data",
     )
     backbone_blocks: int | None = key(
-        help="blocks of the backbone that stay; default: all but the last",
+        help="blocks of the backbone that are used; default: all but the last",
         low=1,
         high=1000,
         group="data",
     )
     old_data: str | None = key(
-        help="what the backbone came from, to measure forgetting",
+        help="data that the backbone was trained on, to measure forgetting",
         is_path=True,
         beside_recipe=True,
         group="data",

@@ -22,7 +22,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
 
     model: str = key(
         EMBEDDED,
-        help="embedded model, folder, artifact or hub id of a Stable Diffusion",
+        help="folder, artifact or hub id of a model; tiny-sd: the embedded one",
         flags=("--model", "--pretrained_model_name_or_path", "--model_name_or_path"),
         group="data",
         common=True,
@@ -69,7 +69,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
     )
     prompts: tuple[str, ...] = key(
         (),
-        help="prompt of a preview; {} or the token marks the thing; may be repeated",
+        help="prompt of a preview; {} or the token stands for the new word; may be repeated",
         flags=("--prompt", "--validation_prompt"),
         group="pictures",
         common=True,
