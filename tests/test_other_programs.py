@@ -33,8 +33,7 @@ def cannot_be_honored(command):
 
 
 def test_the_command_of_diffusers_example_is_one_message_with_every_change():
-    asked = {"--gradient-accumulation-steps", "--scale-lr", "--push-to-hub"}
-    assert cannot_be_honored(DIFFUSERS) == asked
+    assert cannot_be_honored(DIFFUSERS) == {"--scale-lr", "--push-to-hub"}
 
 
 def test_the_command_of_transformers_example_is_one_message_with_every_change():
@@ -77,8 +76,33 @@ def test_every_flag_of_another_program_ends_in_our_words_a_reason_or_what_to_typ
     for value in ("7", "none", "adamw", ""):
         words = [foreign.flag, value] if foreign.values and value else [foreign.flag]
         found = understand(words)
-        assert [bool(found.words), bool(found.left_out), bool(found.faults)].count(True) == 1
+        became = (found.words, found.left_out, found.faults, found.factors)
+        assert sum(map(bool, became)) == 1
         assert value not in found.words[:1], "its value was taken for data"
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [
+        ("--train_batch_size=2 --gradient_accumulation_steps=4", 8),
+        ("--gradient_accumulation_steps 4 --per_device_train_batch_size 16", 64),
+        ("--train_batch_size=2 --gradient_accumulation_steps=1", 2),
+    ],
+)
+def test_a_batch_in_parts_is_a_batch_of_all_their_samples_and_said(tmp_path, words, samples):
+    read = Words(["--photos", str(tmp_path), *words.split()], resumable=True)
+    assert read.read().samples == samples
+    said = [line for line in read.sentences() if "--gradient_accumulation_steps" in line]
+    assert len(said) == 1 and (
+        samples == 2 or f"= {samples}, whose gradient is the mean" in said[0]
+    )
+
+
+@pytest.mark.parametrize("count", ["4", "0", "-2", "x", "1e3", ""])
+def test_a_number_of_parts_that_has_no_batch_to_multiply_or_is_none_is_refused(count):
+    batch = "" if count == "4" else "--train_batch_size=2"
+    words = f"{batch} --gradient_accumulation_steps={count}"
+    assert cannot_be_honored(words) == {"--gradient-accumulation-steps"}
 
 
 def test_a_value_may_stand_behind_an_equals_sign_or_a_space():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_train.cli.others import understand
+from edge_train.cli.others import Factor, understand
 from edge_train.errors import InputError
 from edge_train.methods import declared_keys
 from edge_train.paths import check_path
@@ -69,6 +69,22 @@ class Words:
         self._typed: dict[str, str] = {}  # key -> flag
         for flag, key in self._flags.items():
             self._note(flag, key, getattr(found, _place(flag)))
+        self._products = [self._multiplied(factor) for factor in understood.factors]
+
+    def _multiplied(self, factor: Factor) -> str:
+        """Multiply a key that was given; return what was done, or note that it was not given.
+
+        A batch in parts is what a batch of all samples is: its gradient is the mean over them.
+        """
+        value = self.given.get(factor.key)
+        if not isinstance(value, int):
+            self._faults.append(factor.fault)
+            return ""
+        self.given[factor.key] = product = value * factor.number
+        return (
+            f"{factor.typed}: {factor.key} is {value} x {factor.number} = {product}, whose "
+            "gradient is the mean over all of them; --mem decides the parts"
+        )
 
     def _note(self, flag: str, key: Key, typed: Any) -> None:
         """Keep what was typed after a flag, as the value of its key."""
@@ -114,7 +130,7 @@ class Words:
         sentences = [self.understood] if self.understood else []
         if self._left_out:
             sentences.append(f"left out, since it is done anyway: {', '.join(self._left_out)}")
-        return sentences
+        return [*sentences, *self._products]
 
     def named_task(self) -> Task | None:
         """Return the task that `--task` names."""

@@ -7,12 +7,14 @@ is one `Foreign`: it stands for a flag of ours, or it asks for what is done anyw
 honored, and then all such flags are listed at once, each with what to type instead.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 _STARTERS = ("accelerate", "python", "python3", "torchrun")  # of commands that are pasted whole
 _PROGRAMS = ("mlx_lm.lora", "mlx_lm")
+_COUNT = re.compile("[1-9][0-9]{0,5}")
 _TRUTHS = ("true", "false")  # what may follow a switch of transformers' scripts
 
 
@@ -28,6 +30,7 @@ class Foreign:
       instead: what to type instead of it; empty where nothing has to be.
       only: the values, in small letters, at which `ours` or `done` holds; empty for all.
       kept: the values that are ours, too.
+      times: the key of ours that any other whole number multiplies, where it was given too.
       task: of the program that has it, where `--task` does not say one.
     """
 
@@ -38,7 +41,18 @@ class Foreign:
     instead: str = ""
     only: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    times: str = ""
     task: str = ""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A number, as it was `typed`, that multiplies the value of a key; else `fault` is said."""
+
+    key: str
+    number: int
+    typed: str
+    fault: str
 
 
 @dataclass
@@ -49,12 +63,14 @@ class Understood:
       words: with flags of other programs put into ours.
       left_out: what was left out since it is done anyway, and why.
       faults: what cannot be honored, and what to type instead; a line each.
+      factors: numbers that multiply a key, if that is given; else they cannot be honored.
       task: of the program, where a flag says it; else empty.
     """
 
     words: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    factors: list["Factor"] = field(default_factory=list)
     task: str = ""
 
 
@@ -91,6 +107,7 @@ _DIFFUSERS = (
         "--gradient-accumulation-steps",
         done="one part is the whole batch",
         only=("1",),
+        times="samples",
         instead="type --samples with the product of both numbers; --mem decides the parts",
     ),
     Foreign("--scale-lr", values=False, instead="give the scaled --learning-rate itself"),
@@ -224,6 +241,12 @@ _KOHYA = (
 _MLX = (
     Foreign("--train", values=False, done="a run trains", task="language-model"),
     *_switches(_LESS_MEMORY, "--grad-checkpoint"),
+    Foreign(
+        "--grad-accumulation-steps",
+        done="one part is the whole batch",
+        only=("1",),
+        instead="its iterations are parts of a step; type --batch-size times it, --iters over it",
+    ),
     *_settings("every step is in the journal", "--steps-per-report"),
     *_refused("the test part of --data is judged at the end; leave it out", "--test", values=False),
     *_refused("use --evaluation-samples", "--val-batches", "--test-batches"),
@@ -294,15 +317,17 @@ def _settle(foreign: Foreign, flag: str, value: str, found: Understood) -> None:
         found.words += [foreign.flag, value.lower()]
         return
     holds = not foreign.only or value.lower() in foreign.only
+    fault = f"{typed} cannot be honored: {foreign.instead or 'leave it out'}."
     if holds and foreign.ours:
         found.words += foreign.ours.split()
         if foreign.values and not foreign.only:
             found.words.append(value)
     elif holds and foreign.done:
         found.left_out.append(f"{typed} ({foreign.done})")
+    elif foreign.times and _COUNT.fullmatch(value):
+        found.factors.append(Factor(foreign.times, int(value), typed, fault))
     else:
-        instead = foreign.instead or "leave it out"
-        found.faults.append(f"{typed} cannot be honored: {instead}.")
+        found.faults.append(fault)
 
 
 def _without_program(words: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from edge_train.formats.architectures import ENCODERS, LANGUAGE_MODELS, REFUSED
 from edge_train.formats.tables import names, splits, table
 from edge_train.methods import declared_keys, methods, rules, schedules, selections
 from edge_train.quant import quants
-from edge_train.recipe import GROUPS, Key, toml_value
+from edge_train.recipe import GROUPS, Key, Recipe, toml_value
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import tasks
 from edge_train.tasks.task import Task
@@ -218,6 +218,9 @@ def _becomes(one: Foreign) -> str:
         at = " or ".join(f"`{value}`" for value in one.only if value not in ("", "true"))
         what = f"`{one.ours}`" if one.ours else f"left out, {one.done}"
         clauses.append(f"with {at}: {what}" if at else what)
+    if one.times:
+        flag = Recipe.declared()[one.times].spellings[0]
+        clauses.append(f"with another number: multiplies `{flag}`, if that is given")
     if one.instead:
         clauses.append(f"{'else refused' if clauses else 'refused'}: {one.instead}")
     return "; ".join(clauses)

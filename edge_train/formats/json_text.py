@@ -39,8 +39,9 @@ def unambiguous(pairs: Pairs) -> dict[str, Any] | None:
     """
     found: dict[str, Any] = {}
     for name, value in pairs:
-        if found.setdefault(name, value) != value:
+        if name in found and found[name] != value:
             return None
+        found[name] = value
     return found
 
 

@@ -2,7 +2,8 @@
 
 `tokenizer.json` is read as it is. `vocab.txt` (BERT's kin) and `vocab.json` with `merges.txt`
 (GPT-2's and RoBERTa's kin) give the same tokenizer as in transformers, without it. A sentencepiece
-model goes through transformers, where that and `sentencepiece` are installed.
+model goes through transformers, where that and `sentencepiece` are installed (the extra `desk`),
+and has to give the pieces that sentencepiece itself gives.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _ADDED = "added_tokens.json"
 _UNUSUAL = "a \u0378"
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+_SPACE, _COMPARED = "\u2581", 50  # sentencepiece's sign for a space; words that are compared
 # Tokens in the order in which transformers names them, and what they are where no file says it.
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -135,9 +137,9 @@ def _unread(folder: Path, settings: Mapping[str, Any], name: str) -> ModelError:
     kind = settings.get("tokenizer_class")
     of = f" of a {kind}" if isinstance(kind, str) else ""
     return ModelError(
-        f"{folder}: {name}{of} is a tokenizer that only transformers reads; write its "
-        "tokenizer.json once, on a machine with `pip install transformers sentencepiece "
-        'protobuf`: python -c "from transformers import AutoTokenizer as A; '
+        f"{folder}: {name}{of} is a tokenizer that only transformers reads, with sentencepiece; "
+        "`pip install edge-train[desk]` brings both, or write its tokenizer.json once on a machine "
+        'that has them: python -c "from transformers import AutoTokenizer as A; '
         f"A.from_pretrained('{folder}').save_pretrained('{folder}')\"."
     )
 
@@ -327,13 +329,41 @@ def _known(
 
 
 def _of_sentencepiece(folder: Path, name: str) -> Tokenizer:
-    """Return what transformers makes of a sentencepiece model."""
+    """Return what transformers makes of a sentencepiece model.
+
+    Its choice of a class can lose the space before the first word (a Mistral without
+    `tokenizer.json`), so the pieces of some words are compared with sentencepiece's own.
+
+    Raises:
+      ModelError: a package is missing, or transformers gives other pieces.
+    """
     if not all(map(find_spec, ("transformers", "sentencepiece"))):
         raise _unread(folder, _read(folder / _SETTINGS[0]), name)
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaTokenizer
 
-    made = AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
+    words, pieces = _own_pieces(folder / name)
+    named = _read(folder / _SETTINGS[0]).get("tokenizer_class")
+    llama = named in (None, "LlamaTokenizer", "LlamaTokenizerFast")
+    for kind in (AutoTokenizer, LlamaTokenizer) if llama else (AutoTokenizer,):
+        made = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer: Tokenizer = made.backend_tokenizer
+        if tokenizer.encode(words, add_special_tokens=False).tokens == pieces:
+            return tokenizer
+    raise ModelError(
+        f"{folder}: transformers takes {name} apart in another way than sentencepiece does; write "
+        "its tokenizer.json with the version of transformers that the model was published for."
     )
-    tokenizer: Tokenizer = made.backend_tokenizer
-    return tokenizer
+
+
+def _own_pieces(path: Path) -> tuple[str, list[str]]:
+    """Return some words of a sentencepiece model, and the pieces that it makes of them."""
+    from sentencepiece import SentencePieceProcessor
+
+    model = SentencePieceProcessor(model_file=str(path))
+    words = [
+        piece[1:]
+        for number in range(model.get_piece_size())
+        if (piece := model.id_to_piece(number)).startswith(_SPACE) and piece[1:].isalpha()
+    ]
+    text = " ".join(words[:_COMPARED])
+    return text, [model.id_to_piece(number) for number in model.encode(text)]

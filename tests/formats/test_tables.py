@@ -370,7 +370,7 @@ def test_a_record_in_which_a_name_has_two_values_is_left_out_and_said(tmp_path, 
     """The last one was taken without a word."""
     records = [f'{{"text": "a {n}", "label": {n % 2}}}' for n in range(5)]
     records.insert(1, '{"text": "b", "label": 0, "label": 1}')
-    records.insert(3, '{"text": "c", "label": 0, "label": 0}')
+    records.insert(3, '{"text": "c", "label": 0, "label": 0, "other": NaN}')
     text = "\n".join(records) if name == "t.jsonl" else f"[{', '.join(records)}]"
     (tmp_path / name).write_text(text)
     table = open_table(tmp_path / name, KNOWN)

@@ -1,5 +1,6 @@
 """Tokenizers from the files that models are published with: the ids of transformers."""
 
+import io
 import json
 
 import pytest
@@ -182,7 +183,9 @@ def test_a_sentencepiece_model_names_the_command_that_makes_tokenizer_json(
 ):
     monkeypatch.setattr("edge_train.formats.tokenizer_files.find_spec", lambda name: None)
     (tmp_path / name).write_bytes(b"\n\x0e")
-    with pytest.raises(ModelError, match=rf"{name} is a tokenizer .*pip install .*save_pretrained"):
+    with pytest.raises(
+        ModelError, match=rf"{name} is a tokenizer .*edge-train\[desk\].*save_pretrained"
+    ):
         open_tokenizer(tmp_path, 10_000)
 
 
@@ -209,7 +212,9 @@ def test_a_sentencepiece_model_goes_through_transformers_without_code_of_the_fol
             asked.update(options, folder=folder)
             return cls
 
-    monkeypatch.setattr("edge_train.formats.tokenizer_files.find_spec", lambda name: name)
+    reader = "edge_train.formats.tokenizer_files"
+    monkeypatch.setattr(f"{reader}.find_spec", lambda name: name)
+    monkeypatch.setattr(f"{reader}._own_pieces", lambda path: ("", []))
     monkeypatch.setattr(transformers, "AutoTokenizer", Made)
     (tmp_path / "spiece.model").write_bytes(b"\n\x0e")
     assert open_tokenizer(tmp_path, 10) is Made.backend_tokenizer
@@ -218,6 +223,62 @@ def test_a_sentencepiece_model_goes_through_transformers_without_code_of_the_fol
         "local_files_only": True,
         "trust_remote_code": False,
     }
+
+
+SAMPLES = [f"a cat number {n} sat on a mat and the dog ran {'home ' * (n % 4)}" for n in range(90)]
+
+
+def sentencepiece_model(folder, name, kind):
+    """Write a tiny sentencepiece model, and return sentencepiece's own reader of it."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SAMPLES),
+        model_writer=written,
+        vocab_size=60,
+        model_type=kind,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / name).write_bytes(written.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings", "model"),
+    [
+        ("tokenizer.model", "bpe", {"tokenizer_class": "LlamaTokenizer"}, "llama"),
+        ("tokenizer.model", "bpe", {"tokenizer_class": "LlamaTokenizer"}, "mistral"),
+        ("tokenizer.model", "bpe", {}, "llama"),
+        ("spiece.model", "unigram", {"tokenizer_class": "T5Tokenizer"}, "t5"),
+        ("sentencepiece.bpe.model", "unigram", {}, "xlm-roberta"),
+        ("spm.model", "unigram", {"tokenizer_class": "DebertaV2Tokenizer"}, "deberta-v2"),
+    ],
+)
+def test_a_sentencepiece_model_gives_the_pieces_of_sentencepiece(
+    tmp_path, name, kind, settings, model
+):
+    """Of a Mistral without tokenizer.json transformers lost the space before the first word."""
+    pytest.importorskip("transformers")
+    own = sentencepiece_model(tmp_path, name, kind)
+    if settings:
+        write(tmp_path, "tokenizer_config.json", **settings)
+    write(tmp_path, "config.json", model_type=model, vocab_size=300)
+    tokenizer = open_tokenizer(tmp_path, 300)
+    for text in ("the cat sat on a mat", "a dog ran home"):
+        found = tokenizer.encode(text, add_special_tokens=False)
+        assert found.tokens == own.encode(text, out_type=str)
+        assert tokenizer.decode(found.ids).strip() == text
+
+
+def test_pieces_that_are_not_those_of_sentencepiece_are_refused(tmp_path):
+    pytest.importorskip("transformers")
+    sentencepiece_model(tmp_path, "tokenizer.model", "bpe")
+    write(tmp_path, "tokenizer_config.json", tokenizer_class="GemmaTokenizer")
+    write(tmp_path, "config.json", model_type="gemma", vocab_size=300)
+    with pytest.raises(ModelError, match=r"tokenizer\.model apart in another way than sentence"):
+        open_tokenizer(tmp_path, 300)
 
 
 WRONG = [None, 3, [], {}, "", "x", True, [1], {"content": 3}, {"content": None}, "\ud800", 1e999]

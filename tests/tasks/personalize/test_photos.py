@@ -252,6 +252,12 @@ def test_a_caption_of_another_coding_is_read_or_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-16"))  # as Notepad saves it
     assert load_one(tmp_path).caption == "Gr\u00fc\u00dfe"
+    (tmp_path / "a.txt").write_bytes("Gr\u00fc\u00dfe".encode("utf-8-sig"))
+    assert load_one(tmp_path).caption == "Gr\u00fc\u00dfe"
+    (tmp_path / "a.txt").write_bytes("un caf\u00e9 noir, tr\u00e8s beau".encode("cp1252"))
+    found = load_photos(tmp_path, 16)
+    assert found.photos[0].caption == "un caf\u00e9 noir, tr\u00e8s beau"
+    assert any("a.txt is not UTF-8: it is read as Windows-1252" in line for line in found.notices)
     (tmp_path / "a.txt").write_bytes("\u0421\u043e\u0431\u0430\u043a\u0430".encode("cp1251"))
     with pytest.raises(InputError, match=r"a\.txt: line 1 is not UTF-8.*iconv -f CODING"):
         load_photos(tmp_path, 16)
