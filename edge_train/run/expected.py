@@ -56,7 +56,8 @@ class Expected:
         left = 1 - taken / counted.steps
         found = self.spent + step * (counted.steps - taken)
         found += left * (counted.evaluations - 1) * self.evaluation_seconds
-        found += counted.after * step / counted.step
+        # pictures and scores are passes in large calls, as an evaluation is and a step is not
+        found += counted.after * self.evaluation_seconds / counted.evaluation
         if max(found, self.seconds) < _CLEARLY * min(found, self.seconds):
             return None
         return found

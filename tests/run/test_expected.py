@@ -29,8 +29,8 @@ def test_steps_that_take_longer_are_said_once():
     assert expected.corrected(record(0, 9.0)) is None  # the first makes buffers
     assert expected.corrected(record(1, 4.0)) is None
     found = expected.corrected(record(2, 4.0))
-    # ten and seventeen seconds are over; 37 steps, their share of evaluations and twice the end
-    assert found == pytest.approx(27 + 37 * 4 + 37 / 40 * 4 + 6)
+    # ten and seventeen seconds are over; 37 steps, their share of evaluations, and the end
+    assert found == pytest.approx(27 + 37 * 4 + 37 / 40 * 4 + 3)
     assert expected.corrected(record(3, 50.0)) is None
 
 
