@@ -26,12 +26,12 @@ DESKTOP, PHONE = 1280, 390  # pixels across
 _LEAST = 500  # pixels across that a window of Chromium has; a frame inside it has fewer
 # run, width, height, dark, where the picture begins: pixels from the top of the page
 SHOTS = {
-    "report-word": ("word", DESKTOP, 1250, False, 0),
-    "report-word-phone": ("word", PHONE, 1500, True, 720),
-    "report-curves": ("word", DESKTOP, 1180, True, 2010),
+    "report-word": ("word", DESKTOP, 1470, False, 0),
+    "report-word-phone": ("word", PHONE, 1000, True, 1370),
+    "report-curves": ("word", DESKTOP, 1210, True, 2300),
     "report-language": ("language", DESKTOP, 1020, True, 0),
     "report-classify-phone": ("classify", PHONE, 1500, False, 0),
-    "report-network": ("network", DESKTOP, 1150, False, 0),
+    "report-network": ("network", DESKTOP, 870, False, 0),
 }
 
 
