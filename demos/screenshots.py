@@ -7,7 +7,9 @@ default a temporary one; those that are finished there are not run again. The pi
 docs/images. Chromium is taken from the environment variable CHROMIUM, or from /usr/bin/chromium.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 QUIET = "headless no-sandbox disable-gpu no-first-run disable-background-networking hide-scrollbars"
 QUIET += " disable-component-update disable-sync"
 DESKTOP, PHONE = 1280, 390  # pixels across
+SMALLER = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+SMALLER |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 _LEAST = 500  # pixels across that a window of Chromium has; a frame inside it has fewer
 # run, width, height, dark, where the picture begins: pixels from the top of the page
 SHOTS = {
@@ -36,18 +40,25 @@ SHOTS = {
 
 
 def recipes(folder: Path) -> dict[str, list[str]]:
-    """Return the words of each run; a small classifier is made for one of them."""
-    reviews = HERE / "data" / "reviews_sample.tsv"
+    """Return the words of each run; two small models are made for them."""
+    reviews, llama = HERE / "data" / "reviews_sample.tsv", HERE / "llama_small"
     texts = [line.split("\t")[0] for line in reviews.read_text().splitlines()[1:]]
-    model = folder / "small-classifier"
-    if not model.exists():
-        make_classifier(model, texts, kind="bert", layers=2, width=64, vocabulary=400, positions=64)
-    recipe, llama = "--recipe", ["--model", "demos/llama_small", "--steps", "60", "--length", "64"]
+    if not (folder / "small-classifier").exists():
+        kind = {"kind": "bert", "layers": 2, "width": 64, "vocabulary": 400, "positions": 64}
+        make_classifier(folder / "small-classifier", texts, **kind)
+    if not (folder / "small-llama").exists():
+        shutil.copytree(llama, folder / "small-llama")
+        config = json.loads((llama / "config.json").read_text()) | SMALLER
+        (folder / "small-llama" / "config.json").write_text(json.dumps(config))
+    play = ["--data", str(HERE / "data" / "shakespeare.txt"), "--length", "64", "--steps", "300"]
+    play += ["--method", "adamw", "--learning-rate", "3e-3"]
+    short = ["--length", "32", "--steps", "60", "--samples", "16", "--evaluate-every", "10"]
+    short += ["--method", "adamw", "--learning-rate", "1e-3", "--data", str(reviews)]
     return {
         "word": ["--mem", "8GB"],
-        "language": [recipe, "demos/shakespeare.toml", *llama, "--mem", "1GB"],
-        "classify": [recipe, "demos/sst2.toml", "--model", str(model), "--mem", "1GB"],
-        "network": [recipe, "demos/tpsgd_fashion.toml", "--mem", "200MB"],
+        "language": ["--task", "language-model", "--model", "small-llama", *play, "--mem", "1GB"],
+        "classify": ["--task", "classify", "--model", "small-classifier", *short, "--mem", "1GB"],
+        "network": ["--recipe", f"{HERE}/tpsgd_fashion.toml", "--mem", "200MB"],
     }
 
 
@@ -75,9 +86,9 @@ def main(runs: Path) -> None:
     IMAGES.mkdir(exist_ok=True)
     runs.mkdir(parents=True, exist_ok=True)
     for name, words in recipes(runs).items():
-        if not (runs / name / "report.html").exists():
-            command = [sys.executable, "-m", "edge_train", "run", *words, "--out", str(runs / name)]
-            subprocess.run(command, check=True, cwd=HERE.parent)
+        done = (runs / name / "report.html").exists()
+        command = ["report", name] if done else ["run", *words, "--out", name]
+        subprocess.run([sys.executable, "-m", "edge_train", *command], check=True, cwd=runs)
     for name, (run, *how) in SHOTS.items():
         out = IMAGES / f"{name}.png"
         shoot(runs / run / "report.html", out, *how)
