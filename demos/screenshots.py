@@ -9,10 +9,12 @@ docs/images. Chromium is taken from the environment variable CHROMIUM, or from /
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -28,49 +30,55 @@ DESKTOP, PHONE = 1280, 390  # pixels across
 SMALLER = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
 SMALLER |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 _LEAST = 500  # pixels across that a window of Chromium has; a frame inside it has fewer
-# run, width, height, dark, where the picture begins: pixels from the top of the page
+# run, width, height, dark, the part of the page at the top of the picture
 SHOTS = {
-    "report-word": ("word", DESKTOP, 1470, False, 0),
-    "report-word-phone": ("word", PHONE, 1000, True, 1370),
-    "report-curves": ("word", DESKTOP, 1210, True, 2300),
-    "report-language": ("language", DESKTOP, 1020, True, 0),
-    "report-classify-phone": ("classify", PHONE, 1500, False, 0),
-    "report-network": ("network", DESKTOP, 870, False, 0),
+    "report-word": ("word", DESKTOP, 1370, False, ""),
+    "report-word-phone": ("word", PHONE, 1080, True, "before-and-after"),
+    "report-curves": ("word", DESKTOP, 1180, True, "curves"),
+    "report-language": ("language", DESKTOP, 930, True, ""),
+    "report-classify-phone": ("classify", PHONE, 1060, False, "numbers"),
+    "report-network": ("network", DESKTOP, 850, False, ""),
 }
 
 
+def questions(play: str) -> Iterator[str]:
+    """Yield sentences of a play without their last sign, each with what that sign was."""
+    for text, sign in re.findall(r"([A-Z][a-z]+ [^.?!:;]{8,90})([.?])", " ".join(play.split())):
+        yield f"{text}\t{'question' if sign == '?' else 'statement'}\n"
+
+
 def recipes(folder: Path) -> dict[str, list[str]]:
-    """Return the words of each run; two small models are made for them."""
-    reviews, llama = HERE / "data" / "reviews_sample.tsv", HERE / "llama_small"
-    texts = [line.split("\t")[0] for line in reviews.read_text().splitlines()[1:]]
+    """Return the words of each run; a table and two small models are made for them."""
+    play, llama = HERE / "data" / "shakespeare.txt", HERE / "llama_small"
+    texts = list(questions(play.read_text()))
+    (folder / "questions.tsv").write_text("".join(["text\tlabel\n", *texts]))
     if not (folder / "small-classifier").exists():
-        kind = {"kind": "bert", "layers": 2, "width": 64, "vocabulary": 400, "positions": 64}
-        make_classifier(folder / "small-classifier", texts, **kind)
+        kind = {"kind": "bert", "layers": 2, "width": 64, "vocabulary": 800, "positions": 64}
+        words = [text.split("\t")[0] for text in texts]
+        make_classifier(folder / "small-classifier", words, **kind)
     if not (folder / "small-llama").exists():
         shutil.copytree(llama, folder / "small-llama")
         config = json.loads((llama / "config.json").read_text()) | SMALLER
         (folder / "small-llama" / "config.json").write_text(json.dumps(config))
-    play = ["--data", str(HERE / "data" / "shakespeare.txt"), "--length", "64", "--steps", "300"]
-    play += ["--method", "adamw", "--learning-rate", "3e-3"]
-    short = ["--length", "32", "--steps", "60", "--samples", "16", "--evaluate-every", "10"]
-    short += ["--method", "adamw", "--learning-rate", "1e-3", "--data", str(reviews)]
+    language = f"--task language-model --model small-llama --data {play} --length 64 --steps 300"
+    classify = "--task classify --model small-classifier --data questions.tsv --new-head"
     return {
         "word": ["--mem", "8GB"],
-        "language": ["--task", "language-model", "--model", "small-llama", *play, "--mem", "1GB"],
-        "classify": ["--task", "classify", "--model", "small-classifier", *short, "--mem", "1GB"],
+        "language": f"{language} --method adamw --learning-rate 3e-3 --mem 1GB".split(),
+        "classify": f"{classify} --method adamw --learning-rate 1e-3 --steps 250 --mem 1GB".split(),
         "network": ["--recipe", f"{HERE}/tpsgd_fashion.toml", "--mem", "200MB"],
     }
 
 
-def shoot(page: Path, out: Path, width: int, height: int, dark: bool, top: int) -> None:
+def shoot(page: Path, out: Path, width: int, height: int, dark: bool, part: str) -> None:
     """Draw a part of a page as a PNG of 256 colors."""
     with tempfile.TemporaryDirectory() as folder:
         frame, shot = Path(folder, "frame.html"), Path(folder, "shot.png")
         scheme = "dark" if dark else "light"
-        style = f"border: 0; width: {width}px; height: {top + height}px; margin-top: -{top}px"
+        style = f"border: 0; width: {width}px; height: {height}px"
         frame.write_text(
             f'<!doctype html><meta name="color-scheme" content="{scheme}"><body style="margin: 0">'
-            f'<iframe src="{page.resolve().as_uri()}" style="{style}"></iframe>'
+            f'<iframe src="{page.resolve().as_uri()}#{part}" style="{style}"></iframe>'
         )
         flags = [f"--{flag}" for flag in QUIET.split()]
         flags += ["--allow-file-access-from-files", f"--user-data-dir={folder}/profile"]
