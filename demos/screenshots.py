@@ -32,10 +32,10 @@ SMALLER |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 _LEAST = 500  # pixels across that a window of Chromium has; a frame inside it has fewer
 # run, width, height, dark, the part of the page at the top of the picture
 SHOTS = {
-    "report-word": ("word", DESKTOP, 1370, False, ""),
+    "report-word": ("word", DESKTOP, 1320, False, ""),
     "report-word-phone": ("word", PHONE, 1080, True, "before-and-after"),
     "report-curves": ("word", DESKTOP, 1180, True, "curves"),
-    "report-language": ("language", DESKTOP, 930, True, ""),
+    "report-language": ("language", DESKTOP, 900, True, ""),
     "report-classify-phone": ("classify", PHONE, 1060, False, "numbers"),
     "report-network": ("network", DESKTOP, 850, False, ""),
 }
