@@ -7,10 +7,14 @@ default a temporary one; those that are finished there are not run again. The pi
 docs/images. Chromium is taken from the environment variable CHROMIUM, or from /usr/bin/chromium.
 """
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -23,43 +27,58 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 QUIET = "headless no-sandbox disable-gpu no-first-run disable-background-networking hide-scrollbars"
 QUIET += " disable-component-update disable-sync"
 DESKTOP, PHONE = 1280, 390  # pixels across
+SMALLER = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+SMALLER |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 _LEAST = 500  # pixels across that a window of Chromium has; a frame inside it has fewer
-# run, width, height, dark, where the picture begins: pixels from the top of the page
+# run, width, height, dark, the part of the page at the top of the picture
 SHOTS = {
-    "report-word": ("word", DESKTOP, 1250, False, 0),
-    "report-word-phone": ("word", PHONE, 1500, True, 720),
-    "report-curves": ("word", DESKTOP, 1180, True, 2010),
-    "report-language": ("language", DESKTOP, 1020, True, 0),
-    "report-classify-phone": ("classify", PHONE, 1500, False, 0),
-    "report-network": ("network", DESKTOP, 1150, False, 0),
+    "report-word": ("word", DESKTOP, 1320, False, ""),
+    "report-word-phone": ("word", PHONE, 1080, True, "before-and-after"),
+    "report-curves": ("word", DESKTOP, 1180, True, "curves"),
+    "report-language": ("language", DESKTOP, 900, True, ""),
+    "report-classify-phone": ("classify", PHONE, 1060, False, "numbers"),
+    "report-network": ("network", DESKTOP, 850, False, ""),
 }
 
 
+def questions(play: str) -> Iterator[str]:
+    """Yield sentences of a play without their last sign, each with what that sign was."""
+    for text, sign in re.findall(r"([A-Z][a-z]+ [^.?!:;]{8,90})([.?])", " ".join(play.split())):
+        yield f"{text}\t{'question' if sign == '?' else 'statement'}\n"
+
+
 def recipes(folder: Path) -> dict[str, list[str]]:
-    """Return the words of each run; a small classifier is made for one of them."""
-    reviews = HERE / "data" / "reviews_sample.tsv"
-    texts = [line.split("\t")[0] for line in reviews.read_text().splitlines()[1:]]
-    model = folder / "small-classifier"
-    if not model.exists():
-        make_classifier(model, texts, kind="bert", layers=2, width=64, vocabulary=400, positions=64)
-    recipe, llama = "--recipe", ["--model", "demos/llama_small", "--steps", "60", "--length", "64"]
+    """Return the words of each run; a table and two small models are made for them."""
+    play, llama = HERE / "data" / "shakespeare.txt", HERE / "llama_small"
+    texts = list(questions(play.read_text()))
+    (folder / "questions.tsv").write_text("".join(["text\tlabel\n", *texts]))
+    if not (folder / "small-classifier").exists():
+        kind = {"kind": "bert", "layers": 2, "width": 64, "vocabulary": 800, "positions": 64}
+        words = [text.split("\t")[0] for text in texts]
+        make_classifier(folder / "small-classifier", words, **kind)
+    if not (folder / "small-llama").exists():
+        shutil.copytree(llama, folder / "small-llama")
+        config = json.loads((llama / "config.json").read_text()) | SMALLER
+        (folder / "small-llama" / "config.json").write_text(json.dumps(config))
+    language = f"--task language-model --model small-llama --data {play} --length 64 --steps 300"
+    classify = "--task classify --model small-classifier --data questions.tsv --new-head"
     return {
         "word": ["--mem", "8GB"],
-        "language": [recipe, "demos/shakespeare.toml", *llama, "--mem", "1GB"],
-        "classify": [recipe, "demos/sst2.toml", "--model", str(model), "--mem", "1GB"],
-        "network": [recipe, "demos/tpsgd_fashion.toml", "--mem", "200MB"],
+        "language": f"{language} --method adamw --learning-rate 3e-3 --mem 1GB".split(),
+        "classify": f"{classify} --method adamw --learning-rate 1e-3 --steps 250 --mem 1GB".split(),
+        "network": ["--recipe", f"{HERE}/tpsgd_fashion.toml", "--mem", "200MB"],
     }
 
 
-def shoot(page: Path, out: Path, width: int, height: int, dark: bool, top: int) -> None:
+def shoot(page: Path, out: Path, width: int, height: int, dark: bool, part: str) -> None:
     """Draw a part of a page as a PNG of 256 colors."""
     with tempfile.TemporaryDirectory() as folder:
         frame, shot = Path(folder, "frame.html"), Path(folder, "shot.png")
         scheme = "dark" if dark else "light"
-        style = f"border: 0; width: {width}px; height: {top + height}px; margin-top: -{top}px"
+        style = f"border: 0; width: {width}px; height: {height}px"
         frame.write_text(
             f'<!doctype html><meta name="color-scheme" content="{scheme}"><body style="margin: 0">'
-            f'<iframe src="{page.resolve().as_uri()}" style="{style}"></iframe>'
+            f'<iframe src="{page.resolve().as_uri()}#{part}" style="{style}"></iframe>'
         )
         flags = [f"--{flag}" for flag in QUIET.split()]
         flags += ["--allow-file-access-from-files", f"--user-data-dir={folder}/profile"]
@@ -75,9 +94,9 @@ def main(runs: Path) -> None:
     IMAGES.mkdir(exist_ok=True)
     runs.mkdir(parents=True, exist_ok=True)
     for name, words in recipes(runs).items():
-        if not (runs / name / "report.html").exists():
-            command = [sys.executable, "-m", "edge_train", "run", *words, "--out", str(runs / name)]
-            subprocess.run(command, check=True, cwd=HERE.parent)
+        done = (runs / name / "report.html").exists()
+        command = ["report", name] if done else ["run", *words, "--out", name]
+        subprocess.run([sys.executable, "-m", "edge_train", *command], check=True, cwd=runs)
     for name, (run, *how) in SHOTS.items():
         out = IMAGES / f"{name}.png"
         shoot(runs / run / "report.html", out, *how)

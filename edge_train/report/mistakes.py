@@ -16,10 +16,11 @@ def shown_mistakes(metrics: Record, intro: str, run: Path) -> Markup:
     """
     shown = []
     for one in metrics.get("mistakes") or ():
-        path = inside(run, one.get("picture"))
+        path, name = inside(run, one.get("picture")), f"sample {one['row'] + 1:,}"
         shown.append(
             {
-                "picture": picture(path, f"sample {one['row'] + 1}") if path else None,
+                "picture": picture(path, name) if path else None,
+                "name": name,
                 "text": one.get("text"),
                 "label": one["label"],
                 "found": one["found"],

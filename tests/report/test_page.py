@@ -427,6 +427,26 @@ def test_torn_journal_has_a_report(run: Path) -> None:
     Outline(page(run))
 
 
+def test_a_journal_cut_or_damaged_anywhere_after_its_first_record_has_a_page(run: Path) -> None:
+    path = run / "journal.jsonl"
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for place in np.linspace(first, len(whole) - 1, 9).astype(int).tolist():
+        flipped = bytes([whole[place] ^ 0x55])
+        for content in (whole[:place], whole[:place] + flipped + whole[place + 1 :]):
+            path.write_bytes(content)
+            text = page(run)
+            Outline(text)
+            assert "could not be made" not in text
+            assert "Not finished: " in text or summarize(run)["status"] == "done"
+
+
+def test_the_page_of_a_run_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
+    text = page(write(tmp_path / "run", start(), step(0), step(1)))
+    assert "Not finished: 2 of 900 steps so far in 9s, held 1 GB of 4 GB." in text
+    assert "http-equiv" not in text  # it refreshes nothing by itself
+
+
 def test_folder_without_a_start_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="cannot be read"):
         write_report(tmp_path)
