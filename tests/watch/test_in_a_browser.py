@@ -48,6 +48,7 @@ def test_a_person_sees_runs_curves_and_pictures_and_can_resume_one(page, tmp_pat
         assert browser.problems == []
 
 
+@pytest.mark.slow  # a browser takes two seconds of processor time
 def test_it_fits_a_phone_in_the_dark_and_survives_what_is_missing(page, tmp_path):
     (tmp_path / "done" / "journal.jsonl").write_bytes(journal(3) + b"damaged\n" + journal(3))
     with Browser(390, 800, dark=True) as browser:
@@ -63,15 +64,16 @@ def test_it_fits_a_phone_in_the_dark_and_survives_what_is_missing(page, tmp_path
         browser.wait_for("document.body.innerText.includes('No run here yet')")
 
 
+@pytest.mark.slow  # a browser takes two seconds of processor time
 def test_the_password_opens_the_page_of_another_machine_once(tmp_path):
     make_run(tmp_path / "dog", 5)
     with Page(tmp_path, host="0.0.0.0") as page, Browser() as browser:
         browser.open(f"http://127.0.0.1:{page.port}/")
-        browser.wait_for("document.querySelector('#password')")
+        browser.wait_for("document.querySelector('#password') !== null")
         password = page.said[0].rpartition(" ")[2]
         for typed in ("wrong", password):
             browser.open(f"http://127.0.0.1:{page.port}/")
-            browser.wait_for("document.querySelector('#password')")
+            browser.wait_for("document.querySelector('#password') !== null")
             browser.value(f"document.querySelector('#password').value = '{typed}'; "
                           "document.querySelector('form').submit()")  # fmt: skip
             wanted = "this is not the password" if typed == "wrong" else "dog"
