@@ -73,6 +73,11 @@ def test_wheel_holds_the_style_sheet_and_templates_of_the_report(wheel_names: se
     assert files <= wheel_names
 
 
+def test_wheel_holds_the_page_of_watch(wheel_names: set[str]) -> None:
+    for name in ("page.html", "page.css", "page.js", "login.html"):
+        assert f"edge_train/watch/{name}" in wheel_names
+
+
 def test_wheel_installs_one_top_level_name(wheel_names: set[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_train"}

@@ -139,8 +139,8 @@ function drawRun(run) {
   const pace = run.pace === null ? "" : run.pace < 1 ? `${(1 / run.pace).toFixed(1)} steps a second`
     : `${run.pace.toFixed(1)} s a step`;
   const left = tile(going ? "Time left" : "Pace", going && run.left !== null ? span(run.left)
-    : run.pace === null ? "-" : run.pace < 1 ? `${(1 / run.pace).toFixed(1)}/s` : `${run.pace.toFixed(1)} s`,
-  going ? pace : "a step");
+    : run.pace === null ? "-" : run.pace < 1 ? (1 / run.pace).toFixed(1) : `${run.pace.toFixed(1)} s`,
+  going ? pace : pace.replace(/^[0-9.]+ (s )?/, ""));
   const losses = tile("Evaluation loss", number(run.eval),
     run.best ? `best ${number(run.best[1])} after ${count(run.best[0])} steps` : "not measured yet");
   const held = going ? run.held : run.peak;
