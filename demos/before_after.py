@@ -16,6 +16,8 @@ def main(run: Path, out: Path) -> None:
     """Write the picture of a run that is finished."""
     files = {kind: sorted(run.glob(f"samples/{kind}-*.png"))[:5] for kind, _ in ROWS}
     columns = max(map(len, files.values()))
+    if not columns:
+        sys.exit(f"{run} has no samples/*.png; name the folder of a finished run.")
     size = (LABELS + columns * (PIXELS + GAP), len(ROWS) * (PIXELS + GAP) - GAP)
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)

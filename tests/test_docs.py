@@ -30,7 +30,8 @@ def anchors(path):
     """Return the anchors of a page, as code hosts and the site make them of its headings."""
     titles = re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE)
     words = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles)
-    return {re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in words}
+    made = {re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in words}
+    return made | set(re.findall(r'^<a id="([^"]+)"></a>$', prose(path), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", NAMES)
