@@ -17,7 +17,7 @@ _HOMES = {
     "resume": "edge_train.api.running:resume",
     "fit": "edge_train.api.fitting:fit",
     "plan": "edge_train.api.commands:plan",
-    "export": "edge_train.api.commands:export_model",
+    "export": "edge_train.api.commands:export",
     "generate": "edge_train.api.commands:generate",
     "Run": "edge_train.api.running:Run",
     "PersonalizeRecipe": "edge_train.tasks.personalize.recipe:PersonalizeRecipe",

@@ -3,7 +3,7 @@
 from edge_train import estimators as estimators
 from edge_train import optim as optim
 from edge_train import runtimes as runtimes
-from edge_train.api.commands import export_model as export
+from edge_train.api.commands import export as export
 from edge_train.api.commands import generate as generate
 from edge_train.api.commands import plan as plan
 from edge_train.api.fitting import fit as fit

@@ -69,6 +69,10 @@ def test_wheel_holds_the_style_sheet_of_the_report(wheel_names: set[str]) -> Non
     assert "edge_train/report/style.css" in wheel_names
 
 
+def test_wheel_says_that_it_is_typed(wheel_names: set[str]) -> None:
+    assert {"edge_train/py.typed", "edge_train/__init__.pyi"} <= wheel_names
+
+
 def test_wheel_installs_one_top_level_name(wheel_names: set[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_train"}

@@ -1,17 +1,16 @@
-"""The process of a run: started by `exec` from any thread, tied to this program, told to stop once."""
+"""The process of a run: started from any thread, tied to this program, told to stop once."""
 
 import atexit
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from edge_train.api.given import remove
+from edge_train.api.said import Said
 from edge_train.errors import INTERRUPTED, STOPPED, EdgeTrainError, OutOfMemory, TrainingStopped
 from edge_train.memory.fresh import fresh
 from edge_train.records.folder import RunFolder
@@ -38,7 +37,7 @@ class Process:
     def __init__(
         self,
         words: Sequence[str],
-        said: Any,
+        said: Said,
         recipe: Path | None = None,
         folder: Path | None = None,
         made: Sequence[Path] = (),
@@ -46,7 +45,7 @@ class Process:
         self._recipe, self._folder, self._made = recipe, folder, made
         self._lock, self._settled = threading.Lock(), False
         self._cancelled = False
-        self._complaints: Any = tempfile.TemporaryFile()
+        self._complaints = Said()
         self._child = subprocess.Popen(
             [sys.executable, *TIED, *words],
             stdin=subprocess.PIPE,
@@ -89,9 +88,7 @@ class Process:
         _going.discard(self)
         assert self._child.stdin is not None
         self._child.stdin.close()
-        self._complaints.seek(0)
-        text = self._complaints.read().decode("utf-8", "replace")
-        self._complaints.close()
+        text = self._complaints.text()
         status = self._child.returncode
         if self._recipe is not None:
             self._recipe.unlink(missing_ok=True)

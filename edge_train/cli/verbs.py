@@ -173,7 +173,7 @@ def _report(options: argparse.Namespace) -> int:
 
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
-    *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
+    *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads", "import"),
 )
 
 
