@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train.api.process import TIED, failure_of
+from edge_train.api.process import command, failure_of
 from edge_train.api.said import Said
 from edge_train.errors import InputError
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
@@ -87,10 +86,10 @@ def _said(words: Sequence[str], *, even_if_refused: bool = False) -> str:
     """
     complaints = Said()
     with subprocess.Popen(
-        [sys.executable, *TIED, *words],
+        command(words),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=complaints,
+        stderr=complaints.fileno(),
         start_new_session=True,
     ) as child:
         assert child.stdout is not None

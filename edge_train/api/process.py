@@ -15,12 +15,20 @@ from edge_train.errors import INTERRUPTED, STOPPED, EdgeTrainError, OutOfMemory,
 from edge_train.memory.fresh import fresh
 from edge_train.records.folder import RunFolder
 
-TIED = fresh(  # the words after `python`: edge-train, which stops when this program is gone
+_TIED = (
     "from edge_train.process.tied import tie; tie(0); "
     "from edge_train.__main__ import main; sys.exit(main())"
 )
 _PREFIX = "edge-train: "
 _SHOWN_LINES = 20  # of a process that ended without a sentence
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """Return the command line of an `edge-train` that stops when this program is gone.
+
+    It imports what this program would, as its path is now.
+    """
+    return [sys.executable, *fresh(_TIED), *words]
 
 
 class Process:
@@ -47,10 +55,10 @@ class Process:
         self._cancelled = False
         self._complaints = Said()
         self._child = subprocess.Popen(
-            [sys.executable, *TIED, *words],
+            command(words),
             stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=self._complaints,
+            stdout=said.fileno(),
+            stderr=self._complaints.fileno(),
             start_new_session=True,  # a terminal's Ctrl-C is for this program, which cancels
         )
         self._failure: EdgeTrainError | None = None
