@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train.cli import commands
+from edge_train.cli import commands, reference_python
 from edge_train.cli.help import help_text
 from edge_train.cli.others import FOREIGN, Foreign
 from edge_train.formats import picture_folders, pictures
@@ -30,6 +30,7 @@ def pages() -> dict[str, str]:
     return {
         "recipe.md": _recipe(),
         "cli.md": _cli(),
+        "python.md": reference_python.page(_NOTE),
         "names.md": _names(),
         "architectures.md": _architectures(),
         "data.md": _data(),

@@ -4,6 +4,7 @@ import json
 import runpy
 
 import pytest
+from classifiers import make_data, make_tiny_classifier
 from places import ROOT
 
 DEMOS = ROOT / "demos"
@@ -31,8 +32,8 @@ def test_the_demo_of_photos_in_memory_draws(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_of_pairs_in_memory_leaves_a_classifier(classifiers, tmp_path):
-    model = next(iter(classifiers.values())) if isinstance(classifiers, dict) else classifiers
+def test_the_demo_of_pairs_in_memory_leaves_a_classifier(tmp_path):
+    model = make_tiny_classifier(tmp_path / "model", make_data(tmp_path / "data"))
     outputs = demo("classify")(str(model), steps=3, out=str(tmp_path / "run"))
     assert all(path.exists() for path in outputs.values())
 
