@@ -1,4 +1,4 @@
-"""Train a text classifier on pairs that a program has in memory: python classify.py MODEL_FOLDER."""
+"""Train a text classifier on pairs in memory: `python demos/classify.py MODEL_FOLDER`."""
 
 import sys
 

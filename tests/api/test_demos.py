@@ -38,7 +38,7 @@ def test_the_demo_of_pairs_in_memory_leaves_a_classifier(tmp_path):
     assert all(path.exists() for path in outputs.values())
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = json.loads((DEMOS / "edge_train.ipynb").read_text())["cells"]

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import edge_train as et
+from edge_train.tasks import open_job
+from edge_train.tasks.module.recipe import ModuleRecipe
 
 STEPS = 12
 METHODS = ("adamw", "zo", "q-galore", "adamw8bit", "frugal")
@@ -176,12 +178,9 @@ def test_another_module_key_or_data_is_refused_when_a_run_goes_on(tmp_path):
         et.fit(module(), loss, BATCHES[1:], resume=out)
 
 
-@pytest.mark.process
-def test_a_run_of_a_program_says_where_it_goes_on(tmp_path):
-    with pytest.raises(KeyError):
-        et.fit(module(), Raising(9), BATCHES, out=tmp_path / "run", steps=STEPS)
-    with pytest.raises(et.EdgeTrainError, match=r"go on there, with et\.fit"):
-        et.resume(tmp_path / "run").wait()
+def test_a_run_of_a_program_says_where_it_goes_on():
+    with pytest.raises(et.InputError, match=r"go on there, with et\.fit"):
+        open_job(ModuleRecipe())
 
 
 NAMED = """
@@ -204,23 +203,43 @@ def raising():
 """
 
 
-@pytest.mark.process
-def test_a_named_function_is_trained_behind_a_wall_from_any_thread(tmp_path, monkeypatch):
+@pytest.fixture
+def own_things(tmp_path, monkeypatch):
     (tmp_path / "own_things.py").write_text(NAMED)
     monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_things", None)
+
+
+@pytest.mark.process
+def test_a_named_function_is_trained_behind_a_wall_from_any_thread(own_things, tmp_path):
     found = []
-    keys = {"mem": "2GB", "steps": 6}
-    thread = threading.Thread(
-        target=lambda: found.append(et.fit("own_things:made", out=tmp_path / "run", **keys))
-    )
+    keys = {"mem": "2GB", "steps": 6, "out": tmp_path / "run"}
+    thread = threading.Thread(target=lambda: found.append(et.fit("own_things:made", **keys)))
     thread.start()
     thread.join()
     assert found[0].report["status"] == "done"
     assert found[0].report["wall"] != "none" or sys.platform != "linux"
     assert found[0].outputs["learned"].stat().st_size > 0
-    stopped = et.fit("own_things:raising", out=tmp_path / "raising", **keys)
+
+
+@pytest.mark.slow
+def test_what_a_loss_behind_a_wall_raised_is_said_with_its_line(own_things, tmp_path):
+    stopped = et.fit("own_things:raising", mem="2GB", steps=6, out=tmp_path / "raising")
     with pytest.raises(et.TrainingStopped, match=r"no such label \(.*own_things.py, line 15\)"):
         stopped.wait()
-    for name, words in (("own_thing:made", "PYTHONPATH"), ("__main__:made", "__main__ is none")):
-        with pytest.raises(et.EdgeTrainError, match=words):
-            et.fit(name, out=tmp_path / "no", **keys).wait()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_thing:made", "PYTHONPATH"),
+        ("__main__:made", "__main__ is none"),
+        ("own_things:mad", "has no mad"),
+        ("own_things", "must be package:function"),
+        ("own_things:torch.nn", "has no torch.nn"),
+    ],
+)
+def test_a_name_of_no_function_is_one_sentence(own_things, name, words):
+    with pytest.raises(et.InputError, match=words):
+        open_job(ModuleRecipe(module=name))

@@ -148,6 +148,7 @@ def test_when_a_notebooks_kernel_is_killed_its_run_saves_ends_and_frees_its_fold
     assert again.report["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_plan_says_whether_it_fits(arrays, tmp_path):
     found = et.plan(recipe(arrays, 5, tmp_path / "run"), "10MB")
     assert not found["fits"]
@@ -160,9 +161,13 @@ def test_photos_in_memory_become_files_beside_the_run(tmp_path):
     recipe, made = given.write(et.PersonalizeRecipe(), photos, tmp_path / "run")
     assert made == [tmp_path / "run.data"]
     assert recipe.photos == str(tmp_path / "run.data")
-    found = [Image.open(path) for path in sorted(made[0].iterdir())]
-    assert [one.size for one in found] == [(40, 48), (40, 40)]
-    assert found[0].getpixel((0, 0)) == (255, 0, 0)
+    sizes, corners = [], []
+    for path in sorted(made[0].iterdir()):
+        with Image.open(path) as picture:
+            sizes.append(picture.size)
+            corners.append(picture.getpixel((0, 0)))
+    assert sizes == [(40, 48), (40, 40)]
+    assert corners == [(255, 0, 0), (0, 0, 0)]
 
 
 def test_texts_and_pairs_in_memory_become_a_table(tmp_path):
