@@ -17,7 +17,7 @@ _HOMES = {
     "resume": "edge_train.api.running:resume",
     "fit": "edge_train.api.fitting:fit",
     "plan": "edge_train.api.commands:plan",
-    "export": "edge_train.api.commands:export_model",
+    "export": "edge_train.api.commands:export",
     "generate": "edge_train.api.commands:generate",
     "Run": "edge_train.api.running:Run",
     "PersonalizeRecipe": "edge_train.tasks.personalize.recipe:PersonalizeRecipe",
@@ -45,12 +45,19 @@ def __getattr__(name: str) -> "Any":
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'edge_train' has no attribute {name!r}")
+    found = globals()[name] = public(name)
+    return found
+
+
+def public(name: str) -> "Any":
+    """Return a public name; `run` and `export` stay functions, though folders are called so, too.
+
+    Raises:
+      KeyError: there is no such name.
+    """
     module, _, attribute = _HOMES[name].partition(":")
     found = import_module(module)
-    if attribute:
-        found = getattr(found, attribute)
-    globals()[name] = found  # a function of the same name as a folder of ours stays the function
-    return found
+    return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> "list[str]":

@@ -1,9 +1,11 @@
 """The public names, as type checkers and editors see them."""
 
+from typing import Any
+
 from edge_train import estimators as estimators
 from edge_train import optim as optim
 from edge_train import runtimes as runtimes
-from edge_train.api.commands import export_model as export
+from edge_train.api.commands import export as export
 from edge_train.api.commands import generate as generate
 from edge_train.api.commands import plan as plan
 from edge_train.api.fitting import fit as fit
@@ -21,4 +23,7 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe as Langua
 from edge_train.tasks.network.recipe import NetworkRecipe as NetworkRecipe
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe as PersonalizeRecipe
 
+__all__: list[str]
 __version__: str
+
+def public(name: str) -> Any: ...

@@ -67,7 +67,7 @@ class CallersError(EdgeTrainError):
 
     @classmethod
     def of(cls, function: object, error: Exception) -> "CallersError":
-        """Return the sentence about an exception: whose it is, what it says, which line raised it."""
+        """Return the sentence about an exception: whose, what it says, which line raised it."""
         name = getattr(function, "__qualname__", type(function).__name__)
         last = error.__traceback__
         while last is not None and last.tb_next is not None:

@@ -10,7 +10,7 @@ package registers a record in its metadata, and no file of ours is touched:
 
 import difflib
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar
@@ -149,6 +149,21 @@ def load(where: str) -> Any:
     """
     module, _, attribute = where.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose names are imported when they are used.
+
+    Args:
+      homes: name -> the module of the package that has it.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return find
 
 
 def _as_tuple(found: Any) -> tuple[Any, ...]:

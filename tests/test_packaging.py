@@ -78,6 +78,10 @@ def test_wheel_holds_the_page_of_watch(wheel_names: set[str]) -> None:
         assert f"edge_train/watch/{name}" in wheel_names
 
 
+def test_wheel_says_that_it_is_typed(wheel_names: set[str]) -> None:
+    assert {"edge_train/py.typed", "edge_train/__init__.pyi"} <= wheel_names
+
+
 def test_wheel_installs_one_top_level_name(wheel_names: set[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_train"}

@@ -2,26 +2,27 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_train.api.process import TIED, failure_of
+from edge_train.api.process import command, failure_of
+from edge_train.api.said import Said
 from edge_train.errors import InputError
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 
 
-def plan(recipe: Recipe, mem: str | int | None = None) -> dict[str, Any]:
+def plan(recipe: Any, mem: str | int | None = None) -> dict[str, Any]:
     """Return what a run would hold, as `edge-train plan --json` says it; trains nothing.
 
     Args:
       mem: the cap that it is compared with; None: that of the recipe.
 
     Returns:
-      `fits`, `plan` with its phases and `peak_bytes`, `choices`, and `refusal` where it does not fit.
+      `fits`, `plan` with its phases and `peak_bytes`, `choices`, and `refusal` where it does not
+      fit.
 
     Raises:
       EdgeTrainError: the recipe cannot be run at all.
@@ -38,7 +39,7 @@ def plan(recipe: Recipe, mem: str | int | None = None) -> dict[str, Any]:
     return found
 
 
-def export_model(model: str | Path, out: str | Path, **options: Any) -> Path:
+def export(model: str | Path, out: str | Path, **options: Any) -> Path:
     """Write an artifact for an inference engine, as `edge-train export` does; return its path.
 
     Args:
@@ -51,9 +52,7 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Path:
     return Path(out)
 
 
-def generate(
-    run: str | Path, prompts: Sequence[str] | None = None, **options: Any
-) -> list[Path]:
+def generate(run: str | Path, prompts: Sequence[str] | None = None, **options: Any) -> list[Path]:
     """Draw pictures with a learned word, as `edge-train generate` does; return their paths.
 
     Args:
@@ -85,21 +84,17 @@ def _said(words: Sequence[str], *, even_if_refused: bool = False) -> str:
     Raises:
       EdgeTrainError: in the words of the command.
     """
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            [sys.executable, *TIED, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            start_new_session=True,
-        ) as child,
-    ):
+    complaints = Said()
+    with subprocess.Popen(
+        command(words),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints.fileno(),
+        start_new_session=True,
+    ) as child:
         assert child.stdout is not None
         output = child.stdout.read()
         child.wait()
-        complaints.seek(0)
-        said = complaints.read().decode("utf-8", "replace")
     if child.returncode and not (even_if_refused and output.strip()):
-        raise failure_of(child.returncode, said)
+        raise failure_of(child.returncode, complaints.text())
     return output.decode("utf-8")

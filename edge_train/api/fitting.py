@@ -1,10 +1,10 @@
 """`fit`: somebody's own module and loss, trained by any method that the registries know.
 
-The step is that of `loop.py`, and a run is a run: planned, guarded, journalled, resumable, reported.
-Only where it trains differs: in the process of the caller, whose module it changes.
+The step is that of `loop.py`, and the run is like any other: planned, guarded, journalled,
+resumable, reported. Only where it trains differs: in the process of the caller, whose module it
+changes.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,17 +14,19 @@ from typing import Any
 from edge_train.api import running
 from edge_train.api.observing import Both, Events
 from edge_train.api.running import Run, reserved
+from edge_train.api.said import Said
 from edge_train.errors import INTERRUPTED, CallersError, EdgeTrainError, InputError
 from edge_train.memory.measure import measure
 from edge_train.memory.plan import estimate, needs
 from edge_train.methods import declared_keys
-from edge_train.recipe import from_mapping, shown
+from edge_train.recipe import from_mapping
 from edge_train.records.folder import RunFolder
 from edge_train.run import session
 from edge_train.run.observer import Bar
 from edge_train.tasks import open_job, read_recipe
 from edge_train.tasks.module.brought import Batches, Brought, lent
 from edge_train.tasks.module.recipe import ModuleRecipe
+from edge_train.units import shown
 
 
 def fit(
@@ -67,13 +69,15 @@ def fit(
     """
     given = {
         **keys,
-        **{"method": method, "cap_bytes": mem, "steps": steps},
+        "method": method,
+        "cap_bytes": mem,
+        "steps": steps,
         "out": None if out is None else str(out),
     }
     given = {name: value for name, value in given.items() if value is not None}
     if isinstance(module, str):
         if loss is not None or batches is not None or evaluation is not None:
-            raise InputError("module is the name of a function, which returns loss and batches, too.")
+            raise InputError("module names a function, which returns loss and batches, too.")
         if resume is not None:
             raise InputError("a run of a named function is gone on with by et.resume(FOLDER).")
         return running.run(_recipe({**given, "module": module}))
@@ -92,7 +96,7 @@ def _begun(given: dict[str, Any]) -> Run:
     recipe = _recipe(given)
     _check(recipe)
     folder, is_new = reserved(recipe)
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - the run keeps it
+    said = Said()
     observer = Both(Bar(), Events(said))
     try:
         _train(lambda: session.run(replace(recipe, out=str(folder)), observer), folder)
@@ -109,7 +113,9 @@ def _resumed(folder: Path, given: dict[str, Any]) -> Run:
     Raises:
       InputError: one is not, or the folder is of another task.
     """
-    changes = {name: given[name] for name in ("cap_bytes", "steps") if name in given}
+    changes: dict[str, Any] = {
+        name: given[name] for name in ("cap_bytes", "steps") if name in given
+    }
     path = RunFolder(folder).recipe
     if path.is_file():
         stored, now = read_recipe(path), _recipe(given)
@@ -126,7 +132,7 @@ def _resumed(folder: Path, given: dict[str, Any]) -> Run:
             del changes["steps"]
         keys = ModuleRecipe.declared()
         changes = {name: keys[name].checked(value, "") for name, value in changes.items()}
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - the run keeps it
+    said = Said()
     observer = Both(Bar(), Events(said))
     _train(lambda: session.resume(folder, changes, observer), folder)
     return Run(folder, said, None)

@@ -22,7 +22,7 @@ Given = Sequence[Any] | None
 _CHANNELS = (3, 4)  # of an array with three dimensions
 
 
-def write(recipe: R, data: Given, folder: Path) -> tuple[R, list[Path]]:
+def write(recipe: R, data: Any, folder: Path) -> tuple[R, list[Path]]:
     """Return the recipe with what was given as its data, and what was made on the disk for it.
 
     Args:
@@ -37,7 +37,7 @@ def write(recipe: R, data: Given, folder: Path) -> tuple[R, list[Path]]:
     key = task_of(recipe).data
     if getattr(recipe, key) is not None:
         raise InputError(f"data is given, and {key} of the recipe names some; leave one out.")
-    if isinstance(data, str | bytes | Path) or not isinstance(data, Sequence) or not data:
+    if isinstance(data, str | bytes) or not isinstance(data, Sequence) or not data:
         raise InputError(
             f"data is {_kind(data)}, must be a list of photos, of texts or of (text, label) pairs; "
             f"a file or folder goes into the recipe: {type(recipe).__name__}({key}=...)."

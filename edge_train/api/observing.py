@@ -1,8 +1,8 @@
 """Who watches a run in this process: a line for people, and events for `Run.events`."""
 
 import io
-from typing import Any
 
+from edge_train.api.said import Said
 from edge_train.protocols import StepRecord
 from edge_train.run.observer import Best, JsonEvents, Observer
 
@@ -10,7 +10,7 @@ from edge_train.run.observer import Best, JsonEvents, Observer
 class Events(JsonEvents):
     """JSON events into a binary file."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Said) -> None:
         super().__init__(io.TextIOWrapper(io.FileIO(file.fileno(), "w", closefd=False)))
 
 

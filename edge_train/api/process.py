@@ -1,27 +1,34 @@
-"""The process of a run: started by `exec` from any thread, tied to this program, told to stop once."""
+"""The process of a run: started from any thread, tied to this program, told to stop once."""
 
 import atexit
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from edge_train.api.given import remove
+from edge_train.api.said import Said
 from edge_train.errors import INTERRUPTED, STOPPED, EdgeTrainError, OutOfMemory, TrainingStopped
 from edge_train.memory.fresh import fresh
 from edge_train.records.folder import RunFolder
 
-TIED = fresh(  # the words after `python`: edge-train, which stops when this program is gone
+_TIED = (
     "from edge_train.process.tied import tie; tie(0); "
     "from edge_train.__main__ import main; sys.exit(main())"
 )
 _PREFIX = "edge-train: "
 _SHOWN_LINES = 20  # of a process that ended without a sentence
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """Return the command line of an `edge-train` that stops when this program is gone.
+
+    It imports what this program would, as its path is now.
+    """
+    return [sys.executable, *fresh(_TIED), *words]
 
 
 class Process:
@@ -38,7 +45,7 @@ class Process:
     def __init__(
         self,
         words: Sequence[str],
-        said: Any,
+        said: Said,
         recipe: Path | None = None,
         folder: Path | None = None,
         made: Sequence[Path] = (),
@@ -46,12 +53,12 @@ class Process:
         self._recipe, self._folder, self._made = recipe, folder, made
         self._lock, self._settled = threading.Lock(), False
         self._cancelled = False
-        self._complaints: Any = tempfile.TemporaryFile()
+        self._complaints = Said()
         self._child = subprocess.Popen(
-            [sys.executable, *TIED, *words],
+            command(words),
             stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=self._complaints,
+            stdout=said.fileno(),
+            stderr=self._complaints.fileno(),
             start_new_session=True,  # a terminal's Ctrl-C is for this program, which cancels
         )
         self._failure: EdgeTrainError | None = None
@@ -89,9 +96,7 @@ class Process:
         _going.discard(self)
         assert self._child.stdin is not None
         self._child.stdin.close()
-        self._complaints.seek(0)
-        text = self._complaints.read().decode("utf-8", "replace")
-        self._complaints.close()
+        text = self._complaints.text()
         status = self._child.returncode
         if self._recipe is not None:
             self._recipe.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ a run wait, and no thread of ours can die.
 """
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from typing import Any
 
 from edge_train.api.given import Given, write
 from edge_train.api.process import Process
+from edge_train.api.said import Said
 from edge_train.errors import EdgeTrainError, InputError, RunFolderError, TrainingStopped
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records.folder import RunFolder
 from edge_train.units import shown
 
 _PAUSE_SECONDS = 0.05  # between two looks for the next event
-_AT_ONCE_BYTES = 1 << 16
 
 
 class Run:
@@ -34,7 +33,7 @@ class Run:
       folder: of the run; it is there once the run has begun.
     """
 
-    def __init__(self, folder: Path, said: Any, process: Process | None) -> None:
+    def __init__(self, folder: Path, said: Said | None, process: Process | None) -> None:
         self.folder = folder
         self._said, self._process = said, process
 
@@ -65,7 +64,7 @@ class Run:
         return self
 
     def cancel(self) -> None:
-        """Stop after the step in progress, with everything saved. Twice is once; late is nothing."""
+        """Stop after the step in progress, with everything saved; twice is fine."""
         if self._process is not None:
             self._process.cancel()
 
@@ -75,10 +74,12 @@ class Run:
         Raises:
           EdgeTrainError: as `wait`, after the last event.
         """
+        if self._said is None:
+            return
         at, rest = 0, b""
         while True:
             over = self.is_over  # asked first: nothing is said after it
-            part = os.pread(self._said.fileno(), _AT_ONCE_BYTES, at)
+            part = self._said.part(at)
             at += len(part)
             *whole, rest = (rest + part).split(b"\n")
             for line in whole:
@@ -124,7 +125,7 @@ class Run:
 
 
 def run(
-    recipe: Recipe, mem: str | int | None = None, *, data: Given = None, walled: bool = True
+    recipe: Any, mem: str | int | None = None, *, data: Given = None, walled: bool = True
 ) -> Run:
     """Start a run and return at once; `Run.wait` waits for it.
 
@@ -159,10 +160,10 @@ def run(
             folder.rmdir()
         raise
     recipe = replace(with_absolute_paths(recipe), out=str(folder))
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - the run keeps it
+    said = Said()
     if not walled:
         return _here(recipe, folder, said)
-    text = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".toml", delete=False)  # noqa: SIM115
+    text = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".toml", delete=False)
     with text:
         text.write(to_toml(recipe))
     words = ("run", "--recipe", text.name, "--json")
@@ -170,7 +171,7 @@ def run(
     return Run(folder, said, process)
 
 
-def _here(recipe: Recipe, folder: Path, said: Any) -> Run:
+def _here(recipe: Recipe, folder: Path, said: Said) -> Run:
     from edge_train.api.observing import Events
     from edge_train.run import session
 
@@ -198,7 +199,7 @@ def resume(folder: str | Path, mem: str | int | None = None, *, steps: int | Non
         words += ["--mem", mem if isinstance(mem, str) else shown(mem)]
     if steps is not None:
         words += ["--steps", str(steps)]
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - the run keeps it
+    said = Said()
     return Run(folder, said, Process(words, said))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_train.cli import commands
+from edge_train.cli import commands, reference_python
 from edge_train.cli.help import help_text
 from edge_train.cli.others import FOREIGN, Foreign
 from edge_train.cli.reference_formats import artifact_page, report_page, training_artifact_page
@@ -41,6 +41,7 @@ def pages() -> dict[str, str]:
     return {
         "recipe.md": _recipe(),
         "cli.md": _cli(),
+        "python.md": reference_python.page(_NOTE),
         "names.md": _names(),
         "architectures.md": _architectures(),
         "data.md": _data(),

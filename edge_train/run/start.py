@@ -77,8 +77,8 @@ def start_record(
     forwards, check = losses.size, None
     if not np.isfinite(losses).all():
         raise ModelError(
-            f"{recipe.model or recipe.task}: its loss is not finite before the first step; the weights are "
-            "damaged or --dtype is too small for them."
+            f"{recipe.model or recipe.task}: its loss is not finite before the first step; the "
+            "weights are damaged or --dtype is too small for them."
         )
     repeats = "not checked"
     if not engines.get(recipe.runtime).exact_repeats:

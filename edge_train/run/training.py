@@ -14,6 +14,7 @@ from edge_train.errors import (
     INTERRUPTED,
     EdgeTrainError,
     InputError,
+    NonFinite,
     OutOfMemory,
     RunFolderError,
     TrainingStopped,
@@ -67,7 +68,7 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             with _stoppable(loop):
                 ending = loop.fit(job.recipe.steps or 0)
             status, line = finish_run(session, loop, ending)
-        except (EdgeTrainError, OSError) as caught:
+        except (EdgeTrainError, OSError, NonFinite) as caught:
             error = _in_words(caught)
             session.observer.ended("stopped")
             with suppress(RunFolderError):  # the disk may be what stopped it
@@ -113,14 +114,21 @@ def _rate(loop: Loop, step: int) -> float | None:
     return None
 
 
-def _in_words(error: EdgeTrainError | OSError) -> EdgeTrainError:
+def _in_words(error: EdgeTrainError | OSError | NonFinite) -> EdgeTrainError:
     """Return what a person can do about an error; an `OSError` is of a file that went wrong.
+
+    A `NonFinite` comes here where steps that were good are not when they are taken again.
 
     Raises:
       OutOfMemory: it was memory that a system call did not get.
     """
     if isinstance(error, EdgeTrainError):
         return error
+    if isinstance(error, NonFinite):
+        return TrainingStopped(
+            f"{error}, though it was when the same step was taken before: the loss must depend on "
+            "the parameters and the batch alone."
+        )
     return RunFolderError(f"{error.filename or 'a file'}: cannot be used ({error.strerror}).")
 
 

@@ -58,7 +58,7 @@ def blocks_of(module: Any) -> tuple[dict[str, Array], dict[str, Array]]:
     frozen: dict[str, Any] = {}
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise InputError(f"parameter {name} has no shape yet; call the module on a batch first.")
+            raise InputError(f"parameter {name} has no shape yet; call the module once.")
         if not parameter.requires_grad:
             frozen[name] = parameter
             continue
@@ -260,4 +260,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for one, training in before:
             one.training = training
-

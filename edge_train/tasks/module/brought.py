@@ -75,9 +75,9 @@ def _check_batches(batches: Any) -> None:
         not isinstance(batches, Sequence) and hasattr(batches, "__iter__")
     ):
         raise InputError(
-            f"batches is {type(batches).__name__}, which gives its batches once or in another order "
-            "each time, so a run could not be resumed; pass list(batches), or a function of the "
-            "step."
+            f"batches is {type(batches).__name__}, which gives its batches once or in another "
+            "order each time, so a run could not be resumed; pass list(batches), or a function of "
+            "the step."
         )
     if not isinstance(batches, Sequence) or isinstance(batches, str | bytes):
         raise InputError(

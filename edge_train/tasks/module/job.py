@@ -79,9 +79,9 @@ class ModuleJob:
                 raise InputError(f"{key} is not for task module: the module is it; leave it out.")
         self.recipe = TASK.resolve(recipe, "torch", {})
         self._brought = found(recipe.module)
-        self._blocks, self._frozen = load_name(
-            "edge_train.runtimes.torch.own_module:blocks_of"
-        )(self._brought.module)
+        self._blocks, self._frozen = load_name("edge_train.runtimes.torch.own_module:blocks_of")(
+            self._brought.module
+        )
         self._is_here = recipe.module is None
         self.notes: tuple[str, ...] = ()
         if self._is_here:
@@ -182,5 +182,3 @@ class ModuleJob:
         learned = runtime.learned()
         write_bytes(folder / _LEARNED, save(learned))
         return Outcome(outputs={"learned": _LEARNED})
-
-
