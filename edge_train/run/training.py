@@ -290,9 +290,9 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
         event = {"kind": "event", "step": record.step, "text": text, "predicted_seconds": seconds}
         loop.journal.append(event)
     _react(session, loop, record.step)
-    text = session.job.preview(session.folder, record.step + 1, loop.runtime)
-    if text is not None:
-        loop.journal.append({"kind": "event", "step": record.step, "text": text})
+    shown = session.job.preview(session.folder, record.step + 1, loop.runtime)
+    if shown is not None:
+        loop.journal.append({"kind": "event", "step": record.step, "text": shown})
 
 
 def _react(session: Session, loop: Loop, step: int) -> None:
