@@ -20,4 +20,5 @@ def main(runs, out, width="1280", scheme="light"):
         assert browser.problems == []
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
