@@ -189,7 +189,7 @@ def test_mapped_weights_are_released_before_the_cap_is_reached(tmp_path):
 def test_it_asks_for_less_when_nothing_can_be_released():
     watch = Watch(None)
     resident, *_ = watch._count()
-    # more than malloc ever keeps for itself (32 MiB), so that these pages are new whatever ran before
+    # more than malloc keeps for itself (32 MiB), so that these pages are new whatever ran before
     ballast = bytearray(64 * MEGABYTE)
     watch.enforce(resident + len(ballast) + 5 * MEGABYTE)
     assert watch.wants_less
