@@ -3,14 +3,11 @@
 A loss is held to 1e-4 of itself, for the reason that tests/test_architectures.py gives.
 """
 
-import json
-
 import numpy as np
 import pytest
 from gguf_files import F32, Q4_0, Q8_0
 from gguf_models import KINDS, make_gguf
 
-from edge_train import cli
 from edge_train.formats.gguf.model import open_gguf
 
 torch = pytest.importorskip("torch")

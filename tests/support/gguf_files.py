@@ -32,6 +32,8 @@ def _typed(of: Any) -> tuple[int, bytes]:
         return 6, struct.pack("<f", of)
     if isinstance(of, str):
         return 8, string(of)
+    if isinstance(of, np.ndarray):  # of int32
+        return 9, struct.pack("<IQ", 5, len(of)) + of.astype("<i4").tobytes()
     kinds = [_typed(one) for one in of] or [(4, b"")]
     return 9, struct.pack("<IQ", kinds[0][0], len(of)) + b"".join(raw for _, raw in kinds)
 

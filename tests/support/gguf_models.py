@@ -151,7 +151,7 @@ def tokenizer(begin: bool = False) -> dict[str, Any]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3, 3] + [1] * (len(tokens) - 2),
+        "tokenizer.ggml.token_type": np.array([3, 3] + [1] * (len(tokens) - 2)),
         "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.ggml.eos_token_id": 1,

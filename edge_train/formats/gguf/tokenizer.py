@@ -19,12 +19,19 @@ _UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # types of tokens that are not pl
 _SPACE = "\u2581"
 _FLAGS = ("add_bos_token", "add_eos_token")
 _TRIES = ("a \u0378", "")
+# Names that llama.cpp takes for tokens of control whatever their type says.
+_ENDS = frozenset(
+    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
+    + ("<EOT>", "_<EOT>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<end_of_utterance>")
+    + ("<|eom_id|>",)
+)
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _SHORT = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+# As llama.cpp has them; publishers count accents of their own and other scripts differently.
+_UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"
 _ASIDE = r"[^\r\n\p{L}\p{N}]?"
 _LLAMA3 = (rf"{_SHORT}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}",)
 _QWEN2 = (rf"{_SHORT}|{_WORDS}|\p{{N}}|{_REST}",)
@@ -78,6 +85,8 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
             f"{file.path}: the tokenizer has {len(tokens)} tokens, the model's table {rows} rows; "
             "they do not belong together."
         )
+    if len(set(tokens)) < len(tokens):
+        raise ModelError(f"{file.path}: a token is there twice; download it again.")
     try:
         made = _of_merges(file, tokens) if kind == "gpt2" else _of_scores(file, tokens)
         _add(file, made, tokens)
@@ -176,8 +185,9 @@ def _of_scores(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
 def _add(file: GgufFile, made: Tokenizer, tokens: Sequence[str]) -> None:
     """Have tokens of control, and those that users added, found in texts as they stand."""
     types = _list(file, "token_type", int, len(tokens))
-    special = [t for t, kind in zip(tokens, types, strict=True) if kind in (_UNKNOWN, _CONTROL)]
-    added = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER]
+    pairs = list(zip(tokens, types, strict=True))
+    special = [t for t, kind in pairs if kind in (_UNKNOWN, _CONTROL) or t in _ENDS]
+    added = [t for t, kind in pairs if kind == _USER and t not in _ENDS]
     made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special if t])
     made.add_tokens([AddedToken(t, special=False, normalized=False) for t in added if t])
 
