@@ -1,11 +1,11 @@
-"""Tiny random models of every architecture that is read from GGUF, written as llama.cpp has them."""
+"""Tiny random models of every architecture that is read from GGUF, as llama.cpp has them."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf_files import F32, gguf_bytes, stored
+from gguf_files import F32, Q8_0, gguf_bytes, stored
 
 VOCABULARY, POSITIONS, LAYERS, WIDTH, HEADS, GROUPS, HEAD, INNER = 300, 64, 2, 64, 4, 2, 32, 96
 _SIZES: dict[str, Any] = {
@@ -238,3 +238,25 @@ def _factors(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
             smooth = (8192 / wave - 1) / 3
             found.append(1 / ((1 - smooth) / 8 + smooth))
     return {"rope_freqs": found}
+
+
+def plain_llama(**changes: Any) -> bytes:
+    """Return a file of one small layer of zeros, made without torch.
+
+    Args:
+      changes: of metadata, with `__` for a point; None takes a key out.
+    """
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    sizes |= {"num_key_value_heads": 1, "intermediate_size": 32}
+    metadata = metadata_of("llama", sizes, {})
+    for name, of in changes.items():
+        metadata[name.replace("__", ".")] = of
+    shapes = {"token_embd": (VOCABULARY, 32), "output_norm": (32,), "blk.0.attn_norm": (32,)}
+    shapes |= {"blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
+    shapes |= {f"blk.0.{one}": (32, 32) for one in ("attn_output", "ffn_gate", "ffn_up")}
+    shapes |= {"blk.0.ffn_down": (32, 32), "blk.0.attn_v": (16, 32)}
+    tensors = {
+        f"{name}.weight": stored(np.zeros(shape, np.float32), Q8_0 if len(shape) > 1 else F32)[0]
+        for name, shape in shapes.items()
+    }
+    return gguf_bytes({k: v for k, v in metadata.items() if v is not None}, tensors)
