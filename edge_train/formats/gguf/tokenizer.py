@@ -195,13 +195,15 @@ def _add(file: GgufFile, made: Tokenizer, tokens: Sequence[str]) -> None:
 def _around(file: GgufFile, kind: str, tokens: Sequence[str]) -> TemplateProcessing:
     """Return what puts the first and last token around a text, where the file asks for them."""
     begins = kind == "llama" or file.metadata.get("tokenizer.ggml.pre") in _WHOLE_WORDS
-    found = []
+    found: list[list[tuple[str, int]]] = []
     for flag, default in zip(_FLAGS, (begins, False), strict=True):
         role = flag.split("_")[1]
         number = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
         wanted = file.metadata.get(f"tokenizer.ggml.{flag}", default) is True
-        known = type(number) is int and 0 <= number < len(tokens)
-        found.append([(tokens[number], number)] if wanted and known else [])
+        if wanted and isinstance(number, int) and 0 <= number < len(tokens):
+            found.append([(tokens[number], number)])
+        else:
+            found.append([])
     front, back = found
 
     def around(text: str, at: int) -> list[str]:
