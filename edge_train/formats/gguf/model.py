@@ -47,6 +47,7 @@ def open_gguf(path: Path) -> LanguageFolder:
     weights = GgufWeights(file, kind, config)
     rows = config["vocab_size"]
     made = Made(tokenizer_of(file, rows), settings_of(file))
+    file.metadata = {}  # a vocabulary and its merges as Python strings take tens of megabytes
     return LanguageFolder(
         path, config, rows, positions_of(config), (weights,), str(path.resolve()), made
     )
