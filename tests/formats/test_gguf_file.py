@@ -5,6 +5,7 @@ makes of them; where that package is installed, it is asked again with other blo
 """
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,20 @@ def test_what_is_no_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.gguf"):
         with pytest.raises(ModelError):
             GgufFile(path)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_a_large_tensor_takes_a_few_megabytes(tmp_path, name):
+    number, kind = KINDS[name]
+    rows, columns = 2048, 2048  # 16.8 MB in float32
+    raw = np.zeros(rows * columns // kind.weights * kind.nbytes, np.uint8)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf_bytes({}, {"t": (number, (rows, columns), raw.tobytes())}))
+    file, out = GgufFile(path), np.empty((rows, columns), np.float32)
+    tracemalloc.start()
+    try:
+        file.rows_into("t", range(rows), out)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 << 20, peak

@@ -100,7 +100,7 @@ class GgufFile:
         Raises:
           ModelError: the file became shorter.
 
-        Memory: about four times a megabyte of weights, whatever the tensor's size.
+        Memory: at most six megabytes, whatever the tensor's size.
         """
         tensor = self.tensors[name]
         step = max(1, _PIECE_BYTES // (4 * max(1, tensor.shape[-1])))
