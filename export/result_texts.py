@@ -53,6 +53,23 @@ def write_texts(
             _write(folder / _TOKENIZER, {**settings, "pad_token": pad})
 
 
+def write_made(
+    folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, settings: Mapping[str, Any]
+) -> None:
+    """Write tokenizer, template and settings of a model that was no folder into a new one.
+
+    Raises:
+      RunFolderError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
+    _write(folder / CONFIG, config)
+    _write(folder / _TOKENIZER, settings)
+    write_bytes(folder / _WHOLE_TOKENIZER, tokenizer.to_str(pretty=True).encode())
+
+
 def write_config(source: Path, folder: Path, changes: Mapping[str, Any]) -> None:
     """Write `config.json` of `source` into `folder` with other values; None takes a key out."""
     gone = {"auto_map", *(name for name, value in changes.items() if value is None)}

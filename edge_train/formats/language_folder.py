@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from edge_train.errors import ModelError
 from edge_train.formats.packed_weights import refuse_packed
-from edge_train.formats.tensor_file import TensorFile
+from edge_train.formats.tensor_file import TensorFile, WeightFile
+from edge_train.formats.tokenizer_files import open_tokenizer
 from edge_train.formats.transformers_folder import layers_of, positions_of, vocabulary_of
 from edge_train.formats.weight_files import hash_of, open_weights, read_json
 
@@ -15,27 +18,58 @@ _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".
 
 
 @dataclass(frozen=True)
+class Made:
+    """What stands beside weights in a folder, for a model that is one file.
+
+    Attributes:
+      settings: the contents of `tokenizer_config.json`.
+    """
+
+    tokenizer: Tokenizer
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class LanguageFolder:
     """A checked folder: `config.json`, `tokenizer.json` and safetensors weights, if any.
 
     Attributes:
+      path: the folder, or the one file that a model is.
       config: the contents of `config.json`.
       vocabulary: rows of the token table.
       positions: tokens in a sequence at most.
       files: the opened weight files; none where a run starts from random weights.
       base: what others find it by: a hub id, or the whole path.
+      made: what a folder would hold beside weights, where the model is one file.
     """
 
     path: Path
     config: Mapping[str, Any]
     vocabulary: int
     positions: int
-    files: tuple[TensorFile, ...]
+    files: tuple[WeightFile, ...]
     base: str = ""
+    made: Made | None = None
+
+    @property
+    def rewritten(self) -> tuple[TensorFile, ...]:
+        """The files whose names and types a result keeps; one of other kinds has float32."""
+        return tuple(file for file in self.files if isinstance(file, TensorFile))
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer.
+
+        Raises:
+          ModelError: it is missing or damaged.
+        """
+        if self.made is not None:
+            return self.made.tokenizer
+        return open_tokenizer(self.path, self.vocabulary)
 
     def sha256(self) -> str:
         """Return one hash over the configuration and over names and contents of weight files."""
-        paths = (self.path / "config.json", *(file.path for file in self.files))
+        config = () if self.made is not None else (self.path / "config.json",)
+        paths = (*config, *(file.path for file in self.files))
         return hash_of((path.name, path) for path in paths)
 
 
@@ -50,6 +84,10 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         no safetensors.
     """
     if not (path / "config.json").is_file():
+        if path.is_dir() and (found := sorted(path.glob("*.gguf"))):
+            raise ModelError(
+                f"{path}: a folder of GGUF files; name one of them: --model {found[0]}."
+            )
         raise ModelError(
             f"{path}: no config.json; expected the folder of a transformers language model (Llama, "
             "GPT-2, ...)."

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,24 @@ class TensorEntry:
     def is_float(self) -> bool:
         """Whether `TensorFile` can read it as float32."""
         return self.dtype in _ITEM_BYTES
+
+
+class WeightFile(Protocol):
+    """What holds the tensors of a model by name, and hands them out as float32."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """Tensor name -> its shape, and the type that it is handed out from."""
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a whole tensor."""
+
+    def part(self, name: str, rows: slice) -> NDArray[np.float32]:
+        """Return neighboring rows."""
 
 
 class TensorFile:
@@ -106,7 +124,7 @@ class TensorFile:
 class StoredTensor:
     """A float tensor of a file, read as float32 when rows of it are asked for."""
 
-    file: TensorFile
+    file: WeightFile
     name: str
 
     @property

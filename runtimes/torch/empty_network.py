@@ -1,5 +1,6 @@
 """A network of transformers as a configuration describes it; its parameters take no memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,19 @@ from edge_train.formats.architectures import REFUSED
 from edge_train.formats.weight_files import read_json
 
 
-def configuration(folder: Path, what: str) -> Any:
+def configuration(folder: Path, what: str, known: Mapping[str, Any] | None = None) -> Any:
     """Return the configuration of a folder, for a network in float32.
 
     Args:
       what: a network that the folder should be of, for messages.
+      known: the configuration of a model that is no folder.
 
     Raises:
       ModelError: transformers does not know this kind of network; code of a folder is never run.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    written = read_json(folder / "config.json")
+    written = read_json(folder / "config.json") if known is None else known
     if "auto_map" in written and written.get("model_type") not in CONFIG_MAPPING:
         raise ModelError(
             f"{folder}: its config.json names code of its own (auto_map), and code from a model "
@@ -28,7 +30,10 @@ def configuration(folder: Path, what: str) -> Any:
     if (why := REFUSED.get(kind := str(written.get("model_type")))) is not None:
         raise ModelError(f"{folder}: a {kind!r} {why}; use a model of another kind.")
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if known is None:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        else:
+            config = CONFIG_MAPPING[str(known["model_type"])].from_dict(dict(known))
     except MemoryError:
         raise
     except Exception as error:  # what is in a configuration raises what it likes

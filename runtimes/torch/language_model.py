@@ -222,7 +222,8 @@ def build_network(folder: LanguageFolder, attention: str | None = None) -> nn.Mo
     """
     from transformers import AutoModelForCausalLM
 
-    config = configuration(folder.path, _WHAT)
+    known = None if folder.made is None else folder.config
+    config = configuration(folder.path, _WHAT, known)
     network: nn.Module = empty_network(AutoModelForCausalLM, config, folder.path, _WHAT, attention)
     return network
 

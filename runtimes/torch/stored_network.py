@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.formats.stored_blocks import Merged, Slices, Source, Stored, StoredNetwork
-from edge_train.formats.tensor_file import StoredTensor, TensorFile
+from edge_train.formats.tensor_file import StoredTensor, WeightFile
 
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 _COMPARED_BYTES = 1 << 22  # of two tensors at once
 
 
 def look_up(
-    network: Any, files: Sequence[TensorFile], folder: Path, without: Collection[str] = ()
+    network: Any, files: Sequence[WeightFile], folder: Path, without: Collection[str] = ()
 ) -> StoredNetwork:
     """Return where the files hold a network; nothing of a tensor is read, but where two are tied.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
 import mutations
 from samples import Sample, resealed
 

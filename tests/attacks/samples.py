@@ -44,6 +44,7 @@ def samples() -> dict[str, Sample]:
         *_arrays(),
         *_model_folders(),
         *_artifacts(),
+        *_gguf(),
         *_words(),
     )
     return {sample.name: sample for sample in found}
@@ -509,6 +510,25 @@ def _read_language_model(folder: Path, work: Path) -> None:
     write_texts(folder, work / "model", {})
 
 
+def _read_gguf(folder: Path, work: Path) -> None:
+    from edge_train.export.result_texts import write_made
+    from edge_train.formats.gguf.model import is_gguf, open_gguf
+    from edge_train.tasks.language_model.marks import marks_of
+
+    is_gguf(folder / "m.gguf")
+    model = open_gguf(folder / "m.gguf")
+    tokenizer = model.tokenizer()
+    for text in ("a text of words", "", "x" * 300, "<s>\u0378\n"):
+        tokenizer.decode(tokenizer.encode(text).ids)
+    marks_of(tokenizer, model.config, model.path)
+    for file in model.files:
+        for name, entry in file.entries.items():
+            file.read(name)
+            file.part(name, slice(0, min(entry.shape[0], 2)))
+    model.sha256()
+    write_made(work / "model", model.config, tokenizer, model.made.settings)
+
+
 def _read_diffusion(folder: Path, work: Path) -> None:
     from edge_train.formats.artifact import is_artifact
     from edge_train.formats.hub import find_model
@@ -612,6 +632,13 @@ def _read_training_artifact(folder: Path, work: Path) -> None:
 
 
 # ----------------------------------------------------------------------------- words
+
+
+def _gguf() -> list[Sample]:
+    from gguf_models import plain_llama
+
+    whole = {"m.gguf": plain_llama()}
+    return [Sample("gguf/model", whole, ("m.gguf",), _read_gguf, "m.gguf")]
 
 
 def _words() -> list[Sample]:

@@ -22,16 +22,16 @@ from edge_train.export.difference import (
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
-from edge_train.export.result_texts import in_float32, write_texts
+from edge_train.export.result_texts import in_float32, write_made, write_texts
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.formats.language_shapes import shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.formats.tokenizer_files import open_tokenizer
 from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import (
     PREPARE,
@@ -79,6 +79,7 @@ _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
 _SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
+_TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 
 
@@ -117,7 +118,7 @@ class LanguageModelJob:
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "
                 f"positions; use at most {self._model.positions}."
             )
-        self._tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
+        self._tokenizer = self._model.tokenizer()
         _check_rank(self.recipe, self._shapes)
         if (rank := self.recipe.difference_rank) is not None:
             if not self._model.files:
@@ -224,9 +225,11 @@ class LanguageModelJob:
     def _result_bytes(self) -> int:
         """Return what the model folder and the difference hold."""
         shapes = self._shapes
-        stored = sum(file.path.stat().st_size for file in self._model.files)
+        stored = sum(file.path.stat().st_size for file in self._model.rewritten)
         matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
-        small = sum(path.stat().st_size for path in model_texts(self._model.path))
+        small = _TEXTS_BYTES
+        if self._model.made is None:
+            small = sum(path.stat().st_size for path in model_texts(self._model.path))
         rank = self.recipe.difference_rank or 0
         return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
 
@@ -356,9 +359,14 @@ class LanguageModelJob:
         runtime.parameters.load(best)
         model = self._model
         found = sources(model) if model.files else {}
-        changes = {} if model.files else in_float32(model.config)
-        write_texts(model.path, folder / _MODEL_FOLDER, changes, tokenizer=self._tokenizer)
-        write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found, model.files)
+        if model.made is not None:
+            made = model.made
+            write_made(folder / _MODEL_FOLDER, model.config, made.tokenizer, made.settings)
+        else:
+            changes = {} if model.files else in_float32(model.config)
+            write_texts(model.path, folder / _MODEL_FOLDER, changes, tokenizer=self._tokenizer)
+        own = model.rewritten
+        write_language_model(folder / _MODEL_FOLDER, runtime.parameters, found if own else {}, own)
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
@@ -399,6 +407,8 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
             "task 'language-model' needs a model: name the folder of a transformers language model "
             "with `model` (--model)."
         )
+    if is_gguf(path := Path(recipe.model).expanduser()):
+        return open_gguf(path)
     return open_language_model(*find_folder(recipe.model))
 
 

@@ -1,0 +1,53 @@
+"""A language model in one GGUF file, as task language-model takes it."""
+
+from pathlib import Path
+
+from edge_train.errors import ModelError
+from edge_train.formats.gguf.file import SUFFIX, GgufFile
+from edge_train.formats.gguf.settings import SETTINGS, configuration_of
+from edge_train.formats.gguf.tokenizer import settings_of, tokenizer_of
+from edge_train.formats.gguf.weights import GgufWeights
+from edge_train.formats.language_folder import LanguageFolder, Made
+from edge_train.formats.transformers_folder import positions_of
+
+_ADAPTER = "adapter"
+
+
+def is_gguf(path: Path) -> bool:
+    """Return whether a path is such a file: by its name, or, as Ollama keeps them, by its start."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == SUFFIX:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
+
+
+def open_gguf(path: Path) -> LanguageFolder:
+    """Return a checked model; its weights become float32 a few rows at a time.
+
+    Raises:
+      ModelError: it is damaged, of an architecture or block type that is not read, or an adapter.
+    """
+    file = GgufFile(path)
+    if file.metadata.get("general.type") == _ADAPTER:
+        raise ModelError(
+            f"{path}: is an adapter, which has no model in it; name the GGUF file of its base."
+        )
+    kind = file.metadata.get("general.architecture")
+    if not isinstance(kind, str) or kind not in SETTINGS:
+        raise ModelError(
+            f"{path}: its architecture is {str(kind)[:40]!r}, and {', '.join(SETTINGS)} are read "
+            "from GGUF; name the folder of the model in safetensors."
+        )
+    config = configuration_of(file, kind)
+    weights = GgufWeights(file, kind, config)
+    rows = config["vocab_size"]
+    made = Made(tokenizer_of(file, rows), settings_of(file))
+    file.metadata = {}  # a vocabulary and its merges as Python strings take tens of megabytes
+    return LanguageFolder(
+        path, config, rows, positions_of(config), (weights,), str(path.resolve()), made
+    )

@@ -1,0 +1,216 @@
+"""The tokenizer that a GGUF file holds, with the ids that llama.cpp gives.
+
+Kind `gpt2` is byte-level BPE with merges, behind a splitting into words that the file names. Kind
+`llama` is sentencepiece's: pieces with scores, the best pair merged first; here the same as merges
+in the order of scores. llama.cpp does not normalise texts, so neither does this.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+
+from edge_train.errors import ModelError
+from edge_train.formats.gguf.file import GgufFile
+
+_UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # types of tokens that are not plain
+_SPACE = "\u2581"
+_FLAGS = ("add_bos_token", "add_eos_token")
+_TRIES = ("a \u0378", "")
+# Names that llama.cpp takes for tokens of control whatever their type says.
+_ENDS = frozenset(
+    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
+    + ("<EOT>", "_<EOT>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<end_of_utterance>")
+    + ("<|eom_id|>",)
+)
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_SHORT = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# As llama.cpp has them; publishers count accents of their own and other scripts differently.
+_UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"
+_ASIDE = r"[^\r\n\p{L}\p{N}]?"
+_LLAMA3 = (rf"{_SHORT}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}",)
+_QWEN2 = (rf"{_SHORT}|{_WORDS}|\p{{N}}|{_REST}",)
+_DIGITS = (r"\p{N}", _GPT2)
+_TEKKEN = (
+    rf"{_ASIDE}{_UPPER}*{_LOWER}+|{_ASIDE}{_UPPER}+{_LOWER}*|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+# What `tokenizer.ggml.pre` says -> the patterns that split a text into words, one after the other.
+SPLITS: Mapping[str, Sequence[str]] = {
+    "gpt-2": (_GPT2,),
+    "gpt2": (_GPT2,),
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+    "llama-bpe": _LLAMA3,
+    "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
+    "smollm": _DIGITS,
+    "starcoder": _DIGITS,
+    "refact": _DIGITS,
+    "command-r": _DIGITS,
+    "tekken": _TEKKEN,
+    "gpt-4o": (
+        rf"{_ASIDE}{_UPPER}*{_LOWER}+{_SHORT}?|{_ASIDE}{_UPPER}+{_LOWER}*{_SHORT}?|\p{{N}}{{1,3}}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+}
+# A word that is a token is not merged, and texts begin with a token unless the file says otherwise.
+_WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "tekken")
+
+
+def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
+    """Return the tokenizer of a file.
+
+    Args:
+      rows: of the model's table.
+
+    Raises:
+      ModelError: it is missing, damaged, of a kind that is not read, or has more tokens than the
+        table has rows.
+    """
+    kind = file.metadata.get("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise ModelError(
+            f"{file.path}: its tokenizer is {str(kind)[:40]!r}, and 'gpt2' (BPE) and 'llama' "
+            "(sentencepiece) are read; name the folder of the model in safetensors."
+        )
+    tokens = _list(file, "tokens", str)
+    if len(tokens) > rows:
+        raise ModelError(
+            f"{file.path}: the tokenizer has {len(tokens)} tokens, the model's table {rows} rows; "
+            "they do not belong together."
+        )
+    if len(set(tokens)) < len(tokens):
+        raise ModelError(f"{file.path}: a token is there twice; download it again.")
+    try:
+        made = _of_merges(file, tokens) if kind == "gpt2" else _of_scores(file, tokens)
+        _add(file, made, tokens)
+        made.post_processor = _around(file, kind, tokens)
+        for text in _TRIES:
+            made.encode(text)
+    except (ModelError, MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # plain Exceptions of tokenizers; panics of its Rust are none
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{file.path}: the tokenizer cannot be read ({why}); download it again."
+        ) from error
+    return made
+
+
+def settings_of(file: GgufFile) -> dict[str, Any]:
+    """Return what `tokenizer_config.json` says: tokens with a role, and the chat template."""
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    known = tokens if isinstance(tokens, list) else []
+    found: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    for role, key in roles.items():
+        number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if type(number) is int and 0 <= number < len(known):
+            found[f"{role}_token"] = known[number]
+    if isinstance(template := file.metadata.get("tokenizer.chat_template"), str):
+        found["chat_template"] = template
+    return found
+
+
+def _list(file: GgufFile, key: str, of: type, count: int | None = None) -> list[Any]:
+    """Return an array of the tokenizer.
+
+    Raises:
+      ModelError: it is missing, of another type or of another length than the tokens.
+    """
+    found = file.metadata.get(f"tokenizer.ggml.{key}")
+    plain = found if isinstance(found, list) else getattr(found, "tolist", list)()
+    if not plain or not isinstance(plain[0], of) or count not in (None, len(plain)):
+        raise ModelError(
+            f"{file.path}: tokenizer.ggml.{key} is missing or does not fit its tokens; download it "
+            "again."
+        )
+    return plain
+
+
+def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
+    name = file.metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if name not in SPLITS:
+        raise ModelError(
+            f"{file.path}: its texts are split into words by {str(name)[:40]!r}, and "
+            f"{', '.join(sorted(SPLITS))} are read; name the folder of the model in safetensors."
+        )
+    merges = []
+    for line in _list(file, "merges", str):
+        at = line.find(" ", 1)  # a piece may begin with one
+        merges.append((line[:at], line[at + 1 :]))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    made = Tokenizer(BPE(vocabulary, merges, ignore_merges=name in _WHOLE_WORDS))
+    splits = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in SPLITS[name]]
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def _of_scores(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
+    scores = _list(file, "scores", float, len(tokens))
+    types = _list(file, "token_type", int, len(tokens))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    ranked = []
+    for token, place in vocabulary.items():
+        for at in range(1, len(token)):
+            left, right = vocabulary.get(token[:at]), vocabulary.get(token[at:])
+            if left is not None and right is not None:
+                ranked.append((-scores[place], place, left, right))
+    ranked.sort()
+    merges = [(tokens[left], tokens[right]) for _, _, left, right in ranked]
+    number = file.metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    unknown = tokens[number] if type(number) is int and 0 <= number < len(tokens) else None
+    bytes_too = _BYTE in types
+    model = BPE(vocabulary, merges, unk_token=unknown, byte_fallback=bytes_too, fuse_unk=False)
+    made = Tokenizer(model)
+    prefix = file.metadata.get("tokenizer.ggml.add_space_prefix", True) is True
+    steps = [normalizers.Prepend(_SPACE)] if prefix else []
+    made.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if prefix else back)
+    return made
+
+
+def _add(file: GgufFile, made: Tokenizer, tokens: Sequence[str]) -> None:
+    """Have tokens of control, and those that users added, found in texts as they stand."""
+    types = _list(file, "token_type", int, len(tokens))
+    pairs = list(zip(tokens, types, strict=True))
+    special = [t for t, kind in pairs if kind in (_UNKNOWN, _CONTROL) or t in _ENDS]
+    added = [t for t, kind in pairs if kind == _USER and t not in _ENDS]
+    made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special if t])
+    made.add_tokens([AddedToken(t, special=False, normalized=False) for t in added if t])
+
+
+def _around(file: GgufFile, kind: str, tokens: Sequence[str]) -> TemplateProcessing:
+    """Return what puts the first and last token around a text, where the file asks for them."""
+    begins = kind == "llama" or file.metadata.get("tokenizer.ggml.pre") in _WHOLE_WORDS
+    found: list[list[tuple[str, int]]] = []
+    for flag, default in zip(_FLAGS, (begins, False), strict=True):
+        role = flag.split("_")[1]
+        number = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
+        wanted = file.metadata.get(f"tokenizer.ggml.{flag}", default) is True
+        if wanted and isinstance(number, int) and 0 <= number < len(tokens):
+            found.append([(tokens[number], number)])
+        else:
+            found.append([])
+    front, back = found
+
+    def around(text: str, at: int) -> list[str]:
+        return [f"{one[0]}:{at}" for one in front] + [text] + [f"{one[0]}:{at}" for one in back]
+
+    return TemplateProcessing(
+        single=around("$A:0", 0),
+        pair=around("$A:0", 0) + around("$B:1", 1),
+        special_tokens=list(dict.fromkeys(front + back)),
+    )

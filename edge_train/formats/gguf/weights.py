@@ -1,0 +1,166 @@
+"""The tensors of a GGUF file under the names, and in the order of rows, that transformers has.
+
+llama.cpp turns neighboring pairs of a head, transformers its two halves: files of architecture
+`llama` hold the rows of queries and keys in the former order. Norms of Gemma are stored with the
+1 that its layers add.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import ModelError
+from edge_train.formats.gguf.file import GgufFile
+from edge_train.formats.tensor_file import TensorEntry
+
+_ATTENTION = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+}
+_PRODUCTS = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+_PLAIN = {**_ATTENTION, "ffn_norm": "post_attention_layernorm", **_PRODUCTS}
+_FOUR_NORMS = {
+    **_ATTENTION,
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+    **_PRODUCTS,
+}
+_FUSED = {
+    "attn_norm": "input_layernorm",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_up": "mlp.gate_up_proj",  # the gate first, in both
+    "ffn_down": "mlp.down_proj",
+}
+_LAYERS: Mapping[str, Mapping[str, str]] = {
+    "llama": _PLAIN,
+    "qwen2": _PLAIN,
+    "qwen3": _PLAIN,
+    "gemma": _PLAIN,
+    "gemma2": _FOUR_NORMS,
+    "gemma3": _FOUR_NORMS,
+    "phi3": _FUSED,
+}
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_OF_SETTINGS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+_TURNED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+_PERMUTED = ("llama",)
+_WITH_ONE = ("gemma", "gemma2", "gemma3")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A tensor of the file: its name there, the length of a head whose rows are in pairs, or 0,
+    and what is taken off its numbers.
+    """
+
+    name: str
+    head: int = 0
+    less: float = 0.0
+
+
+class GgufWeights:
+    """Reads tensors as transformers has them, in float32; a `WeightFile`.
+
+    Attributes:
+      entries: name in transformers -> its shape; types are those that are handed out.
+
+    Raises:
+      ModelError: the file holds a tensor that no model of its kind has.
+    """
+
+    def __init__(self, file: GgufFile, kind: str, config: Mapping[str, Any]) -> None:
+        self.path, self._file = file.path, file
+        self._places = {}
+        for name in file.tensors:
+            if name not in _OF_SETTINGS:
+                known, place = _place(file, name, kind, config)
+                self._places[known] = place
+        self.entries = {name: self._entry(place) for name, place in self._places.items()}
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a whole tensor."""
+        shape = self.entries[name].shape
+        return self.part(name, slice(0, shape[0]))
+
+    def part(self, name: str, rows: slice) -> NDArray[np.float32]:
+        """Return neighboring rows of a tensor, of a vector some numbers.
+
+        Memory: what is returned, and the megabytes of `GgufFile.rows_into`.
+        """
+        place, shape = self._places[name], self.entries[name].shape
+        own = range(rows.start, rows.stop)
+        wanted = _in_pairs(own, place.head) if place.head else own
+        if len(shape) == 1:
+            whole = np.empty((1, *shape), np.float32)
+            self._file.rows_into(place.name, range(1), whole)
+            out = whole[0, list(wanted)]
+        else:
+            out = np.empty((len(wanted), *shape[1:]), np.float32)
+            self._file.rows_into(place.name, wanted, out)
+        if place.less:
+            out -= np.float32(place.less)
+        return out
+
+    def _entry(self, place: _Place) -> TensorEntry:
+        tensor = self._file.tensors[place.name]
+        if len(tensor.shape) > 2:
+            raise ModelError(
+                f"{self.path}: tensor {place.name!r} is {list(tensor.shape)}, expected a matrix "
+                "or a vector; download it again."
+            )
+        count = int(np.prod(tensor.shape))
+        return TensorEntry("F32", tensor.shape, tensor.start, 4 * count)
+
+
+def _place(file: GgufFile, name: str, kind: str, config: Mapping[str, Any]) -> tuple[str, _Place]:
+    """Return what transformers calls a tensor, and how it is stored.
+
+    Raises:
+      ModelError: it does not have it.
+    """
+    stem, _, last = name.rpartition(".")
+    parts = stem.split(".")
+    known = None
+    if len(parts) == 1:
+        known = _TOP.get(stem)
+    elif len(parts) == 3 and parts[0] == "blk" and parts[1].isdecimal():
+        inside = _LAYERS[kind].get(parts[2])
+        known = inside and f"model.layers.{parts[1]}.{inside}"
+    if known is None or last not in ("weight", "bias"):
+        raise ModelError(
+            f"{file.path}: holds tensor {name!r}, which no {kind} model of transformers has; take "
+            "another file of this model."
+        )
+    head = config.get("head_dim", 0) if kind in _PERMUTED and parts[-1] in _TURNED else 0
+    if head and (file.tensors[name].shape[0] != head * config[_TURNED[parts[-1]]] or head % 2):
+        raise ModelError(
+            f"{file.path}: tensor {name!r} has {file.tensors[name].shape[0]} rows, which heads of "
+            f"{head} do not make; download it again."
+        )
+    less = 1.0 if kind in _WITH_ONE and stem.endswith("norm") else 0.0
+    return f"{known}.{last}", _Place(name, head, less)
+
+
+def _in_pairs(rows: range, head: int) -> list[int]:
+    """Return where rows of heads in two halves stand in a file that holds them in pairs.
+
+    >>> _in_pairs(range(0, 4), 4), _in_pairs(range(5, 7), 4)
+    ([0, 2, 1, 3], [6, 5])
+    """
+    half = head // 2
+    found = []
+    for row in rows:
+        start, inside = row - row % head, row % head
+        found.append(start + inside % half * 2 + inside // half)
+    return found
