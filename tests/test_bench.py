@@ -16,7 +16,7 @@ from edge_train.records.journal import encode
 
 NOBODY = sys.executable + "-that-is-not-there"
 STEP = {"kind": "step", "step": 0, "seconds": 2.0, "peak_bytes": 7, "resident_bytes": 7}
-STEP |= {"forwards": 1, "backwards": 0}
+STEP |= {"forwards": 1, "backwards": 0, "loss": 0.5, "eval": None}
 
 
 def folder_with(tmp_path, status):
