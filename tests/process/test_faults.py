@@ -140,29 +140,31 @@ def test_a_result_of_a_finished_run_that_is_not_whole_is_made_again(copy, capsys
     assert "its report was made again" in capsys.readouterr().err
 
 
-def forge(folder, line, **values):
-    """Change numbers of a record and give it a right checksum."""
+def forge(folder, number, **values):
+    """Change a step, or the start (number 0), and give the record a right checksum."""
     path = folder / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
+    steps = [line for line, text in enumerate(lines) if decode(text)["kind"] == "step"]
+    line = [0, *steps][number]
     lines[line] = encode({**decode(lines[line]), **values})
     path.write_bytes(b"".join(lines))
 
 
 @pytest.mark.parametrize(
-    ("line", "values"),
+    ("number", "values"),
     [(2, {"eval": 0.5}), (2, {"eval": None}), (1, {"loss": 3.5}), (0, {"eval": 1e-3})],
     ids=["an evaluation", "none", "a loss", "where it began"],
 )
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_number_of_a_journal_that_was_edited_is_found_by_what_checkpoints_say(
-    copy, capsys, finished, line, values
+    copy, capsys, finished, number, values
 ):
     assert resume(copy) == 0
     wanted = shutil.copytree(copy, copy.with_name("wanted"))
     if not finished:
         journal = copy / "journal.jsonl"
         journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
-    forge(copy, line, **values)
+    forge(copy, number, **values)
     capsys.readouterr()
     assert resume(copy) == 0
     said = capsys.readouterr().err
