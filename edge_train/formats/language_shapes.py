@@ -33,7 +33,8 @@ def shapes_in_files(folder: LanguageFolder) -> dict[str, tuple[int, ...]] | None
     """Return the shape of every trained block by name, tied ones once.
 
     None where only the network itself tells: of a kind that is not listed here, of a folder
-    without weights, and where files hold an output layer that the configuration ties.
+    without weights or without a table of its words, and where files hold an output layer that the
+    configuration ties.
     """
     tied = _TIED_BY_DEFAULT.get(str(folder.config.get("model_type")))
     if tied is None or not folder.files:
@@ -46,4 +47,6 @@ def shapes_in_files(folder: LanguageFolder) -> dict[str, tuple[int, ...]] | None
     }
     tied = bool(folder.config.get("tie_word_embeddings", tied))
     has_head = any(name in found for name in _HEADS)
-    return None if tied and has_head else found
+    words = folder.config.get("vocab_size")
+    has_table = any(len(shape) > 1 and words in shape for shape in found.values())
+    return None if (tied and has_head) or not has_table else found
