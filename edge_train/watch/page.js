@@ -246,22 +246,25 @@ function chart(run, lines, cap, words) {
   const narrow = window.innerWidth <= 520;
   const width = narrow ? 380 : 800, height = narrow ? 210 : 230, left = 62, low = height - 24, top = 12;
   const values = lines.flatMap(([points]) => points.map((point) => point[1]));
-  if (cap) values.push(cap);
+  const far = cap > 2 * Math.max(...values); // then it is a number, or the curve could not be read
+  if (cap && !far) values.push(cap);
   let [least, most] = [Math.min(...values), Math.max(...values)];
   if (cap) least = 0;
   if (most - least < Math.abs(most) * 0.02) { least -= Math.abs(most) * 0.05 || 1; most += Math.abs(most) * 0.05 || 1; }
-  if (cap) most *= 1.02;
+  if (cap) most *= far ? 1.15 : 1.02;
   const end = Math.max(run.steps, 1);
   const x = (step) => left + (width - left - 8) * step / end;
   const y = (value) => low - (low - top) * (value - least) / (most - least);
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  for (const value of marks(least, most, cap ? cap / 4 : 0)) {
+  for (const value of marks(least, most, cap && !far ? cap / 4 : 0)) {
     picture.append(drawn("path", { class: "grid", d: `M${left} ${y(value)}H${width - 8}` }),
       drawn("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, words(value)));
   }
   picture.append(drawn("text", { x: left, y: height - 4 }, "step 0"),
     drawn("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, count(run.steps)));
-  if (cap) {
+  if (far) {
+    picture.append(drawn("text", { x: width - 8, y: low - 8, "text-anchor": "end" }, `cap ${bytes(cap)}, above the picture`));
+  } else if (cap) {
     picture.append(drawn("path", { class: "cap", d: `M${left} ${y(cap)}H${width - 8}` }),
       drawn("text", { class: "cap-label", x: width - 8, y: y(cap) + 16, "text-anchor": "end" }, `cap ${bytes(cap)}`));
   }
