@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.errors import CallersError, InputError
-from edge_train.memory.shortage import is_shortage
+from edge_train.errors import InputError
+from edge_train.memory.callers import called
 from edge_train.protocols import Apply
 from edge_train.rng import Key
 
@@ -164,7 +164,7 @@ class OwnModule:
             losses = np.array([loss.item()], np.float32)
             if not np.isfinite(losses).all():
                 return losses
-            self._called(torch.autograd.backward, loss)
+            called(torch.autograd.backward, loss, whose=self._loss)
         del loss
         for name, parameter in self._trained.items():
             gradient, parameter.grad = parameter.grad, None
@@ -224,7 +224,7 @@ class OwnModule:
           InputError: it is no scalar.
           CallersError: the loss raised something.
         """
-        loss = self._called(self._loss, self._module, batch)
+        loss = called(self._loss, self._module, batch)
         if not isinstance(loss, Tensor):
             raise InputError(
                 f"the loss returned {type(loss).__name__}, must be a tensor with one number."
@@ -235,19 +235,6 @@ class OwnModule:
                 "number; take its .mean()."
             )
         return loss.reshape(())
-
-    def _called(self, function: Callable[..., Any], *given: Any) -> Any:
-        """Return what a function of the user's returns.
-
-        Raises:
-          CallersError: it raised something, which is the cause; an allocation that failed is ours.
-        """
-        try:
-            return function(*given)
-        except Exception as error:
-            if is_shortage(error):
-                raise
-            raise CallersError.of(self._loss, error) from error
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from edge_train.errors import CallersError, InputError
-from edge_train.memory.shortage import is_shortage
+from edge_train.errors import InputError
+from edge_train.memory.callers import called
 
 Batches = Sequence[Any] | Callable[[int], Any]
 _FIRST = 4  # training batches that are evaluated where nobody names others
@@ -86,20 +86,6 @@ def _check_batches(batches: Any) -> None:
         )
     if not batches:
         raise InputError("batches is empty; there is nothing to train on.")
-
-
-def called(function: Callable[..., Any], *given: Any) -> Any:
-    """Return what a function of the user's returns.
-
-    Raises:
-      CallersError: it raised something, which is the cause; an allocation that failed is ours.
-    """
-    try:
-        return function(*given)
-    except Exception as error:
-        if is_shortage(error):
-            raise
-        raise CallersError.of(function, error) from error
 
 
 def bring(name: str) -> Brought:
