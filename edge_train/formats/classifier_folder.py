@@ -140,5 +140,7 @@ def open_classifier(path: Path, base: str | None = None) -> ClassifierFolder:
 def _has_head(config: Mapping[str, Any], files: Sequence[TensorFile]) -> bool:
     """Return whether the files hold a head for classes of texts, not of tokens or answers."""
     kinds = config.get("architectures") or ["ForSequenceClassification"]
+    if not isinstance(kinds, list):  # nothing that transformers writes
+        return False
     stored = any(name.startswith(_OUTPUTS) for file in files for name in file.entries)
     return stored and any("ForSequenceClassification" in str(kind) for kind in kinds)

@@ -65,6 +65,12 @@ def test_a_head_is_one_for_classes_of_texts(tmp_path, architecture, tensor, has_
     assert (new.labels, new.has_head) == (("a", "b", "c"), False)
 
 
+@pytest.mark.parametrize("architectures", [float("-inf"), 3, "BertForSequenceClassification", {}])
+def test_architectures_that_are_no_list_promise_no_head(tmp_path, architectures):
+    folder = write(tmp_path, tensor="encoder.weight", architectures=architectures)
+    assert not open_classifier(folder).has_head
+
+
 def test_the_first_of_several_end_tokens_fills_short_texts(tmp_path):
     changed = {"pad_token_id": None, "eos_token_id": [7, 9]}
     assert open_classifier(write(tmp_path, **changed)).pad == 7
