@@ -42,6 +42,7 @@ class Words:
     def __init__(self, words: Sequence[str], *, resumable: bool) -> None:
         self.understood = ""
         self._faults: list[str] = []
+        self._products: list[str] = []
         self._flags = _flags()
         parser = _parser(self._flags, resumable)
         understood = understand(words)
@@ -223,10 +224,11 @@ class Words:
         """Raise everything that was found wrong so far.
 
         Raises:
-          InputError: a line for each fault.
+          InputError: a line for each fault, then one for what was understood as something else.
         """
         lines = [*self._faults, *(line for text in more for line in text.split("\n"))]
         if lines:
+            lines += filter(None, self._products)
             raise InputError("\n".join(dict.fromkeys(lines)))
 
 
