@@ -11,7 +11,7 @@ from typing import Any
 from edge_train.errors import RunFolderError
 from edge_train.formats.tensor_store import whole_metadata
 from edge_train.records.folder import RunFolder
-from edge_train.records.journal import Steps
+from edge_train.records.journal import step_record
 from edge_train.records.past import Past, origin
 
 Record = Mapping[str, Any]
@@ -30,7 +30,8 @@ def agreed_steps(folder: RunFolder, records: Sequence[Record]) -> int | None:
         return None
     sha256 = records[0].get("recipe", {}).get("sha256", "")
     first_eval = records[0]["eval"]
-    past = Past(origin(first_eval, sha256), first_eval, Steps(records))
+    steps = (step_record(record) for record in records if record["kind"] == "step")
+    past = Past(origin(first_eval, sha256), first_eval, steps)
     wanted = {step for step, _ in said}
     histories = {step: one for step, one in enumerate(past.histories()) if step in wanted}
     known = [(step, one == histories[step]) for step, one in said if step in histories]

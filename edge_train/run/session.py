@@ -166,7 +166,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
             f"(the whole file is kept as {copy.name})"
         )
     if not records:
-        observer.said("nothing was trained yet; starting from step 0")
+        observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link, folder)
     recipe = _fitted(recipe, observer, link)
