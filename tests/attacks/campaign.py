@@ -19,7 +19,7 @@ from pathlib import Path
 
 from damage import OUTSIDE, damage, write
 from samples import Sample, samples
-from watching import Case, Ended, Places, watched
+from watching import Case, Ended, Places, limit_memory, watched
 
 _BATCH = 200  # cases of a process, which then gives its memory back
 _TOLD = 1000  # cases between two lines of progress
@@ -160,7 +160,7 @@ def _in_jobs(
     parts: list[Sequence[int]], jobs: int, seed: int, chosen: list[Sample], keep: Path
 ) -> Iterator[tuple[str, Ended]]:
     """Yield what `try_some` returns, from so many processes at a time."""
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"))
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=limit_memory)
     try:
         waiting = [pool.submit(try_some, part, seed, chosen, keep) for part in parts]
         for one in as_completed(waiting):

@@ -65,6 +65,16 @@ class Places:
         return self.root / "work"
 
 
+def limit_memory() -> None:
+    """Let this process, and what it forks, allocate `ROOM_BYTES` more than it holds now.
+
+    A job needs it as its children do: it makes the input of a case that failed once more.
+    """
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + ROOM_BYTES, most))
+
+
 def watched(numbers: Sequence[int], case: Callable[[int], Case], places: Places) -> Iterator[Ended]:
     """Yield what becomes of cases, each in a child that several share until one kills it.
 
@@ -123,8 +133,7 @@ def _work(numbers: Sequence[int], case: Callable[[int], Case], places: Places, p
         os.dup2(quiet, stream)
     seen = _observe(places)
     outside = _Outside(places.outside)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (held + ROOM_BYTES, held + ROOM_BYTES))
+    limit_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
         done, read = case(number)
