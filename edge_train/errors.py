@@ -20,13 +20,13 @@ class EdgeTrainError(Exception):
 
 
 def _shown(line: str) -> str:
-    """Return a line without its middle where that would fill the screen, and without controls."""
+    """Return a line without controls, and without its middle where that would fill the screen."""
+    if not line.isprintable():
+        line = "".join(one if one.isprintable() else repr(one)[1:-1] for one in line)
     if len(line) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2
         line = f"{line[:half]} [...] {line[-half:]}"
-    if line.isprintable():
-        return line
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in line)
+    return line
 
 
 class InputError(EdgeTrainError):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_train.errors import InputError
+from edge_train.errors import EdgeTrainError, InputError
 from edge_train.units import format_bytes, parse_bytes
 
 
@@ -30,3 +30,7 @@ def test_a_size_beyond_every_machine_is_refused_in_a_short_sentence(text):
     with pytest.raises(InputError, match="more than any machine has") as caught:
         parse_bytes(text)
     assert len(str(caught.value)) < 150
+
+
+def test_a_message_of_controls_is_as_short_as_any_other():
+    assert len(str(EdgeTrainError("\0" * 900))) < 1100

@@ -20,6 +20,7 @@ from edge_train.formats.transformers_folder import (
 )
 from edge_train.formats.weight_files import hash_of, open_weights, read_json
 from edge_train.rng import Key
+from edge_train.units import shown
 
 _HEAD = -4  # the step of the key that a new head is drawn from
 _HEAD_DEVIATION = 0.02  # of its weights, as BERT's own
@@ -120,7 +121,9 @@ def open_classifier(path: Path, base: str | None = None) -> ClassifierFolder:
         labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
         labels = labels or tuple(f"LABEL_{number}" for number in range(count))
         fills = (config.get("pad_token_id"), first_id(config.get("eos_token_id")))
-        pad = next((number for number in fills if isinstance(number, int) and number >= 0), 0)
+        pad = next((number for number in fills if type(number) is int and number >= 0), 0)
+        if pad >= vocabulary:
+            raise ValueError(f"pad_token_id is {shown(pad)}, above the {vocabulary} known tokens")
         positions = positions_of(config)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(

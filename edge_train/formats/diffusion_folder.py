@@ -226,9 +226,9 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
         if config.get("trained_betas") is not None:
             betas = np.asarray(config["trained_betas"], np.float64)
         elif kind == "linear":
-            betas = np.linspace(config["beta_start"], config["beta_end"], steps)
+            betas = np.linspace(*_ends(config), steps)
         elif kind == "scaled_linear":
-            betas = np.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, steps) ** 2
+            betas = np.linspace(*map(math.sqrt, _ends(config)), steps) ** 2
         elif kind == "squaredcos_cap_v2":
             time = np.arange(steps + 1) / steps
             kept = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -257,6 +257,19 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
         root = np.sqrt(kept)
         kept = ((root - root[-1]) * root[0] / max(root[0] - root[-1], _TINY)) ** 2
     return kept.astype(np.float32)
+
+
+def _ends(config: Config) -> tuple[float, float]:
+    """Return the first and the last beta.
+
+    Raises:
+      ValueError: one is no number between 0 and 1.
+    """
+    ends = config["beta_start"], config["beta_end"]
+    for name, value in zip(("beta_start", "beta_end"), ends, strict=True):
+        if type(value) not in (int, float) or not 0 < value <= 1:
+            raise ValueError(f"{name} is {shown(value)}, expected a number between 0 and 1")
+    return ends
 
 
 def open_model(path: Path) -> ModelFolder:

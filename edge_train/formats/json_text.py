@@ -21,12 +21,13 @@ def read_text(text: str | bytes, pairs: Callable[[Pairs], Any] | None = None) ->
     Raises:
       ValueError: it is none, is nested too deeply, or has half of a letter in a string.
     """
+    if isinstance(text, bytes):  # json itself would let half of a letter through
+        text = text.decode(json.detect_encoding(text))
     try:
         value = json.loads(text, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    written = text if isinstance(text, str) else text.decode("utf-8", "replace")
-    if _ESCAPED.search(written) and _has_half(value):
+    if _ESCAPED.search(text) and _has_half(value):
         raise ValueError("half of a letter, \\ud800 to \\udfff, in a string")
     return value
 

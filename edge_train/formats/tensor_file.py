@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
+from edge_train.units import shown
 
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _OTHER_BYTES = {"I64": 8, "U64": 8, "C64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
@@ -95,14 +96,14 @@ class TensorFile:
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Return a whole float tensor as float32."""
-        entry = self.entries[name]
+        entry = self._float(name)
         raw = np.empty(entry.nbytes, np.uint8)
         self.read_into(name, raw)
         return _to_float32(raw, entry.dtype).reshape(entry.shape)
 
     def part(self, name: str, rows: slice) -> NDArray[np.float32]:
         """Return neighboring rows of a float tensor as float32; only these are read."""
-        entry = self.entries[name]
+        entry = self._float(name)
         row_bytes = entry.nbytes // entry.shape[0]
         raw = np.empty((rows.stop - rows.start) * row_bytes, np.uint8)
         with self.path.open("rb", buffering=0) as file:
@@ -111,13 +112,27 @@ class TensorFile:
 
     def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
         """Return some rows of a two-dimensional float tensor as float32; only these are read."""
-        entry = self.entries[name]
+        entry = self._float(name)
         row_bytes = entry.nbytes // entry.shape[0]
         raw = np.empty((len(indices), row_bytes), np.uint8)
         with self.path.open("rb", buffering=0) as file:
             for row, index in zip(raw, indices, strict=True):
                 _fill(file, entry.start + index * row_bytes, row, self.path)
         return _to_float32(raw, entry.dtype)
+
+    def _float(self, name: str) -> TensorEntry:
+        """Return where a float tensor lies.
+
+        Raises:
+          ModelError: it is of another type.
+        """
+        entry = self.entries[name]
+        if not entry.is_float:
+            raise ModelError(
+                f"{self.path}: tensor {name} is of type {shown(entry.dtype)}, expected one of "
+                f"{', '.join(_ITEM_BYTES)}; copy or download the model again."
+            )
+        return entry
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ rule of another package adds is in `options`, and as flat as the rest in a file 
 """
 
 import dataclasses
+import os.path
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -309,7 +310,7 @@ def beside(recipe: R, folder: Path) -> R:
         if one.beside_recipe and value and not Path(value).expanduser().is_absolute():
             moved[name] = str(folder / value)
     model = folder / recipe.model
-    if recipe.model and (model / "config.json").is_file():
+    if recipe.model and os.path.isfile(model / "config.json"):  # noqa: PTH113 - any name may be asked
         moved["model"] = str(model)
     return replace(recipe, **moved)
 

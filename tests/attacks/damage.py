@@ -21,6 +21,7 @@ from samples import Sample, resealed
 OUTSIDE = ("secret.txt", "secret.json", "secret.png", "secret.safetensors", "secret.csv")
 DEPTH = 100_000
 LONG = 300_000  # characters
+_MOST_REPEATED = 2_000  # of a list that is repeated 300 times; a longer one is honest, and slow
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**60, 2**63, 10**30)
 MARKS = re.compile(
     rb"PK[\x01-\x08]{2}|IHDR|IDAT|PLTE|tRNS|iCCP|eXIf|acTL|fcTL|IEND|\xff[\xc0-\xfe]"
@@ -343,7 +344,7 @@ def changed_json(value: Any, draws: random.Random) -> tuple[str, str]:
         )
         inside[at] = (key, inside[at][1])
         return dumped(value), f"{name} called {key[:24]!a}"
-    if chance < 0.33:
+    if chance < 0.33 and len(inside) < _MOST_REPEATED:
         inside[:] = Pairs(list(inside) * 2) if isinstance(inside, Pairs) else list(inside) * 300
         return dumped(value), f"all around {name} again"
     old = inside[at][1] if isinstance(inside, Pairs) else inside[at]

@@ -16,6 +16,7 @@ _BATCH = 1024  # texts tokenized at once
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
 # space, beyond which no token reaches back.
 _CHARACTERS, _SPARE = 32, 16
+_MOST_TYPES = 4  # XLNet tells apart the two texts, the separators, the first token and padding
 
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
@@ -98,6 +99,11 @@ class TextTokenizer:
                 counts[row] = len(one.ids)
                 ids[row, : counts[row]] = one.ids
                 if types is not None:
+                    if max(one.type_ids) > _MOST_TYPES:
+                        raise InputError(
+                            f"the tokenizer calls a text of a pair number {max(one.type_ids)}, "
+                            f"expected at most {_MOST_TYPES}; download the model again."
+                        )
                     types[row, : counts[row]] = one.type_ids
                 cut += bool(one.overflowing)
         self.backend.no_truncation()
