@@ -228,7 +228,8 @@ def noise_schedule(config: Config, folder: Path) -> NDArray[np.float32]:
         elif kind == "linear":
             betas = np.linspace(*_ends(config), steps)
         elif kind == "scaled_linear":
-            betas = np.linspace(*map(math.sqrt, _ends(config)), steps) ** 2
+            first, last = _ends(config)
+            betas = np.linspace(math.sqrt(first), math.sqrt(last), steps) ** 2
         elif kind == "squaredcos_cap_v2":
             time = np.arange(steps + 1) / steps
             kept = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
