@@ -5,7 +5,7 @@ llama.cpp turns neighboring pairs of a head, transformers its two halves: files 
 1 that its layers add.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
-from edge_train.formats.gguf.blocks import BlockType
 from edge_train.formats.gguf.file import GgufFile
 from edge_train.formats.tensor_file import TensorEntry
 
@@ -97,47 +96,21 @@ class GgufWeights:
     def part(self, name: str, rows: slice) -> NDArray[np.float32]:
         """Return neighboring rows of a tensor, of a vector some numbers.
 
-        Memory: what is returned, for rows in pairs once more, and the megabytes of
-        `GgufFile.rows_into`.
+        Memory: what is returned, and the megabytes of `GgufFile.rows_into`.
         """
         place, shape = self._places[name], self.entries[name].shape
+        own = range(rows.start, rows.stop)
+        wanted = _in_pairs(own, place.head) if place.head else own
         if len(shape) == 1:
             whole = np.empty((1, *shape), np.float32)
             self._file.rows_into(place.name, range(1), whole)
-            wanted = range(rows.start, rows.stop)
-            out = whole[0, _in_pairs(wanted, place.head) if place.head else rows]
+            out = whole[0, list(wanted)]
         else:
-            heads = _whole_heads(rows, place.head)
-            out = np.empty((heads.stop - heads.start, shape[1]), np.float32)
-            self._file.rows_into(place.name, range(heads.start, heads.stop), out)
-            if place.head:
-                wanted = range(rows.start, rows.stop)
-                out = out[[row - heads.start for row in _in_pairs(wanted, place.head)]]
+            out = np.empty((len(wanted), *shape[1:]), np.float32)
+            self._file.rows_into(place.name, wanted, out)
         if place.less:
             out -= np.float32(place.less)
         return out
-
-    def some_rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Return rows of a matrix, in any order; only these are read."""
-        place = self._places[name]
-        out = np.empty((len(indices), self.entries[name].shape[1]), np.float32)
-        wanted = indices
-        if place.head:
-            wanted = [_in_pairs(range(row, row + 1), place.head)[0] for row in indices]
-        self._file.rows_into(place.name, wanted, out)
-        return out
-
-    def stored_as(self, name: str) -> tuple[BlockType, int]:
-        """Return the kind of a tensor's blocks, and the length of heads with rows in pairs, or 0.
-
-        Of such a head, transformers has the rows 0, 2, 4, ... first, and 1, 3, 5, ... after them.
-        """
-        place = self._places[name]
-        return self._file.tensors[place.name].kind, place.head
-
-    def raw(self, name: str, rows: slice) -> NDArray[np.uint8]:
-        """Return the bytes of neighboring rows of a matrix as they are stored, in that order."""
-        return self._file.raw_rows(self._places[name].name, rows)
 
     def _entry(self, place: _Place) -> TensorEntry:
         tensor = self._file.tensors[place.name]
@@ -177,17 +150,6 @@ def _place(file: GgufFile, name: str, kind: str, config: Mapping[str, Any]) -> t
         )
     less = 1.0 if kind in _WITH_ONE and stem.endswith("norm") else 0.0
     return f"{known}.{last}", _Place(name, head, less)
-
-
-def _whole_heads(rows: slice, head: int) -> slice:
-    """Return the rows of all heads that some rows are of.
-
-    >>> _whole_heads(slice(3, 9), 4), _whole_heads(slice(3, 9), 0)
-    (slice(0, 12, None), slice(3, 9, None))
-    """
-    if not head:
-        return rows
-    return slice(rows.start - rows.start % head, rows.stop + -rows.stop % head)
 
 
 def _in_pairs(rows: range, head: int) -> list[int]:
