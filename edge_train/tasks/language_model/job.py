@@ -28,7 +28,7 @@ from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
-from edge_train.formats.language_shapes import shapes_in_files
+from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
@@ -44,6 +44,7 @@ from edge_train.memory.footprint import (
 )
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
+from edge_train.methods.exact import projects_head
 from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers
@@ -332,7 +333,8 @@ class LanguageModelJob:
     ) -> tuple[Estimator[Any], Transform]:
         recipe = self.recipe
         build = methods.get(recipe.method).builder(recipe.preset)
-        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch)
+        is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
+        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
         return build(recipe, parts)
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
@@ -449,13 +451,15 @@ def _sums_bytes(
     if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
+    projects = methods.get(recipe.method).projects
+    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
     for name, shape in shapes.items():
         if len(shape) == 2 and is_embedding(name):
             is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
             total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
         elif len(shape) == 1:
             total += 4 * shape[0]
-        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
+        elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)
