@@ -116,7 +116,7 @@ def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
     ends = {"cosine": final, "linear": 0.0, "constant": 1.0}
     shape: Literal["cosine", "line"] = "line" if recipe.schedule == "linear" else "cosine"
     end = ends[recipe.schedule or "constant"]
-    return LearningRate(rate, steps, end, False, recipe.warmup, shape, longer)
+    return LearningRate(rate, steps, end, False, recipe.warmup or 0, shape, longer)
 
 
 _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weights", "dropout")

@@ -187,8 +187,8 @@ def _column_squares(gradient: Factors | Whole) -> NDArray[np.float64]:
         if inner * (rows + columns) < rows * columns:
             left, right = gradient.left, gradient.right
             pairs = (left @ left.T) @ right
-            found = np.einsum("tj,tj->j", pairs, right, dtype=np.float64)
-            return np.maximum(found, 0.0)
+            found: NDArray[np.float64] = np.einsum("tj,tj->j", pairs, right, dtype=np.float64)
+            return np.maximum(found, 0.0, out=found)
     total = np.zeros(gradient.shape[1])
     for _, part in gradient.parts():
         total += _squares(part, "ij,ij->j")

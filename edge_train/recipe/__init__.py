@@ -76,8 +76,7 @@ class Recipe:
         choices=("cosine", "linear", "constant"),
         translates={"constant_with_warmup": "constant"},
     )
-    warmup: int = key(
-        0,
+    warmup: int | None = key(
         help="warm-up: steps in which the learning rate rises to its full size",
         flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
         low=0,

@@ -106,7 +106,12 @@ class LanguageModelJob:
                     "it out."
                 )
         length = min(_MOST_TOKENS, self._model.positions)
-        found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
+        found = TASK.resolve(
+            recipe,
+            "torch",
+            {"threads": cores(), "length": length},
+            pretrained=bool(self._model.files),
+        )
         hidden = not _held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
