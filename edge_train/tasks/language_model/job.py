@@ -101,9 +101,9 @@ class LanguageModelJob:
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
-        rank = recipe.rank
-        if adapts:
-            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
+        own = {"rank": recipe.rank, "targets": recipe.targets}
+        if adapts:  # rules have keys of these names, too
+            recipe = with_defaults(replace(recipe, rank=None, targets=None))
         found = TASK.resolve(
             recipe,
             "torch",
@@ -126,7 +126,8 @@ class LanguageModelJob:
         self._start: Start | None = None
         if adapts:
             sha256 = self.model_sha256 if recipe.start is not None else ""
-            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = replace(self.recipe, **own)
+            self._start = start_of(self.recipe, self._model, sha256)
             self.recipe = recorded(self.recipe, self._start.adapter)
         else:
             _check_rank(self.recipe, self._shapes)
