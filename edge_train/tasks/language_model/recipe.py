@@ -6,7 +6,7 @@ from typing import ClassVar
 from edge_train.methods.exact import ClipKeys, DecayKeys, DropoutKeys, MicroBatchKeys, SmoothingKeys
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
-from edge_train.recipe import DifferenceKeys, TextKeys
+from edge_train.recipe import DifferenceKeys, TextKeys, key
 from edge_train.tasks.table_keys import TextColumnKeys
 
 
@@ -26,3 +26,9 @@ class LanguageModelRecipe(
     """Train all weights of a transformers language model on a text."""
 
     task: ClassVar[str] = "language-model"
+    loss_on: str = key(
+        "completions",
+        help="tokens of chats and prompts that are learned; a text is learned whole",
+        choices=("completions", "all"),
+        group="data",
+    )
