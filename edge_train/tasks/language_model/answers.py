@@ -45,7 +45,7 @@ def text_and_answers(
     for place in chat.answers:
         start, end = _by_shorter(write, chat.messages, place, text)
         if start is None or end is None:
-            found = _by_replacing(write, chat.messages, place, text)
+            found = _by_replacing(write, chat.messages, place, text, controls)
             start = found[0] if start is None else start
             end = found[1] if end is None else end
         said = text[start:end].rstrip()
@@ -72,7 +72,9 @@ def _by_shorter(
     return (start, end) if start is None or end is None or start < end else (None, None)
 
 
-def _by_replacing(write: Write, messages: Sequence[Any], place: int, text: str) -> Span:
+def _by_replacing(
+    write: Write, messages: Sequence[Any], place: int, text: str, controls: Sequence[str]
+) -> Span:
     """Return where a turn begins and ends, by the text of the chat with a letter in its place.
 
     Raises:
@@ -89,7 +91,11 @@ def _by_replacing(write: Write, messages: Sequence[Any], place: int, text: str) 
         tail = write((*messages[:place], other)).partition(letter)[2]
     except TemplateError:
         return start, end
-    return start, end + _shared(tail, text[end:])
+    behind = tail[: _shared(tail, text[end:])]
+    if behind != tail:  # two tokens may begin alike: as far as the last whole one
+        ends = (behind.rfind(token) + len(token) for token in controls if token in behind)
+        behind = behind[: max(ends, default=0)]
+    return start, end + len(behind)
 
 
 def _letter_outside(text: str) -> str:
