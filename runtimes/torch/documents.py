@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_train.arrays.types import Batch
+from edge_train.runtimes.torch.apart import positions_of
 
 
 def network_inputs(batch: Batch, at: slice = slice(None)) -> dict[str, Any]:
@@ -26,18 +27,6 @@ def network_inputs(batch: Batch, at: slice = slice(None)) -> dict[str, Any]:
         if not (positions == np.arange(positions.shape[1])).all():
             inputs["position_ids"] = torch.from_numpy(positions)
     return inputs
-
-
-def positions_of(document: Any) -> Any:
-    """Return the place of every token in its document, (sequences, length) int64.
-
-    >>> positions_of(np.array([[0, 0, 1, 1, 1], [4, 5, 5, 6, 6]])).tolist()
-    [[0, 1, 0, 1, 2], [0, 0, 1, 0, 1]]
-    """
-    places = np.broadcast_to(np.arange(document.shape[1]), document.shape)
-    begins = np.ones(document.shape, bool)
-    begins[:, 1:] = document[:, 1:] != document[:, :-1]
-    return places - np.maximum.accumulate(np.where(begins, places, 0), axis=1)
 
 
 def sequence_losses(

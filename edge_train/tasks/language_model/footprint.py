@@ -8,6 +8,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.export.difference import workspace_bytes
 from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.language_shapes import heads_of
 from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import (
     PREPARE,
@@ -19,6 +20,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.methods import methods
+from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers
 from edge_train.protocols import Transform
@@ -65,7 +67,7 @@ def footprint_of(
     sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
     tokens = at_once * required(recipe.length)
     layers = layers_of(model.config)
-    width = _width(shapes)
+    width = width_of(shapes)
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     logits = _LOGIT_COPIES * model.vocabulary
     kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
@@ -84,10 +86,10 @@ def footprint_of(
         {TRAIN: max(kept, scored), SAVE: saved},
         use.first_use_bytes,
         use.libraries_bytes,
-        _operations(recipe, shapes, model.vocabulary, layers),
+        operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=recipe.batch_limit or some,
-        after=_held_out_sequences(recipe, model, text_bytes),
+        after=held_out_sequences(recipe, model, text_bytes),
         trained=sum(map(math.prod, shapes.values())),
         opened=opened,
         folder=folder_lines(
@@ -100,7 +102,7 @@ def footprint_of(
     )
 
 
-def _held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
+def held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
     """Return about how many sequences are scored at the end: a tenth of the text's."""
     tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize
     return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(recipe.length))
@@ -112,12 +114,12 @@ def held_as(quant: str) -> type[Parameters]:
     return kind
 
 
-def _operations(
+def operations_of(
     recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
 ) -> int:
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = _width(shapes)
+    width = width_of(shapes)
     length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
     if not _has_head(shapes, vocabulary):
@@ -125,7 +127,7 @@ def _operations(
     return int(2 * length * products)
 
 
-def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def width_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the numbers of a token's vector: the shorter side of the largest table."""
     tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
     return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
@@ -143,13 +145,15 @@ def _sums_bytes(
     if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
+    projects = methods.get(recipe.method).projects
+    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
     for name, shape in shapes.items():
         if len(shape) == 2 and is_embedding(name):
             is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
             total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
         elif len(shape) == 1:
             total += 4 * shape[0]
-        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
+        elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)

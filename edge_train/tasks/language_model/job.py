@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError
+from edge_train.estimators.remembering import Remembering
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -20,11 +21,12 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
+from edge_train.formats.adapter import write_adapter
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
-from edge_train.formats.language_shapes import shapes_in_files
+from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
@@ -39,6 +41,16 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapter_footprint import adapter_footprint
+from edge_train.tasks.language_model.adapting import (
+    ADAPTER_FOLDER,
+    Start,
+    is_adapting,
+    recorded,
+    settled,
+    start_of,
+    with_defaults,
+)
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.data import Data
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
@@ -46,6 +58,7 @@ from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 if TYPE_CHECKING:
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _MODEL_FOLDER = "model"
@@ -76,8 +89,18 @@ class LanguageModelJob:
                     "it out."
                 )
         length = min(_MOST_TOKENS, self._model.positions)
-        found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
-        hidden = not held_as(found.quant).shows_values
+        recipe = settled(recipe, self._model)
+        adapts = is_adapting(recipe)
+        rank = recipe.rank
+        if adapts:
+            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
+        found = TASK.resolve(
+            recipe,
+            "torch",
+            {"threads": cores(), "length": length},
+            pretrained=bool(self._model.files),
+        )
+        hidden = not adapts and not held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
@@ -90,7 +113,13 @@ class LanguageModelJob:
                 f"positions; use at most {self._model.positions}."
             )
         self._tokenizer = self._model.tokenizer()
-        _check_rank(self.recipe, self._shapes)
+        self._start: Start | None = None
+        if adapts:
+            sha256 = self.model_sha256 if recipe.start is not None else ""
+            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = recorded(self.recipe, self._start.adapter)
+        else:
+            _check_rank(self.recipe, self._shapes)
         if (rank := self.recipe.difference_rank) is not None:
             if not self._model.files:
                 raise InputError(
@@ -126,6 +155,16 @@ class LanguageModelJob:
 
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
+        if self._start is not None:
+            return adapter_footprint(
+                self.recipe,
+                self._model,
+                self._shapes,
+                self._start.adapter,
+                transform,
+                text_bytes=self._data.most_bytes(),
+                opened=self._opened,
+            )
         return footprint_of(
             self.recipe,
             self._model,
@@ -172,13 +211,30 @@ class LanguageModelJob:
         self.notes = tuple(dict.fromkeys((*self.notes, *self._data.notices)))
 
     def data_sha256(self) -> str:
-        return sha256_of(self._data.kept.arrays())
+        begun = {} if self._start is None else self._start.blocks or {}
+        return sha256_of({**self._data.kept.arrays(), **begun})
 
-    def open_runtime(self) -> "TorchLanguageModel":
+    def open_runtime(self) -> "AdaptedLanguageModel | TorchLanguageModel":
+        from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
         from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
+        opened: AdaptedLanguageModel | TorchLanguageModel
+        if self._start is not None:
+            opened = AdaptedLanguageModel.open(
+                self._model,
+                self._start.adapter,
+                quant=quant,
+                threads=threads,
+                seed=recipe.seed,
+                blocks=self._start.blocks,
+                lean=recipe.lean,
+                attention="eager" if recipe.dropout else None,
+            )
+            if recipe.micro_batch is not None:
+                opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
+            return opened
         opened = TorchLanguageModel.open(
             self._model,
             quant=quant,
@@ -206,14 +262,19 @@ class LanguageModelJob:
     ) -> tuple[Estimator[Any], Transform]:
         recipe = self.recipe
         build = methods.get(recipe.method).builder(recipe.preset)
-        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch)
-        return build(recipe, parts)
+        is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
+        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
+        estimator, transform = build(recipe, parts)
+        if self._start is not None and recipe.clip is not None:
+            estimator = Remembering(estimator)  # an adapter's gradients are small enough to keep
+        return estimator, transform
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
         names = ("data", "length", "samples", "learning_rate", "weight_decay", "rank", "scale")
+        more = ("trainable", "alpha", "rslora") if self._start is not None else ("refresh_every",)
         return {
-            **{name: getattr(recipe, name) for name in (*names, "refresh_every")},
+            **{name: getattr(recipe, name) for name in (*names, *more)},
             "tokens": len(self._data.task.ids),
             **self._data.facts(),
             "parameters": sum(map(math.prod, self._shapes.values())),
@@ -221,17 +282,23 @@ class LanguageModelJob:
             "prompts": [self._tokenizer.decode(beginning(self._data.task))],
         }
 
-    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str | None:
+    def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
         if step == 0:
             write_continuation(folder, "before", self._data.task, self._tokenizer, runtime)
         return None
 
-    def finish(
-        self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
-    ) -> Outcome:
+    def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
         from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
+        if self._start is not None:
+            adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
+            write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
+            outputs = {"adapter": ADAPTER_FOLDER}
+            if not whole:
+                return Outcome(outputs=outputs)
+            metrics, line = self._scores(folder, runtime)
+            return Outcome(metrics, outputs, line)
         model = self._model
         found = sources(model) if model.files else {}
         if model.made is not None:
@@ -245,14 +312,7 @@ class LanguageModelJob:
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
-        write_continuation(folder, "after", self._data.task, self._tokenizer, runtime)
-        held = self._data.task.held_out()
-        losses = self._data.task.loss(runtime, held, [runtime.parameters])
-        loss = float(losses.astype(np.float64).mean())
-        count = self._data.task.scored(held)
-        with np.errstate(over="ignore"):  # the run ends in a sentence about it
-            perplexity = float(np.exp(loss))
-        metrics = {"held_out_loss": loss, "perplexity": perplexity, "scored_tokens": count}
+        metrics, line = self._scores(folder, runtime)
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = write_difference(
                 folder / DIFFERENCE_FOLDER,
@@ -264,8 +324,24 @@ class LanguageModelJob:
                 base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
         return Outcome(metrics, outputs, line)
+
+    def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
+        """Return the scores at the end, and a line that says them."""
+        write_continuation(folder, "after", self._data.task, self._tokenizer, runtime)
+        held = self._data.task.held_out()
+        losses = self._data.task.loss(runtime, held, [runtime.parameters])
+        loss = float(losses.astype(np.float64).mean())
+        count = self._data.task.scored(held)
+        with np.errstate(over="ignore"):  # the run ends in a sentence about it
+            perplexity = float(np.exp(loss))
+        metrics: dict[str, Any] = {
+            "held_out_loss": loss,
+            "perplexity": perplexity,
+            "scored_tokens": count,
+        }
+        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
+        return metrics, line
 
 
 def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
