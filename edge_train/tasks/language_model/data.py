@@ -1,8 +1,7 @@
 """From what a user has to what training reads: texts or chats, kept as ids in the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,14 @@ from edge_train.tasks.language_model.packing import PackedDocuments
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type, write_ids
 
+_DAY = "%Y-%m-%d"  # what templates that ask for the date were told
+
 
 class Data:
     """The data of a run.
+
+    Args:
+      sha256: returns the hash of the model, which says whose ids these are.
 
     Attributes:
       notices: what the user should know of them, a line each.
@@ -44,15 +48,15 @@ class Data:
     task: Objective
 
     def __init__(
-        self, recipe: LanguageModelRecipe, model: LanguageFolder, tokenizer: Tokenizer
+        self,
+        recipe: LanguageModelRecipe,
+        model: LanguageFolder,
+        tokenizer: Tokenizer,
+        sha256: Callable[[], str],
     ) -> None:
         self._recipe, self._model, self._tokenizer = recipe, model, tokenizer
+        self._sha256 = sha256
         self.notices: list[str] = []
-
-    @cached_property
-    def model_sha256(self) -> str:
-        """The hash of the model, which says whose ids these are."""
-        return self._model.sha256()
 
     def load(self) -> None:
         """Read the beginning of the data.
@@ -66,7 +70,7 @@ class Data:
 
     def prepare(self, folder: Path, say: Say) -> None:
         """Write the ids of the data, and how they were made, for `restore`."""
-        day = datetime.now().strftime("%Y-%m-%d")
+        day = datetime.now().strftime(_DAY)
         self._prepare(folder, say, {"begin": None, "halves": True, "day": day})
 
     def restore(self, folder: Path, say: Say) -> None:
@@ -76,7 +80,7 @@ class Data:
             self.kept = reopen(folder, self._model.vocabulary)
         except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"{folder / IDS_FILE}: cannot be used ({error}). Reading the data again.")
-            if about:
+            if ("halves" not in about and "tokens" in about) or _is_day(about.get("day")):
                 self._prepare(folder, say, about)
             else:
                 self.load()
@@ -138,7 +142,7 @@ class Data:
         written = write_ids(texts, marks, self._tokenizer, folder / IDS_FILE, kind)
         in_rows = any(map(is_table, texts.train)) and not whole
         self._note(*texts.notices, *([marks.said] if marks.said and in_rows else []))
-        found: dict[str, Any] = {"model_sha256": self.model_sha256}
+        found: dict[str, Any] = {"model_sha256": self._sha256()}
         held, starts = written.held if texts.held else None, None
         if not whole:
             found |= {"begin": marks.begin, "end": marks.end}
@@ -164,7 +168,7 @@ class Data:
         from edge_train.tasks.language_model.passages import Reader
 
         model, kind = self._model, id_type(self._model.vocabulary)
-        template = self._template(columns, datetime.strptime(about["day"], "%Y-%m-%d"))
+        template = self._template(columns, datetime.strptime(about["day"], _DAY))
         added = self._tokenizer.get_added_tokens_decoder().values()
         controls = [token.content for token in added if token.special]
         reader = Reader(template, self._recipe.loss_on, controls)
@@ -187,7 +191,7 @@ class Data:
         if written.cut:
             self._note(
                 f"{written.cut} of {read} {columns.what} have more than {most} tokens and lose "
-                "their end (--length)"
+                f"their end; --length {min(int(lengths[-1]) - 1, model.positions)} keeps more"
             )
         if written.unanswered:
             self._note(
@@ -202,7 +206,7 @@ class Data:
         if not (apart := keeps_apart(model.config)):
             self._note(self._not_apart("are not packed: each is in a sequence of its own"))
         found = {
-            "model_sha256": self.model_sha256,
+            "model_sha256": self._sha256(),
             "begin": marks.begin,
             "end": marks.end,
             "chats": True,
@@ -254,3 +258,10 @@ class Data:
 
     def _note(self, *lines: str) -> None:
         self.notices += [line for line in lines if line not in self.notices]
+
+
+def _is_day(value: Any) -> bool:
+    try:
+        return bool(datetime.strptime(value, _DAY))
+    except (TypeError, ValueError):
+        return False

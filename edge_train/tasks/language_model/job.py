@@ -137,7 +137,7 @@ class LanguageModelJob:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
-        self._data = Data(self.recipe, self._model, self._tokenizer)
+        self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
 
     @cached_property
     def model_sha256(self) -> str:
