@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge_train.optim.transforms import LearningRate
     from edge_train.protocols import Estimator, Transform
 
+HEAD_APART = 2  # the version of rules from which on heads are not projected
 FINAL_RATE = 0.1  # share of the rate at the end of the cosine
 
 
@@ -88,6 +89,40 @@ class DropoutKeys(Recipe):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterKeys(Recipe):
+    """Of low-rank adapters beside frozen weights of a language model."""
+
+    trainable: str = key(
+        "auto",
+        help="what is trained: all weights, or an adapter; auto: an adapter of a model that has "
+        "weights, by a method that can",
+        choices=("auto", "all", "lora", "dora"),
+        common=True,
+    )
+    alpha: float | None = key(
+        help="alpha of an adapter, which is scaled by alpha / rank; default: twice the rank",
+        flags=("--alpha", "--lora_alpha"),
+        low=1e-6,
+        high=1e6,
+    )
+    targets: str | None = key(
+        help="layers that get an adapter, by the ends of their names, separated by commas, such as "
+        "q_proj,v_proj; default: all linear layers but the head",
+        flags=("--targets", "--target_modules"),
+    )
+    rslora: bool = key(
+        False,
+        help="scale an adapter by alpha / sqrt(rank)",
+        flags=("--rslora", "--use_rslora"),
+    )
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a recipe that was filled in trains an adapter."""
+        return self.trainable in ("lora", "dora")
+
+
 def links(recipe: Recipe) -> tuple[Transform, ...]:
     """Return what ends every chain: weight decay, where there is one, and the rate."""
     from edge_train.optim.transforms import WeightDecay
@@ -115,7 +150,7 @@ def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
     ends = {"cosine": final, "linear": 0.0, "constant": 1.0}
     shape: Literal["cosine", "line"] = "line" if recipe.schedule == "linear" else "cosine"
     end = ends[recipe.schedule or "constant"]
-    return LearningRate(rate, steps, end, False, recipe.warmup, shape, longer)
+    return LearningRate(rate, steps, end, False, recipe.warmup or 0, shape, longer)
 
 
 _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weights", "dropout")
@@ -124,7 +159,8 @@ _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weigh
 def once_there_and_back(recipe: Recipe) -> Passes:
     """Return the passes of an exact gradient; a clipped one is taken twice."""
     samples = recipe.samples or 1
-    if isinstance(recipe, ClipKeys) and recipe.clip is not None:
+    keeps = isinstance(recipe, AdapterKeys) and recipe.adapts  # the gradients of the first pass
+    if isinstance(recipe, ClipKeys) and recipe.clip is not None and not keeps:
         samples *= 2
     return Passes(samples, samples)
 
@@ -135,7 +171,12 @@ def of_rule(rule: Rule) -> Method:
     def build(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
         from edge_train.estimators.backprop import Backprop
 
-        return Backprop(parts.micro_batch), rule.build(recipe, links(recipe))
+        transform = rule.build(recipe, links(recipe))
+        if rule.head is not None and parts.is_head is not None and not projects_head(recipe):
+            from edge_train.optim.low_rank import HeadApart
+
+            transform = HeadApart(parts.is_head, rule.head(recipe, links(recipe)), transform)
+        return Backprop(parts.micro_batch), transform
 
     return Method(
         name=rule.name,
@@ -150,13 +191,20 @@ def of_rule(rule: Rule) -> Method:
     )
 
 
-def _adam(_: Recipe, after: tuple[Transform, ...]) -> Transform:
+def projects_head(recipe: Recipe) -> bool:
+    """Return whether the output layer is like any other matrix, as it was in runs of rules 1."""
+    return recipe.rules < HEAD_APART or bool(getattr(recipe, "project_head", False))
+
+
+def adam_rule(_: Recipe, after: tuple[Transform, ...]) -> Transform:
+    """Return Adam's rule."""
     from edge_train.optim.transforms import Adam, Chain
 
     return Chain((Adam(), *after))
 
 
-def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+def adam8bit_rule(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+    """Return Adam's rule with moments in 8 bits."""
     from edge_train.optim.adam8bit import Adam8bit
     from edge_train.optim.transforms import Chain
 
@@ -166,21 +214,21 @@ def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
 def _backprop(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.backprop import Backprop
 
-    return Backprop(parts.micro_batch), parts.update or _adam(recipe, links(recipe))
+    return Backprop(parts.micro_batch), parts.update or adam_rule(recipe, links(recipe))
 
 
 RULES = (
     Rule(
         name="adamw",
         says="the exact gradient with AdamW",
-        build=_adam,
+        build=adam_rule,
         needs=frozenset({GRADIENT}),
     ),
-    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=_adam8bit),
+    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=adam8bit_rule),
     Rule(
         name="lora",
         says="AdamW on adapters beside frozen weights",
-        build=_adam,
+        build=adam_rule,
         reads=("rank", "scale"),
         needs=frozenset({GRADIENT, ADAPTERS}),
     ),

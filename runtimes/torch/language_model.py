@@ -24,6 +24,7 @@ from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.documents import network_inputs, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.held_layers import (
@@ -95,7 +96,7 @@ class TorchLanguageModel:
             map_large_blocks()
         network = build_network(folder, attention)
         stored = stored_network(folder, network)
-        values = _stored(stored) if folder.files else _drawn(network, stored, seed)
+        values = stored_values(stored) if folder.files else drawn(network, stored, seed)
         kind: type[Parameters] = load(required(quants.get(quant).trained))
         if kind is not Parameters:
             _check_matrices(folder, network, stored)
@@ -110,7 +111,7 @@ class TorchLanguageModel:
         _install(network, weights, stored)
         draws = Draws()
         for layer in decoder_layers(network):
-            layer.forward = _recomputed(layer.forward, draws)
+            layer.forward = recomputed(layer.forward, draws)
         return cls(network.eval(), weights, draws)
 
     def use_threads(self, count: int) -> None:
@@ -118,7 +119,7 @@ class TorchLanguageModel:
         torch.set_num_threads(count)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
-        """Return the mean loss of every sequence, (points, sequences).
+        """Return the loss of every sequence, (points, sequences).
 
         Memory:
           At another point than `parameters`: one of its blocks beside what an evaluation holds.
@@ -140,7 +141,7 @@ class TorchLanguageModel:
             for start in range(0, len(ids), limit):
                 at = slice(start, start + limit)
                 with torch.no_grad():
-                    losses[at] = self._losses(ids[at], _smoothing(batch), vectors).numpy()
+                    losses[at] = self._losses(batch, at, vectors).numpy()
         finally:
             self._weights.point = None
         return losses
@@ -168,7 +169,7 @@ class TorchLanguageModel:
         ]
         try:
             with self._draws.of(self._network, batch):
-                losses = self._losses(batch["ids"], _smoothing(batch))
+                losses = self._losses(batch)
                 if bool(torch.isfinite(losses).all()):
                     torch.autograd.backward(losses.mean())
         finally:
@@ -189,28 +190,21 @@ class TorchLanguageModel:
         give_back_memory()
 
     def _losses(
-        self, ids: Any, smoothing: float, vectors: Mapping[str, Tensor] | None = None
+        self, batch: Batch, at: slice = slice(None), vectors: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Return the mean cross-entropy of each sequence's next tokens.
+        """Return the loss of each sequence's next tokens.
 
         Args:
-          smoothing: share of a target that all tokens get.
+          at: which sequences.
           vectors: to be taken for the network's own, by name.
         """
-        tokens = torch.from_numpy(ids)
-        inputs = {"input_ids": tokens[:, :-1], "use_cache": False}
+        inputs = network_inputs(batch, at)
         output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
-        logits: Tensor = output.logits
-        losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1),
-            tokens[:, 1:].flatten(),
-            reduction="none",
-            label_smoothing=smoothing,
-        )
-        return losses.view(len(ids), -1).mean(dim=1)
+        return sequence_losses(output.logits, batch, smoothing_of(batch), at)
 
 
-def _smoothing(batch: Batch) -> float:
+def smoothing_of(batch: Batch) -> float:
+    """Return the share of a target that all tokens get."""
     return float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
 
 
@@ -285,12 +279,13 @@ def sources(folder: LanguageFolder) -> Mapping[str, Source]:
     return stored_network(folder, build_network(folder)).sources
 
 
-def _stored(stored: StoredNetwork) -> Iterator[tuple[str, Block]]:
+def stored_values(stored: StoredNetwork) -> Iterator[tuple[str, Block]]:
+    """Yield every block as its files hold it."""
     for name in stored.places:
         yield name, stored.sources[name].value
 
 
-def _drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str, Block]]:
+def drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str, Block]]:
     """Yield start values as GPT-2 and Llama draw them; vectors are those of norms and biases.
 
     Matrices are normal with the configuration's `initializer_range`. Those that GPT-2 adds to its
@@ -312,7 +307,7 @@ def _drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str
 def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> None:
     """Have every layer read its parameters from `weights`."""
     for name, places in stored.places.items():
-        held = [_is_held(network, place) for place in places]
+        held = [is_held(network, place) for place in places]
         if not any(held):
             value = nn.Parameter(torch.from_numpy(weights.parameters[name]))
             for place in places:
@@ -334,7 +329,7 @@ def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> Non
 def _check_matrices(folder: LanguageFolder, network: nn.Module, stored: StoredNetwork) -> None:
     for name, places in stored.places.items():
         for place in places:
-            if network.get_parameter(place).ndim == 2 and not _is_held(network, place):
+            if network.get_parameter(place).ndim == 2 and not is_held(network, place):
                 module = network.get_submodule(place.rpartition(".")[0])
                 raise ModelError(
                     f"{folder.path}: {name} is a matrix of a {type(module).__name__}, which cannot "
@@ -342,7 +337,7 @@ def _check_matrices(folder: LanguageFolder, network: nn.Module, stored: StoredNe
                 )
 
 
-def _is_held(network: nn.Module, place: str) -> bool:
+def is_held(network: nn.Module, place: str) -> bool:
     """Return whether a parameter is the matrix of a layer that can compute from `Weights`."""
     owner, _, last = place.rpartition(".")
     parent, _, own = owner.rpartition(".")
@@ -352,7 +347,7 @@ def _is_held(network: nn.Module, place: str) -> bool:
     return isinstance(module, nn.Embedding) or is_plain_linear(module)
 
 
-def _recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
+def recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
     """Return a layer's forward pass that keeps its inputs only, and runs again when asked.
 
     Again it draws what it drew before: the count of draws is set back to where the layer began.

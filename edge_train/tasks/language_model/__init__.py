@@ -3,6 +3,7 @@
 from pathlib import PurePath
 
 from edge_train.methods import methods
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
@@ -15,13 +16,21 @@ def _adds_projections(recipe: Recipe) -> bool:
     return methods.get(recipe.method).projects and recipe.samples != 1
 
 
+def _trains_adapter(recipe: Recipe) -> bool:
+    return isinstance(recipe, AdapterKeys) and recipe.adapts
+
+
+def _trains_all(recipe: Recipe) -> bool:
+    return not _trains_adapter(recipe)
+
+
 _LITTLE = "a little accuracy of weights or moments"
 TASK = Task(
     name="language-model",
     says="a language model, from a text",
     recipe=LanguageModelRecipe,
     job="edge_train.tasks.language_model.job:LanguageModelJob",
-    learned={"model": "model"},
+    learned={"model": "model", "adapter": "start"},
     title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
     sections="edge_train.tasks.language_model.report:sections",
@@ -53,6 +62,8 @@ TASK = Task(
         },
         ("galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("q-galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("fira", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("sumo", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("dct-adamw", "default"): {"rank": 64, "refresh_every": 1, "scale": 1.0},
         ("apollo", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("apollo-mini", "default"): {"rank": 1, "refresh_every": 50, "scale": 128.0},
@@ -77,6 +88,16 @@ TASK = Task(
             "evaluate_every": 500,
         },
     },
+    # Of all weights of a model that has learned something already. Rules whose update is as long as
+    # Adam's take Adam's rate; a projection leaves out most of it.
+    pretrained={
+        "*": {"learning_rate": 2e-5},
+        "galore": {"learning_rate": 1e-4},
+        "q-galore": {"learning_rate": 1e-4},
+        "dct-adamw": {"learning_rate": 1e-4},
+        "zo": {"learning_rate": 1e-6},
+    },
+    pretrained_warmup=0.1,
     savings=(
         SMALLER_CALLS,
         Saving(
@@ -90,7 +111,7 @@ TASK = Task(
             key="micro_batch",
             values=((None, ""), (1, "one sequence differentiated at a time")),
             costs="time",
-            when=_adds_projections,
+            when=lambda recipe: _trains_adapter(recipe) or _adds_projections(recipe),
             title="micro-batch",
         ),
         Saving(
@@ -102,6 +123,15 @@ TASK = Task(
         ),
         Saving(
             key="method",
+            values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
+            costs=_LITTLE,
+            when=_trains_adapter,
+            only_auto=True,
+            reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
+        ),
+        Saving(
+            key="method",
+            when=_trains_all,
             values=(
                 ("backprop", ""),
                 ("adamw8bit", "optimizer state in 8 bits"),

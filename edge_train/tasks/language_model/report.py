@@ -26,6 +26,12 @@ def _texts(run: Path, facts: Record) -> Markup:
     return section("Before and after", render("texts.html", texts=texts), bool(texts))
 
 
+def _example(facts: Record) -> Markup:
+    """Return a document as the model got it, what is learned of it marked."""
+    parts = facts.get("example") or ()
+    return section("What is learned", render("learned.html", parts=parts), bool(parts))
+
+
 def _read(path: Path | None) -> str:
     """Return a text of the run's own; empty where there is none."""
     if path is None or not path.is_file():
@@ -55,9 +61,19 @@ def _loading(summary: Record) -> Markup:
                 f'model = AutoPeftModelForCausalLM.from_pretrained("{difference}")',
             )
         )
+    if adapter := outputs.get("adapter"):
+        ways.append(
+            (
+                "peft, where the model is a folder or a hub id",
+                "from peft import AutoPeftModelForCausalLM\n\n"
+                f'model = AutoPeftModelForCausalLM.from_pretrained("{adapter}")',
+            )
+        )
     if ways:
         ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE.txt"))
     intro = "The model is a folder with its tokenizer, as transformers reads it."
+    if "adapter" in outputs:
+        intro = "The adapter is a folder, as peft reads it; it belongs to the model of this run."
     body = render("loading.html", intro=intro, ways=ways)
     return section("Load it like this", body, bool(ways))
 
@@ -70,6 +86,12 @@ def sections() -> tuple[Section, ...]:
             render=lambda run, summary, records: _texts(run, records[0]["facts"]),
             place="top",
             shows=("prompts",),
+        ),
+        Section(
+            name="learned",
+            render=lambda run, summary, records: _example(records[0]["facts"]),
+            place="data",
+            shows=("example",),
         ),
         Section(
             name="loading",
