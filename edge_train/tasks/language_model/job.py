@@ -21,7 +21,7 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
-from edge_train.formats.adapter import write_adapter
+from edge_train.formats.adapter import Adapter, write_adapter
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
@@ -91,9 +91,9 @@ class LanguageModelJob:
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
-        rank = recipe.rank
-        if adapts:
-            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
+        own: dict[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
+        if adapts:  # rules have keys of these names, too
+            recipe = with_defaults(replace(recipe, rank=None, targets=None))
         found = TASK.resolve(
             recipe,
             "torch",
@@ -116,7 +116,8 @@ class LanguageModelJob:
         self._start: Start | None = None
         if adapts:
             sha256 = self.model_sha256 if recipe.start is not None else ""
-            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = replace(self.recipe, **own)
+            self._start = start_of(self.recipe, self._model, sha256)
             self.recipe = recorded(self.recipe, self._start.adapter)
         else:
             _check_rank(self.recipe, self._shapes)
@@ -152,6 +153,11 @@ class LanguageModelJob:
         from edge_train.runtimes.torch.language_model import parameter_shapes
 
         return parameter_shapes(self._model)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What is trained, None where all weights are."""
+        return None if self._start is None else self._start.adapter
 
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
