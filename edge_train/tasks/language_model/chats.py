@@ -21,6 +21,8 @@ PAIRS = (
 INPUTS, SYSTEMS = ("input", "context"), ("system", "system_prompt")
 _TOOLS = ("tools",)
 _PREFERENCES = ("chosen", "rejected")
+# Names that make a first row of a csv a header.
+NAMES = frozenset((*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS))
 ASSISTANT = "assistant"
 ROLES = ("system", "developer", "user", ASSISTANT, "tool")
 # As ShareGPT and its like call them in `from`.

@@ -11,7 +11,7 @@ from edge_train.formats.tables.names import KNOWN, text_of, text_place
 from edge_train.formats.tables.splits import beside, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.formats.tables.wrong import Wrong
-from edge_train.tasks.language_model.chats import Chat, ChatColumns, WrongChat, chat_columns
+from edge_train.tasks.language_model.chats import NAMES, Chat, ChatColumns, WrongChat, chat_columns
 
 _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
@@ -114,7 +114,7 @@ class Texts:
                 next(_pieces(path, coding_of(path)))
 
     def _table(self, path: Path) -> Table:
-        return open_table(path, KNOWN, (self.column,))
+        return open_table(path, KNOWN if self.as_texts else KNOWN | NAMES, (self.column,))
 
     def _chat_columns(self, table: Table) -> ChatColumns | None:
         return None if self.as_texts or self.column is not None else chat_columns(table)

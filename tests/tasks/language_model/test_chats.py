@@ -50,6 +50,13 @@ def test_one_question_and_answer_is_the_same_chat_however_it_is_written(tmp_path
     assert found.answers == [1]
 
 
+def test_pairs_in_a_csv_are_chats_and_its_first_line_is_no_pair(tmp_path):
+    (tmp_path / "t.csv").write_text("prompt,completion\n2 + 2?,4\n2 + 2?,4\n")
+    texts = open_texts(tmp_path / "t.csv", None)
+    found = [list(chat.messages) for _, _, chat in texts.chats(texts.train)]
+    assert found == [PLAIN, PLAIN]
+
+
 def test_an_input_goes_behind_its_instruction_and_a_system_message_before_all(tmp_path):
     row = {"instruction": "Sum up", "input": "2 + 2", "output": "4", "system": "Be brief"}
     found = only(tmp_path, row)
