@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_train.arrays.types import Array, Point
-from edge_train.formats.adapter import Adapter, names_of
 from edge_train.protocols import Apply
+from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight, attend, attend_backward
 from edge_train.runtimes.numpy.decoder import Decoder
 from edge_train.runtimes.numpy.rotary import turn
-from edge_train.runtimes.numpy.stored_matrices import StoredMatrices
 from edge_train.runtimes.numpy.vector_steps import (
     let_through,
     let_through_backward,
@@ -45,53 +44,6 @@ class Attended:
     heads: Array
     found: Array
     sums: Array
-
-
-@dataclass(frozen=True, eq=False)
-class AdaptedLayers:
-    """The linear layers of a network: frozen weights in files, adapters beside some of them.
-
-    y = W x + b + scale * B (A x). What A makes of x is computed once more for the gradient.
-
-    Args:
-      point: the blocks of the adapters.
-    """
-
-    matrices: StoredMatrices
-    adapter: Adapter
-    adapted: frozenset[str]
-
-    def outputs(self, path: str, point: Point, inputs: Array, out: Array) -> None:
-        """Write the outputs of a layer into `out`, (tokens, outputs)."""
-        self.matrices.times_transposed(inputs, f"{path}.weight", out)
-        bias = self.matrices.vector(f"{path}.bias")
-        if bias is not None:
-            out += bias
-        if path in self.adapted:
-            first, second, _ = names_of(path)
-            low = inputs @ point[first].T
-            low *= np.float32(self.adapter.scale)
-            out += low @ point[second].T
-
-    def backward(
-        self, path: str, point: Point, inputs: Array, error: Array, into: Array | None, apply: Apply
-    ) -> None:
-        """Add the error at the inputs to `into`, if it is wanted, and hand over the gradients."""
-        if into is not None:
-            self.matrices.add_times(error, f"{path}.weight", into)
-        if path not in self.adapted:
-            return
-        first, second, _ = names_of(path)
-        scale = np.float32(self.adapter.scale)
-        low_error = error @ point[second]
-        low_error *= scale
-        if into is not None:
-            into += low_error @ point[first]
-        low = inputs @ point[first].T
-        low *= scale
-        gradients = {second: error.T @ low, first: low_error.T @ inputs}
-        for name in (second, first):
-            apply(name, gradients.pop(name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,10 @@ from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
+from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
 from edge_train.runtimes.numpy.decoder import Decoder, decoder_of
-from edge_train.runtimes.numpy.decoder_layer import AdaptedLayers, DecoderLayer, Places, Tables
+from edge_train.runtimes.numpy.decoder_layer import DecoderLayer, Places, Tables
 from edge_train.runtimes.numpy.stored_matrices import StoredMatrices
 from edge_train.runtimes.numpy.token_loss import Head, token_losses
 from edge_train.runtimes.numpy.vector_steps import normalize, normalize_backward
@@ -63,18 +64,19 @@ class NumpyLanguageModel:
         self._written = _Written()
 
     @classmethod
-    def open(cls, folder: LanguageFolder, adapter: Adapter, blocks: Point) -> "NumpyLanguageModel":
+    def open(
+        cls, folder: LanguageFolder, adapter: Adapter, *, seed: int, blocks: Point | None = None
+    ) -> "NumpyLanguageModel":
         """Check a model and take it as it lies on disk; no weight is read but vectors.
+
+        Args:
+          seed: of matrices A.
+          blocks: of the adapter, where it is not new.
 
         Raises:
           ModelError: it is of another family, a tensor is missing or has another shape, or the
-            adapter is one that is not computed here.
+            adapter is beside other layers.
         """
-        if adapter.kind != "lora":
-            raise ModelError(
-                f"engine 'numpy' trains lora, and not {adapter.kind}; use --trainable lora, or "
-                "--runtime torch."
-            )
         decoder = decoder_of(folder.config, folder.path)
         matrices = StoredMatrices(folder.files, folder.path)
         _check(decoder, matrices, folder)
@@ -86,6 +88,12 @@ class NumpyLanguageModel:
                     "put an adapter beside; name others with --targets."
                 )
             matrices.check(f"{target.path}.weight", (target.outputs, target.inputs))
+        if blocks is None:
+            linear = AdaptedLayers(matrices, adapter, frozenset())
+            lengths = {}
+            if adapter.kind == "dora":
+                lengths = {t.path: linear.row_lengths(t.path) for t in adapter.targets}
+            blocks = adapter.drawn(seed, lengths)
         return cls(decoder, matrices, adapter, blocks)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
