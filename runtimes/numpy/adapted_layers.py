@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Point
 from edge_train.formats.adapter import Adapter, names_of
@@ -90,10 +91,13 @@ class AdaptedLayers:
     def row_lengths(self, path: str) -> Array:
         """Return the lengths of the rows of W, which DoRA starts from."""
         if path not in self._squares:
-            found = [
-                np.einsum("ij,ij->i", weights, weights, dtype=np.float64)
-                for _, weights in self.matrices.pieces(f"{path}.weight")
-            ]
+            name = f"{path}.weight"
+
+            def squares(rows: slice) -> NDArray[np.float64]:
+                weights = self.matrices.weights(name, rows)
+                return np.einsum("ij,ij->i", weights, weights, dtype=np.float64)
+
+            found = list(self.matrices.workers.each(squares, self.matrices.pieces(name)))
             self._squares[path] = np.concatenate(found).astype(np.float32)
         return np.sqrt(self._squares[path])
 
@@ -114,6 +118,11 @@ class AdaptedLayers:
     def _along(self, path: str, inputs: Array, error: Array) -> Array:
         """Return the sum over tokens of error * (inputs @ W^T), (outputs,)."""
         found = np.empty(error.shape[1], np.float32)
-        for rows, weights in self.matrices.pieces(f"{path}.weight"):
-            found[rows] = np.einsum("to,to->o", error[:, rows], inputs @ weights.T)
+        name = f"{path}.weight"
+
+        def one(rows: slice) -> None:
+            outputs = inputs @ self.matrices.weights(name, rows).T
+            found[rows] = np.einsum("to,to->o", error[:, rows], outputs)
+
+        self.matrices.workers.all(one, self.matrices.pieces(name))
         return found

@@ -17,6 +17,7 @@ from edge_train.runtimes.numpy.vector_steps import (
     normalize,
     normalize_backward,
 )
+from edge_train.runtimes.numpy.workers import Workers
 
 Tables = tuple[Array, Array]
 
@@ -80,6 +81,7 @@ class DecoderLayer:
             sight,
             decoder.score_scale,
             decoder.score_cap,
+            self._workers,
         )
         middle = self._after_attention(point, inputs, found)[0]
         return self._with_products(point, middle)
@@ -106,7 +108,7 @@ class DecoderLayer:
         decoder, norms, linear = self.decoder, self.decoder.norms, self.linear
         middle, after, attended = self._attention(point, inputs, places)
         into_gates, gates = self._gates(point, middle)
-        through = let_through(decoder.activation, gates)
+        through = let_through(decoder.activation, gates, self._workers)
         passed = error
         if norms.after_products is not None:
             product = self._product("mlp.down_proj", point, through)
@@ -114,7 +116,7 @@ class DecoderLayer:
         at_through = np.zeros_like(through)
         linear.backward(self._path("mlp.down_proj"), point, through, passed, at_through, apply)
         del through, passed
-        let_through_backward(decoder.activation, gates, at_through)
+        let_through_backward(decoder.activation, gates, at_through, self._workers)
         del at_through
         at_norm = np.zeros_like(middle)
         self._side_by_side(decoder.gates, point, into_gates, gates, at_norm, apply)
@@ -158,6 +160,7 @@ class DecoderLayer:
                 places.sights(self.index, number),
                 decoder.score_scale,
                 decoder.score_cap,
+                self._workers,
             )
         middle, after = self._after_attention(point, inputs, found)
         return middle, after, Attended(plain, heads, found, sums)
@@ -165,7 +168,9 @@ class DecoderLayer:
     def _with_products(self, point: Point, middle: Array) -> Array:
         """Return what the second half of the layer makes of the sum after attention."""
         _, gates = self._gates(point, middle)
-        outputs = self._product("mlp.down_proj", point, let_through(self.decoder.activation, gates))
+        outputs = self._product(
+            "mlp.down_proj", point, let_through(self.decoder.activation, gates, self._workers)
+        )
         if self.decoder.norms.after_products is not None:
             outputs = self._norm(self.decoder.norms.after_products, outputs)
         outputs += middle
@@ -218,6 +223,7 @@ class DecoderLayer:
                 attended.found[some],
                 attended.sums[some],
                 shaped[some],
+                self._workers,
             )
             for place, values_of in zip(at, passed, strict=True):
                 place[some] = values_of
@@ -293,6 +299,10 @@ class DecoderLayer:
         found = self.linear.matrices.vector(self._name(name))
         assert found is not None, "checked when the network was opened"
         return found
+
+    @property
+    def _workers(self) -> Workers:
+        return self.linear.matrices.workers
 
     def _path(self, name: str) -> str:
         return f"model.layers.{self.index}.{name}"

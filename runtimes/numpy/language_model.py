@@ -96,6 +96,10 @@ class NumpyLanguageModel:
             blocks = adapter.drawn(seed, lengths)
         return cls(decoder, matrices, adapter, blocks)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the numbers stay the same."""
+        self._matrices.workers.use(count)
+
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sequence, (points, sequences)."""
         count, length = batch["ids"].shape
@@ -160,7 +164,8 @@ class NumpyLanguageModel:
         return 0
 
     def close(self) -> None:
-        """Let go of the adapter and of what was written."""
+        """Let go of the adapter, of what was written and of threads."""
+        self._matrices.workers.close()
         self.parameters = Parameters({})
         self._written = _Written()
         gc.collect()

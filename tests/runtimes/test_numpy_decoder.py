@@ -155,6 +155,25 @@ def test_only_layers_from_the_lowest_adapter_on_are_differentiated(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_the_numbers_do_not_depend_on_how_many_threads_compute(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(stored_matrices, "_PIECE_BYTES", 4 * WIDTH * 5)
+    _, tensors = write_decoder(tmp_path / "model", "gemma2")
+    adapter, blocks = adapter_of(tensors, kind)
+    model = NumpyLanguageModel.open(
+        open_language_model(tmp_path / "model"), adapter, seed=0, blocks=blocks
+    )
+    batch = batch_of()
+    losses, found = gradients(model, batch)
+    for count in (3, 1, 2):
+        model.use_threads(count)
+        again, same = gradients(model, batch)
+        np.testing.assert_array_equal(losses, again)
+        for name, gradient in found.items():
+            np.testing.assert_array_equal(gradient, same[name])
+    model.close()
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_a_new_adapter_computes_what_the_base_does(tmp_path, kind):
     _, tensors = write_decoder(tmp_path / "model", "qwen2")
     adapter, _ = adapter_of(tensors, kind)
