@@ -73,7 +73,7 @@ class AdaptedLayers:
         if self.adapter.kind == "dora":
             lengths = self._lengths[path]
             gradients[third] = self._along(path, inputs, error)
-            gradients[third] += np.einsum("to,to->o", error, low @ point[second].T)
+            gradients[third] = gradients[third] + np.einsum("to,to->o", error, low @ point[second].T)
             gradients[third] /= lengths
             error = error * (point[third] / lengths)
         if into is not None:
@@ -82,7 +82,7 @@ class AdaptedLayers:
         low_error *= scale
         if into is not None:
             into += low_error @ point[first]
-        gradients[second] = error.T @ low
+        gradients[second] = np.matmul(error.T, low)
         gradients[first] = low_error.T @ inputs
         for name in (third, second, first):
             if name in gradients:
@@ -95,11 +95,15 @@ class AdaptedLayers:
 
             def squares(rows: slice) -> NDArray[np.float64]:
                 weights = self.matrices.weights(name, rows)
-                return np.einsum("ij,ij->i", weights, weights, dtype=np.float64)
+                found: NDArray[np.float64] = np.einsum(
+                    "ij,ij->i", weights, weights, dtype=np.float64
+                )
+                return found
 
-            found = list(self.matrices.workers.each(squares, self.matrices.pieces(name)))
-            self._squares[path] = np.concatenate(found).astype(np.float32)
-        return np.sqrt(self._squares[path])
+            each = list(self.matrices.workers.each(squares, self.matrices.pieces(name)))
+            self._squares[path] = np.concatenate(each).astype(np.float32)
+        lengths: Array = np.sqrt(self._squares[path])
+        return lengths
 
     def _with_lengths(self, path: str, point: Point, inputs: Array, out: Array) -> None:
         """Write inputs @ W^T into `out`, and keep the lengths of the rows of W + scale * B A."""
@@ -113,7 +117,7 @@ class AdaptedLayers:
             "or,ro->o", second, both[len(inputs) :]
         )
         squares += scale**2 * np.einsum("or,or->o", second @ (first @ first.T), second)
-        self._lengths[path] = np.sqrt(squares)
+        self._lengths[path] = np.sqrt(squares).astype(np.float32)
 
     def _along(self, path: str, inputs: Array, error: Array) -> Array:
         """Return the sum over tokens of error * (inputs @ W^T), (outputs,)."""

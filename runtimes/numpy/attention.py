@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 from edge_train.runtimes.numpy.workers import Workers
 
-_ROWS = 128  # of scores, for each query head of a group
+ROWS = 128  # of scores, for each query head of a group
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class Sight:
 
     def strips(self, queries: int) -> Iterator[tuple[slice, slice, NDArray[np.bool_] | None]]:
         """Yield queries, the keys that any of them sees, and (queries, keys) which; None: all."""
-        for start in range(0, queries, _ROWS):
-            stop = min(start + _ROWS, queries)
+        for start in range(0, queries, ROWS):
+            stop = min(start + ROWS, queries)
             rows = np.arange(start, stop)[:, None] + self.before
             columns = np.arange(self.before + stop)
             seen = columns <= rows

@@ -13,7 +13,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.memory.measure import give_back_memory
+from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply
 from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
@@ -65,18 +65,27 @@ class NumpyLanguageModel:
 
     @classmethod
     def open(
-        cls, folder: LanguageFolder, adapter: Adapter, *, seed: int, blocks: Point | None = None
+        cls,
+        folder: LanguageFolder,
+        adapter: Adapter,
+        *,
+        seed: int,
+        blocks: Point | None = None,
+        lean: bool = False,
     ) -> "NumpyLanguageModel":
         """Check a model and take it as it lies on disk; no weight is read but vectors.
 
         Args:
           seed: of matrices A.
           blocks: of the adapter, where it is not new.
+          lean: give every large block back as it is freed, which takes page faults.
 
         Raises:
           ModelError: it is of another family, a tensor is missing or has another shape, or the
             adapter is beside other layers.
         """
+        if lean:
+            map_large_blocks()
         decoder = decoder_of(folder.config, folder.path)
         matrices = StoredMatrices(folder.files, folder.path)
         _check(decoder, matrices, folder)
@@ -103,7 +112,7 @@ class NumpyLanguageModel:
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sequence, (points, sequences)."""
         count, length = batch["ids"].shape
-        limit = self.batch_limit or max(1, _TOKENS_PER_CALL // length)
+        limit = self.batch_limit or sequences_per_call(length - 1)
         losses = np.empty((len(points), count), np.float32)
         for number, point in enumerate(points):
             for start in range(0, count, limit):
@@ -219,6 +228,11 @@ class NumpyLanguageModel:
             some, self._last_weight, decoder.norm_offset, decoder.epsilon, slope
         )
         return losses, error
+
+
+def sequences_per_call(length: int) -> int:
+    """Return how many sequences of a length are judged in a call, where nobody sets a limit."""
+    return max(1, _TOKENS_PER_CALL // length)
 
 
 class _Written:

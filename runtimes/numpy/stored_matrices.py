@@ -13,7 +13,7 @@ from edge_train.formats.stored_blocks import checked_values
 from edge_train.formats.tensor_file import WeightFile
 from edge_train.runtimes.numpy.workers import Workers
 
-_PIECE_BYTES = 1 << 21  # of weights in float32 at once; products of more are hardly faster
+PIECE_BYTES = 1 << 21  # of weights in float32 at once; products of more are hardly faster
 _ROWS = 128  # pieces are of so many or a multiple: whole heads, which GGUF turns as a whole
 
 
@@ -82,7 +82,7 @@ class StoredMatrices:
     def pieces(self, name: str) -> Iterator[slice]:
         """Yield which rows of a matrix are read at once, all of them in turn."""
         count, width = self.shape(name)
-        step = max(1, _PIECE_BYTES // (4 * width))
+        step = max(1, PIECE_BYTES // (4 * width))
         step -= step % _ROWS if step > _ROWS else 0
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))

@@ -47,8 +47,8 @@ def gradients(model, batch):
 @pytest.mark.parametrize("given", ["documents", "plain", "smoothed", "dora"])
 def test_loss_and_gradient_are_those_of_the_equations(decoder, given, monkeypatch):
     """Steps of float64 along a random direction of every block, with pieces of a few rows."""
-    monkeypatch.setattr(stored_matrices, "_PIECE_BYTES", 4 * WIDTH * 5)
-    monkeypatch.setattr(attention, "_ROWS", 3)
+    monkeypatch.setattr(stored_matrices, "PIECE_BYTES", 4 * WIDTH * 5)
+    monkeypatch.setattr(attention, "ROWS", 3)
     config, tensors, adapter, blocks, model = decoder
     batch = batch_of()
     if given == "plain":
@@ -156,7 +156,7 @@ def test_only_layers_from_the_lowest_adapter_on_are_differentiated(tmp_path):
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_the_numbers_do_not_depend_on_how_many_threads_compute(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(stored_matrices, "_PIECE_BYTES", 4 * WIDTH * 5)
+    monkeypatch.setattr(stored_matrices, "PIECE_BYTES", 4 * WIDTH * 5)
     _, tensors = write_decoder(tmp_path / "model", "gemma2")
     adapter, blocks = adapter_of(tensors, kind)
     model = NumpyLanguageModel.open(
