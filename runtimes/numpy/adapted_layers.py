@@ -83,7 +83,7 @@ class AdaptedLayers:
         if into is not None:
             into += low_error @ point[first]
         gradients[second] = np.matmul(error.T, low)
-        gradients[first] = low_error.T @ inputs
+        gradients[first] = np.matmul(low_error.T, inputs)
         for name in (third, second, first):
             if name in gradients:
                 apply(name, gradients.pop(name))
