@@ -20,7 +20,7 @@ def _trains_adapter(recipe: Recipe) -> bool:
 
 
 def _holds_weights(recipe: Recipe) -> bool:
-    """Return whether the engine holds weights that it could hold in fewer bits."""
+    """Return whether the engine holds weights; one that does not has neither int8 nor adamw8bit."""
     return recipe.runtime != "numpy"
 
 
@@ -138,7 +138,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
             costs=_LITTLE,
-            when=_trains_adapter,
+            when=lambda recipe: _trains_adapter(recipe) and _holds_weights(recipe),
             only_auto=True,
             reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),
