@@ -20,6 +20,11 @@ def _trains_adapter(recipe: Recipe) -> bool:
     return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
+def _holds_weights(recipe: Recipe) -> bool:
+    """Return whether the engine holds weights; one that does not has neither int8 nor adamw8bit."""
+    return recipe.runtime != "numpy"
+
+
 def _trains_all(recipe: Recipe) -> bool:
     return not _trains_adapter(recipe)
 
@@ -43,6 +48,14 @@ TASK = Task(
             first_use_bytes=60_000_000,
             pace=Pace(
                 start_seconds=7.7, product_seconds=4e-4, share=0.85, number_seconds=1e-8, lean=0.7
+            ),
+        ),
+        "numpy": Use(
+            offers=frozenset({FORWARD, GRADIENT}),
+            libraries=("edge_train.runtimes.numpy.language_model",),
+            libraries_bytes=70_000_000,
+            pace=Pace(
+                start_seconds=1.0, product_seconds=1.5e-3, share=0.6, number_seconds=4e-9, lean=0.9
             ),
         ),
     },
@@ -118,6 +131,7 @@ TASK = Task(
             key="quant",
             values=(("none", ""), ("int8", "int8 weights")),
             costs=_LITTLE,
+            when=_holds_weights,
             only_auto=True,
             reasons={"int8": "float weights do not fit under the cap"},
         ),
@@ -125,7 +139,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
             costs=_LITTLE,
-            when=_trains_adapter,
+            when=lambda recipe: _trains_adapter(recipe) and _holds_weights(recipe),
             only_auto=True,
             reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),
@@ -147,6 +161,7 @@ TASK = Task(
             key="quant",
             values=(("int8", ""), ("int4", "int4 weights")),
             costs=_LITTLE,
+            when=_holds_weights,
             only_auto=True,
             reasons={"int4": "int8 weights do not fit under the cap"},
         ),
