@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError
+from edge_train.estimators.remembering import Remembering
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
     rows_of,
-    workspace_bytes,
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
+from edge_train.formats.adapter import write_adapter
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
@@ -32,32 +32,30 @@ from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.formats.transformers_folder import layers_of
-from edge_train.memory.footprint import (
-    PREPARE,
-    SAVE,
-    TRAIN,
-    Footprint,
-    PlanLine,
-    folder_lines,
-    state_line,
-)
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
-from edge_train.methods.exact import projects_head
 from edge_train.methods.method import Parts
-from edge_train.optim.low_rank import is_embedding, is_projected
-from edge_train.optim.sums import held_numbers, looked_up_numbers
+from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
-from edge_train.quant import quants
 from edge_train.recipe import required
-from edge_train.registry import load
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapter_footprint import adapter_footprint
+from edge_train.tasks.language_model.adapting import (
+    ADAPTER_FOLDER,
+    Start,
+    is_adapting,
+    recorded,
+    settled,
+    start_of,
+    with_defaults,
+)
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
@@ -69,19 +67,14 @@ from edge_train.tasks.language_model.token_stream import (
 )
 
 if TYPE_CHECKING:
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
-_BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
-_BYTES_PER_TOKEN = 4  # of a text, about
-_HELD_OUT_SHARE = 0.1
-_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
-_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
-_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 
 
 class LanguageModelJob:
@@ -106,13 +99,18 @@ class LanguageModelJob:
                     "it out."
                 )
         length = min(_MOST_TOKENS, self._model.positions)
+        recipe = settled(recipe, self._model)
+        adapts = is_adapting(recipe)
+        rank = recipe.rank
+        if adapts:
+            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
         found = TASK.resolve(
             recipe,
             "torch",
             {"threads": cores(), "length": length},
             pretrained=bool(self._model.files),
         )
-        hidden = not _held_as(found.quant).shows_values
+        hidden = not adapts and not held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
@@ -125,7 +123,13 @@ class LanguageModelJob:
                 f"positions; use at most {self._model.positions}."
             )
         self._tokenizer = self._model.tokenizer()
-        _check_rank(self.recipe, self._shapes)
+        self._start: Start | None = None
+        if adapts:
+            sha256 = self.model_sha256 if recipe.start is not None else ""
+            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = recorded(self.recipe, self._start.adapter)
+        else:
+            _check_rank(self.recipe, self._shapes)
         if (rank := self.recipe.difference_rank) is not None:
             if not self._model.files:
                 raise InputError(
@@ -160,49 +164,25 @@ class LanguageModelJob:
         return parameter_shapes(self._model)
 
     def footprint(self) -> Footprint:
-        recipe, shapes = self.recipe, self._shapes
-        use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
-        weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
-        held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
-        at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
-        sums = PlanLine(
-            "sums of a step's parts", _sums_bytes(recipe, shapes, self._model.vocabulary)
-        )
-        tokens = at_once * required(recipe.length)
-        layers = layers_of(self._model.config)
-        width = _width(shapes)
-        inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-        logits = _LOGIT_COPIES * self._model.vocabulary
-        kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
-        if not recipe.lean:
-            kept *= _HOLES
-        some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
-        judged = required(recipe.length) * (recipe.batch_limit or some)
-        scored = 4 * judged * (_SCORED_COPIES * self._model.vocabulary + width + inside // layers)
-        saved = scored
-        if recipe.difference_rank is not None:
-            saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
-        return Footprint(
-            use.libraries,
-            weights,
-            {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
-            {TRAIN: max(kept, scored), SAVE: saved},
-            use.first_use_bytes,
-            use.libraries_bytes,
-            _operations(recipe, shapes, self._model.vocabulary, layers),
-            products=sum(len(shape) > 1 for shape in shapes.values()),
-            together=recipe.batch_limit or some,
-            after=self._held_out_sequences(),
-            trained=sum(map(math.prod, shapes.values())),
+        if self._start is not None:
+            return adapter_footprint(
+                self.recipe,
+                self._model,
+                self._shapes,
+                self._start.adapter,
+                transform,
+                text_bytes=self._kept_bytes(),
+                opened=self._opened,
+            )
+        return footprint_of(
+            self.recipe,
+            self._model,
+            self._shapes,
+            transform,
+            text_bytes=self._kept_bytes(),
+            result_bytes=self._result_bytes(),
             opened=self._opened,
-            folder=folder_lines(
-                len(shapes),
-                weights,
-                state_line(transform, shapes, 0).bytes,
-                self._kept_bytes(),
-                self._result_bytes(),
-            ),
         )
 
     @property
@@ -213,11 +193,6 @@ class LanguageModelJob:
         if not self._model.files:
             return f"{self.recipe.model} holds no weights"
         return f"the files of a {self._model.config.get('model_type')!r} do not tell its blocks"
-
-    def _held_out_sequences(self) -> int:
-        """Return about how many sequences are scored at the end: a tenth of the text's."""
-        tokens = self._kept_bytes() // np.dtype(id_type(self._model.vocabulary)).itemsize
-        return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(self.recipe.length))
 
     def _kept_bytes(self) -> int:
         """Return what the ids of the text take at most: a token has a byte of it or more."""
@@ -292,7 +267,8 @@ class LanguageModelJob:
                 self.prepare(folder, say)
 
     def data_sha256(self) -> str:
-        return sha256_of({"ids": self._task.ids})
+        begun = {} if self._start is None else self._start.blocks or {}
+        return sha256_of({"ids": self._task.ids, **begun})
 
     def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
         recipe = self.recipe
@@ -306,11 +282,27 @@ class LanguageModelJob:
             dropout=recipe.dropout,
         )
 
-    def open_runtime(self) -> "TorchLanguageModel":
+    def open_runtime(self) -> "AdaptedLanguageModel | TorchLanguageModel":
+        from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
         from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
+        opened: AdaptedLanguageModel | TorchLanguageModel
+        if self._start is not None:
+            opened = AdaptedLanguageModel.open(
+                self._model,
+                self._start.adapter,
+                quant=quant,
+                threads=threads,
+                seed=recipe.seed,
+                blocks=self._start.blocks,
+                lean=recipe.lean,
+                attention="eager" if recipe.dropout else None,
+            )
+            if recipe.micro_batch is not None:
+                opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
+            return opened
         opened = TorchLanguageModel.open(
             self._model,
             quant=quant,
@@ -340,30 +332,40 @@ class LanguageModelJob:
         build = methods.get(recipe.method).builder(recipe.preset)
         is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
         parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
-        return build(recipe, parts)
+        estimator, transform = build(recipe, parts)
+        if self._start is not None and recipe.clip is not None:
+            estimator = Remembering(estimator)  # an adapter's gradients are small enough to keep
+        return estimator, transform
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
         names = ("data", "length", "samples", "learning_rate", "weight_decay", "rank", "scale")
+        more = ("trainable", "alpha", "rslora") if self._start is not None else ("refresh_every",)
         return {
-            **{name: getattr(recipe, name) for name in (*names, "refresh_every")},
+            **{name: getattr(recipe, name) for name in (*names, *more)},
             "tokens": len(self._task.ids),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
             "prompts": [self._tokenizer.decode(beginning(self._task))],
         }
 
-    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str | None:
+    def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
         if step == 0:
             write_continuation(folder, "before", self._task, self._tokenizer, runtime)
         return None
 
-    def finish(
-        self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
-    ) -> Outcome:
+    def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
         from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
+        if self._start is not None:
+            adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
+            write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
+            outputs = {"adapter": ADAPTER_FOLDER}
+            if not whole:
+                return Outcome(outputs=outputs)
+            metrics, line = self._scores(folder, runtime)
+            return Outcome(metrics, outputs, line)
         model = self._model
         found = sources(model) if model.files else {}
         if model.made is not None:
@@ -377,14 +379,7 @@ class LanguageModelJob:
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
-        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
-        held = self._task.held_out()
-        losses = self._task.loss(runtime, held, [runtime.parameters])
-        loss = float(losses.astype(np.float64).mean())
-        count = losses.size * required(self.recipe.length)
-        with np.errstate(over="ignore"):  # the run ends in a sentence about it
-            perplexity = float(np.exp(loss))
-        metrics = {"held_out_loss": loss, "perplexity": perplexity, "scored_tokens": count}
+        metrics, line = self._scores(folder, runtime)
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = write_difference(
                 folder / DIFFERENCE_FOLDER,
@@ -396,8 +391,24 @@ class LanguageModelJob:
                 base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
         return Outcome(metrics, outputs, line)
+
+    def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
+        """Return the scores at the end, and a line that says them."""
+        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
+        held = self._task.held_out()
+        losses = self._task.loss(runtime, held, [runtime.parameters])
+        loss = float(losses.astype(np.float64).mean())
+        count = losses.size * required(self.recipe.length)
+        with np.errstate(over="ignore"):  # the run ends in a sentence about it
+            perplexity = float(np.exp(loss))
+        metrics: dict[str, Any] = {
+            "held_out_loss": loss,
+            "perplexity": perplexity,
+            "scored_tokens": count,
+        }
+        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
+        return metrics, line
 
 
 def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
@@ -417,58 +428,6 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
     if is_gguf(path := Path(recipe.model).expanduser()):
         return open_gguf(path)
     return open_language_model(*find_folder(recipe.model))
-
-
-def _held_as(quant: str) -> type[Parameters]:
-    """Return the kind of parameters that hold weights in training."""
-    kind: type[Parameters] = load(required(quants.get(quant).trained))
-    return kind
-
-
-def _operations(
-    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
-) -> int:
-    """Return the operations of a sequence's forward pass: layers, attention and the last one."""
-    inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = _width(shapes)
-    length = required(recipe.length)
-    products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
-    if not _has_head(shapes, vocabulary):
-        products += vocabulary * width  # the table of the words is the last layer, too
-    return int(2 * length * products)
-
-
-def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the numbers of a token's vector: the shorter side of the largest table."""
-    tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
-    return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
-
-
-def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:
-    """Return whether the output layer is a matrix of its own, and not the table of words."""
-    return any(vocabulary in s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-
-
-def _sums_bytes(
-    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int
-) -> int:
-    """Return the bytes held between the parts of a step: projections, factors or gradients."""
-    if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
-        return 0
-    total, tokens = 0, required(recipe.samples) * required(recipe.length)
-    projects = methods.get(recipe.method).projects
-    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
-    for name, shape in shapes.items():
-        if len(shape) == 2 and is_embedding(name):
-            is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
-            total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
-        elif len(shape) == 1:
-            total += 4 * shape[0]
-        elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
-            total += 4 * max(shape) * required(recipe.rank)
-        else:
-            total += 4 * held_numbers(shape, tokens)
-    return total
 
 
 def _check_rank(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> None:
