@@ -22,7 +22,7 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
-from edge_train.formats.adapter import write_adapter
+from edge_train.formats.adapter import Adapter, write_adapter
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
@@ -162,6 +162,11 @@ class LanguageModelJob:
         from edge_train.runtimes.torch.language_model import parameter_shapes
 
         return parameter_shapes(self._model)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What is trained, None where all weights are."""
+        return None if self._start is None else self._start.adapter
 
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
