@@ -137,6 +137,7 @@ TASK = Task(
                 ("galore", ""),
                 ("q-galore", ""),
                 ("apollo-mini", ""),
+                ("scale-sgd", ""),
             ),
             costs=_LITTLE,
             only_auto=True,
