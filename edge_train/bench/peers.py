@@ -33,11 +33,12 @@ CONTESTANTS = ("edge-train", "edge-train lean", "peft float32", "peft bfloat16")
 
 
 def main(
-    out: Path, seeds: int, model: Path | None = None, data: Path | None = None, limit: int = _STEPS
+    out: Path, _: int, model: Path | None = None, data: Path | None = None, limit: int = _STEPS
 ) -> str:
     """Return the table.
 
     Args:
+      out: where text, batches and start values are kept.
       limit: steps of each contestant.
 
     Raises:
