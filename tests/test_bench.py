@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from edge_train import bench
-from edge_train.bench import lowrank, tuning
+from edge_train.bench import defaults, lowrank, tuning
 from edge_train.errors import TrainingStopped
 from edge_train.records.journal import encode
 
@@ -123,3 +123,25 @@ def test_the_best_rules_and_adamw_run_with_all_seeds_and_two_with_int8_weights(
     ]
     assert all("-20-" in name and "seed1000" in name for name in begun if name not in finals)
     assert "| scale-sgd int8 | 0.002 of" in table
+
+
+def test_defaults_are_tried_on_every_file_in_every_way_and_harm_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("a.txt", "b.jsonl"):
+        (tmp_path / "data" / name).write_text("text")
+    begun = []
+
+    def run(out, *words):
+        begun.append(words)
+        harmed = "adamw" in words and str(tmp_path / "data/b.jsonl") in words
+        return {"eval": {"first": 4.0, "last": 4.2 if harmed else 3.0}}
+
+    start = {"kind": "start", "recipe": {"values": {"learning_rate": 2e-5, "warmup": 4}}}
+    monkeypatch.setattr(defaults.bench, "run", run)
+    monkeypatch.setattr(defaults.journal, "read", lambda path: ([start], 0))
+    told = defaults.main(tmp_path, 3, model=tmp_path / "m.gguf", data=tmp_path / "data", limit=7)
+    assert len(begun) == 6
+    assert "At most 0.97 in 5 of 6, above 1.00 in 1." in told
+    assert "| b.jsonl | adamw, all weights | 2e-05 | 4 | 4.0000 | 4.2000 | 1.050 |" in told
+    named = {word for words in begun for word in words if word.startswith("--")}
+    assert not named & {"--lr", "--learning_rate", "--warmup", "--rank", "--scale"}
