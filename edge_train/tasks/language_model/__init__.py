@@ -3,6 +3,7 @@
 from pathlib import PurePath
 
 from edge_train.methods import methods
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
@@ -16,7 +17,7 @@ def _adds_projections(recipe: Recipe) -> bool:
 
 
 def _trains_adapter(recipe: Recipe) -> bool:
-    return getattr(recipe, "trainable", "all") in ("lora", "dora")
+    return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
 def _trains_all(recipe: Recipe) -> bool:

@@ -296,7 +296,7 @@ def test_weights_that_have_learned_get_a_small_rate_that_rises_first():
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
         (("--method", "lora"), "method 'lora' is not for task 'language-model', only"),
         (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
-        (("--trainable", "head"), "trainable is not read by task 'language-model'"),
+        (("--trainable", "head"), "trainable 'head' is not known"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
