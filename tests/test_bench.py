@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from edge_train import bench
-from edge_train.bench import tuning
+from edge_train.bench import defaults, lowrank, tuning
 from edge_train.errors import TrainingStopped
 from edge_train.records.journal import encode
 
@@ -91,3 +91,57 @@ def test_a_bench_that_is_told_to_end_ends_its_runs_before_it_takes_away_what_it_
                 os.killpg(process.pid, signal.SIGKILL)
         assert process.stdout.read() == "saved\nnothing is left\n"
         assert process.stderr.read().rstrip().endswith("KeyboardInterrupt")
+
+
+def test_the_best_rules_and_adamw_run_with_all_seeds_and_two_with_int8_weights(
+    tmp_path, monkeypatch
+):
+    losses = {"adamw": 5.0, "scale-sgd": 4.9, "racs": 5.2, "sumo": 5.4, "fira": 5.1}
+    losses |= {"q-galore": 5.5, "apollo": 5.3}
+    begun = []
+
+    def run(out, *words):
+        begun.append(out.name)
+        method = words[words.index("--method") + 1]
+        rate = float(words[words.index("--learning_rate") + 1])
+        return {"metrics": {"held_out_loss": losses[method] + abs(rate - 2e-3)}}
+
+    measured = {"parameters": 1e7, "layers": 100, "ends": 10, "packed": 0, "bits": 0.0}
+    monkeypatch.setattr(lowrank.bench, "run", run)
+    monkeypatch.setattr(lowrank, "_measured", lambda run: measured)
+    monkeypatch.setattr(lowrank, "_costs", lambda *words: "")
+    monkeypatch.setattr(lowrank, "write_folder", lambda *words, **sizes: None)
+    (tmp_path / "text.txt").write_text("text")
+    table = lowrank.main(tmp_path, 3, tmp_path / "text.txt", 100)
+    finals = [name for name in begun if "-100-" in name]
+    seeds = {name: [one for one in finals if f"k-{name}-100-" in one] for name in losses}
+    counts = {"adamw": 3, "scale-sgd": 3, "fira": 3, "racs": 3}
+    assert {name: len(found) for name, found in seeds.items()} == dict.fromkeys(losses, 1) | counts
+    assert [one.split("-100-")[0] for one in finals[-2:]] == [
+        "lowrank-scale-sgd-int8",
+        "lowrank-fira-int8",
+    ]
+    assert all("-20-" in name and "seed1000" in name for name in begun if name not in finals)
+    assert "| scale-sgd int8 | 0.002 of" in table
+
+
+def test_defaults_are_tried_on_every_file_in_every_way_and_harm_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("a.txt", "b.jsonl"):
+        (tmp_path / "data" / name).write_text("text")
+    begun = []
+
+    def run(out, *words):
+        begun.append(words)
+        harmed = "adamw" in words and str(tmp_path / "data/b.jsonl") in words
+        return {"eval": {"first": 4.0, "last": 4.2 if harmed else 3.0}}
+
+    start = {"kind": "start", "recipe": {"values": {"learning_rate": 2e-5, "warmup": 4}}}
+    monkeypatch.setattr(defaults.bench, "run", run)
+    monkeypatch.setattr(defaults.journal, "read", lambda path: ([start], 0))
+    told = defaults.main(tmp_path, 3, model=tmp_path / "m.gguf", data=tmp_path / "data", limit=7)
+    assert len(begun) == 6
+    assert "At most 0.97 in 5 of 6, above 1.00 in 1." in told
+    assert "| b.jsonl | adamw, all weights | 2e-05 | 4 | 4.0000 | 4.2000 | 1.050 |" in told
+    named = {word for words in begun for word in words if word.startswith("--")}
+    assert not named & {"--lr", "--learning_rate", "--warmup", "--rank", "--scale"}

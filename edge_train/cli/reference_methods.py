@@ -42,6 +42,13 @@ def methods_page() -> str:
             which += "" if preset == "default" else f", preset `{preset}`"
             shown = ", ".join(f"`{key}` {value}" for key, value in values.items())
             parts.append(f"| {task.name} | {which} | {shown} |")
+        for name, values in task.pretrained.items():
+            which = "all" if name == "*" else f"`{name}`"
+            shown = ", ".join(f"`{key}` {value}" for key, value in values.items())
+            parts.append(f"| {task.name} | {which}, of a model with weights | {shown} |")
+        if task.pretrained_warmup:
+            share = f"`warmup` {100 * task.pretrained_warmup:.0f} % of the steps"
+            parts.append(f"| {task.name} | all, of a model with weights | {share} |")
     return "\n".join(parts) + "\n"
 
 

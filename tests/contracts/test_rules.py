@@ -7,15 +7,17 @@ from recipes import recipe_for
 
 from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
 from edge_train.estimators.backprop import Backprop
-from edge_train.methods import rules
+from edge_train.methods import methods, rules
 from edge_train.methods.exact import links
+from edge_train.methods.method import Parts
 from edge_train.optim.transforms import Chain, Momentum
 
 STEPS = 6
 SAMPLES = 24  # their factors hold more numbers than a matrix of 16 x 40: sums become matrices
 KINDS = {"float32": Parameters, "int8": Int8Parameters, "int4": Int4Parameters}
 LOW = {"rank": 4, "refresh_every": 5, "scale": 1.0}
-NAMES = ["momentum", *(name for name in rules.all() if name != "lora")]
+HEAD = "scale-sgd with a head"  # no rule of the registry: what its output layers get
+NAMES = ["momentum", HEAD, *(name for name in rules.all() if name != "lora")]
 
 rule = pytest.mark.parametrize("name", NAMES)
 kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
@@ -30,6 +32,11 @@ def trained(name, kind, decay, samples, steps=STEPS):
     if name == "momentum":  # no rule of the registry; small networks have it
         recipe = recipe_for("language-model", steps=9, schedule="constant", **keys)
         loop = loop_by(Chain((Momentum(), *links(recipe))), kind, SAMPLES)
+    elif name == HEAD:
+        recipe = recipe_for("language-model", steps=9, schedule="constant", **keys)
+        parts = Parts(is_head=lambda block: block == "tall")
+        loop = loop_by(methods.get("scale-sgd").build(recipe, parts)[1], kind, SAMPLES)
+        assert "0.first" in loop.state["tall"]
     else:
         loop = loop_of(name, kind, SAMPLES, **keys)
     loop.step(0)
@@ -42,6 +49,7 @@ def trained(name, kind, decay, samples, steps=STEPS):
 
 def test_every_rule_of_ours_is_here():
     assert {"adamw", "adamw8bit", "galore", "q-galore", "apollo", "frugal"} < set(NAMES)
+    assert {"scale-sgd", "racs", "sumo", "fira"} < set(NAMES)
 
 
 @rule

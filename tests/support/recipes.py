@@ -10,11 +10,18 @@ def recipe_for(task="personalize", **keys):
     return tasks.get(task).recipe(**keys)
 
 
-def resolved(task="personalize", engine=None, defaults=(), **keys):
-    """Return such a recipe with every default filled in; the engine is the task's first."""
+def resolved(task="personalize", engine=None, defaults=(), known=False, **keys):
+    """Return such a recipe with every default filled in; the engine is the task's first.
+
+    Args:
+      known: its model has weights.
+    """
     record = tasks.get(task)
     return record.resolve(
-        recipe_for(task, **keys), engine or next(iter(record.uses)), dict(defaults)
+        recipe_for(task, **keys),
+        engine or next(iter(record.uses)),
+        dict(defaults),
+        pretrained=known,
     )
 
 

@@ -152,6 +152,7 @@ TASK = Task(
                 ("galore", ""),
                 ("q-galore", ""),
                 ("apollo-mini", ""),
+                ("scale-sgd", ""),
             ),
             costs=_LITTLE,
             only_auto=True,

@@ -46,8 +46,10 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
       InputError: a word is of adapters and the run trains all weights, or the other way round.
     """
     trainable = recipe.trainable
+    if recipe.rules < _ALL_BEFORE:  # its file may have `targets`, which was a key of all tasks once
+        return replace(recipe, trainable="all", alpha=None, targets=None, rslora=False)
     if trainable == "auto":
-        adapts = bool(model.files) and recipe.rules >= _ALL_BEFORE
+        adapts = bool(model.files)
         adapts = adapts and recipe.method in _METHODS and recipe.preset == "default"
         adapts = adapts and recipe.difference_rank is None
         trainable = "lora" if adapts or recipe.start is not None else "all"

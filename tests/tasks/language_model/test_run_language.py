@@ -90,6 +90,7 @@ _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
             "2",
         ),
         ("--method", "frugal", "--quant", "int8", "--weight-decay", "0.01", "--rank", "4"),
+        ("--method", "scale-sgd", "--quant", "int8", "--micro-batch", "3"),
     ],
     ids=" ".join,
 )
@@ -244,9 +245,46 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
     lines = {line.name: line.bytes for line in parts.known["train"]}
     dense = 32 * 8 * 16 + 5 * 32  # the rows that 8 texts of 16 tokens look up at most; norms
-    projected = 4 * (2 * (4 * 32 + 3 * 64) + 300)  # the head too is a matrix
-    assert lines["sums of a step's parts"] == 4 * (dense + projected)
+    projected, head = 4 * 2 * (4 * 32 + 3 * 64), 300 * 32
+    assert lines["sums of a step's parts"] == 4 * (dense + projected + head)
+    like_others = LanguageModelJob(recipe_for(**keys, micro_batch=2, project_head=True))
+    lines = {line.name: line.bytes for line in like_others.footprint().known["train"]}
+    assert lines["sums of a step's parts"] == 4 * (dense + projected + 4 * 300)
     assert "sums of a step's parts" not in {line.name for line in whole.known["train"]}
+
+
+def test_a_plan_counts_the_moments_of_an_output_layer_whole(place):
+    """And in runs of earlier code, which projected it, as they are."""
+    from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
+
+    keys = {"task": "language-model", "model": str(place / "model"), "length": 16}
+    keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}
+    bytes_of = {}
+    for name, more in {"": {}, "asked": {"project_head": True}, "earlier": {"rules": 1}}.items():
+        held = LanguageModelJob(recipe_for(**keys, **more)).footprint().known["train"]
+        bytes_of[name] = {line.name: line.bytes for line in held}["optimizer state and copies"]
+    assert bytes_of["asked"] == bytes_of["earlier"]
+    low = 8 * 4 * 300 + 4 * 4 * 32 + 44
+    assert bytes_of[""] - bytes_of["asked"] == 8 * 300 * 32 + 8 - low
+
+
+def test_weights_that_have_learned_get_a_small_rate_that_rises_first():
+    """A run that earlier code began, without a warm-up in its recipe, goes on without one."""
+    from recipes import resolved
+
+    for method, least in (("adamw", 1e-5), ("scale-sgd", 1e-6), ("galore", 1e-5)):
+        of = {
+            known: resolved("language-model", method=method, steps=50, engine="torch", known=known)
+            for known in (False, True)
+        }
+        assert least <= of[True].learning_rate <= 2e-4 < of[False].learning_rate
+        assert (of[False].warmup, of[True].warmup) == (0, 5)
+    named = {"method": "adamw", "steps": 50, "learning_rate": 0.5, "warmup": 0}
+    found = resolved("language-model", known=True, **named)
+    assert (found.learning_rate, found.warmup) == (0.5, 0)
+    assert resolved("language-model", method="adamw", steps=50, known=True, rules=1).warmup == 0
 
 
 @pytest.mark.parametrize(
