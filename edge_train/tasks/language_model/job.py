@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
     rows_of,
-    workspace_bytes,
     write_difference,
 )
 from edge_train.export.language_files import write_language_model
@@ -32,31 +30,20 @@ from edge_train.formats.language_shapes import shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.formats.transformers_folder import layers_of
-from edge_train.memory.footprint import (
-    PREPARE,
-    SAVE,
-    TRAIN,
-    Footprint,
-    PlanLine,
-    folder_lines,
-    state_line,
-)
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
-from edge_train.optim.low_rank import is_embedding, is_projected
-from edge_train.optim.sums import held_numbers, looked_up_numbers
+from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
-from edge_train.quant import quants
 from edge_train.recipe import required
-from edge_train.registry import load
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
@@ -74,13 +61,7 @@ _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
-_BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
-_BYTES_PER_TOKEN = 4  # of a text, about
-_HELD_OUT_SHARE = 0.1
-_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
-_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
-_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 
 
 class LanguageModelJob:
@@ -106,7 +87,7 @@ class LanguageModelJob:
                 )
         length = min(_MOST_TOKENS, self._model.positions)
         found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
-        hidden = not _held_as(found.quant).shows_values
+        hidden = not held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
@@ -154,49 +135,15 @@ class LanguageModelJob:
         return parameter_shapes(self._model)
 
     def footprint(self) -> Footprint:
-        recipe, shapes = self.recipe, self._shapes
-        use = TASK.use(recipe.runtime)
         _, transform = self.method(0.1, {})
-        weights = sum(_held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
-        held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
-        at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
-        sums = PlanLine(
-            "sums of a step's parts", _sums_bytes(recipe, shapes, self._model.vocabulary)
-        )
-        tokens = at_once * required(recipe.length)
-        layers = layers_of(self._model.config)
-        width = _width(shapes)
-        inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-        logits = _LOGIT_COPIES * self._model.vocabulary
-        kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
-        if not recipe.lean:
-            kept *= _HOLES
-        some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
-        judged = required(recipe.length) * (recipe.batch_limit or some)
-        scored = 4 * judged * (_SCORED_COPIES * self._model.vocabulary + width + inside // layers)
-        saved = scored
-        if recipe.difference_rank is not None:
-            saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
-        return Footprint(
-            use.libraries,
-            weights,
-            {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
-            {TRAIN: max(kept, scored), SAVE: saved},
-            use.first_use_bytes,
-            use.libraries_bytes,
-            _operations(recipe, shapes, self._model.vocabulary, layers),
-            products=sum(len(shape) > 1 for shape in shapes.values()),
-            together=recipe.batch_limit or some,
-            after=self._held_out_sequences(),
-            trained=sum(map(math.prod, shapes.values())),
+        return footprint_of(
+            self.recipe,
+            self._model,
+            self._shapes,
+            transform,
+            text_bytes=self._kept_bytes(),
+            result_bytes=self._result_bytes(),
             opened=self._opened,
-            folder=folder_lines(
-                len(shapes),
-                weights,
-                state_line(transform, shapes, 0).bytes,
-                self._kept_bytes(),
-                self._result_bytes(),
-            ),
         )
 
     @property
@@ -207,11 +154,6 @@ class LanguageModelJob:
         if not self._model.files:
             return f"{self.recipe.model} holds no weights"
         return f"the files of a {self._model.config.get('model_type')!r} do not tell its blocks"
-
-    def _held_out_sequences(self) -> int:
-        """Return about how many sequences are scored at the end: a tenth of the text's."""
-        tokens = self._kept_bytes() // np.dtype(id_type(self._model.vocabulary)).itemsize
-        return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(self.recipe.length))
 
     def _kept_bytes(self) -> int:
         """Return what the ids of the text take at most: a token has a byte of it or more."""
@@ -410,56 +352,6 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
     if is_gguf(path := Path(recipe.model).expanduser()):
         return open_gguf(path)
     return open_language_model(*find_folder(recipe.model))
-
-
-def _held_as(quant: str) -> type[Parameters]:
-    """Return the kind of parameters that hold weights in training."""
-    kind: type[Parameters] = load(required(quants.get(quant).trained))
-    return kind
-
-
-def _operations(
-    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
-) -> int:
-    """Return the operations of a sequence's forward pass: layers, attention and the last one."""
-    inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = _width(shapes)
-    length = required(recipe.length)
-    products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
-    if not _has_head(shapes, vocabulary):
-        products += vocabulary * width  # the table of the words is the last layer, too
-    return int(2 * length * products)
-
-
-def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the numbers of a token's vector: the shorter side of the largest table."""
-    tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
-    return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
-
-
-def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:
-    """Return whether the output layer is a matrix of its own, and not the table of words."""
-    return any(vocabulary in s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-
-
-def _sums_bytes(
-    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int
-) -> int:
-    """Return the bytes held between the parts of a step: projections, factors or gradients."""
-    if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
-        return 0
-    total, tokens = 0, required(recipe.samples) * required(recipe.length)
-    for name, shape in shapes.items():
-        if len(shape) == 2 and is_embedding(name):
-            is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
-            total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
-        elif len(shape) == 1:
-            total += 4 * shape[0]
-        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
-            total += 4 * max(shape) * required(recipe.rank)
-        else:
-            total += 4 * held_numbers(shape, tokens)
-    return total
 
 
 def _check_rank(recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]]) -> None:

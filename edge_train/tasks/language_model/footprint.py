@@ -1,0 +1,156 @@
+"""What a run of task language-model holds, counted from shapes alone."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from edge_train.arrays.parameters import Parameters
+from edge_train.export.difference import workspace_bytes
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.transformers_folder import layers_of
+from edge_train.memory.footprint import (
+    PREPARE,
+    SAVE,
+    TRAIN,
+    Footprint,
+    PlanLine,
+    folder_lines,
+    state_line,
+)
+from edge_train.methods import methods
+from edge_train.optim.low_rank import is_embedding, is_projected
+from edge_train.optim.sums import held_numbers, looked_up_numbers
+from edge_train.protocols import Transform
+from edge_train.quant import quants
+from edge_train.recipe import required
+from edge_train.registry import load
+from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.language_model.token_stream import id_type
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_BYTES_PER_TOKEN = 4  # of a text, about
+_HELD_OUT_SHARE = 0.1
+_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
+_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
+_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
+
+
+def footprint_of(
+    recipe: LanguageModelRecipe,
+    model: LanguageFolder,
+    shapes: Shapes,
+    transform: Transform,
+    *,
+    text_bytes: int,
+    result_bytes: int,
+    opened: str,
+) -> Footprint:
+    """Return what a run that changes all weights holds, without loading the model.
+
+    Args:
+      shapes: of every block of the model.
+      text_bytes: of the ids that are kept of the text, at most.
+      result_bytes: of what it leaves in its folder.
+      opened: why the network had to be opened to know its blocks.
+    """
+    use = TASK.use(recipe.runtime)
+    weights = sum(held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
+    held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
+    at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
+    sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
+    tokens = at_once * required(recipe.length)
+    layers = layers_of(model.config)
+    width = _width(shapes)
+    inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
+    logits = _LOGIT_COPIES * model.vocabulary
+    kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+    if not recipe.lean:
+        kept *= _HOLES
+    some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
+    judged = required(recipe.length) * (recipe.batch_limit or some)
+    scored = 4 * judged * (_SCORED_COPIES * model.vocabulary + width + inside // layers)
+    saved = scored
+    if recipe.difference_rank is not None:
+        saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
+    return Footprint(
+        use.libraries,
+        weights,
+        {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
+        {TRAIN: max(kept, scored), SAVE: saved},
+        use.first_use_bytes,
+        use.libraries_bytes,
+        _operations(recipe, shapes, model.vocabulary, layers),
+        products=sum(len(shape) > 1 for shape in shapes.values()),
+        together=recipe.batch_limit or some,
+        after=_held_out_sequences(recipe, model, text_bytes),
+        trained=sum(map(math.prod, shapes.values())),
+        opened=opened,
+        folder=folder_lines(
+            len(shapes),
+            weights,
+            state_line(transform, shapes, 0).bytes,
+            text_bytes,
+            result_bytes,
+        ),
+    )
+
+
+def _held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
+    """Return about how many sequences are scored at the end: a tenth of the text's."""
+    tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize
+    return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(recipe.length))
+
+
+def held_as(quant: str) -> type[Parameters]:
+    """Return the kind of parameters that hold weights in training."""
+    kind: type[Parameters] = load(required(quants.get(quant).trained))
+    return kind
+
+
+def _operations(
+    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
+) -> int:
+    """Return the operations of a sequence's forward pass: layers, attention and the last one."""
+    inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
+    width = _width(shapes)
+    length = required(recipe.length)
+    products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
+    if not _has_head(shapes, vocabulary):
+        products += vocabulary * width  # the table of the words is the last layer, too
+    return int(2 * length * products)
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the numbers of a token's vector: the shorter side of the largest table."""
+    tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
+    return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))
+
+
+def _has_head(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> bool:
+    """Return whether the output layer is a matrix of its own, and not the table of words."""
+    return any(vocabulary in s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
+
+
+def _sums_bytes(
+    recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int
+) -> int:
+    """Return the bytes held between the parts of a step: projections, factors or gradients."""
+    if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
+        return 0
+    total, tokens = 0, required(recipe.samples) * required(recipe.length)
+    for name, shape in shapes.items():
+        if len(shape) == 2 and is_embedding(name):
+            is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
+            total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
+        elif len(shape) == 1:
+            total += 4 * shape[0]
+        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
+            total += 4 * max(shape) * required(recipe.rank)
+        else:
+            total += 4 * held_numbers(shape, tokens)
+    return total
