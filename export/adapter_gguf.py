@@ -3,7 +3,7 @@
 Source: llama.cpp, `src/llama-adapter.cpp` and `convert_lora_to_gguf.py`. A matrix of the base named
 NAME has `NAME.lora_a` (rank, inputs) and `NAME.lora_b` (outputs, rank); what is added to its output
 is alpha / rank * the user's scale * B (A x). Rows of B stand where the file has the rows of its
-matrix. One alpha holds for the whole file: where layers differ, B is multiplied by the rest.
+matrix. The alpha of rsLoRA is what gives its scale that way.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,8 @@ import numpy as np
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.export.adapter_changes import Changes
+from edge_train.export.adapter_changes import changes_of
+from edge_train.formats.adapter import Adapter
 from edge_train.formats.gguf.weights import rows_as_stored, stored_name
 from edge_train.formats.gguf.writing import NewTensor, count, gguf_parts, real, word
 
@@ -22,7 +23,13 @@ _ALL_F32 = 0
 
 
 def adapter_parts(
-    changes: Changes, kind: str, config: Mapping[str, Any], *, name: str, base: str
+    adapter: Adapter,
+    blocks: Mapping[str, Array],
+    kind: str,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    base: str,
 ) -> Iterator[bytes]:
     """Return the bytes of an adapter file, all in float32.
 
@@ -36,18 +43,17 @@ def adapter_parts(
       InputError: the adapter says what such a file cannot.
     """
     tensors: dict[str, NewTensor] = {}
-    alpha = next((c.scale * len(c.first) for c in changes.values() if c.scale), 1.0)
-    for layer, change in changes.items():
+    for layer, change in changes_of(adapter, blocks).items():
         place = place_of(layer, kind)
         if change.magnitude is not None:
             raise InputError(
                 "an adapter of DoRA scales whole rows of its base, which no adapter.gguf can say; "
                 "write the merged model instead: --to merged-gguf."
             )
-        stored = change.in_order(rows_as_stored(layer, kind, config, change.shape[0]))
-        rest = np.float32(change.scale * len(change.first) / alpha)
+        order = rows_as_stored(layer, kind, config, change.shape[0])
+        stored = change.in_order(order)
         tensors[f"{place}.lora_a"] = _tensor(stored.first)
-        tensors[f"{place}.lora_b"] = _tensor(stored.second * rest)
+        tensors[f"{place}.lora_b"] = _tensor(stored.second)
     values = {
         "general.architecture": word(kind),
         "general.type": word("adapter"),
@@ -56,7 +62,7 @@ def adapter_parts(
         "general.base_model.count": count(1),
         "general.base_model.0.name": word(base),
         "adapter.type": word("lora"),
-        "adapter.lora.alpha": real(alpha),
+        "adapter.lora.alpha": real(adapter.scale * adapter.rank),
     }
     return gguf_parts(values, tensors)
 

@@ -1,0 +1,249 @@
+"""Files of a trained language model for other programs: adapters and merged models."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_train.errors import InputError
+from edge_train.export.adapter_changes import Change, changes_of
+from edge_train.export.adapter_gguf import adapter_parts, place_of
+from edge_train.export.merged_folder import write_merged
+from edge_train.export.merged_gguf import KINDS, merged_parts
+from edge_train.export.modelfile import modelfile
+from edge_train.formats.adapter import Adapter
+from edge_train.formats.atomic import check_free, whole_folder, write_bytes, write_parts
+from edge_train.formats.gguf.file import GgufFile
+from edge_train.formats.gguf.weights import ARCHITECTURES, rows_as_stored
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.tasks.language_model.learned import Learned, base_of, learned_in
+from edge_train.units import format_bytes
+
+Say = Callable[[str], None]
+ADAPTER_FILE, MODEL_FILE, MODELFILE = "adapter.gguf", "model.gguf", "Modelfile"
+_HEAD = "lm_head"
+
+
+def export_language_model(
+    run: Path, out: Path, to: str, *, quant: str | None, base: str | None, say: Say
+) -> None:
+    """Write what a run learned as others load it.
+
+    Args:
+      run: the folder of a run, or of an adapter that peft reads.
+      out: a file for `adapter-gguf` and `merged-gguf`, else a folder; whole or not at all.
+      to: `adapter-gguf`, `merged`, `merged-gguf` or `ollama`.
+      quant: f16 or q8_0, of matrices in a merged GGUF; None: f16, and for ollama the adapter.
+      base: where the base is now; None: where it was.
+
+    Raises:
+      InputError: something is in the way, or the adapter, the base and the file do not go together.
+      ModelError, RunFolderError: a file cannot be read or written.
+    """
+    quant = _checked_quant(quant, to)
+    check_free(out) if to in ("merged", "ollama") else _check_no_file(out)
+    learned = learned_in(run)
+    if learned.adapter is None:
+        raise InputError(
+            f"{run}: all weights were trained, so {learned.model} is the whole model, which "
+            "transformers loads and llama.cpp's convert_hf_to_gguf.py turns into a GGUF file."
+        )
+    found = base_of(learned, base)
+    writer = {
+        "adapter-gguf": _adapter_gguf,
+        "merged": _merged,
+        "merged-gguf": _merged_gguf,
+        "ollama": _ollama,
+    }[to]
+    writer(learned, learned.adapter, found, out, quant, say)
+
+
+def write_adapter_gguf(out: Path, learned: Learned, adapter: Adapter, base: LanguageFolder) -> None:
+    """Write the adapter file that llama.cpp loads beside a GGUF of the base.
+
+    Raises:
+      InputError: the adapter or the base has no such file.
+      RunFolderError: it cannot be written.
+    """
+    kind = _architecture(base)
+    if base.made is not None:
+        _changes_of_file(adapter, learned, base)  # that every matrix is there, and fits
+    else:
+        _changes_of_folder(adapter, learned, base)
+    parts = adapter_parts(
+        adapter, learned.blocks, kind, base.config, name=learned.name, base=_short(base)
+    )
+    write_parts(out, parts)
+
+
+def _adapter_gguf(
+    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_adapter_gguf(out, learned, adapter, base)
+    model = base.path if base.made is not None else "BASE.gguf"
+    say(f"{_sized(out)}; load it beside its base: llama-cli -m {model} --lora {out}")
+
+
+def _merged(
+    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
+) -> None:
+    if base.made is not None:
+        (file,) = base.files
+        changes = changes_of(adapter, learned.blocks)
+        named = {}
+        for layer, change in changes.items():
+            _check_fits(layer, change, file.entries.get(f"{layer}.weight"), base)
+            named[file.path, f"{layer}.weight"] = change
+        needed = sum(entry.nbytes for entry in file.entries.values()) // 2
+    else:
+        named = _changes_of_folder(adapter, learned, base)
+        needed = sum(file.path.stat().st_size for file in base.files)
+    _check_space(out, needed)
+    with whole_folder(out) as folder:
+        write_merged(folder, base, named)
+    say(f"{_sized(out)}; transformers loads it: AutoModelForCausalLM.from_pretrained({str(out)!r})")
+
+
+def _merged_gguf(
+    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write_merged_gguf(learned, adapter, base, out, quant)
+    say(f"{_sized(out)}; llama-cli -m {out}")
+
+
+def _ollama(
+    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
+) -> None:
+    with whole_folder(out) as folder:
+        if quant:
+            _write_merged_gguf(learned, adapter, base, folder / MODEL_FILE, quant)
+            text, said = modelfile(base, model=f"./{MODEL_FILE}", adapter=None)
+        else:
+            write_adapter_gguf(folder / ADAPTER_FILE, learned, adapter, base)
+            text, said = modelfile(base, model=base.base, adapter=f"./{ADAPTER_FILE}")
+        write_bytes(folder / MODELFILE, text.encode())
+    say(f"{_sized(out)}; ollama create NAME -f {out / MODELFILE}")
+    if said:
+        say(said)
+
+
+def _write_merged_gguf(
+    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str
+) -> None:
+    if base.made is None:
+        raise InputError(
+            f"{base.path}: a merged GGUF is made of a base in GGUF; write the folder with --to "
+            "merged, which llama.cpp's convert_hf_to_gguf.py turns into one."
+        )
+    changes = _changes_of_file(adapter, learned, base)
+    file = GgufFile(base.path)
+    _check_space(out, file.path.stat().st_size + sum(2 * _numbers(c) for c in changes.values()))
+    write_parts(out, merged_parts(file, changes, quant, learned.name))
+
+
+def _changes_of_file(adapter: Adapter, learned: Learned, base: LanguageFolder) -> dict[str, Change]:
+    """Return what becomes of the tensors of a GGUF file, their rows in its order.
+
+    Raises:
+      InputError: it has no such tensor.
+    """
+    kind, file = _architecture(base), GgufFile(base.path)
+    found = {}
+    for layer, change in changes_of(adapter, learned.blocks).items():
+        place = place_of(layer, kind)
+        _check_fits(layer, change, file.tensors.get(place), base)
+        found[place] = change.in_order(rows_as_stored(layer, kind, base.config, change.shape[0]))
+    return found
+
+
+def _changes_of_folder(
+    adapter: Adapter, learned: Learned, base: LanguageFolder
+) -> dict[tuple[Path, str], Change]:
+    """Return what becomes of the tensors of a folder.
+
+    Raises:
+      InputError: it has no such tensor.
+    """
+    stored = {name: file for file in base.files for name in file.entries}
+    found = {}
+    for layer, change in changes_of(adapter, learned.blocks).items():
+        names = (f"{layer}.weight", f"{layer.partition('.')[2]}.weight")  # hubs' without its start
+        name = next((name for name in names if name in stored), names[0])
+        if layer == _HEAD and base.config.get("tie_word_embeddings", True):
+            name = ""  # to change it alone would part it from the table of tokens
+        entry = stored[name].entries[name] if name in stored else None
+        _check_fits(layer, change, entry, base)
+        found[stored[name].path, name] = change
+    return found
+
+
+def _check_fits(layer: str, change: Change, stored: object, base: LanguageFolder) -> None:
+    shape = getattr(stored, "shape", None)
+    if shape is None:
+        raise InputError(
+            f"the adapter changes layer {layer!r}, which {base.path} does not store; it belongs to "
+            "another model, which --base names."
+        )
+    if shape != change.shape:
+        raise InputError(
+            f"the adapter changes layer {layer!r} of {list(change.shape)}, and {base.path} has "
+            f"{list(shape)}; it belongs to another model, which --base names."
+        )
+
+
+def _architecture(base: LanguageFolder) -> str:
+    """Return what GGUF calls the kind of a model.
+
+    Raises:
+      InputError: it is none that we write.
+    """
+    kind = ARCHITECTURES.get(str(base.config.get("model_type")))
+    if kind is None:
+        raise InputError(
+            f"{base.path}: a {str(base.config.get('model_type'))[:40]!r} is not written as GGUF, "
+            f"only {', '.join(ARCHITECTURES)}; load the folder of the adapter with peft."
+        )
+    return kind
+
+
+def _checked_quant(quant: str | None, to: str) -> str:
+    if to not in ("merged-gguf", "ollama"):
+        if quant is not None:
+            raise InputError(f"--quant is not for --to {to}; leave it out.")
+        return ""
+    if quant is None:
+        return "f16" if to == "merged-gguf" else ""
+    if quant.lower() not in KINDS:
+        raise InputError(f"quant {quant!r} is not for --to {to}; use {' or '.join(KINDS)}.")
+    return quant.lower()
+
+
+def _check_no_file(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out} exists already; remove it, or name another file.")
+
+
+def _check_space(out: Path, needed: int) -> None:
+    place = next(folder for folder in out.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise InputError(
+            f"{out}: needs about {format_bytes(needed)}, {place} has {format_bytes(free)} free; "
+            "name a place on another disk."
+        )
+
+
+def _numbers(change: Change) -> int:
+    rows, columns = change.shape
+    return rows * columns
+
+
+def _short(base: LanguageFolder) -> str:
+    """Return a model's name without the folders above it, which are nobody's business."""
+    return base.base if base.made is None and "/" not in base.base[:1] else base.path.name
+
+
+def _sized(path: Path) -> str:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return f"{path}: {format_bytes(sum(one.stat().st_size for one in files if one.is_file()))}"
