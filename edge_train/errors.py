@@ -62,6 +62,10 @@ class NonFinite(ArithmeticError):
     """A gradient or an update is NaN or infinite; the loop rolls back to the last good step."""
 
 
+class TemplateError(Exception):
+    """A chat template cannot write a chat: the message goes on after "its chat template"."""
+
+
 class CallersError(EdgeTrainError):
     """An exception of code that the user brought, such as a loss; `__cause__` is it."""
 
