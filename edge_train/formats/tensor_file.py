@@ -50,6 +50,9 @@ class WeightFile(Protocol):
     def part(self, name: str, rows: slice) -> NDArray[np.float32]:
         """Return neighboring rows."""
 
+    def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Return some rows of a matrix, in any order."""
+
 
 class TensorFile:
     """Names, types and places of the tensors of one file; opening it checks that it is whole.

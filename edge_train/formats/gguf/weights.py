@@ -5,7 +5,7 @@ llama.cpp turns neighboring pairs of a head, transformers its two halves: files 
 1 that its layers add.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,16 @@ class GgufWeights:
             self._file.rows_into(place.name, wanted, out)
         if place.less:
             out -= np.float32(place.less)
+        return out
+
+    def rows(self, name: str, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Return some rows of a matrix, in any order; only these are read."""
+        place, shape = self._places[name], self.entries[name].shape
+        wanted: Sequence[int] = indices
+        if place.head:
+            wanted = [row for one in indices for row in _in_pairs(range(one, one + 1), place.head)]
+        out = np.empty((len(wanted), *shape[1:]), np.float32)
+        self._file.rows_into(place.name, wanted, out)
         return out
 
     def _entry(self, place: _Place) -> TensorEntry:
