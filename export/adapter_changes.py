@@ -55,8 +55,9 @@ class Change:
             squares = np.zeros(len(self.second), np.float64)
             for _, found in self._sums(weight):
                 squares += np.square(found, dtype=np.float64).sum(axis=0)
-            factors = self.magnitude / np.sqrt(squares).astype(np.float32)
-            yield from (found * factors for _, found in self._sums(weight))
+            factors = np.asarray(self.magnitude / np.sqrt(squares), np.float32)
+            for _, found in self._sums(weight):
+                yield found * factors
 
     def _sums(self, weight: Rows) -> Iterator[tuple[slice, Array]]:
         """Yield W + scale * second first as the base stores it, and which rows they are."""
@@ -64,7 +65,7 @@ class Change:
         if self.transposed:
             left, right = self.first.T, self.second.T
         for rows in tiles(self.shape):
-            found = (left[rows] * np.float32(self.scale)) @ right
+            found = np.asarray((left[rows] * np.float32(self.scale)) @ right, np.float32)
             found += weight[rows]
             yield rows, found
 

@@ -13,8 +13,7 @@ from edge_train.export.language_files import encoded, write_changed
 from edge_train.export.result_texts import write_made, write_texts
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.formats.stored_blocks import StoredTensor
-from edge_train.formats.tensor_file import WeightFile
+from edge_train.formats.tensor_file import StoredTensor, WeightFile
 from edge_train.formats.tensor_store import safetensors_header
 
 _OF_ONE_FILE = "F16"  # weights in few bits become these, as they do in llama.cpp's own merge

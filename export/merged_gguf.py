@@ -1,6 +1,6 @@
 """A GGUF model with an adapter merged in: changed matrices in F16 or Q8_0, the rest as it was."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -11,9 +11,14 @@ from edge_train.arrays.types import Array, Rows
 from edge_train.errors import InputError
 from edge_train.formats.gguf.encoding import WEIGHTS, encode
 from edge_train.formats.gguf.file import GgufFile
-from edge_train.formats.gguf.writing import ALIGNMENT, NewTensor, gguf_parts, stored_values
-from edge_train.formats.gguf.writing import count as whole
-from edge_train.formats.gguf.writing import word
+from edge_train.formats.gguf.writing import (
+    ALIGNMENT,
+    NewTensor,
+    count,
+    gguf_parts,
+    stored_values,
+    word,
+)
 
 # What `--quant` says -> the type of changed matrices, and what general.file_type calls such a file.
 KINDS = {"f16": ("F16", 1), "q8_0": ("Q8_0", 7)}
@@ -50,18 +55,18 @@ def merged_parts(
     values = {
         **stored_values(file.path),
         "general.name": word(name),
-        "general.file_type": whole(number),
-        "general.quantization_version": whole(_QUANTIZATION_VERSION),
+        "general.file_type": count(number),
+        "general.quantization_version": count(_QUANTIZATION_VERSION),
     }
     tensors = {}
     for tensor, stored in file.tensors.items():
         if tensor in changed:
             kind = wanted if stored.shape[-1] % WEIGHTS == 0 else "F16"
-            parts = partial(_encoded, _Stored(file, tensor), changed[tensor], kind)
-            tensors[tensor] = NewTensor(kind, stored.shape, parts)
+            new = partial(_encoded, _Stored(file, tensor), changed[tensor], kind)
+            tensors[tensor] = NewTensor(kind, stored.shape, new)
         else:
-            parts = partial(_copied, file, tensor)
-            tensors[tensor] = NewTensor(stored.kind.name, stored.shape, parts)
+            same = partial(_copied, file, tensor)
+            tensors[tensor] = NewTensor(stored.kind.name, stored.shape, same)
     return gguf_parts(values, tensors, alignment)
 
 
@@ -94,7 +99,7 @@ def _encoded(stored: _Stored, changed: Changed, kind: str) -> Iterator[bytes]:
             ) from None
 
 
-def _copied(file: GgufFile, name: str) -> Iterable[bytes]:
+def _copied(file: GgufFile, name: str) -> Iterator[bytes]:
     tensor = file.tensors[name]
     with file.path.open("rb", buffering=0) as source:
         source.seek(tensor.start)

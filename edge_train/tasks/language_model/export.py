@@ -2,7 +2,10 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.export.adapter_changes import Change, changes_of
@@ -12,9 +15,11 @@ from edge_train.export.merged_gguf import KINDS, merged_parts
 from edge_train.export.modelfile import modelfile
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.atomic import check_free, whole_folder, write_bytes, write_parts
+from edge_train.formats.chat_template import chat_template_of
 from edge_train.formats.gguf.file import GgufFile
 from edge_train.formats.gguf.weights import ARCHITECTURES, rows_as_stored
 from edge_train.formats.language_folder import LanguageFolder
+from edge_train.tasks.language_model.ends import begin_text, end_texts
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in
 from edge_train.units import format_bytes
 
@@ -47,14 +52,25 @@ def export_language_model(
             f"{run}: all weights were trained, so {learned.model} is the whole model, which "
             "transformers loads and llama.cpp's convert_hf_to_gguf.py turns into a GGUF file."
         )
-    found = base_of(learned, base)
-    writer = {
+    export = _Export(learned, learned.adapter, base_of(learned, base), out, quant, say)
+    {
         "adapter-gguf": _adapter_gguf,
         "merged": _merged,
         "merged-gguf": _merged_gguf,
         "ollama": _ollama,
-    }[to]
-    writer(learned, learned.adapter, found, out, quant, say)
+    }[to](export)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What goes where; `quant` is empty where none is written."""
+
+    learned: Learned
+    adapter: Adapter
+    base: LanguageFolder
+    out: Path
+    quant: str
+    say: Say
 
 
 def write_adapter_gguf(out: Path, learned: Learned, adapter: Adapter, base: LanguageFolder) -> None:
@@ -75,71 +91,70 @@ def write_adapter_gguf(out: Path, learned: Learned, adapter: Adapter, base: Lang
     write_parts(out, parts)
 
 
-def _adapter_gguf(
-    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
-) -> None:
+def _adapter_gguf(export: _Export) -> None:
+    base, out = export.base, export.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_adapter_gguf(out, learned, adapter, base)
+    write_adapter_gguf(out, export.learned, export.adapter, base)
     model = base.path if base.made is not None else "BASE.gguf"
-    say(f"{_sized(out)}; load it beside its base: llama-cli -m {model} --lora {out}")
+    export.say(f"{_sized(out)}; load it beside its base: llama-cli -m {model} --lora {out}")
 
 
-def _merged(
-    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
-) -> None:
+def _merged(export: _Export) -> None:
+    base, out = export.base, export.out
     if base.made is not None:
         (file,) = base.files
-        changes = changes_of(adapter, learned.blocks)
-        named = {}
-        for layer, change in changes.items():
+        changes = {}
+        for layer, change in changes_of(export.adapter, export.learned.blocks).items():
             _check_fits(layer, change, file.entries.get(f"{layer}.weight"), base)
-            named[file.path, f"{layer}.weight"] = change
+            changes[file.path, f"{layer}.weight"] = change
         needed = sum(entry.nbytes for entry in file.entries.values()) // 2
     else:
-        named = _changes_of_folder(adapter, learned, base)
+        changes = _changes_of_folder(export.adapter, export.learned, base)
         needed = sum(file.path.stat().st_size for file in base.files)
     _check_space(out, needed)
     with whole_folder(out) as folder:
-        write_merged(folder, base, named)
-    say(f"{_sized(out)}; transformers loads it: AutoModelForCausalLM.from_pretrained({str(out)!r})")
+        write_merged(folder, base, changes)
+    load = f"AutoModelForCausalLM.from_pretrained({str(out)!r})"
+    export.say(f"{_sized(out)}; transformers loads it: {load}")
 
 
-def _merged_gguf(
-    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
-) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write_merged_gguf(learned, adapter, base, out, quant)
-    say(f"{_sized(out)}; llama-cli -m {out}")
+def _merged_gguf(export: _Export) -> None:
+    export.out.parent.mkdir(parents=True, exist_ok=True)
+    _write_merged_gguf(export, export.out)
+    export.say(f"{_sized(export.out)}; llama-cli -m {export.out}")
 
 
-def _ollama(
-    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str, say: Say
-) -> None:
+def _ollama(export: _Export) -> None:
+    base, out = export.base, export.out
+    template = chat_template_of(base, datetime.now().astimezone())
+    told: dict[str, Any] = {
+        "begin": begin_text(base.tokenizer()),
+        "stops": end_texts(base, template),
+    }
     with whole_folder(out) as folder:
-        if quant:
-            _write_merged_gguf(learned, adapter, base, folder / MODEL_FILE, quant)
-            text, said = modelfile(base, model=f"./{MODEL_FILE}", adapter=None)
+        if export.quant:
+            _write_merged_gguf(export, folder / MODEL_FILE)
+            text, said = modelfile(f"./{MODEL_FILE}", None, template, **told)
         else:
-            write_adapter_gguf(folder / ADAPTER_FILE, learned, adapter, base)
-            text, said = modelfile(base, model=base.base, adapter=f"./{ADAPTER_FILE}")
+            write_adapter_gguf(folder / ADAPTER_FILE, export.learned, export.adapter, base)
+            text, said = modelfile(str(base.path.resolve()), f"./{ADAPTER_FILE}", template, **told)
         write_bytes(folder / MODELFILE, text.encode())
-    say(f"{_sized(out)}; ollama create NAME -f {out / MODELFILE}")
+    export.say(f"{_sized(out)}; ollama create NAME -f {out / MODELFILE}")
     if said:
-        say(said)
+        export.say(said)
 
 
-def _write_merged_gguf(
-    learned: Learned, adapter: Adapter, base: LanguageFolder, out: Path, quant: str
-) -> None:
+def _write_merged_gguf(export: _Export, out: Path) -> None:
+    base = export.base
     if base.made is None:
         raise InputError(
             f"{base.path}: a merged GGUF is made of a base in GGUF; write the folder with --to "
             "merged, which llama.cpp's convert_hf_to_gguf.py turns into one."
         )
-    changes = _changes_of_file(adapter, learned, base)
+    changes = _changes_of_file(export.adapter, export.learned, base)
     file = GgufFile(base.path)
     _check_space(out, file.path.stat().st_size + sum(2 * _numbers(c) for c in changes.values()))
-    write_parts(out, merged_parts(file, changes, quant, learned.name))
+    write_parts(out, merged_parts(file, changes, export.quant, export.learned.name))
 
 
 def _changes_of_file(adapter: Adapter, learned: Learned, base: LanguageFolder) -> dict[str, Change]:
