@@ -330,7 +330,9 @@ class DecoderLayer:
         return found
 
     def _norm(self, name: str, values: Array) -> Array:
-        return normalize(values, self._weight(name), self.decoder.norm_offset, self.decoder.epsilon)
+        return normalize(
+            values, self._weight(name), self.decoder.norm_offset, self.decoder.epsilon
+        )
 
     def _norm_backward(self, name: str, values: Array, error: Array) -> Array:
         return normalize_backward(

@@ -63,7 +63,9 @@ class NumpyLanguageModel:
         self._written = _Written()
 
     @classmethod
-    def open(cls, folder: LanguageFolder, adapter: Adapter, blocks: Point) -> "NumpyLanguageModel":
+    def open(
+        cls, folder: LanguageFolder, adapter: Adapter, blocks: Point
+    ) -> "NumpyLanguageModel":
         """Check a model and take it as it lies on disk; no weight is read but vectors.
 
         Raises:
