@@ -1,5 +1,6 @@
 """The shapes of a language model's blocks from the headers of its files, without an engine."""
 
+import re
 from collections.abc import Mapping
 
 from edge_train.formats.language_folder import LanguageFolder
@@ -26,6 +27,9 @@ _TIED_BY_DEFAULT: Mapping[str, bool] = {
 _HEADS = ("lm_head.weight", "embed_out.weight")
 # Numbers that older files hold and nothing trains.
 _MASK_SIDES = 4
+_MATRIX_SIDES = 2
+_NUMBERED = re.compile(r"\.\d+\.")  # names of what is repeated
+_TABLE = re.compile(r"embed|(^|\.)w[tp]e\.")
 _NO_BLOCKS = (".attn.bias", ".masked_bias", ".rotary_emb.inv_freq", ".attention.bias")
 
 
@@ -50,3 +54,21 @@ def shapes_in_files(folder: LanguageFolder) -> dict[str, tuple[int, ...]] | None
     words = folder.config.get("vocab_size")
     has_table = any(len(shape) > 1 and words in shape for shape in found.values())
     return None if (tied and has_head) or not has_table else found
+
+
+def heads_of(shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> frozenset[str]:
+    """Return the output layer of a language model by the shapes of its blocks: a name, or none.
+
+    It is a matrix with a row for every word, and neither one of a numbered layer nor the first
+    table; without such a one, the table of the words is the last layer, too.
+
+    >>> table = {"model.embed_tokens.weight": (300, 16), "model.layers.0.up.weight": (300, 16)}
+    >>> sorted(heads_of({**table, "lm_head.weight": (300, 16)}, 300)), sorted(heads_of(table, 300))
+    (['lm_head.weight'], ['model.embed_tokens.weight'])
+    """
+    wide = [n for n, s in shapes.items() if len(s) == _MATRIX_SIDES and vocabulary in s]
+    outside = [name for name in wide if not _NUMBERED.search(name)]
+    heads = [name for name in outside if name.endswith(_HEADS)]
+    if not heads and len(outside) > 1:
+        heads = [name for name in outside if not _TABLE.search(name)]
+    return frozenset(heads or outside)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge_train.optim.transforms import LearningRate
     from edge_train.protocols import Estimator, Transform
 
+HEAD_APART = 2  # the version of rules from which on heads are not projected
 FINAL_RATE = 0.1  # share of the rate at the end of the cosine
 
 
@@ -115,7 +116,7 @@ def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
     ends = {"cosine": final, "linear": 0.0, "constant": 1.0}
     shape: Literal["cosine", "line"] = "line" if recipe.schedule == "linear" else "cosine"
     end = ends[recipe.schedule or "constant"]
-    return LearningRate(rate, steps, end, False, recipe.warmup, shape, longer)
+    return LearningRate(rate, steps, end, False, recipe.warmup or 0, shape, longer)
 
 
 _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weights", "dropout")
@@ -135,7 +136,12 @@ def of_rule(rule: Rule) -> Method:
     def build(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
         from edge_train.estimators.backprop import Backprop
 
-        return Backprop(parts.micro_batch), rule.build(recipe, links(recipe))
+        transform = rule.build(recipe, links(recipe))
+        if rule.head is not None and parts.is_head is not None and not projects_head(recipe):
+            from edge_train.optim.low_rank import HeadApart
+
+            transform = HeadApart(parts.is_head, rule.head(recipe, links(recipe)), transform)
+        return Backprop(parts.micro_batch), transform
 
     return Method(
         name=rule.name,
@@ -150,13 +156,20 @@ def of_rule(rule: Rule) -> Method:
     )
 
 
-def _adam(_: Recipe, after: tuple[Transform, ...]) -> Transform:
+def projects_head(recipe: Recipe) -> bool:
+    """Return whether the output layer is like any other matrix, as it was in runs of rules 1."""
+    return recipe.rules < HEAD_APART or bool(getattr(recipe, "project_head", False))
+
+
+def adam_rule(_: Recipe, after: tuple[Transform, ...]) -> Transform:
+    """Return Adam's rule."""
     from edge_train.optim.transforms import Adam, Chain
 
     return Chain((Adam(), *after))
 
 
-def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+def adam8bit_rule(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
+    """Return Adam's rule with moments in 8 bits."""
     from edge_train.optim.adam8bit import Adam8bit
     from edge_train.optim.transforms import Chain
 
@@ -166,21 +179,21 @@ def _adam8bit(recipe: Recipe, after: tuple[Transform, ...]) -> Transform:
 def _backprop(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.backprop import Backprop
 
-    return Backprop(parts.micro_batch), parts.update or _adam(recipe, links(recipe))
+    return Backprop(parts.micro_batch), parts.update or adam_rule(recipe, links(recipe))
 
 
 RULES = (
     Rule(
         name="adamw",
         says="the exact gradient with AdamW",
-        build=_adam,
+        build=adam_rule,
         needs=frozenset({GRADIENT}),
     ),
-    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=_adam8bit),
+    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=adam8bit_rule),
     Rule(
         name="lora",
         says="AdamW on adapters beside frozen weights",
-        build=_adam,
+        build=adam_rule,
         reads=("rank", "scale"),
         needs=frozenset({GRADIENT, ADAPTERS}),
     ),

@@ -1,4 +1,4 @@
-"""Update rules that remember little of an exact gradient: projections, and signs of the rest."""
+"""Update rules that remember a projection of an exact gradient, and what they do with the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from edge_train.methods.exact import of_rule
+from edge_train.methods.exact import adam8bit_rule, adam_rule, of_rule
 from edge_train.methods.method import Rule
 from edge_train.recipe import Recipe, key, required
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_train.optim.bases import Basis, TopVectors
     from edge_train.protocols import Transform
 
+_ALIGNED = 2  # the version of rules from which on signs of vectors follow those before
 After: TypeAlias = "tuple[Transform, ...]"
 
 
@@ -36,6 +37,11 @@ class LowRankKeys(Recipe):
     basis: str | None = key(
         help="basis of galore and q-galore; auto: per layer, whichever keeps most of a gradient",
         choices=("svd", "dct", "columns", "auto"),
+    )
+    project_head: bool = key(
+        False,
+        help="treat an output layer like any other matrix; the default is Adam's update, as in the "
+        "papers",
     )
 
 
@@ -68,9 +74,44 @@ def _by_top_vectors(recipe: Recipe, after: After, *, adaptive: bool) -> Transfor
     rank, every, scale = _keys(recipe)
     adam = Adam8bit(seed=recipe.seed) if adaptive else Adam()
     basis = recipe.basis or "svd"
-    vectors = _basis(basis, TopVectors(rank, recipe.seed, packed=adaptive))
+    top = TopVectors(rank, recipe.seed, packed=adaptive, aligned=recipe.rules >= _ALIGNED)
+    vectors = _basis(basis, top)
     moments: Literal["keep", "rotate"] = "keep" if basis == "svd" else "rotate"
     return _apart(LowRank(adam, vectors, every, scale, moments, adaptive), adam, after)
+
+
+def _fira(recipe: Recipe, after: After) -> Transform:
+    """Return Fira's rule: GaLore's, and what the vectors leave, as long as Adam would make it."""
+    from edge_train.optim.bases import TopVectors
+    from edge_train.optim.low_rank import LowRank
+    from edge_train.optim.transforms import Adam
+
+    rank, every, scale = _keys(recipe)
+    adam, top = Adam(), TopVectors(rank, recipe.seed)
+    low_rank = LowRank(adam, top, every, scale, remainder=1.0, remainder_by="length")
+    return _apart(low_rank, adam, after)
+
+
+def _sumo(recipe: Recipe, after: After) -> Transform:
+    """Return SUMO's rule: an orthogonal momentum in the vectors, the raw gradient beside them."""
+    from edge_train.optim.bases import TopVectors
+    from edge_train.optim.low_rank import LowRank
+    from edge_train.optim.orthogonal import OrthogonalMomentum
+    from edge_train.optim.transforms import Adam
+
+    rank, every, scale = _keys(recipe)
+    adam, top = Adam(), TopVectors(rank, recipe.seed)
+    low_rank = LowRank(
+        OrthogonalMomentum(),
+        top,
+        every,
+        scale,
+        moments="rotate",
+        remainder=1.0,
+        remainder_by="sgd",
+        plain=adam,
+    )
+    return _apart(low_rank, adam, after)
 
 
 def _dct_adamw(recipe: Recipe, after: After) -> Transform:
@@ -137,12 +178,13 @@ def _basis(name: str, top: TopVectors) -> Basis:
     return made
 
 
-_READS = ("rank", "refresh_every", "scale")
+_READS = ("rank", "refresh_every", "scale", "project_head")
 RULES = (
     Rule(
         name="galore",
         says="Adam in the top singular vectors of the gradient",
         build=_galore,
+        head=adam_rule,
         reads=(*_READS, "basis"),
         projects=True,
     ),
@@ -150,13 +192,29 @@ RULES = (
         name="q-galore",
         says="galore with 8-bit moments, 4-bit vectors and lazy refreshes",
         build=_q_galore,
+        head=adam8bit_rule,
         reads=(*_READS, "basis"),
         projects=True,
+    ),
+    Rule(
+        name="fira",
+        says="galore, and what its vectors leave, as long as Adam would make it",
+        build=_fira,
+        head=adam_rule,
+        reads=_READS,
+    ),
+    Rule(
+        name="sumo",
+        says="an orthogonal momentum in the top singular vectors, the raw gradient beside them",
+        build=_sumo,
+        head=adam_rule,
+        reads=_READS,
     ),
     Rule(
         name="dct-adamw",
         says="Adam in columns of a cosine transform, without error feedback",
         build=_dct_adamw,
+        head=adam_rule,
         reads=_READS,
         projects=True,
     ),
@@ -164,18 +222,21 @@ RULES = (
         name="apollo",
         says="the raw gradient, its rows as long as Adam's update",
         build=_apollo,
+        head=adam_rule,
         reads=_READS,
     ),
     Rule(
         name="apollo-mini",
         says="the raw gradient, as long as Adam's update",
         build=_apollo_mini,
+        head=adam_rule,
         reads=_READS,
     ),
     Rule(
         name="frugal",
         says="Adam in random columns, signs in the rest",
         build=_frugal,
+        head=adam_rule,
         reads=_READS,
     ),
 )

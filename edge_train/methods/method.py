@@ -48,6 +48,8 @@ class Parts:
       folder: of the run, for what a method keeps there.
       count: training samples.
       inputs: returns the inputs of samples, by their numbers.
+      is_head: whether a block of this name is of the output layer; of a tied one the table of
+        tokens is. None: there is no such layer, or nobody knows.
     """
 
     epsilon: float = 0.0
@@ -60,6 +62,7 @@ class Parts:
     folder: Path | None = None
     count: int = 0
     inputs: Callable[..., Any] | None = None
+    is_head: Callable[[str], bool] | None = None
 
 
 Build: TypeAlias = "Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]"
@@ -118,12 +121,15 @@ class Rule:
     Attributes:
       build: makes the chain from a recipe and the links that follow for every block (weight decay,
         rate).
+      head: makes in the same way that of the output layer, unless the recipe has `project_head`;
+        None: it is like any other matrix.
       reads, keys, defaults, projects: as of a `Method`.
     """
 
     name: str
     says: str
     build: Callable[[Recipe, tuple[Transform, ...]], Transform]
+    head: Callable[[Recipe, tuple[Transform, ...]], Transform] | None = None
     reads: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -76,13 +76,17 @@ class TopVectors:
     Args:
       packed: keep the vectors in 4.25 bits a value. What is read back is no longer orthonormal;
         project and lift use the same vectors.
+      aligned: turn every new vector so that its product with the one before it is not negative.
+        Both signs are right; of two in turn, first moments that are kept would belong to neither.
 
-    Source: GaLore (arXiv:2403.03507); Halko, Martinsson and Tropp (arXiv:0909.4061), 4.4.
+    Source: GaLore (arXiv:2403.03507), which takes signs as they are found; Halko, Martinsson and
+    Tropp (arXiv:0909.4061), 4.4.
     """
 
     rank: int
     seed: int = 0
     packed: bool = False
+    aligned: bool = True
 
     def init(self, width: int) -> State:
         """Return zero vectors."""
@@ -96,6 +100,8 @@ class TopVectors:
         before = self.vectors(state, width)
         draw = Key(self.seed, epoch).generator("sketch", *standing.shape)
         found = top_vectors(standing, self.rank, draw)
+        if self.aligned:
+            found[np.einsum("ij,ij->i", found, before) < 0] *= -1
         if self.packed:
             int4.pack(found, state)
         else:

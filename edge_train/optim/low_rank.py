@@ -1,7 +1,8 @@
-"""Updates of matrices through few vectors: the links of GaLore, DCT-AdamW, FRUGAL and APOLLO."""
+"""Updates of matrices through few vectors: the links of GaLore, Fira, SUMO, DCT-AdamW, FRUGAL."""
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -28,6 +29,8 @@ _STABLE = 0.4  # Q-GaLore's threshold, for the overlap beyond that of two random
 _OVERLAP_LOST = 0.1
 _LONGEST = 16  # times the interval asked for
 _SHORTEST = 4  # a fourth of it
+_LEAST_LENGTH = 1e-8  # of a row that a ratio is of, as in Fira's code
+_NEGLIGIBLE_REMAINDER = 0.1  # share of the update's length in the basis; below it it may grow
 
 
 class Moments(Protocol):
@@ -58,11 +61,15 @@ class LowRank:
     """Applies moments to a matrix inside a basis, and may use what is left of it without any.
 
     With P the basis, R = G - lift(project(G)) and A the inner transform, the update is
-    scale * lift(A(project(G))) + remainder * sign(R). Chosen columns hold all of G there: R is zero
-    in them by definition, not by a subtraction that rounds. Vectors that mix columns leave some of
-    G everywhere; where a gradient has no more rank than the basis and the basis was found from it,
-    R is rounding alone and so are its signs: take "sgd" there. Blocks that have no more rows or
-    columns than the basis has vectors, and vectors, get A as it is.
+    scale * lift(A(project(G))) + remainder * F(R), where F takes signs ("sign"), or R as it is
+    ("sgd"), or each row of R as many times as long as A made that row of project(G), scale and all
+    ("length"); the remainder of "length" may grow by 1 % a step.
+
+    Chosen columns hold all of G there: R is zero in them by definition, not by a subtraction that
+    rounds. Vectors that mix columns leave some of G everywhere; where a gradient has no more rank
+    than the basis and the basis was found from it, R is rounding alone and so are its signs: take
+    "sgd" there. Blocks that have no more rows or columns than the basis has vectors, and vectors,
+    get A as it is, or `plain`.
 
     Args:
       inner: the transform inside the basis, and that of blocks without one.
@@ -73,13 +80,17 @@ class LowRank:
         ones start from zero); "reset" starts again, bias correction too, as FRUGAL does.
       adaptive: double the interval of a block after a refresh that left its subspace much as it
         was, halve it where hardly anything was left of it.
-      remainder: of FRUGAL; 0 drops what the basis does not hold.
-      remainder_by: "sign" or "sgd", what is done with the remainder.
+      remainder: of FRUGAL, Fira, SUMO; 0 drops what the basis does not hold.
+      remainder_by: "sign", "sgd" or "length", what is done with the remainder.
+      growth: of the remainder's length in a step, at most, by "length".
+      plain: the transform of blocks without a basis; None: `inner`.
 
     Source: GaLore (arXiv:2403.03507), Q-GaLore (arXiv:2407.08296), DCT-AdamW (arXiv:2505.17967,
-    without its error feedback, which is as large as the weights), FRUGAL (arXiv:2411.07837). We
-    differ from Q-GaLore in the test of an interval: it compares the sign and direction of one
-    vector, which may trade places with the next one, and only ever doubles; we take the overlap
+    without its error feedback, which is as large as the weights), FRUGAL (arXiv:2411.07837), Fira
+    (arXiv:2410.01172; its code compares a remainder with that of the step before, however small,
+    we with a tenth of the update in the basis at least), SUMO (NeurIPS 2025). We differ from
+    Q-GaLore in the test of an interval: it compares the sign and direction of one vector, which may
+    trade places with the next one, and only ever doubles; we take the overlap
     |P_new P_old^T|^2 / rank of the whole subspaces, and shrink too. Where a batch is differentiated
     in parts, a basis that is due is found from the gradient of the first part: that of the whole
     batch would have to be held as a matrix.
@@ -92,12 +103,14 @@ class LowRank:
     moments: Literal["keep", "rotate", "reset"] = "keep"
     adaptive: bool = False
     remainder: float = 0.0
-    remainder_by: Literal["sign", "sgd"] = "sign"
+    remainder_by: Literal["sign", "sgd", "length"] = "sign"
+    growth: float = 1.01
+    plain: Moments | None = None
 
     def init(self, param: Array) -> State:
         """Return the basis, the moments inside it and when it is due; all full-sized."""
         if not is_projected(param.shape, self.basis.rank):
-            return with_prefix("inner.", self.inner.init(param))
+            return with_prefix("inner.", (self.plain or self.inner).init(param))
         long, short = as_tall(param).shape
         low = np.zeros((long, self.basis.rank), np.float32)
         return {
@@ -108,6 +121,7 @@ class LowRank:
             "interval": np.array([self.refresh_every], np.int64),
             "refreshes": np.zeros(1, np.int64),
             "overlap": np.zeros(1, np.float32),
+            **({"length": np.zeros(1, np.float32)} if self.remainder_by == "length" else {}),
         }
 
     def update(self, update: Update, state: State, param: Array) -> Update:
@@ -117,14 +131,22 @@ class LowRank:
         is one of factors again: neither the gradient nor the update ever exists.
         """
         if not is_projected(param.shape, self.basis.rank):
-            return self.inner.update(update, without_prefix("inner.", state), param)
+            plain = self.plain or self.inner
+            return plain.update(update, without_prefix("inner.", state), param)
         gradient = update if isinstance(update, Factors) else dense(update)
         basis = without_prefix("basis.", state)
         standing: Gradient = as_tall(gradient)
         low = self._low(standing, state)
         moved = self._moved(low, state)
         width = standing.shape[1]
+        if self.remainder_by == "length":
+            share = self._share(standing, low, moved, basis, state)
+            return restore_shape(self._mixed(standing, low, moved, basis, share), param.shape)
         if self.remainder:
+            mixes = self.basis.columns(basis) is None
+            if isinstance(gradient, Factors) and mixes and self.remainder_by == "sgd":
+                whole = np.full((1, 1), self.remainder, np.float32)
+                return restore_shape(self._mixed(standing, low, moved, basis, whole), param.shape)
             if isinstance(gradient, Factors):
                 tall = is_tall(param.shape)
                 return Streamed(gradient.shape, self._parts(gradient, low, moved, basis, tall))
@@ -137,7 +159,8 @@ class LowRank:
 
     def rule(self, name: str) -> "LowRank":
         """Return the rule of a block."""
-        return replace(self, inner=for_block(self.inner, name))
+        plain = None if self.plain is None else for_block(self.plain, name)
+        return replace(self, inner=for_block(self.inner, name), plain=plain)
 
     def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
         """Return the coordinates (long, rank) of a part's gradient; see `Projecting`.
@@ -168,6 +191,43 @@ class LowRank:
         moved = dense(self.inner.update(low, without_prefix("inner.", state), low))
         moved *= np.float32(self.scale)
         return moved
+
+    def _mixed(
+        self, standing: Gradient, low: Array, moved: Array, basis: State, share: Array
+    ) -> Gradient:
+        """Return the update inside the basis and a share of the remainder; of factors, as factors.
+
+        Args:
+          share: of each row, (long, 1), or of all of them, (1, 1).
+        """
+        vectors = self.basis.vectors(basis, standing.shape[1])
+        inside = moved - share * low
+        if isinstance(standing, Factors):
+            left = np.concatenate([standing.left * share.T, inside.T])
+            return Factors(left, np.concatenate([standing.right, vectors]))
+        mixed: Array = standing * share
+        mixed += inside @ vectors
+        return mixed
+
+    def _share(
+        self, standing: Gradient, low: Array, moved: Array, basis: State, state: State
+    ) -> Array:
+        """Return how many times as long every row of the remainder becomes, (long, 1)."""
+        before, after = (
+            np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+            for values in (low, moved)
+        )
+        share: Array = (self.remainder * after / (before + _LEAST_LENGTH)).astype(np.float32)
+        rest = self._mixed(standing, low, np.zeros_like(low), basis, share)
+        length = rest.norm() if isinstance(rest, Factors) else float(np.linalg.norm(rest))
+        if state["count"][0] > 1:
+            least = _NEGLIGIBLE_REMAINDER * float(np.linalg.norm(after))
+            most = self.growth * max(float(state["length"][0]), least)
+            if length > most:
+                share *= np.float32(most / length)
+                length = most
+        state["length"][0] = length
+        return share
 
     def _parts(
         self, gradient: Factors | Whole, low: Array, moved: Array, basis: State, tall: bool
@@ -264,7 +324,8 @@ class MatricesApart:
     """Gives the matrices of layers another rule than embeddings; a `ByBlock`.
 
     Rows of an embedding get a gradient when their token is there: few at a time, with little in
-    common. All papers leave them, vectors and heads to Adam; `is_projected` sees to the latter two.
+    common. All papers leave them, vectors and heads to Adam: vectors by `is_projected`, heads by
+    `HeadApart`.
     """
 
     matrices: Transform
@@ -281,6 +342,31 @@ class MatricesApart:
     def rule(self, name: str) -> Transform:
         """Return the rule of a block."""
         return for_block(self.others if is_embedding(name) else self.matrices, name)
+
+
+@dataclass(frozen=True)
+class HeadApart:
+    """Gives the output layer another rule than all other blocks; a `ByBlock`.
+
+    Args:
+      is_head: whether a block of this name is of that layer.
+    """
+
+    is_head: Callable[[str], bool]
+    head: Transform
+    others: Transform
+
+    def init(self, param: Array) -> State:
+        """Return the state of a block without a name."""
+        return self.others.init(param)
+
+    def update(self, update: Update, state: State, param: Array) -> Update:
+        """Return the update of a block without a name."""
+        return self.others.update(update, state, param)
+
+    def rule(self, name: str) -> Transform:
+        """Return the rule of a block."""
+        return for_block(self.head if self.is_head(name) else self.others, name)
 
 
 def is_embedding(name: str) -> bool:

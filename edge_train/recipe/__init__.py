@@ -27,6 +27,9 @@ else:
     import tomli as tomllib
 
 R = TypeVar("R", bound="Recipe")
+# Of update rules: a run goes on by those that it began with. By 1 low-rank rules project output
+# layers and take the signs of singular vectors as they are found, and no warm-up is a default.
+RULES = 2
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 
@@ -73,8 +76,7 @@ class Recipe:
         choices=("cosine", "linear", "constant"),
         translates={"constant_with_warmup": "constant"},
     )
-    warmup: int = key(
-        0,
+    warmup: int | None = key(
         help="warm-up: steps in which the learning rate rises to its full size",
         flags=("--warmup", "--lr_warmup_steps", "--warmup_steps"),
         low=0,
@@ -164,6 +166,8 @@ class Recipe:
     )  # keys of other packages
     # of a run that was made longer (`records.longer`); its journal has them, not its file
     spans: tuple[tuple[int, int], ...] = ()
+    # the version of update rules that a run began with; its journal has it (`RULES`)
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         for name, one in self.declared().items():

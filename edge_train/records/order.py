@@ -81,6 +81,7 @@ def _check_start(record: Record) -> None:
     _need(_whole(version), "version")
     if version > FORMAT_VERSION:
         return  # the reader refuses it by that number
+    _need(_whole(record.get("rules", 1)), "rules")
     facts = record.get("facts", {})
     _need(isinstance(facts, dict), "facts")
     _check_sizes(facts, lists=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_train.errors import RunFolderError
-from edge_train.recipe import Recipe, as_mapping
+from edge_train.recipe import RULES, Recipe, as_mapping
 from edge_train.records.longer import Spans
 from edge_train.units import shown
 
@@ -94,6 +94,21 @@ def check_same_recipe(
                 f"{folder}: recipe.toml has no {name}, this run began with {name} = "
                 f"{_said(old[name])}; put that back, or start a new run with `edge-train run`."
             )
+
+
+def rules_of(folder: Path, start: Mapping[str, Any]) -> int:
+    """Return the version of update rules that a run began with; earlier code wrote none: 1.
+
+    Raises:
+      RunFolderError: it is a later one than this code has.
+    """
+    found = int(start.get("rules", 1))
+    if found > RULES:
+        raise RunFolderError(
+            f"{folder}: this run began with update rules of version {found}, this edge-train has "
+            f"{RULES}; go on with the edge-train that began it, or a newer one."
+        )
+    return found
 
 
 def _said(value: Any) -> str:

@@ -23,7 +23,7 @@ from edge_train.records.folder import RunFolder
 from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
 from edge_train.records.lock import only_writer
 from edge_train.records.results import gone_or_damaged
-from edge_train.records.resume import check_same_model, threads_of
+from edge_train.records.resume import check_same_model, rules_of, threads_of
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
@@ -169,7 +169,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link, folder)
-    recipe = _fitted(recipe, observer, link)
+    recipe = _fitted(replace(recipe, rules=rules_of(folder, records[0])), observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
     threads = threads_of(records[0])

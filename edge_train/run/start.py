@@ -118,6 +118,7 @@ def start_record(
         "kind": "start",
         "version": FORMAT_VERSION,
         "recipe": recorded(session.recipe or recipe),
+        "rules": recipe.rules,
         "data_sha256": job.data_sha256(),
         "facts": {
             **facts_of(session, runtime),

@@ -15,6 +15,7 @@ from edge_train.registry import nearest
 from edge_train.runtimes.engine import Use, engines
 
 R = TypeVar("R", bound=Recipe)
+_WARMS_UP = 2  # the version of rules from which on there may be a warm-up by default
 # What a saving costs, the cheapest first; a task lists its savings in this order.
 COSTS = (
     "the same numbers",
@@ -94,6 +95,8 @@ class Task:
       auto: the method of `--method auto`.
       defaults: values of keys that are not set, by method and preset; those of method `*` hold
         for every method and stand under its own.
+      pretrained: the same of models that have weights, by method, over `defaults`.
+      pretrained_warmup: share of the steps of such a model that are a warm-up.
       savings: what a run may give up, the cheapest first.
       quality: engine, method and weights -> the row of docs/benchmarks and the cell that say how
         well it learns, measured on `measured_on`.
@@ -121,6 +124,8 @@ class Task:
     backward: int = 3
     for_rehearsal: Callable[[Any], Recipe] = lambda recipe: recipe
     defaults: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    pretrained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pretrained_warmup: float = 0.0
     savings: tuple[Saving, ...] = ()
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
@@ -177,12 +182,15 @@ class Task:
         offers = frozenset[str]().union(*(use.offers for use in self.all_uses().values()))
         return [m.name for m in methods.all().values() if m.needs <= offers]
 
-    def resolve(self, recipe: R, engine: str, model_defaults: Mapping[str, Any]) -> R:
+    def resolve(
+        self, recipe: R, engine: str, model_defaults: Mapping[str, Any], *, pretrained: bool = False
+    ) -> R:
         """Return the recipe with every None that a run needs filled in.
 
         Args:
           engine: that will run it.
           model_defaults: keys that the model decides (window, resolution, guidance, ...).
+          pretrained: the model has weights that were trained before.
 
         Raises:
           InputError: the method, preset or weights are not for this task on this engine, or a key
@@ -200,12 +208,18 @@ class Task:
             )
         values: dict[str, Any] = {"method": method.name, "quant": quant, "runtime": engine}
         values["options"] = _options(method, recipe)
-        for name, value in {**model_defaults, **self._defaults(method, recipe.preset)}.items():
+        defaults = {**model_defaults, **self._defaults(method, recipe.preset)}
+        if pretrained and recipe.preset == "default":
+            defaults |= {**self.pretrained.get("*", {}), **self.pretrained.get(method.name, {})}
+        for name, value in defaults.items():
             named_other = name == "learning_rate" and getattr(recipe, "relative_rate", None)
             declared = name in recipe.declared()
             if declared and getattr(recipe, name) in (None, ()) and not named_other:
                 values[name] = value
         found = replace(recipe, **values)
+        if found.warmup is None:
+            share = self.pretrained_warmup if pretrained and recipe.rules >= _WARMS_UP else 0.0
+            return replace(found, warmup=int(share * (found.steps or 0)))
         if found.warmup >= (found.steps or found.warmup + 1):
             raise InputError(
                 f"warmup is {found.warmup}, but the run has {found.steps} steps; use fewer, or "

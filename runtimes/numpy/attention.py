@@ -112,7 +112,8 @@ def attend_backward(
             slope *= np.float32(scale)
             if bent is not None:
                 slope *= bent
-            _put(to_queries[rows, some], slope @ keys[reach, group])
+            result: Array = np.matmul(slope, keys[reach, group])
+            _put(to_queries[rows, some], result)
             to_keys[reach, group] += slope.T @ own
     return to_queries, to_keys, to_values
 

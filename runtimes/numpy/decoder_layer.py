@@ -180,11 +180,11 @@ class DecoderLayer:
         at_heads = self._heads_backward(attended, places, at_found)
         del attended, at_found
         into = self._norm(norms.before_attention, inputs)
-        at_norm = np.zeros_like(inputs) if needed else None
-        self._side_by_side(decoder.projections, point, into, at_heads, at_norm, apply)
-        if at_norm is None:
+        at_inputs = np.zeros_like(inputs) if needed else None
+        self._side_by_side(decoder.projections, point, into, at_heads, at_inputs, apply)
+        if at_inputs is None:
             return None
-        error += self._norm_backward(norms.before_attention, inputs, at_norm)
+        error += self._norm_backward(norms.before_attention, inputs, at_inputs)
         return error
 
     def _attention(
@@ -330,9 +330,7 @@ class DecoderLayer:
         return found
 
     def _norm(self, name: str, values: Array) -> Array:
-        return normalize(
-            values, self._weight(name), self.decoder.norm_offset, self.decoder.epsilon
-        )
+        return normalize(values, self._weight(name), self.decoder.norm_offset, self.decoder.epsilon)
 
     def _norm_backward(self, name: str, values: Array, error: Array) -> Array:
         return normalize_backward(

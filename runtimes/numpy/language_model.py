@@ -1,4 +1,4 @@
-"""A language model of the Llama family with adapters, computed and differentiated by NumPy alone."""
+"""A language model of the Llama family with adapters, computed and differentiated by NumPy."""
 
 import gc
 import zlib
@@ -63,9 +63,7 @@ class NumpyLanguageModel:
         self._written = _Written()
 
     @classmethod
-    def open(
-        cls, folder: LanguageFolder, adapter: Adapter, blocks: Point
-    ) -> "NumpyLanguageModel":
+    def open(cls, folder: LanguageFolder, adapter: Adapter, blocks: Point) -> "NumpyLanguageModel":
         """Check a model and take it as it lies on disk; no weight is read but vectors.
 
         Raises:
@@ -142,7 +140,8 @@ class NumpyLanguageModel:
             memory = written.memory[layer.index]
             hidden = layer.cached(self.parameters, hidden, places, memory)
         written.ids = list(ids)
-        return self._head.logits(self._last_norm(hidden[-1:]))[0]
+        logits: Array = self._head.logits(self._last_norm(hidden[-1:]))[0]
+        return logits
 
     def next_token(self, ids: Sequence[int]) -> int:
         """Return the most likely token after `ids`."""

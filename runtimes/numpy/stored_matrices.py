@@ -1,6 +1,5 @@
 """Products with matrices of a model's files: some rows at a time in float32, never a whole one."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from edge_train.errors import ModelError
 from edge_train.formats.stored_blocks import checked_values
 from edge_train.formats.tensor_file import WeightFile
 
-_PIECE_BYTES = 1 << 20  # of weights in float32 at once; products of more are not faster
+_PIECE_BYTES = 1 << 21  # of weights in float32 at once; products of more are hardly faster
+_ROWS = 128  # pieces are of so many or a multiple: whole heads, which GGUF turns as a whole
 
 
 class StoredMatrices:
@@ -69,8 +69,8 @@ class StoredMatrices:
     def rows(self, name: str, ids: NDArray[np.int64]) -> Array:
         """Return some rows of a matrix, (ids, columns)."""
         unique, where = np.unique(ids, return_inverse=True)
-        found = self._files[name].rows(name, unique.tolist())
-        found: Array = checked_values(found, name, self._path)[where.reshape(-1)]
+        read = self._files[name].rows(name, unique.tolist())
+        found: Array = checked_values(read, name, self._path)[where.reshape(-1)]
         return found
 
     def pieces(self, name: str) -> Iterator[tuple[slice, Array]]:
@@ -81,6 +81,7 @@ class StoredMatrices:
         """
         count, width = self.shape(name)
         step = max(1, _PIECE_BYTES // (4 * width))
+        step -= step % _ROWS if step > _ROWS else 0
         file = self._files[name]
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
@@ -103,7 +104,3 @@ class StoredMatrices:
         part = np.empty_like(out)
         for rows, weights in self.pieces(name):
             out += np.matmul(errors[:, rows], weights, out=part)
-
-    def numbers(self, names: Sequence[str]) -> int:
-        """Return how many numbers tensors have together."""
-        return sum(math.prod(self.shape(name)) for name in names)

@@ -35,8 +35,8 @@ def _inverse_rms(values: Array, epsilon: float) -> Array:
     squares: Array = np.einsum("...i,...i->...", values, values)[..., None]
     squares /= np.float32(values.shape[-1])
     squares += np.float32(epsilon)
-    found: Array = 1 / np.sqrt(squares)
-    return found
+    np.sqrt(squares, out=squares)
+    return np.reciprocal(squares, out=squares)
 
 
 def let_through(kind: str, both: Array) -> Array:

@@ -97,7 +97,7 @@ class TorchLanguageModel:
             map_large_blocks()
         network = build_network(folder, attention)
         stored = stored_network(folder, network)
-        values = _stored(stored) if folder.files else _drawn(network, stored, seed)
+        values = stored_values(stored) if folder.files else drawn(network, stored, seed)
         kind: type[Parameters] = load(required(quants.get(quant).trained))
         if kind is not Parameters:
             _check_matrices(folder, network, stored)
@@ -112,7 +112,7 @@ class TorchLanguageModel:
         _install(network, weights, stored)
         draws = Draws()
         for layer in decoder_layers(network):
-            layer.forward = _recomputed(layer.forward, draws)
+            layer.forward = recomputed(layer.forward, draws)
         return cls(network.eval(), weights, draws)
 
     def use_threads(self, count: int) -> None:
@@ -142,7 +142,7 @@ class TorchLanguageModel:
             for start in range(0, len(ids), limit):
                 at = slice(start, start + limit)
                 with torch.no_grad():
-                    losses[at] = self._losses(ids[at], _smoothing(batch), vectors).numpy()
+                    losses[at] = self._losses(ids[at], smoothing_of(batch), vectors).numpy()
         finally:
             self._weights.point = None
         return losses
@@ -177,7 +177,7 @@ class TorchLanguageModel:
         ]
         try:
             with self._draws.of(self._network, batch):
-                losses = self._losses(batch["ids"], _smoothing(batch))
+                losses = self._losses(batch["ids"], smoothing_of(batch))
                 if bool(torch.isfinite(losses).all()):
                     torch.autograd.backward(losses.mean())
         finally:
@@ -219,7 +219,8 @@ class TorchLanguageModel:
         return losses.view(len(ids), -1).mean(dim=1)
 
 
-def _smoothing(batch: Batch) -> float:
+def smoothing_of(batch: Batch) -> float:
+    """Return the share of a target that all tokens get."""
     return float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
 
 
@@ -294,12 +295,13 @@ def sources(folder: LanguageFolder) -> Mapping[str, Source]:
     return stored_network(folder, build_network(folder)).sources
 
 
-def _stored(stored: StoredNetwork) -> Iterator[tuple[str, Block]]:
+def stored_values(stored: StoredNetwork) -> Iterator[tuple[str, Block]]:
+    """Yield every block as its files hold it."""
     for name in stored.places:
         yield name, stored.sources[name].value
 
 
-def _drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str, Block]]:
+def drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str, Block]]:
     """Yield start values as GPT-2 and Llama draw them; vectors are those of norms and biases.
 
     Matrices are normal with the configuration's `initializer_range`. Those that GPT-2 adds to its
@@ -321,7 +323,7 @@ def _drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str
 def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> None:
     """Have every layer read its parameters from `weights`."""
     for name, places in stored.places.items():
-        held = [_is_held(network, place) for place in places]
+        held = [is_held(network, place) for place in places]
         if not any(held):
             value = nn.Parameter(torch.from_numpy(weights.parameters[name]))
             for place in places:
@@ -343,7 +345,7 @@ def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> Non
 def _check_matrices(folder: LanguageFolder, network: nn.Module, stored: StoredNetwork) -> None:
     for name, places in stored.places.items():
         for place in places:
-            if network.get_parameter(place).ndim == 2 and not _is_held(network, place):
+            if network.get_parameter(place).ndim == 2 and not is_held(network, place):
                 module = network.get_submodule(place.rpartition(".")[0])
                 raise ModelError(
                     f"{folder.path}: {name} is a matrix of a {type(module).__name__}, which cannot "
@@ -351,7 +353,7 @@ def _check_matrices(folder: LanguageFolder, network: nn.Module, stored: StoredNe
                 )
 
 
-def _is_held(network: nn.Module, place: str) -> bool:
+def is_held(network: nn.Module, place: str) -> bool:
     """Return whether a parameter is the matrix of a layer that can compute from `Weights`."""
     owner, _, last = place.rpartition(".")
     parent, _, own = owner.rpartition(".")
@@ -361,7 +363,7 @@ def _is_held(network: nn.Module, place: str) -> bool:
     return isinstance(module, nn.Embedding) or is_plain_linear(module)
 
 
-def _recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
+def recomputed(forward: Callable[..., Any], draws: Draws) -> Callable[..., Any]:
     """Return a layer's forward pass that keeps its inputs only, and runs again when asked.
 
     Again it draws what it drew before: the count of draws is set back to where the layer began.

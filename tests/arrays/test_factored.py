@@ -22,6 +22,9 @@ from edge_train.optim.adam8bit import Adam8bit
 from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
 from edge_train.optim.low_rank import LowRank
+from edge_train.optim.normalized import Normalized
+from edge_train.optim.orthogonal import OrthogonalMomentum
+from edge_train.optim.racs import Racs
 from edge_train.optim.sums import Sums
 from edge_train.optim.transforms import Adam, Chain, LearningRate, WeightDecay
 from edge_train.protocols import Share
@@ -36,6 +39,19 @@ RULES = {
     "columns": lambda: LowRank(Adam(), Columns(4), 2),
     "frugal": lambda: LowRank(Adam(), Columns(4, by="chance"), 3, moments="reset", remainder=0.1),
     "frugal-sgd": lambda: LowRank(Adam(), Columns(4), 3, remainder=0.1, remainder_by="sgd"),
+    "fira": lambda: LowRank(Adam(), TopVectors(4), 3, remainder=1.0, remainder_by="length"),
+    "sumo": lambda: LowRank(
+        OrthogonalMomentum(),
+        TopVectors(4),
+        3,
+        moments="rotate",
+        remainder=1.0,
+        remainder_by="sgd",
+    ),
+    "scale": Normalized,
+    "scale-columns": lambda: Normalized("columns"),
+    "scale-momentum": lambda: Normalized(momentum=0.9),
+    "racs": Racs,
     "apollo": lambda: Apollo(Adam(), RandomVectors(4), 3),
     "apollo-mini": lambda: Apollo(Adam(), RandomVectors(1), 3, by="tensor"),
 }
@@ -193,7 +209,9 @@ def test_a_sum_with_tables_is_that_of_their_matrices():
         np.testing.assert_allclose(dense(total), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "galore", "columns", "frugal", "apollo"])
+@pytest.mark.parametrize(
+    "name", ["adam", "galore", "columns", "frugal", "apollo", "fira", "scale", "racs"]
+)
 def test_every_rule_takes_rows_of_a_table(name):
     start = np.ones((70, 24), np.float32)
     chain, results = Chain((RULES[name](), LearningRate(0.01, 9))), []

@@ -9,6 +9,9 @@ from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
 from edge_train.optim.denoise_subspace import DenoiseSubspace
 from edge_train.optim.low_rank import LowRank
+from edge_train.optim.normalized import Normalized
+from edge_train.optim.orthogonal import OrthogonalMomentum
+from edge_train.optim.racs import Racs
 from edge_train.optim.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
 
 TRANSFORMS = {
@@ -25,6 +28,21 @@ TRANSFORMS = {
     "columns": LowRank(Adam8bit(), Columns(2), 3, moments="rotate"),
     "frugal": LowRank(Adam(), Columns(2, by="chance"), 4, moments="reset", remainder=0.1),
     "frugal sgd": LowRank(Adam(), Columns(2), 4, remainder=0.1, remainder_by="sgd"),
+    "fira": LowRank(Adam(), TopVectors(2), 4, 0.25, remainder=1.0, remainder_by="length"),
+    "sumo": LowRank(
+        OrthogonalMomentum(),
+        TopVectors(2),
+        4,
+        moments="rotate",
+        remainder=1.0,
+        remainder_by="sgd",
+        plain=Adam(),
+    ),
+    "scale": Normalized(),
+    "scale of columns": Normalized("columns"),
+    "scale with momentum": Normalized(momentum=0.9),
+    "scale of columns with momentum": Normalized("columns", momentum=0.9),
+    "racs": Racs(),
     "apollo": Apollo(Adam(), RandomVectors(2), 4),
     "apollo-mini": Apollo(Adam(), RandomVectors(1), 4, 11.3, by="tensor"),
     "zoodip": Chain((NormCorrection(2), DenoiseSubspace(2, tau=6), Adam(), LearningRate(1, 9))),

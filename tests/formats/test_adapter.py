@@ -70,7 +70,8 @@ def test_peft_computes_with_the_folder_what_the_equation_says(tmp_path, kind):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
     base = torch.nn.Sequential()
-    base.prepare_inputs_for_generation = None  # peft keeps it of what generates text
+    base.prepare_inputs_for_generation = None  # of what generates text, peft keeps these two
+    base.config = {"model_type": "custom"}
     base.add_module("one", torch.nn.Linear(7, 5))
     adapter = Adapter(kind, 3, 6.0, (Target("one", 5, 7),), rslora=True, base="somewhere")
     blocks = filled(adapter)
@@ -79,7 +80,7 @@ def test_peft_computes_with_the_folder_what_the_equation_says(tmp_path, kind):
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path))
     x = np.random.default_rng(2).standard_normal((4, 7)).astype(np.float32)
     with torch.no_grad():
-        found = loaded(torch.from_numpy(x)).numpy()
+        found = loaded.base_model.model(torch.from_numpy(x)).numpy()
     a, b, lengths = (blocks.get(name) for name in names_of("one"))
     whole = weight + 6.0 / np.sqrt(3.0) * b @ a
     if kind == "dora":

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from recipes import transform_of
 
-from edge_train.optim import adam8bit
-from edge_train.optim.adam8bit import Adam8bit
+from edge_train.optim import moments8bit
+from edge_train.optim.adam8bit import SMALLEST, Adam8bit
 from edge_train.optim.transforms import Adam, for_block
 
 SIZE = 20_000
@@ -20,7 +20,7 @@ def trained(transform, gradients):
 
 
 def second(state):
-    return adam8bit._read(state, "second", slice(0, len(state["second"])))
+    return moments8bit.read(state, "second", slice(0, len(state["second"])))
 
 
 def noisy(steps, spread=1.0, seed=0):
@@ -47,7 +47,7 @@ def test_second_moments_fall_as_fast_as_float_ones():
     _, exact = trained(Adam(), gradients)
     _, ours = trained(Adam8bit(), gradients)
     assert second(ours).sum() == pytest.approx(exact["second"].sum(), rel=0.02)
-    levels = adam8bit._SECOND.values(np.arange(256))
+    levels = moments8bit.SECOND.values(np.arange(256))
     nearest = levels[-1]
     for _ in range(500):
         nearest = levels[np.abs(levels - 0.999 * nearest).argmin()]
@@ -66,7 +66,7 @@ def errors(rule, step, gradient):
     state = rule.init(gradient)
     state["count"][0] = step
     rule.update(gradient.copy(), state, gradient)
-    kept = adam8bit._read(state, "first", slice(None)).reshape(-1)
+    kept = moments8bit.read(state, "first", slice(None)).reshape(-1)
     return (kept - np.float32(0.1) * gradient) / np.abs(gradient)
 
 
@@ -81,7 +81,7 @@ def test_blocks_and_seeds_do_not_share_their_rounding(other):
     Blocks share a table of draws and shift it, each by a draw of its own. In one step that leaves a
     correlation of deviation 0.45 or less, of either sign: 0.02 on average over 500 steps.
     """
-    gradient = np.random.default_rng(0).standard_normal(adam8bit.SMALLEST).astype(np.float32)
+    gradient = np.random.default_rng(0).standard_normal(SMALLEST).astype(np.float32)
     rule = Adam8bit(seed=7).rule("a")
     found = [
         np.corrcoef(errors(rule, step, gradient), errors(other, step, gradient))[0, 1]
@@ -114,7 +114,7 @@ def test_moments_too_small_for_an_inverse_are_kept_without_a_warning():
     """Of 1e-20 a square is subnormal; scales of such were inverted to infinity."""
     _, state = trained(Adam8bit(), [np.full(SIZE, 1e-20, np.float32)] * 3)
     assert (state["second_scale"] > 0).all() and np.isfinite(1 / state["second_scale"]).all()
-    assert adam8bit._read(state, "first", slice(0, 10)).min() == pytest.approx(2.71e-21, rel=0.2)
+    assert moments8bit.read(state, "first", slice(0, 10)).min() == pytest.approx(2.71e-21, rel=0.2)
 
 
 def test_state_takes_little_more_than_two_bytes_a_coordinate():
@@ -123,7 +123,7 @@ def test_state_takes_little_more_than_two_bytes_a_coordinate():
 
 
 def test_small_blocks_keep_float_moments():
-    state = Adam8bit().init(np.zeros(adam8bit.SMALLEST - 1, np.float32))
+    state = Adam8bit().init(np.zeros(SMALLEST - 1, np.float32))
     assert state["first"].dtype == np.float32
 
 
@@ -143,9 +143,9 @@ def test_rotated_moments_are_those_of_the_other_basis(rows):
     assert np.linalg.norm(following[1] - following[0]) < 0.15 * np.linalg.norm(following[0])
 
 
-@pytest.mark.parametrize("codes", [adam8bit._FIRST, adam8bit._SECOND])
+@pytest.mark.parametrize("codes", [moments8bit.FIRST, moments8bit.SECOND])
 def test_codes_are_read_back_and_values_between_them_are_right_on_average(codes):
-    count = 127 if codes is adam8bit._FIRST else 255
+    count = 127 if codes is moments8bit.FIRST else 255
     levels = codes.values(np.arange(count + 1))
     assert levels[0] == 0 and (np.diff(levels) > 0).all() and 0.9999 < levels[-1] <= 1
     draw = np.random.default_rng(0)

@@ -10,16 +10,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from recipes import rule_of
+import reference
+from recipes import recipe_for, rule_of
 
 from edge_train.arrays import factored
 from edge_train.arrays import packed as int4
 from edge_train.arrays.factored import Factors, dense
+from edge_train.methods import methods
+from edge_train.methods.method import Parts
 from edge_train.optim.adam8bit import Adam8bit
 from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
 from edge_train.optim.low_rank import LowRank, MatricesApart, is_projected
-from edge_train.optim.transforms import Adam
+from edge_train.optim.transforms import Adam, for_block
 
 SHAPES = [(40, 12), (12, 40)]
 
@@ -73,6 +76,69 @@ def test_galore_is_adam_between_a_projection_and_its_lift(shape):
             expected.append(0.25 * left[:, :3] @ adam(left[:, :3].T @ gradient))
     # the same subspace in other coordinates: Adam sees the difference of a sign as none
     close(run(LowRank(Adam(), TopVectors(3), 5, 0.25), many)[0][:5], expected[:5], 0.02)
+
+
+def standing(gradient):
+    """Return a matrix whose rows are those of its longer side, in float64."""
+    return (gradient if gradient.shape[0] >= gradient.shape[1] else gradient.T).astype(np.float64)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fira_is_galore_and_a_remainder_whose_rows_are_scaled_as_adam_scales(shape):
+    many = gradients(shape, 12)
+    expected = reference.fira([standing(g) for g in many], 3, 5, 0.25)
+    rule = LowRank(Adam(), TopVectors(3), 5, 0.25, remainder=1.0, remainder_by="length")
+    close([standing(update) for update in run(rule, many)[0]], expected, 0.02)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sumo_is_an_orthogonal_momentum_in_vectors_and_the_raw_gradient_beside_them(shape):
+    many = gradients(shape, 12)
+    expected = reference.sumo([standing(g) for g in many], 3, 5, 0.95)
+    close([standing(u) for u in run(sumo_rule(), many)[0]], expected, 0.02)
+
+
+def sumo_rule():
+    rule = rule_of("sumo", rank=3, refresh_every=5, scale=1.0, seed=0)
+    return rule.matrices.links[0]
+
+
+def test_directions_that_are_rounding_alone_get_no_orthogonal_update():
+    many = [np.outer(np.arange(1, 41), np.arange(1, 13)).astype(np.float32)] * 3
+    for update in run(sumo_rule(), many)[0]:
+        singular = np.linalg.svd(update.astype(np.float64), compute_uv=False)
+        assert singular[1] < 1e-3 * singular[0]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["float32", "int4"])
+def test_a_vector_that_stays_keeps_its_sign_at_a_refresh(packed):
+    """Moments are kept, so a mean of the old sign would pull against the gradient."""
+    many = gradients((200, 32), 30)
+    turned = {}
+    for aligned in (True, False):
+        basis, flips = TopVectors(3, packed=packed, aligned=aligned), 0
+        state = basis.init(32)
+        for epoch, gradient in enumerate(many):
+            before = basis.vectors(state, 32).copy()
+            # signs of a product are those of the draw it began with, or of LAPACK
+            basis.refresh(gradient * (-1) ** epoch, state, epoch)
+            flips += int(((basis.vectors(state, 32) * before).sum(axis=1) < 0).sum())
+        turned[aligned] = flips
+    assert turned[True] == 0
+    assert turned[False] > 5
+
+
+@pytest.mark.parametrize("name", ["galore", "q-galore", "dct-adamw", "apollo", "frugal", "fira"])
+def test_an_output_layer_gets_adam_unless_it_is_asked_to_be_projected(name):
+    keys = {"rank": 8, "refresh_every": 200, "scale": 1.0, "learning_rate": 0.1, "steps": 9}
+    for other, apart in (({}, True), ({"project_head": True}, False), ({"rules": 1}, False)):
+        recipe = recipe_for("language-model", method=name, **keys, **other)
+        rule = methods.get(name).build(recipe, Parts(is_head=lambda block: block == "lm_head"))[1]
+        param = np.zeros((90, 60), np.float32)
+        for block, moments in (("lm_head", apart), ("model.layers.0.mlp.up", False)):
+            state = for_block(rule, block).init(param)
+            found = [part for part in state if part.endswith("first")]
+            assert any(state[part].size >= param.size for part in found) is moments, block
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

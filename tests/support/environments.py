@@ -13,6 +13,7 @@ DEVICE = {
     "test_engine_import",
     "test_mapped_weights",
     "test_measure",
+    "test_numpy_decoder",
     "test_onnx_diffusion",
     "test_onnx_engine",
     "test_plan",

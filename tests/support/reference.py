@@ -74,3 +74,70 @@ def cosine_basis(width: int) -> Vector:
     basis: Vector = np.sqrt(2 / width) * np.cos(np.pi * rows * (2 * columns + 1) / (2 * width))
     basis[0] *= np.sqrt(0.5)
     return basis
+
+
+def normalized(gradient: Vector, axis: int) -> Vector:
+    """Return SCALE's update: lines along `axis` with a root mean square of 1."""
+    update: Vector = gradient / np.sqrt(np.mean(gradient**2, axis=axis, keepdims=True))
+    return update
+
+
+def racs(gradients: Sequence[Vector], rounds: int, beta: float, growth: float) -> list[Vector]:
+    """Return RACS's updates of alpha 1, written with the matrices Q and S of the paper."""
+    rows = columns = 0.0
+    length, updates = 0.0, []
+    for count, g in enumerate(gradients, 1):
+        q = np.ones(len(g))
+        for _ in range(rounds):
+            s = np.diag(g.T @ np.diag(q) @ g) / np.linalg.norm(np.diag(q)) ** 2
+            q = np.diag(g @ np.diag(s) @ g.T) / np.linalg.norm(np.diag(s)) ** 2
+        rows, columns = beta * rows + (1 - beta) * q, beta * columns + (1 - beta) * s
+        left, right = (np.diag((m / (1 - beta**count)) ** -0.5) for m in (rows, columns))
+        update = left @ g @ right
+        if count > 1 and np.linalg.norm(update) > growth * length:
+            update *= growth * length / np.linalg.norm(update)
+        length = float(np.linalg.norm(update))
+        updates.append(update)
+    return updates
+
+
+def top_vectors(gradient: Vector, rank: int) -> Vector:
+    """Return the leading right singular vectors of a standing matrix, (rank, width)."""
+    vectors: Vector = np.linalg.svd(gradient)[2][:rank]
+    return vectors
+
+
+def fira(gradients: Sequence[Vector], rank: int, every: int, scale: float) -> list[Vector]:
+    """Return Fira's updates of standing matrices: GaLore's, and the scaled remainder."""
+    inside: list[Vector] = []
+    vectors = np.zeros((rank, gradients[0].shape[1]))
+    length, updates = 0.0, []
+    for step, g in enumerate(gradients):
+        if step % every == 0:
+            found = top_vectors(g, rank)
+            vectors = np.where((found * vectors).sum(axis=1) < 0, -1, 1)[:, None] * found
+        inside.append(g @ vectors.T)
+        low, moved = inside[-1], adam(inside, 0.9, 0.999, 1e-8)
+        ratio = np.linalg.norm(moved, axis=1) / np.linalg.norm(low, axis=1)
+        rest = ratio[:, None] * (g - low @ vectors)
+        if step and np.linalg.norm(rest) > 1.01 * length:
+            rest *= 1.01 * length / np.linalg.norm(rest)
+        length = float(np.linalg.norm(rest))
+        updates.append(scale * (moved @ vectors + rest))
+    return updates
+
+
+def sumo(gradients: Sequence[Vector], rank: int, every: int, decay: float) -> list[Vector]:
+    """Return SUMO's updates of standing matrices: G - (G Q^T - O) Q, numbers of O of size 1."""
+    total, updates = np.zeros((len(gradients[0]), rank)), []
+    vectors = np.zeros((rank, gradients[0].shape[1]))
+    for step, g in enumerate(gradients):
+        if step % every == 0:
+            found = top_vectors(g, rank)
+            total = total @ (found @ vectors.T).T
+            vectors = found
+        total = decay * total + g @ vectors.T
+        left, _, right = np.linalg.svd(total, full_matrices=False)
+        whole = np.sqrt(len(g)) * (left @ right)
+        updates.append(g - (g @ vectors.T - whole) @ vectors)
+    return updates

@@ -115,6 +115,18 @@ class GgufFile:
                     found = tensor.kind.decode(raw.reshape(-1, tensor.kind.nbytes))
                 out[start : start + len(some)] = found.reshape(len(some), -1)
 
+    def raw_rows(self, name: str, rows: slice) -> NDArray[np.uint8]:
+        """Return neighboring rows of a tensor as they are stored, (rows, bytes).
+
+        Raises:
+          ModelError: the file became shorter.
+        """
+        tensor = self.tensors[name]
+        raw = np.empty((rows.stop - rows.start, tensor.row_bytes), np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            _fill(file, tensor.start + rows.start * tensor.row_bytes, raw, self.path)
+        return raw
+
 
 _DECODED = frozenset(kind.name for kind in BLOCK_TYPES.values())
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
+from edge_train.formats.gguf.blocks import BlockType
 from edge_train.formats.gguf.file import GgufFile
 from edge_train.formats.tensor_file import TensorEntry
 
@@ -118,7 +119,11 @@ class GgufWeights:
             out = whole[0, list(wanted)]
         else:
             out = np.empty((len(wanted), *shape[1:]), np.float32)
-            self._file.rows_into(place.name, wanted, out)
+            if sorted(wanted) == list(own):  # whole heads: one read, and their rows turned here
+                self._file.rows_into(place.name, own, out)
+                out = out[[row - rows.start for row in wanted]]
+            else:
+                self._file.rows_into(place.name, wanted, out)
         if place.less:
             out -= np.float32(place.less)
         return out
@@ -132,6 +137,18 @@ class GgufWeights:
         out = np.empty((len(wanted), *shape[1:]), np.float32)
         self._file.rows_into(place.name, wanted, out)
         return out
+
+    def stored_as(self, name: str) -> tuple[BlockType, int]:
+        """Return the kind of a tensor's blocks, and the length of heads with rows in pairs, or 0.
+
+        Of such a head, transformers has the rows 0, 2, 4, ... first, and 1, 3, 5, ... after them.
+        """
+        place = self._places[name]
+        return self._file.tensors[place.name].kind, place.head
+
+    def raw(self, name: str, rows: slice) -> NDArray[np.uint8]:
+        """Return the bytes of neighboring rows of a matrix as they are stored, in that order."""
+        return self._file.raw_rows(self._places[name].name, rows)
 
     def _entry(self, place: _Place) -> TensorEntry:
         tensor = self._file.tensors[place.name]

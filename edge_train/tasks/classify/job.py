@@ -51,6 +51,7 @@ from edge_train.tasks.classify.model import (
     check_engine,
     check_trained_rank,
     fixed_by,
+    is_head,
     lacks_types,
     network_module,
     notes_of,
@@ -363,7 +364,7 @@ class ClassifyTextJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        return build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        return build(self.recipe, Parts(epsilon=epsilon, scale=scale, is_head=is_head))
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe

@@ -122,6 +122,11 @@ def _is_layer(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and not is_embedding(name)
 
 
+def is_head(name: str) -> bool:
+    """Return whether a block stands on top of the encoder, by the usual names."""
+    return name.startswith(_HEADS)
+
+
 def is_attention(name: str, shape: tuple[int, ...]) -> bool:
     """Return whether adapters may stand beside a matrix; peft takes some of these, seldom all."""
     return _is_layer(name, shape) and "att" in name
@@ -151,7 +156,7 @@ def trained_shapes(recipe: ClassifyRecipe, model: Model) -> Shapes:
     if isinstance(model, TrainingArtifact):
         frozen = model.manifest.frozen
     elif recipe.trainable != "all":
-        frozen = {name for name in shapes if not name.startswith(_HEADS)}
+        frozen = {name for name in shapes if not is_head(name)}
         if recipe.trainable == "norms":
             frozen = {name for name in frozen if len(shapes[name]) > 1}
     trained = {name: shape for name, shape in shapes.items() if name not in frozen}

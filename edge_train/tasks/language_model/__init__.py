@@ -55,6 +55,8 @@ TASK = Task(
         },
         ("galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("q-galore", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("fira", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
+        ("sumo", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("dct-adamw", "default"): {"rank": 64, "refresh_every": 1, "scale": 1.0},
         ("apollo", "default"): {"rank": 64, "refresh_every": 50, "scale": 1.0},
         ("apollo-mini", "default"): {"rank": 1, "refresh_every": 50, "scale": 128.0},
@@ -79,6 +81,16 @@ TASK = Task(
             "evaluate_every": 500,
         },
     },
+    # Of all weights of a model that has learned something already. Rules whose update is as long as
+    # Adam's take Adam's rate; a projection leaves out most of it.
+    pretrained={
+        "*": {"learning_rate": 2e-5},
+        "galore": {"learning_rate": 1e-4},
+        "q-galore": {"learning_rate": 1e-4},
+        "dct-adamw": {"learning_rate": 1e-4},
+        "zo": {"learning_rate": 1e-6},
+    },
+    pretrained_warmup=0.1,
     savings=(
         SMALLER_CALLS,
         Saving(

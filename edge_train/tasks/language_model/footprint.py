@@ -8,6 +8,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.export.difference import workspace_bytes
 from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.language_shapes import heads_of
 from edge_train.formats.transformers_folder import layers_of
 from edge_train.memory.footprint import (
     PREPARE,
@@ -19,6 +20,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.methods import methods
+from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers
 from edge_train.protocols import Transform
@@ -143,13 +145,15 @@ def _sums_bytes(
     if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
+    projects = methods.get(recipe.method).projects
+    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
     for name, shape in shapes.items():
         if len(shape) == 2 and is_embedding(name):
             is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
             total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
         elif len(shape) == 1:
             total += 4 * shape[0]
-        elif methods.get(recipe.method).projects and is_projected(shape, required(recipe.rank)):
+        elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
         else:
             total += 4 * held_numbers(shape, tokens)

@@ -26,7 +26,7 @@ from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
-from edge_train.formats.language_shapes import shapes_in_files
+from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.formats.model_texts import model_texts
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
@@ -86,7 +86,12 @@ class LanguageModelJob:
                     "it out."
                 )
         length = min(_MOST_TOKENS, self._model.positions)
-        found = TASK.resolve(recipe, "torch", {"threads": cores(), "length": length})
+        found = TASK.resolve(
+            recipe,
+            "torch",
+            {"threads": cores(), "length": length},
+            pretrained=bool(self._model.files),
+        )
         hidden = not held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
@@ -274,7 +279,8 @@ class LanguageModelJob:
     ) -> tuple[Estimator[Any], Transform]:
         recipe = self.recipe
         build = methods.get(recipe.method).builder(recipe.preset)
-        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch)
+        is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
+        parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
         return build(recipe, parts)
 
     def facts(self, folder: Path) -> Mapping[str, Any]:

@@ -34,6 +34,8 @@ TASK = Task(
         },
         ("galore", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
         ("q-galore", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
+        ("fira", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
+        ("sumo", "default"): {"rank": 8, "refresh_every": 200, "scale": 1.0},
         ("dct-adamw", "default"): {"rank": 32, "refresh_every": 1, "scale": 1.0},
         ("apollo", "default"): {"rank": 32, "refresh_every": 200, "scale": 12.0},
         ("apollo-mini", "default"): {"rank": 1, "refresh_every": 200, "scale": 32.0},

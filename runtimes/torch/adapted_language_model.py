@@ -1,0 +1,390 @@
+"""A causal language model of any transformers kind on torch; adapters alone are trained."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_train.arrays.parameters import Parameters, QuantizedParameters
+from edge_train.arrays.types import Array, Batch, Point
+from edge_train.errors import ModelError
+from edge_train.formats.adapter import Adapter, Target
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.stored_blocks import StoredNetwork, checked_values
+from edge_train.formats.tensor_file import StoredTensor
+from edge_train.memory.measure import give_back_memory, map_large_blocks
+from edge_train.protocols import Apply
+from edge_train.quant import quants
+from edge_train.recipe import required
+from edge_train.registry import load
+from edge_train.runtimes.torch.adapted_layers import (
+    AdaptedLinear,
+    Adapting,
+    FrozenLinear,
+    frozen_embedding,
+)
+from edge_train.runtimes.torch.apart import Documents
+from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.dropping import Draws
+from edge_train.runtimes.torch.frozen_matrices import (
+    Buffer,
+    CodedMatrix,
+    FrozenMatrix,
+    WholeMatrix,
+    stored_matrix,
+)
+from edge_train.runtimes.torch.halves import halves_of
+from edge_train.runtimes.torch.language_model import (
+    build_network,
+    decoder_layers,
+    drawn,
+    is_held,
+    recomputed,
+    smoothing_of,
+    stored_network,
+    stored_values,
+)
+from edge_train.runtimes.torch.logit_pieces import token_losses
+from edge_train.runtimes.torch.stored_network import load_buffers
+
+LOGITS_AT_ONCE, LEAN_LOGITS = 1 << 25, 1 << 22  # numbers: 128 MiB, and 16
+
+
+class AdaptedLanguageModel:
+    """A decoder on the CPU, computed in float32, with adapters beside its linear layers.
+
+    `parameters` are the adapters' blocks, and nothing else is trained. The base's matrices are in
+    float32, INT8 or INT4, or stay in their file, and become float32 a few rows at a time. A
+    backward pass computes each decoder layer once more. Logits exist for some positions at a time,
+    and for none that do not count.
+
+    A batch holds `ids` (sequences, length + 1) and may hold `weight` (sequences, length), of each
+    prediction (1 / length where it is missing), and `document` (sequences, length): see
+    `Documents`.
+
+    Memory:
+      Adapters; the base as it is held; the inputs of every decoder layer; the activations of one
+      layer; some logits.
+    """
+
+    device = "cpu"
+    dtype = "float32"
+    pages = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        adapting: Adapting,
+        parameters: Parameters,
+        draws: Draws,
+        logits_at_once: int = LOGITS_AT_ONCE,
+    ) -> None:
+        self.parameters = parameters
+        self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
+        self._network: Any = network
+        self._adapting, self._draws = adapting, draws
+        self._halves = halves_of(network)
+        self._documents = Documents(self._hidden)
+        self._logits_at_once = logits_at_once
+        self._at(parameters)
+
+    @classmethod
+    def open(
+        cls,
+        folder: LanguageFolder,
+        adapter: Adapter,
+        *,
+        quant: str,
+        threads: int,
+        seed: int,
+        blocks: Mapping[str, Array] | None = None,
+        lean: bool = False,
+        attention: str | None = None,
+    ) -> "AdaptedLanguageModel":
+        """Load a folder tensor by tensor, and put adapters into it.
+
+        Args:
+          adapter: whose targets are layers of the folder's network.
+          quant: of the base: `none`, `int8` or `int4`. With `none`, matrices of a GGUF file stay
+            in it as they are.
+          threads: for the whole process; torch knows no smaller scope.
+          seed: of matrices A, and of random weights, for a folder without any.
+          blocks: of the adapter, where it is not new.
+          lean: leave matrices in their file, hold fewer logits, and give every large block back as
+            it is freed.
+          attention: `eager` for dropout; None: what transformers takes.
+
+        Raises:
+          ModelError: transformers does not know this kind, a tensor is missing or of another shape,
+            or a target is no linear layer of this network.
+        """
+        torch.set_num_threads(threads)
+        if lean:
+            map_large_blocks()
+        network = build_network(folder, attention)
+        stored = stored_network(folder, network)
+        load_buffers(network, stored)
+        adapting = Adapting(adapter)
+        stays = quant == "none" and (folder.made is not None or lean)
+        adapted = _install(network, folder, stored, adapting, quant=quant, stays=stays, seed=seed)
+        if blocks is None:
+            lengths = {}
+            if adapter.kind == "dora":
+                lengths = {p: m.squares.sqrt().float().numpy() for p, m in adapted.items()}
+            blocks = adapter.drawn(seed, lengths)
+        parameters = Parameters.sharing(
+            {name: np.ascontiguousarray(value, np.float32) for name, value in blocks.items()}
+        )
+        draws = Draws()
+        for layer in decoder_layers(network):
+            layer.forward = recomputed(layer.forward, draws)
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        most = LEAN_LOGITS if lean else LOGITS_AT_ONCE
+        return cls(network.eval(), adapting, parameters, draws, most)
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on: the whole process does."""
+        torch.set_num_threads(count)
+
+    def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the loss of every sequence, (points, sequences).
+
+        Memory:
+          At another point than `parameters`: the adapters once more.
+        """
+        count = len(batch["ids"])
+        losses = np.empty((len(points), count), np.float32)
+        limit = self.batch_limit or SEQUENCES_PER_CALL
+        for number, point in enumerate(points):
+            with self._standing(point), torch.no_grad():
+                for start in range(0, count, limit):
+                    at = slice(start, start + limit)
+                    part = {name: values[at] for name, values in batch.items()}
+                    losses[number, at] = self._losses(part).numpy()
+        return losses
+
+    def next_token(self, ids: Sequence[int]) -> int:
+        """Return the most likely token after `ids`.
+
+        Memory:
+          The logits of all of them: less than an evaluation of one sequence.
+        """
+        with torch.no_grad():
+            output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
+        return int(output.logits[0, -1].argmax())
+
+    def backward(self, batch: Batch, apply: Apply) -> Array:
+        """Hand `apply` every block's gradient; return losses (sequences,).
+
+        A loss that is not finite is returned without any gradient.
+        """
+        self._adapting.begin(apply)
+        with self._draws.of(self._network, batch):
+            losses = self._losses(batch)
+            if bool(torch.isfinite(losses).all()):
+                torch.autograd.backward(losses.mean())
+        return losses.detach().numpy()
+
+    def device_bytes(self) -> int:
+        """Return 0: there is no device beside the host."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of the network; the runtime cannot be used afterwards."""
+        with suppress(AttributeError):
+            del self._network, self._adapting, self._halves, self._documents, self.parameters
+        gc.collect()
+        give_back_memory()
+
+    def _at(self, point: Point) -> None:
+        self._adapting.values = lambda name: torch.from_numpy(point[name])
+
+    @contextmanager
+    def _standing(self, point: Point) -> Iterator[None]:
+        """Compute at a point in here, each of whose blocks is made once."""
+        own = point is self.parameters
+        self._at(point if own else {name: point[name] for name in self.parameters})
+        try:
+            yield
+        finally:
+            self._at(self.parameters)
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """Return the weighted sum of each sequence's cross-entropies."""
+        ids: Any = batch["ids"]
+        weight: Any = batch.get("weight")
+        count, length = ids.shape[0], ids.shape[1] - 1
+        if weight is None:
+            weight = np.full((count, length), 1 / length, np.float32)
+        tokens = torch.from_numpy(ids)
+        rows, places = np.nonzero(weight)
+        at = (torch.from_numpy(rows), torch.from_numpy(places))
+        hidden = self._documents.hidden(tokens[:, :-1], batch.get("document"), weight != 0)
+        targets = tokens[:, 1:][at]
+        smoothing = smoothing_of(batch)
+        if self._halves is None:  # then these are logits
+            losses = nn.functional.cross_entropy(
+                hidden[at], targets, reduction="none", label_smoothing=smoothing
+            )
+        else:
+            losses = token_losses(
+                hidden[at],
+                targets,
+                self._halves.head,
+                self._halves.after,
+                smoothing=smoothing,
+                most=self._logits_at_once,
+            )
+        weighted = losses * torch.from_numpy(weight)[at]
+        return torch.zeros(count).index_add(0, at[0], weighted)
+
+    def _hidden(self, ids: Tensor, **positions: Tensor) -> Tensor:
+        """Return hidden states, or logits of a network without halves."""
+        if self._halves is None:
+            logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
+            return logits
+        output: Any = self._halves.body(input_ids=ids, use_cache=False, **positions)
+        hidden: Tensor = output[0]
+        return hidden
+
+
+def linear_layers(folder: LanguageFolder) -> tuple[Target, ...]:
+    """Return the linear layers that an adapter may stand beside: those of the decoder's layers.
+
+    Raises:
+      ModelError: transformers does not know this kind of network.
+    """
+    network = build_network(folder)
+    inside = {id(module) for layer in decoder_layers(network) for module in layer.modules()}
+    found = []
+    for path, module in network.named_modules():
+        if id(module) in inside and is_held(network, f"{path}.weight"):
+            transposed = type(module).__name__ == "Conv1D"
+            first, second = network.get_parameter(f"{path}.weight").shape
+            outputs, inputs = (second, first) if transposed else (first, second)
+            found.append(Target(path, outputs, inputs, transposed))
+    return tuple(found)
+
+
+def _install(
+    network: Any,
+    folder: LanguageFolder,
+    stored: StoredNetwork,
+    adapting: Adapting,
+    *,
+    quant: str,
+    stays: bool,
+    seed: int,
+) -> dict[str, AdaptedLinear]:
+    """Give a network its numbers; return the layers with an adapter, by their paths.
+
+    Args:
+      stays: whether matrices stay in their file.
+
+    Raises:
+      ModelError: a target is no linear layer of it, or in few bits a matrix is of something else.
+    """
+    held, plain = _apart(network, folder, stored, quant=quant, stays=stays, seed=seed)
+    for name, value in plain.items():
+        for place in stored.places[name]:
+            owner, _, last = place.rpartition(".")
+            setattr(network.get_submodule(owner), last, nn.Parameter(value, requires_grad=False))
+    wanted = {target.path: target for target in adapting.adapter.targets}
+    adapted: dict[str, AdaptedLinear] = {}
+    for name, matrix in held.items():
+        for place in stored.places[name]:
+            owner = place.rpartition(".")[0]
+            module: Any = network.get_submodule(owner)
+            if isinstance(module, nn.Embedding):
+                network.set_submodule(owner, frozen_embedding(module, matrix))
+                continue
+            transposed = type(module).__name__ == "Conv1D"
+            if owner not in wanted:
+                network.set_submodule(
+                    owner, FrozenLinear(matrix, module.bias, transposed=transposed)
+                )
+                continue
+            _check_target(folder, wanted[owner], matrix, transposed=transposed)
+            made = AdaptedLinear(adapting, owner, matrix, module.bias, transposed=transposed)
+            network.set_submodule(owner, made)
+            adapted[owner] = made
+    if missing := [path for path in wanted if path not in adapted]:
+        raise ModelError(
+            f"{folder.path}: has no linear layer {missing[0]!r}, which the adapter stands beside; "
+            "this is an adapter of another base."
+        )
+    return adapted
+
+
+def _apart(
+    network: Any,
+    folder: LanguageFolder,
+    stored: StoredNetwork,
+    *,
+    quant: str,
+    stays: bool,
+    seed: int,
+) -> tuple[dict[str, FrozenMatrix], dict[str, Tensor]]:
+    """Return the matrices that layers read some rows at a time, and all other numbers.
+
+    Raises:
+      ModelError: in few bits, a matrix is of neither a linear layer nor an embedding.
+    """
+    buffer = Buffer()
+    by_rows = {
+        name
+        for name, places in stored.places.items()
+        if all(is_held(network, place) for place in places)
+    }
+    held: dict[str, FrozenMatrix] = {}
+    if stays and folder.files:
+        for name in by_rows:
+            value = stored.sources[name].value
+            if isinstance(value, StoredTensor):
+                held[name] = stored_matrix(value, buffer)
+    values = stored_values(stored) if folder.files else drawn(network, stored, seed)
+    rest = ((name, value) for name, value in values if name not in held)
+    kind: type[Parameters] = load(required(quants.get(quant).trained))
+    plain: dict[str, Tensor] = {}
+    if kind is Parameters:
+        for name, value in rest:
+            whole = checked_values(np.asarray(value, np.float32), name, folder.path)
+            tensor = torch.from_numpy(whole)
+            if name in by_rows:
+                held[name] = WholeMatrix(tensor)
+            else:
+                plain[name] = tensor
+        return held, plain
+    coded = kind(rest)
+    for name in coded:
+        if isinstance(coded, QuantizedParameters) and coded.is_quantized(name):
+            if name not in by_rows:
+                raise ModelError(
+                    f"{folder.path}: {name} is a matrix of a layer that is not linear, which "
+                    "cannot be held in few bits; use --quant none."
+                )
+            held[name] = CodedMatrix(coded, name, buffer)
+        else:
+            plain[name] = torch.from_numpy(coded[name])
+    return held, plain
+
+
+def _check_target(
+    folder: LanguageFolder, target: Target, matrix: FrozenMatrix, *, transposed: bool
+) -> None:
+    """Refuse an adapter whose matrices do not fit a layer.
+
+    Raises:
+      ModelError: they do not.
+    """
+    outputs, inputs = matrix.shape[::-1] if transposed else matrix.shape
+    if (target.outputs, target.inputs) != (outputs, inputs):
+        raise ModelError(
+            f"{folder.path}: layer {target.path!r} has {inputs} inputs and {outputs} outputs, the "
+            f"adapter {target.inputs} and {target.outputs}; this is an adapter of another base."
+        )

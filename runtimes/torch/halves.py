@@ -1,0 +1,75 @@
+"""A causal language model of transformers in two halves: hidden states, and logits made of them.
+
+Every kind computes `forward` as its body, then its head, then what its authors wanted beside: a
+soft cap, a scale. To compute logits of some positions alone, the same `forward` runs with the body
+replaced by one that knows the answer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_train.runtimes.torch.adapted_layers import FrozenLinear
+
+_PROBE = (-50.0, -1.0, 0.0, 0.3, 40.0)  # logits that no cap or scale leaves as they are
+
+
+class Halves:
+    """The body of a network, and what turns the outputs of its head into logits.
+
+    Attributes:
+      body: computes hidden states.
+      head: the layer that makes a number for every token of them.
+      after: what happens to those numbers; None: nothing.
+    """
+
+    def __init__(
+        self, body: nn.Module, head: FrozenLinear, after: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.body, self.head, self.after = body, head, after
+
+
+def halves_of(network: Any) -> Halves | None:
+    """Return the halves of a network, None where it has none that can be told apart."""
+    name = network.base_model_prefix
+    body, head = getattr(network, name, None), network.get_output_embeddings()
+    if not isinstance(body, nn.Module) or not isinstance(head, FrozenLinear) or not name:
+        return None
+    width = head.matrix.shape[not head.transposed]
+
+    def after(numbers: Tensor) -> Tensor:
+        answer = _Known(torch.zeros(1, len(numbers), width))
+        head.answer = numbers.unsqueeze(0)
+        setattr(network, name, answer)
+        try:
+            found: Tensor = network(input_ids=torch.zeros(1, len(numbers), dtype=torch.long)).logits
+        finally:
+            setattr(network, name, body)
+            head.answer = None
+        return found.squeeze(0)
+
+    probe = torch.tensor([_PROBE])
+    try:
+        with torch.no_grad():
+            changed = after(probe)
+    except Exception:  # noqa: BLE001 - code of any kind, asked what it was not made for
+        return None
+    if changed.shape != probe.shape:
+        return None
+    return Halves(body, head, None if torch.equal(changed, probe) else after)
+
+
+class _Known(nn.Module):
+    """Stands for the body of a network, whatever it is asked."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Return the hidden states."""
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        return BaseModelOutputWithPast(last_hidden_state=self._hidden)

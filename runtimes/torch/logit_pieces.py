@@ -1,0 +1,118 @@
+"""Cross-entropies of the next tokens from hidden states: logits exist for some positions at a time.
+
+The gradient of a piece's hidden states is computed where its logits are, so that neither logits nor
+their gradients are ever whole: 50,000 or 260,000 numbers for each position of a batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_train.runtimes.torch.adapted_layers import FrozenLinear
+
+_COPIES = 4  # of logits that a network changes before they are used: autograd keeps them
+_AT_ONCE = 1 << 20  # numbers of logits that are gone through together, in the processor's cache
+AfterHead = Callable[[Tensor], Tensor]
+
+
+def token_losses(
+    hidden: Tensor,
+    targets: Tensor,
+    head: FrozenLinear,
+    after: AfterHead | None,
+    *,
+    smoothing: float,
+    most: int,
+) -> Tensor:
+    """Return the cross-entropy of every position, (tokens,); differentiable in `hidden`.
+
+    Args:
+      hidden: (tokens, width).
+      targets: (tokens,) int64.
+      after: what a network does to the head's outputs (a soft cap, a scale); None: nothing.
+      smoothing: share of a target that all tokens get.
+      most: numbers of logits that exist at once.
+    """
+    apply: Any = _Losses.apply
+    losses: Tensor = apply(hidden, targets, head, after, smoothing, most, torch.is_grad_enabled())
+    return losses
+
+
+class _Losses(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        head: FrozenLinear,
+        after: AfterHead | None,
+        smoothing: float,
+        most: int,
+        differentiated: bool,
+    ) -> Tensor:
+        vocabulary = head.matrix.shape[head.transposed]
+        step = max(1, most // vocabulary // (1 if after is None else _COPIES))
+        losses = torch.empty(len(hidden))
+        errors = torch.empty_like(hidden) if differentiated else None
+        for start in range(0, len(hidden), step):
+            at = slice(start, start + step)
+            logits = head.forward_product(hidden[at])
+            if head.bias is not None:
+                logits += head.bias
+            if after is None:
+                losses[at] = _in_place(logits, targets[at], smoothing, errors is not None)
+            elif errors is None:
+                losses[at] = _entropies(after(logits), targets[at], smoothing)
+            else:
+                losses[at], logits = _through(after, logits, targets[at], smoothing)
+            if errors is not None:
+                errors[at] = head.backward_product(logits)
+        if errors is not None:
+            ctx.save_for_backward(errors)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, upper: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
+        (errors,) = ctx.saved_tensors
+        return errors * upper.unsqueeze(1), None, None, None, None, None, None
+
+
+def _in_place(logits: Tensor, targets: Tensor, smoothing: float, differentiated: bool) -> Tensor:
+    """Return losses; `logits` become their gradients.
+
+    Memory: none beside the logits but some rows of them.
+    """
+    losses = torch.empty(len(logits))
+    step = max(1, _AT_ONCE // logits.shape[1])
+    for start in range(0, len(logits), step):
+        some, wanted = logits[start : start + step], targets[start : start + step].unsqueeze(1)
+        largest = some.amax(1, keepdim=True)
+        chosen = some.gather(1, wanted) - largest
+        mean = some.mean(1, keepdim=True) - largest if smoothing else chosen
+        some.sub_(largest).exp_()
+        total = some.sum(1, keepdim=True)
+        loss = total.log() - (1 - smoothing) * chosen - smoothing * mean
+        losses[start : start + step] = loss[:, 0]
+        if differentiated:
+            some.div_(total)
+            if smoothing:
+                some.sub_(smoothing / logits.shape[1])
+            some.scatter_add_(1, wanted, torch.full_like(chosen, smoothing - 1))
+    return losses
+
+
+@torch.enable_grad()  # type: ignore[untyped-decorator]  # torch does not type it
+def _through(
+    after: AfterHead, logits: Tensor, targets: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Return losses, and their gradients in the head's outputs."""
+    outputs = logits.detach().requires_grad_()
+    losses = _entropies(after(outputs), targets, smoothing)
+    (errors,) = torch.autograd.grad(losses.sum(), outputs)
+    return losses.detach(), errors
+
+
+def _entropies(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    return nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
