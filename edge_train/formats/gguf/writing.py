@@ -96,11 +96,6 @@ def gguf_parts(
         yield bytes(-written % alignment)
 
 
-def size_of(tensors: Iterable[NewTensor], alignment: int = ALIGNMENT) -> int:
-    """Return the bytes of tensors in a file, without its header."""
-    return sum(one.nbytes + -one.nbytes % alignment for one in tensors)
-
-
 def stored_values(path: Path, names: Sequence[str] = ()) -> dict[str, bytes]:
     """Return the values of a file that `GgufFile` accepted, as they stand in it.
 
