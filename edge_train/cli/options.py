@@ -14,7 +14,7 @@ from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
 from edge_train.records.folder import RunFolder
 from edge_train.registry import nearest
 from edge_train.tasks import DEFAULT, recipe_of, tasks
-from edge_train.tasks.begun import NOT_INHERITED, is_run
+from edge_train.tasks.begun import NOT_INHERITED, is_run, key_of
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
@@ -192,7 +192,7 @@ class Words:
         if "start" not in self.given or not is_run(run):
             return {}
         written = read_toml(RunFolder(run).recipe)
-        (key,) = set(tasks.get(str(written.get("task", DEFAULT))).learned.values()) or {"start"}
+        key = key_of(tasks.get(str(written.get("task", DEFAULT))), run)
         return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
 
     def caps(self) -> dict[str, int]:

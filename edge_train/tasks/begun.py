@@ -34,16 +34,17 @@ def begun_from(task: Task, recipe: R) -> R:
         raise InputError(f"--from {recipe.start}: there is no such file or folder.")
     if not task.learned:
         raise InputError(f"--from is not for task {task.name!r}; leave it out.")
-    if (path / _ADAPTERS).is_file():
+    if (path / _ADAPTERS).is_file() and "start" not in task.learned.values():
         if not is_run(path.parent):
             raise InputError(
                 f"--from {recipe.start}: adapters alone cannot be started from; name the run that "
                 "made them, whose model has them in it, or merge them into their model."
             )
         path = path.parent
-    (key,) = set(task.learned.values())
+    key = "start" if (path / _ADAPTERS).is_file() else next(iter(task.learned.values()))
     if is_run(path):
-        path = _output(task, path)
+        kind, path = _output(task, path)
+        key = task.learned[kind]
     if key == "start":
         return replace(recipe, start=str(path))
     if recipe.model not in ("", type(recipe).declared()["model"].default):
@@ -54,8 +55,14 @@ def begun_from(task: Task, recipe: R) -> R:
     return replace(recipe, **changed)
 
 
-def _output(task: Task, run: Path) -> Path:
-    """Return what a run of a task learned.
+def key_of(task: Task, run: Path) -> str:
+    """Return the key that takes what a run of a task learned, as far as its folder says."""
+    found = (key for kind, key in task.learned.items() if (run / kind).exists())
+    return next(found, next(iter(task.learned.values()), "start"))
+
+
+def _output(task: Task, run: Path) -> tuple[str, Path]:
+    """Return what a run of a task learned: its kind, and where it is.
 
     Raises:
       InputError: it is of another task, or has written nothing that is still there.
@@ -67,7 +74,7 @@ def _output(task: Task, run: Path) -> Path:
         outputs = record.get("outputs", {}) if record["kind"] == "end" else {}
         for kind in task.learned:
             if kind in outputs and (run / outputs[kind]).exists():
-                return run / str(outputs[kind])
+                return kind, run / str(outputs[kind])
     raise InputError(
         f"--from {run}: it has not written what it learned yet; go on first, with `edge-train run "
         f"--resume {run}`."

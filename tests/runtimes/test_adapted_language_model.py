@@ -1,6 +1,8 @@
 """Adapters on torch: losses and gradients as peft has them, on any base, whatever shares a row."""
 
+import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import torch
 import transformers
 from torch import nn
 
-from edge_train.formats.adapter import Adapter, write_adapter
+from edge_train.errors import ModelError
+from edge_train.formats.adapter import Adapter, Target, write_adapter
 from edge_train.formats.language_folder import open_language_model
+from edge_train.runtimes.torch import adapted_language_model, adapted_layers
 from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
 
 SAME = 2e-5  # two orders of summation in float32, relative to the largest number
@@ -151,3 +155,164 @@ def test_losses_and_gradients_are_those_of_peft(folders, tmp_path, kind, form):
     np.testing.assert_allclose(
         runtime.forward(batch_of(), [runtime.parameters])[0], expected, rtol=SAME
     )
+
+
+def dequantized(folder, quant, root):
+    """The folder's weights after a round trip through few bits, as a folder in float32."""
+    from safetensors.numpy import load_file, save_file
+
+    from edge_train.arrays.parameters import Int4Parameters, Int8Parameters
+
+    kind = {"int8": Int8Parameters, "int4": Int4Parameters}[quant]
+    shutil.copytree(folder.path, root, dirs_exist_ok=True)
+    path = root / "model.safetensors"
+    values = load_file(path)
+    coded = kind(values)
+    save_file({name: np.asarray(coded[name]) for name in values}, path, {"format": "pt"})
+    return open_language_model(root)
+
+
+def assert_computes_the_same(first, second, batch, tolerance=SAME):
+    losses, found = gradients(first, batch)
+    expected, wanted = gradients(second, batch)
+    np.testing.assert_allclose(losses, expected, rtol=tolerance)
+    assert_same(found, wanted, 5 * tolerance)
+
+
+@pytest.mark.parametrize("form", ["lora", "dora"])
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_base_in_few_bits_computes_as_its_numbers_in_float32(
+    folders, tmp_path, kind, quant, form
+):
+    folder = folders(kind)
+    plain = dequantized(folder, quant, tmp_path)
+    adapter = adapter_of(folder, form)
+    lengths = {t.path: np.full(t.outputs, 1.5, np.float32) for t in adapter.targets}
+    blocks = some_blocks(adapter, lengths)
+    few, whole = opened(folder, adapter, blocks, quant=quant), opened(plain, adapter, blocks)
+    assert_computes_the_same(few, whole, batch_of())
+
+
+def test_lean_reads_the_base_from_its_file_and_computes_the_same(folders):
+    folder = folders("llama")
+    adapter = adapter_of(folder)
+    blocks = some_blocks(adapter)
+    assert_computes_the_same(
+        opened(folder, adapter, blocks, lean=True), opened(folder, adapter, blocks), batch_of()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_adapter_changes_no_loss(folders, kind):
+    folder = folders(kind)
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32)
+    ids = torch.from_numpy(batch_of()["ids"])
+    with torch.no_grad():
+        logits = network(input_ids=ids[:, :-1]).logits
+    expected = nn.functional.cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
+    for form in ("lora", "dora"):
+        runtime = opened(folder, adapter_of(folder, form))
+        [losses] = runtime.forward(batch_of(), [runtime.parameters])
+        np.testing.assert_allclose(losses, expected.view(2, -1).mean(1).numpy(), rtol=SAME)
+
+
+def packed():
+    """Three documents in one row, the last one of padding, and each of them alone."""
+    ids = batch_of(1, seed=7)["ids"]
+    document = np.array([[3] * 5 + [4] * 5 + [9] * 2], np.int32)
+    weight = np.zeros((1, LENGTH), np.float32)
+    weight[0, [1, 3, 5, 6, 8]] = 0.2, 0.3, 0.1, 0.25, 0.15
+    parts = [{"ids": ids[:, s : s + 6], "weight": weight[:, s : s + 5]} for s in (0, 5)]
+    return {"ids": ids, "document": document, "weight": weight}, parts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_of_a_row_are_computed_as_if_each_were_alone(folders, kind):
+    folder = folders(kind)
+    adapter = adapter_of(folder)
+    runtime = opened(folder, adapter, some_blocks(adapter))
+    together, parts = packed()
+    losses, found = gradients(runtime, together)
+    alone = [gradients(runtime, part) for part in parts]
+    np.testing.assert_allclose(losses, sum(one for one, _ in alone), rtol=SAME)
+    wanted = {name: alone[0][1][name] + alone[1][1][name] for name in found}
+    assert_same(found, wanted, 5 * SAME)
+
+
+def test_one_document_at_a_time_is_the_same_where_positions_are_not_read(folders, monkeypatch):
+    folder = folders("llama")
+    adapter = adapter_of(folder)
+    runtime = opened(folder, adapter, some_blocks(adapter))
+    together, _ = packed()
+    expected = gradients(runtime, together)
+    monkeypatch.setattr(runtime._documents, "_by_positions", False)
+    losses, found = gradients(runtime, together)
+    np.testing.assert_allclose(losses, expected[0], rtol=SAME)
+    assert_same(found, expected[1], 5 * SAME)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_pieces_of_logits_change_nothing(folders, monkeypatch, kind):
+    folder = folders(kind)
+    adapter = adapter_of(folder)
+    blocks = some_blocks(adapter)
+    batch = batch_of() | {"smoothing": np.full(2, 0.1, np.float32)}
+    whole = gradients(opened(folder, adapter, blocks), batch)
+    runtime = opened(folder, adapter, blocks)
+    monkeypatch.setattr(runtime, "_logits_at_once", 60 * 5)
+    pieces = gradients(runtime, batch)
+    np.testing.assert_allclose(pieces[0], whole[0], rtol=SAME)
+    assert_same(pieces[1], whole[1], 5 * SAME)
+
+
+def test_logits_of_a_network_without_halves_give_the_same(folders, monkeypatch):
+    folder = folders("llama")
+    adapter = adapter_of(folder)
+    blocks = some_blocks(adapter)
+    together, _ = packed()
+    halves = gradients(opened(folder, adapter, blocks), together)
+    monkeypatch.setattr(adapted_language_model, "halves_of", lambda _: None)
+    whole = gradients(opened(folder, adapter, blocks), together)
+    np.testing.assert_allclose(whole[0], halves[0], rtol=SAME)
+    assert_same(whole[1], halves[1], 5 * SAME)
+
+
+def test_a_layer_is_computed_again_up_to_its_last_product(folders, monkeypatch):
+    folder = folders("llama")
+    counted = []
+    product = adapted_layers.times_transposed
+    monkeypatch.setattr(
+        adapted_layers,
+        "times_transposed",
+        lambda values, matrix: counted.append(matrix.shape) or product(values, matrix),
+    )
+    adapter = adapter_of(folder)
+    runtime = opened(folder, adapter, some_blocks(adapter))
+    counted.clear()
+    gradients(runtime, batch_of())
+    # of two layers: seven products forward, six again; and the head
+    assert len(counted) == 2 * (7 + 6) + 1
+    assert counted.count((32, 48)) == 2  # down_proj, which is the last
+
+
+def test_an_adapter_of_another_base_is_refused_by_its_layer(folders):
+    folder = folders("llama")
+    adapter = adapter_of(folder)
+    for wrong in (Target("model.layers.7.mlp.up_proj", 48, 32), Target("lm_head", 60, 31)):
+        with pytest.raises(ModelError, match="another base"):
+            opened(folder, replace(adapter, targets=(wrong,)))
+
+
+def test_losses_at_points_are_those_of_the_points(folders):
+    folder = folders("llama")
+    adapter = adapter_of(folder)
+    blocks, others = some_blocks(adapter), some_blocks(adapter, seed=9)
+    runtime = opened(folder, adapter, dict(blocks))
+    [first, second] = runtime.forward(batch_of(), [runtime.parameters, others])
+    [alone] = opened(folder, adapter, others).forward(batch_of(), [others])
+    np.testing.assert_array_equal(second, alone)
+    assert (first != second).all()
+    np.testing.assert_array_equal(runtime.forward(batch_of(), [runtime.parameters])[0], first)

@@ -16,13 +16,21 @@ def _adds_projections(recipe: Recipe) -> bool:
     return methods.get(recipe.method).projects and recipe.samples != 1
 
 
+def _trains_adapter(recipe: Recipe) -> bool:
+    return getattr(recipe, "trainable", "all") in ("lora", "dora")
+
+
+def _trains_all(recipe: Recipe) -> bool:
+    return not _trains_adapter(recipe)
+
+
 _LITTLE = "a little accuracy of weights or moments"
 TASK = Task(
     name="language-model",
     says="a language model, from a text",
     recipe=LanguageModelRecipe,
     job="edge_train.tasks.language_model.job:LanguageModelJob",
-    learned={"model": "model"},
+    learned={"model": "model", "adapter": "start"},
     title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
     sections="edge_train.tasks.language_model.report:sections",
@@ -104,7 +112,7 @@ TASK = Task(
             key="micro_batch",
             values=((None, ""), (1, "one sequence differentiated at a time")),
             costs="time",
-            when=_adds_projections,
+            when=lambda recipe: _trains_adapter(recipe) or _adds_projections(recipe),
             title="micro-batch",
         ),
         Saving(
@@ -116,6 +124,15 @@ TASK = Task(
         ),
         Saving(
             key="method",
+            values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
+            costs=_LITTLE,
+            when=_trains_adapter,
+            only_auto=True,
+            reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
+        ),
+        Saving(
+            key="method",
+            when=_trains_all,
             values=(
                 ("backprop", ""),
                 ("adamw8bit", "optimizer state in 8 bits"),

@@ -67,7 +67,7 @@ def footprint_of(
     sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
     tokens = at_once * required(recipe.length)
     layers = layers_of(model.config)
-    width = _width(shapes)
+    width = width_of(shapes)
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     logits = _LOGIT_COPIES * model.vocabulary
     kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
@@ -86,10 +86,10 @@ def footprint_of(
         {TRAIN: max(kept, scored), SAVE: saved},
         use.first_use_bytes,
         use.libraries_bytes,
-        _operations(recipe, shapes, model.vocabulary, layers),
+        operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=recipe.batch_limit or some,
-        after=_held_out_sequences(recipe, model, text_bytes),
+        after=held_out_sequences(recipe, model, text_bytes),
         trained=sum(map(math.prod, shapes.values())),
         opened=opened,
         folder=folder_lines(
@@ -102,7 +102,7 @@ def footprint_of(
     )
 
 
-def _held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
+def held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
     """Return about how many sequences are scored at the end: a tenth of the text's."""
     tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize
     return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(recipe.length))
@@ -114,12 +114,12 @@ def held_as(quant: str) -> type[Parameters]:
     return kind
 
 
-def _operations(
+def operations_of(
     recipe: LanguageModelRecipe, shapes: Mapping[str, tuple[int, ...]], vocabulary: int, layers: int
 ) -> int:
     """Return the operations of a sequence's forward pass: layers, attention and the last one."""
     inside = [s for n, s in shapes.items() if len(s) > 1 and not is_embedding(n)]
-    width = _width(shapes)
+    width = width_of(shapes)
     length = required(recipe.length)
     products = sum(math.prod(s) for s in inside) + 2 * layers * length * width
     if not _has_head(shapes, vocabulary):
@@ -127,7 +127,7 @@ def _operations(
     return int(2 * length * products)
 
 
-def _width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def width_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the numbers of a token's vector: the shorter side of the largest table."""
     tables = [s for n, s in shapes.items() if len(s) > 1 and is_embedding(n)]
     return min(max(tables or [s for s in shapes.values() if len(s) > 1], key=math.prod))

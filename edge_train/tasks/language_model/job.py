@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError
+from edge_train.estimators.remembering import Remembering
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
@@ -21,6 +22,7 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
+from edge_train.formats.adapter import write_adapter
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
@@ -41,6 +43,16 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapter_footprint import adapter_footprint
+from edge_train.tasks.language_model.adapting import (
+    ADAPTER_FOLDER,
+    Start,
+    is_adapting,
+    recorded,
+    settled,
+    start_of,
+    with_defaults,
+)
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
@@ -55,6 +67,7 @@ from edge_train.tasks.language_model.token_stream import (
 )
 
 if TYPE_CHECKING:
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
@@ -86,13 +99,18 @@ class LanguageModelJob:
                     "it out."
                 )
         length = min(_MOST_TOKENS, self._model.positions)
+        recipe = settled(recipe, self._model)
+        adapts = is_adapting(recipe)
+        rank = recipe.rank
+        if adapts:
+            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
         found = TASK.resolve(
             recipe,
             "torch",
             {"threads": cores(), "length": length},
             pretrained=bool(self._model.files),
         )
-        hidden = not held_as(found.quant).shows_values
+        hidden = not adapts and not held_as(found.quant).shows_values
         if methods.get(found.method).perturbs and hidden and found.weight_decay:
             raise InputError(
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
@@ -105,7 +123,13 @@ class LanguageModelJob:
                 f"positions; use at most {self._model.positions}."
             )
         self._tokenizer = self._model.tokenizer()
-        _check_rank(self.recipe, self._shapes)
+        self._start: Start | None = None
+        if adapts:
+            sha256 = self.model_sha256 if recipe.start is not None else ""
+            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = recorded(self.recipe, self._start.adapter)
+        else:
+            _check_rank(self.recipe, self._shapes)
         if (rank := self.recipe.difference_rank) is not None:
             if not self._model.files:
                 raise InputError(
@@ -141,6 +165,16 @@ class LanguageModelJob:
 
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
+        if self._start is not None:
+            return adapter_footprint(
+                self.recipe,
+                self._model,
+                self._shapes,
+                self._start.adapter,
+                transform,
+                text_bytes=self._kept_bytes(),
+                opened=self._opened,
+            )
         return footprint_of(
             self.recipe,
             self._model,
@@ -233,7 +267,8 @@ class LanguageModelJob:
                 self.prepare(folder, say)
 
     def data_sha256(self) -> str:
-        return sha256_of({"ids": self._task.ids})
+        begun = {} if self._start is None else self._start.blocks or {}
+        return sha256_of({"ids": self._task.ids, **begun})
 
     def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
         recipe = self.recipe
@@ -247,11 +282,27 @@ class LanguageModelJob:
             dropout=recipe.dropout,
         )
 
-    def open_runtime(self) -> "TorchLanguageModel":
+    def open_runtime(self) -> "AdaptedLanguageModel | TorchLanguageModel":
+        from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
         from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
         recipe = self.recipe
         quant, threads = recipe.quant, required(recipe.threads)
+        opened: AdaptedLanguageModel | TorchLanguageModel
+        if self._start is not None:
+            opened = AdaptedLanguageModel.open(
+                self._model,
+                self._start.adapter,
+                quant=quant,
+                threads=threads,
+                seed=recipe.seed,
+                blocks=self._start.blocks,
+                lean=recipe.lean,
+                attention="eager" if recipe.dropout else None,
+            )
+            if recipe.micro_batch is not None:
+                opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
+            return opened
         opened = TorchLanguageModel.open(
             self._model,
             quant=quant,
@@ -281,30 +332,40 @@ class LanguageModelJob:
         build = methods.get(recipe.method).builder(recipe.preset)
         is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
         parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
-        return build(recipe, parts)
+        estimator, transform = build(recipe, parts)
+        if self._start is not None and recipe.clip is not None:
+            estimator = Remembering(estimator)  # an adapter's gradients are small enough to keep
+        return estimator, transform
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
         names = ("data", "length", "samples", "learning_rate", "weight_decay", "rank", "scale")
+        more = ("trainable", "alpha", "rslora") if self._start is not None else ("refresh_every",)
         return {
-            **{name: getattr(recipe, name) for name in (*names, "refresh_every")},
+            **{name: getattr(recipe, name) for name in (*names, *more)},
             "tokens": len(self._task.ids),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
             "prompts": [self._tokenizer.decode(beginning(self._task))],
         }
 
-    def preview(self, folder: Path, step: int, runtime: "TorchLanguageModel") -> str | None:
+    def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
         if step == 0:
             write_continuation(folder, "before", self._task, self._tokenizer, runtime)
         return None
 
-    def finish(
-        self, folder: Path, runtime: "TorchLanguageModel", best: Point, steps: int, whole: bool
-    ) -> Outcome:
+    def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
         from edge_train.runtimes.torch.language_model import network_layers, sources
 
         runtime.parameters.load(best)
+        if self._start is not None:
+            adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
+            write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
+            outputs = {"adapter": ADAPTER_FOLDER}
+            if not whole:
+                return Outcome(outputs=outputs)
+            metrics, line = self._scores(folder, runtime)
+            return Outcome(metrics, outputs, line)
         model = self._model
         found = sources(model) if model.files else {}
         if model.made is not None:
@@ -318,14 +379,7 @@ class LanguageModelJob:
         outputs = {"model": _MODEL_FOLDER}
         if not whole:
             return Outcome(outputs=outputs)
-        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
-        held = self._task.held_out()
-        losses = self._task.loss(runtime, held, [runtime.parameters])
-        loss = float(losses.astype(np.float64).mean())
-        count = losses.size * required(self.recipe.length)
-        with np.errstate(over="ignore"):  # the run ends in a sentence about it
-            perplexity = float(np.exp(loss))
-        metrics = {"held_out_loss": loss, "perplexity": perplexity, "scored_tokens": count}
+        metrics, line = self._scores(folder, runtime)
         if self.recipe.difference_rank is not None:
             metrics["difference_captured"] = write_difference(
                 folder / DIFFERENCE_FOLDER,
@@ -337,8 +391,24 @@ class LanguageModelJob:
                 base=model.base,
             )
             outputs["difference"] = DIFFERENCE_FOLDER
-        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
         return Outcome(metrics, outputs, line)
+
+    def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
+        """Return the scores at the end, and a line that says them."""
+        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
+        held = self._task.held_out()
+        losses = self._task.loss(runtime, held, [runtime.parameters])
+        loss = float(losses.astype(np.float64).mean())
+        count = losses.size * required(self.recipe.length)
+        with np.errstate(over="ignore"):  # the run ends in a sentence about it
+            perplexity = float(np.exp(loss))
+        metrics: dict[str, Any] = {
+            "held_out_loss": loss,
+            "perplexity": perplexity,
+            "scored_tokens": count,
+        }
+        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
+        return metrics, line
 
 
 def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:

@@ -1,0 +1,52 @@
+"""GGUF blocks in torch: the very bits that NumPy makes of them, and products with rows in pairs."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import gguf_models
+import torch
+from gguf_files import F32, Q8_0
+
+from edge_train.formats.gguf.blocks import BLOCK_TYPES
+from edge_train.formats.gguf.model import open_gguf
+from edge_train.formats.tensor_file import StoredTensor
+from edge_train.runtimes.torch import frozen_matrices
+from edge_train.runtimes.torch.frozen_matrices import Buffer, stored_matrix, times, times_transposed
+from edge_train.runtimes.torch.gguf_rows import DECODERS
+
+KINDS = {kind.name: kind for kind in BLOCK_TYPES.values()}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_blocks_become_the_bits_that_numpy_makes_of_them(name):
+    kind = KINDS[name]
+    draw = np.random.default_rng(4)
+    raw = draw.integers(0, 256, (500, kind.nbytes), dtype=np.uint8)
+    halves = {"Q4_1": (0, 2), "Q4_K": (0, 2), "Q6_K": (208,)}.get(name, (0,))
+    for start in halves:  # scales of a sane size: a random half may be no number
+        scales = draw.uniform(-2, 2, (500, 1)).astype(np.float16)
+        raw[:, start : start + 2] = scales.view(np.uint8)
+    found = torch.empty(500, kind.weights)
+    DECODERS[name](torch.from_numpy(raw), found)
+    np.testing.assert_array_equal(found.numpy(), kind.decode(raw))
+
+
+@pytest.mark.parametrize("stored_as", [F32, Q8_0])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_products_with_a_file_are_those_with_its_numbers(tmp_path, monkeypatch, kind, stored_as):
+    monkeypatch.setattr(frozen_matrices, "_WEIGHTS_AT_ONCE", 3000)  # so that there are several
+    monkeypatch.setattr(frozen_matrices, "_DECODED_AT_ONCE", 700)
+    gguf_models.make_gguf(tmp_path / "model.gguf", kind, stored_as)
+    [file] = open_gguf(tmp_path / "model.gguf").files
+    draw = torch.Generator().manual_seed(1)
+    for name in (f"model.layers.0.{end}.weight" for end in ("self_attn.q_proj", "mlp.down_proj")):
+        matrix = stored_matrix(StoredTensor(file, name), Buffer())
+        whole = torch.from_numpy(file.read(name))
+        inputs = torch.randn(5, whole.shape[1], generator=draw)
+        errors = torch.randn(5, whole.shape[0], generator=draw)
+        torch.testing.assert_close(times_transposed(inputs, matrix), inputs @ whole.T)
+        torch.testing.assert_close(times(errors, matrix), errors @ whole)
+        ids = torch.tensor([3, 0, 3, 7])
+        torch.testing.assert_close(matrix.rows(ids), whole[ids], rtol=0, atol=0)
