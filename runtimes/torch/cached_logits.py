@@ -37,7 +37,7 @@ class CachedLogits:
             # of no configuration: layers with a window would forget what a shorter text needs
             self._cache, same = DynamicCache(), 0
         elif same < len(self._read):
-            self._cache.crop(same)
+            self._cache.crop(same - len(self._read))  # so many less
         self._read = list(ids[:same])
         logits: Any = None
         with torch.no_grad():

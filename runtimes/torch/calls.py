@@ -2,3 +2,4 @@
 
 SEQUENCES_PER_CALL = 4  # of an evaluation of a language model; more only takes memory
 TEXTS_PER_CALL = 16  # of an evaluation of a classifier; more only takes memory
+LOGITS_AT_ONCE, LEAN_LOGITS = 1 << 25, 1 << 22  # numbers where adapters are trained: 128, 16 MiB

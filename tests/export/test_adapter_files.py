@@ -12,6 +12,7 @@ import pytest
 from gguf_files import F32, Q8_0
 from gguf_models import GROUPS, HEADS, make_gguf
 
+from edge_train import cli
 from edge_train.errors import EdgeTrainError
 from edge_train.export.adapter_gguf import adapter_parts
 from edge_train.formats.adapter import Adapter, Target, names_of, read_adapter, write_adapter
@@ -355,3 +356,31 @@ def test_an_adapter_that_peft_wrote_is_exported(tmp_path):
     export(tmp_path, "a.gguf", "adapter-gguf", base=str(tmp_path / "base.gguf"))
     adapter, _ = read_adapter(tmp_path / "learned")
     assert len(GgufFile(tmp_path / "a.gguf").tensors) == 2 * len(adapter.targets) == 8
+
+
+def test_a_run_on_a_gguf_writes_its_adapter_file_by_itself(tmp_path, capsys):
+    make_gguf(tmp_path / "base.gguf", "llama", Q8_0)
+    words = np.random.default_rng(0).choice(["the", "hat", "and", "tin", "a"], 900)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    out = tmp_path / "run"
+    told = ["--model", str(tmp_path / "base.gguf"), "--out", str(out), "--steps", "2"]
+    told += ["--threads", "1", "--length", "16", "--samples", "2", "--lr", "1e-2", "--rank", "4"]
+    assert cli.main(["run", str(tmp_path / "text.txt"), *told]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["outputs"]["adapter_gguf"] == "adapter.gguf"
+    export_language_model(
+        out, tmp_path / "a.gguf", "adapter-gguf", quant=None, base=None, say=quiet
+    )
+    own, again = (GgufFile(path) for path in (out / "adapter.gguf", tmp_path / "a.gguf"))
+    assert list(own.tensors) == list(again.tensors)
+    place = own.tensors["blk.1.attn_q.weight.lora_b"]
+    assert place.shape == (128, 4)
+    found = [np.empty(place.shape, np.float32) for _ in range(2)]
+    for file, rows in zip((own, again), found, strict=True):
+        file.rows_into("blk.1.attn_q.weight.lora_b", range(128), rows)
+    assert np.array_equal(*found) and found[0].any()
+    capsys.readouterr()
+    asked = ["generate", str(out), "--raw", "--prompt", "the hat", "--temperature", "0", "--base"]
+    assert cli.main([*asked, "--max-tokens", "8", "--threads", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "--- run: the hat" and "--- base: the hat" in said

@@ -1,12 +1,13 @@
 """Files of a trained language model for other programs: adapters and merged models."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.export.adapter_changes import Change, changes_of
 from edge_train.export.adapter_gguf import adapter_parts, place_of
@@ -73,28 +74,30 @@ class _Export:
     say: Say
 
 
-def write_adapter_gguf(out: Path, learned: Learned, adapter: Adapter, base: LanguageFolder) -> None:
+def write_adapter_gguf(
+    out: Path, adapter: Adapter, blocks: Mapping[str, Array], base: LanguageFolder, name: str
+) -> None:
     """Write the adapter file that llama.cpp loads beside a GGUF of the base.
 
     Raises:
-      InputError: the adapter or the base has no such file.
+      InputError: the adapter or the base has no such file, or they do not go together.
       RunFolderError: it cannot be written.
     """
     kind = _architecture(base)
+    changes = changes_of(adapter, blocks)
     if base.made is not None:
-        _changes_of_file(adapter, learned, base)  # that every matrix is there, and fits
+        _in_file(changes, base)  # that every matrix is there, and fits
     else:
-        _changes_of_folder(adapter, learned, base)
-    parts = adapter_parts(
-        adapter, learned.blocks, kind, base.config, name=learned.name, base=_short(base)
+        _in_folder(changes, base)
+    write_parts(
+        out, adapter_parts(adapter, blocks, kind, base.config, name=name, base=_short(base))
     )
-    write_parts(out, parts)
 
 
 def _adapter_gguf(export: _Export) -> None:
     base, out = export.base, export.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_adapter_gguf(out, export.learned, export.adapter, base)
+    write_adapter_gguf(out, export.adapter, export.learned.blocks, base, export.learned.name)
     model = base.path if base.made is not None else "BASE.gguf"
     export.say(f"{_sized(out)}; load it beside its base: llama-cli -m {model} --lora {out}")
 
@@ -109,7 +112,7 @@ def _merged(export: _Export) -> None:
             changes[file.path, f"{layer}.weight"] = change
         needed = sum(entry.nbytes for entry in file.entries.values()) // 2
     else:
-        changes = _changes_of_folder(export.adapter, export.learned, base)
+        changes = _in_folder(changes_of(export.adapter, export.learned.blocks), base)
         needed = sum(file.path.stat().st_size for file in base.files)
     _check_space(out, needed)
     with whole_folder(out) as folder:
@@ -136,7 +139,8 @@ def _ollama(export: _Export) -> None:
             _write_merged_gguf(export, folder / MODEL_FILE)
             text, said = modelfile(f"./{MODEL_FILE}", None, template, **told)
         else:
-            write_adapter_gguf(folder / ADAPTER_FILE, export.learned, export.adapter, base)
+            where, name = folder / ADAPTER_FILE, export.learned.name
+            write_adapter_gguf(where, export.adapter, export.learned.blocks, base, name)
             text, said = modelfile(str(base.path.resolve()), f"./{ADAPTER_FILE}", template, **told)
         write_bytes(folder / MODELFILE, text.encode())
     export.say(f"{_sized(out)}; ollama create NAME -f {out / MODELFILE}")
@@ -151,13 +155,13 @@ def _write_merged_gguf(export: _Export, out: Path) -> None:
             f"{base.path}: a merged GGUF is made of a base in GGUF; write the folder with --to "
             "merged, which llama.cpp's convert_hf_to_gguf.py turns into one."
         )
-    changes = _changes_of_file(export.adapter, export.learned, base)
+    changes = _in_file(changes_of(export.adapter, export.learned.blocks), base)
     file = GgufFile(base.path)
     _check_space(out, file.path.stat().st_size + sum(2 * _numbers(c) for c in changes.values()))
     write_parts(out, merged_parts(file, changes, export.quant, export.learned.name))
 
 
-def _changes_of_file(adapter: Adapter, learned: Learned, base: LanguageFolder) -> dict[str, Change]:
+def _in_file(changes: Mapping[str, Change], base: LanguageFolder) -> dict[str, Change]:
     """Return what becomes of the tensors of a GGUF file, their rows in its order.
 
     Raises:
@@ -165,15 +169,15 @@ def _changes_of_file(adapter: Adapter, learned: Learned, base: LanguageFolder) -
     """
     kind, file = _architecture(base), GgufFile(base.path)
     found = {}
-    for layer, change in changes_of(adapter, learned.blocks).items():
+    for layer, change in changes.items():
         place = place_of(layer, kind)
         _check_fits(layer, change, file.tensors.get(place), base)
         found[place] = change.in_order(rows_as_stored(layer, kind, base.config, change.shape[0]))
     return found
 
 
-def _changes_of_folder(
-    adapter: Adapter, learned: Learned, base: LanguageFolder
+def _in_folder(
+    changes: Mapping[str, Change], base: LanguageFolder
 ) -> dict[tuple[Path, str], Change]:
     """Return what becomes of the tensors of a folder.
 
@@ -182,7 +186,7 @@ def _changes_of_folder(
     """
     stored = {name: file for file in base.files for name in file.entries}
     found = {}
-    for layer, change in changes_of(adapter, learned.blocks).items():
+    for layer, change in changes.items():
         names = (f"{layer}.weight", f"{layer.partition('.')[2]}.weight")  # hubs' without its start
         name = next((name for name in names if name in stored), names[0])
         if layer == _HEAD and base.config.get("tie_word_embeddings", True):

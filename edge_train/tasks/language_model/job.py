@@ -22,7 +22,7 @@ from edge_train.export.difference import (
 )
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
-from edge_train.formats.adapter import write_adapter
+from edge_train.formats.adapter import Adapter, write_adapter
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
@@ -361,7 +361,7 @@ class LanguageModelJob:
         if self._start is not None:
             adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
             write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
-            outputs = {"adapter": ADAPTER_FOLDER}
+            outputs = {"adapter": ADAPTER_FOLDER, **self._write_adapter_gguf(folder, adapter, best)}
             if not whole:
                 return Outcome(outputs=outputs)
             metrics, line = self._scores(folder, runtime)
@@ -392,6 +392,15 @@ class LanguageModelJob:
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         return Outcome(metrics, outputs, line)
+
+    def _write_adapter_gguf(self, folder: Path, adapter: Adapter, best: Point) -> dict[str, str]:
+        """Write what llama.cpp loads beside the file that was trained from, where it can say it."""
+        if self._model.made is None or adapter.kind != "lora":
+            return {}
+        from edge_train.tasks.language_model.export import ADAPTER_FILE, write_adapter_gguf
+
+        write_adapter_gguf(folder / ADAPTER_FILE, adapter, best, self._model, self.name)
+        return {"adapter_gguf": ADAPTER_FILE}
 
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""

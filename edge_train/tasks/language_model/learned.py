@@ -15,9 +15,10 @@ from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.records.folder import RunFolder
 from edge_train.tasks import read_recipe
+from edge_train.tasks.language_model.adapting import ADAPTER_FOLDER
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
-ADAPTER_FOLDER, MODEL_FOLDER = "adapter", "model"  # of a run
+MODEL_FOLDER = "model"  # of a run
 
 
 @dataclass(frozen=True)

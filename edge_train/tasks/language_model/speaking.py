@@ -1,5 +1,6 @@
 """A trained language model that writes: a run opened, a text answered token by token."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +19,14 @@ from edge_train.export.adapter_changes import changes_of
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.chat_template import ChatTemplate, Message, chat_template_of
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.memory.machine import cores
+from edge_train.memory.machine import cores, machine_bytes
 from edge_train.rng import Key
 from edge_train.tasks.language_model.ends import ends_of
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in, open_base
 from edge_train.tasks.language_model.sampling import Sampling
 
+NO_ADAPTER = Adapter("lora", 1, 1.0, ())
+_FLOAT_BYTES, _MOST_SHARE = 4, 0.5  # of a weight; of this machine's memory, for weights
 _DRAWN = -9  # the step of the key that tokens are drawn from
 
 
@@ -167,22 +170,41 @@ def _speaker(
 
 
 def _on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
-    """Return an engine with the adapter merged into float weights, which costs a token nothing."""
+    """Return an engine of torch.
+
+    An adapter is merged into float weights, which costs a token nothing. Where these would take
+    more than half of this machine, weights stay in their file, and every token reads them all.
+    """
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
+    adapter = None if learned is None else learned.adapter
+    blocks = {} if learned is None else learned.blocks
+    numbers = sum(math.prod(e.shape) for file in model.files for e in file.entries.values())
+    if _FLOAT_BYTES * numbers > _MOST_SHARE * (machine_bytes() or math.inf):
+        return AdaptedLanguageModel.open(
+            model,
+            adapter or NO_ADAPTER,
+            quant="none",
+            threads=threads,
+            seed=0,
+            blocks=blocks,
+            lean=True,
+        )
     opened = TorchLanguageModel.open(model, quant="none", threads=threads, seed=0)
-    if learned is not None and learned.adapter is not None:
-        for layer, change in changes_of(learned.adapter, learned.blocks).items():
-            block = f"{layer}.weight"
-            if block not in opened.parameters or opened.parameters[block].shape != change.shape:
-                raise InputError(
-                    f"the adapter changes layer {layer!r} of {list(change.shape)}, which "
-                    f"{model.path} does not have; it belongs to another model."
-                )
-            weight, start = opened.parameters[block], 0
-            for rows in change.merged(weight):
-                weight[start : start + len(rows)] = rows
-                start += len(rows)
+    if adapter is None:
+        return opened
+    for layer, change in changes_of(adapter, blocks).items():
+        block = f"{layer}.weight"
+        if block not in opened.parameters or opened.parameters[block].shape != change.shape:
+            raise InputError(
+                f"the adapter changes layer {layer!r} of {list(change.shape)}, which {model.path} "
+                "does not have; it belongs to another model."
+            )
+        weight, start = opened.parameters[block], 0
+        for rows in change.merged(weight):
+            weight[start : start + len(rows)] = rows
+            start += len(rows)
     return opened
 
 
@@ -190,5 +212,5 @@ def _on_numpy(model: LanguageFolder, learned: Learned | None) -> Engine:
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
 
     if learned is None or learned.adapter is None:
-        return NumpyLanguageModel.open(model, Adapter("lora", 1, 1.0, ()), {})
+        return NumpyLanguageModel.open(model, NO_ADAPTER, {})
     return NumpyLanguageModel.open(model, learned.adapter, learned.blocks)
