@@ -43,7 +43,7 @@ def adapter_parts(
       InputError: the adapter says what such a file cannot.
     """
     tensors: dict[str, NewTensor] = {}
-    for layer, change in changes_of(adapter, blocks).items():
+    for layer, change in sorted(changes_of(adapter, blocks).items()):
         place = place_of(layer, kind)
         if change.magnitude is not None:
             raise InputError(

@@ -371,14 +371,9 @@ def test_a_run_on_a_gguf_writes_its_adapter_file_by_itself(tmp_path, capsys):
     export_language_model(
         out, tmp_path / "a.gguf", "adapter-gguf", quant=None, base=None, say=quiet
     )
-    own, again = (GgufFile(path) for path in (out / "adapter.gguf", tmp_path / "a.gguf"))
-    assert list(own.tensors) == list(again.tensors)
-    place = own.tensors["blk.1.attn_q.weight.lora_b"]
+    assert (out / "adapter.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+    place = GgufFile(out / "adapter.gguf").tensors["blk.1.attn_q.weight.lora_b"]
     assert place.shape == (128, 4)
-    found = [np.empty(place.shape, np.float32) for _ in range(2)]
-    for file, rows in zip((own, again), found, strict=True):
-        file.rows_into("blk.1.attn_q.weight.lora_b", range(128), rows)
-    assert np.array_equal(*found) and found[0].any()
     capsys.readouterr()
     asked = ["generate", str(out), "--raw", "--prompt", "the hat", "--temperature", "0", "--base"]
     assert cli.main([*asked, "--max-tokens", "8", "--threads", "1"]) == 0

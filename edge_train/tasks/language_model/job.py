@@ -399,7 +399,8 @@ class LanguageModelJob:
             return {}
         from edge_train.tasks.language_model.export import ADAPTER_FILE, write_adapter_gguf
 
-        write_adapter_gguf(folder / ADAPTER_FILE, adapter, best, self._model, self.name)
+        name = folder.resolve().name
+        write_adapter_gguf(folder / ADAPTER_FILE, adapter, best, self._model, name)
         return {"adapter_gguf": ADAPTER_FILE}
 
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
