@@ -90,7 +90,7 @@ def turns_of(template: ChatTemplate, begin: str = "") -> Turns | None:
     """
     try:
         found = _read_off(template, begin)
-        if found is None or any(part in _literal(found) for part in ("{{", _QUOTES)):
+        if found is None or not _can_be_said(_literal(found)):
             return None
         chats = [_CHAT[:3], [*_CHAT, *_CHAT[:1]]]
         if "system" in found.around:
@@ -126,6 +126,12 @@ def _read_off(template: ChatTemplate, begin: str) -> Turns | None:
     if before and first + default + behind != before:
         return None
     return Turns(around, opening, default if before else None)
+
+
+def _can_be_said(text: str) -> bool:
+    """Return whether a Modelfile keeps a text: Ollama drops what cannot be printed."""
+    plain = all(letter.isprintable() or letter in "\n\t" for letter in text)
+    return plain and "{{" not in text and _QUOTES not in text
 
 
 def _literal(turns: Turns) -> str:

@@ -163,13 +163,13 @@ def _speaker(
     template = chat_template_of(model, datetime.now().astimezone())
     count = min(threads or cores(), cores())
     if find_spec("torch") is not None and find_spec("transformers") is not None:
-        engine = _on_torch(model, learned, count)
+        engine = on_torch(model, learned, count)
     else:
         engine = _on_numpy(model, learned)
     return Speaker(name, model, model.tokenizer(), template, engine)
 
 
-def _on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
+def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
     """Return an engine of torch.
 
     An adapter is merged into float weights, which costs a token nothing. Where these would take
