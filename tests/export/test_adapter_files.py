@@ -379,3 +379,18 @@ def test_a_run_on_a_gguf_writes_its_adapter_file_by_itself(tmp_path, capsys):
     assert cli.main([*asked, "--max-tokens", "8", "--threads", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "--- run: the hat" and "--- base: the hat" in said
+
+
+@pytest.mark.parametrize(("kind", "says"), [("dora", True), ("lora", False)])
+def test_a_run_of_dora_says_at_its_start_that_no_file_for_llama_cpp_comes_of_it(
+    tmp_path, kind, says
+):
+    from edge_train.tasks.language_model.job import LanguageModelJob
+    from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+
+    make_gguf(tmp_path / "base.gguf", "llama")
+    (tmp_path / "text.txt").write_text("the hat " * 300)
+    recipe = LanguageModelRecipe(
+        model=str(tmp_path / "base.gguf"), data=str(tmp_path / "text.txt"), trainable=kind
+    )
+    assert any("--to merged-gguf" in line for line in LanguageModelJob(recipe).notes) == says

@@ -72,6 +72,10 @@ if TYPE_CHECKING:
 
 _IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
+_NO_FILE_OF_DORA = (
+    "llama.cpp has no adapters of DoRA, so none is written for it; afterwards `edge-train export "
+    "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
+)
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
@@ -145,6 +149,8 @@ class LanguageModelJob:
             )
         if self.recipe.difference_rank is not None:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
+        if self.recipe.trainable == "dora" and self._model.made:
+            self.notes += (_NO_FILE_OF_DORA,)
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._task: LanguageModel
