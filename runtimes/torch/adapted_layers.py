@@ -25,37 +25,48 @@ from edge_train.runtimes.torch.frozen_matrices import (
 class Adapting:
     """Where adapted layers find their blocks, and where gradients of those go.
 
+    A layer may be computed more than once in a pass: for each document of a row, or by a network
+    that uses it twice. Its gradients are handed over when the last of its uses was differentiated.
+
     Attributes:
       values: the blocks by name, as tensors that share memory with the parameters; or a point's.
-      apply: consumes gradients in a backward pass.
       anchor: makes the first layer differentiable, whose inputs nothing trains.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.values: Callable[[str], Tensor]
-        self.apply: Callable[[str, Any], None]
         self.anchor = torch.zeros((), requires_grad=True)
-        self._given: set[str] = set()
+        self._apply: Callable[[str, Any], None] | None = None
+        self._counting = False
+        self._uses: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
 
-    def begin(self, apply: Callable[[str, Any], None]) -> None:
-        """Send gradients to `apply` from now on."""
-        self.apply = apply
-        self._given.clear()
+    def begin(self) -> None:
+        """Count the uses of layers from now on, until `end`; forget an interrupted pass."""
+        self._counting = True
+        self._uses, self._sums = {}, {}
 
-    def give(self, name: str, gradient: Tensor) -> None:
-        """Hand over the gradient of a block.
+    def end(self, apply: Callable[[str, Any], None]) -> None:
+        """Send gradients to `apply` from now on: what is computed again is no further use."""
+        self._counting, self._apply = False, apply
 
-        Raises:
-          ModelError: the layer was computed twice, so that this is a part of it.
-        """
-        if name in self._given:
-            raise ModelError(
-                f"this network computes {name.rpartition('.')[0]} more than once in a pass, which "
-                "an adapter cannot follow; leave it out of --targets."
-            )
-        self._given.add(name)
-        self.apply(name, gradient.numpy())
+    def count(self, path: str) -> None:
+        """Note a use of a layer that will be differentiated."""
+        if self._counting and torch.is_grad_enabled():
+            self._uses[path] = self._uses.get(path, 0) + 1
+
+    def give(self, path: str, gradients: Mapping[str, Tensor]) -> None:
+        """Take the gradients of the blocks of one use of a layer."""
+        self._uses[path] -= 1
+        for name, gradient in gradients.items():
+            if name in self._sums:
+                gradient += self._sums.pop(name)
+            if self._uses[path]:
+                self._sums[name] = gradient
+            else:
+                assert self._apply is not None
+                self._apply(name, gradient.numpy())
 
 
 class FrozenLinear(nn.Module):
@@ -108,7 +119,7 @@ class AdaptedLinear(FrozenLinear):
         transposed: bool,
     ) -> None:
         super().__init__(matrix, bias, transposed=transposed)
-        self._adapting, self._path = adapting, path
+        self._adapting, self.path = adapting, path
         self.names = names_of(path)
         self._squares: Tensor | None = None
 
@@ -121,6 +132,7 @@ class AdaptedLinear(FrozenLinear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs (..., outputs) for inputs (..., inputs)."""
+        self._adapting.count(self.path)
         call = _Call(self, self._adapting)
         keep: Any = _Keep.apply
         product: Any = _Adapted.apply
@@ -145,6 +157,7 @@ class _Call:
         self.errors: Tensor | None = None  # at the outputs, but for a bias and DoRA's factors
         self.low: Tensor | None = None  # scale * errors B, (tokens, rank)
         self.factors: Tensor | None = None  # of DoRA, one for each output
+        self.lengths: Tensor | None = None  # the gradient of the wanted ones
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return W x + scale * B (A x), (tokens, outputs)."""
@@ -172,13 +185,14 @@ class _Call:
         return self.layer.backward_product(errors).addmm_(self.low, self.first)
 
     def give_gradients(self, inputs: Tensor) -> None:
-        """Hand over the gradients of A and B."""
+        """Hand over the gradients of A and B, and of DoRA's lengths."""
         assert self.errors is not None and self.low is not None
         first = self.low.T @ inputs
         second = (self.errors.T @ (inputs @ self.first.T)).mul_(self.scale)
-        self.errors = self.low = None
-        self.adapting.give(self.layer.names[0], first)
-        self.adapting.give(self.layer.names[1], second)
+        found = dict(zip(self.layer.names, (first, second, self.lengths), strict=True))
+        self.errors = self.low = self.lengths = None
+        given = {name: value for name, value in found.items() if value is not None}
+        self.adapting.give(self.layer.path, given)
 
 
 class _Keep(torch.autograd.Function):
@@ -217,10 +231,8 @@ class _Adapted(torch.autograd.Function):
         if call.factors is None:
             return call.before(errors), None
         (outputs,) = ctx.saved_tensors
-        lengths = (errors * outputs).sum(0).div_(ctx.lengths)
-        before = call.before(errors * call.factors)
-        call.adapting.give(call.layer.names[2], lengths)
-        return before, None
+        call.lengths = (errors * outputs).sum(0).div_(ctx.lengths)
+        return call.before(errors * call.factors), None
 
 
 class _Plain(torch.autograd.Function):

@@ -103,7 +103,7 @@ def _in_place(logits: Tensor, targets: Tensor, smoothing: float, differentiated:
     return losses
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]  # torch does not type it
+@torch.enable_grad()
 def _through(
     after: AfterHead, logits: Tensor, targets: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:

@@ -169,6 +169,11 @@ class LanguageModelJob:
 
         return parameter_shapes(self._model)
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """What is trained, None where all weights are."""
+        return None if self._start is None else self._start.adapter
+
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
         if self._start is not None:
