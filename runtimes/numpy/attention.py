@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
+from edge_train.runtimes.numpy.workers import Workers
 
-_ROWS = 128  # of scores, for each query head of a group
+ROWS = 128  # of scores, for each query head of a group
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ class Sight:
 
     def strips(self, queries: int) -> Iterator[tuple[slice, slice, NDArray[np.bool_] | None]]:
         """Yield queries, the keys that any of them sees, and (queries, keys) which; None: all."""
-        for start in range(0, queries, _ROWS):
-            stop = min(start + _ROWS, queries)
+        for start in range(0, queries, ROWS):
+            stop = min(start + ROWS, queries)
             rows = np.arange(start, stop)[:, None] + self.before
             columns = np.arange(self.before + stop)
             seen = columns <= rows
@@ -46,7 +47,13 @@ class Sight:
 
 
 def attend(
-    queries: Array, keys: Array, values: Array, sight: Sight, scale: float, cap: float | None
+    queries: Array,
+    keys: Array,
+    values: Array,
+    sight: Sight,
+    scale: float,
+    cap: float | None,
+    workers: Workers,
 ) -> tuple[Array, Array]:
     """Return what each query finds, (queries, heads, length), and logarithms of sums of its row.
 
@@ -54,11 +61,12 @@ def attend(
       queries: (queries, heads, length).
       keys, values: (keys, groups, length); the last of them is the last query's own.
 
-    Memory: the scores of 128 queries for the heads of a group.
+    Memory: the scores of 128 queries for the heads of a group, for every thread.
     """
     found = np.empty(queries.shape, np.float32)
     sums = np.empty(queries.shape[:2], np.float32)
-    for group, some in _groups(queries, keys):
+
+    def one(group: int, some: slice) -> None:
         for rows, columns, seen in sight.strips(len(queries)):
             own = _flat(queries[rows, some])
             reach = slice(columns.start, rows.stop + sight.before)
@@ -73,6 +81,8 @@ def attend(
             np.log(total, out=total)
             total += most
             _put(sums[rows, some, None], total)
+
+    workers.all(lambda place: one(*place), _groups(queries, keys))
     return found, sums
 
 
@@ -86,18 +96,21 @@ def attend_backward(
     found: Array,
     sums: Array,
     error: Array,
+    workers: Workers,
 ) -> tuple[Array, Array, Array]:
     """Return the errors at queries, keys and values for the error at what was found.
 
     Args:
       found, sums: what `attend` returned.
 
-    Memory: the results, and three times the scores of 128 queries for the heads of a group.
+    Memory: the results, and for every thread three times the scores of 128 queries for the heads
+    of a group.
     """
     to_queries = np.empty(queries.shape, np.float32)
     to_keys, to_values = np.zeros(keys.shape, np.float32), np.zeros(values.shape, np.float32)
     along = np.einsum("qhi,qhi->qh", error, found)
-    for group, some in _groups(queries, keys):
+
+    def one(group: int, some: slice) -> None:
         for rows, columns, seen in sight.strips(len(queries)):
             own, its_error = _flat(queries[rows, some]), _flat(error[rows, some])
             reach = slice(columns.start, rows.stop + sight.before)
@@ -115,6 +128,8 @@ def attend_backward(
             result: Array = np.matmul(slope, keys[reach, group])
             _put(to_queries[rows, some], result)
             to_keys[reach, group] += slope.T @ own
+
+    workers.all(lambda place: one(*place), _groups(queries, keys))
     return to_queries, to_keys, to_values
 
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_train.arrays.types import Array, Point
-from edge_train.formats.adapter import Adapter, names_of
 from edge_train.protocols import Apply
+from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight, attend, attend_backward
 from edge_train.runtimes.numpy.decoder import Decoder
 from edge_train.runtimes.numpy.rotary import turn
-from edge_train.runtimes.numpy.stored_matrices import StoredMatrices
 from edge_train.runtimes.numpy.vector_steps import (
     let_through,
     let_through_backward,
     normalize,
     normalize_backward,
 )
+from edge_train.runtimes.numpy.workers import Workers
 
 Tables = tuple[Array, Array]
 
@@ -45,53 +45,6 @@ class Attended:
     heads: Array
     found: Array
     sums: Array
-
-
-@dataclass(frozen=True, eq=False)
-class AdaptedLayers:
-    """The linear layers of a network: frozen weights in files, adapters beside some of them.
-
-    y = W x + b + scale * B (A x). What A makes of x is computed once more for the gradient.
-
-    Args:
-      point: the blocks of the adapters.
-    """
-
-    matrices: StoredMatrices
-    adapter: Adapter
-    adapted: frozenset[str]
-
-    def outputs(self, path: str, point: Point, inputs: Array, out: Array) -> None:
-        """Write the outputs of a layer into `out`, (tokens, outputs)."""
-        self.matrices.times_transposed(inputs, f"{path}.weight", out)
-        bias = self.matrices.vector(f"{path}.bias")
-        if bias is not None:
-            out += bias
-        if path in self.adapted:
-            first, second, _ = names_of(path)
-            low = inputs @ point[first].T
-            low *= np.float32(self.adapter.scale)
-            out += low @ point[second].T
-
-    def backward(
-        self, path: str, point: Point, inputs: Array, error: Array, into: Array | None, apply: Apply
-    ) -> None:
-        """Add the error at the inputs to `into`, if it is wanted, and hand over the gradients."""
-        if into is not None:
-            self.matrices.add_times(error, f"{path}.weight", into)
-        if path not in self.adapted:
-            return
-        first, second, _ = names_of(path)
-        scale = np.float32(self.adapter.scale)
-        low_error = error @ point[second]
-        low_error *= scale
-        if into is not None:
-            into += low_error @ point[first]
-        low = inputs @ point[first].T
-        low *= scale
-        gradients = {second: error.T @ low, first: low_error.T @ inputs}
-        for name in (second, first):
-            apply(name, gradients.pop(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +81,7 @@ class DecoderLayer:
             sight,
             decoder.score_scale,
             decoder.score_cap,
+            self._workers,
         )
         middle = self._after_attention(point, inputs, found)[0]
         return self._with_products(point, middle)
@@ -154,7 +108,7 @@ class DecoderLayer:
         decoder, norms, linear = self.decoder, self.decoder.norms, self.linear
         middle, after, attended = self._attention(point, inputs, places)
         into_gates, gates = self._gates(point, middle)
-        through = let_through(decoder.activation, gates)
+        through = let_through(decoder.activation, gates, self._workers)
         passed = error
         if norms.after_products is not None:
             product = self._product("mlp.down_proj", point, through)
@@ -162,7 +116,7 @@ class DecoderLayer:
         at_through = np.zeros_like(through)
         linear.backward(self._path("mlp.down_proj"), point, through, passed, at_through, apply)
         del through, passed
-        let_through_backward(decoder.activation, gates, at_through)
+        let_through_backward(decoder.activation, gates, at_through, self._workers)
         del at_through
         at_norm = np.zeros_like(middle)
         self._side_by_side(decoder.gates, point, into_gates, gates, at_norm, apply)
@@ -206,6 +160,7 @@ class DecoderLayer:
                 places.sights(self.index, number),
                 decoder.score_scale,
                 decoder.score_cap,
+                self._workers,
             )
         middle, after = self._after_attention(point, inputs, found)
         return middle, after, Attended(plain, heads, found, sums)
@@ -213,7 +168,9 @@ class DecoderLayer:
     def _with_products(self, point: Point, middle: Array) -> Array:
         """Return what the second half of the layer makes of the sum after attention."""
         _, gates = self._gates(point, middle)
-        outputs = self._product("mlp.down_proj", point, let_through(self.decoder.activation, gates))
+        outputs = self._product(
+            "mlp.down_proj", point, let_through(self.decoder.activation, gates, self._workers)
+        )
         if self.decoder.norms.after_products is not None:
             outputs = self._norm(self.decoder.norms.after_products, outputs)
         outputs += middle
@@ -266,6 +223,7 @@ class DecoderLayer:
                 attended.found[some],
                 attended.sums[some],
                 shaped[some],
+                self._workers,
             )
             for place, values_of in zip(at, passed, strict=True):
                 place[some] = values_of
@@ -341,6 +299,10 @@ class DecoderLayer:
         found = self.linear.matrices.vector(self._name(name))
         assert found is not None, "checked when the network was opened"
         return found
+
+    @property
+    def _workers(self) -> Workers:
+        return self.linear.matrices.workers
 
     def _path(self, name: str) -> str:
         return f"model.layers.{self.index}.{name}"

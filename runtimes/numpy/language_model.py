@@ -13,11 +13,12 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.memory.measure import give_back_memory
+from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply
+from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
 from edge_train.runtimes.numpy.decoder import Decoder, decoder_of
-from edge_train.runtimes.numpy.decoder_layer import AdaptedLayers, DecoderLayer, Places, Tables
+from edge_train.runtimes.numpy.decoder_layer import DecoderLayer, Places, Tables
 from edge_train.runtimes.numpy.stored_matrices import StoredMatrices
 from edge_train.runtimes.numpy.token_loss import Head, token_losses
 from edge_train.runtimes.numpy.vector_steps import normalize, normalize_backward
@@ -63,18 +64,28 @@ class NumpyLanguageModel:
         self._written = _Written()
 
     @classmethod
-    def open(cls, folder: LanguageFolder, adapter: Adapter, blocks: Point) -> "NumpyLanguageModel":
+    def open(
+        cls,
+        folder: LanguageFolder,
+        adapter: Adapter,
+        *,
+        seed: int,
+        blocks: Point | None = None,
+        lean: bool = False,
+    ) -> "NumpyLanguageModel":
         """Check a model and take it as it lies on disk; no weight is read but vectors.
+
+        Args:
+          seed: of matrices A.
+          blocks: of the adapter, where it is not new.
+          lean: give every large block back as it is freed, which takes page faults.
 
         Raises:
           ModelError: it is of another family, a tensor is missing or has another shape, or the
-            adapter is one that is not computed here.
+            adapter is beside other layers.
         """
-        if adapter.kind != "lora":
-            raise ModelError(
-                f"engine 'numpy' trains lora, and not {adapter.kind}; use --trainable lora, or "
-                "--runtime torch."
-            )
+        if lean:
+            map_large_blocks()
         decoder = decoder_of(folder.config, folder.path)
         matrices = StoredMatrices(folder.files, folder.path)
         _check(decoder, matrices, folder)
@@ -86,12 +97,22 @@ class NumpyLanguageModel:
                     "put an adapter beside; name others with --targets."
                 )
             matrices.check(f"{target.path}.weight", (target.outputs, target.inputs))
+        if blocks is None:
+            linear = AdaptedLayers(matrices, adapter, frozenset())
+            lengths = {}
+            if adapter.kind == "dora":
+                lengths = {t.path: linear.row_lengths(t.path) for t in adapter.targets}
+            blocks = adapter.drawn(seed, lengths)
         return cls(decoder, matrices, adapter, blocks)
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on; the numbers stay the same."""
+        self._matrices.workers.use(count)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sequence, (points, sequences)."""
         count, length = batch["ids"].shape
-        limit = self.batch_limit or max(1, _TOKENS_PER_CALL // length)
+        limit = self.batch_limit or sequences_per_call(length - 1)
         losses = np.empty((len(points), count), np.float32)
         for number, point in enumerate(points):
             for start in range(0, count, limit):
@@ -152,7 +173,8 @@ class NumpyLanguageModel:
         return 0
 
     def close(self) -> None:
-        """Let go of the adapter and of what was written."""
+        """Let go of the adapter, of what was written and of threads."""
+        self._matrices.workers.close()
         self.parameters = Parameters({})
         self._written = _Written()
         gc.collect()
@@ -206,6 +228,11 @@ class NumpyLanguageModel:
             some, self._last_weight, decoder.norm_offset, decoder.epsilon, slope
         )
         return losses, error
+
+
+def sequences_per_call(length: int) -> int:
+    """Return how many sequences of a length are judged in a call, where nobody sets a limit."""
+    return max(1, _TOKENS_PER_CALL // length)
 
 
 class _Written:

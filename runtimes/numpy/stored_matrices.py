@@ -1,6 +1,7 @@
 """Products with matrices of a model's files: some rows at a time in float32, never a whole one."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from edge_train.arrays.types import Array
 from edge_train.errors import ModelError
 from edge_train.formats.stored_blocks import checked_values
 from edge_train.formats.tensor_file import WeightFile
+from edge_train.runtimes.numpy.workers import Workers
 
-_PIECE_BYTES = 1 << 21  # of weights in float32 at once; products of more are hardly faster
+PIECE_BYTES = 1 << 21  # of weights in float32 at once; products of more are hardly faster
 _ROWS = 128  # pieces are of so many or a multiple: whole heads, which GGUF turns as a whole
 
 
@@ -24,9 +26,13 @@ class StoredMatrices:
     Args:
       files: of one model.
       path: of the model, for messages.
+
+    Attributes:
+      workers: who reads pieces and multiplies by them.
     """
 
     def __init__(self, files: Sequence[WeightFile], path: Path) -> None:
+        self.workers = Workers()
         self._files = {name: file for file in files for name in file.entries}
         self._path = path
         self._finite: set[tuple[str, int]] = set()
@@ -73,34 +79,42 @@ class StoredMatrices:
         found: Array = checked_values(read, name, self._path)[where.reshape(-1)]
         return found
 
-    def pieces(self, name: str) -> Iterator[tuple[slice, Array]]:
-        """Yield neighboring rows of a matrix, all of them in turn.
+    def pieces(self, name: str) -> Iterator[slice]:
+        """Yield which rows of a matrix are read at once, all of them in turn."""
+        count, width = self.shape(name)
+        step = max(1, PIECE_BYTES // (4 * width))
+        step -= step % _ROWS if step > _ROWS else 0
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))
+
+    def weights(self, name: str, rows: slice) -> Array:
+        """Return neighboring rows of a matrix.
 
         Raises:
-          ModelError: one is not finite, which is looked for the first time.
+          ModelError: a number is not finite, which is looked for the first time.
         """
-        count, width = self.shape(name)
-        step = max(1, _PIECE_BYTES // (4 * width))
-        step -= step % _ROWS if step > _ROWS else 0
-        file = self._files[name]
-        for start in range(0, count, step):
-            rows = slice(start, min(start + step, count))
-            weights = file.part(name, rows)
-            if (name, start) not in self._finite:
-                checked_values(weights, name, self._path)
-                self._finite.add((name, start))
-            yield rows, weights
+        found = self._files[name].part(name, rows)
+        if (name, rows.start) not in self._finite:
+            checked_values(found, name, self._path)
+            self._finite.add((name, rows.start))
+        return found
 
     def times_transposed(self, inputs: Array, name: str, out: Array) -> None:
         """Write inputs @ W^T into `out`, (tokens, rows)."""
-        for rows, weights in self.pieces(name):
-            np.matmul(inputs, weights.T, out=out[:, rows])
+
+        def one(rows: slice) -> None:
+            np.matmul(inputs, self.weights(name, rows).T, out=out[:, rows])
+
+        self.workers.all(one, self.pieces(name))
 
     def add_times(self, errors: Array, name: str, out: Array) -> None:
         """Add errors @ W to `out`, (tokens, columns).
 
-        Memory: `out` once more.
+        Memory: `out` once more, and for every thread.
         """
-        part = np.empty_like(out)
-        for rows, weights in self.pieces(name):
-            out += np.matmul(errors[:, rows], weights, out=part)
+        for part in self.workers.each(partial(self._times, errors, name), self.pieces(name)):
+            out += part
+
+    def _times(self, errors: Array, name: str, rows: slice) -> Array:
+        found: Array = errors[:, rows] @ self.weights(name, rows)
+        return found

@@ -59,8 +59,12 @@ def token_losses(
     slope = np.zeros_like(hidden) if sloped else None
     even = np.zeros_like(hidden) if sloped and smoothing else None
     targeted = np.empty_like(hidden) if sloped else None
-    for rows, weights in head.matrices.pieces(head.name):
-        logits = hidden @ weights.T
+
+    def one(rows: slice) -> tuple[slice, Array, Array]:
+        weights = head.matrices.weights(head.name, rows)
+        return rows, weights, hidden @ weights.T
+
+    for rows, weights, logits in head.matrices.workers.each(one, head.matrices.pieces(head.name)):
         bent = None
         if head.cap is not None:
             bent = _cap(logits, head.cap)

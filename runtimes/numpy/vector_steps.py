@@ -1,12 +1,14 @@
 """What stands between products of a decoder: norms and gates, forward and backward."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from edge_train.arrays.types import Array
+from edge_train.runtimes.numpy.workers import Workers
 
-_AT_ONCE = 1 << 16  # numbers of a strip: what a gate computes with them stays in the cache
+_AT_ONCE = 1 << 17  # numbers of a strip: what a gate computes with them stays in the cache
 _TANH_SCALE = math.sqrt(2 / math.pi)
 _TANH_CUBE = 0.044715
 
@@ -39,29 +41,37 @@ def _inverse_rms(values: Array, epsilon: float) -> Array:
     return np.reciprocal(squares, out=squares)
 
 
-def let_through(kind: str, both: Array) -> Array:
+def let_through(kind: str, both: Array, workers: Workers) -> Array:
     """Return act(gate) * values for gate and values side by side, (tokens, 2 inner)."""
     inner = both.shape[1] // 2
     out = np.empty((len(both), inner), np.float32)
-    step = max(1, _AT_ONCE // inner)
-    for start in range(0, len(both), step):
-        some = slice(start, start + step)
+
+    def one(some: slice) -> None:
         act, _ = _ACTIVATIONS[kind](both[some, :inner], False)
         np.multiply(act, both[some, inner:], out=out[some])
+
+    workers.all(one, _strips(both))
     return out
 
 
-def let_through_backward(kind: str, both: Array, error: Array) -> None:
+def let_through_backward(kind: str, both: Array, error: Array, workers: Workers) -> None:
     """Replace gate and values by the errors at them, for errors at the output of `let_through`."""
     inner = both.shape[1] // 2
-    step = max(1, _AT_ONCE // inner)
-    for start in range(0, len(both), step):
-        some = slice(start, start + step)
+
+    def one(some: slice) -> None:
         gate, values = both[some, :inner], both[some, inner:]
         act, slope = _ACTIVATIONS[kind](gate, True)
         slope *= values
         np.multiply(slope, error[some], out=gate)
         np.multiply(act, error[some], out=values)
+
+    workers.all(one, _strips(both))
+
+
+def _strips(both: Array) -> Iterator[slice]:
+    step = max(1, _AT_ONCE // both.shape[1])
+    for start in range(0, len(both), step):
+        yield slice(start, start + step)
 
 
 def _silu(gate: Array, sloped: bool) -> tuple[Array, Array]:

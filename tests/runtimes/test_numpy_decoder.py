@@ -21,13 +21,21 @@ def decoder(request, tmp_path):
     config, tensors = write_decoder(tmp_path / "model", request.param)
     adapter, blocks = adapter_of(tensors)
     folder = open_language_model(tmp_path / "model")
-    return config, tensors, adapter, blocks, NumpyLanguageModel.open(folder, adapter, blocks)
+    return (
+        config,
+        tensors,
+        adapter,
+        blocks,
+        NumpyLanguageModel.open(folder, adapter, seed=0, blocks=blocks),
+    )
 
 
 def opened(tmp_path, kind="llama"):
     _, tensors = write_decoder(tmp_path / "model", kind)
     adapter, blocks = adapter_of(tensors)
-    return NumpyLanguageModel.open(open_language_model(tmp_path / "model"), adapter, blocks)
+    return NumpyLanguageModel.open(
+        open_language_model(tmp_path / "model"), adapter, seed=0, blocks=blocks
+    )
 
 
 def gradients(model, batch):
@@ -36,20 +44,25 @@ def gradients(model, batch):
     return losses, found
 
 
-@pytest.mark.parametrize("given", ["documents", "plain", "smoothed"])
+@pytest.mark.parametrize("given", ["documents", "plain", "smoothed", "dora"])
 def test_loss_and_gradient_are_those_of_the_equations(decoder, given, monkeypatch):
     """Steps of float64 along a random direction of every block, with pieces of a few rows."""
-    monkeypatch.setattr(stored_matrices, "_PIECE_BYTES", 4 * WIDTH * 5)
-    monkeypatch.setattr(attention, "_ROWS", 3)
+    monkeypatch.setattr(stored_matrices, "PIECE_BYTES", 4 * WIDTH * 5)
+    monkeypatch.setattr(attention, "ROWS", 3)
     config, tensors, adapter, blocks, model = decoder
     batch = batch_of()
     if given == "plain":
         batch = {"ids": batch["ids"]}
+    if given == "dora":
+        adapter, blocks = adapter_of(tensors, "dora")
+        model = NumpyLanguageModel(model._decoder, model._matrices, adapter, blocks)
     if given == "smoothed":
         batch["smoothing"] = np.full(2, 0.25, np.float32)
 
+    lengths = {}
+
     def loss(at):
-        return reference_decoder.losses(config, tensors, at, adapter.scale, batch)
+        return reference_decoder.losses(config, tensors, at, adapter.scale, batch, lengths)
 
     losses, found = gradients(model, batch)
     wide = {name: value.astype(np.float64) for name, value in blocks.items()}
@@ -132,13 +145,47 @@ def test_only_layers_from_the_lowest_adapter_on_are_differentiated(tmp_path):
     rest = {name: np.zeros_like(v) if name not in kept else v for name, v in blocks.items()}
     folder = open_language_model(tmp_path / "model")
     batch = batch_of()
-    one = NumpyLanguageModel.open(folder, Adapter("lora", 3, 5.0, some), kept)
+    one = NumpyLanguageModel.open(folder, Adapter("lora", 3, 5.0, some), seed=0, blocks=kept)
     _, found = gradients(one, batch)
-    _, wanted = gradients(NumpyLanguageModel.open(folder, whole, rest), batch)
+    _, wanted = gradients(NumpyLanguageModel.open(folder, whole, seed=0, blocks=rest), batch)
     assert found.keys() == kept.keys()
     for name, gradient in found.items():
         size = np.linalg.norm(wanted[name])
         assert size > 0 and np.linalg.norm(gradient - wanted[name]) <= CLOSE * size
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_the_numbers_do_not_depend_on_how_many_threads_compute(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(stored_matrices, "PIECE_BYTES", 4 * WIDTH * 5)
+    _, tensors = write_decoder(tmp_path / "model", "gemma2")
+    adapter, blocks = adapter_of(tensors, kind)
+    model = NumpyLanguageModel.open(
+        open_language_model(tmp_path / "model"), adapter, seed=0, blocks=blocks
+    )
+    batch = batch_of()
+    losses, found = gradients(model, batch)
+    for count in (3, 1, 2):
+        model.use_threads(count)
+        again, same = gradients(model, batch)
+        np.testing.assert_array_equal(losses, again)
+        for name, gradient in found.items():
+            np.testing.assert_array_equal(gradient, same[name])
+    model.close()
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_new_adapter_computes_what_the_base_does(tmp_path, kind):
+    _, tensors = write_decoder(tmp_path / "model", "qwen2")
+    adapter, _ = adapter_of(tensors, kind)
+    folder = open_language_model(tmp_path / "model")
+    new = NumpyLanguageModel.open(folder, adapter, seed=5)
+    none = NumpyLanguageModel.open(folder, Adapter("lora", 3, 5.0, ()), seed=5)
+    assert {name: block.shape for name, block in new.parameters.items()} == adapter.shapes()
+    drawn = [name for name in new.parameters if name.endswith("lora_A")]
+    assert all(new.parameters[name].any() for name in drawn)
+    batch = batch_of()
+    losses = [one.forward(batch, [one.parameters])[0] for one in (new, none)]
+    np.testing.assert_allclose(*losses, rtol=CLOSE)
 
 
 def test_a_loss_that_is_not_finite_hands_over_nothing(tmp_path):
@@ -165,7 +212,7 @@ def test_what_the_engine_does_not_compute_is_refused_by_name(tmp_path):
             folder.path, config | changes, folder.vocabulary, folder.positions, folder.files
         )
         with pytest.raises(ModelError, match=match):
-            NumpyLanguageModel.open(wrong, adapter, blocks)
+            NumpyLanguageModel.open(wrong, adapter, seed=0, blocks=blocks)
 
     refused("is a 'gpt2', and engine 'numpy' trains llama", model_type="gpt2")
     refused("activation is 'relu'", hidden_act="relu")
@@ -175,7 +222,6 @@ def test_what_the_engine_does_not_compute_is_refused_by_name(tmp_path):
     refused("lacks a value", num_attention_heads="four")
     refused("expected 80 rows of 24", num_attention_heads=6)
     refused("no tensor 'model.layers.3", num_hidden_layers=4)
-    refused("trains lora, and not dora", adapter=Adapter("dora", 3, 5.0, adapter.targets))
     other = Adapter("lora", 3, 5.0, (Target("lm_head", VOCABULARY, WIDTH),))
     refused("no linear layer 'lm_head'", adapter=other)
 
@@ -187,6 +233,8 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
     tensors["model.layers.1.mlp.up_proj.weight"][3, 3] = np.inf
     save_file(tensors, tmp_path / "model" / "model.safetensors")
     adapter, blocks = adapter_of(tensors)
-    model = NumpyLanguageModel.open(open_language_model(tmp_path / "model"), adapter, blocks)
+    model = NumpyLanguageModel.open(
+        open_language_model(tmp_path / "model"), adapter, seed=0, blocks=blocks
+    )
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight.*not finite"):
         model.forward(batch_of(), [model.parameters])

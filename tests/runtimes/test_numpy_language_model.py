@@ -30,7 +30,7 @@ def test_losses_gradients_and_logits_are_those_of_transformers(tmp_path, kind):
         name: (0.1 * draw.standard_normal(shape)).astype(np.float32)
         for name, shape in adapter.shapes().items()
     }
-    model = NumpyLanguageModel.open(folder, adapter, blocks)
+    model = NumpyLanguageModel.open(folder, adapter, seed=0, blocks=blocks)
     ids = draw.integers(0, folder.vocabulary, (2, LENGTH + 1))
     found = {}
     losses = model.backward({"ids": ids}, found.__setitem__)

@@ -14,14 +14,20 @@ def losses(
     blocks: dict[str, np.ndarray],
     scale: float,
     batch: dict[str, np.ndarray],
+    lengths: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Return the loss of every sequence of a batch with adapters beside the linear layers."""
+    """Return the loss of every sequence of a batch with adapters beside the linear layers.
+
+    Args:
+      lengths: of the rows of adapted layers, for DoRA; those that are missing are added.
+    """
+    lengths = {} if lengths is None else lengths
     found = []
     for row, ids in enumerate(batch["ids"]):
         length = len(ids) - 1
         weight = batch["weight"][row] if "weight" in batch else np.full(length, 1 / length)
         documents = batch["document"][row] if "document" in batch else np.zeros(length, int)
-        logits = _Network(config, tensors, blocks, scale, documents).logits(ids[:-1])
+        logits = _Network(config, tensors, blocks, scale, documents, lengths).logits(ids[:-1])
         most = logits.max(1, keepdims=True)
         logs = logits - most - np.log(np.exp(logits - most).sum(1, keepdims=True))
         share = batch["smoothing"][row] if "smoothing" in batch else 0.0
@@ -31,7 +37,8 @@ def losses(
 
 
 class _Network:
-    def __init__(self, config, tensors, blocks, scale, documents):
+    def __init__(self, config, tensors, blocks, scale, documents, lengths):
+        self.lengths = lengths
         self.config, self.tensors, self.blocks, self.scale = config, tensors, blocks, scale
         self.documents = documents
         begins = [n for n, d in enumerate(documents) if n == 0 or documents[n - 1] != d]
@@ -43,14 +50,16 @@ class _Network:
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + self.config["rms_norm_eps"]) * weight
 
     def linear(self, path, x):
-        y = x @ self.tensors[f"{path}.weight"].astype(np.float64).T
-        if f"{path}.bias" in self.tensors:
-            y = y + self.tensors[f"{path}.bias"]
+        weight = self.tensors[f"{path}.weight"].astype(np.float64)
         if f"{path}.lora_A" in self.blocks:
-            y = y + self.scale * (x @ self.blocks[f"{path}.lora_A"].T) @ (
-                self.blocks[f"{path}.lora_B"].T
-            )
-        return y
+            change = self.scale * self.blocks[f"{path}.lora_B"] @ self.blocks[f"{path}.lora_A"]
+            weight = weight + change
+        if f"{path}.lora_magnitude" in self.blocks:
+            # constants of the gradient, so they stay where a difference moves the other blocks
+            lengths = self.lengths.setdefault(path, np.sqrt((weight**2).sum(1)))
+            weight = weight * (self.blocks[f"{path}.lora_magnitude"] / lengths)[:, None]
+        y = x @ weight.T
+        return y + self.tensors[f"{path}.bias"] if f"{path}.bias" in self.tensors else y
 
     def turned(self, head):
         """Turn one head (tokens, length)."""

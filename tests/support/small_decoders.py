@@ -90,7 +90,7 @@ def write_decoder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, np
 
 
 def adapter_of(
-    tensors: dict[str, np.ndarray], rank: int = 3
+    tensors: dict[str, np.ndarray], kind: str = "lora"
 ) -> tuple[Adapter, dict[str, np.ndarray]]:
     """Return an adapter beside all linear layers, with numbers in both of its matrices."""
     targets = [
@@ -98,10 +98,10 @@ def adapter_of(
         for name, value in tensors.items()
         if name.endswith("proj.weight")
     ]
-    adapter = Adapter("lora", rank, 5.0, tuple(targets))
+    adapter = Adapter(kind, 3, 5.0, tuple(targets))
     draw = np.random.default_rng(3)
     blocks = {
-        name: (0.3 * draw.standard_normal(shape)).astype(np.float32)
+        name: (0.3 * draw.standard_normal(shape) + (len(shape) == 1)).astype(np.float32)
         for name, shape in adapter.shapes().items()
     }
     return adapter, blocks

@@ -46,6 +46,14 @@ TASK = Task(
                 start_seconds=7.7, product_seconds=4e-4, share=0.85, number_seconds=1e-8, lean=0.7
             ),
         ),
+        "numpy": Use(
+            offers=frozenset({FORWARD, GRADIENT}),
+            libraries=("edge_train.runtimes.numpy.language_model",),
+            libraries_bytes=70_000_000,
+            pace=Pace(
+                start_seconds=1.0, product_seconds=1.5e-3, share=0.6, number_seconds=4e-9, lean=0.9
+            ),
+        ),
     },
     auto="backprop",
     why_auto="the exact gradient, recomputing activations, fits",

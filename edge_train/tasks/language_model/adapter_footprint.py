@@ -19,6 +19,7 @@ from edge_train.memory.footprint import (
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
+from edge_train.runtimes.numpy.language_model import sequences_per_call
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.footprint import (
@@ -28,6 +29,7 @@ from edge_train.tasks.language_model.footprint import (
     operations_of,
     width_of,
 )
+from edge_train.tasks.language_model.numpy_bytes import differentiating, judging
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 _BUFFERS = 2 * 4 * (1 << 21)  # rows of a matrix in float32, and once more in another order
@@ -55,7 +57,8 @@ def adapter_footprint(
     use = TASK.use(recipe.runtime)
     trained = adapter.shapes()
     numbers = sum(map(math.prod, trained.values()))
-    in_file = recipe.quant == "none" and (model.made is not None or recipe.lean)
+    on_numpy = recipe.runtime == "numpy"
+    in_file = recipe.quant == "none" and (model.made is not None or recipe.lean or on_numpy)
     base = sum(
         held_as(recipe.quant).block_bytes(shape)
         for shape in shapes.values()
@@ -78,6 +81,11 @@ def adapter_footprint(
     scored = 4 * together * length * (width + inside // layers)
     trains = kept + _logits_bytes(recipe, model, at_once) + _BUFFERS
     judges = scored + _logits_bytes(recipe, model, together * length) + _BUFFERS
+    if on_numpy:
+        threads = required(recipe.threads)
+        together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
+        trains = differentiating(model, shapes, length, at_once, threads)
+        judges = judging(model, shapes, length, together * length, threads)
     return Footprint(
         use.libraries,
         base,

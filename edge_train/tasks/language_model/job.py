@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +54,7 @@ from edge_train.tasks.language_model.adapting import (
 )
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.engine import engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
@@ -67,6 +67,7 @@ from edge_train.tasks.language_model.token_stream import (
 )
 
 if TYPE_CHECKING:
+    from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
     from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
@@ -77,7 +78,7 @@ _NO_FILE_OF_DORA = (
     "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
 )
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32", "runtime": "torch"}
+_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32"}
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
 
 
@@ -90,12 +91,6 @@ class LanguageModelJob:
 
     def __init__(self, recipe: LanguageModelRecipe) -> None:
         self._model = _open_model(recipe)
-        for package in ("torch", "transformers", "accelerate"):
-            if find_spec(package) is None:
-                raise InputError(
-                    f"{self._model.path}: training a model folder needs {package}, which is not "
-                    "installed; `pip install edge-train[desk]` brings it."
-                )
         for name, value in _FIXED.items():
             if (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
@@ -105,12 +100,13 @@ class LanguageModelJob:
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
+        engine = engine_for(recipe, self._model)
         rank = recipe.rank
         if adapts:
             recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
         found = TASK.resolve(
             recipe,
-            "torch",
+            engine,
             {"threads": cores(), "length": length},
             pretrained=bool(self._model.files),
         )
@@ -293,7 +289,9 @@ class LanguageModelJob:
             dropout=recipe.dropout,
         )
 
-    def open_runtime(self) -> "AdaptedLanguageModel | TorchLanguageModel":
+    def open_runtime(self) -> "AdaptedLanguageModel | NumpyLanguageModel | TorchLanguageModel":
+        if self._start is not None and self.recipe.runtime == "numpy":
+            return self._on_numpy(self._start)
         from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
         from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
@@ -324,6 +322,21 @@ class LanguageModelJob:
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
+        return opened
+
+    def _on_numpy(self, start: Start) -> "NumpyLanguageModel":
+        from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
+
+        recipe = self.recipe
+        opened = NumpyLanguageModel.open(
+            self._model,
+            start.adapter,
+            seed=recipe.seed,
+            blocks=start.blocks,
+            lean=recipe.lean,
+        )
+        opened.use_threads(required(recipe.threads))
+        opened.batch_limit = recipe.micro_batch  # an evaluation holds no more than a gradient
         return opened
 
     def use_threads(self, count: int) -> None:
@@ -366,8 +379,6 @@ class LanguageModelJob:
         return None
 
     def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
-        from edge_train.runtimes.torch.language_model import network_layers, sources
-
         runtime.parameters.load(best)
         if self._start is not None:
             adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
@@ -377,6 +388,8 @@ class LanguageModelJob:
                 return Outcome(outputs=outputs)
             metrics, line = self._scores(folder, runtime)
             return Outcome(metrics, outputs, line)
+        from edge_train.runtimes.torch.language_model import network_layers, sources
+
         model = self._model
         found = sources(model) if model.files else {}
         if model.made is not None:

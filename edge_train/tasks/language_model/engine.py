@@ -1,0 +1,74 @@
+"""Which engine computes a run of a language model: torch where it is installed, or NumPy alone."""
+
+from importlib.util import find_spec
+
+from edge_train.errors import InputError
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.language_shapes import shapes_in_files
+from edge_train.runtimes.numpy.decoder import decoder_of
+from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapting import is_adapting
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+
+_NEEDED = ("torch", "transformers", "accelerate")  # of engine torch
+
+
+def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
+    """Return the engine of a recipe that says what is trained.
+
+    Raises:
+      InputError: it lacks a package, or cannot do what is asked for.
+      ModelError: it does not compute such a model.
+    """
+    missing = [package for package in _NEEDED if find_spec(package) is None]
+    wanted = recipe.runtime
+    if wanted == "auto":
+        wanted = "numpy" if missing and is_adapting(recipe) else "torch"
+    TASK.use(wanted)
+    if wanted == "torch" and missing:
+        raise InputError(
+            f"{model.path}: training {_what(recipe)} needs {missing[0]}, which is not installed; "
+            f"`pip install edge-train[desk]` brings it{_instead(recipe, model)}."
+        )
+    if wanted == "numpy":
+        _check_numpy(recipe, model)
+    return wanted
+
+
+def _what(recipe: LanguageModelRecipe) -> str:
+    return "with --runtime torch" if is_adapting(recipe) else "all weights of a model"
+
+
+def _instead(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
+    """Return what can be done without torch, where something can."""
+    if not model.files:
+        return ""
+    if is_adapting(recipe):
+        return ", and --runtime numpy does without it"
+    return ", and `--trainable lora --runtime numpy` does without it"
+
+
+def _check_numpy(recipe: LanguageModelRecipe, model: LanguageFolder) -> None:
+    """Refuse what NumPy does not compute, before anything is read.
+
+    Raises:
+      InputError, ModelError: what it is.
+    """
+    if not is_adapting(recipe):
+        raise InputError(
+            "runtime 'numpy' trains adapters, and this run trains all weights; use --trainable "
+            "lora, or --runtime torch."
+        )
+    if not model.files:
+        raise InputError(
+            f"runtime 'numpy' reads weights from files, and {recipe.model} holds none; use "
+            "--runtime torch."
+        )
+    if recipe.dropout:
+        raise InputError("dropout is not for runtime 'numpy'; leave it out, or use torch.")
+    decoder_of(model.config, model.path)
+    if shapes_in_files(model) is None:
+        raise InputError(
+            f"runtime 'numpy' takes a model whose files hold its blocks and no output layer that "
+            f"is tied to the words; those of {recipe.model} do not; use --runtime torch."
+        )
