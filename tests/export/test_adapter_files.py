@@ -394,3 +394,26 @@ def test_a_run_of_dora_says_at_its_start_that_no_file_for_llama_cpp_comes_of_it(
         model=str(tmp_path / "base.gguf"), data=str(tmp_path / "text.txt"), trainable=kind
     )
     assert any("--to merged-gguf" in line for line in LanguageModelJob(recipe).notes) == says
+
+
+def test_with_and_without_torch_a_run_says_the_same(tmp_path, made, monkeypatch):
+    from edge_train.tasks.language_model import speaking
+    from edge_train.tasks.language_model.learned import learned_in
+
+    adapter, blocks = made("llama", Q8_0)
+    learned = learned_in(tmp_path / "learned")
+    base = open_gguf(tmp_path / "base.gguf")
+    ids = IDS[0].tolist()
+    wanted = logits_of(merged_by_definition(tmp_path, adapter, blocks))
+    merged = speaking.on_torch(base, learned, 1).next_logits(ids)
+    monkeypatch.setattr(speaking, "machine_bytes", lambda: 1000)  # too small for float weights
+    kept = speaking.on_torch(base, learned, 1)
+    assert set(kept.parameters) == set(blocks)  # the base stays in its file
+    without = speaking.on_numpy(base, learned, 1).next_logits(ids)
+    for found in (merged, kept.next_logits(ids), without):
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    plain = speaking.on_numpy(base, None, 1).next_logits(ids)
+    assert np.abs(plain - wanted).max() > 0.1 * np.abs(wanted).max()
+    monkeypatch.setattr(speaking, "find_spec", lambda _: None)
+    opened = speaking.open_speaker(tmp_path / "learned", 1)
+    assert type(opened.engine).__name__ == "NumpyLanguageModel"

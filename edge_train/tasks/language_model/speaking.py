@@ -165,7 +165,7 @@ def _speaker(
     if find_spec("torch") is not None and find_spec("transformers") is not None:
         engine = on_torch(model, learned, count)
     else:
-        engine = _on_numpy(model, learned)
+        engine = on_numpy(model, learned, count)
     return Speaker(name, model, model.tokenizer(), template, engine)
 
 
@@ -208,9 +208,11 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
     return opened
 
 
-def _on_numpy(model: LanguageFolder, learned: Learned | None) -> Engine:
+def on_numpy(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
 
-    if learned is None or learned.adapter is None:
-        return NumpyLanguageModel.open(model, NO_ADAPTER, {})
-    return NumpyLanguageModel.open(model, learned.adapter, learned.blocks)
+    adapter = None if learned is None else learned.adapter
+    blocks = {} if learned is None else learned.blocks
+    opened = NumpyLanguageModel.open(model, adapter or NO_ADAPTER, seed=0, blocks=blocks)
+    opened.use_threads(threads)
+    return opened
