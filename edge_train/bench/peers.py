@@ -29,15 +29,16 @@ _STEPS, _LENGTH, _RANK, _RATE, _CLIP = 8, 512, 16, 2e-4, 1.0
 _JUDGED = 8  # sequences of the held-out text
 _TEXTS = 600  # questions with their answers: some 150 windows
 _BATCHES, _START, _TEXT = "batches.npz", "start", "text.txt"
-CONTESTANTS = ("edge-train", "edge-train lean", "peft float32", "peft bfloat16")
+CONTESTANTS = ("edge-train", "edge-train lean", "edge-train numpy", "peft float32", "peft bfloat16")
 
 
 def main(
-    out: Path, seeds: int, model: Path | None = None, data: Path | None = None, limit: int = _STEPS
+    out: Path, _: int, model: Path | None = None, data: Path | None = None, limit: int = _STEPS
 ) -> str:
     """Return the table.
 
     Args:
+      out: where text, batches and start values are kept.
       limit: steps of each contestant.
 
     Raises:
@@ -70,7 +71,8 @@ def main(
     return table(head, rows)
 
 
-def _ours(model: Path, out: Path, steps: int, *, lean: bool) -> dict[str, float]:
+def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
+    lean, runtime = way == "lean", "numpy" if way == "numpy" else "torch"
     recipe = LanguageModelRecipe(
         model=str(model),
         data=str(out / _TEXT),
@@ -84,6 +86,7 @@ def _ours(model: Path, out: Path, steps: int, *, lean: bool) -> dict[str, float]
         warmup=0,
         clip=_CLIP,
         threads=1,
+        runtime=runtime,
         lean=lean,
     )
     job: Any = open_job(recipe)
@@ -92,7 +95,7 @@ def _ours(model: Path, out: Path, steps: int, *, lean: bool) -> dict[str, float]
     loop = replace(open_loop(job, out), clip=_CLIP)
     runtime, task = loop.runtime, job.task()
     held = task.held_out(_JUDGED)
-    if not lean:
+    if not way:  # the others take what this one began with
         write_adapter(out / _START, job.adapter, runtime.parameters)
         batches = [task.batch(Key(recipe.seed, step))["ids"] for step in range(steps)]
         np.savez(out / _BATCHES, held=held["ids"], batches=np.stack(batches))
@@ -164,7 +167,7 @@ def _found(seconds: list[float], before: float, after: float) -> dict[str, float
 if __name__ == "__main__":
     _, contestant, gguf, place, count = sys.argv
     if contestant.startswith("edge-train"):
-        scores = _ours(Path(gguf), Path(place), int(count), lean=contestant.endswith("lean"))
+        scores = _ours(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
     else:
         scores = _peft(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
     print(json.dumps(scores))

@@ -250,7 +250,7 @@ def _watch(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("plan", "minutes", "import", "watch"),
+    *("plan", "minutes", "import", "watch", "peers"),
 )
 
 
@@ -260,13 +260,15 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--data", type=path_word, help="folder of examples, for those that need one"
     )
     parser.add_argument(
-        "--model", type=path_word, help="of an encoder, for sst2; to export, engine-speed"
+        "--model",
+        type=path_word,
+        help="encoder of sst2; to export, engine-speed; GGUF of peers",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
     parser.add_argument(
-        "--limit", type=int, help="cap: runs; lowrank, sst2: steps; llama-7b: bytes"
+        "--limit", type=int, help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes"
     )
     parser.add_argument(
         "--python",

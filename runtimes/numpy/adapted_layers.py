@@ -72,9 +72,9 @@ class AdaptedLayers:
         gradients: dict[str, Array] = {}
         if self.adapter.kind == "dora":
             lengths = self._lengths[path]
-            gradients[third] = self._along(path, inputs, error)
-            gradients[third] = gradients[third] + np.einsum("to,to->o", error, low @ point[second].T)
-            gradients[third] /= lengths
+            along = self._along(path, inputs, error)
+            along += np.einsum("to,to->o", error, low @ point[second].T)
+            gradients[third] = along / lengths
             error = error * (point[third] / lengths)
         if into is not None:
             self.matrices.add_times(error, f"{path}.weight", into)
@@ -83,7 +83,7 @@ class AdaptedLayers:
         if into is not None:
             into += low_error @ point[first]
         gradients[second] = np.matmul(error.T, low)
-        gradients[first] = low_error.T @ inputs
+        gradients[first] = np.matmul(low_error.T, inputs)
         for name in (third, second, first):
             if name in gradients:
                 apply(name, gradients.pop(name))

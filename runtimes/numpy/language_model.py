@@ -13,7 +13,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
-from edge_train.memory.measure import give_back_memory, map_large_blocks
+from edge_train.memory.measure import give_back_memory, keep_freed_blocks, map_large_blocks
 from edge_train.protocols import Apply
 from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
@@ -86,6 +86,8 @@ class NumpyLanguageModel:
         """
         if lean:
             map_large_blocks()
+        else:
+            keep_freed_blocks()
         decoder = decoder_of(folder.config, folder.path)
         matrices = StoredMatrices(folder.files, folder.path)
         _check(decoder, matrices, folder)

@@ -25,6 +25,7 @@ from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.documents import network_inputs, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.held_layers import (
@@ -120,7 +121,7 @@ class TorchLanguageModel:
         torch.set_num_threads(count)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
-        """Return the mean loss of every sequence, (points, sequences).
+        """Return the loss of every sequence, (points, sequences).
 
         Memory:
           At another point than `parameters`: one of its blocks beside what an evaluation holds.
@@ -142,7 +143,7 @@ class TorchLanguageModel:
             for start in range(0, len(ids), limit):
                 at = slice(start, start + limit)
                 with torch.no_grad():
-                    losses[at] = self._losses(ids[at], smoothing_of(batch), vectors).numpy()
+                    losses[at] = self._losses(batch, at, vectors).numpy()
         finally:
             self._weights.point = None
         return losses
@@ -177,7 +178,7 @@ class TorchLanguageModel:
         ]
         try:
             with self._draws.of(self._network, batch):
-                losses = self._losses(batch["ids"], smoothing_of(batch))
+                losses = self._losses(batch)
                 if bool(torch.isfinite(losses).all()):
                     torch.autograd.backward(losses.mean())
         finally:
@@ -198,25 +199,17 @@ class TorchLanguageModel:
         give_back_memory()
 
     def _losses(
-        self, ids: Any, smoothing: float, vectors: Mapping[str, Tensor] | None = None
+        self, batch: Batch, at: slice = slice(None), vectors: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Return the mean cross-entropy of each sequence's next tokens.
+        """Return the loss of each sequence's next tokens.
 
         Args:
-          smoothing: share of a target that all tokens get.
+          at: which sequences.
           vectors: to be taken for the network's own, by name.
         """
-        tokens = torch.from_numpy(ids)
-        inputs = {"input_ids": tokens[:, :-1], "use_cache": False}
+        inputs = network_inputs(batch, at)
         output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
-        logits: Tensor = output.logits
-        losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1),
-            tokens[:, 1:].flatten(),
-            reduction="none",
-            label_smoothing=smoothing,
-        )
-        return losses.view(len(ids), -1).mean(dim=1)
+        return sequence_losses(output.logits, batch, smoothing_of(batch), at)
 
 
 def smoothing_of(batch: Batch) -> float:

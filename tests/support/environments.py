@@ -14,6 +14,7 @@ DEVICE = {
     "test_mapped_weights",
     "test_measure",
     "test_numpy_decoder",
+    "test_numpy_run",
     "test_onnx_diffusion",
     "test_onnx_engine",
     "test_plan",

@@ -240,10 +240,11 @@ def _factors(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
     return {"rope_freqs": found}
 
 
-def plain_llama(**changes: Any) -> bytes:
-    """Return a file of one small layer of zeros, made without torch.
+def plain_llama(random: bool = False, **changes: Any) -> bytes:
+    """Return a file of one small layer, made without torch.
 
     Args:
+      random: numbers of a model that could learn something; else all are zero.
       changes: of metadata, with `__` for a point; None takes a key out.
     """
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
@@ -255,8 +256,10 @@ def plain_llama(**changes: Any) -> bytes:
     shapes |= {"blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
     shapes |= {f"blk.0.{one}": (32, 32) for one in ("attn_output", "ffn_gate", "ffn_up")}
     shapes |= {"blk.0.ffn_down": (32, 32), "blk.0.attn_v": (16, 32)}
-    tensors = {
-        f"{name}.weight": stored(np.zeros(shape, np.float32), Q8_0 if len(shape) > 1 else F32)[0]
-        for name, shape in shapes.items()
-    }
+    draw, tensors = np.random.default_rng(0), {}
+    for name, shape in shapes.items():
+        values = np.zeros(shape, np.float32)
+        if random:
+            values += 0.2 * draw.standard_normal(shape) if len(shape) > 1 else 1
+        tensors[f"{name}.weight"] = stored(values, Q8_0 if len(shape) > 1 else F32)[0]
     return gguf_bytes({k: v for k, v in metadata.items() if v is not None}, tensors)

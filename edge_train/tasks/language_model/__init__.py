@@ -20,6 +20,11 @@ def _trains_adapter(recipe: Recipe) -> bool:
     return getattr(recipe, "trainable", "all") in ("lora", "dora")
 
 
+def _holds_weights(recipe: Recipe) -> bool:
+    """Return whether the engine holds weights that it could hold in fewer bits."""
+    return recipe.runtime != "numpy"
+
+
 def _trains_all(recipe: Recipe) -> bool:
     return not _trains_adapter(recipe)
 
@@ -127,6 +132,7 @@ TASK = Task(
             key="quant",
             values=(("none", ""), ("int8", "int8 weights")),
             costs=_LITTLE,
+            when=_holds_weights,
             only_auto=True,
             reasons={"int8": "float weights do not fit under the cap"},
         ),
@@ -156,6 +162,7 @@ TASK = Task(
             key="quant",
             values=(("int8", ""), ("int4", "int4 weights")),
             costs=_LITTLE,
+            when=_holds_weights,
             only_auto=True,
             reasons={"int4": "int8 weights do not fit under the cap"},
         ),

@@ -5,10 +5,11 @@ from pathlib import Path
 from edge_train.formats.tables.coding import kind_of
 from edge_train.formats.tables.names import LABELS, TEXTS
 from edge_train.formats.tables.splits import part_of
+from edge_train.tasks.language_model.chats import looks_like
 from edge_train.tasks.table_look import first_rows, training_file
 
 _ENDINGS = (".txt", ".md", ".text")
-_KEYS = {"messages", "prompt", "completion", "conversations", *TEXTS}
+_PART = ("prompt", "completion")  # of what is said to be missing once it is read
 
 
 def accepts(path: Path) -> str | None:
@@ -23,8 +24,8 @@ def accepts(path: Path) -> str | None:
         return "a text in parts" if alone else None
     rows = first_rows(file)
     names = {str(name).strip().lower() for row in rows or () for name in row}
+    if (chats := looks_like(names)) is not None:
+        return chats
     if not names or names & set(LABELS):
         return None
-    if "messages" in names:
-        return "chats"
-    return "texts" if names & _KEYS else None
+    return "texts" if names & {*_PART, *TEXTS} else None

@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_train.formats.atomic import write_bytes
 from edge_train.records.folder import RunFolder
-from edge_train.tasks.language_model.objective import LanguageModel
 
-# Each token costs a pass over what stands before it: all of it together about half an evaluation.
-_GIVEN, _WRITTEN = 16, 24  # tokens
+# Each costs a pass over what stands before it: all of them together about half an evaluation.
+_WRITTEN = 24  # tokens
 
 
 class Writer(Protocol):
@@ -28,15 +25,26 @@ class Writer(Protocol):
         ...
 
 
-def beginning(task: LanguageModel) -> list[int]:
-    """Return the first tokens of the held-out text, at most half of a sequence."""
-    held: NDArray[np.int64] = task.held_out(1)["ids"][0]
-    first: list[int] = held[: max(1, min(_GIVEN, task.length // 2))].tolist()
-    return first
+class Opened(Protocol):
+    """Where texts that are reported on come from."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    def opening(self) -> list[int]:
+        """Return the beginning of a text, or of a chat up to its answer, that can be continued."""
+        ...
+
+
+def beginning(task: Opened) -> list[int]:
+    """Return the tokens that are to be continued."""
+    return task.opening()
 
 
 def write_continuation(
-    folder: Path, name: str, task: LanguageModel, tokenizer: Tokenizer, runtime: Writer
+    folder: Path, name: str, task: Opened, tokenizer: Tokenizer, runtime: Writer
 ) -> None:
     """Write what the model writes after the beginning into the samples of a run folder.
 

@@ -1,4 +1,4 @@
-"""Texts to learn a language from: one long text, or documents in the rows of a table."""
+"""What a language is learned from: one long text, texts in the rows of a table, or chats."""
 
 import codecs
 from collections.abc import Iterator
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from edge_train.errors import InputError
 from edge_train.formats.tables.coding import Coding, coding_of, kind_of, opened, opened_text
-from edge_train.formats.tables.names import KNOWN, TEXT_FLAG, TEXTS, text_of, text_place
+from edge_train.formats.tables.names import KNOWN, text_of, text_place
 from edge_train.formats.tables.splits import beside, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
+from edge_train.formats.tables.wrong import Wrong
+from edge_train.tasks.language_model.chats import Chat, ChatColumns, WrongChat, chat_columns
 
 _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
 _SPLIT_KINDS = (*_TABLES, ".txt", ".text", ".md")
-_CHATS = ("messages", "conversations", "conversation", "prompt", "instruction", "chosen")
 _UNPACKED = 10  # times the size of a packed text
 _BYTE_WISE = ("utf-8-sig", "cp1252")  # codings whose lines end with the byte of a new line
 
@@ -24,6 +25,9 @@ class Texts:
     """What `--data` names: files to train on and, where a folder has them, files to hold out.
 
     Attributes:
+      column: of texts, as a user named it.
+      as_texts: rows are texts whatever their columns are, as earlier versions read them.
+      tools: chats that name some, of those that were read.
       notices: what a user should know of how they were read and what was left out, a line each;
         those of wrong rows only after the texts were read.
     """
@@ -32,6 +36,43 @@ class Texts:
     held: tuple[Path, ...]
     column: str | None
     notices: list[str] = field(default_factory=list)
+    as_texts: bool = False
+    tools: int = 0
+
+    def chats(self, files: tuple[Path, ...]) -> Iterator[tuple[Wrong, int, Chat]]:
+        """Yield every chat, with the number of its row and where to say what is wrong with it.
+
+        Raises:
+          InputError: a file cannot be read to its end, holds no chats, or mostly wrong ones.
+        """
+        for path in files:
+            table = self._table(path)
+            if (columns := self._chat_columns(table)) is None:
+                raise InputError(
+                    f"{path}: has no column of chats, but {self.train[0].name} has; it has "
+                    f"{table.names()}."
+                )
+            for line in table.said:
+                self._say(line)
+            for number, row in table.rows():
+                try:
+                    chat = columns.chat(row)
+                except WrongChat as error:
+                    table.wrong.add(number, str(error))
+                else:
+                    self.tools += bool(chat.tools)
+                    yield table.wrong, number, chat
+            table.wrong.check()
+            self._say(table.wrong.sentence())
+
+    def chats_found(self) -> ChatColumns | None:
+        """Return where the first file has its chats, None where the data are texts.
+
+        Raises:
+          InputError: it cannot be read.
+        """
+        first = self.train[0]
+        return self._chat_columns(self._table(first)) if is_table(first) else None
 
     def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
         """Yield a piece of text, whether a document begins with it, and whether one ends.
@@ -67,20 +108,19 @@ class Texts:
           InputError: as described.
         """
         for path in (*self.train, *self.held):
-            if is_table(path):
-                self._opened(path)
-            else:
+            if is_table(path) and self._chat_columns(table := self._table(path)) is None:
+                text_place(table, self.column)
+            elif not is_table(path):
                 next(_pieces(path, coding_of(path)))
 
+    def _table(self, path: Path) -> Table:
+        return open_table(path, KNOWN, (self.column,))
+
+    def _chat_columns(self, table: Table) -> ChatColumns | None:
+        return None if self.as_texts or self.column is not None else chat_columns(table)
+
     def _opened(self, path: Path) -> tuple[Table, int]:
-        table = open_table(path, KNOWN, (self.column,))
-        if self.column is None and not table.among(TEXTS) and (chat := table.among(_CHATS)):
-            raise InputError(
-                f"{path}: its rows are chats or instructions (column "
-                f"{table.columns[chat[0]]!r}), which are not trained yet; write each as one text "
-                f"under 'text', as the model's chat template puts it, or name a column of texts "
-                f"with {TEXT_FLAG} NAME."
-            )
+        table = self._table(path)
         return table, text_place(table, self.column)
 
     def _rows(self, path: Path) -> Iterator[tuple[str, bool, bool]]:
@@ -113,11 +153,14 @@ def is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz" or kind_of(path) == PARQUET
 
 
-def open_texts(path: Path, column: str | None, *, whole: bool = False) -> Texts:
+def open_texts(
+    path: Path, column: str | None, *, whole: bool = False, as_texts: bool = False
+) -> Texts:
     """Return the texts of a file, or of the train and dev files of a folder.
 
     Args:
       column: of texts in a table, as a user named it.
+      as_texts: rows are texts whatever their columns are.
       whole: one file is one text whatever its name says, as earlier versions read it.
 
     Raises:
@@ -130,9 +173,9 @@ def open_texts(path: Path, column: str | None, *, whole: bool = False) -> Texts:
         said = list(splits.said)
         if test := splits.files.get("test"):
             said.append(f"{test[0].name} is not used: task language-model holds out the dev file")
-        texts = Texts(splits.files["train"], splits.files.get("dev", ()), column, said)
+        texts = Texts(splits.files["train"], splits.files.get("dev", ()), column, said, as_texts)
     else:
-        texts = Texts((path,), (), column)
+        texts = Texts((path,), (), column, as_texts=as_texts)
         if unused := beside(path, _SPLIT_KINDS):
             verb = "is" if len(unused) == 1 else "are"
             texts.notices.append(

@@ -1,6 +1,5 @@
 """The job of training a language model: a text in, a model folder and its perplexity out."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,6 @@ from edge_train.export.difference import (
 from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import in_float32, write_made, write_texts
 from edge_train.formats.adapter import Adapter, write_adapter
-from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
@@ -53,25 +51,17 @@ from edge_train.tasks.language_model.adapting import (
     with_defaults,
 )
 from edge_train.tasks.language_model.continuing import beginning, write_continuation
-from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.data import Data
 from edge_train.tasks.language_model.engine import engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
-from edge_train.tasks.language_model.marks import Marks, marks_of
-from edge_train.tasks.language_model.objective import LanguageModel
+from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
-from edge_train.tasks.language_model.token_stream import (
-    checksum,
-    id_type,
-    read_ids,
-    write_ids,
-)
 
 if TYPE_CHECKING:
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
     from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
-_IDS_FILE, _ABOUT_IDS = "tokens.bin", "tokens.json"
 _MODEL_FOLDER = "model"
 _NO_FILE_OF_DORA = (
     "llama.cpp has no adapters of DoRA, so none is written for it; afterwards `edge-train export "
@@ -101,9 +91,9 @@ class LanguageModelJob:
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
-        rank = recipe.rank
-        if adapts:
-            recipe = with_defaults(replace(recipe, rank=None))  # no rule reads this one
+        own: Mapping[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
+        if adapts:  # rules have keys of these names, too
+            recipe = with_defaults(replace(recipe, rank=None, targets=None))
         found = TASK.resolve(
             recipe,
             engine,
@@ -126,7 +116,8 @@ class LanguageModelJob:
         self._start: Start | None = None
         if adapts:
             sha256 = self.model_sha256 if recipe.start is not None else ""
-            self._start = start_of(replace(self.recipe, rank=rank), self._model, sha256)
+            self.recipe = replace(self.recipe, **own)
+            self._start = start_of(self.recipe, self._model, sha256)
             self.recipe = recorded(self.recipe, self._start.adapter)
         else:
             _check_rank(self.recipe, self._shapes)
@@ -149,7 +140,7 @@ class LanguageModelJob:
             self.notes += (_NO_FILE_OF_DORA,)
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
-        self._task: LanguageModel
+        self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
 
     @cached_property
     def model_sha256(self) -> str:
@@ -179,7 +170,7 @@ class LanguageModelJob:
                 self._shapes,
                 self._start.adapter,
                 transform,
-                text_bytes=self._kept_bytes(),
+                text_bytes=self._data.most_bytes(),
                 opened=self._opened,
             )
         return footprint_of(
@@ -187,7 +178,7 @@ class LanguageModelJob:
             self._model,
             self._shapes,
             transform,
-            text_bytes=self._kept_bytes(),
+            text_bytes=self._data.most_bytes(),
             result_bytes=self._result_bytes(),
             opened=self._opened,
         )
@@ -201,15 +192,6 @@ class LanguageModelJob:
             return f"{self.recipe.model} holds no weights"
         return f"the files of a {self._model.config.get('model_type')!r} do not tell its blocks"
 
-    def _kept_bytes(self) -> int:
-        """Return what the ids of the text take at most: a token has a byte of it or more."""
-        try:
-            path = Path(required(self.recipe.data)).expanduser()
-            count = open_texts(path, self.recipe.text_column).size_bytes()
-        except (OSError, InputError):
-            return 0  # `load` says what is wrong with it
-        return count * np.dtype(id_type(self._model.vocabulary)).itemsize
-
     def _result_bytes(self) -> int:
         """Return what the model folder and the difference hold."""
         shapes = self._shapes
@@ -222,72 +204,23 @@ class LanguageModelJob:
         return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
 
     def load(self) -> None:
-        self._open_texts(whole=False)
-
-    def _open_texts(self, *, whole: bool) -> Texts:
-        path = Path(required(self.recipe.data)).expanduser()
-        texts = open_texts(path, self.recipe.text_column, whole=whole)
-        texts.check()
-        self._say_once(*texts.notices)
-        return texts
-
-    def _say_once(self, *lines: str) -> None:
-        self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
+        self._data.load()
+        self._take_notices()
 
     def prepare(self, folder: Path, say: Say) -> None:
-        marks = marks_of(self._tokenizer, self._model.config, self._model.path)
-        self._prepare(folder, say, marks, whole=False)
-
-    def _prepare(self, folder: Path, say: Say, marks: Marks, *, whole: bool) -> None:
-        """Write the ids of the texts, and how they were made, for `restore`."""
-        texts = self._open_texts(whole=whole)
-        kind = id_type(self._model.vocabulary)
-        held, documents = write_ids(texts, marks, self._tokenizer, folder / _IDS_FILE, kind)
-        ids = read_ids(folder / _IDS_FILE, kind)
-        in_rows = any(map(is_table, texts.train))
-        self._say_once(*texts.notices, *([marks.said] if marks.said and in_rows else []))
-        about = {"tokens": len(ids), "crc32": checksum(ids), "model_sha256": self.model_sha256}
-        if not whole:
-            about |= {"begin": marks.begin, "end": marks.end, "held": held if texts.held else None}
-        write_bytes(folder / _ABOUT_IDS, (json.dumps(about) + "\n").encode())
-        self._task = self._task_of(ids, held if texts.held else None)
-        of = f" of {documents} documents" if in_rows else ""
-        kept = f"the last {held} held out" if texts.held else "the last tenth held out"
-        say(f"{len(ids)} tokens{of}, {kept}; {self.recipe.length} in a sequence")
+        self._data.prepare(folder, say)
+        self._take_notices()
 
     def restore(self, folder: Path, say: Say) -> None:
-        about: Any = None
-        try:
-            about = json.loads((folder / _ABOUT_IDS).read_bytes())
-            ids = read_ids(folder / _IDS_FILE, id_type(self._model.vocabulary))
-            if (about["tokens"], about["crc32"]) != (len(ids), checksum(ids)):
-                raise ValueError("its checksum does not match")
-            self._task = self._task_of(ids, about.get("held"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            say(f"{folder / _IDS_FILE}: cannot be used ({error}). Reading the text again.")
-            # a run of earlier code has one text without marks; its record says nothing of them
-            whole = isinstance(about, dict) and "tokens" in about and "begin" not in about
-            if whole:
-                self._prepare(folder, say, Marks(), whole=True)
-            else:
-                self.load()
-                self.prepare(folder, say)
+        self._data.restore(folder, say)
+        self._take_notices()
+
+    def _take_notices(self) -> None:
+        self.notes = tuple(dict.fromkeys((*self.notes, *self._data.notices)))
 
     def data_sha256(self) -> str:
         begun = {} if self._start is None else self._start.blocks or {}
-        return sha256_of({"ids": self._task.ids, **begun})
-
-    def _task_of(self, ids: Any, held: int | None) -> LanguageModel:
-        recipe = self.recipe
-        return LanguageModel(
-            ids,
-            length=required(recipe.length),
-            samples=required(recipe.samples),
-            evaluation_samples=required(recipe.evaluation_samples),
-            held=held,
-            smoothing=recipe.label_smoothing,
-            dropout=recipe.dropout,
-        )
+        return sha256_of({**self._data.kept.arrays(), **begun})
 
     def open_runtime(self) -> "AdaptedLanguageModel | NumpyLanguageModel | TorchLanguageModel":
         if self._start is not None and self.recipe.runtime == "numpy":
@@ -343,8 +276,8 @@ class LanguageModelJob:
         """Compute with so many threads from now on; the runtime was told by itself."""
         self.recipe = replace(self.recipe, threads=count)
 
-    def task(self) -> LanguageModel:
-        return self._task
+    def task(self) -> Objective:
+        return self._data.task
 
     def smallest_radius(self) -> float:
         return 0.0  # float activations
@@ -367,15 +300,16 @@ class LanguageModelJob:
         more = ("trainable", "alpha", "rslora") if self._start is not None else ("refresh_every",)
         return {
             **{name: getattr(recipe, name) for name in (*names, *more)},
-            "tokens": len(self._task.ids),
+            "tokens": len(self._data.task.ids),
+            **self._data.facts(),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
-            "prompts": [self._tokenizer.decode(beginning(self._task))],
+            "prompts": [self._tokenizer.decode(beginning(self._data.task))],
         }
 
     def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
         if step == 0:
-            write_continuation(folder, "before", self._task, self._tokenizer, runtime)
+            write_continuation(folder, "before", self._data.task, self._tokenizer, runtime)
         return None
 
     def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
@@ -429,11 +363,11 @@ class LanguageModelJob:
 
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""
-        write_continuation(folder, "after", self._task, self._tokenizer, runtime)
-        held = self._task.held_out()
-        losses = self._task.loss(runtime, held, [runtime.parameters])
+        write_continuation(folder, "after", self._data.task, self._tokenizer, runtime)
+        held = self._data.task.held_out()
+        losses = self._data.task.loss(runtime, held, [runtime.parameters])
         loss = float(losses.astype(np.float64).mean())
-        count = losses.size * required(self.recipe.length)
+        count = self._data.task.scored(held)
         with np.errstate(over="ignore"):  # the run ends in a sentence about it
             perplexity = float(np.exp(loss))
         metrics: dict[str, Any] = {

@@ -11,16 +11,19 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.protocols import Runtime
 from edge_train.rng import Key, sample_seeds
+from edge_train.tasks.language_model.halves import MOST_SCORED, half, spread
 
 _HELD_OUT = 10  # the last tenth of the tokens
-_MOST_SCORED = 64  # sequences that tell the perplexity at the end
+_OPENING = 16  # tokens that are continued
 
 
 @dataclass(frozen=True)
 class LanguageModel:
     """Cross-entropy of the next token in windows of a text.
 
-    Every epoch shows every window once, in an order and from an offset of its own.
+    Every epoch shows every window once, in an order and from an offset of its own. Where the text
+    is of several documents, a batch says which (`document`), and what follows the end of one has
+    no weight (`weight`); see `PackedDocuments`.
 
     Args:
       ids: of the whole text; may be a mapped file.
@@ -30,6 +33,9 @@ class LanguageModel:
       held: of the ids, so many at the end are of texts to hold out; None: a tenth is held out.
       smoothing: share of a target that all tokens get; of training only.
       dropout: whether a batch of training says how dropout is drawn.
+      starts: where each document begins, where attention stays within documents; None: it does not.
+      halves: whether other windows choose the best weights than are reported on; runs of earlier
+        code took both from the same ones.
 
     Raises:
       InputError: the text is too short for two sequences to train on and one to hold out.
@@ -42,6 +48,8 @@ class LanguageModel:
     held: int | None = None
     smoothing: float = 0.0
     dropout: bool = False
+    starts: NDArray[np.int64] | None = None
+    halves: bool = True
 
     def __post_init__(self) -> None:
         least = min(len(self._train) - self.length, len(self._held) - 1)
@@ -74,7 +82,7 @@ class LanguageModel:
             draw = Key(key.seed, int(epoch)).generator("epoch")
             offset = draw.integers(self.length)
             starts[here] = draw.permutation(count)[rows[here]] * self.length + offset
-        batch = dict(self._windows(self._train, starts))
+        batch = dict(self._windows(starts))
         if self.smoothing:
             batch["smoothing"] = np.full(self.samples, self.smoothing, np.float32)
         if self.dropout:
@@ -82,19 +90,40 @@ class LanguageModel:
         return batch
 
     def evaluation(self) -> Batch:
-        """Return the fixed evaluation batch, spread over the held-out text."""
-        return self.held_out(self.evaluation_samples)
+        """Return the fixed batch that chooses the best weights, spread over the held-out text."""
+        return self._held_windows(self.evaluation_samples, second=False)
 
-    def held_out(self, most: int = _MOST_SCORED) -> Batch:
-        """Return at most so many sequences of the held-out text."""
-        count = (len(self._held) - 1) // self.length
-        chosen = np.arange(min(count, most)) * count // min(count, most)
-        return self._windows(self._held, chosen * self.length)
+    def held_out(self, most: int = MOST_SCORED) -> Batch:
+        """Return at most so many sequences of the held-out text, those that the report is about."""
+        return self._held_windows(most, second=True)
+
+    def scored(self, batch: Batch) -> int:
+        """Return how many tokens count in a batch."""
+        counted = batch.get("weight", batch["ids"][:, 1:] >= 0)
+        return int(np.count_nonzero(counted))
+
+    def opening(self) -> list[int]:
+        """Return the first tokens of the text that is reported on, at most half of a sequence."""
+        ids: NDArray[np.int64] = self.held_out(1)["ids"][0]
+        first: list[int] = ids[: max(1, min(_OPENING, self.length // 2))].tolist()
+        return first
 
     def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
         """Return cross-entropies in nats a token, (points, samples)."""
         return runtime.forward(batch, points)
 
-    def _windows(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> Batch:
+    def _held_windows(self, most: int, second: bool) -> Batch:
+        count = (len(self._held) - 1) // self.length
+        found = half(count, second) if self.halves else np.arange(count)
+        return self._windows(len(self._train) + found[spread(len(found), most)] * self.length)
+
+    def _windows(self, starts: NDArray[np.int64]) -> Batch:
         places = starts[:, None] + np.arange(self.length + 1)
-        return {"ids": ids[places].astype(np.int64)}
+        ids = self.ids[places].astype(np.int64)
+        if self.starts is None:
+            return {"ids": ids}
+        numbers = np.searchsorted(self.starts, places, side="right")
+        numbers -= numbers[:, :1]
+        weight = (numbers[:, 1:] == numbers[:, :-1]).astype(np.float32)
+        weight *= np.float32(len(ids) / max(weight.sum(dtype=np.float64), 1.0))
+        return {"ids": ids, "weight": weight, "document": numbers[:, :-1].astype(np.int32)}

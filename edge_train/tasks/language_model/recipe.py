@@ -56,3 +56,9 @@ class LanguageModelRecipe(
     """Train a transformers language model on a text: all weights, or adapters."""
 
     task: ClassVar[str] = "language-model"
+    loss_on: str = key(
+        "completions",
+        help="tokens of chats and prompts that are learned; a text is learned whole",
+        choices=("completions", "all"),
+        group="data",
+    )

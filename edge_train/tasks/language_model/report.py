@@ -26,6 +26,12 @@ def _texts(run: Path, facts: Record) -> Markup:
     return section("Before and after", render("texts.html", texts=texts), bool(texts))
 
 
+def _example(facts: Record) -> Markup:
+    """Return a document as the model got it, what is learned of it marked."""
+    parts = facts.get("example") or ()
+    return section("What is learned", render("learned.html", parts=parts), bool(parts))
+
+
 def _read(path: Path | None) -> str:
     """Return a text of the run's own; empty where there is none."""
     if path is None or not path.is_file():
@@ -70,6 +76,12 @@ def sections() -> tuple[Section, ...]:
             render=lambda run, summary, records: _texts(run, records[0]["facts"]),
             place="top",
             shows=("prompts",),
+        ),
+        Section(
+            name="learned",
+            render=lambda run, summary, records: _example(records[0]["facts"]),
+            place="data",
+            shows=("example",),
         ),
         Section(
             name="loading",

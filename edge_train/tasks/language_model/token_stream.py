@@ -1,10 +1,11 @@
 """Texts as a file of token ids, written in pieces."""
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from edge_train.tasks.language_model.marks import Marks
 
 _CHARACTERS = 1 << 20  # of texts that are tokenized at once
 _READ_IDS = 1 << 18
+
+T = TypeVar("T")
 
 
 def id_type(vocabulary: int) -> np.dtype[Any]:
@@ -29,11 +32,8 @@ def id_type(vocabulary: int) -> np.dtype[Any]:
 
 def write_ids(
     texts: Texts, marks: Marks, tokenizer: Tokenizer, out: Path, kind: np.dtype[Any]
-) -> tuple[int, int]:
+) -> "Written":
     """Write the ids of texts to `out`, whole or not at all; tokens never run over two pieces.
-
-    Returns:
-      how many of the ids, the last ones, are of files to hold out, and how many documents begin.
 
     Raises:
       InputError: a text is missing, empty, binary or not in a coding that is known.
@@ -41,9 +41,9 @@ def write_ids(
 
     Memory: a piece of the text and its ids, whatever the text's size.
     """
-    counted = _Counted()
-    write_parts(out, _encoded(texts, marks, tokenizer, kind, counted))
-    return counted.held, counted.documents
+    written = Written()
+    write_parts(out, _encoded(texts, marks, tokenizer, kind, written))
+    return written
 
 
 def read_ids(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
@@ -60,41 +60,48 @@ def checksum(ids: NDArray[Any]) -> str:
 
 
 @dataclass
-class _Counted:
-    """What was written: ids of files to hold out, and documents."""
+class Written:
+    """What was written.
 
+    Attributes:
+      ids: how many there are.
+      held: so many of them, the last ones, are of files to hold out.
+      starts: where documents begin.
+    """
+
+    ids: int = 0
     held: int = 0
-    documents: int = 0
+    starts: "array[int]" = field(default_factory=lambda: array("q"))
 
 
 def _encoded(
-    texts: Texts, marks: Marks, tokenizer: Tokenizer, kind: np.dtype[Any], counted: _Counted
+    texts: Texts, marks: Marks, tokenizer: Tokenizer, kind: np.dtype[Any], written: Written
 ) -> Iterator[bytes]:
     for files in (texts.train, texts.held):
-        for some in _together(texts.documents(files)):
+        for some in together(texts.documents(files), lambda one: len(one[0])):
             pieces = [piece for piece, _, _ in some]
             encodings = tokenizer.encode_batch(pieces, add_special_tokens=False)
             ids: list[int] = []
             for (_, begins, ends), found in zip(some, encodings, strict=True):
+                if begins:
+                    written.starts.append(written.ids + len(ids))
                 ids += (*(marks.begin if begins else ()), *found.ids)
                 ids += marks.end if ends else ()
-            counted.documents += sum(begins for _, begins, _ in some)
+            written.ids += len(ids)
             if files is texts.held:
-                counted.held += len(ids)
+                written.held += len(ids)
             yield np.array(ids, kind).tobytes()
 
 
-def _together(
-    pieces: Iterator[tuple[str, bool, bool]],
-) -> Iterator[list[tuple[str, bool, bool]]]:
-    """Yield short documents many at a time, long pieces alone."""
-    some: list[tuple[str, bool, bool]] = []
+def together(pieces: Iterator[T], letters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield short texts many at a time, long ones alone."""
+    some: list[T] = []
     room = _CHARACTERS
     for one in pieces:
-        if some and room < len(one[0]):
+        if some and room < letters(one):
             yield some
             some, room = [], _CHARACTERS
         some.append(one)
-        room -= len(one[0])
+        room -= letters(one)
     if some:
         yield some

@@ -61,7 +61,36 @@ def test_the_evaluation_is_spread_over_the_held_out_end():
     ids = task_of().evaluation()["ids"]
     assert len(ids) == 3 and ids.min() >= 900
     assert ids[-1, 0] > 950
-    assert len(task_of().held_out()["ids"]) == 11
+
+
+def test_what_chooses_the_best_weights_is_not_what_is_reported_on():
+    task = LanguageModel(np.arange(1000, dtype=np.uint16), 9, 4, 16)
+    chosen, reported = task.evaluation()["ids"], task.held_out()["ids"]
+    assert (len(chosen), len(reported)) == (6, 5) and min(chosen.min(), reported.min()) >= 900
+    # a window's last token is the next one's first, which is not predicted there
+    assert not set(chosen[:, 1:].ravel()) & set(reported[:, 1:].ravel())
+
+
+def test_a_run_of_earlier_code_reports_on_all_that_is_held_out():
+    task = LanguageModel(np.arange(1000, dtype=np.uint16), 9, 4, 3, halves=False)
+    assert len(task.held_out()["ids"]) == 11
+    assert task.evaluation()["ids"][:, 0].tolist() == [900, 927, 963]
+
+
+def test_attention_stays_within_the_documents_of_a_text_and_nothing_is_learned_over_their_ends():
+    starts = np.array([0, 4, 11, 12, 500, 930])
+    task = LanguageModel(np.arange(1000, dtype=np.uint16), 9, 2, 3, starts=starts)
+    batch = task._windows(np.array([2, 495]))
+    assert batch["document"].tolist() == [[0] * 2 + [1] * 7, [0] * 5 + [1] * 4]
+    assert (batch["weight"] > 0).tolist() == [
+        [True, False] + [True] * 6 + [False],
+        [True] * 4 + [False] + [True] * 4,
+    ]
+    assert batch["weight"].sum() == pytest.approx(2)
+    assert set(batch["weight"].ravel().tolist()) == {0.0, batch["weight"].max()}
+    assert task.scored(batch) == 15
+    whole = task_of()
+    assert whole.evaluation().keys() == {"ids"} and whole.scored(whole.evaluation()) == 27
 
 
 def test_a_text_without_room_for_two_windows_is_refused():
@@ -76,7 +105,9 @@ def written(path, tmp_path, marks=NO_MARKS, tokenizer=None):
     counted = write_ids(
         open_texts(path, None), marks, tokenizer or Characters(), tmp_path / "ids", kind
     )
-    return "".join(map(chr, read_ids(tmp_path / "ids", kind))), counted
+    text = "".join(map(chr, read_ids(tmp_path / "ids", kind)))
+    assert counted.ids == len(text)
+    return text, (counted.held, len(counted.starts))
 
 
 def test_a_long_text_is_tokenized_in_pieces_without_a_loss(tmp_path, monkeypatch):
@@ -118,6 +149,15 @@ def test_rows_of_a_table_are_documents_with_the_models_marks_around_each(
     assert counted == (0, 4)
 
 
+def test_documents_begin_where_their_first_mark_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_stream, "_CHARACTERS", 4)  # one after the other
+    texts = ["one", "two\nlines", "last"]
+    path = write_table(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    marks, kind = Marks((60,), (62,)), id_type(300)
+    found = write_ids(open_texts(path, None), marks, Characters(), tmp_path / "ids", kind)
+    assert found.starts.tolist() == [0, 5, 16]
+
+
 def test_a_text_file_begins_with_the_mark_and_has_no_end(tmp_path):
     (tmp_path / "t.txt").write_text("once upon")
     assert written(tmp_path / "t.txt", tmp_path, Marks((60,), (62,)))[0] == "<once upon"
@@ -146,8 +186,7 @@ def test_rows_without_a_text_are_counted_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "column", "sentence"),
     [
-        ([{"messages": [{"role": "user", "content": "hi"}]}], None, "chats or instructions"),
-        ([{"prompt": "a", "completion": "b"}], None, "chats or instructions"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], None, "better and a worse answer"),
         ([{"body_html": "a", "id": 1}], None, "--text-column NAME"),
         ([{"text": "a"}], "words", "no column 'words'"),
     ],

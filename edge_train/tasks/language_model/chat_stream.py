@@ -1,0 +1,121 @@
+"""Passages as a file of token ids, with where each begins and what of it is to be predicted."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from edge_train.formats.atomic import write_parts
+from edge_train.formats.chat_template import Span
+from edge_train.tasks.language_model.marks import Marks
+from edge_train.tasks.language_model.passages import Passage
+from edge_train.tasks.language_model.token_stream import together
+
+
+def _numbers() -> "array[int]":
+    return array("q")
+
+
+@dataclass
+class WrittenChats:
+    """What was written.
+
+    Attributes:
+      starts: where documents begin, and the end.
+      counted: begin and end of every range of ids that is predicted, one behind the other.
+      held: documents of files to hold out.
+      lengths: tokens of every document that was read, before it was cut.
+      cut: documents that lost their end.
+      unanswered: those that are left out, since no answer begins within what is left.
+    """
+
+    starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
+    counted: "array[int]" = field(default_factory=_numbers)
+    held: int = 0
+    lengths: "array[int]" = field(default_factory=_numbers)
+    cut: int = 0
+    unanswered: int = 0
+
+    def add(self, ids: list[int], counts: NDArray[np.bool_], most: int, *, held: bool) -> list[int]:
+        """Take a document in; return what of its ids is kept, nothing where it is left out."""
+        self.lengths.append(len(ids))
+        self.cut += len(ids) > most
+        kept, counts = ids[:most], counts[:most]
+        if not counts[1:].any():
+            self.unanswered += 1
+            return []
+        start = self.starts[-1]
+        edges = np.flatnonzero(np.diff(counts.astype(np.int8), prepend=0, append=0))
+        self.counted.extend((edges + start).tolist())
+        self.starts.append(start + len(kept))
+        self.held += held
+        return kept
+
+
+def write_chats(
+    parts: Sequence[tuple[Iterator[Passage], bool]],
+    marks: Marks,
+    tokenizer: Tokenizer,
+    out: Path,
+    kind: np.dtype[Any],
+    most: int,
+) -> WrittenChats:
+    """Write the ids of passages to `out`, whole or not at all.
+
+    Args:
+      parts: passages, and whether they are held out.
+      marks: around those that are bare.
+      most: ids of a document; it loses its end.
+
+    Raises:
+      InputError: a file cannot be read.
+      RunFolderError: `out` cannot be written.
+
+    Memory: some passages with their ids, and a few numbers for each of all of them.
+    """
+    written = WrittenChats()
+    write_parts(out, _encoded(parts, marks, tokenizer, kind, most, written))
+    return written
+
+
+def _encoded(
+    parts: Sequence[tuple[Iterator[Passage], bool]],
+    marks: Marks,
+    tokenizer: Tokenizer,
+    kind: np.dtype[Any],
+    most: int,
+    written: WrittenChats,
+) -> Iterator[bytes]:
+    for passages, held in parts:
+        for some in together(passages, lambda one: len(one.text)):
+            # A template writes the tokens of control itself: none is added, so none is there twice.
+            texts = [one.text for one in some]
+            encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+            ids: list[int] = []
+            for passage, found in zip(some, encodings, strict=True):
+                own, counts = found.ids, counted_tokens(found, passage.answers)
+                if passage.bare:
+                    own = [*marks.begin, *own, *marks.end]
+                    around = (len(marks.begin), len(marks.end))
+                    counts = np.pad(counts, around, constant_values=(False, True))
+                ids += written.add(own, counts, most, held=held)
+            yield np.array(ids, kind).tobytes()
+
+
+def counted_tokens(encoding: Encoding, answers: list[Span] | None) -> NDArray[np.bool_]:
+    """Return which tokens begin within a span; one that begins before it is of the prompt.
+
+    The whole text was tokenized at once, so that the ids are those of an app that does so too.
+    """
+    if answers is None:
+        return np.ones(len(encoding.ids), bool)
+    begins = np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 0]
+    found = np.zeros(len(begins), bool)
+    for start, end in answers:
+        found |= (begins >= start) & (begins < end)
+    return found

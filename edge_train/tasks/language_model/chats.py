@@ -1,0 +1,229 @@
+"""Rows that are chats, or prompts with completions: known by their columns, checked, made alike."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_train.errors import InputError
+from edge_train.formats.json_text import read_text
+from edge_train.formats.tables.names import TEXT_FLAG, text_of
+from edge_train.formats.tables.table import Table
+from edge_train.units import shown
+
+CHATS = ("messages", "conversations", "conversation")
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("question", "answer"),
+)
+INPUTS, SYSTEMS = ("input", "context"), ("system", "system_prompt")
+_TOOLS = ("tools",)
+_PREFERENCES = ("chosen", "rejected")
+ASSISTANT = "assistant"
+ROLES = ("system", "developer", "user", ASSISTANT, "tool")
+# As ShareGPT and its like call them in `from`.
+_SPEAKERS: Mapping[str, str] = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", ASSISTANT), ASSISTANT),
+    **dict.fromkeys(("tool", "observation"), "tool"),
+    "system": "system",
+}
+
+
+class WrongChat(ValueError):
+    """A row that is no chat: the message goes on after its number."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation.
+
+    Attributes:
+      messages: as a chat template takes them.
+      tools: JSON schemas of functions, if any.
+      uncounted: places of turns of the assistant that nothing is learned from (`weight` 0).
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[Any, ...] = ()
+    uncounted: frozenset[int] = frozenset()
+
+    @property
+    def answers(self) -> list[int]:
+        """The places of the turns that are learned from."""
+        turns = (n for n, one in enumerate(self.messages) if one["role"] == ASSISTANT)
+        return [place for place in turns if place not in self.uncounted]
+
+
+@dataclass(frozen=True)
+class ChatColumns:
+    """Where a table holds its chats.
+
+    Attributes:
+      what: for people: chats, or the two columns.
+      messages: place of the list of messages; None: a prompt and a completion.
+      pair: places of these two.
+      more: places of what goes behind the prompt, of the system's message and of the tools.
+    """
+
+    what: str
+    messages: int | None
+    pair: tuple[int, int] = (0, 0)
+    more: tuple[int | None, int | None, int | None] = (None, None, None)
+
+    def chat(self, row: Sequence[Any]) -> Chat:
+        """Return the chat of a row.
+
+        Raises:
+          WrongChat: it is none.
+        """
+        extra, system, tools = (None if at is None else row[at] for at in self.more)
+        if self.messages is not None:
+            messages, uncounted = _messages(row[self.messages])
+        else:
+            prompt, completion = (row[place] for place in self.pair)
+            messages = _pair(prompt, completion, extra)
+            uncounted = frozenset()
+        if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+            messages = ({"role": "system", "content": system}, *messages)
+            uncounted = frozenset(place + 1 for place in uncounted)
+        return Chat(messages, _tools(tools), uncounted)
+
+
+def chat_columns(table: Table) -> ChatColumns | None:
+    """Return where a table holds chats, None where its columns are of another kind.
+
+    Raises:
+      InputError: it holds pairs of a better and a worse answer, which are not trained on.
+    """
+
+    def first(names: Sequence[str]) -> int | None:
+        return next(iter(table.among(names)), None)
+
+    more = (first(INPUTS), first(SYSTEMS), first(_TOOLS))
+    if (place := first(CHATS)) is not None:
+        return ChatColumns("chats", place, more=(None, more[1], more[2]))
+    for names in PAIRS:
+        if len(found := table.among(names)) == 2:
+            extra = more[0] if names[0] == "instruction" else None
+            what = f"{names[0]}s with {names[1]}s"
+            return ChatColumns(what, None, (found[0], found[1]), (extra, *more[1:]))
+    if len(table.among(_PREFERENCES)) == 2:
+        raise InputError(
+            f"{table.path}: its rows are pairs of a better and a worse answer (columns 'chosen' "
+            "and 'rejected'), which are not trained on; write each better one under 'messages', or "
+            f"name a column of texts with {TEXT_FLAG} NAME."
+        )
+    return None
+
+
+def looks_like(names: Collection[str]) -> str | None:
+    """Return what a table with columns of these names, in small letters, holds; None: no chats."""
+    if not set(CHATS).isdisjoint(names):
+        return "chats"
+    pair = next((one for one in PAIRS if set(one) <= set(names)), None)
+    return f"{pair[0]}s with {pair[1]}s" if pair else None
+
+
+def _messages(value: Any) -> tuple[tuple[dict[str, Any], ...], frozenset[int]]:
+    value = _parsed(value)
+    if not isinstance(value, list):
+        raise WrongChat("has no list of messages")
+    if not value:
+        raise WrongChat("has no messages")
+    messages = tuple(_message(number, one) for number, one in enumerate(value, 1))
+    weights = [one.get("weight") for one in value]
+    return messages, frozenset(n for n, weight in enumerate(weights) if weight == 0)
+
+
+def _message(number: int, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WrongChat(f"has a message {number} that is no object")
+    if "role" not in value and "from" in value:
+        speaker = value["from"]
+        role = _SPEAKERS.get(speaker.strip().lower(), speaker) if isinstance(speaker, str) else None
+        message = {"role": role, "content": value.get("value")}
+    else:
+        # tables have every name in every row; what is not there is not there
+        message = {n: v for n, v in value.items() if v is not None or n == "content"}
+    if (role := message.get("role")) not in ROLES:
+        known = ", ".join(ROLES)
+        raise WrongChat(f"has a message {number} of role {shown(role)}, expected one of {known}")
+    message["content"] = content = _content(number, message.get("content"))
+    calls = message.get("tool_calls")
+    if calls is not None:
+        message["tool_calls"] = _calls(number, calls)
+    if role == ASSISTANT and not (content and content.strip()) and not calls:
+        raise WrongChat(f"has an answer without a text (message {number})")
+    if content is None and not calls:
+        raise WrongChat(f"has a message {number} without a text")
+    return message
+
+
+def _content(number: int, value: Any) -> str | None:
+    """Return the text of a message, whose parts may be objects of a type."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        texts = [part.get("text") for part in value]
+        others = sorted(
+            {str(p.get("type")) for p, t in zip(value, texts, strict=True) if t is None}
+        )
+        if others:
+            raise WrongChat(f"has a message {number} with {others[0]!r}, which is no text")
+        if all(isinstance(text, str) for text in texts):
+            return "".join(map(str, texts))
+    raise WrongChat(f"has a message {number} whose content is no text")
+
+
+def _calls(number: int, value: Any) -> list[dict[str, Any]]:
+    """Return the calls of tools with arguments as objects, which templates write as JSON."""
+    if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
+        raise WrongChat(f"has a message {number} whose tool_calls are no list of objects")
+    found = []
+    for call in value:
+        function = call.get("function", call)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise WrongChat(f"has a message {number} with a call of a tool without a name")
+        function = {**function, "arguments": _parsed(function.get("arguments", {}))}
+        found.append({**call, "function": function} if "function" in call else function)
+    return found
+
+
+def _pair(prompt: Any, completion: Any, extra: Any) -> tuple[dict[str, Any], ...]:
+    """Return a prompt and its completion as messages; either may be a list of messages."""
+    if isinstance(prompt, list) or isinstance(completion, list):
+        parts: list[Any] = []
+        for value, role in ((prompt, "user"), (completion, ASSISTANT)):
+            listed = value if isinstance(value, list) else [{"role": role, "content": value}]
+            parts.extend(listed)
+        return _messages(parts)[0]
+    asked, answered = text_of(prompt), text_of(completion)
+    if asked is None:
+        raise WrongChat("has no prompt")
+    if answered is None:
+        raise WrongChat("has no completion")
+    if isinstance(extra, str) and extra.strip():
+        asked = f"{asked}\n\n{extra}"
+    return {"role": "user", "content": asked}, {"role": ASSISTANT, "content": answered}
+
+
+def _tools(value: Any) -> tuple[Any, ...]:
+    value = _parsed(value)
+    if value is None or value == "":
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise WrongChat("has tools that are no list of objects")
+    return tuple(value)
+
+
+def _parsed(value: Any) -> Any:
+    """Return what a text of JSON stands for, as some tables keep lists and objects."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return read_text(value)
+        except ValueError:
+            return value
+    return value

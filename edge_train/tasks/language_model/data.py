@@ -1,0 +1,267 @@
+"""From what a user has to what training reads: texts or chats, kept as ids in the run folder."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edge_train.errors import InputError
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.recipe import required
+from edge_train.tasks.job import Say
+from edge_train.tasks.language_model.apart import keeps_apart
+from edge_train.tasks.language_model.chats import ChatColumns
+from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.example import example_of, words_of
+from edge_train.tasks.language_model.kept import (
+    IDS_FILE,
+    Kept,
+    Objective,
+    about_of,
+    keep,
+    reopen,
+    tenth_of_documents,
+)
+from edge_train.tasks.language_model.marks import Marks, marks_of
+from edge_train.tasks.language_model.packing import PackedDocuments
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.language_model.token_stream import id_type, write_ids
+
+_DAY = "%Y-%m-%d"  # what templates that ask for the date were told
+
+
+class Data:
+    """The data of a run.
+
+    Args:
+      sha256: returns the hash of the model, which says whose ids these are.
+
+    Attributes:
+      notices: what the user should know of them, a line each.
+      kept, task: from `prepare` or `restore` on.
+    """
+
+    kept: Kept
+    task: Objective
+
+    def __init__(
+        self,
+        recipe: LanguageModelRecipe,
+        model: LanguageFolder,
+        tokenizer: Tokenizer,
+        sha256: Callable[[], str],
+    ) -> None:
+        self._recipe, self._model, self._tokenizer = recipe, model, tokenizer
+        self._sha256 = sha256
+        self.notices: list[str] = []
+
+    def load(self) -> None:
+        """Read the beginning of the data.
+
+        Raises:
+          InputError: they cannot be used, or are chats and the model has no template for them.
+        """
+        texts = self._open({})
+        if (columns := texts.chats_found()) is not None:
+            self._template(columns, datetime.now())
+
+    def prepare(self, folder: Path, say: Say) -> None:
+        """Write the ids of the data, and how they were made, for `restore`."""
+        day = datetime.now().strftime(_DAY)
+        self._prepare(folder, say, {"begin": None, "halves": True, "day": day})
+
+    def restore(self, folder: Path, say: Say) -> None:
+        """Take what `prepare` wrote, or read the data again in the same way."""
+        about = about_of(folder)
+        try:
+            self.kept = reopen(folder, self._model.vocabulary)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"{folder / IDS_FILE}: cannot be used ({error}). Reading the data again.")
+            if ("halves" not in about and "tokens" in about) or _is_day(about.get("day")):
+                self._prepare(folder, say, about)
+            else:
+                self.load()
+                self.prepare(folder, say)
+        else:
+            self.task = self.kept.objective(self._recipe)
+
+    def most_bytes(self) -> int:
+        """Return what the ids take at most: a token has a byte of the data or more."""
+        try:
+            path = Path(required(self._recipe.data)).expanduser()
+            count = open_texts(path, self._recipe.text_column).size_bytes()
+        except (OSError, InputError):
+            return 0  # `load` says what is wrong with it
+        return count * np.dtype(id_type(self._model.vocabulary)).itemsize
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the report says of the data."""
+        task = self.task
+        if not isinstance(task, PackedDocuments):
+            return {}
+        example = example_of(task, self._tokenizer)
+        return {
+            "documents": len(task.sizes),
+            "counted_tokens": task.counted_tokens,
+            "example": [[text, learned] for text, learned in example],
+        }
+
+    def _prepare(self, folder: Path, say: Say, about: Mapping[str, Any]) -> None:
+        """Write what training reads of the data.
+
+        Args:
+          about: how; of a run of earlier code without `begin`, its data are one text without
+            marks; without `halves`, texts whose documents are not kept apart.
+        """
+        texts = self._open(about)
+        columns = texts.chats_found()
+        if columns is None:
+            self.kept = self._keep_texts(folder, texts, about, say)
+        else:
+            self.kept = self._keep_chats(folder, texts, columns, about, say)
+        self.task = self.kept.objective(self._recipe)
+        if isinstance(self.task, PackedDocuments):
+            self._say_chats(self.task, columns, say)
+
+    def _open(self, about: Mapping[str, Any]) -> Texts:
+        path = Path(required(self._recipe.data)).expanduser()
+        whole = bool(about) and "begin" not in about
+        earlier = bool(about) and "halves" not in about
+        texts = open_texts(path, self._recipe.text_column, whole=whole, as_texts=earlier)
+        texts.check()
+        self._note(*texts.notices)
+        return texts
+
+    def _keep_texts(self, folder: Path, texts: Texts, about: Mapping[str, Any], say: Say) -> Kept:
+        model, kind = self._model, id_type(self._model.vocabulary)
+        whole = "begin" not in about
+        marks = Marks() if whole else self._marks()
+        written = write_ids(texts, marks, self._tokenizer, folder / IDS_FILE, kind)
+        in_rows = any(map(is_table, texts.train)) and not whole
+        self._note(*texts.notices, *([marks.said] if marks.said and in_rows else []))
+        found: dict[str, Any] = {"model_sha256": self._sha256()}
+        held, starts = written.held if texts.held else None, None
+        if not whole:
+            found |= {"begin": marks.begin, "end": marks.end}
+        if "halves" in about:
+            found |= {"halves": True, "day": about["day"]}
+            if len(written.starts) > 1:
+                held = held or tenth_of_documents(written.starts, written.ids)
+                starts = written.starts if keeps_apart(model.config) else None
+                if starts is None:
+                    self._note(self._not_apart("see each other in a sequence"))
+        if not whole:
+            found["held"] = held
+        kept = keep(folder, model.vocabulary, found, starts)
+        of = f" of {len(written.starts)} documents" if in_rows else ""
+        part = "the last tenth held out" if held is None else f"the last {held} held out"
+        say(f"{written.ids} tokens{of}, {part}; {self._recipe.length} in a sequence")
+        return kept
+
+    def _keep_chats(
+        self, folder: Path, texts: Texts, columns: ChatColumns, about: Mapping[str, Any], say: Say
+    ) -> Kept:
+        from edge_train.tasks.language_model.chat_stream import write_chats
+        from edge_train.tasks.language_model.passages import Reader
+
+        model, kind = self._model, id_type(self._model.vocabulary)
+        template = self._template(columns, datetime.strptime(about["day"], _DAY))
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        controls = [token.content for token in added if token.special]
+        reader = Reader(template, self._recipe.loss_on, controls)
+        most = required(self._recipe.length) + 1
+        parts = [(reader.passages(texts.chats(texts.train)), False)]
+        if texts.held:
+            parts.append((reader.passages(texts.chats(texts.held)), True))
+        marks = self._marks()
+        out = folder / IDS_FILE
+        written = write_chats(parts, marks, self._tokenizer, out, kind, most)
+        self._note(*texts.notices)
+        read = len(written.lengths)
+        lengths = np.sort(np.array(written.lengths, np.int64))
+        if len(written.starts) == 1 and read:
+            raise InputError(
+                f"{self._recipe.data}: no answer begins within {most} tokens in any of {read} "
+                f"{columns.what} (the shortest has {lengths[0]}); use a --length of up to "
+                f"{model.positions}, or shorter ones."
+            )
+        if written.cut:
+            self._note(
+                f"{written.cut} of {read} {columns.what} have more than {most} tokens and lose "
+                f"their end; --length {min(int(lengths[-1]) - 1, model.positions)} keeps more"
+            )
+        if written.unanswered:
+            self._note(
+                f"{written.unanswered} of {read} {columns.what} are left out: no answer begins "
+                f"within {most} tokens"
+            )
+        if reader.reads_no_tools and texts.tools:
+            self._note(
+                f"{texts.tools} of {read} {columns.what} name tools, which the model's chat "
+                "template does not write"
+            )
+        if not (apart := keeps_apart(model.config)):
+            self._note(self._not_apart("are not packed: each is in a sequence of its own"))
+        found = {
+            "model_sha256": self._sha256(),
+            "begin": marks.begin,
+            "end": marks.end,
+            "chats": True,
+            "halves": True,
+            "apart": apart,
+            "day": about["day"],
+            "held": written.held if texts.held else None,
+        }
+        if read:
+            say(
+                f"{read} {columns.what} of {lengths[0]} / {lengths[read // 2]} / {lengths[-1]} "
+                "tokens (shortest, median, longest)"
+            )
+        counted = written.counted if reader.counts_answers else None
+        return keep(folder, model.vocabulary, found, written.starts, counted)
+
+    def _say_chats(self, task: PackedDocuments, columns: ChatColumns | None, say: Say) -> None:
+        train, choose, report = map(len, task.parts)
+        rows = len(task.rows[0])
+        full = task.sizes[task.parts[0]].sum() / (rows * (task.length + 1))
+        say(
+            f"{train} to train on, {choose} to choose the best weights by, {report} to report on; "
+            f"{len(task.ids)} tokens, {task.counted_tokens} of them learned (loss_on "
+            f"{self._recipe.loss_on}); {rows} sequences of {task.length}, {full:.0%} full"
+        )
+        say(f"the first, what is learned in [[ ]]: {words_of(example_of(task, self._tokenizer))}")
+
+    def _template(self, columns: ChatColumns, day: datetime) -> Any:
+        """Return the template of the model; None where it has none and needs none.
+
+        Raises:
+          InputError: the data are chats, and it has none.
+          ModelError: it cannot be read.
+        """
+        from edge_train.formats.chat_template import chat_template_of
+        from edge_train.tasks.language_model.passages import refuse_chats
+
+        template = chat_template_of(self._model, day)
+        if template is None and columns.messages is not None:
+            raise refuse_chats(self._model.path)
+        return template
+
+    def _marks(self) -> Marks:
+        return marks_of(self._tokenizer, self._model.config, self._model.path)
+
+    def _not_apart(self, what: str) -> str:
+        kind = self._model.config.get("model_type")
+        return f"documents {what}, since a {str(kind)[:40]!r} is not known to keep them apart"
+
+    def _note(self, *lines: str) -> None:
+        self.notices += [line for line in lines if line not in self.notices]
+
+
+def _is_day(value: Any) -> bool:
+    try:
+        return bool(datetime.strptime(value, _DAY))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,98 @@
+"""Chats, and prompts with completions, as texts whose answers are marked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edge_train.errors import InputError, TemplateError
+from edge_train.formats.chat_template import ChatTemplate, Span
+from edge_train.formats.tables.wrong import Wrong
+from edge_train.tasks.language_model.answers import text_and_answers
+from edge_train.tasks.language_model.chats import ASSISTANT, Chat, WrongChat
+
+COMPLETIONS = "completions"  # what `loss_on` may be, beside `all`
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A whole document.
+
+    Attributes:
+      answers: spans of the text that are learned; None: all of it is.
+      bare: nothing says where it begins and ends yet: the model's own marks go around it.
+    """
+
+    text: str
+    answers: list[Span] | None
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes passages of chats.
+
+    Args:
+      template: of the model; None where it has none, which does for a prompt and its completion.
+      loss_on: `completions` or `all`.
+      controls: tokens of control, as texts.
+    """
+
+    template: ChatTemplate | None
+    loss_on: str
+    controls: Sequence[str]
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether answers alone are learned."""
+        return self.loss_on == COMPLETIONS
+
+    @property
+    def reads_no_tools(self) -> bool:
+        """Whether tools that a chat names are in no text."""
+        return self.template is None or not self.template.takes_tools()
+
+    def passages(self, chats: Iterator[tuple[Wrong, int, Chat]]) -> Iterator[Passage]:
+        """Yield the passage of every chat that can be read; the others are counted as wrong."""
+        for wrong, number, chat in chats:
+            try:
+                yield self._passage(chat)
+            except WrongChat as error:
+                wrong.add(number, str(error))
+            except TemplateError as error:
+                wrong.add(number, f"is refused: the chat template {error}")
+
+    def _passage(self, chat: Chat) -> Passage:
+        if self.counts_answers and not chat.answers:
+            raise WrongChat("has no turn of the assistant that counts")
+        if self.template is None:
+            return self._plain(chat)
+        if not self.counts_answers:
+            return Passage(self.template.text(chat.messages, chat.tools), None)
+        text, answers = text_and_answers(self.template, chat, self.controls)
+        if not answers:
+            raise WrongChat("has no answer in the text that the chat template makes of it")
+        return Passage(text, answers)
+
+    def _plain(self, chat: Chat) -> Passage:
+        """Return a prompt with its completion behind it, as a model without a template reads it.
+
+        They stand as they are; where neither has white space between, a new line comes there.
+        """
+        *before, last = chat.messages
+        roles = [message["role"] for message in before]
+        if last["role"] != ASSISTANT or ASSISTANT in roles or chat.tools or "tool_calls" in last:
+            raise WrongChat("is a chat of several turns, and the model has no chat template")
+        prompt, completion = "\n\n".join(str(one["content"]) for one in before), last["content"]
+        if prompt and not (prompt[-1:].isspace() or completion[:1].isspace()):
+            prompt += "\n"
+        whole = len(prompt + completion)
+        answers = [(len(prompt), whole)] if self.counts_answers else None
+        return Passage(prompt + completion, answers, bare=True)
+
+
+def refuse_chats(model: object) -> InputError:
+    """Return the error of chats for a model that has no template."""
+    return InputError(
+        f"{model}: has no chat template, so that nobody knows how it reads chats; use the instruct "
+        "(chat) version of the model, or put the chat_template.jinja that your app uses into its "
+        "folder, or write each chat as one text under 'text'."
+    )

@@ -1,0 +1,149 @@
+"""Rows that are chats in the ways people have them; what is none is counted with its reason."""
+
+import json
+
+import pytest
+from tables import write_table
+
+from edge_train.errors import InputError
+from edge_train.tasks.language_model.accepts import accepts
+from edge_train.tasks.language_model.documents import open_texts
+
+ASKED, ANSWERED = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
+PLAIN = [ASKED, ANSWERED]
+
+
+def chats_of(path, rows, column=None):
+    texts = open_texts(write_table(path, rows), column)
+    found = [chat for _, _, chat in texts.chats(texts.train)]
+    return found, texts.notices
+
+
+def only(tmp_path, row):
+    (found,), notices = chats_of(tmp_path / "t.jsonl", [row])
+    assert not notices
+    return found
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": PLAIN},
+        {"Messages": PLAIN, "text": "2 + 2? 4", "score": 3},
+        {"messages": json.dumps(PLAIN)},
+        {"messages": [{**ASKED, "content": [{"type": "text", "text": "2 + 2?"}]}, ANSWERED]},
+        {"messages": [{**ASKED, "tool_calls": None}, ANSWERED]},
+        {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+        {"conversations": PLAIN},
+        {"prompt": "2 + 2?", "completion": "4"},
+        {"prompt": "2 + 2?", "completion": 4},
+        {"prompt": [ASKED], "completion": [ANSWERED]},
+        {"prompt": [ASKED], "completion": "4"},
+        {"instruction": "2 + 2?", "input": "", "output": "4"},
+        {"question": "2 + 2?", "answer": "4"},
+    ],
+    ids=" ".join,
+)
+def test_one_question_and_answer_is_the_same_chat_however_it_is_written(tmp_path, row):
+    found = only(tmp_path, row)
+    assert list(found.messages) == PLAIN and not found.tools
+    assert found.answers == [1]
+
+
+def test_an_input_goes_behind_its_instruction_and_a_system_message_before_all(tmp_path):
+    row = {"instruction": "Sum up", "input": "2 + 2", "output": "4", "system": "Be brief"}
+    found = only(tmp_path, row)
+    assert [one["content"] for one in found.messages] == ["Be brief", "Sum up\n\n2 + 2", "4"]
+    assert found.messages[0]["role"] == "system" and found.answers == [2]
+
+
+def test_tools_their_calls_and_turns_without_weight_are_kept(tmp_path):
+    call = {"id": "1", "function": {"name": "add", "arguments": '{"a": 2}'}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call], "weight": 0}
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    row = {
+        "messages": [ASKED, called, {"role": "tool", "content": "4"}, ANSWERED],
+        "tools": json.dumps(tools),
+    }
+    found = only(tmp_path, row)
+    assert found.tools == tuple(tools) and found.answers == [3]
+    # templates write them as JSON: a text would be written as a text within a text
+    assert found.messages[1]["tool_calls"][0]["function"]["arguments"] == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ("hello", "has no list of messages"),
+        ([], "has no messages"),
+        (None, "has no list of messages"),
+        (["hello"], "has a message 1 that is no object"),
+        (
+            [{"role": "narrator", "content": "a"}],
+            "has a message 1 of role 'narrator'",
+        ),
+        ([{"content": "a"}], "has a message 1 of role None"),
+        ([{"role": ["user"], "content": "a"}], "has a message 1 of role"),
+        ([{"from": 3, "value": "a"}], "has a message 1 of role None"),
+        ([{"role": "user", "content": 3}, ANSWERED], "has a message 1 whose content is no text"),
+        ([{"role": "user"}, ANSWERED], "has a message 1 without a text"),
+        ([ASKED, {**ANSWERED, "content": " "}], "has an answer without a text (message 2)"),
+        ([ASKED, {**ANSWERED, "tool_calls": "add"}], "whose tool_calls are no list of objects"),
+        ([ASKED, {**ANSWERED, "tool_calls": [{}]}], "with a call of a tool without a name"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWERED],
+            "has a message 1 with 'image_url', which is no text",
+        ),
+    ],
+)
+def test_what_is_no_chat_is_left_out_with_its_reason(tmp_path, messages, why):
+    rows = [{"messages": PLAIN}, {"messages": messages}, {"messages": PLAIN}]
+    found, notices = chats_of(tmp_path / "t.jsonl", rows)
+    assert len(found) == 2
+    assert len(notices) == 1 and why in notices[0]
+    assert notices[0].startswith("1 of 3 rows of t.jsonl is left out: line 2 has ")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"prompt": "a", "completion": None}, "has no completion"),
+        ({"prompt": " ", "completion": "a"}, "has no prompt"),
+        ({"prompt": "a", "completion": "b", "tools": [3]}, "has tools that are no list"),
+    ],
+)
+def test_a_file_of_wrong_pairs_is_refused_by_the_first(tmp_path, row, why):
+    with pytest.raises(InputError, match=f"line 1 {why}"):
+        chats_of(tmp_path / "t.jsonl", [row])
+
+
+def test_a_column_of_texts_that_is_named_is_read_and_no_chats(tmp_path):
+    path = write_table(tmp_path / "t.jsonl", [{"messages": PLAIN, "text": "2 + 2? 4"}])
+    assert open_texts(path, "text").chats_found() is None
+    assert open_texts(path, None, as_texts=True).chats_found() is None
+    assert open_texts(path, None).chats_found().what == "chats"
+
+
+def test_a_held_out_file_of_another_kind_is_one_sentence(tmp_path):
+    write_table(tmp_path / "train.jsonl", [{"messages": PLAIN}])
+    write_table(tmp_path / "dev.jsonl", [{"text": "a"}])
+    texts = open_texts(tmp_path, None)
+    with pytest.raises(InputError, match="has no column of chats, but train"):
+        list(texts.chats(texts.held))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": PLAIN}, "chats"),
+        ({"conversations": PLAIN, "category": "a"}, "chats"),
+        ({"prompt": "a", "completion": "b"}, "prompts with completions"),
+        ({"instruction": "a", "input": "", "output": "b"}, "instructions with outputs"),
+        ({"question": "a", "answer": "b"}, "questions with answers"),
+        ({"text": "a"}, "texts"),
+        ({"text": "a", "label": 1}, None),
+        ({"question": "a", "sentence": "b", "label": 1}, None),
+    ],
+)
+def test_data_are_known_by_their_columns(tmp_path, row, said):
+    assert accepts(write_table(tmp_path / "t.jsonl", [row])) == said

@@ -1,0 +1,73 @@
+"""Where there is no torch, a GGUF learns an adapter, and a resumed run ends with the same bits."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from gguf_models import plain_llama
+from safetensors.numpy import load_file
+
+from edge_train import cli
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a text, and a small GGUF file."""
+    root = tmp_path_factory.mktemp("gguf")
+    (root / "text.txt").write_text("the cat sat on the mat and the dog sat on the cat\n" * 60)
+    (root / "model.gguf").write_bytes(plain_llama(random=True))
+    return root
+
+
+def run(place, out, *options):
+    words = ["run", str(place / "text.txt"), "--task", "language-model", "--json"]
+    words += ["--model", str(place / "model.gguf"), "--threads", "1", "--length", "16"]
+    words += ["--steps", "30", "--lr", "1e-2", "--samples", "2", "--evaluate-every", "10"]
+    return cli.main([*words, "--evaluation-samples", "4", "--out", str(out), *options])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--trainable", "dora", "--micro-batch", "1", "--threads", "2"), ("--method", "zo")],
+    ids=["lora", "dora in parts", "forward only"],
+)
+def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert run(place, whole, *options) == 0
+    report = json.loads((whole / "report.json").read_text())
+    assert report["status"] == "done" and report["runtime"] == "numpy"
+    if "zo" not in options:  # which needs many more steps
+        assert report["eval"]["best"] < 0.9 * report["eval"]["first"]
+    shutil.copytree(whole, again)
+    for name in ("adapter", "checkpoints"):
+        shutil.rmtree(again / name)
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:15]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    found = [load_file(out / "adapter" / "adapter_model.safetensors") for out in (whole, again)]
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][name])
+    more = tmp_path / "more"
+    assert run(place, more, "--from", str(whole), "--steps", "5", *options) == 0
+    first = json.loads((more / "report.json").read_text())["eval"]["first"]
+    assert first == pytest.approx(report["eval"]["best"], rel=1e-6)
+
+
+def test_what_needs_torch_is_refused_with_what_does_without_it(place, tmp_path, capsys):
+    def refused(*options):
+        assert run(place, tmp_path / "out", *options) == 2
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    said = refused("--trainable", "all")
+    assert "training all weights of a model needs torch" in said
+    assert "`--trainable lora --runtime numpy` does without it" in said
+    assert "--runtime numpy does without it" in refused("--runtime", "torch")
+    assert "this run trains all weights" in refused("--trainable", "all", "--runtime", "numpy")
+    assert "quant 'int8' is not for" in refused("--quant", "int8")
+    assert "does not serve task 'language-model'" in refused("--runtime", "onnx")

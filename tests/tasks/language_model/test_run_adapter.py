@@ -1,0 +1,225 @@
+"""Adapters through the command line: what a run leaves, going on, being killed, being refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import dying
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edge_train import cli
+from edge_train.formats.adapter import read_adapter
+from edge_train.formats.weight_files import read_json
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.process
+
+_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 300,
+    "max_position_embeddings": 32,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a text, and a model folder with random weights in it."""
+    import tokenizers
+
+    root = tmp_path_factory.mktemp("adapters")
+    text = "the cat sat on the mat and the dog sat on the cat\n" * 200
+    (root / "text.txt").write_text(text)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**_SIZES))
+    network.save_pretrained(root / "model")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train([str(root / "text.txt")], trainer)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(root / "model" / "tokenizer.json"))
+    return root
+
+
+def words(place, out, *options):
+    found = ["run", "--task", "language-model", "--data", str(place / "text.txt")]
+    found += ["--model", str(place / "model"), "--threads", "1", "--json", "--length", "16"]
+    found += ["--samples", "2", "--steps", "12", "--lr", "1e-2", "--evaluate-every", "4"]
+    return [*found, "--out", str(out), *options]
+
+
+def run(place, out, *options):
+    return cli.main(words(place, out, *options))
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+def tensors(out):
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(place, tmp_path_factory):
+    """A run of twelve steps with all defaults."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run(place, out) == 0
+    return out
+
+
+def test_a_model_with_weights_gets_an_adapter_that_peft_loads_with_the_reported_loss(
+    place, finished
+):
+    peft = pytest.importorskip("peft")
+    report = report_of(finished)
+    assert report["outputs"] == {"adapter": "adapter"} and not (finished / "model").exists()
+    assert report["eval"]["best"] < report["eval"]["first"] - 0.1
+    base = transformers.AutoModelForCausalLM.from_pretrained(place / "model", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # between peft and transformers
+        loaded = peft.PeftModel.from_pretrained(base, str(finished / "adapter")).eval()
+    ids = np.fromfile(finished / "tokens.bin", "<u2").astype(np.int64)
+    held = ids[len(ids) - len(ids) // 10 :]
+    rows = [held[start : start + 17] for start in range(0, len(held) - 16, 16)]
+    rows = torch.from_numpy(np.stack([row for row in rows if len(row) == 17]))
+    with torch.no_grad():
+        loss = float(loaded(rows, labels=rows).loss)
+    assert loss == pytest.approx(report["metrics"]["held_out_loss"], rel=1e-4)
+    config = read_json(finished / "adapter" / "adapter_config.json")
+    assert (config["r"], config["lora_alpha"], len(config["target_modules"])) == (16, 32, 14)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--trainable", "dora", "--quant", "int8", "--method", "adamw8bit"),
+        ("--lean", "--micro-batch", "1", "--rslora", "--targets", "q_proj,down_proj"),
+        ("--method", "zo", "--quant", "int4", "--rank", "2"),
+    ],
+    ids=" ".join,
+)
+def test_a_run_goes_on_from_its_journal_to_the_same_bits(place, tmp_path, options):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert run(place, whole, *options) == 0
+    shutil.copytree(whole, again)
+    for name in ("adapter", "checkpoints"):
+        shutil.rmtree(again / name)
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:8]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    assert_same_adapter(again, whole)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(place, finished, tmp_path):
+    killed = tmp_path / "killed"
+    command = [sys.executable, dying.__file__, "7", "0.02", *words(place, killed)]
+    done = subprocess.run(command, check=False, capture_output=True, env=dict(os.environ))
+    assert done.returncode < 0 and not (killed / "adapter").exists()
+    assert cli.main(["run", "--resume", str(killed), "--json"]) == 0
+    assert_same_adapter(killed, finished)
+
+
+def assert_same_adapter(found, expected):
+    found, expected = tensors(found), tensors(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_new_run_starts_from_the_adapter_of_another(place, finished, tmp_path):
+    out = tmp_path / "on"
+    line = ["run", "--from", str(finished), "--steps", "4", "--out", str(out), "--json"]
+    assert cli.main(line) == 0
+    before, after = report_of(finished), report_of(out)
+    assert after["eval"]["first"] == pytest.approx(before["eval"]["last"], rel=1e-5)
+    adapter, _ = read_adapter(out / "adapter")
+    assert adapter == read_adapter(finished / "adapter")[0]
+
+
+def test_a_finished_run_is_made_longer(place, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    assert cli.main(["run", "--resume", str(out), "--steps", "16", "--json"]) == 0
+    assert report_of(out)["steps"] == 16
+    assert any((tensors(out)[n] != v).any() for n, v in tensors(finished).items())
+
+
+def test_all_weights_are_trained_where_they_are_asked_for(place, tmp_path):
+    for options in (("--trainable", "all"), ("--method", "galore", "--rank", "4")):
+        out = tmp_path / options[-1]
+        assert run(place, out, *options) == 0
+        assert report_of(out)["outputs"]["model"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--targets", "q_prj"), "did you mean 'q_proj'"),
+        (("--targets", "lm_head"), "no linear layer below the head is called"),
+        (("--rank", "99"), "use a --rank of at most 32"),
+        (("--trainable", "all", "--alpha", "4"), "alpha is of adapters"),
+        (("--trainable", "lora", "--method", "galore"), "method 'galore' trains all weights"),
+        (("--trainable", "dora", "--difference-rank", "2"), "leave one of them out"),
+        (("--trainable", "lor"), "did you mean 'lora'"),
+        (("--alpha", "0"), "alpha"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_adapted_is_one_sentence(place, tmp_path, capsys, options, sentence):
+    assert run(place, tmp_path / "run", *options) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys):
+    other = shutil.copytree(place / "model", tmp_path / "other")
+    values = load_file(other / "model.safetensors")
+    values["model.norm.weight"] = values["model.norm.weight"] + 1
+    from safetensors.numpy import save_file
+
+    save_file(values, other / "model.safetensors", {"format": "pt"})
+    start = str(finished / "adapter")
+    assert run(place, tmp_path / "run", "--from", start, "--model", str(other)) == 2
+    assert "name the model that it belongs to" in capsys.readouterr().err
+    assert run(place, tmp_path / "run", "--from", start, "--rank", "8") == 2
+    assert "rank is 8, but the adapter" in capsys.readouterr().err
+
+
+def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):
+    from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
+
+    keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "rank": 4}
+    keys["data"] = str(place / "text.txt")
+
+    def lines(**more):
+        footprint = LanguageModelJob(recipe_for(**keys, **more)).footprint()
+        return {line.name: line.bytes for line in footprint.known["train"]}
+
+    plain, lean = lines(), lines(lean=True)
+    numbers = 4 * 2 * (4 * 64 + 3 * 96)  # of rank 4: four layers of 32 x 32, three of 32 x 64
+    assert plain["adapter"] == plain["gradients of the adapter"] == 4 * numbers
+    assert plain["optimizer state and copies"] >= 2 * 4 * numbers
+    matrices = 2 * 300 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64)
+    assert plain["frozen weights"] - lean["frozen weights"] == 4 * matrices
+    assert Path(place / "model" / "model.safetensors").stat().st_size > 4 * matrices
