@@ -91,7 +91,7 @@ class LanguageModelJob:
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
-        own: Mapping[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
+        own: dict[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
         if adapts:  # rules have keys of these names, too
             recipe = with_defaults(replace(recipe, rank=None, targets=None))
         found = TASK.resolve(

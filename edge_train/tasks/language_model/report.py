@@ -13,6 +13,10 @@ from edge_train.report.section import Section
 Record = Mapping[str, Any]
 _MOST_BYTES = 10_000  # of a text that is shown
 _TIMES = ("before", "after")
+_ASK = (
+    'edge-train generate . --base --prompt "..."\nedge-train chat .\n'
+    "edge-train export . OUT.gguf --to merged-gguf"
+)
 
 
 def _texts(run: Path, facts: Record) -> Markup:
@@ -61,6 +65,10 @@ def _loading(summary: Record) -> Markup:
                 f'model = AutoPeftModelForCausalLM.from_pretrained("{difference}")',
             )
         )
+    if adapter := outputs.get("adapter_gguf"):
+        ways.append(("llama.cpp, beside its base", f"llama-cli -m BASE.gguf --lora {adapter}"))
+    if outputs.get("adapter"):
+        ways.append(("edge-train, to ask it and to write other files", _ASK))
     if ways:
         ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE.txt"))
     intro = "The model is a folder with its tokenizer, as transformers reads it."

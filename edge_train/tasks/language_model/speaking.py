@@ -209,6 +209,11 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
 
 
 def on_numpy(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
+    """Return an engine of NumPy: weights stay in their file, and every token reads them all.
+
+    Raises:
+      ModelError: the model is not of the Llama family.
+    """
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
 
     adapter = None if learned is None else learned.adapter
