@@ -1,7 +1,8 @@
 """A trained language model as a folder that transformers loads, written tensor by tensor."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -42,23 +43,44 @@ def write_language_model(
     """
     if not files:
         write_parts(folder / "model.safetensors", _fresh(parameters))
-    own: dict[tuple[Path, str], tuple[str, Slices]] = {}
+    new: dict[tuple[Path, str], Callable[[], Iterable[Array]]] = {}
     for name, source in sources.items():
         value = source.value
         pieces = value.pieces if isinstance(value, Merged) else ((value, ()),)
         for tensor, at in (*pieces, *((copy, ()) for copy in source.copies)):
-            own[tensor.file.path, tensor.name] = (name, at)
+            new[tensor.file.path, tensor.name] = partial(_values, parameters, name, at)
+    write_changed(folder, files, new)
+
+
+def write_changed(
+    folder: Path,
+    files: Sequence[TensorFile],
+    new: Mapping[tuple[Path, str], Callable[[], Iterable[Array]]],
+) -> None:
+    """Write the weight files of a model with other numbers in some tensors, types as they were.
+
+    Args:
+      new: file and tensor -> makes its numbers, in order.
+
+    Raises:
+      RunFolderError: the folder cannot be written.
+    """
     names: dict[str, str] = {}
     for file in files:
-        part = {tensor: block for (path, tensor), block in own.items() if path == file.path}
+        part = {tensor: values for (path, tensor), values in new.items() if path == file.path}
         name = _plain_name(file.path.name)
         names |= dict.fromkeys(file.entries, name)
-        write_parts(folder / name, _rewritten(file, part, parameters))
+        write_parts(folder / name, _rewritten(file, part))
     if len(files) > 1:
         size = sum(entry.nbytes for file in files for entry in file.entries.values())
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(names.items()))}
         text = json.dumps(index, indent=2) + "\n"
         write_bytes(folder / "model.safetensors.index.json", text.encode())
+
+
+def _values(parameters: Parameters, block: str, at: Slices) -> Iterable[Array]:
+    """Return the numbers of a block, or of a part of it."""
+    return [parameters[block][at]] if at else parameters.tiles(block)
 
 
 def _plain_name(name: str) -> str:
@@ -79,27 +101,22 @@ def _fresh(parameters: Parameters) -> Iterator[bytes]:
     yield safetensors_header(kinds, {"format": "pt"})
     for name in sorted(shapes):
         for part in parameters.tiles(name):
-            yield _encoded(part, "F32")
+            yield encoded(part, "F32")
 
 
 def _rewritten(
-    file: TensorFile, own: Mapping[str, tuple[str, Slices]], parameters: Parameters
+    file: TensorFile, new: Mapping[str, Callable[[], Iterable[Array]]]
 ) -> Iterator[bytes]:
-    """Yield a file that differs from `file` in the values of some tensors.
-
-    Args:
-      own: a tensor -> the block that it is, or which part of one; empty for all of it.
-    """
+    """Yield a file that differs from `file` in the numbers of some tensors."""
     end = 0  # of what is written
     with file.path.open("rb", buffering=0) as source:
         for tensor, entry in sorted(file.entries.items(), key=lambda item: item[1].start):
             source.seek(end)
             yield from _copied(source, entry.start - end)
             end = entry.start + entry.nbytes
-            if tensor in own:
-                block, at = own[tensor]
-                for part in [parameters[block][at]] if at else parameters.tiles(block):
-                    yield _encoded(part, entry.dtype)
+            if tensor in new:
+                for part in new[tensor]():
+                    yield encoded(part, entry.dtype)
             else:
                 source.seek(entry.start)
                 yield from _copied(source, entry.nbytes)
@@ -113,7 +130,7 @@ def _copied(source: IO[bytes], count: int) -> Iterator[bytes]:
         count -= len(block)
 
 
-def _encoded(values: Array, dtype: str) -> bytes:
+def encoded(values: Array, dtype: str) -> bytes:
     """Return float32 numbers as bytes of a type of the format; bfloat16 rounds to the nearest."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(values).view(np.uint32)

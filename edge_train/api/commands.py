@@ -11,7 +11,7 @@ from typing import Any
 from edge_train.api.process import command, failure_of
 from edge_train.api.said import Said
 from edge_train.errors import InputError
-from edge_train.recipe import Recipe, to_toml, with_absolute_paths
+from edge_train.recipe import Recipe, read_toml, to_toml, with_absolute_paths
 
 
 def plan(recipe: Any, mem: str | int | None = None) -> dict[str, Any]:
@@ -52,23 +52,38 @@ def export(model: str | Path, out: str | Path, **options: Any) -> Path:
     return Path(out)
 
 
-def generate(run: str | Path, prompts: Sequence[str] | None = None, **options: Any) -> list[Path]:
-    """Draw pictures with a learned word, as `edge-train generate` does; return their paths.
+def generate(
+    run: str | Path, prompts: Sequence[str] | None = None, **options: Any
+) -> list[Path] | list[str]:
+    """Return paths of pictures, or answers to prompts, as `edge-train generate` makes them.
 
     Args:
-      run: folder of a run of task personalize.
-      prompts: `{}` or the token marks the learned thing; None: those of the run's previews.
-      options: those of the command: `count`, `seed`, `steps`, `guidance`, `out`.
+      run: folder of a run of task personalize, or of task language-model.
+      prompts: of pictures: `{}` or the token marks the learned thing; None: those of the run's
+        previews. Of a language model: each is answered by a process of its own.
+      options: those of the command: `count`, `seed`, `steps`, `guidance`, `out`; `max_tokens`,
+        `temperature`, `top_k`, ...
 
     Raises:
-      EdgeTrainError: there is no learned word, or a prompt cannot be used.
+      EdgeTrainError: nothing was learned, or a prompt cannot be used.
     """
     if isinstance(prompts, str):
         raise InputError(f"prompts is a text, must be a list: [{prompts!r}].")
     words = ["generate", str(run), *_flags(options)]
+    if _writes_text(Path(run)):
+        asked = prompts or ()
+        return [_said([*words, f"--prompt={one}"]).removesuffix("\n") for one in asked]
     for prompt in prompts or ():
         words.append(f"--prompt={prompt}")
     return [Path(line) for line in _said(words).splitlines()]
+
+
+def _writes_text(run: Path) -> bool:
+    """Return whether a run is of a language model; a folder that is none is for the command."""
+    try:
+        return read_toml(run / "recipe.toml").get("task") == "language-model"
+    except InputError:
+        return False
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from edge_train import __version__
+from edge_train.cli.shared_verbs import commands_of, meant
 from edge_train.command import Command
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
 from edge_train.memory.link import Link
@@ -76,6 +77,8 @@ def _say(text: str) -> None:
 
 
 def _command(words: list[str], link: Link | None) -> int:
+    from edge_train.tasks import tasks
+
     known = known_commands()
     if words and not words[0].startswith("-") and words[0] not in known:
         _say(f"command {words[0]!r} is not known; {nearest(words[0], known)}.")
@@ -83,6 +86,8 @@ def _command(words: list[str], link: Link | None) -> int:
     if words and words[0] in ("run", "plan", "init"):
         # their flags are the keys of a task's recipe, so another parser reads them
         return known[words[0]].run(argparse.Namespace(words=words[1:], link=link))
+    if (own := meant(words, tasks.all())) is not None:
+        known[words[0]] = own
     options = _parser(known).parse_args(words)
     options.link = link
     status: int = options.command(options)
@@ -93,9 +98,7 @@ def known_commands() -> dict[str, Command]:
     """Return every command: ours, those of tasks, and those of other packages."""
     from edge_train.tasks import tasks
 
-    found = dict(commands.all())
-    for task in tasks.all().values():
-        found |= {command.name: command for command in task.commands}
+    found = commands.all() | commands_of(tasks.all())
     for name, why in {**commands.broken(), **tasks.broken()}.items():
         _say(f"{name} of another package cannot be used: {why}.")
     return found

@@ -14,6 +14,7 @@ from edge_train.cli.help import help_text
 from edge_train.cli.others import FOREIGN, Foreign
 from edge_train.cli.reference_formats import artifact_page, report_page, training_artifact_page
 from edge_train.cli.reference_methods import methods_page
+from edge_train.cli.shared_verbs import commands_of, shared
 from edge_train.command import Command
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
 from edge_train.formats import picture_folders, pictures
@@ -84,19 +85,22 @@ def _row(key: Key, task: Task) -> str:
 def _cli() -> str:
     parts = [f"{_NOTE}# Commands\n", "| command | what it does |", "|---|---|"]
     found = dict(commands.all())
-    for task in tasks.all().values():
-        found |= {command.name: command for command in task.commands}
+    found |= commands_of(tasks.all())
     parts += [f"| `edge-train {one.name}` | {one.help} |" for one in found.values()]
     parts += ["", "## edge-train run --help", "", "```", help_text("run", None).rstrip(), "```", ""]
     parts += ["Options of one task: [recipe.md](recipe.md). Those of the other commands:\n"]
-    for one in found.values():
-        parts += _options_of(one)
+    for name, one in found.items():
+        several = shared(tasks.all()).get(name, {})
+        if len(several) < 2:
+            parts += _options_of(one)
+        for task_name, command in several.items() if len(several) > 1 else ():
+            parts += _options_of(command, f" (a run of {task_name})")
     parts += ["## Exit statuses\n", "| status | what happened |", "|---|---|"]
     parts += [f"| {status} | {says} |" for status, says in _STATUSES.items()]
     return "\n".join(parts) + "\n"
 
 
-def _options_of(command: Command) -> list[str]:
+def _options_of(command: Command, of: str = "") -> list[str]:
     """Return a table of what a command reads; none if its words are keys of recipes."""
     parser = argparse.ArgumentParser(add_help=False)
     command.add(parser)
@@ -106,7 +110,7 @@ def _options_of(command: Command) -> list[str]:
         f"| {one.help or ''} |"
         for one in shown
     ]
-    head = [f"## edge-train {command.name}\n", "| option | what it is |", "|---|---|"]
+    head = [f"## edge-train {command.name}{of}\n", "| option | what it is |", "|---|---|"]
     return [*head, *rows, ""] if rows else []
 
 

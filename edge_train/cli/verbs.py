@@ -11,6 +11,7 @@ from edge_train.errors import NOT_STARTED, InputError
 from edge_train.paths import file_word, path_word
 
 PLAN_ONLY = ("--all", "--rehearse")
+OF_A_LANGUAGE_MODEL = ("adapter-gguf", "merged", "merged-gguf", "ollama")  # what `export` writes
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
@@ -103,21 +104,33 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "model",
         type=file_word,
         metavar="MODEL",
-        help="embedded, folder, hub id, or network.safetensors of a run",
+        help="embedded, folder, hub id, network.safetensors of a run, or run of a language model",
     )
-    parser.add_argument("out", type=path_word, metavar="OUT", help="folder (or .onnx file) to make")
+    parser.add_argument(
+        "out", type=path_word, metavar="OUT", help="folder (or .onnx or .gguf file) to make"
+    )
     parser.add_argument(
         "--for",
+        "--to",
         dest="engine",
-        choices=("onnx", "ort-training", "folder"),
+        choices=("onnx", "ort-training", "folder", *OF_A_LANGUAGE_MODEL),
         default="onnx",
         help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; folder: "
-        "diffusers' layout, of a single-file checkpoint",
+        "diffusers' layout, of a single-file checkpoint; of a trained language model adapter-gguf: "
+        "for llama.cpp, merged: for transformers, merged-gguf: base and adapter in one file, "
+        "ollama: a Modelfile with what it names",
+    )
+    parser.add_argument(
+        "--base", type=file_word, help="of an adapter, where it is now; default: where it was"
     )
     parser.add_argument(
         "--config", type=file_word, help="for folder: a diffusers folder of the same kind"
     )
-    parser.add_argument("--quant", help="none, int8, int8-fast or int4; default: int8")
+    parser.add_argument(
+        "--quant",
+        help="none, int8, int8-fast or int4; default: int8; of a merged GGUF f16 or q8_0; "
+        "default: f16",
+    )
     parser.add_argument("--trainable", help="ort-training: all or head; default: all")
     parser.add_argument(
         "--photos", type=file_word, help="folder of photos to calibrate on; default: noise"
@@ -128,6 +141,15 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.engine in OF_A_LANGUAGE_MODEL:
+        return _export_language_model(options)
+    if options.base is not None:
+        raise InputError(f"--base is for --to {', '.join(OF_A_LANGUAGE_MODEL)}; leave it out.")
+    if (Path(options.model) / "adapter").is_dir():
+        raise InputError(
+            f"{options.model} is a run of a language model; say what to write with --to: "
+            f"{', '.join(OF_A_LANGUAGE_MODEL)}."
+        )
     if options.engine == "folder":
         from edge_train.export.single_file import unpack_checkpoint
 
@@ -169,6 +191,23 @@ def _export(options: argparse.Namespace) -> int:
         photos=options.photos,
         resolution=options.resolution,
         threads=options.threads,
+        say=print,
+    )
+    return 0
+
+
+def _export_language_model(options: argparse.Namespace) -> int:
+    from edge_train.tasks.language_model.export import export_language_model
+
+    for name in ("config", "blocks", "trainable", "photos", "resolution", "threads"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is not for --to {options.engine}; leave it out.")
+    export_language_model(
+        Path(options.model),
+        options.out,
+        options.engine,
+        quant=options.quant,
+        base=options.base,
         say=print,
     )
     return 0

@@ -28,6 +28,7 @@ from edge_train.runtimes.torch.adapted_layers import (
     frozen_embedding,
 )
 from edge_train.runtimes.torch.apart import Documents
+from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.frozen_matrices import (
@@ -89,6 +90,7 @@ class AdaptedLanguageModel:
         self._adapting, self._draws = adapting, draws
         self._halves = halves_of(network)
         self._documents = Documents(self._hidden)
+        self._written = CachedLogits(network)
         self._logits_at_once = logits_at_once
         self._at(parameters)
 
@@ -178,6 +180,13 @@ class AdaptedLanguageModel:
             output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
         return int(output.logits[0, -1].argmax())
 
+    def next_logits(self, ids: Sequence[int]) -> Array:
+        """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
+
+        Only while no adapter changes: keys and values of earlier ones would be taken for theirs.
+        """
+        return self._written.next_logits(ids)
+
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient; return losses (sequences,).
 
@@ -198,7 +207,14 @@ class AdaptedLanguageModel:
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
         with suppress(AttributeError):
-            del self._network, self._adapting, self._halves, self._documents, self.parameters
+            del (
+                self._written,
+                self._network,
+                self._adapting,
+                self._halves,
+                self._documents,
+                self.parameters,
+            )
         gc.collect()
         give_back_memory()
 

@@ -23,6 +23,7 @@ from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
+from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.runtimes.torch.documents import network_inputs, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
@@ -64,6 +65,7 @@ class TorchLanguageModel:
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network, self._weights = network, weights
+        self._written = CachedLogits(network)
 
     @classmethod
     def open(
@@ -156,6 +158,13 @@ class TorchLanguageModel:
             output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
         return int(output.logits[0, -1].argmax())
 
+    def next_logits(self, ids: Sequence[int]) -> Array:
+        """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
+
+        Only while no weight changes: keys and values of earlier ones would be taken for theirs.
+        """
+        return self._written.next_logits(ids)
+
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient, matrices as factors; return losses (sequences,).
 
@@ -185,7 +194,7 @@ class TorchLanguageModel:
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
         with suppress(AttributeError):
-            del self._network, self._weights, self.parameters
+            del self._network, self._weights, self._written, self.parameters
         gc.collect()
         give_back_memory()
 

@@ -56,6 +56,17 @@ _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output
 _OF_SETTINGS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _TURNED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
 _PERMUTED = ("llama",)
+# What transformers calls a kind of model -> the architecture of a file of it.
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+}
 _WITH_ONE = ("gemma", "gemma2", "gemma3")
 
 
@@ -177,6 +188,39 @@ def _place(file: GgufFile, name: str, kind: str, config: Mapping[str, Any]) -> t
         )
     less = 1.0 if kind in _WITH_ONE and stem.endswith("norm") else 0.0
     return f"{known}.{last}", _Place(name, head, less)
+
+
+def stored_name(layer: str, kind: str) -> str | None:
+    """Return what a file calls the weight of a layer; None: it has no such layer.
+
+    >>> stored_name("model.layers.3.self_attn.o_proj", "llama"), stored_name("lm_head", "llama")
+    ('blk.3.attn_output.weight', 'output.weight')
+    """
+    top = {known: own for own, known in _TOP.items()}
+    inside = {known: own for own, known in _LAYERS[kind].items()}
+    if layer in top:
+        return f"{top[layer]}.weight"
+    parts = layer.split(".", 3)
+    if parts[:2] != ["model", "layers"] or len(parts) < 4 or parts[3] not in inside:
+        return None
+    return f"blk.{parts[2]}.{inside[parts[3]]}.weight"
+
+
+def rows_as_stored(layer: str, kind: str, config: Mapping[str, Any], count: int) -> list[int]:
+    """Return which rows of a layer's weight, as transformers has them, a file holds in turn.
+
+    >>> sizes = {"num_attention_heads": 1, "hidden_size": 4}
+    >>> rows_as_stored("model.layers.0.self_attn.q_proj", "llama", sizes, 4)
+    [0, 2, 1, 3]
+    """
+    own = (stored_name(layer, kind) or "").split(".")[-2:-1]
+    if kind not in _PERMUTED or not own or own[0] not in _TURNED:
+        return list(range(count))
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    order = [0] * count
+    for row, place in enumerate(_in_pairs(range(count), head)):
+        order[place] = row
+    return order
 
 
 def _in_pairs(rows: range, head: int) -> list[int]:

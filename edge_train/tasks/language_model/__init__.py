@@ -8,6 +8,7 @@ from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
+from edge_train.tasks.language_model.command import CHAT, GENERATE
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
 
@@ -39,6 +40,7 @@ TASK = Task(
     title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
     sections="edge_train.tasks.language_model.report:sections",
+    commands=(GENERATE, CHAT),
     uses={
         "torch": Use(
             offers=frozenset({FORWARD, GRADIENT, MATRICES}),

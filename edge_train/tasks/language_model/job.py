@@ -63,6 +63,10 @@ if TYPE_CHECKING:
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _MODEL_FOLDER = "model"
+_NO_FILE_OF_DORA = (
+    "llama.cpp has no adapters of DoRA, so none is written for it; afterwards `edge-train export "
+    "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
+)
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32"}
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
@@ -132,6 +136,8 @@ class LanguageModelJob:
             )
         if self.recipe.difference_rank is not None:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
+        if self.recipe.trainable == "dora" and self._model.made:
+            self.notes += (_NO_FILE_OF_DORA,)
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
@@ -311,7 +317,7 @@ class LanguageModelJob:
         if self._start is not None:
             adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
             write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
-            outputs = {"adapter": ADAPTER_FOLDER}
+            outputs = {"adapter": ADAPTER_FOLDER, **self._write_adapter_gguf(folder, adapter, best)}
             if not whole:
                 return Outcome(outputs=outputs)
             metrics, line = self._scores(folder, runtime)
@@ -344,6 +350,16 @@ class LanguageModelJob:
             )
             outputs["difference"] = DIFFERENCE_FOLDER
         return Outcome(metrics, outputs, line)
+
+    def _write_adapter_gguf(self, folder: Path, adapter: Adapter, best: Point) -> dict[str, str]:
+        """Write what llama.cpp loads beside the file that was trained from, where it can say it."""
+        if self._model.made is None or adapter.kind != "lora":
+            return {}
+        from edge_train.tasks.language_model.export import ADAPTER_FILE, write_adapter_gguf
+
+        name = folder.resolve().name
+        write_adapter_gguf(folder / ADAPTER_FILE, adapter, best, self._model, name)
+        return {"adapter_gguf": ADAPTER_FILE}
 
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""

@@ -13,6 +13,8 @@ from edge_train.report.section import Section
 Record = Mapping[str, Any]
 _MOST_BYTES = 10_000  # of a text that is shown
 _TIMES = ("before", "after")
+_ASK = 'edge-train generate . --base --prompt "..."\nedge-train chat .\n'
+_WHOLE = "edge-train export . OUT --to merged"
 
 
 def _texts(run: Path, facts: Record) -> Markup:
@@ -69,11 +71,15 @@ def _loading(summary: Record) -> Markup:
                 f'model = AutoPeftModelForCausalLM.from_pretrained("{adapter}")',
             )
         )
+    if gguf := outputs.get("adapter_gguf"):
+        ways.append(("llama.cpp, beside its base", f"llama-cli -m BASE.gguf --lora {gguf}"))
+    if adapter:
+        ways.append(("edge-train, to ask it and to write other files", _ASK + _WHOLE))
     if ways:
         ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE.txt"))
     intro = "The model is a folder with its tokenizer, as transformers reads it."
     if "adapter" in outputs:
-        intro = "The adapter is a folder, as peft reads it; it belongs to the model of this run."
+        intro = "What was learned is an adapter, loaded beside the model that training began with."
     body = render("loading.html", intro=intro, ways=ways)
     return section("Load it like this", body, bool(ways))
 

@@ -1,0 +1,110 @@
+"""What a run of task language-model learned, and the base that it belongs to.
+
+Every command that goes on from a finished run asks here: which adapter or model it is, which base,
+and whether that base is still the one that was trained on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError, ModelError, RunFolderError
+from edge_train.formats.adapter import CONFIG_FILE, Adapter, read_adapter
+from edge_train.formats.gguf.model import is_gguf, open_gguf
+from edge_train.formats.hub import find_folder
+from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.records.folder import RunFolder
+from edge_train.tasks import read_recipe
+from edge_train.tasks.language_model.adapting import ADAPTER_FOLDER
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+
+MODEL_FOLDER = "model"  # of a run
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned.
+
+    Attributes:
+      name: of the run or folder, for people.
+      base: as it was named; empty where nobody says it.
+      adapter: with its blocks; None where all weights were trained.
+      model: the folder of a model whose weights were all trained.
+    """
+
+    name: str
+    base: str
+    adapter: Adapter | None
+    blocks: dict[str, Array]
+    model: Path | None = None
+
+
+def learned_in(path: Path) -> Learned:
+    """Return what a run, or the folder of an adapter, holds.
+
+    Raises:
+      InputError: it is neither, or a run of another task.
+      ModelError: the adapter is damaged.
+      RunFolderError: the run has not learned anything yet.
+    """
+    if (path / CONFIG_FILE).is_file():
+        adapter, blocks = read_adapter(path)
+        return Learned(path.resolve().name, adapter.base, adapter, blocks)
+    if not RunFolder(path).recipe.is_file():
+        raise InputError(
+            f"{path}: neither a run folder nor the folder of an adapter ({CONFIG_FILE}); name "
+            "what `edge-train run` made."
+        )
+    RunFolder(path).check_kinds()
+    recipe = read_recipe(RunFolder(path).recipe)
+    if not isinstance(recipe, LanguageModelRecipe):
+        raise InputError(f"{path}: a run of task {recipe.task!r}, expected a language model's.")
+    name = path.resolve().name
+    if (path / ADAPTER_FOLDER / CONFIG_FILE).is_file():
+        adapter, blocks = read_adapter(path / ADAPTER_FOLDER)
+        return Learned(name, recipe.model, adapter, blocks)
+    if (path / MODEL_FOLDER / "config.json").is_file():
+        return Learned(name, recipe.model, None, {}, path / MODEL_FOLDER)
+    raise RunFolderError(
+        f"{path}: holds no {ADAPTER_FOLDER}/ or {MODEL_FOLDER}/ yet; finish the run first: "
+        f"`edge-train run --resume {path}`."
+    )
+
+
+def open_base(name: str) -> LanguageFolder:
+    """Return the model that a name means: a GGUF file, a folder or a hub id.
+
+    Raises:
+      ModelError: there is none, or it is damaged.
+    """
+    if is_gguf(path := Path(name).expanduser()):
+        return open_gguf(path)
+    return open_language_model(*find_folder(name))
+
+
+def base_of(learned: Learned, named: str | None) -> LanguageFolder:
+    """Return the base of what was learned, checked to be the one that was trained on.
+
+    Args:
+      named: where the base is now; None: where it was.
+
+    Raises:
+      InputError: it is not known, or another one.
+      ModelError: it cannot be used.
+    """
+    if not (name := named or learned.base):
+        raise InputError(f"{learned.name}: does not say which model it is of; name it with --base.")
+    try:
+        base = open_base(name)
+    except ModelError as error:
+        if named is not None:
+            raise
+        raise ModelError(f"{error} If the base was moved, say where it is now: --base.") from error
+    adapter = learned.adapter
+    if adapter is not None and adapter.base_sha256 and adapter.base_sha256 != base.sha256():
+        raise InputError(
+            f"{name}: is not the model that {learned.name} was trained on (sha256 "
+            f"{base.sha256()[:12]}..., expected {adapter.base_sha256[:12]}...): it has changed or "
+            "is called otherwise since; name that model with --base."
+        )
+    return base

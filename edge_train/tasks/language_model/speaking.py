@@ -1,0 +1,223 @@
+"""A trained language model that writes: a run opened, a text answered token by token."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError, ModelError, TemplateError
+from edge_train.export.adapter_changes import changes_of
+from edge_train.formats.adapter import Adapter
+from edge_train.formats.chat_template import ChatTemplate, Message, chat_template_of
+from edge_train.formats.language_folder import LanguageFolder
+from edge_train.memory.machine import cores, machine_bytes
+from edge_train.rng import Key
+from edge_train.tasks.language_model.ends import ends_of
+from edge_train.tasks.language_model.learned import Learned, base_of, learned_in, open_base
+from edge_train.tasks.language_model.sampling import Sampling
+
+NO_ADAPTER = Adapter("lora", 1, 1.0, ())
+_FLOAT_BYTES, _MOST_SHARE = 4, 0.5  # of a weight; of this machine's memory, for weights
+_DRAWN = -9  # the step of the key that tokens are drawn from
+
+
+class Engine(Protocol):
+    """A model that can be asked for one more token."""
+
+    def next_logits(self, ids: Sequence[int]) -> Array:
+        """Return the logits of the token after `ids`, (vocabulary,)."""
+
+    def close(self) -> None:
+        """Let go of the model."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model with its tokenizer and template.
+
+    Attributes:
+      name: for people.
+    """
+
+    name: str
+    model: LanguageFolder
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    engine: Engine
+
+    def ids_of_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a chat that the model is to answer.
+
+        Raises:
+          InputError: the model has no chat template, or that refuses the chat.
+        """
+        if self.template is None:
+            raise InputError(
+                f"{self.name}: the model has no chat template; continue a text with "
+                "`edge-train generate RUN --raw --prompt TEXT`."
+            )
+        try:
+            text = self.template.text(messages, open_=True)
+        except TemplateError as error:
+            raise InputError(f"{self.name}: its chat template {error}.") from error
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def ids_of_text(self, text: str) -> list[int]:
+        """Return the tokens of a text, with those that the tokenizer puts before it.
+
+        What it puts behind a text is left out: the text goes on.
+        """
+        full = list(self.tokenizer.encode(text).ids)
+        bare = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        at = next((n for n in range(len(full)) if full[n : n + len(bare)] == bare), 0)
+        return full[: at + len(bare)]
+
+    def check_length(self, ids: Sequence[int]) -> None:
+        """Refuse a text that leaves no room for an answer.
+
+        Raises:
+          InputError: as described.
+        """
+        if not ids:
+            raise InputError("the prompt is empty; write what the text begins with.")
+        if len(ids) >= self.model.positions:
+            raise InputError(
+                f"the prompt has {len(ids)} tokens, and the model has {self.model.positions} "
+                "positions for prompt and answer; write a shorter one."
+            )
+
+    def answer(
+        self, ids: Sequence[int], sampling: Sampling, most: int, draw: np.random.Generator
+    ) -> Iterator[str]:
+        """Yield a text piece by piece, each of whole characters, until it ends.
+
+        Args:
+          ids: what stands before it; fewer than the model's positions.
+          most: tokens of the answer.
+
+        Raises:
+          ModelError: the model computes values that are no numbers.
+        """
+        written = list(ids)
+        stream = DecodeStream(skip_special_tokens=True)
+        for _ in range(min(most, self.model.positions - len(written))):
+            logits = self.engine.next_logits(written)
+            if not np.isfinite(logits).all():
+                raise ModelError(f"{self.name}: its outputs are not finite; train it again.")
+            token = sampling.choose(logits, written, draw)
+            if token in self.ends:
+                return
+            written.append(token)
+            if token < self.tokenizer.get_vocab_size() and (
+                piece := stream.step(self.tokenizer, token)
+            ):
+                yield piece
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return ends_of(self.model, self.tokenizer, self.template)
+
+
+def open_speaker(run: Path, threads: int | None) -> Speaker:
+    """Return what a run learned, ready to write.
+
+    Raises:
+      InputError, ModelError, RunFolderError: as `learned_in` and `base_of`; or no engine can.
+    """
+    learned = learned_in(run)
+    if learned.model is not None:
+        return _speaker(learned.name, open_base(str(learned.model)), None, threads)
+    return _speaker(learned.name, base_of(learned, None), learned, threads)
+
+
+def open_its_base(run: Path, threads: int | None) -> Speaker:
+    """Return the model that a run began with, ready to write.
+
+    Raises:
+      InputError, ModelError, RunFolderError: as `open_speaker`.
+    """
+    base = base_of(learned_in(run), None)
+    if not base.files:
+        raise InputError(f"{run}: began with random weights, so there is no base to compare with.")
+    return _speaker("base", base, None, threads)
+
+
+def first_draw(seed: int, number: int) -> np.random.Generator:
+    """Return the random numbers of one answer."""
+    return Key(seed, _DRAWN).generator("answer", str(number))
+
+
+def _speaker(
+    name: str, model: LanguageFolder, learned: Learned | None, threads: int | None
+) -> Speaker:
+    template = chat_template_of(model, datetime.now().astimezone())
+    count = min(threads or cores(), cores())
+    if find_spec("torch") is not None and find_spec("transformers") is not None:
+        engine = on_torch(model, learned, count)
+    else:
+        engine = on_numpy(model, learned, count)
+    return Speaker(name, model, model.tokenizer(), template, engine)
+
+
+def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
+    """Return an engine of torch.
+
+    An adapter is merged into float weights, which costs a token nothing. Where these would take
+    more than half of this machine, weights stay in their file, and every token reads them all.
+    """
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.language_model import TorchLanguageModel
+
+    adapter = None if learned is None else learned.adapter
+    blocks = {} if learned is None else learned.blocks
+    numbers = sum(math.prod(e.shape) for file in model.files for e in file.entries.values())
+    if _FLOAT_BYTES * numbers > _MOST_SHARE * (machine_bytes() or math.inf):
+        return AdaptedLanguageModel.open(
+            model,
+            adapter or NO_ADAPTER,
+            quant="none",
+            threads=threads,
+            seed=0,
+            blocks=blocks,
+            lean=True,
+        )
+    opened = TorchLanguageModel.open(model, quant="none", threads=threads, seed=0)
+    if adapter is None:
+        return opened
+    for layer, change in changes_of(adapter, blocks).items():
+        block = f"{layer}.weight"
+        if block not in opened.parameters or opened.parameters[block].shape != change.shape:
+            raise InputError(
+                f"the adapter changes layer {layer!r} of {list(change.shape)}, which {model.path} "
+                "does not have; it belongs to another model."
+            )
+        weight, start = opened.parameters[block], 0
+        for rows in change.merged(weight):
+            weight[start : start + len(rows)] = rows
+            start += len(rows)
+    return opened
+
+
+def on_numpy(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
+    """Return an engine of NumPy: weights stay in their file, and every token reads them all.
+
+    Raises:
+      ModelError: the model is not of the Llama family.
+    """
+    from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
+
+    adapter = None if learned is None else learned.adapter
+    blocks = {} if learned is None else learned.blocks
+    opened = NumpyLanguageModel.open(model, adapter or NO_ADAPTER, seed=0, blocks=blocks)
+    opened.use_threads(threads)
+    return opened
