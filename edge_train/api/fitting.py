@@ -150,8 +150,8 @@ def _check(recipe: ModuleRecipe) -> None:
     plan = estimate(job.footprint(), measure().resident_bytes)
     if recipe.cap_bytes is not None and plan.peak_bytes > recipe.cap_bytes:
         raise InputError(
-            f"{needs(plan, recipe.cap_bytes)} Give it a larger mem, or method='zo', which keeps no "
-            "gradients and activations."
+            f"{needs(plan, recipe.cap_bytes)} Activations are not in it. Give it a "
+            "larger mem, or method='zo', which keeps no gradients and activations."
         )
 
 

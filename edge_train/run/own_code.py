@@ -32,8 +32,9 @@ def without_code(folder: Path, recipe: Recipe, changes: Mapping[str, Any]) -> di
             other = "" if given is None else f", not {shown(given)}"
             raise RunFolderError(
                 f"{folder}: this run imports {name} = {shown(value)}{other}, and a run folder "
-                "alone does not decide what is imported. If you trust that code, type `edge-train run "
-                f"--resume {folder} --{name} {value}`, or et.resume(..., {name}={shown(value)})."
+                "alone does not decide what is imported. If you trust that code, type "
+                f"`edge-train run --resume {folder} --{name} {value}`, or "
+                f"et.resume(..., {name}={shown(value)})."
             )
     known = recipe.declared()
     for name in changes:

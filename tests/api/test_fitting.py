@@ -268,7 +268,7 @@ def test_a_run_folder_alone_does_not_decide_what_is_imported(own_things, tmp_pat
             (out / "journal.jsonl").unlink()
         with pytest.raises(et.EdgeTrainError, match="--module hostile:made"):
             session.resume(out, {}, quiet)
-        with pytest.raises(et.EdgeTrainError, match="this run imports .*, not "):
+        with pytest.raises(et.EdgeTrainError, match=r"this run imports .*, not "):
             session.resume(out, {"module": "own_things:made"}, quiet)
     assert not (tmp_path / "was imported").exists()
 
@@ -281,6 +281,11 @@ def test_a_run_of_a_named_function_goes_on_when_it_is_named_again(own_things, tm
         et.resume(out, steps=6).wait()
     again = et.resume(out, steps=6, module="own_things:made")
     assert again.report["steps"] == 6
+
+
+def test_a_fit_says_that_its_plan_leaves_activations_out(tmp_path):
+    run = et.fit(module(), loss, BATCHES, steps=4, out=tmp_path / "run")
+    assert any("plan leaves activations out" in note for note in run.report["notices"])
 
 
 def test_code_is_not_named_for_a_run_that_imports_none(tmp_path):
