@@ -50,8 +50,8 @@ def become(root: Path, host: str | None, port: int | None) -> int:
 
 
 @contextmanager
-def beside(run: Path | None) -> Iterator[None]:
-    """Have a page offered on this machine as long as this block runs, however it ends.
+def beside(run: Path | None) -> Iterator[int]:
+    """Have a page offered on this machine as long as this block runs; yield its process id.
 
     The process is a child, so that whoever measures this tree counts it, and ends with its
     standard input, which only this process can keep open.
@@ -72,7 +72,7 @@ def beside(run: Path | None) -> Iterator[None]:
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        yield
+        yield process.pid
     finally:
         assert process.stdin is not None
         with suppress(OSError):
