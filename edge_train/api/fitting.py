@@ -79,7 +79,7 @@ def fit(
         if loss is not None or batches is not None or evaluation is not None:
             raise InputError("module names a function, which returns loss and batches, too.")
         if resume is not None:
-            raise InputError("a run of a named function is gone on with by et.resume(FOLDER).")
+            raise InputError("a run of a named function goes on by et.resume(FOLDER, module=...).")
         return running.run(_recipe({**given, "module": module}))
     if loss is None or batches is None:
         raise InputError("fit needs a loss and batches beside the module.")
@@ -120,7 +120,9 @@ def _resumed(folder: Path, given: dict[str, Any]) -> Run:
     if path.is_file():
         stored, now = read_recipe(path), _recipe(given)
         if not isinstance(stored, ModuleRecipe) or stored.module is not None:
-            raise InputError(f"{folder}: this run is gone on with by et.resume({str(folder)!r}).")
+            named = getattr(stored, "module", None)
+            module = f", module={named!r}" if named else ""
+            raise InputError(f"{folder}: this run goes on by et.resume({str(folder)!r}{module}).")
         for name in given.keys() - changes.keys() - {"out"}:
             old, new = getattr(stored, name, None), getattr(now, name, None)
             if old != new:
@@ -148,8 +150,8 @@ def _check(recipe: ModuleRecipe) -> None:
     plan = estimate(job.footprint(), measure().resident_bytes)
     if recipe.cap_bytes is not None and plan.peak_bytes > recipe.cap_bytes:
         raise InputError(
-            f"{needs(plan, recipe.cap_bytes)} Give it a larger mem, or method='zo', which keeps no "
-            "gradients and activations."
+            f"{needs(plan, recipe.cap_bytes)} Activations are not in it. Give it a "
+            "larger mem, or method='zo', which keeps no gradients and activations."
         )
 
 

@@ -179,12 +179,20 @@ def _here(recipe: Recipe, folder: Path, said: Said) -> Run:
     return Run(folder, said, None)
 
 
-def resume(folder: str | Path, mem: str | int | None = None, *, steps: int | None = None) -> Run:
+def resume(
+    folder: str | Path,
+    mem: str | int | None = None,
+    *,
+    steps: int | None = None,
+    module: str | None = None,
+) -> Run:
     """Go on with a run from its last durable step; return at once, as `run` does.
 
     Args:
       mem: another cap; None: as before.
       steps: in all, more than were taken, also of a finished run; None: as before.
+      module: "package:function" of a run of task module, named again: a run folder alone does not
+        decide what is imported.
 
     Raises:
       RunFolderError: `folder` is no folder of a run.
@@ -199,6 +207,8 @@ def resume(folder: str | Path, mem: str | int | None = None, *, steps: int | Non
         words += ["--mem", mem if isinstance(mem, str) else shown(mem)]
     if steps is not None:
         words += ["--steps", str(steps)]
+    if module is not None:
+        words += ["--module", module]
     said = Said()
     return Run(folder, said, Process(words, said))
 

@@ -195,13 +195,14 @@ class Words:
         key = key_of(tasks.get(str(written.get("task", DEFAULT))), run)
         return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
 
-    def caps(self) -> dict[str, int]:
-        """Return what may change of a run that goes on: its caps, and how many steps it has.
+    def caps(self) -> dict[str, Any]:
+        """Return what is said of a run that goes on: caps, steps, and code that it imports.
 
         Raises:
           InputError: another key was typed.
         """
-        others = [name for name in self.given if name not in _CHANGEABLE]
+        code = {key.name: key for key in self._flags.values() if key.is_code}
+        others = [name for name in self.given if name not in (*_CHANGEABLE, *code)]
         typed = [self._typed[name] for name in others]
         typed += [str(self._data)] * (self._data is not None)
         typed += ["--recipe"] * (self.recipe is not None) + ["--task"] * (self._named is not None)
@@ -210,8 +211,8 @@ class Words:
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
                 "leave it out. Only --mem, --host-mem and --steps can change."
             )
-        keys = Recipe.declared()
-        found: dict[str, int] = {}
+        keys = {**Recipe.declared(), **code}
+        found: dict[str, Any] = {}
         for name in self.given.keys() - set(others):
             try:
                 found[name] = keys[name].checked(self.given[name], "")

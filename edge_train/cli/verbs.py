@@ -37,14 +37,22 @@ def _run(options: argparse.Namespace) -> int:
         observer = Board(observer)
     if words.resume is not None:
         changes = words.caps()
-        with beside(words.resume) if words.watch else nullcontext():
+        with beside(words.resume) if words.watch else nullcontext() as page:
+            _count_page(options.link, page)
             return session.resume(words.resume, changes, observer, options.link)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
     out = None if recipe.out is None else Path(recipe.out)
-    with beside(out) if words.watch else nullcontext():
+    with beside(out) if words.watch else nullcontext() as page:
+        _count_page(options.link, page)
         return session.run(recipe, observer, options.link)
+
+
+def _count_page(link: Any, page: int | None) -> None:
+    """Have the page beside a supervised run planned for; nobody else holds a run to a cap."""
+    if link is not None:
+        link.page = page
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ class Facts:
       peak_bytes: the most that was resident, from the kernel and not told.
       loaded: the libraries are; what goes wrong from here on is not their loading.
       folder: of the run; empty before there is one.
+      code: words that name the code of a run beside `--resume`: a folder is not believed there.
       new: that folder is of a new run, and goes away if no step is taken.
       made: folders that were, or are about to be, made for it, the innermost first.
       scratch: the folder of a rehearsal.
@@ -46,6 +47,7 @@ class Facts:
     """
 
     __slots__ = (
+        "code",
         "folder",
         "largest",
         "least_bytes",
@@ -67,6 +69,7 @@ class Facts:
         self.loaded = self.planned = self.started = self.new = False
         self.folder = self.shortage = self.largest = self.scratch = ""
         self.made: Sequence[str] = ()
+        self.code: Sequence[str] = ()
         self.smaller: Mapping[str, Any] = {}
         self.least_bytes: int | None = None
         self.needs_bytes: int | None = None
@@ -97,6 +100,7 @@ class Link:
       plan: what a rehearsal in this process, before it became a fresh one, has measured.
       again: makes this process a fresh one that has such a plan; None where it cannot.
       lock: an open file that an earlier process of this run has locked; None for the first.
+      page: process id of the page that `--watch` offers, part of the tree; None without one.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Link:
         self.changes: Mapping[str, Any] = changes or {}
         self.reason, self._pipe = reason, pipe
         self.plan, self.again, self.lock = plan, again, lock
+        self.page: int | None = None
 
     def tell(self, **facts: Any) -> None:
         """Let the supervisor know `Facts`; later ones replace earlier ones of the same name."""

@@ -141,7 +141,7 @@ def _attempts(
                     return _give_up(cap_bytes, reason, facts, limit, killed)
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's
-                    arguments = ["run", "--resume", facts.folder, *talk]
+                    arguments = ["run", "--resume", facts.folder, *facts.code, *talk]
 
 
 def _next_smaller(facts: Facts, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -32,6 +32,8 @@ class Key:
       is_path: a file or folder; made absolute before a run folder keeps it.
       may_be_path: a file or folder, or a name; kept as it is.
       beside_recipe: a path in a recipe's file is relative to that file.
+      is_code: names code that a run imports; a run folder is not believed about it, so whoever
+        resumes names it again.
       also: other names in a file.
       translates: values as other programs spell them.
     """
@@ -50,6 +52,7 @@ class Key:
     is_path: bool = False
     may_be_path: bool = False
     beside_recipe: bool = False
+    is_code: bool = False
     also: tuple[str, ...] = ()
     translates: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_train.errors import InputError, OutOfMemory
-from edge_train.memory.footprint import has_room
+from edge_train.memory.footprint import Footprint, PlanLine, has_room
 from edge_train.memory.link import Link
-from edge_train.memory.measure import measure
+from edge_train.memory.measure import has_counters, measure
 from edge_train.memory.plan import (
     LARGE_BYTES,
     Plan,
@@ -25,6 +25,8 @@ from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
 from edge_train.units import format_bytes
+
+PAGE_BYTES = 16_000_000  # what the process of `--watch` holds, its interpreter included
 
 
 def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
@@ -46,7 +48,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
         load(link.plan["libraries"], link)
         return plan
     sweep()  # a run that needs no rehearsal cleans up after one that did
-    footprint = job.footprint()
+    footprint = with_page(job.footprint(), link)
     work = work_of(job.recipe, footprint)
     plan = estimate(footprint, footprint.libraries_bytes)
     _report(plan, link)
@@ -55,7 +57,12 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     if cap_bytes and on_host and not has_room(cap_bytes, footprint.libraries_bytes):
         _refuse(plan, cap_bytes, link)
     load(footprint.libraries, link)
-    plan = replace(estimate(footprint, measure(link.supervisor).resident_bytes), work=work)
+    base = measure(link.supervisor).resident_bytes
+    if (
+        link.page is not None and has_counters()
+    ):  # it may still be starting, so it has a line of its own
+        base -= measure(link.page).resident_bytes
+    plan = replace(estimate(footprint, base), work=work)
     _report(plan, link)
     link.tell(planned=True)
     if cap_bytes is None or not on_host or is_far(plan, cap_bytes):
@@ -70,6 +77,18 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
             plan = replace(rehearse(job.recipe, link, folder), work=work)
         link.again({**plan.record(), "libraries": footprint.libraries})
     return plan
+
+
+def with_page(footprint: Footprint, link: Link) -> Footprint:
+    """Return a footprint with the line of the page that `--watch` offers, in every phase.
+
+    A rehearsal measures that process with the interpreters.
+    """
+    if link.page is None:
+        return footprint
+    line = PlanLine("page of --watch", PAGE_BYTES)
+    known = {name: (line, *lines) for name, lines in footprint.known.items()}
+    return replace(footprint, known=known)
 
 
 def load(libraries: Sequence[str], link: Link) -> None:

@@ -30,6 +30,7 @@ from edge_train.run.ending import write_report
 from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
+from edge_train.run.own_code import code_words, without_code
 from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.run.recipe_file import recipe_in_folder
 from edge_train.run.savings import next_smaller, words
@@ -58,6 +59,7 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
 def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = None) -> int:
     """Start a run in a folder of its own, or in the `folder` that this process holds already."""
     began = time.perf_counter()
+    link.tell(code=code_words(recipe))
     recipe = _fitted(recipe, observer, link)
     if folder is None:
         check_out(recipe.out)
@@ -128,11 +130,12 @@ def resume(
 
     Args:
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
-        more than were taken.
+        more than were taken. With the code that the run imports, if any: it is named again.
       link: to the supervisor of this process, if it has one.
 
     Raises:
-      RunFolderError: there is nothing to resume, or it belongs to another model.
+      RunFolderError: there is nothing to resume, it belongs to another model, or it imports code
+        that was not named.
       InputError: as many steps were taken already.
     """
     if not (RunFolder(folder).recipe.is_file() or RunFolder(folder).journal.is_file()):
@@ -150,6 +153,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     records, intact, wrong = _believed(folder)
     more = None
     stored = recipe_in_folder(folder, records, link, observer.said)
+    changes = without_code(folder, stored, changes)
+    link.tell(code=code_words(stored))
     if records:
         recipe, more = lengthened(folder, records, stored, changes)
     else:

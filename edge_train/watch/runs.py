@@ -111,6 +111,8 @@ class Runs:
         row = {"name": name, "status": status or "not begun", **live.summary()}
         row["stops"] = pid is not None and status != "stopping" and is_command(pid)
         goes_on = (live.status in _GOES_ON) and pid is None and HAS_PROC
+        # what a run imports is named by whoever resumes it, or was lent by a program
+        goes_on = goes_on and live.facts.get("task") != "module"
         row["resumes"] = goes_on and not self._beside and not self._is_starting(name)
         row["said"] = self._said(name, parts)
         return row

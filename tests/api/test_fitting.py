@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 import edge_train as et
+from edge_train.api.observing import Events
+from edge_train.api.said import Said
+from edge_train.run import session
 from edge_train.tasks import open_job
 from edge_train.tasks.module.recipe import ModuleRecipe
 
@@ -243,3 +246,49 @@ def test_what_a_loss_behind_a_wall_raised_is_said_with_its_line(own_things, tmp_
 def test_a_name_of_no_function_is_one_sentence(own_things, name, words):
     with pytest.raises(et.InputError, match=words):
         open_job(ModuleRecipe(module=name))
+
+
+TOUCHING = """
+from pathlib import Path
+Path(__file__).with_name("was imported").touch()
+from own_things import made
+"""
+
+
+def test_a_run_folder_alone_does_not_decide_what_is_imported(own_things, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    et.run(ModuleRecipe(module="own_things:made", steps=4, out=str(out)), walled=False)
+    (tmp_path / "hostile.py").write_text(TOUCHING)
+    text = (out / "recipe.toml").read_text()
+    assert "own_things:made" in text
+    (out / "recipe.toml").write_text(text.replace("own_things:made", "hostile:made"))
+    quiet = Events(Said())
+    for began in (True, False):
+        if not began:
+            (out / "journal.jsonl").unlink()
+        with pytest.raises(et.EdgeTrainError, match="--module hostile:made"):
+            session.resume(out, {}, quiet)
+        with pytest.raises(et.EdgeTrainError, match=r"this run imports .*, not "):
+            session.resume(out, {"module": "own_things:made"}, quiet)
+    assert not (tmp_path / "was imported").exists()
+
+
+@pytest.mark.process
+def test_a_run_of_a_named_function_goes_on_when_it_is_named_again(own_things, tmp_path):
+    out = tmp_path / "run"
+    et.run(ModuleRecipe(module="own_things:made", steps=4, out=str(out)), walled=False)
+    with pytest.raises(et.EdgeTrainError, match="--module own_things:made"):
+        et.resume(out, steps=6).wait()
+    again = et.resume(out, steps=6, module="own_things:made")
+    assert again.report["steps"] == 6
+
+
+def test_a_fit_says_that_its_plan_leaves_activations_out(tmp_path):
+    run = et.fit(module(), loss, BATCHES, steps=4, out=tmp_path / "run")
+    assert any("plan leaves activations out" in note for note in run.report["notices"])
+
+
+def test_code_is_not_named_for_a_run_that_imports_none(tmp_path):
+    et.fit(module(), loss, BATCHES, steps=4, out=tmp_path / "run")
+    with pytest.raises(et.EdgeTrainError, match="leave --module out"):
+        session.resume(tmp_path / "run", {"module": "own_things:made"}, Events(Said()))

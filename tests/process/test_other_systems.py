@@ -31,15 +31,15 @@ sys.exit(main())
 NETWORK = ("--task", "network", "--network", "mlp 4", "--samples", "10", "--mem", "300MB")
 
 
-def played(platform, *words):
+def played(platform, *words, status=0):
     done = subprocess.run(
         [sys.executable, "-c", PLAYED.format(platform=platform), *map(str, words)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
 
 
 @pytest.fixture
@@ -64,3 +64,12 @@ def test_without_limits_fork_or_locks_it_runs_with_the_guard_alone_and_says_so(
 @pytest.mark.slow  # it rehearses every way to run
 def test_a_plan_says_that_the_guard_alone_keeps_the_cap(words):
     assert "wall: none on this system" in played("win32", "plan", *words)
+
+
+def test_a_page_of_runs_is_refused_in_one_sentence_on_windows(words, tmp_path):
+    out = tmp_path / "r"
+    for command in (("watch", tmp_path), ("run", *words, "--out", out, "--watch")):
+        said = played("win32", *command, status=2)
+        assert "need Linux or macOS, this is Windows" in said
+        assert "Traceback" not in said
+    assert not out.exists()

@@ -88,6 +88,8 @@ class ModuleJob:
             self.notes += (
                 "no wall stands: this trains in the process of its caller, which the run itself "
                 'keeps under the cap; module="package:function" trains behind a wall',
+                "the plan leaves activations out: what a pass of this module holds is not known "
+                "before its first step",
             )
         if self._brought.evaluation is None:
             count = len(self._brought.evaluated())

@@ -18,4 +18,5 @@ class ModuleRecipe(ForwardKeys, LowRankKeys, DecayKeys, ClipKeys):
     module: str | None = key(
         help="package:function that returns a torch module, its loss and its batches",
         group="data",
+        is_code=True,
     )
