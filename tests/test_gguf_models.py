@@ -12,6 +12,7 @@ from gguf_models import KINDS, make_gguf
 
 from edge_train import cli
 from edge_train.formats.gguf.model import open_gguf
+from edge_train.tasks import open_job, read_recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,10 +71,9 @@ def test_a_run_ends_in_a_folder_that_transformers_loads_with_the_metric(tmp_path
     assert tokenizer.chat_template == "{{ messages }}" and tokenizer.eos_token == "</s>"
     own = open_gguf(tmp_path / "a.gguf").tokenizer()
     assert tokenizer("the hat</s>").input_ids == own.encode("the hat</s>").ids
-    ids = np.fromfile(out / "tokens.bin", "<u2").astype(np.int64)
-    held = ids[len(ids) - len(ids) // 10 :]
-    count = min((len(held) - 1) // LENGTH, 64)
-    windows = np.stack([held[n * LENGTH : (n + 1) * LENGTH + 1] for n in range(count)])
+    job = open_job(read_recipe(out / "recipe.toml"))
+    job.restore(out, print)
+    windows = job.task().held_out()["ids"]
     assert report["metrics"]["held_out_loss"] == pytest.approx(
         wanted_loss(network, windows), rel=CLOSE
     )
