@@ -45,6 +45,8 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
     Raises:
       InputError: a word is of adapters and the run trains all weights, or the other way round.
     """
+    if recipe.targets == "auto":  # as recipes of 0.1 say of every task, for another one's key
+        recipe = replace(recipe, targets=None)
     trainable = recipe.trainable
     if trainable == "auto":
         adapts = bool(model.files) and recipe.rules >= _ALL_BEFORE
