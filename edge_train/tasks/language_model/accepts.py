@@ -9,6 +9,7 @@ from edge_train.tasks.language_model.chats import looks_like
 from edge_train.tasks.table_look import first_rows, training_file
 
 _ENDINGS = (".txt", ".md", ".text")
+_ANSWERED = "questions with answers"  # beside a label, pairs to tell right from wrong
 _PART = ("prompt", "completion")  # of what is said to be missing once it is read
 
 
@@ -24,7 +25,8 @@ def accepts(path: Path) -> str | None:
         return "a text in parts" if alone else None
     rows = first_rows(file)
     names = {str(name).strip().lower() for row in rows or () for name in row}
-    if (chats := looks_like(names)) is not None:
+    chats = looks_like(names)
+    if chats is not None and not (chats == _ANSWERED and names & set(LABELS)):
         return chats
     if not names or names & set(LABELS):
         return None

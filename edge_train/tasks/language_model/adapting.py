@@ -45,6 +45,8 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
     Raises:
       InputError: a word is of adapters and the run trains all weights, or the other way round.
     """
+    if recipe.targets == "auto":  # as recipes of 0.1 say of every task, for another one's key
+        recipe = replace(recipe, targets=None)
     trainable = recipe.trainable
     if recipe.rules < _ALL_BEFORE:  # its file may have `targets`, which was a key of all tasks once
         return replace(recipe, trainable="all", alpha=None, targets=None, rslora=False)

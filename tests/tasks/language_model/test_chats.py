@@ -149,6 +149,7 @@ def test_a_held_out_file_of_another_kind_is_one_sentence(tmp_path):
         ({"question": "a", "answer": "b"}, "questions with answers"),
         ({"text": "a"}, "texts"),
         ({"text": "a", "label": 1}, None),
+        ({"question": "a", "answer": "b", "label": 1}, None),
         ({"question": "a", "sentence": "b", "label": 1}, None),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -420,6 +421,38 @@ def test_a_run_of_earlier_code_reads_its_damaged_ids_again_as_it_did(place, tmp_
         again = open_job(job.recipe)
         again.restore(folder, print)
         assert again.data_sha256() == old
+
+
+def test_a_run_of_earlier_code_on_rows_reads_them_as_one_text_though_they_are_chats_too(
+    place, tmp_path
+):
+    rows = [{"text": "the cat sat on the mat", "messages": []}] * 60
+    data = write_table(tmp_path / "t.jsonl", rows)
+    plain = write_table(tmp_path / "plain.jsonl", [{"text": row["text"]} for row in rows])
+    folder = tmp_path / "run"
+    new = _prepared(place / "model", plain, folder)
+    assert new.task().starts is not None and new.task().halves
+    old = open_job(replace(new.recipe, data=str(data)))
+    old._data._prepare(folder, print, {"tokens": 1, "begin": [], "end": [0]})
+    sha256, ids = old.data_sha256(), old.task().ids.tolist()
+    assert old.task().starts is None and not old.task().halves
+    assert ids == new.task().ids.tolist()
+    for damage in (None, b""):
+        if damage is not None:
+            (folder / "tokens.bin").write_bytes(damage)
+        again = open_job(old.recipe)
+        again.restore(folder, print)
+        assert again.data_sha256() == sha256
+        assert again.task().starts is None and not again.task().halves
+
+
+def test_documents_of_rows_are_held_out_whole(place, tmp_path):
+    rows = [{"text": "the cat sat on the mat " * (1 + n % 7)} for n in range(90)]
+    data = write_table(tmp_path / "t.jsonl", rows)
+    task = _prepared(place / "model", data, tmp_path / "run").task()
+    first = len(task.ids) - task.held
+    assert first in task.starts.tolist() and task.ids[first - 1] == 0  # the end of another
+    assert 0.05 * len(task.ids) <= task.held <= 0.2 * len(task.ids)
 
 
 def test_a_run_on_rows_goes_on_with_its_held_out_file(place, tmp_path):
