@@ -3,6 +3,7 @@
 from pathlib import PurePath
 
 from edge_train.methods import methods
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
@@ -16,11 +17,11 @@ def _adds_projections(recipe: Recipe) -> bool:
 
 
 def _trains_adapter(recipe: Recipe) -> bool:
-    return getattr(recipe, "trainable", "all") in ("lora", "dora")
+    return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
-def _holds_weights(recipe: Recipe) -> bool:
-    """Return whether the engine holds weights; one that does not has neither int8 nor adamw8bit."""
+def _has_small_moments(recipe: Recipe) -> bool:
+    """Return whether the engine offers `adamw8bit`; the one of NumPy does not."""
     return recipe.runtime != "numpy"
 
 
@@ -130,7 +131,7 @@ TASK = Task(
             key="quant",
             values=(("none", ""), ("int8", "int8 weights")),
             costs=_LITTLE,
-            when=_holds_weights,
+            when=_trains_all,  # those beside an adapter stay in their file by now: `lean`
             only_auto=True,
             reasons={"int8": "float weights do not fit under the cap"},
         ),
@@ -138,7 +139,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
             costs=_LITTLE,
-            when=lambda recipe: _trains_adapter(recipe) and _holds_weights(recipe),
+            when=lambda recipe: _trains_adapter(recipe) and _has_small_moments(recipe),
             only_auto=True,
             reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),
@@ -160,7 +161,7 @@ TASK = Task(
             key="quant",
             values=(("int8", ""), ("int4", "int4 weights")),
             costs=_LITTLE,
-            when=_holds_weights,
+            when=_trains_all,
             only_auto=True,
             reasons={"int4": "int8 weights do not fit under the cap"},
         ),

@@ -61,9 +61,19 @@ def _loading(summary: Record) -> Markup:
                 f'model = AutoPeftModelForCausalLM.from_pretrained("{difference}")',
             )
         )
+    if adapter := outputs.get("adapter"):
+        ways.append(
+            (
+                "peft, where the model is a folder or a hub id",
+                "from peft import AutoPeftModelForCausalLM\n\n"
+                f'model = AutoPeftModelForCausalLM.from_pretrained("{adapter}")',
+            )
+        )
     if ways:
         ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE.txt"))
     intro = "The model is a folder with its tokenizer, as transformers reads it."
+    if "adapter" in outputs:
+        intro = "The adapter is a folder, as peft reads it; it belongs to the model of this run."
     body = render("loading.html", intro=intro, ways=ways)
     return section("Load it like this", body, bool(ways))
 
