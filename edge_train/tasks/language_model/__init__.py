@@ -21,8 +21,8 @@ def _trains_adapter(recipe: Recipe) -> bool:
     return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
-def _holds_weights(recipe: Recipe) -> bool:
-    """Return whether the engine holds weights; one that does not has neither int8 nor adamw8bit."""
+def _has_small_moments(recipe: Recipe) -> bool:
+    """Return whether the engine offers `adamw8bit`; the one of NumPy does not."""
     return recipe.runtime != "numpy"
 
 
@@ -141,7 +141,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
             costs=_LITTLE,
-            when=lambda recipe: _trains_adapter(recipe) and _holds_weights(recipe),
+            when=lambda recipe: _trains_adapter(recipe) and _has_small_moments(recipe),
             only_auto=True,
             reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),

@@ -19,7 +19,9 @@ def place(tmp_path_factory):
     """A folder with a text, and a small GGUF file."""
     root = tmp_path_factory.mktemp("gguf")
     (root / "text.txt").write_text("the cat sat on the mat and the dog sat on the cat\n" * 60)
-    (root / "model.gguf").write_bytes(plain_llama(random=True))
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    model = plain_llama(random=True, tokenizer__chat_template=template)
+    (root / "model.gguf").write_bytes(model)
     return root
 
 
