@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from edge_train import cli
 from edge_train.formats.adapter import read_adapter
 from edge_train.formats.weight_files import read_json
+from edge_train.tasks import open_job, read_recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -97,10 +98,9 @@ def test_a_model_with_weights_gets_an_adapter_that_peft_loads_with_the_reported_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # between peft and transformers
         loaded = peft.PeftModel.from_pretrained(base, str(finished / "adapter")).eval()
-    ids = np.fromfile(finished / "tokens.bin", "<u2").astype(np.int64)
-    held = ids[len(ids) - len(ids) // 10 :]
-    rows = [held[start : start + 17] for start in range(0, len(held) - 16, 16)]
-    rows = torch.from_numpy(np.stack([row for row in rows if len(row) == 17]))
+    job = open_job(read_recipe(finished / "recipe.toml"))
+    job.restore(finished, print)
+    rows = torch.from_numpy(job.task().held_out()["ids"])
     with torch.no_grad():
         loss = float(loaded(rows, labels=rows).loss)
     assert loss == pytest.approx(report["metrics"]["held_out_loss"], rel=1e-4)
