@@ -66,9 +66,11 @@ def _train(
     out: Path, file: Path, way: str, model: Path, words: tuple[str, ...], steps: int
 ) -> dict[str, Any]:
     name = way.replace(",", "").replace(" ", "-")
-    options = ("--task", "language-model", "--threads", "1", "--data", str(file))
-    options += ("--model", str(model), "--steps", str(steps), "--evaluate-every", str(steps))
-    options += ("--samples", str(_SEQUENCES), "--length", str(_LENGTH))
+    options = [
+        *("--task", "language-model", "--threads", "1", "--data", str(file)),
+        *("--model", str(model), "--steps", str(steps), "--evaluate-every", str(steps)),
+        *("--samples", str(_SEQUENCES), "--length", str(_LENGTH)),
+    ]
     run = out / f"defaults-{file.stem}-{name}-{steps}"
     report = bench.run(run, *options, *words)
     records, _ = journal.read(RunFolder(run).journal)
