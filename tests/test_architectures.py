@@ -89,6 +89,37 @@ def test_the_loss_of_a_language_model_is_that_of_transformers(tmp_path, kind):
     assert found == pytest.approx(expected, rel=CLOSE)
 
 
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+def test_an_adapter_stands_beside_every_layer_and_documents_stay_apart(tmp_path, kind):
+    from edge_train.formats.adapter import Adapter
+    from edge_train.formats.language_folder import open_language_model
+    from edge_train.runtimes.torch.adapted_language_model import (
+        AdaptedLanguageModel,
+        linear_layers,
+    )
+
+    architectures.make_model(tmp_path, kind)
+    folder = open_language_model(tmp_path)
+    adapter = Adapter("lora", 2, 4.0, linear_layers(folder))
+    runtime = AdaptedLanguageModel.open(folder, adapter, quant="none", threads=1, seed=0)
+    ids = np.random.default_rng(0).integers(3, architectures.VOCABULARY, (1, LENGTH + 1))
+    network = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    expected = next_token_loss(network, torch.from_numpy(ids))
+    found = {}
+    [loss] = runtime.backward({"ids": ids}, lambda name, value: found.update({name: value}))
+    assert loss == pytest.approx(expected, rel=CLOSE)
+    assert found.keys() == adapter.shapes().keys()
+    for name, value in found.items():
+        assert value.any() == name.endswith("lora_B"), name  # B is zero, so A has no gradient yet
+    cut = LENGTH // 2
+    document = np.array([[0] * cut + [1] * (LENGTH - cut)], np.int32)
+    both = {"ids": ids, "document": document}
+    halves = (ids[:, : cut + 1], ids[:, cut:])
+    alone = [runtime.forward({"ids": half}, [runtime.parameters])[0, 0] for half in halves]
+    [[together]] = runtime.forward(both, [runtime.parameters])
+    assert together == pytest.approx(np.mean(alone), rel=CLOSE)
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_loss_of_a_classifier_is_that_of_transformers(place, tmp_path, kind):
     from tokenizers import Tokenizer
@@ -127,9 +158,10 @@ def test_the_saved_language_model_has_the_perplexity_of_the_report(place, tmp_pa
     model = make(place, tmp_path / "model", kind)
     (model / "chat_template.jinja").write_text("{{ messages }}")
     (model / "tokenizer.model").write_bytes(b"pieces")
-    run("language-model", place, model, tmp_path / "zo", "zo", "--length", str(LENGTH))
+    more = ("--length", str(LENGTH), "--trainable", "all")
+    run("language-model", place, model, tmp_path / "zo", "zo", *more)
     out = tmp_path / "run"
-    report = run("language-model", place, model, out, "adamw", "--length", str(LENGTH))
+    report = run("language-model", place, model, out, "adamw", *more)
     held = np.fromfile(out / "tokens.bin", "<u2").astype(np.int64)
     held = held[len(held) - len(held) // 10 :]
     starts = range(0, len(held) - LENGTH, LENGTH)

@@ -62,6 +62,7 @@ def test_a_run_ends_in_a_folder_that_transformers_loads_with_the_metric(tmp_path
         "1",
     ]
     told += ["--length", str(LENGTH), "--samples", "2", "--mem", "4GB"]
+    told += ["--trainable", "all"]
     assert cli.main(["run", str(tmp_path / "text.txt"), *told]) == 0
     report = json.loads((out / "report.json").read_text())
     network = transformers.AutoModelForCausalLM.from_pretrained(out / "model").eval()

@@ -89,6 +89,40 @@ class DropoutKeys(Recipe):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterKeys(Recipe):
+    """Of low-rank adapters beside frozen weights of a language model."""
+
+    trainable: str = key(
+        "auto",
+        help="what is trained: all weights, or an adapter; auto: an adapter of a model that has "
+        "weights, by a method that can",
+        choices=("auto", "all", "lora", "dora"),
+        common=True,
+    )
+    alpha: float | None = key(
+        help="alpha of an adapter, which is scaled by alpha / rank; default: twice the rank",
+        flags=("--alpha", "--lora_alpha"),
+        low=1e-6,
+        high=1e6,
+    )
+    targets: str | None = key(
+        help="layers that get an adapter, by the ends of their names, separated by commas, such as "
+        "q_proj,v_proj; default: all linear layers but the head",
+        flags=("--targets", "--target_modules"),
+    )
+    rslora: bool = key(
+        False,
+        help="scale an adapter by alpha / sqrt(rank)",
+        flags=("--rslora", "--use_rslora"),
+    )
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a recipe that was filled in trains an adapter."""
+        return self.trainable in ("lora", "dora")
+
+
 def links(recipe: Recipe) -> tuple[Transform, ...]:
     """Return what ends every chain: weight decay, where there is one, and the rate."""
     from edge_train.optim.transforms import WeightDecay
@@ -125,7 +159,8 @@ _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weigh
 def once_there_and_back(recipe: Recipe) -> Passes:
     """Return the passes of an exact gradient; a clipped one is taken twice."""
     samples = recipe.samples or 1
-    if isinstance(recipe, ClipKeys) and recipe.clip is not None:
+    keeps = isinstance(recipe, AdapterKeys) and recipe.adapts  # the gradients of the first pass
+    if isinstance(recipe, ClipKeys) and recipe.clip is not None and not keeps:
         samples *= 2
     return Passes(samples, samples)
 

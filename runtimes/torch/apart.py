@@ -49,8 +49,7 @@ class Documents:
             found = torch.index_put(
                 found, (torch.tensor(row), torch.arange(start, end)), part.squeeze(0)
             )
-        assert found is not None, "a batch without anything to predict"
-        return found
+        return self._hidden(ids) if found is None else found  # nothing counts: any numbers do
 
     @torch.no_grad()
     def _reads_positions(self) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import PurePath
 
 from edge_train.methods import methods
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
@@ -17,12 +18,7 @@ def _adds_projections(recipe: Recipe) -> bool:
 
 
 def _trains_adapter(recipe: Recipe) -> bool:
-    return getattr(recipe, "trainable", "all") in ("lora", "dora")
-
-
-def _holds_weights(recipe: Recipe) -> bool:
-    """Return whether the engine holds weights that it could hold in fewer bits."""
-    return recipe.runtime != "numpy"
+    return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
 def _trains_all(recipe: Recipe) -> bool:
@@ -132,7 +128,7 @@ TASK = Task(
             key="quant",
             values=(("none", ""), ("int8", "int8 weights")),
             costs=_LITTLE,
-            when=_holds_weights,
+            when=_trains_all,  # those beside an adapter stay in their file by now: `lean`
             only_auto=True,
             reasons={"int8": "float weights do not fit under the cap"},
         ),
@@ -162,7 +158,7 @@ TASK = Task(
             key="quant",
             values=(("int8", ""), ("int4", "int4 weights")),
             costs=_LITTLE,
-            when=_holds_weights,
+            when=_trains_all,
             only_auto=True,
             reasons={"int4": "int8 weights do not fit under the cap"},
         ),

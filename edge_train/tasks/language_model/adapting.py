@@ -58,6 +58,11 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
                 f"{asked[0]} is of adapters, and this run trains all weights; leave it out, or use "
                 "--trainable lora."
             )
+        if recipe.start is not None:
+            raise InputError(
+                f"--from {recipe.start} is an adapter, and --trainable says 'all'; leave that out, "
+                "or merge the adapter into its model first."
+            )
         return replace(recipe, trainable=trainable)
     if recipe.method not in _METHODS:
         raise InputError(
@@ -81,7 +86,7 @@ def with_defaults(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
 
 def is_adapting(recipe: LanguageModelRecipe) -> bool:
     """Return whether a recipe, settled, trains an adapter."""
-    return recipe.trainable in _KINDS
+    return recipe.adapts
 
 
 def start_of(recipe: LanguageModelRecipe, model: LanguageFolder, sha256: str) -> Start:

@@ -63,8 +63,16 @@ def _loading(summary: Record) -> Markup:
                 f'model = AutoPeftModelForCausalLM.from_pretrained("{difference}")',
             )
         )
-    if adapter := outputs.get("adapter_gguf"):
-        ways.append(("llama.cpp, beside its base", f"llama-cli -m BASE.gguf --lora {adapter}"))
+    if adapter := outputs.get("adapter"):
+        ways.append(
+            (
+                "peft, where the model is a folder or a hub id",
+                "from peft import AutoPeftModelForCausalLM\n\n"
+                f'model = AutoPeftModelForCausalLM.from_pretrained("{adapter}")',
+            )
+        )
+    if file := outputs.get("adapter_gguf"):
+        ways.append(("llama.cpp, beside its base", f"llama-cli -m BASE.gguf --lora {file}"))
     if outputs.get("adapter"):
         ways.append(("edge-train, to ask it and to write other files", _ASK + _WHOLE))
     if ways:

@@ -11,11 +11,13 @@ from pathlib import Path
 import dying
 import numpy as np
 import pytest
+from page_lines import lines_to_copy
 from safetensors.numpy import load_file
 
 from edge_train import cli
 from edge_train.formats.adapter import read_adapter
 from edge_train.formats.weight_files import read_json
+from edge_train.tasks import open_job, read_recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -96,10 +98,9 @@ def test_a_model_with_weights_gets_an_adapter_that_peft_loads_with_the_reported_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # between peft and transformers
         loaded = peft.PeftModel.from_pretrained(base, str(finished / "adapter")).eval()
-    ids = np.fromfile(finished / "tokens.bin", "<u2").astype(np.int64)
-    held = ids[len(ids) - len(ids) // 10 :]
-    rows = [held[start : start + 17] for start in range(0, len(held) - 16, 16)]
-    rows = torch.from_numpy(np.stack([row for row in rows if len(row) == 17]))
+    job = open_job(read_recipe(finished / "recipe.toml"))
+    job.restore(finished, print)
+    rows = torch.from_numpy(job.task().held_out()["ids"])
     with torch.no_grad():
         loss = float(loaded(rows, labels=rows).loss)
     assert loss == pytest.approx(report["metrics"]["held_out_loss"], rel=1e-4)
@@ -155,6 +156,17 @@ def test_a_new_run_starts_from_the_adapter_of_another(place, finished, tmp_path)
     assert adapter == read_adapter(finished / "adapter")[0]
 
 
+def test_lines_of_the_page_load_the_adapter(finished, monkeypatch):
+    pytest.importorskip("peft")
+    found = lines_to_copy(finished / "report.html")
+    monkeypatch.chdir(finished)
+    scope = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # between peft and transformers
+        exec(found["peft, where the model is a folder or a hub id"], scope)
+    assert "lora_B" in " ".join(name for name, _ in scope["model"].named_parameters())
+
+
 def test_a_finished_run_is_made_longer(place, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     assert cli.main(["run", "--resume", str(out), "--steps", "16", "--json"]) == 0
@@ -202,6 +214,8 @@ def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys
     assert "name the model that it belongs to" in capsys.readouterr().err
     assert run(place, tmp_path / "run", "--from", start, "--rank", "8") == 2
     assert "rank is 8, but the adapter" in capsys.readouterr().err
+    assert run(place, tmp_path / "run", "--from", start, "--trainable", "all") == 2
+    assert "is an adapter, and --trainable says 'all'" in capsys.readouterr().err
 
 
 def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):

@@ -258,7 +258,7 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
         (("--method", "lora"), "method 'lora' is not for task 'language-model', only"),
         (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
-        (("--trainable", "head"), "trainable is not read by task 'language-model'"),
+        (("--trainable", "head"), "trainable 'head' is not known"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
