@@ -86,6 +86,16 @@ def test_int4_weights_are_the_last_thing_that_auto_gives_up():
     assert next_smaller(small, replace(asked, quant="int8")) == {}
 
 
+def test_an_engine_that_reads_weights_from_their_file_is_not_asked_to_hold_them_in_few_bits():
+    asked = recipe_for("language-model", runtime="numpy", trainable="lora")
+    recipe = replace(asked, method="backprop", quant="none", samples=4, batch_limit=1)
+    given_up = []
+    while changes := next_smaller(recipe, asked):
+        given_up += changes
+        recipe = replace(recipe, **changes)
+    assert given_up == ["lean", "micro_batch"]
+
+
 def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
     text = recipe_for("language-model", method="q-galore", batch_limit=1, samples=4, lean=True)
     assert next_smaller(text) == {"micro_batch": 1}

@@ -15,6 +15,7 @@ DEVICE = {
     "test_measure",
     "test_numpy_decoder",
     "test_numpy_run",
+    "test_numpy_smollm2",
     "test_onnx_diffusion",
     "test_onnx_engine",
     "test_plan",

@@ -21,6 +21,11 @@ def _trains_adapter(recipe: Recipe) -> bool:
     return isinstance(recipe, AdapterKeys) and recipe.adapts
 
 
+def _has_small_moments(recipe: Recipe) -> bool:
+    """Return whether the engine offers `adamw8bit`; the one of NumPy does not."""
+    return recipe.runtime != "numpy"
+
+
 def _trains_all(recipe: Recipe) -> bool:
     return not _trains_adapter(recipe)
 
@@ -136,7 +141,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
             costs=_LITTLE,
-            when=_trains_adapter,
+            when=lambda recipe: _trains_adapter(recipe) and _has_small_moments(recipe),
             only_auto=True,
             reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
         ),

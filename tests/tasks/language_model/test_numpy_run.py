@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ def place(tmp_path_factory):
     """A folder with a text, and a small GGUF file."""
     root = tmp_path_factory.mktemp("gguf")
     (root / "text.txt").write_text("the cat sat on the mat and the dog sat on the cat\n" * 60)
-    (root / "model.gguf").write_bytes(plain_llama(random=True))
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    model = plain_llama(random=True, tokenizer__chat_template=template)
+    (root / "model.gguf").write_bytes(model)
     return root
 
 
@@ -56,6 +59,19 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     assert run(place, more, "--from", str(whole), "--steps", "5", *options) == 0
     first = json.loads((more / "report.json").read_text())["eval"]["first"]
     assert first == pytest.approx(report["eval"]["best"], rel=1e-6)
+
+
+def test_answers_are_learned_from_pairs_that_share_a_sequence(place, tmp_path):
+    pairs = [{"prompt": "the cat ", "completion": f"sat on mat {n % 3}"} for n in range(60)]
+    lines = (json.dumps(pair) + "\n" for pair in pairs)
+    (tmp_path / "pairs.jsonl").write_text("".join(lines))
+    words = ["run", str(tmp_path / "pairs.jsonl"), "--model", str(place / "model.gguf")]
+    words += ["--task", "language-model", "--threads", "1", "--length", "64", "--steps", "20"]
+    words += ["--lr", "1e-2", "--samples", "2", "--evaluate-every", "20", "--json"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["eval"]["best"] < 0.8 * report["eval"]["first"]
+    assert not {"torch", "transformers"} & set(sys.modules)
 
 
 def test_what_needs_torch_is_refused_with_what_does_without_it(place, tmp_path, capsys):
