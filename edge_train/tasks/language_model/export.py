@@ -46,7 +46,10 @@ def export_language_model(
       ModelError, RunFolderError: a file cannot be read or written.
     """
     quant = _checked_quant(quant, to)
-    check_free(out) if to in ("merged", "ollama") else _check_no_file(out)
+    if to in ("merged", "ollama"):
+        check_free(out)
+    else:
+        _check_no_file(out)
     learned = learned_in(run)
     if learned.adapter is None:
         raise InputError(

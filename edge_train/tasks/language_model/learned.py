@@ -62,7 +62,8 @@ def learned_in(path: Path) -> Learned:
     name = path.resolve().name
     if (path / ADAPTER_FOLDER / CONFIG_FILE).is_file():
         adapter, blocks = read_adapter(path / ADAPTER_FOLDER)
-        return Learned(name, recipe.model, adapter, blocks)
+        # the whole path, where the recipe may have one from where the run was started
+        return Learned(name, adapter.base or recipe.model, adapter, blocks)
     if (path / MODEL_FOLDER / "config.json").is_file():
         return Learned(name, recipe.model, None, {}, path / MODEL_FOLDER)
     raise RunFolderError(
