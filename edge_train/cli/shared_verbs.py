@@ -72,6 +72,8 @@ def _task_of(run: Path) -> str:
 def _all(name: str, several: Mapping[str, Command]) -> Command:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("run", type=path_word, metavar="RUN", help="decides what follows")
+        # of no run at all nobody knows which options it has; that it is none is what is said
+        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = "\n".join(_options(task, one) for task, one in several.items())
 

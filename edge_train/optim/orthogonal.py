@@ -49,8 +49,8 @@ class OrthogonalMomentum:
 def orthogonal(matrix: Array) -> Array:
     """Return sqrt(rows) U V^T of a matrix U S V^T; zeros of zeros.
 
-    >>> orthogonal(np.array([[3.0, 0.0], [0.0, 0.1]], np.float32)).round(3).tolist()
-    [[1.414, 0.0], [0.0, 1.414]]
+    >>> (orthogonal(np.array([[3.0, 0.0], [0.0, 0.1]], np.float32)) ** 2).round(3).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
     """
     size = np.abs(matrix).max()
     if not size:
