@@ -132,8 +132,8 @@ def _make_parts(folder: Path) -> None:
 
 
 def _rehearsal_recipe(recipe: Recipe) -> Recipe:
-    """Return a recipe of few steps that holds what the whole run will hold."""
-    return task_of(recipe).for_rehearsal(replace(recipe, steps=_STEPS, patience=0))
+    """Return a recipe of few steps, too few to warm up in, that holds what the whole run will."""
+    return task_of(recipe).for_rehearsal(replace(recipe, steps=_STEPS, warmup=0, patience=0))
 
 
 def rehearse_apart(recipe: Recipe) -> Plan:

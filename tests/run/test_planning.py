@@ -5,8 +5,11 @@ import pytest
 from edge_train.memory.link import Link
 from edge_train.memory.measure import Usage
 from edge_train.memory.watch import Watch
+from edge_train.recipe import required
 from edge_train.run import planning
+from edge_train.run.rehearsal import _rehearsal_recipe
 from edge_train.tasks import open_job
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.network.recipe import NetworkRecipe
 
 PAGE = 4321  # process id
@@ -42,3 +45,8 @@ def test_the_page_beside_a_run_is_a_line_of_its_plan_and_counted_once(planned):
         lines = {line.name: line.bytes for line in more.lines}
         assert lines["page of --watch"] == planning.PAGE_BYTES
         assert more.bytes == phase.bytes + planning.PAGE_BYTES - PAGE_SO_FAR_BYTES
+
+
+def test_a_rehearsal_has_no_warm_up_for_which_it_is_too_short():
+    small = _rehearsal_recipe(LanguageModelRecipe(model="m", steps=40, warmup=10))
+    assert required(small.warmup) < required(small.steps)

@@ -209,9 +209,9 @@ def test_only_a_classifier_is_trained_there(tmp_path, capsys):
     assert "no gradient for the GroupNorm and Resize" in capsys.readouterr().err
 
 
-def test_pictures_of_a_classifier_are_refused(finished, capsys):
+def test_a_classifier_generates_nothing(finished, capsys):
     assert cli.main(["generate", str(finished[1])]) == 2
-    assert "has no pictures to draw" in capsys.readouterr().err
+    assert "a run of task 'classify', and generate is for runs of" in capsys.readouterr().err
 
 
 def test_data_must_be_named(classifiers, capsys):

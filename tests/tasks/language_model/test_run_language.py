@@ -296,7 +296,7 @@ def test_weights_that_have_learned_get_a_small_rate_that_rises_first():
         (("--quant", "int8-fast"), "only none, int8, int4"),
         (("--micro-batch", "0"), "micro_batch is 0, must be from 1 to 4096"),
         (("--method", "lora"), "method 'lora' is not for task 'language-model', only"),
-        (("--runtime", "onnx"), "runtime 'onnx' is not for task 'language-model'"),
+        (("--runtime", "onnx"), "runtime 'onnx' does not serve task 'language-model'"),
         (("--trainable", "head"), "trainable 'head' is not known"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -369,7 +369,8 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, c
     assert cli.main([*words, "--method", "adamw", "--all", "--rehearse"]) == 0
     found = json.loads(capsys.readouterr().out)
     ways = {(way["method"], way["quant"]) for way in found["choices"]}
-    methods = ("adamw", "adamw8bit", "apollo-mini")  # the rank of 64 of others is too large
+    # the rank of 64 of others is too large
+    methods = ("adamw", "adamw8bit", "apollo-mini", "scale-sgd")
     assert ways == {(method, quant) for method in methods for quant in ("none", "int8", "int4")}
     assert found["plan"]["source"] == "rehearsal"
 
