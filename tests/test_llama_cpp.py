@@ -144,9 +144,10 @@ def test_a_merged_file_writes_in_llama_cpp_what_the_adapter_writes_here(
     place, chats, engine, quant, least
 ):
     """Merged sums are rounded once more: to 16 bits, which seldom tells, or to 8, which does."""
-    export(place, f"{quant}.gguf", "merged-gguf", quant)
+    merged = f"merged-{quant}.gguf"  # the base in F16 has that name without its beginning
+    export(place, merged, "merged-gguf", quant)
     some = chats if least else chats[:10]
-    found = llama_cpp(place, place / f"{quant}.gguf", None, some, WRITTEN)["written"]
+    found = llama_cpp(place, place / merged, None, some, WRITTEN)["written"]
     same = would_write(engine, some, found)
     print(f"{same} of {len(some)} texts equal, merged as {quant}")
     assert same >= least and all(found)

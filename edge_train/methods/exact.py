@@ -95,8 +95,8 @@ class AdapterKeys(Recipe):
 
     trainable: str = key(
         "auto",
-        help="what is trained: all weights, or an adapter; auto: an adapter of a model that has "
-        "weights, by a method that can",
+        help="what is trained: all weights, or an adapter; auto: an adapter of a GGUF file, and "
+        "where a key of adapters is named; else all weights",
         choices=("auto", "all", "lora", "dora"),
         common=True,
     )

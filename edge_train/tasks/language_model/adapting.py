@@ -51,13 +51,14 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
     if recipe.rules < _ALL_BEFORE:  # its file may have `targets`, which was a key of all tasks once
         return replace(recipe, trainable="all", alpha=None, targets=None, rslora=False)
     if trainable == "auto":
-        adapts = bool(model.files)
+        # apps load an adapter beside the file that they run; a folder's users expect a folder
+        asked = _asked(recipe) or (recipe.rank is not None and recipe.method != "auto")
+        adapts = model.made is not None or recipe.runtime == "numpy" or bool(asked)
         adapts = adapts and recipe.method in _METHODS and recipe.preset == "default"
         adapts = adapts and recipe.difference_rank is None
         trainable = "lora" if adapts or recipe.start is not None else "all"
     if trainable == "all":
-        asked = [name for name in _KEYS if getattr(recipe, name) not in (None, False)]
-        if asked:
+        if asked := _asked(recipe):
             raise InputError(
                 f"{asked[0]} is of adapters, and this run trains all weights; leave it out, or use "
                 "--trainable lora."
@@ -79,6 +80,11 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
             "whose result is an adapter already; leave one of them out."
         )
     return replace(recipe, trainable=trainable)
+
+
+def _asked(recipe: LanguageModelRecipe) -> list[str]:
+    """Return the keys of adapters that a recipe has."""
+    return [name for name in _KEYS if getattr(recipe, name) not in (None, False)]
 
 
 def with_defaults(recipe: LanguageModelRecipe) -> LanguageModelRecipe:

@@ -64,6 +64,8 @@ def words(place, out, *options):
     found = ["run", "--task", "language-model", "--data", str(place / "text.txt")]
     found += ["--model", str(place / "model"), "--threads", "1", "--json", "--length", "16"]
     found += ["--samples", "2", "--steps", "12", "--lr", "1e-2", "--evaluate-every", "4"]
+    if not {"--trainable", "galore"} & {*options}:
+        found += ["--trainable", "lora"]
     return [*found, "--out", str(out), *options]
 
 
@@ -87,9 +89,7 @@ def finished(place, tmp_path_factory):
     return out
 
 
-def test_a_model_with_weights_gets_an_adapter_that_peft_loads_with_the_reported_loss(
-    place, finished
-):
+def test_an_adapter_of_a_run_is_loaded_by_peft_with_the_reported_loss(place, finished):
     peft = pytest.importorskip("peft")
     report = report_of(finished)
     assert report["outputs"] == {"adapter": "adapter"} and not (finished / "model").exists()
@@ -174,6 +174,27 @@ def test_a_finished_run_is_made_longer(place, finished, tmp_path):
     assert any((tensors(out)[n] != v).any() for n, v in tensors(finished).items())
 
 
+@pytest.mark.parametrize(
+    ("keys", "trained"),
+    [
+        ({}, "all"),
+        ({"alpha": 4.0}, "lora"),
+        ({"method": "adamw", "rank": 4}, "lora"),
+        ({"method": "galore", "rank": 4}, "all"),
+        ({"runtime": "numpy"}, "lora"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_folder_is_trained_whole_unless_a_word_is_of_adapters(place, keys, trained):
+    from edge_train.formats.language_folder import open_language_model
+    from edge_train.tasks.language_model.adapting import settled
+    from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+
+    model = open_language_model(place / "model")
+    recipe = LanguageModelRecipe(model=str(place / "model"), **keys)
+    assert settled(recipe, model).trainable == trained
+
+
 def test_all_weights_are_trained_where_they_are_asked_for(place, tmp_path):
     for options in (("--trainable", "all"), ("--method", "galore", "--rank", "4")):
         out = tmp_path / options[-1]
@@ -224,7 +245,7 @@ def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):
     from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "rank": 4}
-    keys["data"] = str(place / "text.txt")
+    keys |= {"data": str(place / "text.txt"), "trainable": "lora"}
 
     def lines(**more):
         footprint = LanguageModelJob(recipe_for(**keys, **more)).footprint()
