@@ -183,7 +183,7 @@ def test_a_finished_run_is_made_longer(place, finished, tmp_path):
         ({"method": "galore", "rank": 4}, "all"),
         ({"runtime": "numpy"}, "lora"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_folder_is_trained_whole_unless_a_word_is_of_adapters(place, keys, trained):
     from edge_train.formats.language_folder import open_language_model
