@@ -6,6 +6,7 @@ its own. `--model` names the GGUF file, `--data` a JSONL file with `question` an
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -54,7 +55,8 @@ def main(
     rows = []
     for name in CONTESTANTS:
         words = [sys.executable, "-m", __spec__.name, name, str(model), str(out), str(limit)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        one = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in a run with a cap
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=one)
         if done.returncode != 0:
             raise TrainingStopped(f"{' '.join(words)}: {done.stderr.strip()[-800:]}")
         found = json.loads(done.stdout.splitlines()[-1])
