@@ -38,11 +38,6 @@ class Opened(Protocol):
         ...
 
 
-def beginning(task: Opened) -> list[int]:
-    """Return the tokens that are to be continued."""
-    return task.opening()
-
-
 def write_continuation(
     folder: Path, name: str, task: Opened, tokenizer: Tokenizer, runtime: Writer
 ) -> None:
@@ -51,7 +46,7 @@ def write_continuation(
     Raises:
       RunFolderError: it cannot be written.
     """
-    given = beginning(task)
+    given = task.opening()
     ids = list(given)
     for _ in range(min(_WRITTEN, task.length - len(given))):
         ids.append(runtime.next_token(ids))

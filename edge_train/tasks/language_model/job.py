@@ -50,7 +50,7 @@ from edge_train.tasks.language_model.adapting import (
     start_of,
     with_defaults,
 )
-from edge_train.tasks.language_model.continuing import beginning, write_continuation
+from edge_train.tasks.language_model.continuing import write_continuation
 from edge_train.tasks.language_model.data import Data
 from edge_train.tasks.language_model.engine import engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
@@ -304,7 +304,7 @@ class LanguageModelJob:
             **self._data.facts(),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
-            "prompts": [self._tokenizer.decode(beginning(self._data.task))],
+            "prompts": [self._tokenizer.decode(self._data.task.opening())],
         }
 
     def preview(self, folder: Path, step: int, runtime: Any) -> str | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from edge_train.tasks.language_model.continuing import beginning, write_continuation
+from edge_train.tasks.language_model.continuing import write_continuation
 from edge_train.tasks.language_model.objective import LanguageModel
 
 
@@ -35,7 +35,7 @@ def test_what_is_written_follows_the_beginning_and_fits_the_model(tmp_path, leng
     writer = Counting()
     write_continuation(tmp_path, "before", task, tokenizer, writer)
     words = (tmp_path / "samples" / "before-01.txt").read_text().split()
-    first = beginning(task)
+    first = task.opening()
     expected = [f"w{(first[-1] + 1 + place) % 50}" for place in range(len(words))]
     assert words == expected
     assert writer.longest < max(length, 2)
@@ -44,4 +44,4 @@ def test_what_is_written_follows_the_beginning_and_fits_the_model(tmp_path, leng
 
 def test_the_beginning_is_of_the_held_out_text():
     task, _ = parts(64)
-    assert beginning(task) == task.held_out(1)["ids"][0][:16].tolist()
+    assert task.opening() == task.held_out(1)["ids"][0][:16].tolist()
