@@ -84,8 +84,8 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
         [
             f"LLaMA-7B's shape ({_LAYERS} layers, width {_WIDTH}), random weights, {_STEPS} steps "
             f"at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained, products of "
-            f"{dtype}. The update of scale-sgd has full rank, that of q-galore rank {_RANK}, of the "
-            "output layer too.",
+            f"{dtype}. The update of scale-sgd has full rank, that of q-galore rank {_RANK}, "
+            "of the output layer too.",
             bench.table(("what", *_METHODS, "wanted"), rows),
         ]
     )
