@@ -50,3 +50,26 @@ def test_products_with_a_file_are_those_with_its_numbers(tmp_path, monkeypatch, 
         torch.testing.assert_close(times(errors, matrix), errors @ whole)
         ids = torch.tensor([3, 0, 3, 7])
         torch.testing.assert_close(matrix.rows(ids), whole[ids], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stored_as", [F32, Q8_0])
+def test_products_of_bfloat16_are_those_of_rounded_numbers(tmp_path, monkeypatch, stored_as):
+    monkeypatch.setattr(stored_matrices, "_WEIGHTS_AT_ONCE", 3000)  # so that there are several
+    gguf_models.make_gguf(tmp_path / "model.gguf", "llama", stored_as)
+    [file] = open_gguf(tmp_path / "model.gguf").files
+    draw = torch.Generator().manual_seed(1)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    matrix = stored_matrix(StoredTensor(file, name), Buffer(torch.bfloat16))
+    whole = torch.from_numpy(file.read(name)).bfloat16().double()
+    inputs = torch.randn(5, whole.shape[1], generator=draw).bfloat16().double()
+    errors = torch.randn(5, whole.shape[0], generator=draw).bfloat16().double()
+    for found, left, right in (
+        (times_transposed(inputs.float(), matrix), inputs, whole.T),
+        (times(errors.float(), matrix), errors, whole),
+    ):
+        assert found.dtype == torch.float32
+        # a sum, or the sum of a part, is rounded to 8 bits: none is larger than that of sizes
+        room = 2.0**-8 * (left.abs() @ right.abs())
+        assert ((found - left @ right).abs() <= room).all()
+        assert not torch.equal(found, (left @ right).float())  # they were rounded
+    assert torch.equal(matrix.rows(torch.tensor([3])), torch.from_numpy(file.read(name))[[3]])

@@ -20,7 +20,12 @@ from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.language_model import sequences_per_call
-from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import (
+    BFLOAT16_BYTES,
+    LEAN_LOGITS,
+    LOGITS_AT_ONCE,
+    SEQUENCES_PER_CALL,
+)
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.footprint import (
     Shapes,
@@ -93,7 +98,7 @@ def adapter_footprint(
         base,
         {PREPARE: (), TRAIN: tuple(held), SAVE: tuple(held)},
         {TRAIN: max(trains, judges), SAVE: judges},
-        use.first_use_bytes,
+        use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),

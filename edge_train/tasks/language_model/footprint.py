@@ -27,7 +27,7 @@ from edge_train.protocols import Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
-from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
@@ -87,7 +87,7 @@ def footprint_of(
         weights,
         {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
         {TRAIN: max(kept, scored), SAVE: saved},
-        use.first_use_bytes,
+        use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
@@ -101,6 +101,7 @@ def footprint_of(
             state_line(transform, shapes, 0).bytes,
             text_bytes,
             result_bytes,
+            max((file.path.stat().st_size for file in model.rewritten), default=None),
         ),
     )
 
