@@ -1,8 +1,9 @@
 """An adapter on a GGUF model beside the same one by peft: memory, processor seconds, loss.
 
-Both get the same model (its blocks here, the float32 numbers of those there), the same windows of
-the same text, the same start values, update rule, rate and number of threads, each in a process of
-its own. `--model` names the GGUF file, `--data` a JSONL file with `question` and `answer`.
+Then all weights by two rules beside their authors' code, where that is installed. All get the same
+model (its blocks here, the float32 numbers of those there), the same windows of the same text,
+start values, rates and number of threads, each in a process of its own. `--model` names the GGUF
+file, `--data` a JSONL file with `question` and `answer`.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_train.bench import table
+from edge_train.bench.peers_full import AUTHORS, RANK, REFRESH, SCALES, is_installed, make_optimizer
 from edge_train.bench.step_cost import open_loop
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.adapter import write_adapter
@@ -38,6 +40,8 @@ CONTESTANTS = (
     "peft float32",
     "peft bfloat16",
 )
+FULL = ("edge-train galore", "galore-torch", "edge-train apollo", "apollo-torch")
+_FULL_RATE = 2e-5
 
 
 def main(
@@ -60,7 +64,10 @@ def main(
     told = "".join(f"Question: {t['question']}\nAnswer: {t['answer']}\n\n" for t in texts)
     (out / _TEXT).write_text(told, "utf-8")
     rows = []
-    for name in CONTESTANTS:
+    for name in (*CONTESTANTS, *FULL):
+        if name in AUTHORS and not is_installed(name):
+            rows.append([name, *("not installed: pip install --no-deps " + name,), *[""] * 3])
+            continue
         words = [sys.executable, "-m", __spec__.name, name, str(model), str(out), str(limit)]
         one = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in a run with a cap
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=one)
@@ -80,29 +87,39 @@ def main(
     return table(head, rows)
 
 
-def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
-    lean, runtime = way == "lean", "numpy" if way == "numpy" else "torch"
-    recipe = LanguageModelRecipe(
-        model=str(model),
-        data=str(out / _TEXT),
-        steps=steps,
-        samples=1,
-        length=_LENGTH,
+def _recipe(model: Path, out: Path, steps: int, way: str) -> LanguageModelRecipe:
+    shared: dict[str, Any] = {
+        "model": str(model),
+        "data": str(out / _TEXT),
+        "steps": steps,
+        "samples": 1,
+        "length": _LENGTH,
+        "schedule": "constant",
+        "warmup": 0,
+        "threads": 1,
+    }
+    if way in SCALES:
+        own: dict[str, Any] = {"method": way, "rank": RANK, "scale": SCALES[way]}
+        own |= {"trainable": "all", "refresh_every": REFRESH, "learning_rate": _FULL_RATE}
+        return LanguageModelRecipe(**own, **shared)
+    return LanguageModelRecipe(
         trainable="lora",
         rank=_RANK,
         learning_rate=_RATE,
-        schedule="constant",
-        warmup=0,
         clip=_CLIP,
-        threads=1,
-        runtime=runtime,
-        lean=lean,
+        runtime="numpy" if way == "numpy" else "torch",
+        lean=way == "lean",
         dtype="bfloat16" if way == "bfloat16" else "float32",
+        **shared,
     )
+
+
+def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
+    recipe = _recipe(model, out, steps, way)
     job: Any = open_job(recipe)
     job.load()
     job.prepare(out, lambda line: None)
-    loop = replace(open_loop(job, out), clip=_CLIP)
+    loop = replace(open_loop(job, out), clip=recipe.clip)
     runtime, task = loop.runtime, job.task()
     held = task.held_out(_JUDGED)
     if not way:  # the others take what this one began with
@@ -121,13 +138,12 @@ def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
     return _found(seconds, before, judged())
 
 
-def _peft(model: Path, out: Path, steps: int, dtype: str) -> dict[str, float]:
-    import peft
+def _network(model: Path, dtype: str) -> Any:
+    """Return the network of transformers with the numbers of the file, checkpointing on."""
     import torch
     import transformers
 
     torch.set_num_threads(1)
-    stored = np.load(out / _BATCHES)
     folder = open_gguf(model)
     kind = transformers.CONFIG_MAPPING[str(folder.config["model_type"])]
     config = kind.from_dict(dict(folder.config))
@@ -139,26 +155,50 @@ def _peft(model: Path, out: Path, steps: int, dtype: str) -> dict[str, float]:
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(file.read(name)))
     network.gradient_checkpointing_enable({"use_reentrant": False})
+    return network
+
+
+def _peft(model: Path, out: Path, steps: int, dtype: str) -> dict[str, float]:
+    import peft
+    import torch
+
+    network = _network(model, dtype)
     adapted: Any = peft.PeftModel.from_pretrained(network, str(out / _START), is_trainable=True)
     trained = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=_RATE, weight_decay=0.0)
+    return _trained(adapted, optimizer, trained, np.load(out / _BATCHES), steps, _CLIP)
+
+
+def _authors(model: Path, out: Path, steps: int, name: str) -> dict[str, float]:
+    network = _network(model, "float32")
+    optimizer = make_optimizer(name, network, _FULL_RATE)
+    trained = list(network.parameters())
+    return _trained(network, optimizer, trained, np.load(out / _BATCHES), steps, None)
+
+
+def _trained(
+    network: Any, optimizer: Any, trained: list[Any], stored: Any, steps: int, clip: float | None
+) -> dict[str, float]:
+    """Train as scripts do; return what it cost and what came of it."""
+    import torch
 
     def loss(ids: Any) -> Any:
         tokens = torch.from_numpy(ids)
-        return adapted(input_ids=tokens, labels=tokens, use_cache=False).loss
+        return network(input_ids=tokens, labels=tokens, use_cache=False).loss
 
     def judged() -> float:
-        adapted.eval()
+        network.eval()
         with torch.no_grad():
             found = float(np.mean([float(loss(row[None])) for row in stored["held"]]))
-        adapted.train()
+        network.train()
         return found
 
     before, seconds = judged(), []
     for step in range(steps):
         start = time.process_time()
         loss(stored["batches"][step]).backward()
-        torch.nn.utils.clip_grad_norm_(trained, _CLIP)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.process_time() - start)
@@ -178,6 +218,8 @@ if __name__ == "__main__":
     _, contestant, gguf, place, count = sys.argv
     if contestant.startswith("edge-train"):
         scores = _ours(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
+    elif contestant in AUTHORS:
+        scores = _authors(Path(gguf), Path(place), int(count), contestant)
     else:
         scores = _peft(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
     print(json.dumps(scores))
