@@ -148,22 +148,16 @@ class TorchLanguageModel:
             self._weights.point = None
         return losses
 
-    def next_token(self, ids: Sequence[int]) -> int:
-        """Return the most likely token after `ids`.
-
-        Memory:
-          The logits of all of them: less than an evaluation of one sequence.
-        """
-        with torch.no_grad():
-            output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
-        return int(output.logits[0, -1].argmax())
-
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
 
         Only while no weight changes: keys and values of earlier ones would be taken for theirs.
         """
         return self._written.next_logits(ids)
+
+    def forget(self) -> None:
+        """Let go of what `next_logits` kept."""
+        self._written.forget()
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient, matrices as factors; return losses (sequences,).
