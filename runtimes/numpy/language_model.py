@@ -24,7 +24,7 @@ from edge_train.runtimes.numpy.token_loss import Head, token_losses
 from edge_train.runtimes.numpy.vector_steps import normalize, normalize_backward
 
 _TOKENS_PER_CALL = 512  # of an evaluation: products of more are not faster
-_MEMORY_STEP = 128  # positions that keys and values of a continuation grow by
+MEMORY_STEP = 128  # positions that keys and values of a continuation grow by
 _WORDS, _LAST_NORM, _OUTPUT = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
@@ -258,7 +258,7 @@ class _Written:
             if rotation.long is not None and longer[0] != longer[1]:
                 kept = 0  # all positions turn otherwise from here on
         self.ids, self._of = list(ids[:kept]), of
-        room = -(-len(ids) // _MEMORY_STEP) * _MEMORY_STEP
+        room = -(-len(ids) // MEMORY_STEP) * MEMORY_STEP
         if not kept or room > len(self.memory[0]):
             shape = (room, 2 * decoder.groups, decoder.head)
             before, self.memory = self.memory, []

@@ -25,14 +25,23 @@ ATTENDING = {
     "gpt2": {**WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4},
     "bloom": {**WORDS, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "gpt_neo": {
-        **{**WORDS, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 8},
+        **WORDS,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "window_size": 8,
         "attention_types": [[["global", "local"], 1]],
     },
     "phi3": {
-        **{**STATE, "intermediate_size": 48, "max_position_embeddings": 64},
+        **STATE,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
         "rope_parameters": {
-            **{"rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 4},
-            **{"long_factor": [4.0] * 4, "original_max_position_embeddings": 20},
+            "rope_type": "longrope",
+            "rope_theta": 100.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 20,
         },
     },
 }

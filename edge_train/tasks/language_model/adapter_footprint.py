@@ -19,7 +19,7 @@ from edge_train.memory.footprint import (
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
-from edge_train.runtimes.numpy.language_model import sequences_per_call
+from edge_train.runtimes.numpy.language_model import MEMORY_STEP, sequences_per_call
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.footprint import (
@@ -31,6 +31,7 @@ from edge_train.tasks.language_model.footprint import (
 )
 from edge_train.tasks.language_model.numpy_bytes import differentiating, judging
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.language_model.writing_bytes import writing_bytes
 
 _BUFFERS = 2 * 4 * (1 << 21)  # rows of a matrix in float32, and once more in another order
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
@@ -86,6 +87,9 @@ def adapter_footprint(
         together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
         trains = differentiating(model, shapes, length, at_once, threads)
         judges = judging(model, shapes, length, together * length, threads)
+    step = MEMORY_STEP if on_numpy else 1
+    writes = _BUFFERS + writing_bytes(model.config, layers, width, inside // layers, length, step)
+    judges = max(judges, writes)
     return Footprint(
         use.libraries,
         base,

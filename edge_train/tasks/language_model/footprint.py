@@ -31,6 +31,7 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
+from edge_train.tasks.language_model.writing_bytes import writing_bytes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,14 +77,15 @@ def footprint_of(
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
     judged = required(recipe.length) * (recipe.batch_limit or some)
     scored = 4 * judged * (_SCORED_COPIES * model.vocabulary + width + inside // layers)
-    saved = scored
+    writes = writing_bytes(model.config, layers, width, inside // layers, required(recipe.length))
+    saved = max(scored, writes)
     if recipe.difference_rank is not None:
         saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
     return Footprint(
         use.libraries,
         weights,
         {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
-        {TRAIN: max(kept, scored), SAVE: saved},
+        {TRAIN: max(kept, scored, writes), SAVE: saved},
         use.first_use_bytes,
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
