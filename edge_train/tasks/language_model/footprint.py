@@ -36,6 +36,7 @@ from edge_train.tasks.language_model.writing_bytes import writing_bytes
 Shapes = Mapping[str, tuple[int, ...]]
 
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
@@ -72,6 +73,8 @@ def footprint_of(
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     logits = _LOGIT_COPIES * model.vocabulary
     kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+    if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
+        kept += _ROUNDED_BYTES + 2 * tokens * max(model.vocabulary, inside // layers)
     if not recipe.lean:
         kept *= _HOLES
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
