@@ -31,6 +31,7 @@ from edge_train.runtimes.torch.adapted_layers import (
 from edge_train.runtimes.torch.apart import Documents
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.halves import halves_of
 from edge_train.runtimes.torch.language_model import (
@@ -39,7 +40,6 @@ from edge_train.runtimes.torch.language_model import (
     drawn,
     is_held,
     recomputed,
-    smoothing_of,
     stored_network,
     stored_values,
 )
@@ -93,7 +93,7 @@ class AdaptedLanguageModel:
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
         self._adapting, self._draws = adapting, draws
-        self._halves = halves_of(network)
+        self._halves = halves_of(network, FrozenLinear)
         self._documents = Documents(self._hidden)
         self._written = CachedLogits(network)
         self._logits_at_once = logits_at_once
@@ -235,32 +235,21 @@ class AdaptedLanguageModel:
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the weighted sum of each sequence's cross-entropies."""
-        ids: Any = batch["ids"]
-        weight: Any = batch.get("weight")
-        count, length = ids.shape[0], ids.shape[1] - 1
-        if weight is None:
-            weight = np.full((count, length), 1 / length, np.float32)
-        tokens = torch.from_numpy(ids)
-        rows, places = np.nonzero(weight)
-        at = (torch.from_numpy(rows), torch.from_numpy(places))
-        hidden = self._documents.hidden(tokens[:, :-1], batch.get("document"), weight != 0)
-        targets = tokens[:, 1:][at]
-        smoothing = smoothing_of(batch)
+        return sequence_losses(batch, self._documents.hidden, self._token_losses)
+
+    def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         if self._halves is None:  # then these are logits
-            losses = nn.functional.cross_entropy(
-                hidden[at], targets, reduction="none", label_smoothing=smoothing
+            return nn.functional.cross_entropy(
+                hidden, targets, reduction="none", label_smoothing=smoothing
             )
-        else:
-            losses = token_losses(
-                hidden[at],
-                targets,
-                self._halves.head,
-                self._halves.after,
-                smoothing=smoothing,
-                most=self._logits_at_once,
-            )
-        weighted = losses * torch.from_numpy(weight)[at]
-        return torch.zeros(count).index_add(0, at[0], weighted)
+        return token_losses(
+            hidden,
+            targets,
+            self._halves.head,
+            self._halves.after,
+            smoothing=smoothing,
+            most=self._logits_at_once,
+        )
 
     def _hidden(self, ids: Tensor, **positions: Tensor) -> Tensor:
         """Return hidden states, or logits of a network without halves."""

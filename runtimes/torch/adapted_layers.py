@@ -95,6 +95,16 @@ class FrozenLinear(nn.Module):
             outputs = outputs + self.bias
         return outputs.view(*inputs.shape[:-1], -1)
 
+    @property
+    def inputs(self) -> int:
+        """Numbers that it takes of a token."""
+        return self.matrix.shape[not self.transposed]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that it makes of a token."""
+        return self.matrix.shape[self.transposed]
+
     def forward_product(self, values: Tensor) -> Tensor:
         """Return the outputs without the bias, (tokens, outputs)."""
         product = times if self.transposed else times_transposed

@@ -274,7 +274,7 @@ def test_logits_of_a_network_without_halves_give_the_same(folders, monkeypatch):
     blocks = some_blocks(adapter)
     together, _ = packed()
     halves = gradients(opened(folder, adapter, blocks), together)
-    monkeypatch.setattr(adapted_language_model, "halves_of", lambda _: None)
+    monkeypatch.setattr(adapted_language_model, "halves_of", lambda *_: None)
     whole = gradients(opened(folder, adapter, blocks), together)
     np.testing.assert_allclose(whole[0], halves[0], rtol=SAME)
     assert_same(whole[1], halves[1], 5 * SAME)

@@ -90,7 +90,7 @@ def adapter_footprint(
         trains = differentiating(model, shapes, length, at_once, threads)
         judges = judging(model, shapes, length, together * length, threads)
     step = MEMORY_STEP if on_numpy else 1
-    writes = _BUFFERS + writing_bytes(model.config, layers, width, inside // layers, length, step)
+    writes = buffers + writing_bytes(model.config, layers, width, inside // layers, length, step)
     judges = max(judges, writes)
     return Footprint(
         use.libraries,
