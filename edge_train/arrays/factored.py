@@ -230,8 +230,8 @@ class Remade(Factors):
 
     @property
     def numbers(self) -> int:
-        """How many numbers are held; those of the left factor are not."""
-        return self.right.size
+        """How many numbers are held: the right factor, and as many to make the left one from."""
+        return 2 * self.right.size
 
     def left_of(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
         """Return what the left factor has of some rows of the matrix, (inner, rows)."""

@@ -55,5 +55,6 @@ def sequence_losses(
     rows, places = np.nonzero(weight)
     at = (torch.from_numpy(rows), torch.from_numpy(places))
     states = hidden(tokens[:, :-1], batch.get("document"), weight != 0)
-    found = losses(states[at], tokens[:, 1:][at], smoothing)
+    some = states.flatten(0, 1) if weight.all() else states[at]
+    found = losses(some, tokens[:, 1:][at], smoothing)
     return torch.zeros(count).index_add(0, at[0], found * torch.from_numpy(weight)[at])

@@ -6,6 +6,7 @@ replaced by one that knows the answer.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -102,6 +103,18 @@ class _Known(nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the hidden states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPast
+        return _answer_type()(last_hidden_state=self._hidden)
 
-        return BaseModelOutputWithPast(last_hidden_state=self._hidden)
+
+@cache
+def _answer_type() -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    class Answer(BaseModelOutputWithPast):  # type: ignore[misc]
+        """Has what a network reads of its body beside hidden states, too: nothing."""
+
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    return Answer

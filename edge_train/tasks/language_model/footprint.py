@@ -22,12 +22,12 @@ from edge_train.memory.footprint import (
 from edge_train.methods import methods
 from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
-from edge_train.optim.sums import held_numbers, looked_up_numbers
+from edge_train.optim.sums import held_numbers, looked_up_numbers, remade_numbers
 from edge_train.protocols import Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
-from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
@@ -39,8 +39,9 @@ _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
-_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
-_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
+_CAPPED = 4  # copies of logits that a network changes before they are used
+_WHOLE_ERRORS = 2  # of logits, and scaled, for a rule that projects the output layer
+_TILE = 1 << 17  # numbers of a gradient that are made at once; their errors are so many a token
 _HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
 
 
@@ -71,15 +72,19 @@ def footprint_of(
     layers = layers_of(model.config)
     width = width_of(shapes)
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-    logits = _LOGIT_COPIES * model.vocabulary
-    kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+    logits = logits_bytes(recipe, model, tokens)
+    words = min(_TILE // width + 1, model.vocabulary)
+    if methods.get(recipe.method).projects and projects_head(recipe):
+        words = _WHOLE_ERRORS * model.vocabulary
+    errors = 4 * tokens * (2 * words + width)
+    kept = 4 * tokens * (layers * width + 2 * inside // layers) + logits + errors + _BUFFER_BYTES
     if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
-        kept += _ROUNDED_BYTES + 2 * tokens * max(model.vocabulary, inside // layers)
+        kept += _ROUNDED_BYTES + max(logits // 2, 2 * tokens * inside // layers)
     if not recipe.lean:
         kept *= _HOLES
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
     judged = required(recipe.length) * (recipe.batch_limit or some)
-    scored = 4 * judged * (_SCORED_COPIES * model.vocabulary + width + inside // layers)
+    scored = 4 * judged * (2 * width + inside // layers) + logits_bytes(recipe, model, judged)
     writes = writing_bytes(model.config, layers, width, inside // layers, required(recipe.length))
     saved = max(scored, writes)
     if recipe.difference_rank is not None:
@@ -105,6 +110,15 @@ def footprint_of(
             result_bytes,
         ),
     )
+
+
+def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:
+    """Return what the logits of so many tokens take that exist at once."""
+    most = LEAN_LOGITS if recipe.lean else LOGITS_AT_ONCE
+    count = min(tokens * model.vocabulary, max(most, model.vocabulary))
+    if model.config.get("final_logit_softcapping"):
+        count = min(_CAPPED * tokens * model.vocabulary, max(most, _CAPPED * model.vocabulary))
+    return int(np.float32().itemsize * count)
 
 
 def held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
@@ -151,7 +165,8 @@ def _sums_bytes(
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
     projects = methods.get(recipe.method).projects
-    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
+    heads = heads_of(shapes, vocabulary)
+    apart = frozenset[str]() if projects_head(recipe) else heads
     for name, shape in shapes.items():
         if len(shape) == 2 and is_embedding(name):
             is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
@@ -160,6 +175,8 @@ def _sums_bytes(
             total += 4 * shape[0]
         elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
+        elif name in heads:
+            total += 4 * remade_numbers(shape, tokens)
         else:
             total += 4 * held_numbers(shape, tokens)
     return total

@@ -246,7 +246,8 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
     lines = {line.name: line.bytes for line in parts.known["train"]}
     dense = 32 * 8 * 16 + 5 * 32  # the rows that 8 texts of 16 tokens look up at most; norms
-    projected, head = 4 * 2 * (4 * 32 + 3 * 64), 300 * 32
+    # the inputs of the output layer and its hidden states, whose errors are made again
+    projected, head = 4 * 2 * (4 * 32 + 3 * 64), 2 * 8 * 16 * 32
     assert lines["sums of a step's parts"] == 4 * (dense + projected + head)
     like_others = LanguageModelJob(recipe_for(**keys, micro_batch=2, project_head=True))
     lines = {line.name: line.bytes for line in like_others.footprint().known["train"]}
