@@ -20,20 +20,23 @@ from edge_train.recipe import required
 from edge_train.runtimes.numpy.language_model import MEMORY_STEP, sequences_per_call
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.continuing import WRITTEN
 from edge_train.tasks.language_model.footprint import (
     Shapes,
     held_as,
-    held_out_sequences,
+    judged_sequences,
     logits_bytes,
     operations_of,
     width_of,
 )
+from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.numpy_bytes import differentiating, judging
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.writing_bytes import writing_bytes
 
 # Rows of a matrix in float32, once more in another order, and once more in the type of products.
 _BUFFERS = {"float32": 2 * 4 * (1 << 21), "bfloat16": (2 * 4 + 2) * (1 << 21)}
+_BACKWARD = 2  # forward passes: layers once more, and errors at their inputs; weights get none
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
 
 
@@ -90,6 +93,7 @@ def adapter_footprint(
     step = MEMORY_STEP if on_numpy else 1
     writes = buffers + writing_bytes(model.config, layers, width, inside // layers, length, step)
     judges = max(judges, writes)
+    judged = judged_sequences(recipe, model, text_bytes)
     return Footprint(
         use.libraries,
         base,
@@ -100,7 +104,10 @@ def adapter_footprint(
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=together,
-        after=held_out_sequences(recipe, model, text_bytes),
+        evaluated=judged,
+        after=min(judged, MOST_SCORED),
+        written=WRITTEN,
+        backward=_BACKWARD,
         trained=numbers,
         opened=opened,
         folder=folder_lines(

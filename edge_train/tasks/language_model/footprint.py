@@ -29,6 +29,8 @@ from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.continuing import WRITTEN
+from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
 from edge_train.tasks.language_model.writing_bytes import writing_bytes
@@ -42,7 +44,7 @@ _HELD_OUT_SHARE = 0.1
 _CAPPED = 4  # copies of logits that a network changes before they are used
 _WHOLE_ERRORS = 2  # of logits, and scaled, for a rule that projects the output layer
 _TILE = 1 << 17  # numbers of a gradient that are made at once; their errors are so many a token
-_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
+_HOLES = 2.5  # times what a step holds, with what the heap keeps of it; 2 and 2.1 were measured
 
 
 def footprint_of(
@@ -83,8 +85,9 @@ def footprint_of(
     if not recipe.lean:
         kept *= _HOLES
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
-    judged = required(recipe.length) * (recipe.batch_limit or some)
-    scored = 4 * judged * (2 * width + inside // layers) + logits_bytes(recipe, model, judged)
+    in_a_call = required(recipe.length) * (recipe.batch_limit or some)
+    scored = 4 * in_a_call * (2 * width + inside // layers) + logits_bytes(recipe, model, in_a_call)
+    judged = judged_sequences(recipe, model, text_bytes)
     writes = writing_bytes(model.config, layers, width, inside // layers, required(recipe.length))
     saved = max(scored, writes)
     if recipe.difference_rank is not None:
@@ -99,7 +102,9 @@ def footprint_of(
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=recipe.batch_limit or some,
-        after=held_out_sequences(recipe, model, text_bytes),
+        evaluated=judged,
+        after=min(judged, MOST_SCORED),
+        written=WRITTEN,
         trained=sum(map(math.prod, shapes.values())),
         opened=opened,
         folder=folder_lines(
@@ -121,10 +126,14 @@ def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int
     return int(np.float32().itemsize * count)
 
 
-def held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
-    """Return about how many sequences are scored at the end: a tenth of the text's."""
-    tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize
-    return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(recipe.length))
+def judged_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
+    """Return about how many sequences choose the best weights, and as many are scored at the end.
+
+    A tenth of the text is held out, in two halves; one sequence there always is.
+    """
+    tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize / _BYTES_PER_TOKEN
+    count: int = math.ceil(tokens * _HELD_OUT_SHARE / 2 / required(recipe.length))
+    return max(1, count)
 
 
 def held_as(quant: str) -> type[Parameters]:
