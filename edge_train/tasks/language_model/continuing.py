@@ -44,9 +44,17 @@ class Opened(Protocol):
 
 
 def write_continuation(
-    folder: Path, name: str, task: Opened, tokenizer: Tokenizer, runtime: Writer
+    folder: Path,
+    name: str,
+    task: Opened,
+    tokenizer: Tokenizer,
+    runtime: Writer,
+    most: int = WRITTEN,
 ) -> None:
     """Write what the model writes after the beginning into the samples of a run folder.
+
+    Args:
+      most: tokens.
 
     Raises:
       RunFolderError: it cannot be written.
@@ -54,7 +62,7 @@ def write_continuation(
     given = task.opening()
     ids = list(given)
     runtime.forget()  # of other weights
-    for _ in range(min(WRITTEN, task.length - len(given))):
+    for _ in range(min(most, task.length - len(given))):
         ids.append(int(runtime.next_logits(ids).argmax()))
     runtime.forget()  # it would take memory from training
     text = tokenizer.decode(ids).removeprefix(tokenizer.decode(given))
