@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
@@ -28,10 +29,9 @@ from edge_train.runtimes.torch.adapted_layers import (
     FrozenLinear,
     frozen_embedding,
 )
-from edge_train.runtimes.torch.apart import Documents
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
-from edge_train.runtimes.torch.documents import sequence_losses
+from edge_train.runtimes.torch.documents import positions_in, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.halves import halves_of
 from edge_train.runtimes.torch.language_model import (
@@ -68,8 +68,8 @@ class AdaptedLanguageModel:
     and for none that do not count.
 
     A batch holds `ids` (sequences, length + 1) and may hold `weight` (sequences, length), of each
-    prediction (1 / length where it is missing), and `document` (sequences, length): see
-    `Documents`.
+    prediction (1 / length where it is missing), and `document` (sequences, length): none reads
+    another.
 
     Memory:
       Adapters; the base as it is held; the inputs of every decoder layer; the activations of one
@@ -94,7 +94,6 @@ class AdaptedLanguageModel:
         self._network: Any = network
         self._adapting, self._draws = adapting, draws
         self._halves = halves_of(network, FrozenLinear)
-        self._documents = Documents(self._hidden)
         self._written = CachedLogits(network)
         self._logits_at_once = logits_at_once
         self._at(parameters)
@@ -214,7 +213,6 @@ class AdaptedLanguageModel:
                 self._network,
                 self._adapting,
                 self._halves,
-                self._documents,
                 self.parameters,
             )
         gc.collect()
@@ -235,7 +233,7 @@ class AdaptedLanguageModel:
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the weighted sum of each sequence's cross-entropies."""
-        return sequence_losses(batch, self._documents.hidden, self._token_losses)
+        return sequence_losses(batch, self._hidden, self._token_losses)
 
     def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         if self._halves is None:  # then these are logits
@@ -251,8 +249,9 @@ class AdaptedLanguageModel:
             most=self._logits_at_once,
         )
 
-    def _hidden(self, ids: Tensor, **positions: Tensor) -> Tensor:
+    def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         """Return hidden states, or logits of a network without halves."""
+        positions = positions_in(document, self._network.config.model_type)
         if self._halves is None:
             logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
             return logits

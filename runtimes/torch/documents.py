@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_train.arrays.types import Batch
-from edge_train.runtimes.torch.apart import positions_of
+from edge_train.formats.language_apart import keeps_apart
 
 
-def positions_in(document: NDArray[Any] | None) -> dict[str, Tensor]:
+def positions_in(document: NDArray[Any] | None, kind: str) -> dict[str, Tensor]:
     """Return what tells a causal language model of transformers where documents begin.
 
     Positions that begin again tell transformers, from 4.53 on, where a document begins: its masks,
@@ -21,18 +21,34 @@ def positions_in(document: NDArray[Any] | None) -> dict[str, Tensor]:
 
     Args:
       document: of every token, (sequences, length); None: one each.
+      kind: of the network, its `model_type`.
+
+    Raises:
+      ValueError: documents of this kind would read each other.
     """
-    if document is None:
+    if document is None or (document == document[:, :1]).all():
         return {}
-    positions = positions_of(document)
-    if (positions == np.arange(positions.shape[1])).all():
-        return {}
-    return {"position_ids": torch.from_numpy(positions)}
+    if not keeps_apart(kind):
+        raise ValueError(f"a {kind!r} reads one document of a sequence in the other")
+    return {"position_ids": torch.from_numpy(_places(document))}
+
+
+def _places(document: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of every token in its document.
+
+    >>> _places(np.array([[0, 0, 0, 4, 4, 5]])).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+    """
+    places = np.arange(document.shape[1])
+    begins = np.ones(document.shape, bool)
+    begins[:, 1:] = document[:, 1:] != document[:, :-1]
+    starts = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    return (places - starts).astype(np.int64)
 
 
 def sequence_losses(
     batch: Batch,
-    hidden: Callable[[Tensor, NDArray[Any] | None, NDArray[Any]], Tensor],
+    hidden: Callable[[Tensor, NDArray[Any] | None], Tensor],
     losses: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
     """Return the loss of each sequence: sums over its tokens by `weight`, else their mean.
@@ -40,8 +56,7 @@ def sequence_losses(
     A position whose weight is 0 costs nothing once hidden states are there.
 
     Args:
-      hidden: returns hidden states (sequences, length, width) of ids, their documents, and which
-        positions count.
+      hidden: returns hidden states (sequences, length, width) of ids and their documents.
       losses: returns cross-entropies (tokens,) of hidden states, targets, and the share of a
         target that all tokens get.
     """
@@ -54,7 +69,7 @@ def sequence_losses(
     tokens = torch.from_numpy(ids)
     rows, places = np.nonzero(weight)
     at = (torch.from_numpy(rows), torch.from_numpy(places))
-    states = hidden(tokens[:, :-1], batch.get("document"), weight != 0)
+    states = hidden(tokens[:, :-1], batch.get("document"))
     some = states.flatten(0, 1) if weight.all() else states[at]
     found = losses(some, tokens[:, 1:][at], smoothing)
     return torch.zeros(count).index_add(0, at[0], found * torch.from_numpy(weight)[at])

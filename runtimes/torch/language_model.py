@@ -226,9 +226,9 @@ class TorchLanguageModel:
         """Return the loss of each sequence's next tokens."""
         return sequence_losses(batch, self._hidden, self._token_losses)
 
-    def _hidden(self, ids: Tensor, document: NDArray[Any] | None, counted: NDArray[Any]) -> Tensor:
+    def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         """Return hidden states, or logits of a network without halves."""
-        positions = positions_in(document)
+        positions = positions_in(document, self._network.config.model_type)
         if self._halves is None:
             logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
             return logits
