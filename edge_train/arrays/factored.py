@@ -1,7 +1,7 @@
 """Matrices that are not there: products of two thin factors, and ones that are made in rows."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 
 Parts = Iterator[tuple[slice, Array]]
+Make = Callable[[slice | NDArray[np.integer[Any]]], Array]
 
 _TILE_NUMBERS = 1 << 17  # of a matrix that exist at once: half a MiB in float32
 
@@ -56,6 +57,11 @@ class Factors:
         return math.prod(self.shape)
 
     @property
+    def inner(self) -> int:
+        """How many products of a row and a column the matrix is the sum of."""
+        return len(self.right)
+
+    @property
     def numbers(self) -> int:
         """How many numbers are held."""
         return self.left.size + self.right.size
@@ -72,8 +78,18 @@ class Factors:
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
         """Return some rows."""
-        some: Array = self.left[:, rows].T @ self.right
+        some: Array = self.left_of(rows).T @ self.right
         return some
+
+    def left_of(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
+        """Return what the left factor has of some rows of the matrix, (inner, rows)."""
+        some: Array = self.left[:, rows]
+        return some
+
+    def pairs(self) -> Array:
+        """Return the inner products of the left factor's rows, (inner, inner)."""
+        found: Array = self.left @ self.left.T
+        return found
 
     def scale(self, factor: float) -> None:
         """Multiply in place, the decay too."""
@@ -94,9 +110,9 @@ class Factors:
 
         |L^T R|^2 is the sum over pairs of <l_i, l_j> <r_i, r_j>.
         """
-        inner, (rows, columns) = len(self.left), self.shape
+        inner, (rows, columns) = self.inner, self.shape
         if inner * (rows + columns) < rows * columns:
-            pairs = (self.left @ self.left.T).astype(np.float64)
+            pairs = self.pairs().astype(np.float64)
             pairs *= self.right @ self.right.T
             return math.sqrt(max(float(pairs.sum()), 0.0))
         squares = (float(np.square(part, dtype=np.float64).sum()) for _, part in self.parts())
@@ -139,6 +155,11 @@ class Lookups(Factors):
         return np.concatenate([self.rest.right, self.values])
 
     @property
+    def inner(self) -> int:
+        """How many products the matrix is the sum of, as a product of factors."""
+        return self.rest.inner + len(self.ids)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.rest.shape
@@ -176,6 +197,68 @@ class Lookups(Factors):
         """Return the root of the sum of squares."""
         squares = (float(np.square(part, dtype=np.float64).sum()) for _, part in self.parts())
         return math.sqrt(sum(squares))
+
+
+class Remade(Factors):
+    """Factors whose left one is made again, for some rows at a time, whenever it is read.
+
+    The gradient of an output layer is one: errors of logits would be as many numbers for each token
+    as there are words. What they are made from may change in rows that were read already, and in
+    no others: an update that is made and subtracted row by row does just that. What reads all of
+    `left` (a projection does) still gets it.
+
+    Args:
+      makes: each makes columns of a part of the left factor, (.., rows), from rows of the matrix;
+        all of them below each other are the left factor. Their numbers are finite.
+      right: (inner, columns).
+      rows: of the matrix.
+    """
+
+    def __init__(self, makes: Sequence[Make], right: Array, rows: int, decay: float = 0.0) -> None:
+        self.makes, self.right, self._rows = tuple(makes), right, rows
+        self.decay = decay
+
+    @property
+    def left(self) -> Array:  # type: ignore[override]
+        """All of the left factor."""
+        return self.left_of(slice(0, self._rows))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._rows, self.right.shape[1]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held: the right factor, and as many to make the left one from."""
+        return 2 * self.right.size
+
+    def left_of(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
+        """Return what the left factor has of some rows of the matrix, (inner, rows)."""
+        if len(self.makes) == 1:
+            return self.makes[0](rows)
+        return np.concatenate([make(rows) for make in self.makes])
+
+    def pairs(self) -> Array:
+        """Return the inner products of the left factor's rows, (inner, inner)."""
+        total = np.zeros((self.inner, self.inner), np.float32)
+        for rows in tiles(self.shape):
+            some = self.left_of(rows)
+            total += some @ some.T
+        return total
+
+    def __matmul__(self, other: Array) -> Array:
+        """Return the product with a matrix, the thin side first."""
+        inside = self.right @ other
+        product = np.empty((self._rows, *inside.shape[1:]), np.float32)
+        for rows in tiles(self.shape):
+            product[rows] = self.left_of(rows).T @ inside
+        return product
+
+    def scale(self, factor: float) -> None:
+        """Multiply in place, the decay too."""
+        self.right = self.right * np.float32(factor)
+        self.decay *= factor
 
 
 @dataclass
@@ -243,11 +326,15 @@ Update = Array | Factors | Streamed | Whole
 def added(several: list[Factors]) -> Factors:
     """Return the sum of products as one: factors stand on each other, rows of a table are added."""
     plain = [one.rest if isinstance(one, Lookups) else one for one in several]
-    plain = [one for one in plain if len(one.left)] or plain[:1]
+    plain = [one for one in plain if one.inner] or plain[:1]
     rest = plain[0]
     if len(plain) > 1:
-        left, right = ([getattr(one, side) for one in plain] for side in ("left", "right"))
-        rest = Factors(np.concatenate(left), np.concatenate(right))
+        right = np.concatenate([one.right for one in plain])
+        if any(isinstance(one, Remade) for one in plain):
+            makes = [one.makes if isinstance(one, Remade) else (one.left_of,) for one in plain]
+            rest = Remade([make for some in makes for make in some], right, rest.shape[0])
+        else:
+            rest = Factors(np.concatenate([one.left for one in plain]), right)
     tables = [one for one in several if isinstance(one, Lookups)]
     if not tables:
         return rest
@@ -301,6 +388,8 @@ def all_finite(block: NDArray[np.floating[Any]] | Factors) -> bool:
     """
     if isinstance(block, Lookups):
         return all_finite(block.values) and all_finite(block.rest)
+    if isinstance(block, Remade):
+        return all_finite(block.right)
     if isinstance(block, Factors):
         return all_finite(block.left) and all_finite(block.right)
     return bool(np.isfinite(block.min(initial=0)) and np.isfinite(block.max(initial=0)))

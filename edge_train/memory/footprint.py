@@ -39,8 +39,12 @@ class Footprint:
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
       products: of matrices in that pass.
       together: samples in a call of the engine at most, where nothing is differentiated.
-      evaluated: samples of an evaluation, where the recipe does not say.
+      evaluated: samples that there are to evaluate on, 0 where nobody counted; a recipe may ask
+        for fewer.
       after: samples that pass when the last step was taken: of pictures and scores.
+      written: tokens of a text that is written before the first step and after the last one, each
+        a call of its own.
+      backward: forward passes that a backward pass is worth, 0 where it is as the task says.
       trained: numbers that a step changes.
       opened: why the network itself had to be opened to count it; empty where files tell.
       mapped_bytes: weights of the trained model that are read in place from their file.
@@ -58,6 +62,8 @@ class Footprint:
     together: int = 1
     evaluated: int = 0
     after: int = 0
+    written: int = 0
+    backward: int = 0
     trained: int = 0
     opened: str = ""
     mapped_bytes: int = 0

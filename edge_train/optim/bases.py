@@ -192,11 +192,11 @@ class Columns:
         return indices if self.of == "gradient" else None
 
     def _energy(self, standing: Gradient) -> NDArray[np.float64]:
-        if isinstance(standing, Factors) and len(standing.left) < standing.shape[0]:
+        if isinstance(standing, Factors) and standing.inner < standing.shape[0]:
             # column j of L^T R has the energy r_j^T (L L^T) r_j; to transform its rows is to
             # transform those of R
             right = cosine_transform(standing.right) if self.of == "dct" else standing.right
-            weighted = (standing.left @ standing.left.T) @ right
+            weighted = standing.pairs() @ right
             weighted *= right
             energy: NDArray[np.float64] = weighted.sum(axis=0, dtype=np.float64)
             return energy

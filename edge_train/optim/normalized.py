@@ -11,6 +11,7 @@ from edge_train.arrays.factored import (
     Factors,
     Lookups,
     Parts,
+    Remade,
     Streamed,
     Update,
     Whole,
@@ -172,6 +173,8 @@ def _columns_divided(gradient: Factors, size: Array) -> Factors:
     if isinstance(gradient, Lookups):
         rest = _columns_divided(gradient.rest, size)
         return Lookups(gradient.ids, gradient.values / size, rest)
+    if isinstance(gradient, Remade):
+        return Remade(gradient.makes, gradient.right / size, gradient.shape[0])
     return Factors(gradient.left, gradient.right / size)
 
 
@@ -180,13 +183,13 @@ def _column_squares(gradient: Factors | Whole) -> NDArray[np.float64]:
 
     Column j of L^T R has r_j^T (L L^T) r_j; one pass over the rows where that multiplies more.
     """
-    if isinstance(gradient, Lookups) and not len(gradient.rest.left):
+    if isinstance(gradient, Lookups) and not gradient.rest.inner:
         return _squares(gradient.values, "ij,ij->j")
     if isinstance(gradient, Factors) and not isinstance(gradient, Lookups):
-        inner, (rows, columns) = len(gradient.left), gradient.shape
+        inner, (rows, columns) = gradient.inner, gradient.shape
         if inner * (rows + columns) < rows * columns:
-            left, right = gradient.left, gradient.right
-            pairs = (left @ left.T) @ right
+            right = gradient.right
+            pairs = gradient.pairs() @ right
             found: NDArray[np.float64] = np.einsum("tj,tj->j", pairs, right, dtype=np.float64)
             return np.maximum(found, 0.0, out=found)
     total = np.zeros(gradient.shape[1])

@@ -73,19 +73,30 @@ def held_numbers(shape: tuple[int, ...], tokens: int) -> int:
     return min(tokens * sum(shape), math.prod(shape))
 
 
+def remade_numbers(shape: tuple[int, ...], tokens: int) -> int:
+    """Return how many numbers the sum of an output layer's gradients holds, of so many tokens.
+
+    Its errors are made again from hidden states, as many as stand in the other factor.
+
+    >>> remade_numbers((128_000, 16), tokens=100)
+    3200
+    """
+    return min(2 * tokens * shape[1], math.prod(shape))
+
+
 def looked_up_numbers(shape: tuple[int, int], tokens: int, *, is_output: bool) -> int:
     """Return how many numbers the sum of a table's gradients holds: the rows of so many tokens.
 
     Args:
-      is_output: the table is the output layer, too, whose factors are held beside the rows.
+      is_output: the table is the output layer, too, whose gradient is held beside the rows.
 
     >>> looked_up_numbers((128_000, 16), tokens=100, is_output=False)
     1600
     >>> looked_up_numbers((300, 16), tokens=8, is_output=True)
-    2656
+    384
     """
     rows = tokens * shape[1]
-    return min(rows + tokens * sum(shape) * is_output, math.prod(shape))
+    return min(rows + remade_numbers(shape, tokens) * is_output, math.prod(shape))
 
 
 def _plus(total: Array | Factors | None, part: Gradient, share: np.float32) -> Array | Factors:

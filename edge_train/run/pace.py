@@ -89,10 +89,14 @@ def in_words(seconds: float) -> str:
     return f"about {float(f'{seconds / 3600:.2g}'):g} hours"
 
 
-def passes(recipe: Recipe) -> float:
-    """Return forward passes of one sample that a step is worth."""
+def passes(recipe: Recipe, backward: int = 0) -> float:
+    """Return forward passes of one sample that a step is worth.
+
+    Args:
+      backward: of those, what a backward pass is worth; 0: what its task says.
+    """
     found = methods.get(recipe.method).passes(recipe)
-    return found.forwards + found.backwards * task_of(recipe).backward
+    return found.forwards + found.backwards * (backward or task_of(recipe).backward)
 
 
 def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> Prediction | None:
@@ -106,15 +110,17 @@ def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> 
         return None
     machine = machine or this_machine(recipe.threads or 1)
     every, steps = recipe.evaluate_every or 1, recipe.steps or 0
-    evaluated = getattr(recipe, "evaluation_samples", None) or held.evaluated or held.together
-    use = task_of(recipe).use(recipe.runtime)
+    sizes = (getattr(recipe, "evaluation_samples", None), held.evaluated)
+    evaluated = min((size for size in sizes if size), default=held.together)
+    pace = task_of(recipe).use(recipe.runtime).pace
+    text = held.written * held.products * pace.product_seconds * machine.slowness
     return Prediction(
-        start=use.pace.start_seconds * machine.slowness,
+        start=pace.start_seconds * machine.slowness + text,
         evaluation=_pass_seconds(recipe, held, machine, evaluated, held.together),
         evaluations=1 + math.ceil(steps / every),
         step=_step_seconds(recipe, held, machine),
         steps=steps,
-        after=_pass_seconds(recipe, held, machine, held.after, held.together),
+        after=_pass_seconds(recipe, held, machine, held.after, held.together) + text,
     )
 
 
@@ -131,7 +137,7 @@ def work_of(recipe: Recipe, held: Footprint) -> dict[str, float]:
 
 def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:
     """Return the seconds of a step: its passes, and what it does with every trained number."""
-    worth = passes(recipe)
+    worth = passes(recipe, held.backward)
     if GRADIENT in methods.get(recipe.method).needs:
         at_once = recipe.samples or 1
         for limit in (getattr(recipe, "micro_batch", None), recipe.batch_limit):

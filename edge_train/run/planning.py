@@ -20,7 +20,7 @@ from edge_train.memory.plan import (
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.run.pace import work_of
-from edge_train.run.rehearsal import rehearse
+from edge_train.run.rehearsal import WHAT, rehearse
 from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
@@ -72,7 +72,8 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
             _refuse(plan, cap_bytes, link)
         return plan
     if link.again is not None:
-        say(f"the cap is near what this run needs; rehearsing it ({format_bytes(cap_bytes)})")
+        cap = format_bytes(cap_bytes)
+        say(f"the cap is near what this run needs; rehearsing it ({cap}): {WHAT}")
         with scratch(link) as folder:
             plan = replace(rehearse(job.recipe, link, folder), work=work)
         link.again({**plan.record(), "libraries": footprint.libraries})

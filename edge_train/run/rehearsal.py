@@ -3,7 +3,9 @@
 The same code as a run, on the same photos or texts and in a folder that goes away: preparing,
 opening the model, the slope check, an evaluation, two steps, a checkpoint, the last files, and as
 many pictures as at the end, each denoised once. What is held does not depend on how often a thing
-is done, so nothing is left to guess but what the allocator makes of a long run.
+is done, so nothing is left to guess but what the allocator makes of a long run. So it is bounded by
+passes and not by a clock, which would end it at another place on a busy machine: a job that can
+(`JudgesLess`) judges one call of samples, where its run judges a hundred times as many.
 """
 
 import json
@@ -38,9 +40,10 @@ from edge_train.run.scratch import in_use, scratch
 from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.tasks import open_job, recipe_of, task_of
+from edge_train.tasks.job import JudgesLess
 
 _STEPS = 2
-
+WHAT = "two steps, and what is judged and written once"
 
 # With every module that a worker has by then: a megabyte, which counts in small runs.
 _WORDS = "import edge_train.cli.options, edge_train.cli.verbs; "
@@ -95,6 +98,8 @@ def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) ->
     """
     job = open_job(_rehearsal_recipe(recipe))
     own = Link(link.watch, link.supervisor, link.wall, link.changes)  # nobody is told of it
+    if isinstance(job, JudgesLess):
+        job.judge_less()
     footprint = job.footprint()
     load_libraries(footprint.libraries)
     base_bytes = measure(link.supervisor).resident_bytes

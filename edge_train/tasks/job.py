@@ -164,3 +164,16 @@ class ReadsMoreOfItsModel(Protocol):
           RunFolderError: the first of them, by its name.
         """
         ...
+
+
+@runtime_checkable
+class JudgesLess(Protocol):
+    """A job that can hold what its run will hold with fewer passes, for a rehearsal."""
+
+    def judge_less(self) -> None:
+        """Judge no more samples than one call of the engine takes; before the data are loaded.
+
+        Bytes are those of a call, however many there are; minutes are not: of a large model each
+        pass takes some.
+        """
+        ...

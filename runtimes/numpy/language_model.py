@@ -24,7 +24,7 @@ from edge_train.runtimes.numpy.token_loss import Head, token_losses
 from edge_train.runtimes.numpy.vector_steps import normalize, normalize_backward
 
 _TOKENS_PER_CALL = 512  # of an evaluation: products of more are not faster
-_MEMORY_STEP = 128  # positions that keys and values of a continuation grow by
+MEMORY_STEP = 128  # positions that keys and values of a continuation grow by
 _WORDS, _LAST_NORM, _OUTPUT = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
@@ -166,9 +166,9 @@ class NumpyLanguageModel:
         logits: Array = self._head.logits(self._last_norm(hidden[-1:]))[0]
         return logits
 
-    def next_token(self, ids: Sequence[int]) -> int:
-        """Return the most likely token after `ids`."""
-        return int(self.next_logits(ids).argmax())
+    def forget(self) -> None:
+        """Let go of what `next_logits` kept."""
+        self._written = _Written()
 
     def device_bytes(self) -> int:
         """Return 0: there is no device beside the host."""
@@ -254,10 +254,11 @@ class _Written:
         most = min(len(self.ids), len(ids) - 1) if of == self._of else 0
         kept = next((n for n in range(most) if self.ids[n] != ids[n]), most)
         for rotation in decoder.rotations:
-            if rotation.long is not None and kept <= rotation.before < len(ids):
+            longer = len(self.ids) > rotation.before, len(ids) > rotation.before
+            if rotation.long is not None and longer[0] != longer[1]:
                 kept = 0  # all positions turn otherwise from here on
         self.ids, self._of = list(ids[:kept]), of
-        room = -(-len(ids) // _MEMORY_STEP) * _MEMORY_STEP
+        room = -(-len(ids) // MEMORY_STEP) * MEMORY_STEP
         if not kept or room > len(self.memory[0]):
             shape = (room, 2 * decoder.groups, decoder.head)
             before, self.memory = self.memory, []

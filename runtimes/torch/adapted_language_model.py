@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
@@ -28,9 +29,9 @@ from edge_train.runtimes.torch.adapted_layers import (
     FrozenLinear,
     frozen_embedding,
 )
-from edge_train.runtimes.torch.apart import Documents
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.documents import positions_in, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.halves import halves_of
 from edge_train.runtimes.torch.language_model import (
@@ -39,7 +40,6 @@ from edge_train.runtimes.torch.language_model import (
     drawn,
     is_held,
     recomputed,
-    smoothing_of,
     stored_network,
     stored_values,
 )
@@ -68,8 +68,8 @@ class AdaptedLanguageModel:
     and for none that do not count.
 
     A batch holds `ids` (sequences, length + 1) and may hold `weight` (sequences, length), of each
-    prediction (1 / length where it is missing), and `document` (sequences, length): see
-    `Documents`.
+    prediction (1 / length where it is missing), and `document` (sequences, length): none reads
+    another.
 
     Memory:
       Adapters; the base as it is held; the inputs of every decoder layer; the activations of one
@@ -93,8 +93,7 @@ class AdaptedLanguageModel:
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
         self._adapting, self._draws = adapting, draws
-        self._halves = halves_of(network)
-        self._documents = Documents(self._hidden)
+        self._halves = halves_of(network, FrozenLinear)
         self._written = CachedLogits(network)
         self._logits_at_once = logits_at_once
         self._at(parameters)
@@ -178,22 +177,16 @@ class AdaptedLanguageModel:
                     losses[number, at] = self._losses(part).numpy()
         return losses
 
-    def next_token(self, ids: Sequence[int]) -> int:
-        """Return the most likely token after `ids`.
-
-        Memory:
-          The logits of all of them: less than an evaluation of one sequence.
-        """
-        with torch.no_grad():
-            output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
-        return int(output.logits[0, -1].argmax())
-
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
 
         Only while no adapter changes: keys and values of earlier ones would be taken for theirs.
         """
         return self._written.next_logits(ids)
+
+    def forget(self) -> None:
+        """Let go of what `next_logits` kept."""
+        self._written.forget()
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient; return losses (sequences,).
@@ -220,7 +213,6 @@ class AdaptedLanguageModel:
                 self._network,
                 self._adapting,
                 self._halves,
-                self._documents,
                 self.parameters,
             )
         gc.collect()
@@ -241,35 +233,25 @@ class AdaptedLanguageModel:
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the weighted sum of each sequence's cross-entropies."""
-        ids: Any = batch["ids"]
-        weight: Any = batch.get("weight")
-        count, length = ids.shape[0], ids.shape[1] - 1
-        if weight is None:
-            weight = np.full((count, length), 1 / length, np.float32)
-        tokens = torch.from_numpy(ids)
-        rows, places = np.nonzero(weight)
-        at = (torch.from_numpy(rows), torch.from_numpy(places))
-        hidden = self._documents.hidden(tokens[:, :-1], batch.get("document"), weight != 0)
-        targets = tokens[:, 1:][at]
-        smoothing = smoothing_of(batch)
-        if self._halves is None:  # then these are logits
-            losses = nn.functional.cross_entropy(
-                hidden[at], targets, reduction="none", label_smoothing=smoothing
-            )
-        else:
-            losses = token_losses(
-                hidden[at],
-                targets,
-                self._halves.head,
-                self._halves.after,
-                smoothing=smoothing,
-                most=self._logits_at_once,
-            )
-        weighted = losses * torch.from_numpy(weight)[at]
-        return torch.zeros(count).index_add(0, at[0], weighted)
+        return sequence_losses(batch, self._hidden, self._token_losses)
 
-    def _hidden(self, ids: Tensor, **positions: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        if self._halves is None:  # then these are logits
+            return nn.functional.cross_entropy(
+                hidden, targets, reduction="none", label_smoothing=smoothing
+            )
+        return token_losses(
+            hidden,
+            targets,
+            self._halves.head,
+            self._halves.after,
+            smoothing=smoothing,
+            most=self._logits_at_once,
+        )
+
+    def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         """Return hidden states, or logits of a network without halves."""
+        positions = positions_in(document, self._network.config.model_type)
         if self._halves is None:
             logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
             return logits

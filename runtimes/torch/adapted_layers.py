@@ -25,8 +25,8 @@ from edge_train.runtimes.torch.stored_matrices import (
 class Adapting:
     """Where adapted layers find their blocks, and where gradients of those go.
 
-    A layer may be computed more than once in a pass: for each document of a row, or by a network
-    that uses it twice. Its gradients are handed over when the last of its uses was differentiated.
+    A layer may be computed more than once in a pass, by a network that uses it twice. Its gradients
+    are handed over when the last of its uses was differentiated.
 
     Attributes:
       values: the blocks by name, as tensors that share memory with the parameters; or a point's.
@@ -94,6 +94,16 @@ class FrozenLinear(nn.Module):
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs.view(*inputs.shape[:-1], -1)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that it takes of a token."""
+        return self.matrix.shape[not self.transposed]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that it makes of a token."""
+        return self.matrix.shape[self.transposed]
 
     def forward_product(self, values: Tensor) -> Tensor:
         """Return the outputs without the bias, (tokens, outputs)."""

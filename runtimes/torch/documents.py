@@ -1,48 +1,75 @@
-"""Documents packed into one sequence, as transformers takes them: positions that begin again."""
+"""Losses of sequences that may hold several documents, and that may count in part."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from edge_train.arrays.types import Batch
-from edge_train.runtimes.torch.apart import positions_of
+from edge_train.formats.language_apart import keeps_apart
 
 
-def network_inputs(batch: Batch, at: slice = slice(None)) -> dict[str, Any]:
-    """Return what a causal language model of transformers takes for sequences of a batch.
+def positions_in(document: NDArray[Any] | None, kind: str) -> dict[str, Tensor]:
+    """Return what tells a causal language model of transformers where documents begin.
 
     Positions that begin again tell transformers, from 4.53 on, where a document begins: its masks,
     those of sliding windows too, then keep attention within it. Where every sequence is one
     document nothing is said, and attention needs no mask.
 
     Args:
-      at: which sequences.
+      document: of every token, (sequences, length); None: one each.
+      kind: of the network, its `model_type`.
+
+    Raises:
+      ValueError: documents of this kind would read each other.
     """
-    ids = torch.from_numpy(batch["ids"][at])
-    inputs: dict[str, Any] = {"input_ids": ids[:, :-1], "use_cache": False}
-    if "document" in batch:
-        positions = positions_of(batch["document"][at])
-        if not (positions == np.arange(positions.shape[1])).all():
-            inputs["position_ids"] = torch.from_numpy(positions)
-    return inputs
+    if document is None or (document == document[:, :1]).all():
+        return {}
+    if not keeps_apart(kind):
+        raise ValueError(f"a {kind!r} reads one document of a sequence in the other")
+    return {"position_ids": torch.from_numpy(_places(document))}
+
+
+def _places(document: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of every token in its document.
+
+    >>> _places(np.array([[0, 0, 0, 4, 4, 5]])).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+    """
+    places = np.arange(document.shape[1])
+    begins = np.ones(document.shape, bool)
+    begins[:, 1:] = document[:, 1:] != document[:, :-1]
+    starts = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    return (places - starts).astype(np.int64)
 
 
 def sequence_losses(
-    logits: Tensor, batch: Batch, smoothing: float = 0.0, at: slice = slice(None)
+    batch: Batch,
+    hidden: Callable[[Tensor, NDArray[Any] | None], Tensor],
+    losses: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
     """Return the loss of each sequence: sums over its tokens by `weight`, else their mean.
 
+    A position whose weight is 0 costs nothing once hidden states are there.
+
     Args:
-      logits: (sequences, length, vocabulary).
-      smoothing: share of a target that all tokens get.
-      at: which sequences of the batch they are of.
+      hidden: returns hidden states (sequences, length, width) of ids and their documents.
+      losses: returns cross-entropies (tokens,) of hidden states, targets, and the share of a
+        target that all tokens get.
     """
-    targets = torch.from_numpy(batch["ids"][at])[:, 1:]
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=smoothing
-    ).view(len(targets), -1)
-    if "weight" not in batch:
-        return losses.mean(dim=1)
-    return (losses * torch.from_numpy(batch["weight"][at])).sum(dim=1)
+    ids: Any = batch["ids"]
+    count, length = ids.shape[0], ids.shape[1] - 1
+    weight: Any = batch.get("weight")
+    if weight is None:
+        weight = np.full((count, length), 1 / length, np.float32)
+    smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+    tokens = torch.from_numpy(ids)
+    rows, places = np.nonzero(weight)
+    at = (torch.from_numpy(rows), torch.from_numpy(places))
+    states = hidden(tokens[:, :-1], batch.get("document"))
+    some = states.flatten(0, 1) if weight.all() else states[at]
+    found = losses(some, tokens[:, 1:][at], smoothing)
+    return torch.zeros(count).index_add(0, at[0], found * torch.from_numpy(weight)[at])

@@ -6,14 +6,42 @@ replaced by one that knows the answer.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from edge_train.runtimes.torch.adapted_layers import FrozenLinear
-
 _PROBE = (-50.0, -1.0, 0.0, 0.3, 40.0)  # logits that no cap or scale leaves as they are
+
+
+class Head(Protocol):
+    """The layer that makes a number for every word, of any engine.
+
+    Attributes:
+      answer: what its forward pass returns instead, where it is not None.
+    """
+
+    bias: nn.Parameter | None
+    answer: Tensor | None
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of a token's hidden state."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """How many words there are."""
+        ...
+
+    def forward_product(self, values: Tensor) -> Tensor:
+        """Return the outputs without the bias, (tokens, outputs)."""
+        ...
+
+    def backward_product(self, errors: Tensor) -> Tensor:
+        """Return the errors at the inputs for those at the outputs."""
+        ...
 
 
 class Halves:
@@ -26,18 +54,22 @@ class Halves:
     """
 
     def __init__(
-        self, body: nn.Module, head: FrozenLinear, after: Callable[[Tensor], Tensor] | None
+        self, body: nn.Module, head: Any, after: Callable[[Tensor], Tensor] | None
     ) -> None:
         self.body, self.head, self.after = body, head, after
 
 
-def halves_of(network: Any) -> Halves | None:
-    """Return the halves of a network, None where it has none that can be told apart."""
+def halves_of(network: Any, kind: type[Head]) -> Halves | None:
+    """Return the halves of a network, None where it has none that can be told apart.
+
+    Args:
+      kind: of layer that the head must be.
+    """
     name = network.base_model_prefix
     body, head = getattr(network, name, None), network.get_output_embeddings()
-    if not isinstance(body, nn.Module) or not isinstance(head, FrozenLinear) or not name:
+    if not isinstance(body, nn.Module) or not isinstance(head, kind) or not name:
         return None
-    width = head.matrix.shape[not head.transposed]
+    width = head.inputs
 
     def after(numbers: Tensor) -> Tensor:
         answer = _Known(torch.zeros(1, len(numbers), width))
@@ -54,10 +86,11 @@ def halves_of(network: Any) -> Halves | None:
     try:
         with torch.no_grad():
             changed = after(probe)
+            alone = after(probe[:, 2:3])
     except Exception:  # noqa: BLE001 - code of any kind, asked what it was not made for
         return None
-    if changed.shape != probe.shape:
-        return None
+    if changed.shape != probe.shape or not torch.equal(alone, changed[:, 2:3]):
+        return None  # words are left out, or mixed
     return Halves(body, head, None if torch.equal(changed, probe) else after)
 
 
@@ -70,6 +103,18 @@ class _Known(nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the hidden states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPast
+        return _answer_type()(last_hidden_state=self._hidden)
 
-        return BaseModelOutputWithPast(last_hidden_state=self._hidden)
+
+@cache
+def _answer_type() -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    class Answer(BaseModelOutputWithPast):  # type: ignore[misc]
+        """Has what a network reads of its body beside hidden states, too: nothing."""
+
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    return Answer

@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_train.arrays.factored import Factors, Lookups, added
+from edge_train.arrays.factored import Factors, Lookups, Make, Remade, added
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Point
 from edge_train.errors import ModelError
@@ -55,6 +56,11 @@ class Weights:
         rows = len(self.parameters.for_transform(name))
         self._hand_over(name, Lookups.of(ids.numpy(), values.numpy(), rows))
 
+    def hand_over_remade(self, name: str, make: Make, right: Tensor) -> None:
+        """Take the gradient of one use of a block whose left factor is made some rows at a time."""
+        rows = len(self.parameters.for_transform(name))
+        self._hand_over(name, Remade((make,), right.numpy(), rows))
+
     def _hand_over(self, name: str, gradient: Factors) -> None:
         waiting = self._waiting.setdefault(name, [])
         waiting.append(gradient)
@@ -70,6 +76,11 @@ class Weights:
     def times_transposed(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W^T, (tokens, rows)."""
         return times_transposed(values, self._matrix(name))
+
+    def times_some(self, values: Tensor, name: str, rows: slice | NDArray[Any]) -> Tensor:
+        """Return values @ W^T for some rows of W, (tokens, some)."""
+        some = torch.from_numpy(self.parameters.rows(name, rows))
+        return times_transposed(values, FloatMatrix(some, self._buffer))
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Return some rows of a block."""
@@ -136,16 +147,53 @@ class HeldLinear(nn.Module):
         super().__init__()
         self._weights, self._name, self._transposed = weights, name, transposed
         self.bias = bias
+        self.answer: Tensor | None = None  # returned instead, where only its shape matters
         self.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs (..., outputs) for inputs (..., inputs)."""
+        if self.answer is not None:
+            return self.answer
         flat = inputs.reshape(-1, inputs.shape[-1])
         apply: Any = _Linear.apply
         outputs: Tensor = apply(flat, self._weights, self._name, self._transposed)
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs.view(*inputs.shape[:-1], -1)
+
+
+class HeldHead(HeldLinear):
+    """The linear layer that makes a number for every word; its weights are (words, inputs).
+
+    What is asked of it beside a forward pass: products alone, and its gradient by way of a left
+    factor that is never whole.
+    """
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that it takes of a token."""
+        return self.weight.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that it makes of a token."""
+        return self.weight.shape[0]
+
+    def forward_product(self, values: Tensor) -> Tensor:
+        """Return the outputs without the bias, (tokens, outputs)."""
+        return self._weights.times_transposed(values, self._name)
+
+    def backward_product(self, errors: Tensor) -> Tensor:
+        """Return the errors at the inputs for those at the outputs."""
+        return self._weights.times(errors, self._name)
+
+    def some_outputs(self, values: Tensor, words: slice | NDArray[Any]) -> Tensor:
+        """Return the outputs of some words without the bias, (tokens, some)."""
+        return self._weights.times_some(values, self._name, words)
+
+    def hand_over(self, make: Make, right: Tensor) -> None:
+        """Take the gradient of a use: its inputs, and what makes the errors at some outputs."""
+        self._weights.hand_over_remade(self._name, make, right)
 
 
 class HeldEmbedding(nn.Embedding):

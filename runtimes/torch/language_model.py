@@ -3,13 +3,13 @@
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from edge_train.arrays.parameters import Parameters
@@ -24,11 +24,13 @@ from edge_train.recipe import required
 from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.cached_logits import CachedLogits
-from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
-from edge_train.runtimes.torch.documents import network_inputs, sequence_losses
+from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.documents import positions_in, sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
+from edge_train.runtimes.torch.halves import halves_of
 from edge_train.runtimes.torch.held_layers import (
+    HeldHead,
     HeldLinear,
     Weights,
     held_embedding,
@@ -37,6 +39,7 @@ from edge_train.runtimes.torch.held_layers import (
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
+from edge_train.runtimes.torch.trained_head import trained_losses
 
 _WHAT = "causal language model"
 # Layers that the module around them does not call: it reads their weights.
@@ -57,7 +60,7 @@ class TorchLanguageModel:
     computed once more draws the same ones.
 
     Memory:
-      Weights; the inputs of every decoder layer; the activations of one layer; the logits.
+      Weights; the inputs of every decoder layer; the activations of one layer; some logits.
     """
 
     device = "cpu"
@@ -69,12 +72,15 @@ class TorchLanguageModel:
         weights: Weights,
         draws: Draws | None = None,
         dtype: str = "float32",
+        logits_at_once: int = LOGITS_AT_ONCE,
     ) -> None:
         self.dtype = dtype
         self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
-        self._network, self._weights = network, weights
+        self._network: Any = network
+        self._weights, self._logits_at_once = weights, logits_at_once
+        self._halves = halves_of(network, HeldHead)
         self._written = CachedLogits(network)
 
     @classmethod
@@ -126,7 +132,8 @@ class TorchLanguageModel:
         draws = Draws()
         for layer in decoder_layers(network):
             layer.forward = recomputed(layer.forward, draws)
-        return cls(network.eval(), weights, draws, dtype)
+        most = LEAN_LOGITS if lean else LOGITS_AT_ONCE
+        return cls(network.eval(), weights, draws, dtype, most)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -144,31 +151,32 @@ class TorchLanguageModel:
         return losses
 
     def _at(self, point: Point, batch: Batch) -> Array:
-        ids = batch["ids"]
-        own = point is self.parameters
-        names = () if own else [name for name, _ in self._network.named_parameters()]
-        vectors = {name: torch.from_numpy(point[name]) for name in names}
-        losses = np.empty(len(ids), np.float32)
+        count = len(batch["ids"])
+        losses = np.empty(count, np.float32)
         limit = self.batch_limit or SEQUENCES_PER_CALL
-        self._weights.point = None if own else point
-        try:
-            for start in range(0, len(ids), limit):
+        with self._standing(point), torch.no_grad():
+            for start in range(0, count, limit):
                 at = slice(start, start + limit)
-                with torch.no_grad():
-                    losses[at] = self._losses(batch, at, vectors).numpy()
-        finally:
-            self._weights.point = None
+                part = {name: values[at] for name, values in batch.items()}
+                losses[at] = self._losses(part).numpy()
         return losses
 
-    def next_token(self, ids: Sequence[int]) -> int:
-        """Return the most likely token after `ids`.
-
-        Memory:
-          The logits of all of them: less than an evaluation of one sequence.
-        """
-        with torch.no_grad():
-            output: Any = self._network(input_ids=torch.tensor([ids]), use_cache=False)
-        return int(output.logits[0, -1].argmax())
+    @contextmanager
+    def _standing(self, point: Point) -> Iterator[None]:
+        """Compute at a point in here: layers read it, and vectors of the network are its own."""
+        if point is self.parameters:
+            yield
+            return
+        own = {name: parameter.data for name, parameter in self._network.named_parameters()}
+        self._weights.point = point
+        try:
+            for name, parameter in self._network.named_parameters():
+                parameter.data = torch.from_numpy(point[name])
+            yield
+        finally:
+            self._weights.point = None
+            for name, parameter in self._network.named_parameters():
+                parameter.data = own[name]
 
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
@@ -176,6 +184,10 @@ class TorchLanguageModel:
         Only while no weight changes: keys and values of earlier ones would be taken for theirs.
         """
         return self._written.next_logits(ids)
+
+    def forget(self) -> None:
+        """Let go of what `next_logits` kept."""
+        self._written.forget()
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient, matrices as factors; return losses (sequences,).
@@ -206,27 +218,37 @@ class TorchLanguageModel:
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
         with suppress(AttributeError):
-            del self._network, self._weights, self._written, self.parameters
+            del self._network, self._halves, self._weights, self._written, self.parameters
         gc.collect()
         give_back_memory()
 
-    def _losses(
-        self, batch: Batch, at: slice = slice(None), vectors: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        """Return the loss of each sequence's next tokens.
+    def _losses(self, batch: Batch) -> Tensor:
+        """Return the loss of each sequence's next tokens."""
+        return sequence_losses(batch, self._hidden, self._token_losses)
 
-        Args:
-          at: which sequences.
-          vectors: to be taken for the network's own, by name.
-        """
-        inputs = network_inputs(batch, at)
-        output: Any = functional_call(self._network, dict(vectors or {}), kwargs=inputs)
-        return sequence_losses(output.logits, batch, smoothing_of(batch), at)
+    def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
+        """Return hidden states, or logits of a network without halves."""
+        positions = positions_in(document, self._network.config.model_type)
+        if self._halves is None:
+            logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
+            return logits
+        output: Any = self._halves.body(input_ids=ids, use_cache=False, **positions)
+        hidden: Tensor = output[0]
+        return hidden
 
-
-def smoothing_of(batch: Batch) -> float:
-    """Return the share of a target that all tokens get."""
-    return float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
+    def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        if self._halves is None:  # then these are logits
+            return nn.functional.cross_entropy(
+                hidden, targets, reduction="none", label_smoothing=smoothing
+            )
+        return trained_losses(
+            hidden,
+            targets,
+            self._halves.head,
+            self._halves.after,
+            smoothing=smoothing,
+            most=self._logits_at_once,
+        )
 
 
 def build_network(folder: LanguageFolder, attention: str | None = None) -> nn.Module:
@@ -325,7 +347,7 @@ def drawn(network: Any, stored: StoredNetwork, seed: int) -> Iterator[tuple[str,
         yield name, value
 
 
-def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> None:
+def _install(network: Any, weights: Weights, stored: StoredNetwork) -> None:
     """Have every layer read its parameters from `weights`."""
     for name, places in stored.places.items():
         held = [is_held(network, place) for place in places]
@@ -343,7 +365,9 @@ def _install(network: nn.Module, weights: Weights, stored: StoredNetwork) -> Non
                 network.set_submodule(owner, held_embedding(module, weights, name))
             else:
                 transposed = type(module).__name__ == "Conv1D"
-                held_one = HeldLinear(weights, name, module.bias, transposed=transposed)
+                is_head = module is network.get_output_embeddings() and not transposed
+                kind = HeldHead if is_head else HeldLinear
+                held_one = kind(weights, name, module.bias, transposed=transposed)
                 network.set_submodule(owner, held_one)
 
 

@@ -5,12 +5,13 @@ their gradients are ever whole: 50,000 or 260,000 numbers for each position of a
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edge_train.runtimes.torch.adapted_layers import FrozenLinear
+from edge_train.runtimes.torch.halves import Head
 
 _COPIES = 4  # of logits that a network changes before they are used: autograd keeps them
 _AT_ONCE = 1 << 20  # numbers of logits that are gone through together, in the processor's cache
@@ -20,7 +21,7 @@ AfterHead = Callable[[Tensor], Tensor]
 def token_losses(
     hidden: Tensor,
     targets: Tensor,
-    head: FrozenLinear,
+    head: Head,
     after: AfterHead | None,
     *,
     smoothing: float,
@@ -46,32 +47,18 @@ class _Losses(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         targets: Tensor,
-        head: FrozenLinear,
+        head: Head,
         after: AfterHead | None,
         smoothing: float,
         most: int,
         differentiated: bool,
     ) -> Tensor:
-        vocabulary = head.matrix.shape[head.transposed]
-        step = max(1, most // vocabulary // (1 if after is None else _COPIES))
-        losses = torch.empty(len(hidden))
-        errors = torch.empty_like(hidden) if differentiated else None
-        for start in range(0, len(hidden), step):
-            at = slice(start, start + step)
-            logits = head.forward_product(hidden[at])
-            if head.bias is not None:
-                logits += head.bias
-            if after is None:
-                losses[at] = _in_place(logits, targets[at], smoothing, errors is not None)
-            elif errors is None:
-                losses[at] = _entropies(after(logits), targets[at], smoothing)
-            else:
-                losses[at], logits = _through(after, logits, targets[at], smoothing)
-            if errors is not None:
-                errors[at] = head.backward_product(logits)
-        if errors is not None:
-            ctx.save_for_backward(errors)
-        return losses
+        found = in_pieces(
+            hidden, targets, head, after, smoothing=smoothing, most=most, sloped=differentiated
+        )
+        if found.errors is not None:
+            ctx.save_for_backward(found.errors)
+        return found.losses
 
     @staticmethod
     def backward(ctx: Any, upper: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
@@ -79,12 +66,59 @@ class _Losses(torch.autograd.Function):
         return errors * upper.unsqueeze(1), None, None, None, None, None, None
 
 
-def _in_place(logits: Tensor, targets: Tensor, smoothing: float, differentiated: bool) -> Tensor:
-    """Return losses; `logits` become their gradients.
+@dataclass(frozen=True)
+class Found:
+    """What is known of positions when their logits are gone.
+
+    Attributes:
+      losses: (tokens,).
+      sums: logarithms of the sums of exponentials of their logits, (tokens,).
+      errors: of each loss at its hidden state, (tokens, width); None: not asked for.
+    """
+
+    losses: Tensor
+    sums: Tensor
+    errors: Tensor | None
+
+
+def in_pieces(
+    hidden: Tensor,
+    targets: Tensor,
+    head: Head,
+    after: AfterHead | None,
+    *,
+    smoothing: float,
+    most: int,
+    sloped: bool,
+) -> Found:
+    """Return losses and, where asked, their slopes at hidden states; see `token_losses`."""
+    step = max(1, most // head.outputs // (1 if after is None else _COPIES))
+    losses, sums = torch.empty(len(hidden)), torch.empty(len(hidden))
+    errors = torch.empty_like(hidden) if sloped else None
+    for start in range(0, len(hidden), step):
+        at = slice(start, start + step)
+        logits = head.forward_product(hidden[at])
+        if head.bias is not None:
+            logits += head.bias
+        if after is None:
+            losses[at], sums[at] = _in_place(logits, targets[at], smoothing, sloped)
+        elif errors is None:
+            losses[at] = _entropies(after(logits), targets[at], smoothing)
+        else:
+            losses[at], sums[at], logits = _through(after, logits, targets[at], smoothing)
+        if errors is not None:
+            errors[at] = head.backward_product(logits)
+    return Found(losses, sums, errors)
+
+
+def _in_place(
+    logits: Tensor, targets: Tensor, smoothing: float, differentiated: bool
+) -> tuple[Tensor, Tensor]:
+    """Return losses and logarithms of sums; `logits` become their gradients.
 
     Memory: none beside the logits but some rows of them.
     """
-    losses = torch.empty(len(logits))
+    losses, sums = torch.empty(len(logits)), torch.empty(len(logits))
     step = max(1, _AT_ONCE // logits.shape[1])
     for start in range(0, len(logits), step):
         some, wanted = logits[start : start + step], targets[start : start + step].unsqueeze(1)
@@ -95,23 +129,26 @@ def _in_place(logits: Tensor, targets: Tensor, smoothing: float, differentiated:
         total = some.sum(1, keepdim=True)
         loss = total.log() - (1 - smoothing) * chosen - smoothing * mean
         losses[start : start + step] = loss[:, 0]
+        sums[start : start + step] = (total.log() + largest)[:, 0]
         if differentiated:
             some.div_(total)
             if smoothing:
                 some.sub_(smoothing / logits.shape[1])
             some.scatter_add_(1, wanted, torch.full_like(chosen, smoothing - 1))
-    return losses
+    return losses, sums
 
 
 @torch.enable_grad()
 def _through(
     after: AfterHead, logits: Tensor, targets: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Return losses, and their gradients in the head's outputs."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return losses, logarithms of sums, and the losses' gradients in the head's outputs."""
     outputs = logits.detach().requires_grad_()
-    losses = _entropies(after(outputs), targets, smoothing)
+    changed = after(outputs)
+    losses = _entropies(changed, targets, smoothing)
+    sums = changed.detach().logsumexp(1)
     (errors,) = torch.autograd.grad(losses.sum(), outputs)
-    return losses.detach(), errors
+    return losses.detach(), sums, errors
 
 
 def _entropies(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 from edge_train.arrays.factored import (
     Factors,
     Lookups,
+    Remade,
     Streamed,
     Whole,
     added,
@@ -91,6 +92,47 @@ def test_an_update_of_factors_is_the_textbook_one_to_rounding(name, shape):
     tolerance = 5e-3 if name == "q-galore" else 2e-4  # a 4-bit code may fall to the other side
     error = np.linalg.norm(results[0] - results[1])
     assert error < tolerance * np.linalg.norm(results[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", RULES)
+def test_a_left_factor_that_is_made_again_gives_the_update_of_one_that_is_there(name, shape):
+    results = []
+    for made in (False, True):
+        parameters, state = Parameters({"w": np.zeros(shape)}), RULES[name]().init(np.zeros(shape))
+        for step in range(4):
+            gradient = factors(shape, seed=step)
+            if made:
+                makes = [
+                    lambda rows, some=part: some[:, rows] for part in np.split(gradient.left, 3)
+                ]
+                gradient = Remade(makes, gradient.right, shape[0])
+            update = RULES[name]().update(gradient, state, parameters["w"])
+            parameters.subtract("w", update, Key(0, step))
+        results.append(parameters["w"])
+    tolerance = 5e-3 if name == "q-galore" else 2e-4  # a 4-bit code may fall to the other side
+    assert np.linalg.norm(results[0]) > 0
+    assert np.linalg.norm(results[0] - results[1]) < tolerance * np.linalg.norm(results[0])
+
+
+def test_gradients_whose_left_factor_is_made_again_are_added_to_others():
+    """What is scaled was scaled before, and nothing is made that nobody reads."""
+    made, plain, read = factors((50, 6), seed=1), factors((50, 6), seed=2), []
+    remade = Remade([lambda rows: read.append(rows) or made.left[:, rows]], made.right, 50)
+    remade.scale(3.0)
+    table = Lookups.of(np.array([2, 7]), np.ones((2, 6), np.float32), 50)
+    total = added([plain, remade, table])
+    assert not read and all_finite(total) and not read
+    expected = plain[:] + 3 * made[:] + table[:]
+    np.testing.assert_allclose(total[:], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(total[4:9], expected[4:9], rtol=1e-5, atol=1e-5)
+    some = np.array([1, 7, 40])
+    np.testing.assert_allclose(total[some], expected[some], rtol=1e-5, atol=1e-5)
+    thin = np.ones((6, 2), np.float32)
+    np.testing.assert_allclose(total @ thin, expected @ thin, rtol=1e-4, atol=1e-4)
+    assert remade.norm() == pytest.approx(3 * np.linalg.norm(made[:]), rel=1e-5)
+    remade.right[0, 0] = np.nan
+    assert not all_finite(remade)
 
 
 def test_adam_in_8_bits_takes_factors_in_rows_to_the_same_moments():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from linear_loss import SHAPES, loop_of
 
-from edge_train.arrays.factored import Factors, Lookups, dense
+from edge_train.arrays.factored import Factors, Lookups, Remade, dense
 from edge_train.arrays.parameters import Int8Parameters
 from edge_train.errors import NonFinite
 from edge_train.estimators.backprop import Backprop
@@ -120,9 +120,8 @@ def test_a_plan_counts_what_the_sum_of_a_table_holds_when_every_token_is_another
         values = np.ones((len(looked_up), width), np.float32)
         gradient = Lookups.of(looked_up, values, rows)
         if is_output:
-            rest = Factors(
-                np.ones((tokens, rows), np.float32), np.ones((tokens, width), np.float32)
-            )
+            left, right = np.ones((tokens, rows), np.float32), np.ones((tokens, width), np.float32)
+            rest = Remade([lambda some, left=left: left[:, some]], right, rows)
             gradient = Lookups(looked_up, values, rest)
         sums.add("table", Share(gradient, 1 / parts, last=False), Echo(), {}, table)
     total = sums.held["table"]

@@ -119,3 +119,29 @@ def test_measured_seconds_win_and_others_say_about():
     assert Choice({}, recipe_for(), Plan(phases, "rehearsal", 0.25), counted).pace == "0.25"
     assert Choice({}, recipe_for(), Plan(phases, "estimate"), counted).pace == "about 570"
     assert Choice({}, recipe_for(), Plan(phases, "estimate")).pace == "not known"
+
+
+def test_an_evaluation_is_of_no_more_samples_than_are_held_out():
+    """40 chats hold one sequence out, and a plan took sixteen: five times as long as it was."""
+    machine = Machine(1e10, 1.0)
+    asked = a_step(task="language-model", evaluation_samples=16)
+    all_there, one, uncounted = (
+        predict(asked, held(evaluated=count), machine).evaluation for count in (100, 1, 0)
+    )
+    assert all_there == uncounted == pytest.approx(16 * one, rel=0.2)
+
+
+def test_tokens_of_texts_are_calls_of_their_own_before_and_after():
+    machine, recipe = Machine(1e10, 2.0), a_step(task="language-model")
+    without, with_texts = (predict(recipe, held(written=count), machine) for count in (0, 24))
+    call = 10 * task_of(recipe).use("torch").pace.product_seconds * 2.0
+    assert with_texts.start - without.start == pytest.approx(24 * call)
+    assert with_texts.after - without.after == pytest.approx(24 * call)
+
+
+def test_a_backward_pass_without_gradients_of_all_weights_is_worth_less():
+    recipe = a_step(task="language-model", samples=2)
+    assert passes(recipe) == 8 and passes(recipe, backward=2) == 6
+    machine = Machine(1e9, 1.0)
+    whole, adapter = (predict(recipe, held(backward=b), machine).step for b in (0, 2))
+    assert adapter < 0.85 * whole

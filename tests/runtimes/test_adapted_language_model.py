@@ -242,16 +242,16 @@ def test_documents_of_a_row_are_computed_as_if_each_were_alone(folders, kind):
     assert_same(found, wanted, 5 * SAME)
 
 
-def test_one_document_at_a_time_is_the_same_where_positions_are_not_read(folders, monkeypatch):
+def test_documents_of_a_kind_that_cannot_keep_them_apart_are_refused(folders, monkeypatch):
+    """Nobody packs them for such a kind; who did would get other losses without a word."""
+    from edge_train.formats import language_apart
+
     folder = folders("llama")
     adapter = adapter_of(folder)
     runtime = opened(folder, adapter, some_blocks(adapter))
-    together, _ = packed()
-    expected = gradients(runtime, together)
-    monkeypatch.setattr(runtime._documents, "_by_positions", False)
-    losses, found = gradients(runtime, together)
-    np.testing.assert_allclose(losses, expected[0], rtol=SAME)
-    assert_same(found, expected[1], 5 * SAME)
+    monkeypatch.setattr(language_apart, "_APART", frozenset(("gpt2",)))
+    with pytest.raises(ValueError, match="a 'llama' reads one document"):
+        gradients(runtime, packed()[0])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
@@ -274,7 +274,7 @@ def test_logits_of_a_network_without_halves_give_the_same(folders, monkeypatch):
     blocks = some_blocks(adapter)
     together, _ = packed()
     halves = gradients(opened(folder, adapter, blocks), together)
-    monkeypatch.setattr(adapted_language_model, "halves_of", lambda _: None)
+    monkeypatch.setattr(adapted_language_model, "halves_of", lambda *_: None)
     whole = gradients(opened(folder, adapter, blocks), together)
     np.testing.assert_allclose(whole[0], halves[0], rtol=SAME)
     assert_same(whole[1], halves[1], 5 * SAME)

@@ -60,3 +60,12 @@ def test_losses_gradients_and_logits_are_those_of_transformers(tmp_path, kind):
     model.next_logits(ids[0, :9].tolist())
     next_ones = model.next_logits(ids[0, :-1].tolist())
     np.testing.assert_allclose(next_ones, last, rtol=CLOSE, atol=CLOSE * abs(last).max())
+    # back to so short a text that positions turn as they did at first
+    shorter = logits_of(network, ids[:1, :10])
+    again = model.next_logits(ids[0, :10].tolist())
+    np.testing.assert_allclose(again, shorter, rtol=CLOSE, atol=CLOSE * abs(shorter).max())
+
+
+def logits_of(network, ids):
+    with torch.no_grad():
+        return network(torch.from_numpy(ids)).logits[0, -1].numpy()

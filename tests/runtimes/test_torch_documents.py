@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from edge_train.arrays.factored import dense
+from edge_train.formats import language_apart
 from edge_train.formats.language_folder import open_language_model
 from edge_train.rng import Key
-from edge_train.tasks.language_model import apart
 from edge_train.tasks.language_model.packing import PackedDocuments
 
 torch = pytest.importorskip("torch")
@@ -41,7 +41,7 @@ _EXTRA = {
 _FAST = ("gpt2", "gemma2", "llama", "qwen2")
 KINDS = [
     kind if kind in _FAST else pytest.param(kind, marks=pytest.mark.slow)
-    for kind in sorted(apart._APART)
+    for kind in sorted(language_apart._APART)
 ]
 
 

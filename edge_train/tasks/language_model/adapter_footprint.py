@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.transformers_folder import layers_of
@@ -19,28 +17,27 @@ from edge_train.memory.footprint import (
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
-from edge_train.runtimes.numpy.language_model import sequences_per_call
-from edge_train.runtimes.torch.calls import (
-    BFLOAT16_BYTES,
-    LEAN_LOGITS,
-    LOGITS_AT_ONCE,
-    SEQUENCES_PER_CALL,
-)
+from edge_train.runtimes.numpy.language_model import MEMORY_STEP, sequences_per_call
+from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.continuing import WRITTEN
 from edge_train.tasks.language_model.footprint import (
     Shapes,
     held_as,
-    held_out_sequences,
+    judged_sequences,
+    logits_bytes,
     operations_of,
     width_of,
 )
+from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.numpy_bytes import differentiating, judging
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.language_model.writing_bytes import writing_bytes
 
 # Rows of a matrix in float32, once more in another order, and once more in the type of products.
 _BUFFERS = {"float32": 2 * 4 * (1 << 21), "bfloat16": (2 * 4 + 2) * (1 << 21)}
+_BACKWARD = 2  # forward passes: layers once more, and errors at their inputs; weights get none
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
-_CAPPED = 4  # copies of logits that a network changes before they are used
 
 
 def adapter_footprint(
@@ -86,13 +83,17 @@ def adapter_footprint(
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     kept = 4 * at_once * (layers * width + _DIFFERENTIATED * inside // layers)
     scored = 4 * together * length * (width + inside // layers)
-    trains = kept + _logits_bytes(recipe, model, at_once) + buffers
-    judges = scored + _logits_bytes(recipe, model, together * length) + buffers
+    trains = kept + logits_bytes(recipe, model, at_once) + buffers
+    judges = scored + logits_bytes(recipe, model, together * length) + buffers
     if on_numpy:
         threads = required(recipe.threads)
         together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
         trains = differentiating(model, shapes, length, at_once, threads)
         judges = judging(model, shapes, length, together * length, threads)
+    step = MEMORY_STEP if on_numpy else 1
+    writes = buffers + writing_bytes(model.config, layers, width, inside // layers, length, step)
+    judges = max(judges, writes)
+    judged = judged_sequences(recipe, model, text_bytes)
     return Footprint(
         use.libraries,
         base,
@@ -103,7 +104,10 @@ def adapter_footprint(
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=together,
-        after=held_out_sequences(recipe, model, text_bytes),
+        evaluated=judged,
+        after=min(judged, MOST_SCORED),
+        written=WRITTEN,
+        backward=_BACKWARD,
         trained=numbers,
         opened=opened,
         folder=folder_lines(
@@ -121,12 +125,3 @@ def _held_bytes(recipe: LanguageModelRecipe, shape: tuple[int, ...]) -> int:
     if recipe.quant == "none" and recipe.dtype == "bfloat16" and len(shape) > 1:
         return 2 * math.prod(shape)
     return held_as(recipe.quant).block_bytes(shape)
-
-
-def _logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:
-    """Return what the logits of so many tokens take that exist at once."""
-    most = LEAN_LOGITS if recipe.lean else LOGITS_AT_ONCE
-    count = min(tokens * model.vocabulary, max(most, model.vocabulary))
-    if model.config.get("final_logit_softcapping"):
-        count = min(_CAPPED * tokens * model.vocabulary, max(most, _CAPPED * model.vocabulary))
-    return int(np.float32().itemsize * count)

@@ -1,7 +1,8 @@
 """What a language model writes: the same beginning continued before training and after it.
 
 The beginning is of the text that was held out, and what follows is always the most likely token: a
-difference between the two is what was learned, and no luck of a draw.
+difference between the two is what was learned, and no luck of a draw. What the model keeps of the
+tokens before is for one text: its weights change between the two.
 """
 
 from collections.abc import Sequence
@@ -10,18 +11,22 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
+from edge_train.arrays.types import Array
 from edge_train.formats.atomic import write_bytes
 from edge_train.records.folder import RunFolder
 
-# Each costs a pass over what stands before it: all of them together about half an evaluation.
-_WRITTEN = 24  # tokens
+WRITTEN = 24  # tokens: each costs a pass over itself, which reads all weights
 
 
 class Writer(Protocol):
     """A model that can be asked for one more token."""
 
-    def next_token(self, ids: Sequence[int]) -> int:
-        """Return the most likely token after `ids`."""
+    def next_logits(self, ids: Sequence[int]) -> Array:
+        """Return the logits of the token after `ids`; may keep what it knows of these."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of what was kept."""
         ...
 
 
@@ -39,16 +44,26 @@ class Opened(Protocol):
 
 
 def write_continuation(
-    folder: Path, name: str, task: Opened, tokenizer: Tokenizer, runtime: Writer
+    folder: Path,
+    name: str,
+    task: Opened,
+    tokenizer: Tokenizer,
+    runtime: Writer,
+    most: int = WRITTEN,
 ) -> None:
     """Write what the model writes after the beginning into the samples of a run folder.
+
+    Args:
+      most: tokens.
 
     Raises:
       RunFolderError: it cannot be written.
     """
     given = task.opening()
     ids = list(given)
-    for _ in range(min(_WRITTEN, task.length - len(given))):
-        ids.append(runtime.next_token(ids))
+    runtime.forget()  # of other weights
+    for _ in range(min(most, task.length - len(given))):
+        ids.append(int(runtime.next_logits(ids).argmax()))
+    runtime.forget()  # it would take memory from training
     text = tokenizer.decode(ids).removeprefix(tokenizer.decode(given))
     write_bytes(RunFolder(folder).samples / f"{name}-01.txt", text.encode("utf-8", "replace"))

@@ -9,10 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edge_train.errors import InputError
+from edge_train.formats.language_apart import keeps_apart
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.recipe import required
 from edge_train.tasks.job import Say
-from edge_train.tasks.language_model.apart import keeps_apart
 from edge_train.tasks.language_model.chats import ChatColumns
 from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
 from edge_train.tasks.language_model.example import example_of, words_of
@@ -150,7 +150,7 @@ class Data:
             found |= {"halves": True, "day": about["day"]}
             if len(written.starts) > 1:
                 held = held or tenth_of_documents(written.starts, written.ids)
-                starts = written.starts if keeps_apart(model.config) else None
+                starts = written.starts if keeps_apart(model.config.get("model_type")) else None
                 if starts is None:
                     self._note(self._not_apart("see each other in a sequence"))
         if not whole:
@@ -203,7 +203,7 @@ class Data:
                 f"{texts.tools} of {read} {columns.what} name tools, which the model's chat "
                 "template does not write"
             )
-        if not (apart := keeps_apart(model.config)):
+        if not (apart := keeps_apart(model.config.get("model_type"))):
             self._note(self._not_apart("are not packed: each is in a sequence of its own"))
         found = {
             "model_sha256": self._sha256(),

@@ -22,15 +22,23 @@ from edge_train.memory.footprint import (
 from edge_train.methods import methods
 from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
-from edge_train.optim.sums import held_numbers, looked_up_numbers
+from edge_train.optim.sums import held_numbers, looked_up_numbers, remade_numbers
 from edge_train.protocols import Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
-from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import (
+    BFLOAT16_BYTES,
+    LEAN_LOGITS,
+    LOGITS_AT_ONCE,
+    SEQUENCES_PER_CALL,
+)
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.continuing import WRITTEN
+from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
+from edge_train.tasks.language_model.writing_bytes import writing_bytes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,9 +46,10 @@ _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
 _ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
-_LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
-_SCORED_COPIES = 2  # of outputs without a gradient: themselves, and their logarithms
-_HOLES = 2  # of what a step holds, with what the heap keeps of it; measured on a small Llama
+_CAPPED = 4  # copies of logits that a network changes before they are used
+_WHOLE_ERRORS = 2  # of logits, and scaled, for a rule that projects the output layer
+_TILE = 1 << 17  # numbers of a gradient that are made at once; their errors are so many a token
+_HOLES = 2.5  # times what a step holds, with what the heap keeps of it; 2 and 2.1 were measured
 
 
 def footprint_of(
@@ -70,29 +79,37 @@ def footprint_of(
     layers = layers_of(model.config)
     width = width_of(shapes)
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
-    logits = _LOGIT_COPIES * model.vocabulary
-    kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+    logits = logits_bytes(recipe, model, tokens)
+    words = min(_TILE // width + 1, model.vocabulary)
+    if methods.get(recipe.method).projects and projects_head(recipe):
+        words = _WHOLE_ERRORS * model.vocabulary
+    errors = 4 * tokens * (2 * words + width)
+    kept = 4 * tokens * (layers * width + 2 * inside // layers) + logits + errors + _BUFFER_BYTES
     if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
-        kept += _ROUNDED_BYTES + 2 * tokens * max(model.vocabulary, inside // layers)
+        kept += _ROUNDED_BYTES + max(logits // 2, 2 * tokens * inside // layers)
     if not recipe.lean:
         kept *= _HOLES
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
-    judged = required(recipe.length) * (recipe.batch_limit or some)
-    scored = 4 * judged * (_SCORED_COPIES * model.vocabulary + width + inside // layers)
-    saved = scored
+    in_a_call = required(recipe.length) * (recipe.batch_limit or some)
+    scored = 4 * in_a_call * (2 * width + inside // layers) + logits_bytes(recipe, model, in_a_call)
+    judged = judged_sequences(recipe, model, text_bytes)
+    writes = writing_bytes(model.config, layers, width, inside // layers, required(recipe.length))
+    saved = max(scored, writes)
     if recipe.difference_rank is not None:
         saved = max(saved, workspace_bytes(recipe.difference_rank, shapes))
     return Footprint(
         use.libraries,
         weights,
         {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
-        {TRAIN: max(kept, scored), SAVE: saved},
+        {TRAIN: max(kept, scored, writes), SAVE: saved},
         use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
         together=recipe.batch_limit or some,
-        after=held_out_sequences(recipe, model, text_bytes),
+        evaluated=judged,
+        after=min(judged, MOST_SCORED),
+        written=WRITTEN,
         trained=sum(map(math.prod, shapes.values())),
         opened=opened,
         folder=folder_lines(
@@ -106,10 +123,23 @@ def footprint_of(
     )
 
 
-def held_out_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
-    """Return about how many sequences are scored at the end: a tenth of the text's."""
-    tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize
-    return int(tokens / _BYTES_PER_TOKEN * _HELD_OUT_SHARE / required(recipe.length))
+def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:
+    """Return what the logits of so many tokens take that exist at once."""
+    most = LEAN_LOGITS if recipe.lean else LOGITS_AT_ONCE
+    count = min(tokens * model.vocabulary, max(most, model.vocabulary))
+    if model.config.get("final_logit_softcapping"):
+        count = min(_CAPPED * tokens * model.vocabulary, max(most, _CAPPED * model.vocabulary))
+    return int(np.float32().itemsize * count)
+
+
+def judged_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:
+    """Return about how many sequences choose the best weights, and as many are scored at the end.
+
+    A tenth of the text is held out, in two halves; one sequence there always is.
+    """
+    tokens = text_bytes // np.dtype(id_type(model.vocabulary)).itemsize / _BYTES_PER_TOKEN
+    count: int = math.ceil(tokens * _HELD_OUT_SHARE / 2 / required(recipe.length))
+    return max(1, count)
 
 
 def held_as(quant: str) -> type[Parameters]:
@@ -150,7 +180,8 @@ def _sums_bytes(
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
     projects = methods.get(recipe.method).projects
-    apart = frozenset[str]() if projects_head(recipe) else heads_of(shapes, vocabulary)
+    heads = heads_of(shapes, vocabulary)
+    apart = frozenset[str]() if projects_head(recipe) else heads
     for name, shape in shapes.items():
         if len(shape) == 2 and is_embedding(name):
             is_output = shape[0] == vocabulary and not _has_head(shapes, vocabulary)
@@ -159,6 +190,8 @@ def _sums_bytes(
             total += 4 * shape[0]
         elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
             total += 4 * max(shape) * required(recipe.rank)
+        elif name in heads:
+            total += 4 * remade_numbers(shape, tokens)
         else:
             total += 4 * held_numbers(shape, tokens)
     return total

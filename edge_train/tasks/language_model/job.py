@@ -51,10 +51,11 @@ from edge_train.tasks.language_model.adapting import (
     start_of,
     with_defaults,
 )
-from edge_train.tasks.language_model.continuing import write_continuation
+from edge_train.tasks.language_model.continuing import WRITTEN, write_continuation
 from edge_train.tasks.language_model.data import Data
 from edge_train.tasks.language_model.engine import dtype_for, engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
+from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
@@ -68,6 +69,7 @@ _NO_FILE_OF_DORA = (
     "llama.cpp has no adapters of DoRA, so none is written for it; afterwards `edge-train export "
     "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
 )
+_FEW_WRITTEN = 2  # tokens of a rehearsal: one after what was read, one by what was kept
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _DEVICE = "cpu"
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
@@ -146,6 +148,7 @@ class LanguageModelJob:
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
+        self._scored, self._written = MOST_SCORED, WRITTEN
 
     @cached_property
     def model_sha256(self) -> str:
@@ -207,6 +210,14 @@ class LanguageModelJob:
             small = sum(path.stat().st_size for path in model_texts(self._model.path))
         rank = self.recipe.difference_rank or 0
         return (stored or 4 * sum(map(math.prod, shapes.values()))) + 4 * rank * matrices + small
+
+    def judge_less(self) -> None:
+        """Judge as many sequences as go through the engine together, and write two tokens."""
+        few = self.footprint().together
+        self._scored, self._written = min(MOST_SCORED, few), _FEW_WRITTEN
+        wanted = min(required(self.recipe.evaluation_samples), few)
+        self.recipe = replace(self.recipe, evaluation_samples=wanted)
+        self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
 
     def load(self) -> None:
         self._data.load()
@@ -316,7 +327,7 @@ class LanguageModelJob:
 
     def preview(self, folder: Path, step: int, runtime: Any) -> str | None:
         if step == 0:
-            write_continuation(folder, "before", self._data.task, self._tokenizer, runtime)
+            self._write_text(folder, "before", runtime)
         return None
 
     def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
@@ -368,10 +379,14 @@ class LanguageModelJob:
         write_adapter_gguf(folder / ADAPTER_FILE, adapter, best, self._model, name)
         return {"adapter_gguf": ADAPTER_FILE}
 
+    def _write_text(self, folder: Path, name: str, runtime: Any) -> None:
+        most, tokenizer = self._written, self._tokenizer
+        write_continuation(folder, name, self._data.task, tokenizer, runtime, most)
+
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""
-        write_continuation(folder, "after", self._data.task, self._tokenizer, runtime)
-        held = self._data.task.held_out()
+        self._write_text(folder, "after", runtime)
+        held = self._data.task.held_out(self._scored)
         losses = self._data.task.loss(runtime, held, [runtime.parameters])
         loss = float(losses.astype(np.float64).mean())
         count = self._data.task.scored(held)

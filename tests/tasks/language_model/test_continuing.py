@@ -13,9 +13,16 @@ class Counting:
 
     longest = 0
 
-    def next_token(self, ids):
+    def __init__(self):
+        self.did = []
+
+    def next_logits(self, ids):
+        self.did.append("wrote")
         self.longest = max(self.longest, len(ids))
-        return (ids[-1] + 1) % 50
+        return np.eye(50, dtype=np.float32)[(ids[-1] + 1) % 50]
+
+    def forget(self):
+        self.did.append("forgot")
 
 
 def parts(length):
@@ -40,6 +47,15 @@ def test_what_is_written_follows_the_beginning_and_fits_the_model(tmp_path, leng
     assert words == expected
     assert writer.longest < max(length, 2)
     assert length == 1 or words
+
+
+def test_nothing_is_kept_from_other_weights_or_for_training(tmp_path):
+    task, tokenizer = parts(64)
+    (tmp_path / "samples").mkdir()
+    writer = Counting()
+    write_continuation(tmp_path, "before", task, tokenizer, writer)
+    assert writer.did[0] == writer.did[-1] == "forgot"
+    assert "wrote" in writer.did
 
 
 def test_the_beginning_is_of_the_held_out_text():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
@@ -246,7 +247,8 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     assert tokens == 6 * (parts.workspace["train"] - one.workspace["train"]) > 0
     lines = {line.name: line.bytes for line in parts.known["train"]}
     dense = 32 * 8 * 16 + 5 * 32  # the rows that 8 texts of 16 tokens look up at most; norms
-    projected, head = 4 * 2 * (4 * 32 + 3 * 64), 300 * 32
+    # the inputs of the output layer and its hidden states, whose errors are made again
+    projected, head = 4 * 2 * (4 * 32 + 3 * 64), 2 * 8 * 16 * 32
     assert lines["sums of a step's parts"] == 4 * (dense + projected + head)
     like_others = LanguageModelJob(recipe_for(**keys, micro_batch=2, project_head=True))
     lines = {line.name: line.bytes for line in like_others.footprint().known["train"]}
@@ -373,6 +375,41 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, c
     methods = ("adamw", "adamw8bit", "apollo-mini", "scale-sgd")
     assert ways == {(method, quant) for method in methods for quant in ("none", "int8", "int4")}
     assert found["plan"]["source"] == "rehearsal"
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_rehearsal_judges_one_call_of_sequences_however_many_its_run_judges(
+    place, tmp_path, rehearsed
+):
+    """On a GGUF and a busy machine one took seven minutes, nearly all of them for judging."""
+    from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
+
+    keys = {"task": "language-model", "model": str(place / "model"), "length": 8, "threads": 1}
+    job = LanguageModelJob(recipe_for(**keys, data=str(place / "text.txt")))
+    together = job.footprint().together
+    if rehearsed:
+        job.judge_less()
+        assert job.footprint().workspace == LanguageModelJob(job.recipe).footprint().workspace
+    (tmp_path / "samples").mkdir()
+    job.load()
+    job.prepare(tmp_path, lambda text: None)
+    judged, asked = [], []
+    with closing(job.open_runtime()) as runtime:
+        forward, logits = runtime.forward, runtime.next_logits
+        runtime.forward = lambda batch, points: (
+            judged.append(len(batch["ids"])) or forward(batch, points)
+        )
+        runtime.next_logits = lambda ids: asked.append(len(ids)) or logits(ids)
+        job.task().loss(runtime, job.task().evaluation(), [runtime.parameters])
+        job.preview(tmp_path, 0, runtime)
+        best = runtime.parameters.copy()
+        job.finish(tmp_path, runtime, best, 2, whole=True)
+    if rehearsed:
+        assert judged == [together, together] and len(asked) == 4
+    else:
+        assert min(judged) > together and len(asked) > 4
 
 
 def _with_begin(place, folder):

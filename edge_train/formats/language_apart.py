@@ -1,7 +1,7 @@
-"""Which kinds of models keep the documents of one sequence apart: by attention alone."""
+"""Which kinds of models keep the documents of one sequence apart: by attention alone.
 
-from collections.abc import Mapping
-from typing import Any
+Asked by who packs documents, before any library is loaded, and by engines that get them packed.
+"""
 
 # Kinds of transformers whose attention was compared: packed documents have the losses that they
 # have alone (tests/runtimes/test_torch_documents.py). Others carry something along the sequence
@@ -15,6 +15,6 @@ _APART = frozenset(
 )
 
 
-def keeps_apart(config: Mapping[str, Any]) -> bool:
-    """Return whether attention of a model can stay within documents."""
-    return config.get("model_type") in _APART
+def keeps_apart(kind: str | None) -> bool:
+    """Return whether attention of a kind of model, its `model_type`, can stay within documents."""
+    return kind in _APART
