@@ -240,22 +240,24 @@ def _factors(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
     return {"rope_freqs": found}
 
 
-def plain_llama(random: bool = False, **changes: Any) -> bytes:
+def plain_llama(random: bool = False, inner: int = 32, **changes: Any) -> bytes:
     """Return a file of one small layer, made without torch.
 
     Args:
       random: numbers of a model that could learn something; else all are zero.
+      inner: outputs of the gates.
       changes: of metadata, with `__` for a point; None takes a key out.
     """
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
-    sizes |= {"num_key_value_heads": 1, "intermediate_size": 32}
+    sizes |= {"num_key_value_heads": 1, "intermediate_size": inner}
     metadata = metadata_of("llama", sizes, {})
     for name, of in changes.items():
         metadata[name.replace("__", ".")] = of
     shapes = {"token_embd": (VOCABULARY, 32), "output_norm": (32,), "blk.0.attn_norm": (32,)}
     shapes |= {"blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
-    shapes |= {f"blk.0.{one}": (32, 32) for one in ("attn_output", "ffn_gate", "ffn_up")}
-    shapes |= {"blk.0.ffn_down": (32, 32), "blk.0.attn_v": (16, 32)}
+    shapes |= {"blk.0.attn_output": (32, 32)}
+    shapes |= {f"blk.0.{one}": (inner, 32) for one in ("ffn_gate", "ffn_up")}
+    shapes |= {"blk.0.ffn_down": (32, inner), "blk.0.attn_v": (16, 32)}
     draw, tensors = np.random.default_rng(0), {}
     for name, shape in shapes.items():
         values = np.zeros(shape, np.float32)

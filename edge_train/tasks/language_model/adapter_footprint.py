@@ -16,6 +16,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
+from edge_train.methods import methods
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
@@ -34,6 +35,7 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 _BUFFERS = 2 * 4 * (1 << 21)  # rows of a matrix in float32, and once more in another order
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
+_UPDATE_COPIES = 4  # a direction, the sum of all, and what the rule makes of it
 _CAPPED = 4  # copies of logits that a network changes before they are used
 
 
@@ -86,6 +88,9 @@ def adapter_footprint(
         together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
         trains = differentiating(model, shapes, length, at_once, threads)
         judges = judging(model, shapes, length, together * length, threads)
+    if methods.get(recipe.method).perturbs:  # a step is forward passes, and a block's update
+        largest = max(map(math.prod, trained.values()))
+        trains = judges + 4 * largest * (_UPDATE_COPIES + 2 * together)
     return Footprint(
         use.libraries,
         base,
