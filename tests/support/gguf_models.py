@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gguf_files import F32, Q8_0, gguf_bytes, stored
 
+Stored = tuple[int, tuple[int, ...], bytes]  # a tensor, as `gguf_bytes` takes it
 VOCABULARY, POSITIONS, LAYERS, WIDTH, HEADS, GROUPS, HEAD, INNER = 300, 64, 2, 64, 4, 2, 32, 96
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -240,12 +241,15 @@ def _factors(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
     return {"rope_freqs": found}
 
 
-def plain_llama(random: bool = False, inner: int = 32, **changes: Any) -> bytes:
+def plain_llama(
+    random: bool = False, inner: int = 32, down: Stored | None = None, **changes: Any
+) -> bytes:
     """Return a file of one small layer, made without torch.
 
     Args:
       random: numbers of a model that could learn something; else all are zero.
       inner: outputs of the gates.
+      down: what stands for the matrix behind the gates, (32, inner).
       changes: of metadata, with `__` for a point; None takes a key out.
     """
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
@@ -264,4 +268,6 @@ def plain_llama(random: bool = False, inner: int = 32, **changes: Any) -> bytes:
         if random:
             values += 0.2 * draw.standard_normal(shape) if len(shape) > 1 else 1
         tensors[f"{name}.weight"] = stored(values, Q8_0 if len(shape) > 1 else F32)[0]
+    if down is not None:
+        tensors["blk.0.ffn_down.weight"] = down
     return gguf_bytes({k: v for k, v in metadata.items() if v is not None}, tensors)
