@@ -147,6 +147,9 @@ class LanguageModelJob:
         """The hash of the model's configuration and weights."""
         return self._model.sha256()
 
+    def is_model(self, sha256: str) -> bool:
+        return self._model.is_known_as(sha256)
+
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         known = shapes_in_files(self._model)

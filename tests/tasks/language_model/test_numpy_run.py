@@ -50,6 +50,9 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     (again / "checkpoints").mkdir()
     lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (again / "journal.jsonl").write_bytes(b"".join(lines[:15]))
+    moved = shutil.copy(place / "model.gguf", tmp_path / "of another name.gguf")
+    recipe = (again / "recipe.toml").read_text()
+    (again / "recipe.toml").write_text(recipe.replace(str(place / "model.gguf"), str(moved)))
     assert cli.main(["run", "--resume", str(again), "--json"]) == 0
     found = [load_file(out / "adapter" / "adapter_model.safetensors") for out in (whole, again)]
     assert found[0].keys() == found[1].keys()
