@@ -55,10 +55,9 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _ZO_STEPS
         words = () if rate is None else ("--lr", f"{rate:g}")
         zo = _run(out / name, base, texts[1], "zo", limit, max(1, limit // 20), words)
         rows.append(_row("zo", zo, _losses(out / name), curve))
-    numbers, shown = adam["trained"], bench.table(_HEAD, rows)
     return (
-        f"An adapter of {numbers:,} numbers beside a Llama of width {_SIZES['hidden_size']}, "
-        f"{_SEQUENCES} sequences of {_LENGTH} tokens a step, one thread.\n\n{shown}"
+        f"An adapter of rank {_RANK} beside a Llama of {adam['weights']:,} weights, {_SEQUENCES} "
+        f"sequences of {_LENGTH} tokens a step, one thread.\n\n{bench.table(_HEAD, rows)}"
     )
 
 
@@ -95,7 +94,7 @@ def _run(
     )
     records, _ = journal.read(RunFolder(out).journal)
     values = records[0]["recipe"]["values"]
-    return {**report, "rate": values["learning_rate"], "trained": records[0]["facts"]["parameters"]}
+    return {**report, "rate": values["learning_rate"], "weights": records[0]["facts"]["parameters"]}
 
 
 def _losses(out: Path) -> list[tuple[int, float]]:

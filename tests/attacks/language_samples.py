@@ -109,11 +109,6 @@ def _templates() -> list[Sample]:
         ),
         ("jinja", {"tokenizer_config.json": settings, **extra}, "chat_template.jinja"),
         ("tools", {"tokenizer_config.json": settings, **extra}, next(iter(extra))),
-        (
-            "json",
-            {"chat_template.json": json.dumps({"chat_template": CHATML}).encode()},
-            "chat_template.json",
-        ),
     ):
         found.append(Sample(f"template/{name}", plain | files, (attacked,), _read_template))
     return found
@@ -157,7 +152,10 @@ def _adapters() -> list[Sample]:
             files = {p.name: p.read_bytes() for p in (Path(folder) / "a").iterdir()}
         found.append(Sample(f"adapter/{kind}", files, tuple(files), _read_adapter))
     made = {"adapter.gguf": _adapter_gguf()}
-    return [*found, Sample("adapter/gguf", made, ("adapter.gguf",), _read_adapter_gguf)]
+    return [
+        *found,
+        Sample("adapter/gguf", made, ("adapter.gguf",), _read_adapter_gguf, "adapter.gguf"),
+    ]
 
 
 def _adapter_gguf() -> bytes:

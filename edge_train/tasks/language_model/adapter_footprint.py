@@ -109,9 +109,14 @@ def adapter_footprint(
             4 * numbers,
             state_line(transform, trained, 0).bytes,
             text_bytes,
-            4 * numbers,
+            4 * numbers * (2 if leaves_gguf(model, adapter) else 1),
         ),
     )
+
+
+def leaves_gguf(model: LanguageFolder, adapter: Adapter) -> bool:
+    """Return whether a run leaves `adapter.gguf` beside the folder of its adapter."""
+    return model.made is not None and adapter.kind == "lora"
 
 
 def _logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:

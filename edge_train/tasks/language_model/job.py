@@ -40,7 +40,7 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
-from edge_train.tasks.language_model.adapter_footprint import adapter_footprint
+from edge_train.tasks.language_model.adapter_footprint import adapter_footprint, leaves_gguf
 from edge_train.tasks.language_model.adapting import (
     ADAPTER_FOLDER,
     Start,
@@ -356,7 +356,7 @@ class LanguageModelJob:
 
     def _write_adapter_gguf(self, folder: Path, adapter: Adapter, best: Point) -> dict[str, str]:
         """Write what llama.cpp loads beside the file that was trained from, where it can say it."""
-        if self._model.made is None or adapter.kind != "lora":
+        if not leaves_gguf(self._model, adapter):
             return {}
         from edge_train.tasks.language_model.export import ADAPTER_FILE, write_adapter_gguf
 

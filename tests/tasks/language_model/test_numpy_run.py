@@ -10,6 +10,7 @@ from gguf_models import plain_llama
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.tasks import open_job, read_recipe
 
 pytestmark = pytest.mark.process
 
@@ -44,6 +45,10 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     assert report["status"] == "done" and report["runtime"] == "numpy"
     if "zo" not in options:  # which needs many more steps
         assert report["eval"]["best"] < 0.9 * report["eval"]["first"]
+    left = load_file(whole / "adapter" / "adapter_model.safetensors").values()
+    numbers = sum(value.nbytes for value in left) * (1 + (whole / "adapter.gguf").is_file())
+    planned = open_job(read_recipe(whole / "recipe.toml")).footprint().folder
+    assert {line.name: line.bytes for line in planned}["results"] >= 2 * numbers  # with a copy
     shutil.copytree(whole, again)
     for name in ("adapter", "checkpoints"):
         shutil.rmtree(again / name)
