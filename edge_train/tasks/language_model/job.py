@@ -67,6 +67,7 @@ _NO_FILE_OF_DORA = (
     "llama.cpp has no adapters of DoRA, so none is written for it; afterwards `edge-train export "
     "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
 )
+_STEPS_FOR_ONE = 40  # of zo at its default rate for one of AdamW: `edge-train bench forward-only`
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32"}
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
@@ -138,6 +139,12 @@ class LanguageModelJob:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         if self.recipe.trainable == "dora" and self._model.made:
             self.notes += (_NO_FILE_OF_DORA,)
+        if adapts and methods.get(self.recipe.method).perturbs:
+            alike = max(1, required(self.recipe.steps) // _STEPS_FOR_ONE)
+            self.notes += (
+                f"by forward passes alone, {self.recipe.steps} steps learn about what {alike} of "
+                "exact gradients do (docs/methods.md)",
+            )
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
