@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from edge_train.methods import methods
-from edge_train.methods.method import ADAPTERS, BLOCKS, FORWARD, GRADIENT, MATRICES, Method
+from edge_train.methods.method import ADAPTERS, BLOCKS, FORWARD, GRADIENT, LARGE, MATRICES, Method
 from edge_train.recipe import Recipe
 from edge_train.tasks import tasks
 from edge_train.tasks.task import Task
@@ -11,6 +11,7 @@ from edge_train.tasks.task import Task
 _NEEDS = {
     FORWARD: "forward passes",
     GRADIENT: "gradients",
+    LARGE: "large blocks",
     MATRICES: "matrices",
     ADAPTERS: "adapters",
     BLOCKS: "blocks that run alone",

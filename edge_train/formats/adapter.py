@@ -15,7 +15,7 @@ from edge_train.errors import ModelError, RunFolderError
 from edge_train.formats.atomic import write_bytes, write_parts
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import load_metadata, safetensors_parts
-from edge_train.formats.weight_files import read_json
+from edge_train.formats.weight_files import check_place, read_json
 from edge_train.rng import Key
 
 Kind = Literal["lora", "dora"]
@@ -190,6 +190,8 @@ def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Array]]:
         raise ModelError(
             f"{folder}: holds no {CONFIG_FILE}; name the folder of an adapter that peft reads."
         )
+    for one in (path, folder / TENSORS_FILE):
+        check_place(one, folder)
     config = read_json(path)
     _check_plain(path, config)
     rank: Any = config.get("r")

@@ -67,10 +67,21 @@ class LanguageFolder:
         return open_tokenizer(self.path, self.vocabulary)
 
     def sha256(self) -> str:
-        """Return one hash over the configuration and over names and contents of weight files."""
-        config = () if self.made is not None else (self.path / "config.json",)
-        paths = (*config, *(file.path for file in self.files))
+        """Return one hash over the configuration and over names and contents of weight files.
+
+        Of a model that is one file its contents alone: people rename it.
+        """
+        if self.made is not None:
+            return hash_of(("", file.path) for file in self.files)
+        paths = (self.path / "config.json", *(file.path for file in self.files))
         return hash_of((path.name, path) for path in paths)
+
+    def is_known_as(self, sha256: str) -> bool:
+        """Return whether a hash is of this model: as `sha256` has it, or as earlier code had."""
+        if sha256 == self.sha256():
+            return True
+        files = self.files if self.made is not None else ()
+        return bool(files) and sha256 == hash_of((file.path.name, file.path) for file in files)
 
 
 def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:

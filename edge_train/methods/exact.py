@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_train.methods.method import ADAPTERS, GRADIENT, Method, Parts, Passes, Rule
+from edge_train.methods.method import ADAPTERS, GRADIENT, LARGE, Method, Parts, Passes, Rule
 from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
@@ -224,7 +224,12 @@ RULES = (
         build=adam_rule,
         needs=frozenset({GRADIENT}),
     ),
-    Rule(name="adamw8bit", says="AdamW with moments in 8 bits", build=adam8bit_rule),
+    Rule(
+        name="adamw8bit",
+        says="AdamW with moments in 8 bits",
+        build=adam8bit_rule,
+        needs=frozenset({GRADIENT, LARGE}),
+    ),
     Rule(
         name="lora",
         says="AdamW on adapters beside frozen weights",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # What a method needs of an engine, and what an engine offers to a task.
 FORWARD = "forward"  # losses at points
 GRADIENT = "gradient"  # of the mean loss, block by block
-MATRICES = "matrices"  # blocks large enough that a rule may project them or save on their moments
+LARGE = "large"  # blocks large enough that moments in few bits save something
+MATRICES = "matrices"  # large blocks that a rule may project
 ADAPTERS = "adapters"  # low-rank matrices beside frozen ones
 BLOCKS = "blocks"  # stages that run and differentiate alone
 

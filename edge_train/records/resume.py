@@ -8,7 +8,7 @@ another runtime would go on with a different loss, so it is refused.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,12 +137,20 @@ def threads_of(start: Mapping[str, Any]) -> RecordedThreads:
     return RecordedThreads((start.get("threads") or {}).get("most", chosen), chosen)
 
 
-def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha256: str) -> None:
+def check_same_model(
+    folder: Path,
+    facts: Facts,
+    runtime: str,
+    model: str,
+    sha256: str,
+    is_same: Callable[[str], bool] | None = None,
+) -> None:
     """Refuse to go on with another model or runtime than a run began with.
 
     Args:
       facts: what the run began with.
       model: how the user names the model that is there now, whose hash is `sha256`.
+      is_same: whether another hash is of that model, too.
 
     Raises:
       RunFolderError: it is another one.
@@ -153,7 +161,8 @@ def check_same_model(folder: Path, facts: Facts, runtime: str, model: str, sha25
             f"losses differ by more than rounding; put {facts.get('model')} back, or start a new "
             "run."
         )
-    if sha256 != (began := str(facts.get("model_sha256"))):
+    began = str(facts.get("model_sha256"))
+    if sha256 != began and not (is_same is not None and is_same(began)):
         raise RunFolderError(
             f"{folder}: this run began with model sha256 {began[:12]}..., {model} "
             f"now has {sha256[:12]}...; put that model back, or start a new run."

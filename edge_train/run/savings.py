@@ -56,4 +56,4 @@ def words(task: Task, changes: Mapping[str, Any]) -> str:
         for value, text in saving.values
         if text and saving.key in changes and changes[saving.key] == value
     ]
-    return ", ".join(said)
+    return ", ".join(dict.fromkeys(said))  # two savings may have a key in common, and its words

@@ -38,7 +38,7 @@ from edge_train.run.start import Session
 from edge_train.run.training import train
 from edge_train.runtimes.threads import Threaded
 from edge_train.tasks import open_job, task_of
-from edge_train.tasks.job import Job, ReadsMoreOfItsModel
+from edge_train.tasks.job import Job, KnowsItsModel, ReadsMoreOfItsModel
 from edge_train.units import format_bytes
 
 
@@ -184,7 +184,12 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), started=True)
     check_same_model(
-        folder, records[0]["facts"], job.recipe.runtime, job.recipe.model, job.model_sha256
+        folder,
+        records[0]["facts"],
+        job.recipe.runtime,
+        job.recipe.model,
+        job.model_sha256,
+        job.is_model if isinstance(job, KnowsItsModel) else None,
     )
     if more is None:  # else a smaller process still needs the words that say how many steps
         link.tell(folder=str(folder))

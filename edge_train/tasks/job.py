@@ -152,6 +152,15 @@ class Job(Protocol):
 
 
 @runtime_checkable
+class KnowsItsModel(Protocol):
+    """A job whose model earlier code knew by another hash."""
+
+    def is_model(self, sha256: str) -> bool:
+        """Return whether a run that began with a model of this hash began with this one."""
+        ...
+
+
+@runtime_checkable
 class ReadsMoreOfItsModel(Protocol):
     """A job whose model has more than weights: a configuration and a tokenizer belong to a run."""
 

@@ -1,5 +1,6 @@
 """Linear layers with frozen weights in files and adapters beside them, forward and backward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,31 +36,47 @@ class AdaptedLayers:
     _squares: dict[str, Array] = field(default_factory=dict)
     _lengths: dict[str, Array] = field(default_factory=dict)
 
-    def outputs(self, path: str, point: Point, inputs: Array, out: Array) -> None:
-        """Write the outputs of a layer into `out`, (tokens, outputs)."""
-        dora = self.adapter.kind == "dora" and path in self.adapted
-        if path in self.adapted:
-            first, second, third = names_of(path)
-            low = inputs @ point[first].T
-            low *= np.float32(self.adapter.scale)
-        if dora:
-            self._with_lengths(path, point, inputs, out)
-        else:
+    def outputs(self, path: str, points: Sequence[Point], inputs: Array, out: Array) -> None:
+        """Write the outputs of a layer into `out`, (tokens, outputs).
+
+        Args:
+          points: equal parts of the tokens, one behind the other, are of one each. The product with
+            W is one for all.
+        """
+        if path not in self.adapted:
             self.matrices.times_transposed(inputs, f"{path}.weight", out)
-        if path in self.adapted:
-            out += low @ point[second].T
-        if dora:
-            out *= point[third] / self._lengths[path]
+        else:
+            self._adapted_outputs(path, points, inputs, out)
         bias = self.matrices.vector(f"{path}.bias")
         if bias is not None:
             out += bias
+
+    def _adapted_outputs(
+        self, path: str, points: Sequence[Point], inputs: Array, out: Array
+    ) -> None:
+        names = names_of(path)
+        scale = np.float32(self.adapter.scale)
+        firsts = [point[names[0]] for point in points]
+        lows = [part @ first.T for part, first in zip(_parts(inputs, points), firsts, strict=True)]
+        seconds = [point[names[1]] for point in points]
+        lengths: Sequence[Array] = ()
+        if self.adapter.kind == "dora":
+            lengths = self._with_lengths(path, firsts, seconds, inputs, out)
+        else:
+            self.matrices.times_transposed(inputs, f"{path}.weight", out)
+        for number, some in enumerate(_parts(out, points)):
+            low = lows[number]
+            low *= scale
+            some += low @ seconds[number].T
+            if lengths:
+                some *= points[number][names[2]] / lengths[number]
 
     def backward(
         self, path: str, point: Point, inputs: Array, error: Array, into: Array | None, apply: Apply
     ) -> None:
         """Add the error at the inputs to `into`, if it is wanted, and hand over the gradients.
 
-        It follows `outputs` at the same point.
+        It follows `outputs` at the same point alone.
         """
         if path not in self.adapted:
             if into is not None:
@@ -105,19 +122,33 @@ class AdaptedLayers:
         lengths: Array = np.sqrt(self._squares[path])
         return lengths
 
-    def _with_lengths(self, path: str, point: Point, inputs: Array, out: Array) -> None:
-        """Write inputs @ W^T into `out`, and keep the lengths of the rows of W + scale * B A."""
-        first, second = point[names_of(path)[0]], point[names_of(path)[1]]
+    def _with_lengths(
+        self,
+        path: str,
+        firsts: Sequence[Array],
+        seconds: Sequence[Array],
+        inputs: Array,
+        out: Array,
+    ) -> list[Array]:
+        """Write inputs @ W^T into `out`; return the lengths of the rows of each W + scale * B A.
+
+        Those of the last point are kept for `backward`.
+        """
         self.row_lengths(path)
         scale = np.float32(self.adapter.scale)
-        both = np.empty((len(inputs) + len(first), out.shape[1]), np.float32)
-        self.matrices.times_transposed(np.concatenate((inputs, first)), f"{path}.weight", both)
+        rank = self.adapter.rank
+        both = np.empty((len(inputs) + rank * len(firsts), out.shape[1]), np.float32)
+        self.matrices.times_transposed(np.concatenate((inputs, *firsts)), f"{path}.weight", both)
         out[...] = both[: len(inputs)]
-        squares = self._squares[path] + 2 * scale * np.einsum(
-            "or,ro->o", second, both[len(inputs) :]
-        )
-        squares += scale**2 * np.einsum("or,or->o", second @ (first @ first.T), second)
-        self._lengths[path] = np.sqrt(squares).astype(np.float32)
+        found = []
+        for number, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+            start = len(inputs) + rank * number
+            mixed = both[start : start + rank]
+            squares = self._squares[path] + 2 * scale * np.einsum("or,ro->o", second, mixed)
+            squares += scale**2 * np.einsum("or,or->o", second @ (first @ first.T), second)
+            found.append(np.sqrt(squares).astype(np.float32))
+        self._lengths[path] = found[-1]
+        return found
 
     def _along(self, path: str, inputs: Array, error: Array) -> Array:
         """Return the sum over tokens of error * (inputs @ W^T), (outputs,)."""
@@ -130,3 +161,9 @@ class AdaptedLayers:
 
         self.matrices.workers.all(one, self.matrices.pieces(name))
         return found
+
+
+def _parts(rows: Array, points: Sequence[Point]) -> list[Array]:
+    """Return views of the rows of each point."""
+    size = len(rows) // len(points)
+    return [rows[n * size : (n + 1) * size] for n in range(len(points))]

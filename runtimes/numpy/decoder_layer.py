@@ -20,6 +20,7 @@ from edge_train.runtimes.numpy.vector_steps import (
 from edge_train.runtimes.numpy.workers import Workers
 
 Tables = tuple[Array, Array]
+Points = Sequence[Point]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,14 @@ class DecoderLayer:
     linear: AdaptedLayers
     index: int
 
-    def forward(self, point: Point, inputs: Array, places: Places) -> Array:
-        """Return the outputs, (tokens, width)."""
-        middle, _, _ = self._attention(point, inputs, places)
-        return self._with_products(point, middle)
+    def forward(self, points: Points, inputs: Array, places: Places) -> Array:
+        """Return the outputs, (tokens, width).
+
+        Args:
+          points: equal parts of the sequences, one behind the other, are of one each.
+        """
+        middle, _, _ = self._attention(points, inputs, places)
+        return self._with_products(points, middle)
 
     def cached(self, point: Point, inputs: Array, places: Places, memory: Array) -> Array:
         """Return the outputs for tokens that follow others.
@@ -68,7 +73,7 @@ class DecoderLayer:
             behind those of the tokens before.
         """
         decoder = self.decoder
-        _, heads = self._heads(point, self._norm(decoder.norms.before_attention, inputs), places)
+        _, heads = self._heads([point], self._norm(decoder.norms.before_attention, inputs), places)
         queries, keys, values = self._parts(heads)
         sight = places.sights(self.index, 0)
         end = sight.before + len(inputs)
@@ -83,8 +88,8 @@ class DecoderLayer:
             decoder.score_cap,
             self._workers,
         )
-        middle = self._after_attention(point, inputs, found)[0]
-        return self._with_products(point, middle)
+        middle = self._after_attention([point], inputs, found)[0]
+        return self._with_products([point], middle)
 
     def backward(
         self,
@@ -106,12 +111,12 @@ class DecoderLayer:
         Memory: what lies between the layer's inputs and its outputs, once, and its errors.
         """
         decoder, norms, linear = self.decoder, self.decoder.norms, self.linear
-        middle, after, attended = self._attention(point, inputs, places)
-        into_gates, gates = self._gates(point, middle)
+        middle, after, attended = self._attention([point], inputs, places)
+        into_gates, gates = self._gates([point], middle)
         through = let_through(decoder.activation, gates, self._workers)
         passed = error
         if norms.after_products is not None:
-            product = self._product("mlp.down_proj", point, through)
+            product = self._product("mlp.down_proj", [point], through)
             passed = self._norm_backward(norms.after_products, product, error.copy())
         at_through = np.zeros_like(through)
         linear.backward(self._path("mlp.down_proj"), point, through, passed, at_through, apply)
@@ -142,12 +147,12 @@ class DecoderLayer:
         return error
 
     def _attention(
-        self, point: Point, inputs: Array, places: Places
+        self, points: Points, inputs: Array, places: Places
     ) -> tuple[Array, Array | None, Attended]:
         """Return the sum with what attention adds, that before its norm if it has one."""
         decoder = self.decoder
         normal = self._norm(decoder.norms.before_attention, inputs)
-        plain, heads = self._heads(point, normal, places)
+        plain, heads = self._heads(points, normal, places)
         del normal
         queries, keys, values = self._parts(heads)
         found = np.empty(queries.shape, np.float32)
@@ -162,14 +167,14 @@ class DecoderLayer:
                 decoder.score_cap,
                 self._workers,
             )
-        middle, after = self._after_attention(point, inputs, found)
+        middle, after = self._after_attention(points, inputs, found)
         return middle, after, Attended(plain, heads, found, sums)
 
-    def _with_products(self, point: Point, middle: Array) -> Array:
+    def _with_products(self, points: Points, middle: Array) -> Array:
         """Return what the second half of the layer makes of the sum after attention."""
-        _, gates = self._gates(point, middle)
+        _, gates = self._gates(points, middle)
         outputs = self._product(
-            "mlp.down_proj", point, let_through(self.decoder.activation, gates, self._workers)
+            "mlp.down_proj", points, let_through(self.decoder.activation, gates, self._workers)
         )
         if self.decoder.norms.after_products is not None:
             outputs = self._norm(self.decoder.norms.after_products, outputs)
@@ -177,9 +182,9 @@ class DecoderLayer:
         return outputs
 
     def _after_attention(
-        self, point: Point, inputs: Array, found: Array
+        self, points: Points, inputs: Array, found: Array
     ) -> tuple[Array, Array | None]:
-        added = self._product("self_attn.o_proj", point, found.reshape(len(inputs), -1))
+        added = self._product("self_attn.o_proj", points, found.reshape(len(inputs), -1))
         after = None
         if self.decoder.norms.after_attention is not None:
             after = added
@@ -187,7 +192,7 @@ class DecoderLayer:
         added += inputs
         return added, after
 
-    def _heads(self, point: Point, normal: Array, places: Places) -> tuple[Array, Array]:
+    def _heads(self, points: Points, normal: Array, places: Places) -> tuple[Array, Array]:
         """Return queries, keys and values as they are projected, and ready for attention.
 
         Both are (tokens, heads + 2 groups, length), and the same one without norms of heads.
@@ -195,7 +200,7 @@ class DecoderLayer:
         decoder = self.decoder
         count = decoder.heads + 2 * decoder.groups
         wide = np.empty((len(normal), count * decoder.head), np.float32)
-        self._outputs_side_by_side(decoder.projections, point, normal, wide)
+        self._outputs_side_by_side(decoder.projections, points, normal, wide)
         heads = wide.reshape(len(normal), count, decoder.head)
         plain = heads
         if self._name("self_attn.q_norm") in self.linear.matrices:
@@ -243,27 +248,27 @@ class DecoderLayer:
         first, second = self.decoder.heads, self.decoder.heads + self.decoder.groups
         return ("self_attn.q_norm", slice(first)), ("self_attn.k_norm", slice(first, second))
 
-    def _gates(self, point: Point, middle: Array) -> tuple[Array, Array]:
+    def _gates(self, points: Points, middle: Array) -> tuple[Array, Array]:
         """Return the inputs of the gates, and gate and values side by side."""
         normal = self._norm(self.decoder.norms.before_products, middle)
         names = self.decoder.gates
         wide = sum(self.linear.matrices.shape(f"{self._path(name)}.weight")[0] for name in names)
         gates = np.empty((len(normal), wide), np.float32)
-        self._outputs_side_by_side(names, point, normal, gates)
+        self._outputs_side_by_side(names, points, normal, gates)
         return normal, gates
 
-    def _product(self, name: str, point: Point, inputs: Array) -> Array:
+    def _product(self, name: str, points: Points, inputs: Array) -> Array:
         path = self._path(name)
         rows = self.linear.matrices.shape(f"{path}.weight")[0]
         out = np.empty((len(inputs), rows), np.float32)
-        self.linear.outputs(path, point, inputs, out)
+        self.linear.outputs(path, points, inputs, out)
         return out
 
     def _outputs_side_by_side(
-        self, names: Sequence[str], point: Point, inputs: Array, out: Array
+        self, names: Sequence[str], points: Points, inputs: Array, out: Array
     ) -> None:
         for path, columns in self._columns(names):
-            self.linear.outputs(path, point, inputs, out[:, columns])
+            self.linear.outputs(path, points, inputs, out[:, columns])
 
     def _side_by_side(
         self,

@@ -15,6 +15,7 @@ from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.memory.measure import give_back_memory, keep_freed_blocks, map_large_blocks
 from edge_train.protocols import Apply
+from edge_train.runtimes.beside import beside, calls
 from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
 from edge_train.runtimes.numpy.decoder import Decoder, decoder_of
@@ -112,18 +113,20 @@ class NumpyLanguageModel:
         self._matrices.workers.use(count)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
-        """Return the loss of every sequence, (points, sequences)."""
+        """Return the loss of every sequence, (points, sequences).
+
+        Where a call has room for more sequences than there are, it takes several points.
+        """
         count, length = batch["ids"].shape
         limit = self.batch_limit or sequences_per_call(length - 1)
         losses = np.empty((len(points), count), np.float32)
-        for number, point in enumerate(points):
-            for start in range(0, count, limit):
-                part = {name: values[start : start + limit] for name, values in batch.items()}
-                hidden, places = self._words(part), _places(self._decoder, part)
-                for layer in self._layers:
-                    hidden = layer.forward(point, hidden, places)
-                found, _ = self._losses(part, hidden, sloped=False)
-                losses[number, start : start + limit] = found
+        for some, at in calls(len(points), count, limit):
+            part = beside(batch, at, len(points[some]))
+            hidden, places = self._words(part), _places(self._decoder, part)
+            for layer in self._layers:
+                hidden = layer.forward(points[some], hidden, places)
+            found, _ = self._losses(part, hidden, sloped=False)
+            losses[some, at] = found.reshape(len(points[some]), -1)
         return losses
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
@@ -134,7 +137,7 @@ class NumpyLanguageModel:
         point, places = self.parameters, _places(self._decoder, batch)
         inputs = [self._words(batch)]
         for layer in self._layers:
-            inputs.append(layer.forward(point, inputs[-1], places))
+            inputs.append(layer.forward([point], inputs[-1], places))
         losses, error = self._losses(batch, inputs.pop(), sloped=True)
         if error is None or not np.isfinite(losses).all():
             return losses

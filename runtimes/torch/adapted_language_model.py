@@ -23,10 +23,13 @@ from edge_train.protocols import Apply
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
+from edge_train.runtimes.beside import beside, calls
 from edge_train.runtimes.torch.adapted_layers import (
     AdaptedLinear,
     Adapting,
     FrozenLinear,
+    OtherRows,
+    Values,
     frozen_embedding,
 )
 from edge_train.runtimes.torch.cached_logits import CachedLogits
@@ -93,6 +96,7 @@ class AdaptedLanguageModel:
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
         self._adapting, self._draws = adapting, draws
+        self._takes_points = True  # until a layer is given other rows
         self._halves = halves_of(network, FrozenLinear)
         self._written = CachedLogits(network)
         self._logits_at_once = logits_at_once
@@ -163,19 +167,34 @@ class AdaptedLanguageModel:
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sequence, (points, sequences).
 
+        Where a call has room for more sequences than there are, it takes several points.
+
         Memory:
-          At another point than `parameters`: the adapters once more.
+          At another point than `parameters`: the blocks of a layer once more, for each in a call.
         """
         count = len(batch["ids"])
         losses = np.empty((len(points), count), np.float32)
         limit = self.batch_limit or SEQUENCES_PER_CALL
-        for number, point in enumerate(points):
-            with self._standing(point), torch.no_grad():
-                for start in range(0, count, limit):
-                    at = slice(start, start + limit)
-                    part = {name: values[at] for name, values in batch.items()}
-                    losses[number, at] = self._losses(part).numpy()
+        with torch.no_grad():
+            for some, at in calls(len(points), count, limit):
+                losses[some, at] = self._losses_at(points[some], batch, at)
         return losses
+
+    def _losses_at(self, points: Sequence[Point], batch: Batch, at: slice) -> Array:
+        """Return losses (points, sequences of `at`) of one call, or of one for each point."""
+        if len(points) > 1 and self._takes_points:
+            part = beside(batch, at, len(points))
+            try:
+                with self._beside(points, part):
+                    return self._losses(part).view(len(points), -1).numpy()
+            except OtherRows:
+                self._takes_points = False
+        part = beside(batch, at, 1)
+        found = np.empty((len(points), len(part["ids"])), np.float32)
+        for number, point in enumerate(points):
+            with self._standing(point):
+                found[number] = self._losses(part).numpy()
+        return found
 
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
@@ -219,17 +238,27 @@ class AdaptedLanguageModel:
         give_back_memory()
 
     def _at(self, point: Point) -> None:
-        self._adapting.values = lambda name: torch.from_numpy(point[name])
+        self._adapting.values = _values_of(point)
 
     @contextmanager
     def _standing(self, point: Point) -> Iterator[None]:
-        """Compute at a point in here, each of whose blocks is made once."""
-        own = point is self.parameters
-        self._at(point if own else {name: point[name] for name in self.parameters})
+        """Compute at a point in here."""
+        self._at(point)
         try:
             yield
         finally:
             self._at(self.parameters)
+
+    @contextmanager
+    def _beside(self, points: Sequence[Point], batch: Batch) -> Iterator[None]:
+        """Compute in here at several points, as many sequences of a batch at each."""
+        count, length = batch["ids"].shape
+        self._adapting.beside = [_values_of(point) for point in points]
+        self._adapting.rows = (count, length - 1)
+        try:
+            yield
+        finally:
+            self._adapting.beside = ()
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the weighted sum of each sequence's cross-entropies."""
@@ -258,6 +287,10 @@ class AdaptedLanguageModel:
         output: Any = self._halves.body(input_ids=ids, use_cache=False, **positions)
         hidden: Tensor = output[0]
         return hidden
+
+
+def _values_of(point: Point) -> Values:
+    return lambda name: torch.from_numpy(point[name])
 
 
 def linear_layers(folder: LanguageFolder) -> tuple[Target, ...]:

@@ -6,7 +6,7 @@ not kept. The product with W is the last that a layer does, after its inputs wer
 to compute a block again once all that it notes is there, so the block's last product is left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ from edge_train.runtimes.torch.stored_matrices import (
     times_transposed,
 )
 
+Values = Callable[[str], Tensor]  # of blocks, by their names
+
+
+class OtherRows(Exception):
+    """A layer is given other rows than the sequences of the call, in their order."""
+
 
 class Adapting:
     """Where adapted layers find their blocks, and where gradients of those go.
@@ -30,12 +36,17 @@ class Adapting:
 
     Attributes:
       values: the blocks by name, as tensors that share memory with the parameters; or a point's.
+      beside: of several points, whose sequences stand one behind the other, as many of each; empty:
+        there is one, `values`.
+      rows: sequences and tokens of such a call, which every layer must be given.
       anchor: makes the first layer differentiable, whose inputs nothing trains.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
-        self.values: Callable[[str], Tensor]
+        self.values: Values
+        self.beside: Sequence[Values] = ()
+        self.rows = (0, 0)
         self.anchor = torch.zeros((), requires_grad=True)
         self._apply: Callable[[str, Any], None] | None = None
         self._counting = False
@@ -141,7 +152,13 @@ class AdaptedLinear(FrozenLinear):
         return self._squares
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs (..., outputs) for inputs (..., inputs)."""
+        """Return the outputs (..., outputs) for inputs (..., inputs).
+
+        Raises:
+          OtherRows: of several points, not all sequences are there, or not by sequence.
+        """
+        if self._adapting.beside:
+            return self._beside(inputs)
         self._adapting.count(self.path)
         call = _Call(self, self._adapting)
         keep: Any = _Keep.apply
@@ -152,6 +169,29 @@ class AdaptedLinear(FrozenLinear):
             outputs = outputs + self.bias
         return outputs.view(*inputs.shape[:-1], -1)
 
+    def _beside(self, inputs: Tensor) -> Tensor:
+        """Return the outputs of several points, without what a gradient needs."""
+        if tuple(inputs.shape[:-1]) != self._adapting.rows:
+            raise OtherRows
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        calls = [_Call(self, self._adapting, values) for values in self._adapting.beside]
+        adapter = self._adapting.adapter
+        dora = adapter.kind == "dora"
+        taken = torch.cat((flat, *(call.first for call in calls))) if dora else flat
+        both = self.forward_product(taken)
+        outputs, mixed = both[: len(flat)], both[len(flat) :]
+        size = len(flat) // len(calls)
+        for number, call in enumerate(calls):
+            some = slice(number * size, (number + 1) * size)
+            call.add(outputs[some], flat[some])
+            if dora:
+                own = mixed[number * adapter.rank : (number + 1) * adapter.rank]
+                wanted = self._adapting.beside[number](self.names[2])
+                outputs[some] *= wanted / call.lengths_of(own)
+        if self.bias is not None:
+            outputs += self.bias
+        return outputs.view(*inputs.shape[:-1], -1)
+
 
 class _Call:
     """One use of an adapted layer: what its two halves tell each other.
@@ -160,9 +200,11 @@ class _Call:
     leaves the errors here, the outer one makes gradients of them and of the inputs.
     """
 
-    def __init__(self, layer: AdaptedLinear, adapting: Adapting) -> None:
+    def __init__(
+        self, layer: AdaptedLinear, adapting: Adapting, values: Values | None = None
+    ) -> None:
         self.layer, self.adapting = layer, adapting
-        self.first, self.second = map(adapting.values, layer.names[:2])
+        self.first, self.second = map(values or adapting.values, layer.names[:2])
         self.scale = adapting.adapter.scale
         self.errors: Tensor | None = None  # at the outputs, but for a bias and DoRA's factors
         self.low: Tensor | None = None  # scale * errors B, (tokens, rank)
@@ -171,22 +213,33 @@ class _Call:
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return W x + scale * B (A x), (tokens, outputs)."""
-        result = self.layer.forward_product(inputs)
+        return self.add(self.layer.forward_product(inputs), inputs)
+
+    def add(self, result: Tensor, inputs: Tensor) -> Tensor:
+        """Return W x with scale * B (A x) added in place."""
         return result.addmm_(inputs @ self.first.T, self.second.T, alpha=self.scale)
 
     def outputs_and_lengths(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs, and the length of every row of W + scale * B A.
 
-        A row's square is |w|^2 + 2 scale b (A w) + scale^2 b (A A^T) b. A w is a product of W with
-        rank more rows of inputs.
+        A w, which lengths need of every row w, is a product of W with rank more rows of inputs.
+        """
+        both = self.layer.forward_product(torch.cat((inputs, self.first)))
+        lengths = self.lengths_of(both[len(inputs) :])
+        return self.add(both[: len(inputs)], inputs), lengths
+
+    def lengths_of(self, mixed: Tensor) -> Tensor:
+        """Return the length of every row of W + scale * B A.
+
+        Its square is |w|^2 + 2 scale b (A w) + scale^2 b (A A^T) b.
+
+        Args:
+          mixed: A w of every row, (rank, outputs).
         """
         a, b, scale = self.first.double(), self.second.double(), self.scale
-        both = self.layer.forward_product(torch.cat((inputs, self.first)))
-        result, mixed = both[: len(inputs)], both[len(inputs) :].double()
-        squares = self.layer.squares + 2 * scale * (b * mixed.T).sum(1)
+        squares = self.layer.squares + 2 * scale * (b * mixed.double().T).sum(1)
         squares += scale**2 * ((b @ (a @ a.T)) * b).sum(1)
-        result.addmm_(inputs @ self.first.T, self.second.T, alpha=scale)
-        return result, squares.clamp_(min=0).sqrt_().float()
+        return squares.clamp_(min=0).sqrt_().float()
 
     def before(self, errors: Tensor) -> Tensor:
         """Return the errors at the inputs; note those that the gradients are made of."""

@@ -38,6 +38,8 @@ class Sample:
 
 def samples() -> dict[str, Sample]:
     """Return every sample by its name."""
+    from language_samples import language_samples
+
     found = (
         *_pictures(),
         *_tables(),
@@ -46,6 +48,7 @@ def samples() -> dict[str, Sample]:
         *_artifacts(),
         *_gguf(),
         *_words(),
+        *language_samples(),
     )
     return {sample.name: sample for sample in found}
 

@@ -289,6 +289,15 @@ def test_a_base_that_has_changed_since_is_refused(tmp_path, made, to):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_base_that_was_renamed_is_taken(tmp_path, made):
+    made("llama")
+    base = tmp_path / "base.gguf"
+    base.rename(tmp_path / "better name.gguf")
+    assert "--base" in refused(tmp_path, "a.gguf", "adapter-gguf")
+    export(tmp_path, "a.gguf", "adapter-gguf", base=str(tmp_path / "better name.gguf"))
+    assert (tmp_path / "a.gguf").is_file()
+
+
 def test_a_base_of_other_sizes_is_refused_where_no_hash_is_known(tmp_path, made):
     adapter, blocks = made("llama")
     hashless = Adapter("lora", RANK, adapter.alpha, adapter.targets)

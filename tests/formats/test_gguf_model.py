@@ -11,6 +11,7 @@ from edge_train.errors import ModelError
 from edge_train.formats.gguf.file import GgufFile
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.language_folder import open_language_model
+from edge_train.formats.weight_files import hash_of
 
 
 def test_a_whole_file_is_read(tmp_path):
@@ -22,7 +23,21 @@ def test_a_whole_file_is_read(tmp_path):
     assert model.tokenizer().encode("the").ids == [
         model.made.tokenizer.token_to_id(t) for t in ("t", "he")
     ]
-    assert model.sha256() == open_gguf(path).sha256()
+
+
+def test_a_file_is_known_by_its_contents_whatever_it_is_called(tmp_path):
+    path, moved = tmp_path / "a.gguf", tmp_path / "sub" / "b.gguf"
+    path.write_bytes(plain_llama())
+    before, earlier = open_gguf(path).sha256(), hash_of([("b.gguf", path)])
+    moved.parent.mkdir()
+    path.rename(moved)
+    model = open_gguf(moved)
+    assert model.sha256() == before and model.is_known_as(before)
+    assert earlier != before and model.is_known_as(earlier)  # which had the name in it
+    content = moved.read_bytes()
+    moved.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    changed = open_gguf(moved)
+    assert not changed.is_known_as(before) and not changed.is_known_as(earlier)
 
 
 REFUSED = [

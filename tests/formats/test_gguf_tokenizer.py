@@ -1,8 +1,8 @@
 """Tokenizers in GGUF files: llama.cpp's own ids, on hard strings.
 
 `tests/golden/gguf_tokens.json.gz` holds two small vocabularies, strings, and the ids that llama.cpp
-(node-llama-cpp 3.22) gives with every kind of splitting. On the real SmolLM2 file, with all 1,000
-strings, there was no difference either.
+(node-llama-cpp 3.22) gives with every kind of splitting. tests/test_real_model.py compares 1,000
+strings with a llama.cpp that is there, of these vocabularies and of a real model's.
 """
 
 import gzip
@@ -42,6 +42,15 @@ def test_merges_give_the_ids_of_llama_cpp(golden, tmp_path, name):
     made = tokenizer_at(tmp_path, model="gpt2", pre=name, **golden["bpe"])
     found = [made.encode(one, add_special_tokens=False).ids for one in golden["strings"]]
     assert found == golden["ids"][name]
+
+
+def test_pieces_around_a_byte_that_is_no_token_are_not_merged(golden, tmp_path):
+    """As in llama.cpp; SmolLM2 has no token of some characters of control."""
+    tokens = [f"unused {one}" if one in ("Ä", "Ĥ") else one for one in golden["bpe"]["tokens"]]
+    made = tokenizer_at(tmp_path, model="gpt2", pre="qwen2", **{**golden["bpe"], "tokens": tokens})
+    left, right = made.encode("t").ids, made.encode("h").ids
+    assert made.encode("th").ids != left + right
+    assert made.encode("t\u0102h").ids == left + right  # its two bytes are Ä and Ĥ
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("spm", True), ("spm-noprefix", False)])

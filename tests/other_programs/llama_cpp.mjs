@@ -2,6 +2,7 @@
 // FOLDER is where `npm install node-llama-cpp@3.22` was typed. JOB has `model`, `adapter` (or null),
 // `prompts` (lists of ids), `tokens` (how many to write greedily after each, 0 for none). OUT gets
 // `written` (lists of ids), and where `tokens` is 0 `logarithms`: of each word's probability next.
+// A JOB with `strings` is of the tokenizer alone: OUT is the ids of each, tokens of control found.
 import fs from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
@@ -9,8 +10,14 @@ import {pathToFileURL} from "node:url";
 const [folder, job, out] = process.argv.slice(2);
 const entry = path.resolve(folder, "node_modules/node-llama-cpp/dist/index.js");
 const {getLlama} = await import(pathToFileURL(entry));
-const {model, adapter, prompts, tokens} = JSON.parse(fs.readFileSync(job));
+const {model, adapter, prompts, tokens, strings} = JSON.parse(fs.readFileSync(job));
 const llama = await getLlama({gpu: false, build: "never", logLevel: "error"});
+if (strings) {
+    const words = await llama.loadModel({modelPath: model, vocabOnly: true});
+    fs.writeFileSync(out, JSON.stringify(strings.map((one) => words.tokenize(one, true))));
+    await llama.dispose();
+    process.exit(0);
+}
 const loaded = await llama.loadModel({modelPath: model});
 const longest = Math.max(...prompts.map((ids) => ids.length)) + tokens;
 const context = await loaded.createContext({

@@ -65,6 +65,13 @@ def test_another_model_is_refused() -> None:
         check_same_model(Path("run"), FACTS, "onnx", "artifact", "cd" * 32)
 
 
+def test_a_model_that_earlier_code_knew_by_another_hash_is_the_same() -> None:
+    known = ["ab" * 32]
+    check_same_model(Path("run"), FACTS, "onnx", "artifact", "cd" * 32, known.__contains__)
+    with pytest.raises(RunFolderError, match="began with model sha256"):
+        check_same_model(Path("run"), FACTS, "onnx", "artifact", "cd" * 32, [].__contains__)
+
+
 def test_another_runtime_is_refused_with_its_reason() -> None:
     with pytest.raises(RunFolderError, match="began on runtime 'onnx', tiny-sd runs on 'torch'"):
         check_same_model(Path("run"), FACTS, "torch", "tiny-sd", "ab" * 32)

@@ -93,7 +93,8 @@ def test_an_engine_that_reads_weights_from_their_file_is_not_asked_to_hold_them_
     while changes := next_smaller(recipe, asked):
         given_up += changes
         recipe = replace(recipe, **changes)
-    assert given_up == ["lean", "micro_batch"]
+    assert given_up == ["lean", "micro_batch", "method", "method"]
+    assert recipe.method == "zo"
 
 
 def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
@@ -103,6 +104,11 @@ def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
     assert next_smaller(replace(text, samples=1)) == {}
     for method in ("backprop", "adamw8bit", "apollo", "zo"):
         assert "micro_batch" not in next_smaller(replace(text, method=method))
+
+
+def test_words_that_two_savings_share_are_said_once():
+    task = tasks.get("language-model")
+    assert words(task, {"method": "adamw8bit"}) == "optimizer state in 8 bits"
 
 
 def test_changes_have_the_words_of_their_task():

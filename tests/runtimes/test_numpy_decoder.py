@@ -6,8 +6,10 @@ import reference_decoder
 from small_decoders import CONFIGS, VOCABULARY, WIDTH, adapter_of, batch_of, write_decoder
 
 from edge_train.errors import ModelError
+from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.adapter import Adapter, Target
 from edge_train.formats.language_folder import open_language_model
+from edge_train.rng import Key
 from edge_train.runtimes.numpy import attention, stored_matrices
 from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
 
@@ -99,6 +101,44 @@ def test_a_document_in_a_sequence_learns_as_if_it_stood_alone(decoder):
     for name, gradient in found.items():
         parts = alone[0][1][name] + alone[1][1][name]
         assert np.linalg.norm(gradient - parts) <= CLOSE * np.linalg.norm(parts)
+
+
+def around(model, count):
+    """Return points beside the parameters, and those themselves, as a step of zo has them."""
+    rule = ZerothOrder(1.0, dict.fromkeys(model.parameters, 0.05), count)
+    beside = [rule.perturbed(model.parameters, Key(4, 2), n, 1.0) for n in range(count)]
+    return [*beside, model.parameters]
+
+
+@pytest.mark.parametrize("form", ["lora", "dora"])
+def test_points_that_share_a_call_have_the_losses_that_each_has_alone(decoder, form):
+    _, tensors, _, _, model = decoder
+    adapter, blocks = adapter_of(tensors, form)
+    model = NumpyLanguageModel(model._decoder, model._matrices, adapter, blocks)
+    points, batch = around(model, 4), batch_of()
+    model.batch_limit = 1
+    alone = model.forward(batch, points)
+    assert np.ptp(alone, axis=0).min() > 10 * CLOSE  # so that a point is not another
+    for limit in (2, 6, None):  # sequences in a call: of one point, of three, of all five
+        model.batch_limit = limit
+        np.testing.assert_allclose(model.forward(batch, points), alone, rtol=CLOSE)
+
+
+def test_points_that_share_a_call_read_the_base_once(tmp_path, monkeypatch):
+    model = opened(tmp_path)
+    read = []
+    product = stored_matrices.StoredMatrices.times_transposed
+    monkeypatch.setattr(
+        stored_matrices.StoredMatrices,
+        "times_transposed",
+        lambda own, values, name, out: read.append(name) or product(own, values, name, out),
+    )
+    points, batch = around(model, 4), batch_of()
+    for limit, calls in ((10, 1), (6, 2), (2, 5)):
+        read.clear()
+        model.batch_limit = limit
+        model.forward(batch, points)
+        assert len(read) == calls * len(model._decoder.linear_layers())
 
 
 def test_padding_changes_nothing(decoder):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 DEVICE = {
     "test_crash_artifact",
+    "test_crash_chats",
     "test_crash_network",
     "test_engine_import",
     "test_mapped_weights",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gguf_files import F32, Q8_0, gguf_bytes, stored
 
+Stored = tuple[int, tuple[int, ...], bytes]  # a tensor, as `gguf_bytes` takes it
 VOCABULARY, POSITIONS, LAYERS, WIDTH, HEADS, GROUPS, HEAD, INNER = 300, 64, 2, 64, 4, 2, 32, 96
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -240,26 +241,33 @@ def _factors(name: str, own: dict[str, Any]) -> dict[str, list[float]]:
     return {"rope_freqs": found}
 
 
-def plain_llama(random: bool = False, **changes: Any) -> bytes:
+def plain_llama(
+    random: bool = False, inner: int = 32, down: Stored | None = None, **changes: Any
+) -> bytes:
     """Return a file of one small layer, made without torch.
 
     Args:
       random: numbers of a model that could learn something; else all are zero.
+      inner: outputs of the gates.
+      down: what stands for the matrix behind the gates, (32, inner).
       changes: of metadata, with `__` for a point; None takes a key out.
     """
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
-    sizes |= {"num_key_value_heads": 1, "intermediate_size": 32}
+    sizes |= {"num_key_value_heads": 1, "intermediate_size": inner}
     metadata = metadata_of("llama", sizes, {})
     for name, of in changes.items():
         metadata[name.replace("__", ".")] = of
     shapes = {"token_embd": (VOCABULARY, 32), "output_norm": (32,), "blk.0.attn_norm": (32,)}
     shapes |= {"blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
-    shapes |= {f"blk.0.{one}": (32, 32) for one in ("attn_output", "ffn_gate", "ffn_up")}
-    shapes |= {"blk.0.ffn_down": (32, 32), "blk.0.attn_v": (16, 32)}
+    shapes |= {"blk.0.attn_output": (32, 32)}
+    shapes |= {f"blk.0.{one}": (inner, 32) for one in ("ffn_gate", "ffn_up")}
+    shapes |= {"blk.0.ffn_down": (32, inner), "blk.0.attn_v": (16, 32)}
     draw, tensors = np.random.default_rng(0), {}
     for name, shape in shapes.items():
         values = np.zeros(shape, np.float32)
         if random:
             values += 0.2 * draw.standard_normal(shape) if len(shape) > 1 else 1
         tensors[f"{name}.weight"] = stored(values, Q8_0 if len(shape) > 1 else F32)[0]
+    if down is not None:
+        tensors["blk.0.ffn_down.weight"] = down
     return gguf_bytes({k: v for k, v in metadata.items() if v is not None}, tensors)

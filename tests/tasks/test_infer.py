@@ -115,6 +115,10 @@ DATA = {
     ),
     "a text": (lambda f: text(f / "book.txt", "once upon a time"), "language-model"),
     "rows of texts": (lambda f: text(f / "t.jsonl", rows({"text": "once"})), "language-model"),
+    "chats with a score and a kind": (
+        lambda f: text(f / "c.jsonl", rows({"messages": [], "score": 3, "category": "sums"})),
+        "language-model",
+    ),
     "chats": (
         lambda f: text(f / "c.jsonl", rows({"messages": [{"role": "user", "content": "hi"}]})),
         "language-model",

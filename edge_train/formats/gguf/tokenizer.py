@@ -5,6 +5,7 @@ Kind `gpt2` is byte-level BPE with merges, behind a splitting into words that th
 in the order of scores. llama.cpp does not normalise texts, so neither does this.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -152,7 +153,13 @@ def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
     made = Tokenizer(BPE(vocabulary, merges, ignore_merges=name in _WHOLE_WORDS))
     splits = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in SPLITS[name]]
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
+    steps = [*splits, letters]
+    if missing := [one for one in pre_tokenizers.ByteLevel.alphabet() if one not in vocabulary]:
+        # Such a byte is left out, as in llama.cpp, and what stands around it is not merged; left to
+        # itself the model would merge as if it had never been there.
+        absent = "|".join(map(re.escape, sorted(missing)))
+        steps.append(pre_tokenizers.Split(Regex(absent), behavior="removed"))
+    made.pre_tokenizer = pre_tokenizers.Sequence(steps)
     made.decoder = decoders.ByteLevel()
     return made
 

@@ -14,6 +14,7 @@ LABELS = (
     *("label", "labels", "class", "sentiment", "target", "gold_label", "category", "intent"),
     *("is_duplicate", "label_text", "quality", "score"),
 )
+CHATS = ("messages", "conversations", "conversation")
 PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),

@@ -2,7 +2,7 @@
 
 from pathlib import PurePath
 
-from edge_train.methods.method import ADAPTERS, FORWARD, GRADIENT, MATRICES
+from edge_train.methods.method import ADAPTERS, FORWARD, GRADIENT, LARGE, MATRICES
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
@@ -18,7 +18,7 @@ TASK = Task(
     accepts="edge_train.tasks.classify.accepts:accepts",
     uses={
         "torch": Use(
-            offers=frozenset({FORWARD, GRADIENT, MATRICES, ADAPTERS}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, ADAPTERS}),
             libraries=(
                 "torch",
                 "accelerate",
@@ -30,7 +30,7 @@ TASK = Task(
             pace=Pace(start_seconds=7.2, share=0.85, number_seconds=5e-8),
         ),
         "ort-training": Use(
-            offers=frozenset({FORWARD, GRADIENT, MATRICES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES}),
             libraries=("edge_train.runtimes.onnx.classifier",),
             libraries_bytes=110_000_000,
             first_use_bytes=15_000_000,

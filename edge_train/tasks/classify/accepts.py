@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edge_train.formats.tables.names import LABELS
+from edge_train.formats.tables.names import CHATS, LABELS
 from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
 
@@ -15,7 +15,9 @@ def accepts(path: Path) -> str | None:
         return f"labeled texts in parts ({file.name})" if _in_parts(file) else None
     rows = first_rows(file)
     if rows is not None:
-        return "labeled texts" if _labeled(rows) and not _numbers(columns_of(file)) else None
+        if not _labeled(rows) or _are_chats(rows) or _numbers(columns_of(file)):
+            return None
+        return "labeled texts"
     columns = columns_of(file)
     return "labeled texts" if columns and "sentence" in columns and len(columns) > 1 else None
 
@@ -25,6 +27,15 @@ def _in_parts(file: Path) -> bool:
     if rows is not None and not _labeled(rows):
         return False
     return columns is not None and len(columns) > 1 and not _numbers(columns)
+
+
+def _are_chats(rows: list[dict[str, object]]) -> bool:
+    """Return whether rows are chats: what stands beside them is of each."""
+    return any(
+        isinstance(value, list) and str(name).strip().lower() in CHATS
+        for row in rows
+        for name, value in row.items()
+    )
 
 
 def _labeled(rows: list[dict[str, object]]) -> bool:

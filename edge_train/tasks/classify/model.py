@@ -102,7 +102,7 @@ def check_trained_rank(recipe: ClassifyRecipe, model: Model) -> None:
     if recipe.rank is None:
         return
     method = methods.get(recipe.method)
-    low_rank = MATRICES in method.needs and "rank" in method.reads  # `adamw8bit` has no rank
+    low_rank = MATRICES in method.needs and "rank" in method.reads  # `scale-sgd` has no rank
     if recipe.trainable != "all" and low_rank:
         raise InputError(
             f"method {recipe.method!r} projects the matrices of layers, and trainable "

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from edge_train.methods import methods
 from edge_train.methods.exact import AdapterKeys
-from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
+from edge_train.methods.method import FORWARD, GRADIENT, LARGE, MATRICES
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
@@ -19,11 +19,6 @@ def _adds_projections(recipe: Recipe) -> bool:
 
 def _trains_adapter(recipe: Recipe) -> bool:
     return isinstance(recipe, AdapterKeys) and recipe.adapts
-
-
-def _has_small_moments(recipe: Recipe) -> bool:
-    """Return whether the engine offers `adamw8bit`; the one of NumPy does not."""
-    return recipe.runtime != "numpy"
 
 
 def _trains_all(recipe: Recipe) -> bool:
@@ -43,7 +38,7 @@ TASK = Task(
     commands=(GENERATE, CHAT),
     uses={
         "torch": Use(
-            offers=frozenset({FORWARD, GRADIENT, MATRICES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES}),
             quants=names_with(lambda quant: quant.trained),
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
             libraries_bytes=385_000_000,
@@ -53,7 +48,7 @@ TASK = Task(
             ),
         ),
         "numpy": Use(
-            offers=frozenset({FORWARD, GRADIENT}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE}),
             libraries=("edge_train.runtimes.numpy.language_model",),
             libraries_bytes=70_000_000,
             pace=Pace(
@@ -139,11 +134,18 @@ TASK = Task(
         ),
         Saving(
             key="method",
-            values=(("backprop", ""), ("adamw8bit", "optimizer state in 8 bits")),
+            values=(
+                ("backprop", ""),
+                ("adamw8bit", "optimizer state in 8 bits"),
+                ("zo", "forward passes only"),
+            ),
             costs=_LITTLE,
-            when=lambda recipe: _trains_adapter(recipe) and _has_small_moments(recipe),
+            when=_trains_adapter,
             only_auto=True,
-            reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
+            reasons={
+                "adamw8bit": "AdamW's moments in float32 do not fit under the cap",
+                "zo": "the exact gradient does not fit under the cap",
+            },
         ),
         Saving(
             key="method",

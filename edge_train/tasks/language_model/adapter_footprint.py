@@ -14,6 +14,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
+from edge_train.methods import methods
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
@@ -38,6 +39,7 @@ from edge_train.tasks.language_model.writing_bytes import writing_bytes
 _BUFFERS = {"float32": 2 * 4 * (1 << 21), "bfloat16": (2 * 4 + 2) * (1 << 21)}
 _BACKWARD = 2  # forward passes: layers once more, and errors at their inputs; weights get none
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
+_UPDATE_COPIES = 4  # a direction, the sum of all, and what the rule makes of it
 
 
 def adapter_footprint(
@@ -94,6 +96,9 @@ def adapter_footprint(
     writes = buffers + writing_bytes(model.config, layers, width, inside // layers, length, step)
     judges = max(judges, writes)
     judged = judged_sequences(recipe, model, text_bytes)
+    if methods.get(recipe.method).perturbs:  # a step is forward passes, and a block's update
+        largest = max(map(math.prod, trained.values()))
+        trains = judges + 4 * largest * (_UPDATE_COPIES + 2 * together)
     return Footprint(
         use.libraries,
         base,
@@ -115,7 +120,7 @@ def adapter_footprint(
             4 * numbers,
             state_line(transform, trained, 0).bytes,
             text_bytes,
-            4 * numbers,
+            4 * numbers * (2 if leaves_gguf(model, adapter) else 1),
         ),
     )
 
@@ -125,3 +130,8 @@ def _held_bytes(recipe: LanguageModelRecipe, shape: tuple[int, ...]) -> int:
     if recipe.quant == "none" and recipe.dtype == "bfloat16" and len(shape) > 1:
         return 2 * math.prod(shape)
     return held_as(recipe.quant).block_bytes(shape)
+
+
+def leaves_gguf(model: LanguageFolder, adapter: Adapter) -> bool:
+    """Return whether a run leaves `adapter.gguf` beside the folder of its adapter."""
+    return model.made is not None and adapter.kind == "lora"

@@ -184,7 +184,7 @@ def _begun(
                 f"targets is {recipe.targets!r}, but the adapter in {recipe.start} stands beside "
                 f"{len(adapter.targets)} other layers; leave it out."
             )
-    if adapter.base_sha256 not in ("", sha256):
+    if adapter.base_sha256 not in ("", sha256) and not model.is_known_as(adapter.base_sha256):
         raise InputError(
             f"--from {recipe.start}: it was trained on a model with sha256 "
             f"{adapter.base_sha256[:12]}..., {recipe.model} has {sha256[:12]}...; name the model "

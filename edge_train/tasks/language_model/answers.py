@@ -18,13 +18,15 @@ _FIRST_LETTER = 0xE000  # of those that Unicode leaves to everyone
 
 
 def text_and_answers(
-    template: ChatTemplate, chat: Chat, controls: Sequence[str]
+    template: ChatTemplate, chat: Chat, controls: Sequence[str], most: int | None = None
 ) -> tuple[str, list[Span]]:
     """Return the text of a chat and the spans of its answers, to the token that ends each.
 
     Args:
       controls: tokens of control, as texts. White space behind one that ends a turn is no answer:
         whoever talks with the model stops at the token.
+      most: letters of the text that are kept of it; answers behind the first that begins after
+        them are not looked for, which takes a chat of many turns many times as long.
 
     Raises:
       TemplateError: the template refuses the chat, or an answer is not found in what it wrote.
@@ -53,6 +55,8 @@ def text_and_answers(
             end = start + len(said)
         if start < end:
             spans.append((start, end))
+        if most is not None and start > most:
+            break
     return text, spans
 
 

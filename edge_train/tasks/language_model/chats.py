@@ -6,11 +6,10 @@ from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.formats.json_text import read_text
-from edge_train.formats.tables.names import TEXT_FLAG, text_of
+from edge_train.formats.tables.names import CHATS, TEXT_FLAG, text_of
 from edge_train.formats.tables.table import Table
 from edge_train.units import shown
 
-CHATS = ("messages", "conversations", "conversation")
 PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),

@@ -30,6 +30,7 @@ from edge_train.tasks.language_model.packing import PackedDocuments
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type, write_ids
 
+_SLACK = 4  # letters that a tokenizer leaves out, beside those of its tokens
 _DAY = "%Y-%m-%d"  # what templates that ask for the date were told
 
 
@@ -171,8 +172,9 @@ class Data:
         template = self._template(columns, datetime.strptime(about["day"], _DAY))
         added = self._tokenizer.get_added_tokens_decoder().values()
         controls = [token.content for token in added if token.special]
-        reader = Reader(template, self._recipe.loss_on, controls)
         most = required(self._recipe.length) + 1
+        letters = most * max(map(len, self._tokenizer.get_vocab()))
+        reader = Reader(template, self._recipe.loss_on, controls, _SLACK * letters)
         parts = [(reader.passages(texts.chats(texts.train)), False)]
         if texts.held:
             parts.append((reader.passages(texts.chats(texts.held)), True))

@@ -41,7 +41,7 @@ from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
-from edge_train.tasks.language_model.adapter_footprint import adapter_footprint
+from edge_train.tasks.language_model.adapter_footprint import adapter_footprint, leaves_gguf
 from edge_train.tasks.language_model.adapting import (
     ADAPTER_FOLDER,
     Start,
@@ -70,6 +70,7 @@ _NO_FILE_OF_DORA = (
     "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
 )
 _FEW_WRITTEN = 2  # tokens of a rehearsal: one after what was read, one by what was kept
+_STEPS_FOR_ONE = 40  # of zo at its default rate for one of AdamW: `edge-train bench forward-only`
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
 _DEVICE = "cpu"
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
@@ -145,6 +146,12 @@ class LanguageModelJob:
             self.notes += (
                 "this processor has no products of bfloat16, so they take longer than float32's",
             )
+        if adapts and methods.get(self.recipe.method).perturbs:
+            alike = max(1, required(self.recipe.steps) // _STEPS_FOR_ONE)
+            self.notes += (
+                f"by forward passes alone, {self.recipe.steps} steps learn about what {alike} of "
+                "exact gradients do (docs/methods.md)",
+            )
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
@@ -154,6 +161,9 @@ class LanguageModelJob:
     def model_sha256(self) -> str:
         """The hash of the model's configuration and weights."""
         return self._model.sha256()
+
+    def is_model(self, sha256: str) -> bool:
+        return self._model.is_known_as(sha256)
 
     @cached_property
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -371,7 +381,7 @@ class LanguageModelJob:
 
     def _write_adapter_gguf(self, folder: Path, adapter: Adapter, best: Point) -> dict[str, str]:
         """Write what llama.cpp loads beside the file that was trained from, where it can say it."""
-        if self._model.made is None or adapter.kind != "lora":
+        if not leaves_gguf(self._model, adapter):
             return {}
         from edge_train.tasks.language_model.export import ADAPTER_FILE, write_adapter_gguf
 

@@ -102,10 +102,11 @@ def base_of(learned: Learned, named: str | None) -> LanguageFolder:
             raise
         raise ModelError(f"{error} If the base was moved, say where it is now: --base.") from error
     adapter = learned.adapter
-    if adapter is not None and adapter.base_sha256 and adapter.base_sha256 != base.sha256():
+    wanted = adapter.base_sha256 if adapter is not None else ""
+    if wanted and not base.is_known_as(wanted):
         raise InputError(
             f"{name}: is not the model that {learned.name} was trained on (sha256 "
-            f"{base.sha256()[:12]}..., expected {adapter.base_sha256[:12]}...): it has changed or "
-            "is called otherwise since; name that model with --base."
+            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; name that "
+            "model with --base."
         )
     return base

@@ -34,11 +34,13 @@ class Reader:
       template: of the model; None where it has none, which does for a prompt and its completion.
       loss_on: `completions` or `all`.
       controls: tokens of control, as texts.
+      letters: of a chat's text that are kept at most; None: nobody knows.
     """
 
     template: ChatTemplate | None
     loss_on: str
     controls: Sequence[str]
+    letters: int | None = None
 
     @property
     def counts_answers(self) -> bool:
@@ -67,7 +69,7 @@ class Reader:
             return self._plain(chat)
         if not self.counts_answers:
             return Passage(self.template.text(chat.messages, chat.tools), None)
-        text, answers = text_and_answers(self.template, chat, self.controls)
+        text, answers = text_and_answers(self.template, chat, self.controls, self.letters)
         if not answers:
             raise WrongChat("has no answer in the text that the chat template makes of it")
         return Passage(text, answers)

@@ -1,6 +1,6 @@
 """Task module: somebody's own torch module and loss in, its trained parameters out."""
 
-from edge_train.methods.method import FORWARD, GRADIENT, MATRICES
+from edge_train.methods.method import FORWARD, GRADIENT, LARGE, MATRICES
 from edge_train.runtimes.engine import Use
 from edge_train.tasks.module.recipe import ModuleRecipe
 from edge_train.tasks.task import Saving, Task
@@ -14,7 +14,7 @@ TASK = Task(
     uses={
         "torch": Use(
             open="edge_train.runtimes.torch.own_module:OwnModule",
-            offers=frozenset({FORWARD, GRADIENT, MATRICES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES}),
             libraries=("torch", "edge_train.runtimes.torch.own_module"),
             libraries_bytes=200_000_000,
             first_use_bytes=20_000_000,

@@ -106,6 +106,22 @@ def test_answers_are_found_where_shorter_chats_are_written_otherwise(source, exp
     assert learned(source, ASKED, FOUR, AGAIN, YES)[1] == expected
 
 
+def test_of_a_chat_of_many_turns_the_answers_that_are_kept_are_looked_for(monkeypatch):
+    """To find one takes two texts as long as the chat before it."""
+    turns = (ASKED, FOUR, AGAIN, YES) * 250
+    template, written = template_of(TEMPLATES["smollm"]), []
+    write = ChatTemplate.text
+    monkeypatch.setattr(
+        ChatTemplate, "text", lambda *given, **how: written.append(1) or write(*given, **how)
+    )
+    text, spans = text_and_answers(template, Chat(turns), CONTROLS, 1000)
+    assert len(written) < 50
+    found = [text[start:end] for start, end in spans]
+    assert found[:2] == ["It is 4.<|im_end|>", "Yes<|im_end|>"]
+    assert spans[-2][0] <= 1000 < spans[-1][0]  # none that begins before is left out
+    assert text.endswith("Yes<|im_end|>\n")
+
+
 def test_a_template_that_writes_no_answers_is_a_reason():
     with pytest.raises(TemplateError, match="does not write the answer of message 2"):
         learned("{{ messages | length }}{{ messages[0].content }}", ASKED, FOUR)

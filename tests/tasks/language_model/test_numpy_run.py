@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from gguf_models import plain_llama
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.memory.footprint import TRAIN
+from edge_train.memory.plan import estimate
+from edge_train.tasks import open_job, read_recipe
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 pytestmark = pytest.mark.process
 
@@ -37,19 +42,28 @@ def run(place, out, *options):
     [(), ("--trainable", "dora", "--micro-batch", "1", "--threads", "2"), ("--method", "zo")],
     ids=["lora", "dora in parts", "forward only"],
 )
-def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
+def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options, capsys):
     whole, again = tmp_path / "whole", tmp_path / "again"
     assert run(place, whole, *options) == 0
+    honest = "30 steps learn about what 1 of exact gradients do"
+    assert (honest in capsys.readouterr().out) == ("zo" in options)
     report = json.loads((whole / "report.json").read_text())
     assert report["status"] == "done" and report["runtime"] == "numpy"
     if "zo" not in options:  # which needs many more steps
         assert report["eval"]["best"] < 0.9 * report["eval"]["first"]
+    left = load_file(whole / "adapter" / "adapter_model.safetensors").values()
+    numbers = sum(value.nbytes for value in left) * (1 + (whole / "adapter.gguf").is_file())
+    planned = open_job(read_recipe(whole / "recipe.toml")).footprint().folder
+    assert {line.name: line.bytes for line in planned}["results"] >= 2 * numbers  # with a copy
     shutil.copytree(whole, again)
     for name in ("adapter", "checkpoints"):
         shutil.rmtree(again / name)
     (again / "checkpoints").mkdir()
     lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (again / "journal.jsonl").write_bytes(b"".join(lines[:15]))
+    moved = shutil.copy(place / "model.gguf", tmp_path / "of another name.gguf")
+    recipe = (again / "recipe.toml").read_text()
+    (again / "recipe.toml").write_text(recipe.replace(str(place / "model.gguf"), str(moved)))
     assert cli.main(["run", "--resume", str(again), "--json"]) == 0
     found = [load_file(out / "adapter" / "adapter_model.safetensors") for out in (whole, again)]
     assert found[0].keys() == found[1].keys()
@@ -59,6 +73,19 @@ def test_it_learns_and_goes_on_with_the_same_bits(place, tmp_path, options):
     assert run(place, more, "--from", str(whole), "--steps", "5", *options) == 0
     first = json.loads((more / "report.json").read_text())["eval"]["first"]
     assert first == pytest.approx(report["eval"]["best"], rel=1e-6)
+
+
+def test_forward_passes_are_planned_without_what_a_gradient_holds(place):
+    def planned(method):
+        words = {"data": str(place / "text.txt"), "model": str(place / "model.gguf")}
+        recipe = LanguageModelRecipe(runtime="numpy", method=method, length=48, **words)
+        held = open_job(replace(recipe, samples=16, threads=1)).footprint()
+        return held, estimate(held, held.libraries_bytes).peak_bytes
+
+    (exact, most), (forward, less) = planned("adamw"), planned("zo")
+    assert less < most - 1_000_000
+    assert any("gradients" in line.name for line in exact.known[TRAIN])
+    assert not any("gradients" in line.name for line in forward.known[TRAIN])
 
 
 def test_answers_are_learned_from_pairs_that_share_a_sequence(place, tmp_path):
