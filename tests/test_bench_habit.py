@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,11 +51,9 @@ def test_the_bench_trains_with_defaults_asks_what_was_held_out_and_counts(tmp_pa
         begun.append(words)
         return {"training_peak_bytes": 7_000_000, "training_seconds": 3.0}
 
-    class Speaker:
-        class engine:
-            close = staticmethod(lambda: None)
+    speaker = SimpleNamespace(engine=SimpleNamespace(close=lambda: None))
 
-    def answer(speaker, text):
+    def answer(_, text):
         asked.append(text)
         return next(one.answer for one in questions(0)[1] if one.text == text).replace(
             "Copper", "Silver"
@@ -62,8 +61,8 @@ def test_the_bench_trains_with_defaults_asks_what_was_held_out_and_counts(tmp_pa
 
     perplexities = iter([20.4, 20.0])
     monkeypatch.setattr(habit.bench, "run", run)
-    monkeypatch.setattr(habit, "open_speaker", lambda *_: Speaker())
-    monkeypatch.setattr(habit, "open_its_base", lambda *_: Speaker())
+    monkeypatch.setattr(habit, "open_speaker", lambda *_: speaker)
+    monkeypatch.setattr(habit, "open_its_base", lambda *_: speaker)
     monkeypatch.setattr(habit, "_ids", lambda *_: None)
     monkeypatch.setattr(habit, "_answer", answer)
     monkeypatch.setattr(habit, "_perplexity", lambda *_: next(perplexities))

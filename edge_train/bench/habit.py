@@ -77,10 +77,11 @@ def main(
                 f"{report['training_seconds']:.0f}",
             )
         )
+    told = bench.table(_HEAD, rows)
     return (
         f"{model.name}, {limit} steps, sequences of {_LENGTH} tokens, --mem {_CAP}, one thread, "
-        f"all other settings by default. Both: {bench.percent(shares)} of the answers; perplexity of "
-        f"{data.name} at most {max(ratios):.3f} of what it was.\n\n{bench.table(_HEAD, rows)}"
+        f"all other settings by default. Both: {bench.percent(shares)} of the answers; "
+        f"perplexity of {data.name} at most {max(ratios):.3f} of what it was.\n\n{told}"
     )
 
 

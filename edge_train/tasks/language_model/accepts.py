@@ -43,4 +43,4 @@ def _notes(path: Path) -> str | None:
     chats = [file for file in files if file not in notes]
     if not notes or len(files) < 2 or any(accepts(file) is None for file in chats):
         return None
-    return f"{len(notes)} notes" + (" and chats" if chats else "")
+    return f"{len(notes)} notes" + (" with chats" if chats else "")

@@ -62,9 +62,7 @@ def test_notes_are_learned_whole_and_of_chats_the_answers(folder):
     said = []
     job, _ = prepared(folder, said)
     found = documents_of(job)
-    assert found[:6] == [
-        (f"<user>q{n}</s><assistant>a{n}</s>", f"a{n}</s>") for n in range(6)
-    ]
+    assert found[:6] == [(f"<user>q{n}</s><assistant>a{n}</s>", f"a{n}</s>") for n in range(6)]
     assert [text for text, _ in found[6:]] == ["the hat and the tin\n</s>", "by an inn</s>"]
     # nothing stands before the first token, a letter here, that it could be predicted from
     assert [learned for _, learned in found[6:]] == [text[1:] for text, _ in found[6:]]
@@ -138,7 +136,7 @@ def test_a_folder_with_nothing_in_its_files_starts_nothing(tmp_path):
 
 def test_a_folder_of_notes_says_its_task_and_a_model_folder_does_not(folder):
     task, what = infer(folder)
-    assert (task.name, what) == ("language-model", "2 notes and chats")
+    assert (task.name, what) == ("language-model", "2 notes with chats")
     (folder / "model.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="looks like data of no task"):
         infer(folder)
