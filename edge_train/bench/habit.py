@@ -97,21 +97,28 @@ def _train(place: Path, chats: Path, model: Path, seed: int, steps: int) -> dict
 def _heard(place: Path, asked: Sequence[Question], data: Path) -> tuple[list[str], float, float]:
     """Return the answers of a run, and the perplexity of a text before and after it.
 
-    They stand beside the run folder, for the next time.
+    Each stands beside the run folder as soon as it is known, for the next time.
     """
     kept = place.parent / f"{place.name}.json"
-    if not kept.is_file():
-        learned = open_speaker(place, 1)
-        ids = _ids(learned, data)
-        found: dict[str, Any] = {"said": [_answer(learned, one.text) for one in asked]}
-        found |= {"after": _perplexity(learned, ids)}
-        learned.engine.close()
-        base = open_its_base(place, 1)
-        found |= {"before": _perplexity(base, ids)}
-        base.engine.close()
+    found: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {"said": []}
+
+    def keep() -> None:
         write_bytes(kept, (json.dumps(found, indent=1) + "\n").encode())
-    values = json.loads(kept.read_text("utf-8"))
-    return values["said"], values["before"], values["after"]
+
+    if "after" not in found:
+        learned = open_speaker(place, 1)
+        for one in asked[len(found["said"]) :]:
+            found["said"].append(_answer(learned, one.text))
+            keep()
+        found["after"] = _perplexity(learned, _ids(learned, data))
+        keep()
+        learned.engine.close()
+    if "before" not in found:
+        base = open_its_base(place, 1)
+        found["before"] = _perplexity(base, _ids(base, data))
+        keep()
+        base.engine.close()
+    return found["said"], found["before"], found["after"]
 
 
 def _answer(speaker: Speaker, prompt: str) -> str:
