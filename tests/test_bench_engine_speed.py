@@ -25,7 +25,7 @@ def rows_of(model, out, capsys) -> dict[str, list[float]]:
     words = ["bench", "engine-speed", "--model", str(model), "--out", str(out), "--seeds", "1"]
     assert cli.main([*words, "--python", str(python)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{engine_speed.processor()}. {model}:")
+    assert said.startswith(f"{engine_speed.processor_words()}. {model}:")
     rows = {name: list(map(float, numbers)) for name, *numbers in ROW.findall(said)}
     assert all(number > 0 for numbers in rows.values() for number in numbers)
     engines = 2 if DEVICE.is_file() else 1

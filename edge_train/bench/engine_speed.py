@@ -9,7 +9,6 @@ is that of the interpreter that `--python` names. Without `--model` the model is
 As a program, `python -m edge_train.bench.engine_speed MODEL` is such a process.
 """
 
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from edge_train import bench
 from edge_train.bench.engine import export, make_step
 from edge_train.errors import TrainingStopped
 from edge_train.formats.artifact import is_artifact
+from edge_train.memory import processor
 from edge_train.memory.fresh import command as command_of
 from edge_train.memory.fresh import module
 
@@ -67,7 +67,7 @@ def main(out: Path, seeds: int, python: str = sys.executable, model: Path | None
         ]
         for contestant, own in zip(contestants, medians, strict=True)
     ]
-    return "\n\n".join((f"{processor()}. {source}:", bench.table(_HEAD, rows)))
+    return "\n\n".join((f"{processor_words()}. {source}:", bench.table(_HEAD, rows)))
 
 
 def _cells(torch: float, own: float) -> tuple[str, str]:
@@ -82,18 +82,12 @@ def _export(model: Path, artifact: Path) -> None:
         raise TrainingStopped(f"{' '.join(words)}: {done.stderr.strip()[-500:]}")
 
 
-def processor() -> str:
+def processor_words() -> str:
     """Return the processor's name, and whether it adds products of bytes in 32 bits (VNNI)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()}, nothing more is known of it"
-    facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
-    name, flags = facts.get("model name", platform.machine()), facts.get("flags", "").split()
-    if not flags:
-        return name
-    found = [flag for flag in flags if "vnni" in flag]
-    return f"{name}, {'with ' + ', '.join(found) if found else 'without VNNI'}"
+    if not processor.flags():
+        return f"{processor.name()}, nothing more is known of it"
+    found = sorted(flag for flag in processor.flags() if "vnni" in flag)
+    return f"{processor.name()}, {'with ' + ', '.join(found) if found else 'without VNNI'}"
 
 
 class _Contestant:

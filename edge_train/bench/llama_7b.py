@@ -2,6 +2,8 @@
 
 The weights are random: one block of normals, repeated, in bfloat16 and in shards as such models
 are published. What is measured is memory and time, not learning. Takes 45 GB of disk for a while.
+What one method showed is kept beside the model and read by the same command given again, until both
+are through.
 """
 
 import json
@@ -18,6 +20,7 @@ from edge_train.bench.watched import watched
 from edge_train.errors import InputError, TrainingStopped
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import safetensors_header
+from edge_train.memory.processor import multiplies_bfloat16
 from edge_train.records import checkpoint
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
@@ -57,7 +60,14 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     text.write_text(data.read_text()[:_TEXT_CHARACTERS])
     if not (folder / "model.safetensors.index.json").is_file():
         _write_model(folder, text)
-    found = {name: _run(run, folder, text, limit, own) for name, own in _METHODS.items()}
+    dtype = "bfloat16" if multiplies_bfloat16() else "float32"
+    found: dict[str, dict[str, str]] = {}
+    for name, own in _METHODS.items():
+        kept = folder / f"{name}.json"
+        if not kept.is_file():
+            shown = _run(run, folder, text, limit, {**own, "dtype": dtype})
+            kept.write_text(json.dumps(shown))
+        found[name] = json.loads(kept.read_text())
     shutil.rmtree(folder)
     rows = [
         [what, *(found[name][what] for name in _METHODS), wanted]
@@ -73,8 +83,9 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     return "\n\n".join(
         [
             f"LLaMA-7B's shape ({_LAYERS} layers, width {_WIDTH}), random weights, {_STEPS} steps "
-            f"at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained. The update of "
-            f"scale-sgd has full rank, that of q-galore rank {_RANK}, of the output layer too.",
+            f"at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained, products of "
+            f"{dtype}. The update of scale-sgd has full rank, that of q-galore rank {_RANK}, "
+            "of the output layer too.",
             bench.table(("what", *_METHODS, "wanted"), rows),
         ]
     )

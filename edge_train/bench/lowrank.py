@@ -27,6 +27,7 @@ from edge_train.units import format_bytes
 _WIDTH, _LAYERS, _TOKENS, _RANK = 384, 6, 2048, 64
 _SEQUENCES = (8, 128)  # of a step, and tokens in one
 _STEPS = 1465  # 1.5 M tokens
+_DTYPE = "bfloat16"  # of products with weights, which are in float32 or INT8
 _CHOICE_SEED, _CHOICE_SHARE = 1000, 0.2  # of the steps, to choose a rate
 _SIZES = {
     "hidden_size": _WIDTH,
@@ -38,7 +39,7 @@ _SIZES = {
 }
 _OPTIONS = (
     *("--task", "language-model", "--threads", "1", "--samples", str(_SEQUENCES[0])),
-    *("--length", str(_SEQUENCES[1]), "--evaluate-every", "100"),
+    *("--length", str(_SEQUENCES[1]), "--evaluate-every", "100", "--dtype", _DTYPE),
 )
 _LOW = ("--rank", str(_RANK), "--refresh-every", "50")
 _FULL = "adamw"
@@ -116,10 +117,10 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
             f"A Llama of {reports[_FULL][0]['parameters'] / 1e6:.1f} M random weights, rank "
             f"{_RANK}, {limit} steps of {sequences} sequences of {length} tokens "
             f"({limit * sequences * length / 1e6:.2f} M tokens of {data.name}, each seen once), "
-            f"one thread. Rates were chosen by the held-out loss after {choice} steps with another "
-            f"seed; INT8 weights share them. The table of {_TOKENS} tokens and the output layer "
-            "have Adam's moments in float32, of q-galore in 8 bits; of scale-sgd the output layer "
-            "has a momentum in 8 bits and the table nothing.",
+            f"one thread, products of {_DTYPE}. Rates were chosen by the held-out loss after "
+            f"{choice} steps with another seed; INT8 weights share them. The table of {_TOKENS} "
+            "tokens and the output layer have Adam's moments in float32, of q-galore in 8 bits; of "
+            "scale-sgd the output layer has a momentum in 8 bits and the table nothing.",
             bench.table(_HEAD, rows),
             _costs(model, data, [f"{name} int8" for name in ranked[:_IN_INT8]]),
         ]
@@ -188,7 +189,7 @@ def _costs(model: Path, data: Path, in_int8: Sequence[str]) -> str:
     """Return what a step of every method takes, measured now."""
     runs = {**_RULES, **_OTHERS}
     runs |= {name: (*_RULES[name.removesuffix(" int8")], *_INT8) for name in in_int8}
-    seconds: Mapping[str, Sequence[float]] = step_seconds(model, data, _SEQUENCES, runs)
+    seconds: Mapping[str, Sequence[float]] = step_seconds(model, data, _SEQUENCES, runs, _DTYPE)
     exact = statistics.median(seconds[_FULL])
     rows = []
     for name, own in seconds.items():

@@ -30,7 +30,14 @@ _STEPS, _LENGTH, _RANK, _RATE, _CLIP = 8, 512, 16, 2e-4, 1.0
 _JUDGED = 8  # sequences of the held-out text
 _TEXTS = 600  # questions with their answers: some 150 windows
 _BATCHES, _START, _TEXT = "batches.npz", "start", "text.txt"
-CONTESTANTS = ("edge-train", "edge-train lean", "edge-train numpy", "peft float32", "peft bfloat16")
+CONTESTANTS = (
+    "edge-train",
+    "edge-train bfloat16",
+    "edge-train lean",
+    "edge-train numpy",
+    "peft float32",
+    "peft bfloat16",
+)
 
 
 def main(
@@ -90,6 +97,7 @@ def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
         threads=1,
         runtime=runtime,
         lean=lean,
+        dtype="bfloat16" if way == "bfloat16" else "float32",
     )
     job: Any = open_job(recipe)
     job.load()

@@ -13,7 +13,11 @@ ROUNDS, REFRESH = 10, 5
 
 
 def step_seconds(
-    model: Path, data: Path, sequences: tuple[int, int], runs: Mapping[str, Sequence[str]]
+    model: Path,
+    data: Path,
+    sequences: tuple[int, int],
+    runs: Mapping[str, Sequence[str]],
+    dtype: str,
 ) -> dict[str, list[float]]:
     """Return the seconds of some steps of every run, after one that nobody counts.
 
@@ -21,6 +25,7 @@ def step_seconds(
 
     Args:
       sequences: of a step, and tokens in one.
+      dtype: of products with weights.
       runs: name -> options of the command line: method, rank, scale, quant.
     """
     samples, length = sequences
@@ -41,6 +46,7 @@ def step_seconds(
                 samples=samples,
                 threads=1,
                 learning_rate=1e-3,
+                dtype=dtype,
             )
             job = LanguageModelJob(recipe)
             job.prepare(folder, lambda text: None)

@@ -258,7 +258,7 @@ def _watch(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("plan", "minutes", "import", "watch", "peers", "defaults", "habit"),
+    *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes", "habit"),
 )
 
 

@@ -80,13 +80,18 @@ _HEADER_BYTES = 500  # of a block and its state in the header of a file
 
 
 def folder_lines(
-    blocks: int, parameters_bytes: int, state_bytes: int, data_bytes: int, results_bytes: int
+    blocks: int,
+    parameters_bytes: int,
+    state_bytes: int,
+    data_bytes: int,
+    results_bytes: int,
+    largest_result: int | None = None,
 ) -> tuple[PlanLine, ...]:
     """Return what a run folder holds at most of these, on disk.
 
     A checkpoint is written beside the two that it will replace one of, and may hold parameters and
-    state; the best parameters lie in files of their own. A result is written beside the one that an
-    interrupted run left.
+    state; the best parameters lie in files of their own. A file of the results is written beside
+    the one that an interrupted run left.
 
     Args:
       blocks: how many are trained.
@@ -94,10 +99,12 @@ def folder_lines(
       state_bytes: of the optimizer.
       data_bytes: what is kept of the data.
       results_bytes: what the run leaves, once.
+      largest_result: the largest file of it; None: all of it is one.
     """
     files = _STEP_FILES + _BEST_FILES
     checkpoints = files * (parameters_bytes + _HEADER_BYTES * blocks) + _STEP_FILES * state_bytes
-    lines = (("checkpoints", checkpoints), ("data", data_bytes), ("results", 2 * results_bytes))
+    results = results_bytes + (results_bytes if largest_result is None else largest_result)
+    lines = (("checkpoints", checkpoints), ("data", data_bytes), ("results", results))
     return tuple(PlanLine(name, int(count)) for name, count in lines if count)
 
 

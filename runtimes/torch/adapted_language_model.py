@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,6 @@ from edge_train.runtimes.torch.apart import Documents
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
 from edge_train.runtimes.torch.dropping import Draws
-from edge_train.runtimes.torch.frozen_matrices import (
-    Buffer,
-    CodedMatrix,
-    FrozenMatrix,
-    WholeMatrix,
-    stored_matrix,
-)
 from edge_train.runtimes.torch.halves import halves_of
 from edge_train.runtimes.torch.language_model import (
     build_network,
@@ -50,16 +44,26 @@ from edge_train.runtimes.torch.language_model import (
     stored_values,
 )
 from edge_train.runtimes.torch.logit_pieces import token_losses
+from edge_train.runtimes.torch.products import TYPES
+from edge_train.runtimes.torch.stored_matrices import (
+    Buffer,
+    CodedMatrix,
+    StoredMatrix,
+    WholeMatrix,
+    stored_matrix,
+)
 from edge_train.runtimes.torch.stored_network import load_buffers
 
 _LAYERS_TO_GIVE_BACK = 4  # more often saves little, and what is in use is mapped anew each time
 
 
 class AdaptedLanguageModel:
-    """A decoder on the CPU, computed in float32, with adapters beside its linear layers.
+    """A decoder on the CPU with adapters beside its linear layers.
 
-    `parameters` are the adapters' blocks, and nothing else is trained. The base's matrices are in
-    float32, INT8 or INT4, or stay in their file, and become float32 a few rows at a time. A
+    `parameters` are the adapters' blocks, and nothing else is trained. Products with the base's
+    matrices are in float32 or of bfloat16 (`products`), all else is in float32. The matrices are
+    held in the type of products, in INT8 or INT4, or stay in their file, and become it a few rows
+    at a time. A
     backward pass computes each decoder layer once more. Logits exist for some positions at a time,
     and for none that do not count.
 
@@ -73,7 +77,6 @@ class AdaptedLanguageModel:
     """
 
     device = "cpu"
-    dtype = "float32"
     pages = None
 
     def __init__(
@@ -83,7 +86,9 @@ class AdaptedLanguageModel:
         parameters: Parameters,
         draws: Draws,
         logits_at_once: int = LOGITS_AT_ONCE,
+        dtype: str = "float32",
     ) -> None:
+        self.dtype = dtype
         self.parameters = parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
@@ -106,6 +111,7 @@ class AdaptedLanguageModel:
         blocks: Mapping[str, Array] | None = None,
         lean: bool = False,
         attention: str | None = None,
+        dtype: str = "float32",
     ) -> "AdaptedLanguageModel":
         """Load a folder tensor by tensor, and put adapters into it.
 
@@ -119,6 +125,7 @@ class AdaptedLanguageModel:
           lean: leave matrices in their file, hold fewer logits, and give every large block back as
             it is freed.
           attention: `eager` for dropout; None: what transformers takes.
+          dtype: of products with the base's matrices, `float32` or `bfloat16`.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
@@ -132,7 +139,8 @@ class AdaptedLanguageModel:
         load_buffers(network, stored)
         adapting = Adapting(adapter)
         stays = quant == "none" and (folder.made is not None or lean)
-        adapted = _install(network, folder, stored, adapting, quant=quant, stays=stays, seed=seed)
+        base = _Base(quant, stays, seed, Buffer(TYPES[dtype]))
+        adapted = _install(network, folder, stored, adapting, base)
         if blocks is None:
             lengths = {}
             if adapter.kind == "dora":
@@ -147,7 +155,7 @@ class AdaptedLanguageModel:
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         most = LEAN_LOGITS if lean else LOGITS_AT_ONCE
-        return cls(network.eval(), adapting, parameters, draws, most)
+        return cls(network.eval(), adapting, parameters, draws, most, dtype)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -288,25 +296,30 @@ def linear_layers(folder: LanguageFolder) -> tuple[Target, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Base:
+    """How the base is held.
+
+    Attributes:
+      stays: whether matrices stay in their file.
+      seed: of random weights.
+    """
+
+    quant: str
+    stays: bool
+    seed: int
+    buffer: Buffer
+
+
 def _install(
-    network: Any,
-    folder: LanguageFolder,
-    stored: StoredNetwork,
-    adapting: Adapting,
-    *,
-    quant: str,
-    stays: bool,
-    seed: int,
+    network: Any, folder: LanguageFolder, stored: StoredNetwork, adapting: Adapting, base: _Base
 ) -> dict[str, AdaptedLinear]:
     """Give a network its numbers; return the layers with an adapter, by their paths.
-
-    Args:
-      stays: whether matrices stay in their file.
 
     Raises:
       ModelError: a target is no linear layer of it, or in few bits a matrix is of something else.
     """
-    held, plain = _apart(network, folder, stored, quant=quant, stays=stays, seed=seed)
+    held, plain = _apart(network, folder, stored, base)
     for name, value in plain.items():
         for place in stored.places[name]:
             owner, _, last = place.rpartition(".")
@@ -339,41 +352,34 @@ def _install(
 
 
 def _apart(
-    network: Any,
-    folder: LanguageFolder,
-    stored: StoredNetwork,
-    *,
-    quant: str,
-    stays: bool,
-    seed: int,
-) -> tuple[dict[str, FrozenMatrix], dict[str, Tensor]]:
+    network: Any, folder: LanguageFolder, stored: StoredNetwork, base: _Base
+) -> tuple[dict[str, StoredMatrix], dict[str, Tensor]]:
     """Return the matrices that layers read some rows at a time, and all other numbers.
 
     Raises:
       ModelError: in few bits, a matrix is of neither a linear layer nor an embedding.
     """
-    buffer = Buffer()
     by_rows = {
         name
         for name, places in stored.places.items()
         if all(is_held(network, place) for place in places)
     }
-    held: dict[str, FrozenMatrix] = {}
-    if stays and folder.files:
+    held: dict[str, StoredMatrix] = {}
+    if base.stays and folder.files:
         for name in by_rows:
             source = stored.sources[name].value
             if isinstance(source, StoredTensor):
-                held[name] = stored_matrix(source, buffer)
-    values = stored_values(stored) if folder.files else drawn(network, stored, seed)
+                held[name] = stored_matrix(source, base.buffer)
+    values = stored_values(stored) if folder.files else drawn(network, stored, base.seed)
     rest = ((name, value) for name, value in values if name not in held)
-    kind: type[Parameters] = load(required(quants.get(quant).trained))
+    kind: type[Parameters] = load(required(quants.get(base.quant).trained))
     plain: dict[str, Tensor] = {}
     if kind is Parameters:
         for name, value in rest:
             whole = checked_values(np.asarray(value, np.float32), name, folder.path)
             tensor = torch.from_numpy(whole)
             if name in by_rows:
-                held[name] = WholeMatrix(tensor)
+                held[name] = WholeMatrix(tensor.to(base.buffer.kind))
             else:
                 plain[name] = tensor
         return held, plain
@@ -385,7 +391,7 @@ def _apart(
                     f"{folder.path}: {name} is a matrix of a layer that is not linear, which "
                     "cannot be held in few bits; use --quant none."
                 )
-            held[name] = CodedMatrix(coded, name, buffer)
+            held[name] = CodedMatrix(coded, name, base.buffer)
         else:
             plain[name] = torch.from_numpy(coded[name])
     return held, plain
@@ -409,7 +415,7 @@ def _given_back(number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_target(
-    folder: LanguageFolder, target: Target, matrix: FrozenMatrix, *, transposed: bool
+    folder: LanguageFolder, target: Target, matrix: StoredMatrix, *, transposed: bool
 ) -> None:
     """Refuse an adapter whose matrices do not fit a layer.
 

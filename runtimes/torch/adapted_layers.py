@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter, names_of
-from edge_train.runtimes.torch.frozen_matrices import (
-    FrozenMatrix,
+from edge_train.runtimes.torch.stored_matrices import (
+    StoredMatrix,
     squared_lengths,
     times,
     times_transposed,
@@ -77,7 +77,7 @@ class FrozenLinear(nn.Module):
     """
 
     def __init__(
-        self, matrix: FrozenMatrix, bias: nn.Parameter | None, *, transposed: bool
+        self, matrix: StoredMatrix, bias: nn.Parameter | None, *, transposed: bool
     ) -> None:
         super().__init__()
         self.matrix, self.transposed = matrix, transposed
@@ -113,7 +113,7 @@ class AdaptedLinear(FrozenLinear):
         self,
         adapting: Adapting,
         path: str,
-        matrix: FrozenMatrix,
+        matrix: StoredMatrix,
         bias: nn.Parameter | None,
         *,
         transposed: bool,
@@ -251,14 +251,14 @@ class _Plain(torch.autograd.Function):
 class _FrozenEmbedding(nn.Embedding):
     """A table of vectors on a frozen matrix."""
 
-    matrix: FrozenMatrix
+    matrix: StoredMatrix
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors (..., width) of ids (...)."""
         return self.matrix.rows(ids.reshape(-1)).view(*ids.shape, -1)
 
 
-def frozen_embedding(module: nn.Embedding, matrix: FrozenMatrix) -> nn.Embedding:
+def frozen_embedding(module: nn.Embedding, matrix: StoredMatrix) -> nn.Embedding:
     """Return a table that looks its rows up in `matrix` and does all else that `module` does.
 
     A kind with a forward pass of its own (Gemma scales what it looked up) keeps it.

@@ -1,6 +1,5 @@
 """Layers whose weights stay in `Parameters`, in few bits or not; gradients leave as factors."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +10,14 @@ from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Point
 from edge_train.errors import ModelError
 from edge_train.protocols import Apply
-
-_WEIGHTS_AT_ONCE = 1 << 21  # of a layer in float32: 8 MiB; products of less take longer
+from edge_train.runtimes.torch.stored_matrices import (
+    Buffer,
+    CodedMatrix,
+    FloatMatrix,
+    StoredMatrix,
+    times,
+    times_transposed,
+)
 
 
 class Weights:
@@ -27,13 +32,13 @@ class Weights:
       uses: how many layers read a block.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, kind: torch.dtype = torch.float32) -> None:
         self.parameters = parameters
         self.apply: Apply | None = None
         self.point: Point | None = None
         self.uses: dict[str, int] = {}
         self._waiting: dict[str, list[Factors]] = {}
-        self._buffer = torch.empty(0)
+        self._buffer = Buffer(kind)
         self.anchor = torch.zeros((), requires_grad=True)  # makes the first layer differentiable
 
     def begin(self, apply: Apply) -> None:
@@ -60,24 +65,11 @@ class Weights:
 
     def times(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W, (tokens, columns)."""
-        held = self._in_few_bits(name)
-        if held is None:
-            return values @ self._whole(name)
-        result = torch.zeros(len(values), held.for_transform(name).shape[1])
-        for rows, weights, scale in self._in_float(held, name):
-            result.addmm_(values[:, rows] * scale, weights)
-        return result
+        return times(values, self._matrix(name))
 
     def times_transposed(self, values: Tensor, name: str) -> Tensor:
         """Return values @ W^T, (tokens, rows)."""
-        held = self._in_few_bits(name)
-        if held is None:
-            return values @ self._whole(name).T
-        result = torch.empty(len(values), len(held.for_transform(name)))
-        for rows, weights, scale in self._in_float(held, name):
-            torch.mm(values, weights.T, out=result[:, rows])
-            result[:, rows] *= scale
-        return result
+        return times_transposed(values, self._matrix(name))
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Return some rows of a block."""
@@ -89,31 +81,11 @@ class Weights:
         point = self.parameters if self.point is None else self.point
         return torch.from_numpy(point[name])
 
-    def _in_few_bits(self, name: str) -> QuantizedParameters | None:
-        """Return who holds a block, None if that is in float32."""
-        held = self.parameters if self.point is None else None
-        return held if isinstance(held, QuantizedParameters) and held.is_quantized(name) else None
-
-    def _in_float(
-        self, held: QuantizedParameters, name: str
-    ) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
-        """Yield some rows at a time in float32, in a buffer that the next ones overwrite.
-
-        With them comes a factor of each row, or 1: a scale of a whole row costs less outside.
-        """
-        count, width = held.for_transform(name).shape
-        step = max(1, _WEIGHTS_AT_ONCE // width)
-        for start in range(0, count, step):
-            rows = slice(start, min(start + step, count))
-            levels, scales = map(torch.from_numpy, held.levels(name, rows))
-            if self._buffer.numel() < levels.numel():
-                self._buffer = torch.empty(levels.numel())
-            weights = self._buffer[: levels.numel()].view(levels.shape).copy_(levels)
-            if scales.shape[1] == 1:
-                yield rows, weights[:, :width], scales[:, 0].float()
-            else:
-                weights.view(*scales.shape, -1).mul_(scales.float().unsqueeze(-1))
-                yield rows, weights[:, :width], 1.0
+    def _matrix(self, name: str) -> StoredMatrix:
+        held = self.parameters
+        if self.point is None and isinstance(held, QuantizedParameters) and held.is_quantized(name):
+            return CodedMatrix(held, name, self._buffer)
+        return FloatMatrix(self._whole(name), self._buffer)
 
 
 class _Elsewhere:

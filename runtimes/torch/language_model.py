@@ -35,6 +35,7 @@ from edge_train.runtimes.torch.held_layers import (
     is_plain_linear,
 )
 from edge_train.runtimes.torch.layers import layers_of
+from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
 _WHAT = "causal language model"
@@ -44,11 +45,14 @@ _START = -5  # the step of the key that random weights are drawn from
 
 
 class TorchLanguageModel:
-    """A decoder on the CPU, computed in float32; a `GradientRuntime`.
+    """A decoder on the CPU; a `GradientRuntime`.
+
+    Products with weights are in float32 or of bfloat16 (`products`); all else is in float32.
 
     Weights of linear layers and embeddings are blocks of `parameters`, in float32, INT8 or INT4,
-    and become float32 a few rows at a time. A backward pass computes each decoder layer once more,
-    and changes a weight as soon as the factors of its gradient are known: no gradient is kept.
+    and become what products are in a few rows at a time. A backward pass computes each decoder
+    layer once more, and changes a weight as soon as the factors of its gradient are known: no
+    gradient is kept.
     Dropout is off unless a batch holds the numbers that its masks are drawn from; a layer that is
     computed once more draws the same ones.
 
@@ -57,10 +61,16 @@ class TorchLanguageModel:
     """
 
     device = "cpu"
-    dtype = "float32"
     pages = None
 
-    def __init__(self, network: nn.Module, weights: Weights, draws: Draws | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: Weights,
+        draws: Draws | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self.dtype = dtype
         self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
@@ -77,6 +87,7 @@ class TorchLanguageModel:
         seed: int,
         lean: bool = False,
         attention: str | None = None,
+        dtype: str = "float32",
     ) -> "TorchLanguageModel":
         """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
@@ -88,6 +99,7 @@ class TorchLanguageModel:
             its pages: 1.4 times as long for a step of a small model.
           attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
             transformers takes.
+          dtype: of products with weights, `float32` or `bfloat16`.
 
         Raises:
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
@@ -109,12 +121,12 @@ class TorchLanguageModel:
             }
             parameters = Parameters.sharing(whole)
         load_buffers(network, stored)
-        weights = Weights(parameters)
+        weights = Weights(parameters, TYPES[dtype])
         _install(network, weights, stored)
         draws = Draws()
         for layer in decoder_layers(network):
             layer.forward = recomputed(layer.forward, draws)
-        return cls(network.eval(), weights, draws)
+        return cls(network.eval(), weights, draws, dtype)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""

@@ -20,7 +20,12 @@ from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.language_model import sequences_per_call
-from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import (
+    BFLOAT16_BYTES,
+    LEAN_LOGITS,
+    LOGITS_AT_ONCE,
+    SEQUENCES_PER_CALL,
+)
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.footprint import (
     Shapes,
@@ -32,7 +37,8 @@ from edge_train.tasks.language_model.footprint import (
 from edge_train.tasks.language_model.numpy_bytes import differentiating, judging
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
-_BUFFERS = 2 * 4 * (1 << 21)  # rows of a matrix in float32, and once more in another order
+# Rows of a matrix in float32, once more in another order, and once more in the type of products.
+_BUFFERS = {"float32": 2 * 4 * (1 << 21), "bfloat16": (2 * 4 + 2) * (1 << 21)}
 _DIFFERENTIATED = 3  # what a layer's products take and give, with errors of it and attention's
 _CAPPED = 4  # copies of logits that a network changes before they are used
 
@@ -60,10 +66,11 @@ def adapter_footprint(
     on_numpy = recipe.runtime == "numpy"
     in_file = recipe.quant == "none" and (model.made is not None or recipe.lean or on_numpy)
     base = sum(
-        held_as(recipe.quant).block_bytes(shape)
+        _held_bytes(recipe, shape)
         for shape in shapes.values()
         if not (in_file and len(shape) > 1 and model.files)
     )
+    buffers = _BUFFERS[recipe.dtype]
     held = [
         PlanLine("frozen weights", base),
         PlanLine("adapter", 4 * numbers),
@@ -79,8 +86,8 @@ def adapter_footprint(
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     kept = 4 * at_once * (layers * width + _DIFFERENTIATED * inside // layers)
     scored = 4 * together * length * (width + inside // layers)
-    trains = kept + _logits_bytes(recipe, model, at_once) + _BUFFERS
-    judges = scored + _logits_bytes(recipe, model, together * length) + _BUFFERS
+    trains = kept + _logits_bytes(recipe, model, at_once) + buffers
+    judges = scored + _logits_bytes(recipe, model, together * length) + buffers
     if on_numpy:
         threads = required(recipe.threads)
         together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
@@ -91,7 +98,7 @@ def adapter_footprint(
         base,
         {PREPARE: (), TRAIN: tuple(held), SAVE: tuple(held)},
         {TRAIN: max(trains, judges), SAVE: judges},
-        use.first_use_bytes,
+        use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
@@ -107,6 +114,13 @@ def adapter_footprint(
             4 * numbers,
         ),
     )
+
+
+def _held_bytes(recipe: LanguageModelRecipe, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a frozen block: matrices of float32 are held in the type of products."""
+    if recipe.quant == "none" and recipe.dtype == "bfloat16" and len(shape) > 1:
+        return 2 * math.prod(shape)
+    return held_as(recipe.quant).block_bytes(shape)
 
 
 def _logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:

@@ -35,6 +35,25 @@ def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
     return wanted
 
 
+def dtype_for(recipe: LanguageModelRecipe, engine: str) -> str:
+    """Return what products with weights are made of: `float32` or `bfloat16`.
+
+    Raises:
+      InputError: the engine does not multiply what is asked for.
+    """
+    if recipe.dtype == "float16":
+        raise InputError(
+            "dtype 'float16' is not for task 'language-model': its products would overflow; use "
+            "--dtype bfloat16, or leave it out."
+        )
+    if recipe.dtype == "bfloat16" and engine == "numpy":
+        raise InputError(
+            "dtype 'bfloat16' is not for runtime 'numpy', which multiplies float32; leave it out, "
+            "or use --runtime torch."
+        )
+    return "float32" if recipe.dtype == "auto" else recipe.dtype
+
+
 def _what(recipe: LanguageModelRecipe) -> str:
     return "with --runtime torch" if is_adapting(recipe) else "all weights of a model"
 

@@ -27,7 +27,7 @@ from edge_train.protocols import Transform
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
-from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type
@@ -35,6 +35,7 @@ from edge_train.tasks.language_model.token_stream import id_type
 Shapes = Mapping[str, tuple[int, ...]]
 
 _BUFFER_BYTES = 16_000_000  # weights in float32 at once, and rows of an update
+_ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
 _LOGIT_COPIES = 4  # outputs, their logarithms, their errors, and which token was whose
@@ -71,6 +72,8 @@ def footprint_of(
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     logits = _LOGIT_COPIES * model.vocabulary
     kept = 4 * tokens * (layers * width + 2 * inside // layers + logits) + _BUFFER_BYTES
+    if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
+        kept += _ROUNDED_BYTES + 2 * tokens * max(model.vocabulary, inside // layers)
     if not recipe.lean:
         kept *= _HOLES
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
@@ -84,7 +87,7 @@ def footprint_of(
         weights,
         {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
         {TRAIN: max(kept, scored), SAVE: saved},
-        use.first_use_bytes,
+        use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
         operations_of(recipe, shapes, model.vocabulary, layers),
         products=sum(len(shape) > 1 for shape in shapes.values()),
@@ -98,6 +101,7 @@ def footprint_of(
             state_line(transform, shapes, 0).bytes,
             text_bytes,
             result_bytes,
+            max((file.path.stat().st_size for file in model.rewritten), default=None),
         ),
     )
 

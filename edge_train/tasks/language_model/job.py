@@ -31,6 +31,7 @@ from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
+from edge_train.memory.processor import multiplies_bfloat16
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding
@@ -52,7 +53,7 @@ from edge_train.tasks.language_model.adapting import (
 )
 from edge_train.tasks.language_model.continuing import write_continuation
 from edge_train.tasks.language_model.data import Data
-from edge_train.tasks.language_model.engine import engine_for
+from edge_train.tasks.language_model.engine import dtype_for, engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
@@ -68,7 +69,7 @@ _NO_FILE_OF_DORA = (
     "RUN OUT.gguf --to merged-gguf` writes the whole model with it"
 )
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_FIXED: Mapping[str, Any] = {"device": "cpu", "dtype": "float32"}
+_DEVICE = "cpu"
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
 
 
@@ -81,16 +82,16 @@ class LanguageModelJob:
 
     def __init__(self, recipe: LanguageModelRecipe) -> None:
         self._model = _open_model(recipe)
-        for name, value in _FIXED.items():
-            if (wanted := getattr(recipe, name)) not in (value, "auto"):
-                raise InputError(
-                    f"{name} {wanted!r} is not for task 'language-model', only {value!r}; leave "
-                    "it out."
-                )
+        if recipe.device not in (_DEVICE, "auto"):
+            raise InputError(
+                f"device {recipe.device!r} is not for task 'language-model', only {_DEVICE!r}; "
+                "leave it out."
+            )
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
+        dtype = dtype_for(recipe, engine)
         own: dict[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
         if adapts:  # rules have keys of these names, too
             recipe = with_defaults(replace(recipe, rank=None, targets=None))
@@ -106,7 +107,7 @@ class LanguageModelJob:
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
                 "'zo'; leave it out, or use --quant none."
             )
-        self.recipe = replace(found, **_FIXED)
+        self.recipe = replace(found, device=_DEVICE, dtype=dtype)
         if required(self.recipe.length) > self._model.positions:
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "
@@ -138,6 +139,10 @@ class LanguageModelJob:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         if self.recipe.trainable == "dora" and self._model.made:
             self.notes += (_NO_FILE_OF_DORA,)
+        if dtype == "bfloat16" and multiplies_bfloat16() is False:
+            self.notes += (
+                "this processor has no products of bfloat16, so they take longer than float32's",
+            )
         self.notes += notes_of(self._model.path, self._model.config, self.recipe.dropout)
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
@@ -241,6 +246,7 @@ class LanguageModelJob:
                 blocks=self._start.blocks,
                 lean=recipe.lean,
                 attention="eager" if recipe.dropout else None,
+                dtype=recipe.dtype,
             )
             if recipe.micro_batch is not None:
                 opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
@@ -252,6 +258,7 @@ class LanguageModelJob:
             seed=recipe.seed,
             lean=recipe.lean,
             attention="eager" if recipe.dropout else None,
+            dtype=recipe.dtype,
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
