@@ -57,7 +57,7 @@ def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
     kinds = tuple(kinds)
     aside: Reasons = {}
     for place in (folder, folder / "data"):
-        found, others = _entries(place, kinds)
+        found, others = entries(place, kinds)
         aside |= {path.relative_to(folder).as_posix(): why for path, why in others.items()}
         parts = {path: part for path in found if (part := part_of(path)) is not None}
         if "train" in parts.values():
@@ -68,7 +68,7 @@ def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
             }
             chosen = _chosen(parts, kinds)
             return Splits(chosen.files, (*chosen.said, *lines_of(aside)))
-    found, _ = _entries(folder, kinds)
+    found, _ = entries(folder, kinds)
     if len(found) == 1:
         whole = f"{found[0].name} is all that is read of {folder}"
         return Splits({"train": (found[0],)}, (whole, *lines_of(aside)))
@@ -80,11 +80,21 @@ def splits_of(folder: Path, kinds: Collection[str]) -> Splits:
     )
 
 
+def in_parts(folder: Path, kinds: Collection[str]) -> bool:
+    """Return whether a folder has a training part, in it or in its folder `data`.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    found = (entries(place, kinds)[0] for place in (folder, folder / "data"))
+    return any(part_of(path) == "train" for some in found for path in some)
+
+
 def beside(path: Path, kinds: Collection[str]) -> tuple[Path, ...]:
     """Return the dev and test files that lie beside a training file, and are not read with it."""
     if part_of(path) != "train":
         return ()
-    near, _ = _entries(path.parent, kinds)
+    near, _ = entries(path.parent, kinds)
     return tuple(file for file in near if part_of(file) in ("dev", "test"))
 
 
@@ -115,7 +125,7 @@ def _stem(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).stem
 
 
-def _entries(folder: Path, kinds: Collection[str]) -> tuple[list[Path], dict[Path, str]]:
+def entries(folder: Path, kinds: Collection[str]) -> tuple[list[Path], dict[Path, str]]:
     """Return the files of a folder that are read, by name, and why each other one is not.
 
     Hidden ones are not, nor links to elsewhere: nothing outside of what was named is read.

@@ -1,7 +1,8 @@
-"""Whether a file looks like text to learn a language from."""
+"""Whether a file or folder looks like text to learn a language from."""
 
 from pathlib import Path
 
+from edge_train.formats.picture_folders import folders_in, pictures_below
 from edge_train.formats.tables.coding import kind_of
 from edge_train.formats.tables.names import LABELS, TEXTS
 from edge_train.formats.tables.splits import part_of
@@ -22,7 +23,7 @@ def accepts(path: Path) -> str | None:
         alone = path.is_dir() and any(
             kind_of(p) in _ENDINGS and part_of(p) == "train" for p in path.iterdir()
         )
-        return "a text in parts" if alone else None
+        return "a text in parts" if alone else _notes(path)
     rows = first_rows(file)
     names = {str(name).strip().lower() for row in rows or () for name in row}
     chats = looks_like(names)
@@ -31,3 +32,15 @@ def accepts(path: Path) -> str | None:
     if not names or names & set(LABELS):
         return None
     return "texts" if names & {*_PART, *TEXTS} else None
+
+
+def _notes(path: Path) -> str | None:
+    """Return what a folder is in which notes lie, maybe chats, and nothing else."""
+    if not path.is_dir() or any(map(pictures_below, folders_in(path))):
+        return None
+    files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
+    notes = [file for file in files if kind_of(file) in _ENDINGS]
+    chats = [file for file in files if file not in notes]
+    if not notes or len(files) < 2 or any(accepts(file) is None for file in chats):
+        return None
+    return f"{len(notes)} notes" + (" with chats" if chats else "")

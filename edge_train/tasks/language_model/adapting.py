@@ -22,7 +22,7 @@ _KINDS: Mapping[str, Kind] = {"lora": "lora", "dora": "dora"}
 # Of rules: none reads the rank of a projection, and none asks for matrices as large as layers are.
 _METHODS = ("auto", "backprop", "adamw", "adamw8bit", "zo")
 _ALL_BEFORE = 2  # the version of rules from which on a model with weights gets an adapter
-# What a step on adapters takes where the recipe does not say: see docs/benchmarks/adapters.md.
+# What a step on adapters takes where the recipe does not say: see docs/benchmarks/habit.md.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {"learning_rate": 2e-4, "clip": 1.0},
     "zo": {"learning_rate": 1e-4, "clip": None},

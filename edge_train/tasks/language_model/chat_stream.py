@@ -70,7 +70,7 @@ def write_chats(
     Args:
       parts: passages, and whether they are held out.
       marks: around those that are bare.
-      most: ids of a document; it loses its end.
+      most: ids of a document; it loses its end, or goes on in another one.
 
     Raises:
       InputError: a file cannot be read.
@@ -103,7 +103,11 @@ def _encoded(
                     own = [*marks.begin, *own, *marks.end]
                     around = (len(marks.begin), len(marks.end))
                     counts = np.pad(counts, around, constant_values=(False, True))
-                ids += written.add(own, counts, most, held=held)
+                # the last token of a piece stands before the next one, too: all are predicted
+                starts = range(0, len(own) - 1, most - 1) if passage.goes_on else (0,)
+                for start in starts:
+                    stop = start + most if passage.goes_on else len(own)
+                    ids += written.add(own[start:stop], counts[start:stop], most, held=held)
             yield np.array(ids, kind).tobytes()
 
 

@@ -65,8 +65,7 @@ class Data:
         Raises:
           InputError: they cannot be used, or are chats and the model has no template for them.
         """
-        texts = self._open({})
-        if (columns := texts.chats_found()) is not None:
+        if (columns := self._open({}).chats_found()) is not None:
             self._template(columns, datetime.now())
 
     def prepare(self, folder: Path, say: Say) -> None:
@@ -119,13 +118,13 @@ class Data:
         """
         texts = self._open(about)
         columns = texts.chats_found()
-        if columns is None:
+        if columns is None and not texts.together:
             self.kept = self._keep_texts(folder, texts, about, say)
         else:
-            self.kept = self._keep_chats(folder, texts, columns, about, say)
+            self.kept = self._keep_documents(folder, texts, columns, about, say)
         self.task = self.kept.objective(self._recipe)
         if isinstance(self.task, PackedDocuments):
-            self._say_chats(self.task, columns, say)
+            self._say_documents(self.task, say)
 
     def _open(self, about: Mapping[str, Any]) -> Texts:
         path = Path(required(self._recipe.data)).expanduser()
@@ -162,22 +161,30 @@ class Data:
         say(f"{written.ids} tokens{of}, {part}; {self._recipe.length} in a sequence")
         return kept
 
-    def _keep_chats(
-        self, folder: Path, texts: Texts, columns: ChatColumns, about: Mapping[str, Any], say: Say
+    def _keep_documents(
+        self,
+        folder: Path,
+        texts: Texts,
+        columns: ChatColumns | None,
+        about: Mapping[str, Any],
+        say: Say,
     ) -> Kept:
+        """Write chats, or the notes and chats of a folder, as documents."""
         from edge_train.tasks.language_model.chat_stream import write_chats
         from edge_train.tasks.language_model.passages import Reader
 
-        model, kind = self._model, id_type(self._model.vocabulary)
-        template = self._template(columns, datetime.strptime(about["day"], _DAY))
+        model, kind, what = self._model, id_type(self._model.vocabulary), texts.what()
+        template = None
+        if columns is not None:
+            template = self._template(columns, datetime.strptime(about["day"], _DAY))
         added = self._tokenizer.get_added_tokens_decoder().values()
         controls = [token.content for token in added if token.special]
         most = required(self._recipe.length) + 1
         letters = most * max(map(len, self._tokenizer.get_vocab()))
         reader = Reader(template, self._recipe.loss_on, controls, _SLACK * letters)
-        parts = [(reader.passages(texts.chats(texts.train)), False)]
+        parts = [(reader.all_passages(texts, texts.train), False)]
         if texts.held:
-            parts.append((reader.passages(texts.chats(texts.held)), True))
+            parts.append((reader.all_passages(texts, texts.held), True))
         marks = self._marks()
         out = folder / IDS_FILE
         written = write_chats(parts, marks, self._tokenizer, out, kind, most)
@@ -187,22 +194,22 @@ class Data:
         if len(written.starts) == 1 and read:
             raise InputError(
                 f"{self._recipe.data}: no answer begins within {most} tokens in any of {read} "
-                f"{columns.what} (the shortest has {lengths[0]}); use a --length of up to "
+                f"{what} (the shortest has {lengths[0]}); use a --length of up to "
                 f"{model.positions}, or shorter ones."
             )
         if written.cut:
             self._note(
-                f"{written.cut} of {read} {columns.what} have more than {most} tokens and lose "
+                f"{written.cut} of {read} {what} have more than {most} tokens and lose "
                 f"their end; --length {min(int(lengths[-1]) - 1, model.positions)} keeps more"
             )
         if written.unanswered:
             self._note(
-                f"{written.unanswered} of {read} {columns.what} are left out: no answer begins "
+                f"{written.unanswered} of {read} {what} are left out: no answer begins "
                 f"within {most} tokens"
             )
         if reader.reads_no_tools and texts.tools:
             self._note(
-                f"{texts.tools} of {read} {columns.what} name tools, which the model's chat "
+                f"{texts.tools} of {read} {what} name tools, which the model's chat "
                 "template does not write"
             )
         if not (apart := keeps_apart(model.config.get("model_type"))):
@@ -219,13 +226,13 @@ class Data:
         }
         if read:
             say(
-                f"{read} {columns.what} of {lengths[0]} / {lengths[read // 2]} / {lengths[-1]} "
+                f"{read} {what} of {lengths[0]} / {lengths[read // 2]} / {lengths[-1]} "
                 "tokens (shortest, median, longest)"
             )
         counted = written.counted if reader.counts_answers else None
         return keep(folder, model.vocabulary, found, written.starts, counted)
 
-    def _say_chats(self, task: PackedDocuments, columns: ChatColumns | None, say: Say) -> None:
+    def _say_documents(self, task: PackedDocuments, say: Say) -> None:
         train, choose, report = map(len, task.parts)
         rows = len(task.rows[0])
         full = task.sizes[task.parts[0]].sum() / (rows * (task.length + 1))

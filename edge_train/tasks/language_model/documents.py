@@ -1,4 +1,4 @@
-"""What a language is learned from: one long text, texts in the rows of a table, or chats."""
+"""What a language is learned from: a long text, rows of a table, chats, or a folder of all."""
 
 import codecs
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_train.errors import InputError
+from edge_train.formats.left_aside import lines_of
 from edge_train.formats.tables.coding import Coding, coding_of, kind_of, opened, opened_text
 from edge_train.formats.tables.names import KNOWN, text_of, text_place
-from edge_train.formats.tables.splits import beside, splits_of
+from edge_train.formats.tables.splits import beside, entries, in_parts, part_of, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.formats.tables.wrong import Wrong
 from edge_train.tasks.language_model.chats import NAMES, Chat, ChatColumns, WrongChat, chat_columns
@@ -16,6 +17,7 @@ from edge_train.tasks.language_model.chats import NAMES, Chat, ChatColumns, Wron
 _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
 _SPLIT_KINDS = (*_TABLES, ".txt", ".text", ".md")
+_TOGETHER = "notes and chats"  # what a folder of files without parts is called
 _UNPACKED = 10  # times the size of a packed text
 _BYTE_WISE = ("utf-8-sig", "cp1252")  # codings whose lines end with the byte of a new line
 
@@ -27,6 +29,8 @@ class Texts:
     Attributes:
       column: of texts, as a user named it.
       as_texts: rows are texts whatever their columns are, as earlier versions read them.
+      together: every file of a folder is read, each note as a document: chats first, whose
+        answers are learned, then what is learned whole.
       tools: chats that name some, of those that were read.
       notices: what a user should know of how they were read and what was left out, a line each;
         those of wrong rows only after the texts were read.
@@ -37,6 +41,7 @@ class Texts:
     column: str | None
     notices: list[str] = field(default_factory=list)
     as_texts: bool = False
+    together: bool = False
     tools: int = 0
 
     def chats(self, files: tuple[Path, ...]) -> Iterator[tuple[Wrong, int, Chat]]:
@@ -71,8 +76,20 @@ class Texts:
         Raises:
           InputError: it cannot be read.
         """
-        first = self.train[0]
-        return self._chat_columns(self._table(first)) if is_table(first) else None
+        return self.chats_of(self.train[0])
+
+    def chats_of(self, path: Path) -> ChatColumns | None:
+        """Return where a file has its chats, None where it holds texts.
+
+        Raises:
+          InputError: it cannot be read.
+        """
+        return self._chat_columns(self._table(path)) if is_table(path) else None
+
+    def what(self) -> str:
+        """Return what its documents are called."""
+        columns = self.chats_found()
+        return _TOGETHER if self.together or columns is None else columns.what
 
     def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
         """Yield a piece of text, whether a document begins with it, and whether one ends.
@@ -112,6 +129,14 @@ class Texts:
                 text_place(table, self.column)
             elif not is_table(path):
                 next(_pieces(path, coding_of(path)))
+
+    def has_texts(self, path: Path) -> bool:
+        """Return whether a table has a column of texts."""
+        try:
+            text_place(self._table(path), self.column)
+        except InputError:
+            return False
+        return True
 
     def _table(self, path: Path) -> Table:
         return open_table(path, KNOWN if self.as_texts else KNOWN | NAMES, (self.column,))
@@ -168,7 +193,9 @@ def open_texts(
     """
     if whole:
         return _Whole((path,), (), None)
-    if path.is_dir():
+    if path.is_dir() and (found := entries(path, _SPLIT_KINDS))[0] and _is_together(path, found[0]):
+        texts = _together(path, found, column, as_texts)
+    elif path.is_dir():
         splits = splits_of(path, _SPLIT_KINDS)
         said = list(splits.said)
         if test := splits.files.get("test"):
@@ -186,6 +213,41 @@ def open_texts(
         raise InputError(
             f"text_column is set, but {texts.train[0]} is one text without columns; leave it out."
         )
+    return texts
+
+
+def _is_together(folder: Path, files: list[Path]) -> bool:
+    """Return whether the files of a folder are no parts of one data set, and several."""
+    held = any(is_table(path) and part_of(path) is not None for path in files)
+    return len(files) > 1 and not held and not in_parts(folder, _SPLIT_KINDS)
+
+
+def _together(
+    folder: Path, found: tuple[list[Path], dict[Path, str]], column: str | None, as_texts: bool
+) -> Texts:
+    """Return the notes and chats of a folder, and what of it is left aside.
+
+    Raises:
+      InputError: a table cannot be read, or there is nothing to learn from.
+    """
+    files, others = found
+    aside = {path.name: why for path, why in others.items()}
+    aside |= {path.name: "a folder inside" for path in sorted(folder.iterdir()) if path.is_dir()}
+    texts = Texts((), (), column, as_texts=as_texts, together=True)
+    chats, notes = [], []
+    for path in files:
+        if not path.stat().st_size:
+            aside[path.name] = "empty"
+        elif texts.chats_of(path) is not None:
+            chats.append(path)
+        elif not is_table(path) or texts.has_texts(path):
+            notes.append(path)
+        else:
+            aside[path.name] = "no column of chats or texts"
+    texts.train = (*chats, *notes)
+    texts.notices += lines_of(aside)
+    if not texts.train:
+        raise InputError(f"{folder}: no file in it holds notes or chats; name one: --data FILE.")
     return texts
 
 

@@ -1,13 +1,15 @@
-"""Chats, and prompts with completions, as texts whose answers are marked."""
+"""Chats, prompts with completions, and notes as texts whose answers are marked."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_train.errors import InputError, TemplateError
 from edge_train.formats.chat_template import ChatTemplate, Span
 from edge_train.formats.tables.wrong import Wrong
 from edge_train.tasks.language_model.answers import text_and_answers
 from edge_train.tasks.language_model.chats import ASSISTANT, Chat, WrongChat
+from edge_train.tasks.language_model.documents import Texts
 
 COMPLETIONS = "completions"  # what `loss_on` may be, beside `all`
 
@@ -19,11 +21,13 @@ class Passage:
     Attributes:
       answers: spans of the text that are learned; None: all of it is.
       bare: nothing says where it begins and ends yet: the model's own marks go around it.
+      goes_on: what is longer than a sequence goes on in the next one; else it loses its end.
     """
 
     text: str
     answers: list[Span] | None
     bare: bool = False
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,19 @@ class Reader:
     def reads_no_tools(self) -> bool:
         """Whether tools that a chat names are in no text."""
         return self.template is None or not self.template.takes_tools()
+
+    def all_passages(self, texts: Texts, files: tuple[Path, ...]) -> Iterator[Passage]:
+        """Yield the passages of files: of chats, and of notes that lie with them, whole.
+
+        Raises:
+          InputError: a file cannot be read to its end, or holds mostly wrong rows.
+        """
+        for path in files:
+            if texts.together and texts.chats_of(path) is None:
+                for piece, _, _ in texts.documents((path,)):
+                    yield Passage(piece, None, bare=True, goes_on=True)
+            else:
+                yield from self.passages(texts.chats((path,)))
 
     def passages(self, chats: Iterator[tuple[Wrong, int, Chat]]) -> Iterator[Passage]:
         """Yield the passage of every chat that can be read; the others are counted as wrong."""
