@@ -83,7 +83,7 @@ def footprint_of(
     if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
         kept += _ROUNDED_BYTES + max(logits // 2, 2 * tokens * inside // layers)
     if not recipe.lean:
-        kept *= _HOLES
+        kept = int(kept * _HOLES)
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
     in_a_call = required(recipe.length) * (recipe.batch_limit or some)
     scored = 4 * in_a_call * (2 * width + inside // layers) + logits_bytes(recipe, model, in_a_call)
