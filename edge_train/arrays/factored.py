@@ -13,6 +13,7 @@ from edge_train.arrays.types import Array
 Parts = Iterator[tuple[slice, Array]]
 Make = Callable[[slice | NDArray[np.integer[Any]]], Array]
 
+AHEAD_NUMBERS = 1 << 21  # of a left factor that is made again: 8 MiB
 _TILE_NUMBERS = 1 << 17  # of a matrix that exist at once: half a MiB in float32
 
 
@@ -204,8 +205,8 @@ class Remade(Factors):
 
     The gradient of an output layer is one: errors of logits would be as many numbers for each token
     as there are words. What they are made from may change in rows that were read already, and in
-    no others: an update that is made and subtracted row by row does just that. What reads all of
-    `left` (a projection does) still gets it.
+    no others: an update that is made and subtracted row by row does just that; nobody may read them
+    again. What reads all of `left` (a projection does) still gets it.
 
     Args:
       makes: each makes columns of a part of the left factor, (.., rows), from rows of the matrix;
@@ -217,6 +218,7 @@ class Remade(Factors):
     def __init__(self, makes: Sequence[Make], right: Array, rows: int, decay: float = 0.0) -> None:
         self.makes, self.right, self._rows = tuple(makes), right, rows
         self.decay = decay
+        self._ahead: tuple[slice, Array] = (slice(0, 0), np.zeros((0, 0), np.float32))
 
     @property
     def left(self) -> Array:  # type: ignore[override]
@@ -234,7 +236,23 @@ class Remade(Factors):
         return 2 * self.right.size
 
     def left_of(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
-        """Return what the left factor has of some rows of the matrix, (inner, rows)."""
+        """Return what the left factor has of some rows of the matrix, (inner, rows).
+
+        More rows than are asked for are made together, which takes half as long.
+        """
+        if not isinstance(rows, slice):
+            return self._made(rows)
+        start, stop, _ = rows.indices(self._rows)
+        known, columns = self._ahead
+        if start < known.start or stop > known.stop:
+            inner, width = self.right.shape
+            more = min(AHEAD_NUMBERS // max(inner, 1), AHEAD_NUMBERS // width)
+            known = slice(start, min(max(stop, start + more), self._rows))
+            columns = self._made(known)
+            self._ahead = known, columns
+        return columns[:, start - known.start : stop - known.start]
+
+    def _made(self, rows: slice | NDArray[np.integer[Any]]) -> Array:
         if len(self.makes) == 1:
             return self.makes[0](rows)
         return np.concatenate([make(rows) for make in self.makes])

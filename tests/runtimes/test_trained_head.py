@@ -155,6 +155,7 @@ def test_weights_that_are_subtracted_row_by_row_as_they_are_read_end_where_they_
     from edge_train.rng import Key
 
     monkeypatch.setattr(factored, "_TILE_NUMBERS", 32 * 7)  # seven rows
+    monkeypatch.setattr(factored, "AHEAD_NUMBERS", 32 * 20)  # made for twenty of them
     folder, network = places(kind)
     batch = batch_of()
     wanted(network, batch)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_train.arrays.factored import AHEAD_NUMBERS
 from edge_train.arrays.parameters import Parameters
 from edge_train.export.difference import workspace_bytes
 from edge_train.formats.language_folder import LanguageFolder
@@ -47,8 +48,7 @@ _ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
 _CAPPED = 4  # copies of logits that a network changes before they are used
-_WHOLE_ERRORS = 2  # of logits, and scaled, for a rule that projects the output layer
-_TILE = 1 << 17  # numbers of a gradient that are made at once; their errors are so many a token
+_MADE = 3  # times errors that are made: with the weights that they are made from, or scaled
 _HOLES = 2.5  # times what a step holds, with what the heap keeps of it; 2 and 2.1 were measured
 
 
@@ -80,15 +80,15 @@ def footprint_of(
     width = width_of(shapes)
     inside = sum(sum(s) for n, s in shapes.items() if len(s) > 1 and not is_embedding(n))
     logits = logits_bytes(recipe, model, tokens)
-    words = min(_TILE // width + 1, model.vocabulary)
+    ahead = min(AHEAD_NUMBERS, tokens * model.vocabulary)
     if methods.get(recipe.method).projects and projects_head(recipe):
-        words = _WHOLE_ERRORS * model.vocabulary
-    errors = 4 * tokens * (2 * words + width)
+        ahead = tokens * model.vocabulary
+    errors = 4 * (_MADE * ahead + tokens * width)
     kept = 4 * tokens * (layers * width + 2 * inside // layers) + logits + errors + _BUFFER_BYTES
     if recipe.dtype == "bfloat16":  # and the inputs or errors of a product once more
         kept += _ROUNDED_BYTES + max(logits // 2, 2 * tokens * inside // layers)
     if not recipe.lean:
-        kept *= _HOLES
+        kept = int(kept * _HOLES)
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
     in_a_call = required(recipe.length) * (recipe.batch_limit or some)
     scored = 4 * in_a_call * (2 * width + inside // layers) + logits_bytes(recipe, model, in_a_call)
