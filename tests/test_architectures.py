@@ -92,6 +92,7 @@ def test_the_loss_of_a_language_model_is_that_of_transformers(tmp_path, kind):
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_an_adapter_stands_beside_every_layer_and_documents_stay_apart(tmp_path, kind):
     from edge_train.formats.adapter import Adapter
+    from edge_train.formats.language_apart import keeps_apart
     from edge_train.formats.language_folder import open_language_model
     from edge_train.runtimes.torch.adapted_language_model import (
         AdaptedLanguageModel,
@@ -114,6 +115,10 @@ def test_an_adapter_stands_beside_every_layer_and_documents_stay_apart(tmp_path,
     cut = LENGTH // 2
     document = np.array([[0] * cut + [1] * (LENGTH - cut)], np.int32)
     both = {"ids": ids, "document": document}
+    if not keeps_apart(kind):  # nobody packs them, and who did is stopped
+        with pytest.raises(ValueError, match="reads one document of a sequence in the other"):
+            runtime.forward(both, [runtime.parameters])
+        return
     halves = (ids[:, : cut + 1], ids[:, cut:])
     alone = [runtime.forward({"ids": half}, [runtime.parameters])[0, 0] for half in halves]
     [[together]] = runtime.forward(both, [runtime.parameters])

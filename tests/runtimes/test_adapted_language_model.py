@@ -16,6 +16,7 @@ from torch import nn
 from edge_train.errors import ModelError
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.adapter import Adapter, Target, write_adapter
+from edge_train.formats.language_apart import keeps_apart
 from edge_train.formats.language_folder import open_language_model
 from edge_train.rng import Key
 from edge_train.runtimes.torch import adapted_language_model, adapted_layers
@@ -244,7 +245,7 @@ def packed():
     return {"ids": ids, "document": document, "weight": weight}, parts
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if keeps_apart(kind)])
 def test_documents_of_a_row_are_computed_as_if_each_were_alone(folders, kind):
     folder = folders(kind)
     adapter = adapter_of(folder)
@@ -354,7 +355,7 @@ def test_points_that_share_a_call_have_the_losses_that_each_has_alone(folders, k
     lengths = {t.path: np.full(t.outputs, 1.5, np.float32) for t in adapter.targets}
     runtime = opened(folder, adapter, some_blocks(adapter, lengths))
     points = around(runtime, 4)
-    for batch in (batch_of(), packed()[0]):
+    for batch in (batch_of(), *([packed()[0]] if keeps_apart(kind) else [])):
         runtime.batch_limit = 1
         alone = runtime.forward(batch, points)
         runtime.batch_limit = 6  # three points in a call, and then two; or all five
