@@ -38,7 +38,7 @@ SAID = 30  # of the chats' answers, at least so many are said to the letter; mea
 
 def commands_of_the_page():
     """Return the commands of `edge-train` in the blocks of the page, as lists of words."""
-    blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```.*?\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("edge-train ")]
 
