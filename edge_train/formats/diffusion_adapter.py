@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.errors import InputError, RunFolderError
+from edge_train.errors import InputError, ModelError, RunFolderError
 from edge_train.formats.adapter import Adapter, Target, names_of
 from edge_train.formats.atomic import write_parts
+from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.tensor_store import read_tensors, safetensors_parts
+from edge_train.units import shown
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -124,9 +126,7 @@ def write_lora(
     adapter: Adapter,
     blocks: Mapping[str, NDArray[Any]],
     facts: Mapping[str, str],
-    *,
-    family: str,
-    layers_per_block: int,
+    model: ModelFolder,
 ) -> list[Path]:
     """Write the file of diffusers and `<name>.safetensors` with kohya's names; return them.
 
@@ -134,15 +134,18 @@ def write_lora(
 
     Args:
       facts: metadata strings (base model and its hash, steps, class word, version).
+      model: whose layers they are.
 
     Raises:
       RunFolderError: the folder cannot be written.
+      ModelError: the model is of an unknown shape.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror}).") from error
-    others = for_kohya(adapter, blocks, family=family, layers_per_block=layers_per_block)
+    layers = layers_per_block(model)
+    others = for_kohya(adapter, blocks, family=model.family, layers_per_block=layers)
     alpha = f"{adapter.scale * adapter.rank:g}"
     said = {
         "format": "pt",
@@ -158,6 +161,21 @@ def write_lora(
     for path, (tensors, metadata) in zip(paths, contents, strict=True):
         write_parts(path, safetensors_parts(tensors, metadata))
     return paths
+
+
+def layers_per_block(model: ModelFolder) -> int:
+    """Return the layers in a block of the U-Net, which names of the original code count.
+
+    Raises:
+      ModelError: blocks differ, which no published Stable Diffusion has.
+    """
+    found = model.configs["unet"].get("layers_per_block", 2)
+    if type(found) is not int or found < 1:
+        raise ModelError(
+            f"{model.path / 'unet'}: layers_per_block is {shown(found)}, expected a whole number; "
+            "copy or download the model again."
+        )
+    return found
 
 
 def read_lora(

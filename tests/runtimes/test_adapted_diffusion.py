@@ -112,10 +112,7 @@ def stock_output(pipeline: Any, family: str, batch: Batch) -> torch.Tensor:
 
 
 def written(folder: Path, model: ModelFolder, adapter: Adapter, blocks: dict[str, Array]) -> Path:
-    layers = int(model.configs["unet"]["layers_per_block"])
-    write_lora(
-        folder, "my-dog", adapter, blocks, {}, family=model.family, layers_per_block=layers
-    )
+    write_lora(folder, "my-dog", adapter, blocks, {}, model)
     return folder
 
 

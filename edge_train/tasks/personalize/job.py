@@ -13,6 +13,8 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.token_file import write_token
+from edge_train.formats.diffusion_adapter import write_lora
+from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
@@ -22,6 +24,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.adapting import LORA_FOLDER, trigger_of
 from edge_train.tasks.personalize.captions import file_name_of
 from edge_train.tasks.personalize.footprint import footprint
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
@@ -151,6 +154,7 @@ class PersonalizeJob:
         captioned = all(photo.caption for photo in photos)
         return {
             "token": recipe.token,
+            **self._of_adapter(),
             "class_word": recipe.class_word,
             "learn": recipe.learn,
             "vectors": recipe.vectors,
@@ -163,6 +167,19 @@ class PersonalizeJob:
                 for photo, path in zip(photos, pictures, strict=True)
             ],
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
+        }
+
+    def _of_adapter(self) -> Mapping[str, Any]:
+        """Return what the report says of a LoRA; nothing where a word is learned."""
+        adapter = self._token_job.adapter
+        if adapter is None:
+            return {}
+        return {
+            "trigger": trigger_of(self.recipe),
+            "trainable": "lora",
+            "rank": adapter.rank,
+            "alpha": adapter.alpha,
+            "layers": len(adapter.targets),
         }
 
     def preview(self, folder: Path, step: int, runtime: Denoiser) -> str | None:
@@ -178,15 +195,7 @@ class PersonalizeJob:
         self, folder: Path, runtime: Denoiser, best: Point, steps: int, whole: bool
     ) -> Outcome:
         job, recipe = self._token_job, self.recipe
-        facts = {
-            "base_model": recipe.model,
-            "base_model_sha256": self.model_sha256,
-            "steps": str(steps),
-            "class_word": str(recipe.class_word),
-            "edge_train_version": __version__,
-        }
-        files = write_token(folder, self.name, str(recipe.token), best, facts)
-        outputs = {"token": files[0].name}
+        outputs = self._write(folder, best, steps)
         if not (whole and recipe.previews):
             return Outcome(outputs=outputs)
         # pictures wait until the token is safe: decoding them may hold the most
@@ -204,6 +213,24 @@ class PersonalizeJob:
             return Outcome(outputs=outputs)
         metrics = self._judge.score(parts.decode_latents(job, judged))
         return Outcome(metrics, outputs, _verdict(metrics))
+
+    def _write(self, folder: Path, best: Point, steps: int) -> dict[str, str]:
+        """Write what was learned; return its name in the run folder, by its kind."""
+        job, recipe = self._token_job, self.recipe
+        facts = {
+            "base_model": recipe.model,
+            "base_model_sha256": self.model_sha256,
+            "steps": str(steps),
+            "class_word": str(recipe.class_word),
+            "edge_train_version": __version__,
+        }
+        if job.adapter is None:
+            files = write_token(folder, self.name, str(recipe.token), best, facts)
+            return {"token": files[0].name}
+        assert isinstance(job.model, ModelFolder), "an artifact has no gradients"
+        facts["trigger"] = trigger_of(recipe)
+        write_lora(folder / LORA_FOLDER, self.name, job.adapter, best, facts, job.model)
+        return {"lora": LORA_FOLDER}
 
 
 def _verdict(metrics: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
+from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
@@ -20,19 +21,25 @@ from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required
-from edge_train.tasks.personalize import TASK, captions
+from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-from edge_train.tasks.personalize.serving import Denoiser, Model, Pictures, Serving
+from edge_train.tasks.personalize.serving import (
+    AdaptingServing,
+    Denoiser,
+    Model,
+    Pictures,
+    Serving,
+)
 from edge_train.tasks.personalize.start import learned_vectors
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize import on_onnx, on_torch
 
     # ours keep to the protocol; nothing but a type checker reads this
-    _OURS: tuple[Serving[ModelFolder], Serving[Artifact]] = (on_torch, on_onnx)
+    _OURS: tuple[AdaptingServing[ModelFolder], Serving[Artifact]] = (on_torch, on_onnx)
 
 _JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another side
 _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -60,8 +67,9 @@ _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 class TokenJob:
     """A recipe whose every word was checked against its model and photos; nothing heavy yet.
 
-    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds the
-    vectors that training starts from, by block ("token", and "token_2" for XL).
+    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds what
+    training starts from, by block: vectors ("token", and "token_2" for XL), or the matrices of
+    `adapter`, where a LoRA is trained.
     """
 
     recipe: PersonalizeRecipe
@@ -69,6 +77,7 @@ class TokenJob:
     tokenizers: Mapping[str, PromptTokenizer]
     start: Mapping[str, Array]
     notes: tuple[str, ...]
+    adapter: Adapter | None = None
 
     @property
     def serving(self) -> Serving[Any]:
@@ -86,10 +95,14 @@ class TokenJob:
         """Whether photos and pictures go through the VAE in strips, for want of memory."""
         return self.serving.vae_in_strips(self.recipe, self.model)
 
+    def text(self, prompt: str) -> str:
+        """Return a prompt as the tokenizer gets it: with words in the place of a LoRA."""
+        return prompt if self.adapter is None else adapting.spelled(self.recipe, prompt)
+
     def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
         """Return the token ids of a prompt for every text encoder."""
-        vectors = self.recipe.vectors
-        return {name: t.encode(prompt, vectors) for name, t in self.tokenizers.items()}
+        text = self.text(prompt)
+        return {name: t.encode(text, self.recipe.vectors) for name, t in self.tokenizers.items()}
 
     def constant(self) -> dict[str, Array]:
         """Return the model inputs that are the same for every sample."""
@@ -108,7 +121,13 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     model = _open_model(recipe.model)
     engine = _engine(recipe, model)
     serving = _serving(engine)
+    recipe = adapting.settled(recipe, model)
     recipe = replace(serving.fix(recipe, model), runtime=engine)
+    if recipe.adapts and not hasattr(serving, "open_adapted"):
+        raise InputError(
+            f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
+            "--trainable token."
+        )
     notes = list(serving.device_notes(recipe, model))
     if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
         notes.append(f"class word {word!r}, from the names of the folders; --class says another")
@@ -121,7 +140,8 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         "threads": cores(),
         **_FAMILY_DEFAULTS[EMBEDDED if embedded else model.family],
     }
-    recipe = TASK.resolve(recipe, engine, defaults)
+    rank = recipe.rank  # rules have a key of this name, too
+    recipe = replace(TASK.resolve(replace(recipe, rank=None), engine, defaults), rank=rank)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
@@ -140,6 +160,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
+    if recipe.adapts:
+        adapter, blocks = adapting.adapter_of(recipe, model, serving.weight_shapes(model))
+        recipe = adapting.recorded(recipe, adapter)
+        notes.append(f"prompts say {adapting.trigger_of(recipe)!r} for what is learned")
+        return _with_prompts(TokenJob(recipe, model, tokenizers, blocks, tuple(notes), adapter))
     start = {}
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
@@ -158,11 +183,19 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
         start = learned_vectors(path, start, recipe.model, model.sha256())
-    prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
-    job = TokenJob(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
+    return _with_prompts(TokenJob(recipe, model, tokenizers, start, tuple(notes)))
+
+
+def _with_prompts(job: TokenJob) -> TokenJob:
+    """Return a job whose prompts have a place for what is learned, each checked.
+
+    Raises:
+      InputError: one has none, or is too long.
+    """
+    prompts = tuple(prompt_of(job.recipe, prompt) for prompt in job.recipe.prompts)
     for prompt in prompts:
         job.ids(prompt)
-    return job
+    return replace(job, recipe=replace(job.recipe, prompts=prompts))
 
 
 def _open_model(name: str) -> Model:
@@ -227,7 +260,7 @@ def cut_captions(
     lines = []
     for tokenizer in {t.room: t for t in job.tokenizers.values()}.values():
         counts = {
-            photo.name: max(tokenizer.count(text, job.recipe.vectors) for text in own)
+            photo.name: max(tokenizer.count(job.text(text), job.recipe.vectors) for text in own)
             for photo, own in zip(photos.photos, texts, strict=True)
             if photo.caption
         }
@@ -282,6 +315,11 @@ def open_runtime(
     """
     used = [np.unique(ids[name]) for name in job.tokenizers]
     token_ids = [own[own >= 0].tolist() for own in used]
+    if job.adapter is not None:
+        opened: Denoiser = job.serving.open_adapted(
+            job.recipe, job.model, parameters, job.adapter, token_ids
+        )
+        return opened
     return job.serving.open_runtime(job.recipe, job.model, parameters, token_ids)
 
 

@@ -5,14 +5,15 @@ from typing import ClassVar
 
 from edge_train.errors import InputError
 from edge_train.formats.embedded import EMBEDDED
-from edge_train.methods.exact import ClipKeys, RateKeys
+from edge_train.methods.exact import AdapterKeys, ClipKeys, RateKeys
+from edge_train.methods.low_rank import RankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
-    """Learn a new word of a Stable Diffusion from a few photos.
+class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
+    """Learn a new word of a Stable Diffusion, or a LoRA of it, from a few photos.
 
     >>> PersonalizeRecipe(token="<my-dog>", class_word="dog", cap_bytes="8GB").cap_bytes
     8000000000
@@ -63,6 +64,28 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
         group="data",
     )
     flips: bool = key(True, help="train on mirrored photos, too", group="data")
+    trainable: str = key(
+        "token",
+        help="what is trained: the vectors of a new word, or a LoRA of the U-Net",
+        choices=("token", "lora"),
+        common=True,
+    )
+    alpha: float | None = key(
+        help="alpha of a LoRA, which is scaled by alpha / rank; default: the rank",
+        flags=("--alpha", "--lora_alpha", "--network_alpha"),
+        low=1e-6,
+        high=1e6,
+    )
+    targets: str | None = key(
+        help="layers that get a LoRA, by the ends of their names, separated by commas; default: "
+        "the projections of attentions, to_q,to_k,to_v,to_out.0",
+        flags=("--targets", "--target_modules"),
+    )
+    train_text_encoder: bool = key(
+        False,
+        help="a LoRA beside the attentions of the text encoders, too",
+        flags=("--train-text-encoder", "--train_text_encoder"),
+    )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
