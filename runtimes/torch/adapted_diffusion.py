@@ -1,7 +1,7 @@
 """A Stable Diffusion with low-rank adapters: losses at points of them, and their exact gradient."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class AdaptedDiffusion(TorchDiffusion):
           parameters: the blocks of `adapter.shapes()`; read at every call.
           options: of `TorchDiffusion.open`.
         """
-        opened = cls.open(model, parameters, token_ids=token_ids, threads=threads, **options)
+        opened: Any = cls.open(model, parameters, token_ids=token_ids, threads=threads, **options)
         assert opened._unet is not None
         networks = {"unet": opened._unet}
         for component, encoder in zip(model.text_encoders, opened._text_encoders, strict=True):
@@ -61,7 +61,7 @@ class AdaptedDiffusion(TorchDiffusion):
             block: np.zeros((1, width), np.float32)
             for block, width in zip(BLOCKS, model.text_widths, strict=False)
         }
-        return opened
+        return cast("AdaptedDiffusion", opened)
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the loss of every sample at every point, (points, samples), point by point."""

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from safetensors.numpy import load_file
 from tiny_models import Family, make_tiny_model, prompt_ids
 
 from edge_train.arrays.parameters import Parameters
@@ -16,9 +15,7 @@ from edge_train.arrays.types import Array, Batch
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.diffusion_adapter import (
     attention_layers,
-    kohya_name,
     linear_layers,
-    read_lora,
     write_lora,
 )
 from edge_train.formats.diffusion_folder import ModelFolder, open_model

@@ -12,7 +12,6 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
 
-
 def _learns_word_on_torch(recipe: Recipe) -> bool:
     """Return whether forward passes alone could train it: a LoRA takes the exact gradient."""
     return recipe.runtime == "torch" and not (isinstance(recipe, AdapterKeys) and recipe.adapts)

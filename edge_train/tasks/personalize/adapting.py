@@ -23,6 +23,7 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.recipe import required
 from edge_train.registry import nearest
 from edge_train.tasks.personalize.captions import PLACE, file_name_of
+from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Model
 
@@ -30,12 +31,17 @@ LORA_FOLDER = "lora"  # of a run
 _RANK = 8
 _METHODS = ("auto", "backprop", "adamw")
 _KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
-# As diffusers' own script: every timestep, a constant rate; a step here is of more than one sample.
+# As diffusers' own script: every timestep, a constant rate; a step here is of four samples. The
+# embedded model takes larger ones: see docs/tasks/personalize.md.
 _DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
+_EMBEDDED: Mapping[str, Any] = {**_DEFAULTS, "learning_rate": 5e-4, "steps": 200}
 
 
-def settled(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
+def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> PersonalizeRecipe:
     """Return a recipe whose keys go together, with what a LoRA takes by default.
+
+    Args:
+      embedded: the model is the embedded one.
 
     Raises:
       InputError: a key is of a LoRA and the run learns a word, or the other way round.
@@ -68,7 +74,7 @@ def settled(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
             "relative_rate is a share of the start values, and half of a LoRA's are zero; use "
             "--learning-rate."
         )
-    values = {"window": (0, len(model.alphas_cumprod)), **_DEFAULTS}
+    values = {"window": (0, len(model.alphas_cumprod)), **(_EMBEDDED if embedded else _DEFAULTS)}
     missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     return replace(recipe, **missing)
 
@@ -81,6 +87,25 @@ def trigger_of(recipe: PersonalizeRecipe) -> str:
     """
     name = file_name_of(required(recipe.token))
     return name if recipe.learn == "style" else f"{name} {required(recipe.class_word)}"
+
+
+def said_of(recipe: PersonalizeRecipe, tokenizer: PromptTokenizer) -> list[str]:
+    """Return what the user should know of the words of a LoRA's prompts.
+
+    Raises:
+      InputError: the class has no words.
+    """
+    word = required(recipe.class_word)
+    ids = tokenizer.word_ids(word)
+    if not ids:
+        raise InputError("the class word is empty; name what is on the photos: --class dog.")
+    lines = [f"prompts say {trigger_of(recipe)!r} for what is learned"]
+    if len(ids) > len(word.split()):
+        lines.append(
+            f"class word {word!r} is {len(ids)} tokens for this model, which may not know it; a "
+            "more common word starts nearer"
+        )
+    return lines
 
 
 def spelled(recipe: PersonalizeRecipe, text: str) -> str:

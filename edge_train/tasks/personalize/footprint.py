@@ -37,6 +37,7 @@ _WINDOW_BYTES = 64_000_000
 _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
+_COPIES_OF_ADAPTERS = 3  # more, of all blocks at once: drawn ones, sums of gradients, one call's
 
 
 def footprint(job: TokenJob, transform: Transform) -> Footprint:
@@ -50,9 +51,10 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     weights = serving.weight_bytes(recipe, model)
     step = _line("weights", weights.step, mapped=recipe.lean)
     in_file = serving.vae_stays_in_file(recipe, model)
-    directions = (recipe.queries or 0) * (recipe.sides or 1)
+    copies = _COPIES + (recipe.queries or 0) * (recipe.sides or 1)
+    copies += _COPIES_OF_ADAPTERS if job.adapter is not None else 0
     shapes = {name: block.shape for name, block in job.start.items()}
-    state = state_line(transform, shapes, _COPIES + directions)
+    state = state_line(transform, shapes, copies)
     encoder = _line("VAE's encoder", weights.encoder, mapped=in_file)
     decoder = _line("VAE's decoder", weights.decoder, mapped=in_file)
     denoiser: tuple[PlanLine, ...] = (step,)

@@ -121,8 +121,9 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     model = _open_model(recipe.model)
     engine = _engine(recipe, model)
     serving = _serving(engine)
-    recipe = adapting.settled(recipe, model)
     recipe = replace(serving.fix(recipe, model), runtime=engine)
+    embedded = serving.origin(recipe, model) == EMBEDDED
+    recipe = adapting.settled(recipe, model, embedded=embedded)
     if recipe.adapts and not hasattr(serving, "open_adapted"):
         raise InputError(
             f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
@@ -132,7 +133,6 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
         notes.append(f"class word {word!r}, from the names of the folders; --class says another")
         recipe = replace(recipe, class_word=word)
-    embedded = serving.origin(recipe, model) == EMBEDDED
     defaults = {
         "class_word": "object",
         "prompts": ("a photo of {}",),
@@ -140,8 +140,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         "threads": cores(),
         **_FAMILY_DEFAULTS[EMBEDDED if embedded else model.family],
     }
-    rank = recipe.rank  # rules have a key of this name, too
-    recipe = replace(TASK.resolve(replace(recipe, rank=None), engine, defaults), rank=rank)
+    given = recipe  # rules of other methods have keys of these two names, too
+    recipe = TASK.resolve(replace(recipe, rank=None, targets=None), engine, defaults)
+    recipe = replace(recipe, rank=given.rank, targets=given.targets)
+    if recipe.adapts:
+        recipe = replace(recipe, relative_rate=None)  # the default of a word
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
@@ -161,9 +164,10 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
     if recipe.adapts:
+        assert isinstance(model, ModelFolder), "`settled` refuses what has no gradients"
         adapter, blocks = adapting.adapter_of(recipe, model, serving.weight_shapes(model))
         recipe = adapting.recorded(recipe, adapter)
-        notes.append(f"prompts say {adapting.trigger_of(recipe)!r} for what is learned")
+        notes += adapting.said_of(recipe, next(iter(tokenizers.values())))
         return _with_prompts(TokenJob(recipe, model, tokenizers, blocks, tuple(notes), adapter))
     start = {}
     for block, component, tokenizer in zip(
@@ -316,10 +320,8 @@ def open_runtime(
     used = [np.unique(ids[name]) for name in job.tokenizers]
     token_ids = [own[own >= 0].tolist() for own in used]
     if job.adapter is not None:
-        opened: Denoiser = job.serving.open_adapted(
-            job.recipe, job.model, parameters, job.adapter, token_ids
-        )
-        return opened
+        serving = cast(AdaptingServing[Any], job.serving)
+        return serving.open_adapted(job.recipe, job.model, parameters, job.adapter, token_ids)
     return job.serving.open_runtime(job.recipe, job.model, parameters, token_ids)
 
 

@@ -1,0 +1,196 @@
+"""A LoRA of a Stable Diffusion through the command line: trained, resumed, drawn, refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from tiny_models import make_tiny_model
+
+from edge_train import cli
+from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "sd1", "sd1")
+
+
+def words(photos, model, out, *options):
+    first = ["run", str(photos), "--model", str(model), "--out", str(out), "--class", "dog"]
+    few = ["--token", "<my-dog>", "--trainable", "lora", "--rank", "4", "--alpha", "2"]
+    few += ["--steps", "6", "--samples", "2", "--evaluation-samples", "4", "--threads", "1"]
+    few += ["--evaluate-every", "2", "--preview-steps", "2", "--prompt", "a photo of {}"]
+    few += ["--learning-rate", "1e-2"]
+    return [*first, *few, *options]
+
+
+@pytest.fixture(scope="module")
+def finished(photos, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert cli.main(words(photos, model, out)) == 0
+    return out
+
+
+def lora_of(run):
+    return load_file(run / "lora" / DIFFUSERS_FILE)
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_a_run_leaves_two_files_pictures_and_a_report_that_says_how_to_load_them(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert (report["status"], report["runtime"], report["method"]) == ("done", "torch", "backprop")
+    assert report["outputs"]["lora"] == "lora"
+    assert report["eval"]["best"] < report["eval"]["first"]
+    assert not (finished / "my-dog.safetensors").exists()  # no vectors beside it
+    assert any(np.abs(value).max() > 0 for name, value in lora_of(finished).items() if "up" in name)
+    kohya = load_file(finished / "lora" / "my-dog.safetensors")
+    assert {float(value) for name, value in kohya.items() if name.endswith(".alpha")} == {2.0}
+    page = (finished / "report.html").read_text()
+    assert "load_lora_weights" in page and "&lt;lora:my-dog:1&gt;" in page
+    assert "a photo of my-dog dog" in page
+    assert len(list((finished / "samples").glob("after-*.png"))) == 1
+
+
+def test_both_files_say_what_they_are_of(finished):
+    for name in (DIFFUSERS_FILE, "my-dog.safetensors"):
+        with safe_open(finished / "lora" / name, "numpy") as file:
+            metadata = file.metadata()
+        report = json.loads((finished / "report.json").read_text())
+        assert metadata["base_model_sha256"] == report["model_sha256"]
+        assert metadata["trigger"] == "my-dog dog"
+
+
+def test_resumed_from_its_journal_it_ends_with_the_same_bits(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(out / "lora")
+    shutil.rmtree(out / "checkpoints")
+    (out / "checkpoints").mkdir()
+    lines = (finished / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"kind":"step"' not in line or b'"step":5' not in line]
+    kept = [line for line in kept if b'"kind":"end"' not in line]
+    (out / "journal.jsonl").write_bytes(b"".join(kept))
+    assert cli.main(["run", "--resume", str(out)]) == 0
+    assert_equal(lora_of(out), lora_of(finished))
+
+
+def test_a_finished_run_draws_more_pictures(finished, tmp_path):
+    out = tmp_path / "pictures"
+    options = ["--count", "2", "--steps", "2", "--prompt", "a dog", "--out", str(out)]
+    assert cli.main(["generate", str(finished), *options]) == 0
+    assert len(list(out.glob("*.png"))) == 3  # two and a contact sheet
+
+
+def test_generate_draws_the_pictures_that_the_run_drew(finished, tmp_path):
+    out = tmp_path / "pictures"
+    options = ["--count", "1", "--steps", "2", "--out", str(out)]
+    assert cli.main(["generate", str(finished), *options]) == 0
+    drawn = np.asarray(Image.open(out / "picture-01.png"), np.int16)
+    before = np.asarray(Image.open(finished / "samples" / "before-01.png"), np.int16)
+    after = np.asarray(Image.open(finished / "samples" / "after-01.png"), np.int16)
+    # a scale of a half is exact, so that the file gives the trained numbers back
+    np.testing.assert_array_equal(drawn, after)
+    assert np.abs(after - before).max() > 0
+
+
+def test_a_run_starts_from_the_lora_of_another(finished, photos, model, tmp_path):
+    out = tmp_path / "next"
+    options = words(photos, model, out, "--from", str(finished), "--no-previews")
+    options[options.index("--learning-rate") + 1] = "1e-9"
+    assert cli.main(options) == 0
+    for name, value in lora_of(out).items():
+        np.testing.assert_allclose(value, lora_of(finished)[name], atol=1e-7)
+
+
+def test_a_lora_of_another_base_is_refused(finished, photos, tmp_path, capsys):
+    other = make_tiny_model(tmp_path / "sd1", "sd1", widths=(32, 48))
+    arguments = words(photos, other, tmp_path / "run", "--from", str(finished))
+    assert cli.main(arguments) == 2
+    assert "name the model that the LoRA belongs to" in capsys.readouterr().err
+    same_shapes = make_tiny_model(tmp_path / "same", "sd1")
+    path = same_shapes / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1}, path)
+    arguments = words(photos, same_shapes, tmp_path / "run", "--from", str(finished))
+    assert cli.main(arguments) == 2
+    assert "its LoRA was trained on model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--rank", "4000"), "use a --rank of at most 64"),
+        (("--targets", "to_x"), "targets names 'to_x', which no linear layer"),
+        (("--vectors", "2"), "a LoRA is learned without vectors of its own"),
+        (("--method", "zo"), "trained by exact gradients, not by method 'zo'"),
+        (("--relative-rate", "0.1"), "half of a LoRA's are zero; use --learning-rate"),
+        (("--trainable", "dora"), "trainable 'dora' is not known"),
+        (("--trainable", "token"), "is of a LoRA, and this run learns the vectors of a word"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(
+    photos, model, tmp_path, capsys, options, sentence
+):
+    assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_the_model_spells_in_pieces_is_said(photos, model, tmp_path, capsys):
+    options = ("--class", "axolotl", "--steps", "1", "--no-previews")
+    assert cli.main(words(photos, model, tmp_path / "run", *options)) == 0
+    assert "which may not know it" in capsys.readouterr().err
+
+
+def test_export_says_that_the_files_are_there_already(finished, tmp_path, capsys):
+    assert cli.main(["export", str(finished), str(tmp_path / "out")]) == 2
+    assert "is a run that trained a LoRA" in capsys.readouterr().err
+
+
+def test_the_text_encoder_is_trained_where_it_is_asked_for(photos, model, tmp_path):
+    out = tmp_path / "run"
+    options = ("--train-text-encoder", "--targets", "to_k,q_proj", "--no-previews")
+    assert cli.main(words(photos, model, out, *options)) == 0
+    kinds = {name.partition(".")[0] for name in lora_of(out)}
+    assert kinds == {"unet", "text_encoder"}
+    moved = [value for name, value in lora_of(out).items() if "text" in name and "up" in name]
+    assert all(np.abs(value).max() > 0 for value in moved)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--quant", "int8"),
+        ("--dtype", "bfloat16"),
+        ("--quant", "int8", "--dtype", "bfloat16", "--lean"),
+        ("--quant", "int4", "--lean"),
+    ],
+)
+def test_a_base_in_few_bits_or_in_its_file_is_trained_beside(photos, model, tmp_path, options):
+    out = tmp_path / "run"
+    assert cli.main(words(photos, model, out, *options, "--no-previews")) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["eval"]["best"] < report["eval"]["first"]
+    assert all(value.dtype == np.float32 for value in lora_of(out).values())
