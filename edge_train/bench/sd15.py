@@ -30,6 +30,11 @@ _HEAD = ("method", "peak in training", "peak with pictures", "seconds per step",
 _CELLS = (
     ("zo, int8", ("--method", "zo", "--quant", "int8")),
     ("backprop with recomputation, int8", ("--method", "backprop", "--quant", "int8")),
+    ("LoRA of rank 8, exact, int8", ("--trainable", "lora", "--rank", "8", "--quant", "int8")),
+    (
+        "LoRA of rank 8, exact, int8, lean",
+        ("--trainable", "lora", "--rank", "8", "--quant", "int8", "--lean"),
+    ),
 )
 
 

@@ -235,7 +235,7 @@ _KOHYA = (
     *_refused("repeat --prompt with each line of that file", "--sample-prompts"),
     *_refused(
         "the noise is the model's own; leave it out",
-        *("--noise-offset", "--min-snr-gamma", "--multires-noise-iterations"),
+        *("--noise-offset", "--multires-noise-iterations"),
     ),
 )
 _MLX = (

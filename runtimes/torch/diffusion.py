@@ -53,7 +53,8 @@ class TorchDiffusion:
     A batch holds `latents` (B, C, h, w) float32, already noised; `timesteps` (B,) int64;
     `target` (B, C, h, w) float32; `ids` (B, length) int64, where id -1-j stands for trained
     vector j; for SDXL also `ids_2` (B, length) and `time_ids` (B, 6) float32. The loss of a
-    sample is the mean squared error of the UNet's output, taken in float32.
+    sample is the mean squared error of the UNet's output, taken in float32; where the batch holds
+    `weights` (B, 1, h, w) float32, every square is multiplied by its own before.
 
     Equal calls give bitwise equal results on a CPU, also in another process, as long as the
     thread count and `batch_limit` are the same.
@@ -171,8 +172,7 @@ class TorchDiffusion:
         losses = np.empty(len(points) * samples, np.float32)
         with torch.no_grad():
             for at, used, output in self._evaluate(batch, points):
-                error = output.float() - self._tensor(batch["target"][used], torch.float32)
-                losses[at] = error.square_().flatten(1).mean(1).cpu().numpy()
+                losses[at] = self._squares(batch, used, output).mean(1).cpu().numpy()
                 self.passes += 1
         self.evaluations += losses.size
         return losses.reshape(len(points), samples)
@@ -229,10 +229,16 @@ class TorchDiffusion:
         """
         with torch.enable_grad():
             output = self._unet_output(batch, used, features)
-            error = output.float() - self._tensor(batch["target"][used], torch.float32)
-            squares = error.square().flatten(1)
+            squares = self._squares(batch, used, output)
             parts = torch.autograd.grad(squares.sum(), asked)
         return squares.detach().mean(1).cpu().numpy(), parts
+
+    def _squares(self, batch: Batch, used: NDArray[np.intp], output: Tensor) -> Tensor:
+        """Return the squared errors of some samples, (samples, values), times their weights."""
+        squares = (output.float() - self._tensor(batch["target"][used], torch.float32)).square()
+        if "weights" in batch:
+            squares = squares * self._tensor(batch["weights"][used], torch.float32)
+        return squares.flatten(1)
 
     def device_bytes(self) -> int:
         """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.

@@ -21,6 +21,7 @@ from edge_train.formats.diffusion_adapter import (
 from edge_train.formats.diffusion_folder import ModelFolder, open_model
 from edge_train.runtimes.torch.adapted_diffusion import AdaptedDiffusion
 from edge_train.tasks.personalize.on_torch import weight_shapes
+from edge_train.tasks.personalize.weights import weighted_losses
 
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
 # The same float32 arithmetic in another order: other kernels, and a scale multiplied in elsewhere.
@@ -163,3 +164,27 @@ def test_gradients_are_those_of_autograd_through_peft(
         expected = expected * (adapter.scale if name.endswith("lora_B") else 1.0)
         size = max(float(np.abs(expected).max()), 1e-8)
         np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-3 * size)
+
+
+def test_weighted_losses_are_their_definition_and_move_the_gradient(
+    folders: dict[str, Path],
+) -> None:
+    model = open_model(folders["sd1"])
+    adapter, batch = adapter_of(model, texts=False), batch_for("sd1")
+    blocks = blocks_of(adapter)
+    runtime = open_adapted(model, adapter, blocks, batch)
+    weights = np.random.default_rng(2).random((3, 1, 8, 8), np.float32)
+    weights[2] = 0  # nothing of this sample counts
+    weighted = {**batch, "weights": weights}
+    output = runtime.predict(batch, runtime.parameters)
+    expected = weighted_losses(output, np.asarray(batch["target"]), weights)
+    (losses,) = runtime.forward(weighted, [runtime.parameters])
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    found: dict[str, Array] = {}
+    np.testing.assert_allclose(runtime.backward(weighted, found.__setitem__), expected, rtol=1e-5)
+    without: dict[str, Array] = {}
+    first = {name: value[:2] for name, value in weighted.items()}
+    runtime.backward(first, without.__setitem__)
+    for name, gradient in found.items():  # a mean over three samples, one of them zero
+        size = float(np.abs(without[name]).max())
+        np.testing.assert_allclose(3 * gradient, 2 * without[name], rtol=1e-3, atol=1e-4 * size)

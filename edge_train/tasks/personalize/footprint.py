@@ -37,6 +37,8 @@ _WINDOW_BYTES = 64_000_000
 _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
+# What a LoRA touches at its first pass beside what a word does; runs held 2 to 17 MB more.
+_FIRST_USE_OF_ADAPTERS = 25_000_000
 _COPIES_OF_ADAPTERS = 3  # more, of all blocks at once: drawn ones, sums of gradients, one call's
 
 
@@ -68,7 +70,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         serving.stored_bytes(model),
         known,
         _activations(job, weights.step),
-        use.first_use_bytes,
+        use.first_use_bytes + (_FIRST_USE_OF_ADAPTERS if job.adapter is not None else 0),
         use.libraries_bytes,
         _operations(job),
         products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
 from edge_train.rng import Key
+from edge_train.tasks.personalize.weights import min_snr
 
 _EVALUATION = Key(0, -2)  # the same evaluation draws in every run: curves can be compared
 
@@ -23,7 +24,8 @@ class PhotoCache:
     for every text encoder the tokenized captions (captions, length) int64, id -1-j marking vector
     j of the token; `captions_of` (views, most) int64 lists the caption rows of a view, padded by
     repetition so that every caption of a view is equally likely. `draws`, where it is there, lists
-    each view as often as it is to be drawn; without it all are drawn equally often.
+    each view as often as it is to be drawn; without it all are drawn equally often. `masks`, where
+    a photo has one, is (views, 1, height, width) float32 of 0 to 1: what its errors count.
     """
 
     mean: Array
@@ -32,6 +34,7 @@ class PhotoCache:
     captions_of: NDArray[np.int64]
     photos: int
     draws: NDArray[np.int64] | None = None
+    masks: Array | None = None
 
     @property
     def draw_count(self) -> int:
@@ -46,6 +49,7 @@ class PhotoCache:
             "captions_of": self.captions_of,
             "photos": np.array([self.photos]),
             **({} if self.draws is None else {"draws": self.draws}),
+            **({} if self.masks is None else {"masks": self.masks}),
             **{f"ids/{name}": value for name, value in self.ids.items()},
         }
 
@@ -57,7 +61,7 @@ class PhotoCache:
         photos = int(tensors["photos"][0])
         return cls(
             *(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos),
-            tensors.get("draws"),
+            *(tensors.get("draws"), tensors.get("masks")),
         )
 
 
@@ -76,6 +80,8 @@ class Personalize:
       evaluation_samples: size of the fixed evaluation batch.
       constant: further model inputs that are the same for every sample, without a batch axis
         (SDXL's `time_ids`).
+      snr_gamma: where the share of signal to noise is cut that errors are weighted by; None: all
+        timesteps weigh the same.
     """
 
     cache: PhotoCache
@@ -85,6 +91,7 @@ class Personalize:
     samples: int
     evaluation_samples: int
     constant: Mapping[str, Array]
+    snr_gamma: float | None = None
 
     def batch(self, key: Key) -> Batch:
         """Return photos, captions, timesteps and noise drawn from the key."""
@@ -132,9 +139,22 @@ class Personalize:
             "latents": root_signal * clean + root_noise * noise,
             "timesteps": timesteps,
             "target": target,
+            **self._weights(views, timesteps),
             **{name: ids[rows] for name, ids in self.cache.ids.items()},
             **{name: np.stack([value] * len(views)) for name, value in self.constant.items()},
         }
+
+    def _weights(self, views: NDArray[np.int64], timesteps: NDArray[np.int64]) -> dict[str, Array]:
+        """Return what squared errors are multiplied by, (samples, 1, h, w), if by anything."""
+        if self.snr_gamma is None and self.cache.masks is None:
+            return {}
+        found = np.ones((len(views), 1, *self.cache.mean.shape[2:]), np.float32)
+        if self.cache.masks is not None:
+            found *= self.cache.masks[views]
+        if self.snr_gamma is not None:
+            weights = min_snr(self.signal, timesteps, self.snr_gamma, self.prediction_type)
+            found *= weights[:, None, None, None]
+        return {"weights": found}
 
 
 def build_cache(
@@ -142,6 +162,7 @@ def build_cache(
     deviation: Array,
     captions: Sequence[Sequence[Mapping[str, NDArray[np.int64]]]],
     repeats: Sequence[int] = (),
+    masks: Array | None = None,
 ) -> PhotoCache:
     """Return the cache of some photos and their tokenized captions.
 
@@ -150,6 +171,7 @@ def build_cache(
         mirror images follow the photos.
       captions: per photo, its captions; each maps a text encoder's input name to ids (length,).
       repeats: per photo, how often it is drawn for once that another one is; empty: all equally.
+      masks: (views, 1, height, width), what the errors of a view count; None: all the same.
     """
     rows: list[Mapping[str, NDArray[np.int64]]] = [c for own in captions for c in own]
     starts = np.cumsum([0, *map(len, captions)])
@@ -163,4 +185,5 @@ def build_cache(
     draws = None
     if len(set(repeats)) > 1:
         draws = np.repeat(np.arange(len(mean)), [*repeats] * views)
-    return PhotoCache(mean, deviation, ids, np.array(own_rows * views), len(captions), draws)
+    rows_of = np.array(own_rows * views)
+    return PhotoCache(mean, deviation, ids, rows_of, len(captions), draws, masks)

@@ -34,6 +34,7 @@ from edge_train.tasks.personalize.serving import (
     Serving,
 )
 from edge_train.tasks.personalize.start import learned_vectors
+from edge_train.tasks.personalize.weights import in_cells
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize import on_onnx, on_torch
@@ -249,6 +250,12 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
     recipe = job.recipe
     photos = load_photos(photos_of(recipe), required(recipe.resolution))
     learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
+    masked = [photo.name for photo in photos.photos if photo.mask is not None]
+    if masked and isinstance(job.model, Artifact):
+        raise InputError(
+            f"{masked[0]} has a mask, and the loss of an exported model has no weights; take the "
+            "masks out of the folder, or name the model folder that it was exported from."
+        )
     texts = captions.captions_for(
         photos.photos, required(recipe.token), required(recipe.class_word), learn
     )
@@ -301,7 +308,19 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
     mean, deviation = job.serving.encode(recipe, job.model, pixels, strips=job.vae_in_strips)
     repeats = [photo.repeats for photo in photos.photos]
     ids = [[job.ids(text) for text in own] for own in texts]
-    return build_cache(mean, deviation, ids, repeats)
+    return build_cache(mean, deviation, ids, repeats, _masks(job, photos))
+
+
+def _masks(job: TokenJob, photos: PhotoSet) -> Array | None:
+    """Return what each latent cell of every view counts, None where no photo has a mask."""
+    if all(photo.mask is None for photo in photos.photos):
+        return None
+    side = required(job.recipe.resolution)
+    whole = np.ones((side, side), np.float32)
+    masks = [whole if photo.mask is None else photo.mask for photo in photos.photos]
+    if job.recipe.flips:
+        masks += [mask[:, ::-1] for mask in masks]
+    return np.stack([in_cells(mask, job.model.latent_scale) for mask in masks])
 
 
 def decode_latents(job: TokenJob, latents: Array) -> Pictures:
@@ -336,4 +355,5 @@ def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:
         samples=required(recipe.samples),
         evaluation_samples=required(recipe.evaluation_samples),
         constant=job.constant(),
+        snr_gamma=recipe.snr_gamma,
     )

@@ -90,6 +90,12 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
     )
+    snr_gamma: float | None = key(
+        help="weigh errors by min-SNR with this gamma, such as 5; default: all timesteps the same",
+        flags=("--snr-gamma", "--snr_gamma", "--min_snr_gamma"),
+        low=1e-3,
+        high=1e6,
+    )
     prompts: tuple[str, ...] = key(
         (),
         help="prompt of a preview; {} or the token stands for the new word; may be repeated",

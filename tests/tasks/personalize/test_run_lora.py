@@ -149,9 +149,7 @@ def test_a_lora_of_another_base_is_refused(finished, photos, tmp_path, capsys):
         (("--trainable", "token"), "is of a LoRA, and this run learns the vectors of a word"),
     ],
 )
-def test_what_cannot_be_trained_is_one_sentence(
-    photos, model, tmp_path, capsys, options, sentence
-):
+def test_what_cannot_be_trained_is_one_sentence(photos, model, tmp_path, capsys, options, sentence):
     assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
     message = capsys.readouterr().err
     assert sentence in message and "Traceback" not in message
