@@ -20,6 +20,7 @@ from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.parts import TokenJob, photos_of
 from edge_train.tasks.personalize.photos import MAX_PHOTOS
 from edge_train.tasks.personalize.pictures import JUDGED
+from edge_train.tasks.personalize.prior import missing
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
 
@@ -64,7 +65,9 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         denoiser += (PlanLine("weights (rewritten for this processor)", weights.rewritten),)
     # a lean run lets go of the denoiser before it decodes
     saved = (state, decoder) if recipe.lean else (*denoiser, state, decoder)
-    known = {PREPARE: (encoder,), TRAIN: (*denoiser, state), SAVE: saved}
+    draws_class = recipe.keeps_class and missing(recipe) > 0
+    prepare = (*denoiser, encoder) if draws_class else (encoder,)
+    known = {PREPARE: prepare, TRAIN: (*denoiser, state), SAVE: saved}
     return Footprint(
         use.libraries,
         serving.stored_bytes(model),
@@ -160,16 +163,17 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
         encode = decode = _STRIP_ITEMS
         pictures = 1
     pixels = 4 * side * side * job.serving.vae_width(recipe, model) * pictures
-    return {
-        PREPARE: int(encode * pixels),
-        TRAIN: train,
-        SAVE: int(max(decode * pixels, draw)) if recipe.previews else 0,
-    }
+    drawing = int(max(decode * pixels, draw))
+    prepare = int(encode * pixels)
+    if recipe.keeps_class and missing(recipe):
+        prepare = max(prepare, drawing)
+    return {PREPARE: prepare, TRAIN: train, SAVE: drawing if recipe.previews else 0}
 
 
 def _most_samples(recipe: PersonalizeRecipe) -> int:
     """Return how many samples the largest call could have: that of the evaluation, or a step."""
-    step = (recipe.samples or 1) * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
+    samples = (recipe.samples or 1) * (2 if recipe.keeps_class else 1)
+    step = samples * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
     return max(recipe.evaluation_samples or 1, step)
 
 

@@ -36,6 +36,7 @@ from edge_train.tasks.personalize.pictures import (
     sample_latents,
     save_pictures,
 )
+from edge_train.tasks.personalize.prior import prior_cache
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser
 
@@ -81,10 +82,17 @@ class PersonalizeJob:
         photos = self._photos.photos
         mirrored = " and their mirror images" if self.recipe.flips else ""
         say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
-        self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+        self._cache = self._encoded(folder, say)
         metadata = {"model_sha256": self.model_sha256}
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
         self._choose_judge([photo.pixels for photo in photos])
+
+    def _encoded(self, folder: Path, say: Say) -> PhotoCache:
+        """Return the latents of the photos, and of pictures of the class where some are kept."""
+        cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+        if not self.recipe.keeps_class:
+            return cache
+        return replace(cache, prior=prior_cache(self._token_job, folder, say))
 
     def restore(self, folder: Path, say: Say) -> None:
         try:
@@ -93,7 +101,7 @@ class PersonalizeJob:
         except (RunFolderError, KeyError) as error:
             say(f"{error} Encoding the photos again.")
             self.load()
-            self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+            self._cache = self._encoded(folder, say)
         if self._token_job.judged:
             self._choose_judge(self._kept_photos(folder, say))
 
@@ -125,9 +133,12 @@ class PersonalizeJob:
     def open_runtime(self) -> Denoiser:
         job, judged = self._token_job, self._judge.prompts if self._judge else ()
         prompts = (*self.recipe.prompts, *judged, "")
+        caches = [cache for cache in (self._cache, self._cache.prior) if cache is not None]
         ids = {
-            name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
-            for name, cached in self._cache.ids.items()
+            name: np.concatenate(
+                [*(c.ids[name].ravel() for c in caches), *(job.ids(p)[name] for p in prompts)]
+            )
+            for name in job.tokenizers
         }
         return parts.open_runtime(job, Parameters(job.start), ids)
 

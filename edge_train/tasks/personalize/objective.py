@@ -1,7 +1,7 @@
 """Teach a token what a few photos show: batches of noised latents with their prompts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from edge_train.protocols import Runtime
 from edge_train.rng import Key
 from edge_train.tasks.personalize.weights import min_snr
 
+_PRIOR = "prior/"  # before the names of tensors of the class
 _EVALUATION = Key(0, -2)  # the same evaluation draws in every run: curves can be compared
 
 
@@ -25,7 +26,8 @@ class PhotoCache:
     j of the token; `captions_of` (views, most) int64 lists the caption rows of a view, padded by
     repetition so that every caption of a view is equally likely. `draws`, where it is there, lists
     each view as often as it is to be drawn; without it all are drawn equally often. `masks`, where
-    a photo has one, is (views, 1, height, width) float32 of 0 to 1: what its errors count.
+    a photo has one, is (views, 1, height, width) float32 of 0 to 1: what its errors count. `prior`
+    is the same of pictures of the class, where the model must not forget it.
     """
 
     mean: Array
@@ -35,6 +37,7 @@ class PhotoCache:
     photos: int
     draws: NDArray[np.int64] | None = None
     masks: Array | None = None
+    prior: "PhotoCache | None" = None
 
     @property
     def draw_count(self) -> int:
@@ -51,17 +54,20 @@ class PhotoCache:
             **({} if self.draws is None else {"draws": self.draws}),
             **({} if self.masks is None else {"masks": self.masks}),
             **{f"ids/{name}": value for name, value in self.ids.items()},
+            **{f"{_PRIOR}{n}": v for n, v in (self.prior.tensors() if self.prior else {}).items()},
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "PhotoCache":
         """Return the cache that `tensors` stored."""
+        prior = {n.removeprefix(_PRIOR): v for n, v in tensors.items() if n.startswith(_PRIOR)}
         prefix = "ids/"
         ids = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
         photos = int(tensors["photos"][0])
         return cls(
             *(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos),
             *(tensors.get("draws"), tensors.get("masks")),
+            cls.from_tensors(prior) if prior else None,
         )
 
 
@@ -82,6 +88,8 @@ class Personalize:
         (SDXL's `time_ids`).
       snr_gamma: where the share of signal to noise is cut that errors are weighted by; None: all
         timesteps weigh the same.
+      prior_weight: of the loss on pictures of the class, where the cache has some: a batch then
+        holds `samples` of them, too, and its loss is the sum of both means.
     """
 
     cache: PhotoCache
@@ -92,10 +100,19 @@ class Personalize:
     evaluation_samples: int
     constant: Mapping[str, Array]
     snr_gamma: float | None = None
+    prior_weight: float = 1.0
 
     def batch(self, key: Key) -> Batch:
         """Return photos, captions, timesteps and noise drawn from the key."""
-        draw = key.generator("batch")
+        own = self._drawn(key.generator("batch"))
+        if self.cache.prior is None:
+            return own
+        prior = replace(self, cache=self.cache.prior)._drawn(key.generator("prior"))
+        # the loss of a batch is the mean of all its samples: twice this one's is the sum of both
+        return _beside(own, 2.0, prior, 2.0 * self.prior_weight)
+
+    def _drawn(self, draw: np.random.Generator) -> Batch:
+        """Return `samples` views with captions, timesteps and noise."""
         views = draw.integers(self.cache.draw_count, size=self.samples)
         if self.cache.draws is not None:
             views = self.cache.draws[views]
@@ -155,6 +172,17 @@ class Personalize:
             weights = min_snr(self.signal, timesteps, self.snr_gamma, self.prediction_type)
             found *= weights[:, None, None, None]
         return {"weights": found}
+
+
+def _beside(first: Batch, weight: float, second: Batch, other: float) -> Batch:
+    """Return the samples of two batches, whose squared errors count by these weights."""
+    both = {name: np.concatenate([first[name], second[name]]) for name in first if name in second}
+    parts = []
+    for batch, factor in ((first, weight), (second, other)):
+        count, _, height, width = batch["latents"].shape
+        plain = np.ones((count, 1, height, width), np.float32)
+        parts.append(batch.get("weights", plain) * np.float32(factor))
+    return {**both, "weights": np.concatenate(parts)}
 
 
 def build_cache(

@@ -356,4 +356,5 @@ def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:
         evaluation_samples=required(recipe.evaluation_samples),
         constant=job.constant(),
         snr_gamma=recipe.snr_gamma,
+        prior_weight=recipe.prior_weight,
     )

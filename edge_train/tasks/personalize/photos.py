@@ -57,7 +57,7 @@ class PhotoSet:
     notices: tuple[str, ...] = ()
 
 
-def load_photos(folder: Path, resolution: int) -> PhotoSet:
+def load_photos(folder: Path, resolution: int, most: int = MAX_PHOTOS) -> PhotoSet:
     """Read the photos of a folder, sorted by name, with their captions.
 
     A photo is turned upright by its EXIF tag, laid on white where it is transparent, cropped to its
@@ -71,6 +71,7 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     Args:
       folder: 1 to 50 pictures; other sub-folders are not read.
       resolution: side of the result in pixels, > 0.
+      most: pictures that are taken.
 
     Raises:
       InputError: the folder, a photo or a caption cannot be used.
@@ -83,10 +84,10 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     masks = {path: mask for found, _ in listed for path, mask in _masks(found).items()}
     listed = [(_without(found, set(masks.values())), repeats) for found, repeats in listed]
     count = sum(len(found.pictures) for found, _ in listed)
-    if count > MAX_PHOTOS:
+    if count > most:
         raise InputError(
-            f"{shown(folder)}: {count} photos, the limit is {MAX_PHOTOS}; move "
-            f"{count - MAX_PHOTOS} of them to another folder."
+            f"{shown(folder)}: {count} photos, the limit is {most}; move "
+            f"{count - most} of them to another folder."
         )
     common = gcd(*(repeats for _, repeats in listed))
     fit = Fit((resolution, resolution), crop=True, smooth=True, draft_megapixels=0)

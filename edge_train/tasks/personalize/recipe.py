@@ -10,6 +10,8 @@ from edge_train.methods.low_rank import RankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 
+MOST_CLASS_PICTURES = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
@@ -30,7 +32,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
     )
     photos: str | None = key(
         help="folder of 1-50 photos; default: five examples",
-        flags=("--photos", "--train_data_dir"),
+        flags=("--photos", "--train_data_dir", "--instance_data_dir"),
         is_path=True,
         group="data",
         common=True,
@@ -90,6 +92,26 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
     )
+    class_photos: str | None = key(
+        help="folder of pictures of the class, for prior preservation: it must not be forgotten",
+        flags=("--class-photos", "--class_data_dir", "--reg_data_dir"),
+        is_path=True,
+        group="data",
+    )
+    class_count: int | None = key(
+        help="pictures of the class; the model draws those that the folder lacks before training",
+        flags=("--class-count", "--num_class_images"),
+        low=1,
+        high=MOST_CLASS_PICTURES,
+        group="data",
+    )
+    prior_weight: float = key(
+        1.0,
+        help="weight of the loss on pictures of the class",
+        flags=("--prior-weight", "--prior_loss_weight"),
+        low=0,
+        high=1e3,
+    )
     snr_gamma: float | None = key(
         help="weigh errors by min-SNR with this gamma, such as 5; default: all timesteps the same",
         flags=("--snr-gamma", "--snr_gamma", "--min_snr_gamma"),
@@ -119,7 +141,17 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
         help="guidance scale of previews", low=0, high=100, group="pictures"
     )
 
+    @property
+    def keeps_class(self) -> bool:
+        """Whether a run trains on pictures of the class, too (prior preservation)."""
+        return self.class_photos is not None or self.class_count is not None
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prior_weight != 1.0 and not self.keeps_class:
+            raise InputError(
+                f"prior_weight is {self.prior_weight:g}, but no pictures of the class are trained "
+                "on; add --class-count 100, or --class-photos FOLDER, or leave it out."
+            )
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")

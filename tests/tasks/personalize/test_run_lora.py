@@ -192,3 +192,34 @@ def test_a_base_in_few_bits_or_in_its_file_is_trained_beside(photos, model, tmp_
     report = json.loads((out / "report.json").read_text())
     assert report["eval"]["best"] < report["eval"]["first"]
     assert all(value.dtype == np.float32 for value in lora_of(out).values())
+
+
+def test_pictures_of_the_class_come_from_a_folder_and_the_rest_is_drawn_once(
+    photos, model, tmp_path
+):
+    out, given = tmp_path / "run", tmp_path / "dogs"
+    given.mkdir()
+    shutil.copy(photos / "0.png", given / "dog.png")
+    options = ("--class_data_dir", str(given), "--num_class_images", "3", "--no-previews")
+    assert cli.main(words(photos, model, out, *options)) == 0
+    drawn = sorted((out / "samples").glob("class-*.png"))
+    assert [path.name for path in drawn] == ["class-001.png", "class-002.png"]
+    kept = load_file(out / "start.safetensors")
+    assert len(kept["prior/mean"]) == 3
+    report = json.loads((out / "report.json").read_text())
+    assert report["backwards"] == 6 * 4  # two photos and two pictures of the class a step
+    lora = lora_of(out)
+    (out / "start.safetensors").write_bytes(b"")  # made again of what the run keeps
+    shutil.rmtree(out / "lora")
+    lines = (out / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "journal.jsonl").write_bytes(b"".join(x for x in lines if b'"kind":"end"' not in x))
+    assert cli.main(["run", "--resume", str(out)]) == 0
+    assert_equal(lora_of(out), lora)
+
+
+def test_no_folder_of_the_class_is_one_sentence(photos, model, tmp_path, capsys):
+    options = ("--class-photos", str(tmp_path / "none"), "--class-count", "3")
+    assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
+    assert (
+        "leave class_photos out, and 3 pictures of the class are drawn" in capsys.readouterr().err
+    )

@@ -117,7 +117,7 @@ def test_a_mask_that_cannot_be_used_is_one_sentence(folder, pixels, sentence):
 def test_an_exported_model_says_that_its_loss_has_no_weights(folder):
     pytest.importorskip("onnxruntime")
     recipe = PersonalizeRecipe(model=str(GOLDEN), photos=str(folder), class_word="dog", threads=1)
-    with pytest.raises(InputError, match="snr_gamma weighs errors by their timestep"):
+    with pytest.raises(InputError, match="snr_gamma weighs some errors more"):
         parts.check(replace(recipe, snr_gamma=5.0))
     picture(folder, "a.mask.png", np.full((40, 60), 255, np.uint8))
     with pytest.raises(InputError, match=r"a\.png has a mask"):
@@ -134,3 +134,45 @@ def test_the_definition_of_a_weighted_loss():
     output = np.array([[[[1.0, 2.0]]]], np.float32)
     weights = np.array([[[[1.0, 0.5]]]], np.float32)
     assert weighted_losses(output, np.zeros_like(output), weights).tolist() == [1.5]
+
+
+def with_prior(weight, masks=None, gamma=None):
+    mean = np.full((3, 4, 2, 2), 7.0, np.float32)
+    prior = build_cache(mean, 0 * mean, [[{"ids": np.array([9, 9])}]] * 3)
+    own = replace(cache(masks), prior=prior)
+    return Personalize(own, SIGNAL, "epsilon", (0, 1000), 4, 4, {}, gamma, weight)
+
+
+def test_a_loss_with_pictures_of_the_class_is_the_sum_of_both_means():
+    batch = with_prior(0.5).batch(Key(0, 0))
+    assert (batch["ids"][:4, 0] < 2).all() and (batch["ids"][4:, 0] == 9).all()
+    output = np.random.default_rng(0).standard_normal(batch["target"].shape, np.float32)
+    loss = weighted_losses(output, batch["target"], batch["weights"]).mean()
+    squares = np.square(output - batch["target"])
+    assert loss == pytest.approx(squares[:4].mean() + 0.5 * squares[4:].mean(), rel=1e-5)
+
+
+def test_photos_are_drawn_as_without_pictures_of_the_class():
+    plain, both = task().batch(Key(0, 3)), with_prior(1.0).batch(Key(0, 3))
+    for name in plain:
+        np.testing.assert_array_equal(both[name][:4], plain[name])
+    assert with_prior(1.0).evaluation().keys() == plain.keys()  # photos alone are evaluated
+
+
+def test_weights_of_timesteps_hold_for_pictures_of_the_class_too_and_masks_do_not():
+    batch = with_prior(2.0, np.zeros((4, 1, 2, 2), np.float32), 5.0).batch(Key(0, 0))
+    assert not batch["weights"][:4].any()
+    expected = 4.0 * min_snr(SIGNAL, batch["timesteps"][4:], 5.0, "epsilon")
+    np.testing.assert_allclose(batch["weights"][4:, 0, 0, 0], expected, rtol=1e-6)
+
+
+def test_pictures_of_the_class_are_kept_with_the_photos_of_a_run():
+    own = with_prior(1.0).cache
+    again = PhotoCache.from_tensors(own.tensors())
+    assert again.tensors().keys() == own.tensors().keys()
+    np.testing.assert_array_equal(again.prior.mean, own.prior.mean)
+
+
+def test_a_weight_of_no_pictures_is_one_sentence():
+    with pytest.raises(InputError, match=r"prior_weight is 0\.5, but no pictures of the class"):
+        PersonalizeRecipe(prior_weight=0.5)
