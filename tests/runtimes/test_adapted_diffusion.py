@@ -14,6 +14,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.diffusion_adapter import (
+    DIFFUSERS_FILE,
     attention_layers,
     linear_layers,
     write_lora,
@@ -114,8 +115,17 @@ def written(folder: Path, model: ModelFolder, adapter: Adapter, blocks: dict[str
     return folder
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "my-dog.safetensors"])
+@pytest.mark.parametrize(
+    ("family", "file"),
+    [
+        ("sd1", DIFFUSERS_FILE),
+        ("sd1", "my-dog.safetensors"),
+        ("sdxl", "my-dog.safetensors"),
+        pytest.param("sd2", DIFFUSERS_FILE, marks=pytest.mark.slow),
+        pytest.param("sd2", "my-dog.safetensors", marks=pytest.mark.slow),
+        pytest.param("sdxl", DIFFUSERS_FILE, marks=pytest.mark.slow),
+    ],
+)
 def test_predictions_are_those_of_diffusers_with_either_file(
     folders: dict[str, Path], tmp_path: Path, family: Family, file: str
 ) -> None:
@@ -133,7 +143,10 @@ def test_predictions_are_those_of_diffusers_with_either_file(
     assert np.abs(plain - theirs).max() > 100 * np.abs(ours - theirs).max()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["sdxl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd1", "sd2"))],
+)
 def test_gradients_are_those_of_autograd_through_peft(
     folders: dict[str, Path], tmp_path: Path, family: Family
 ) -> None:
@@ -188,3 +201,51 @@ def test_weighted_losses_are_their_definition_and_move_the_gradient(
     for name, gradient in found.items():  # a mean over three samples, one of them zero
         size = float(np.abs(without[name]).max())
         np.testing.assert_allclose(3 * gradient, 2 * without[name], rtol=1e-3, atol=1e-4 * size)
+
+
+def gradients_of(runtime: AdaptedDiffusion, batch: Batch) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    runtime.backward(batch, found.__setitem__)
+    return found
+
+
+@pytest.mark.parametrize("quant", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+def test_beside_a_base_in_few_bits_slopes_are_those_of_its_own_loss(
+    folders: dict[str, Path], quant: str
+) -> None:
+    model = open_model(folders["sd1"])
+    adapter, batch = adapter_of(model), batch_for("sd1")
+    blocks = blocks_of(adapter)
+    runtime = open_adapted(model, adapter, blocks, batch, quant=quant)
+    gradients = gradients_of(runtime, batch)
+    direction = {name: np.sign(gradient) for name, gradient in gradients.items()}
+    step = 1e-4  # long enough for float32, short enough for a straight line
+    points = [
+        {name: block + np.float32(side * step) * direction[name] for name, block in blocks.items()}
+        for side in (1, -1)
+    ]
+    above, below = runtime.forward(batch, points).astype(np.float64).mean(axis=1)
+    slope = sum(float(np.abs(gradient).sum()) for gradient in gradients.values())
+    assert (above - below) / (2 * step) == pytest.approx(slope, rel=0.02)
+
+
+def test_weights_left_in_their_file_give_the_same_bits(folders: dict[str, Path]) -> None:
+    model = open_model(folders["sd1"])
+    adapter, batch = adapter_of(model), batch_for("sd1")
+    blocks = blocks_of(adapter)
+    held = gradients_of(open_adapted(model, adapter, blocks, batch, quant="int8"), batch)
+    lean = gradients_of(open_adapted(model, adapter, blocks, batch, quant="int8", lean=True), batch)
+    for name, gradient in held.items():
+        np.testing.assert_array_equal(lean[name], gradient)
+
+
+def test_products_in_bfloat16_come_near_those_in_float32(folders: dict[str, Path]) -> None:
+    model = open_model(folders["sd1"])
+    adapter, batch = adapter_of(model), batch_for("sd1")
+    blocks = blocks_of(adapter)
+    exact = gradients_of(open_adapted(model, adapter, blocks, batch), batch)
+    rounded = gradients_of(open_adapted(model, adapter, blocks, batch, dtype="bfloat16"), batch)
+    whole, near = (np.concatenate([g[name].ravel() for name in exact]) for g in (exact, rounded))
+    assert near.dtype == np.float32
+    cosine = float(whole @ near / np.linalg.norm(whole) / np.linalg.norm(near))
+    assert cosine > 0.99  # 8 bits of a number, through a few layers, on any processor

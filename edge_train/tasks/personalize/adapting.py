@@ -74,6 +74,8 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
             "relative_rate is a share of the start values, and half of a LoRA's are zero; use "
             "--learning-rate."
         )
+    if recipe.method == "auto":
+        recipe = replace(recipe, method="backprop")
     values = {"window": (0, len(model.alphas_cumprod)), **(_EMBEDDED if embedded else _DEFAULTS)}
     missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     return replace(recipe, **missing)

@@ -180,10 +180,10 @@ def test_the_text_encoder_is_trained_where_it_is_asked_for(photos, model, tmp_pa
 @pytest.mark.parametrize(
     "options",
     [
-        ("--quant", "int8"),
-        ("--dtype", "bfloat16"),
-        ("--quant", "int8", "--dtype", "bfloat16", "--lean"),
-        ("--quant", "int4", "--lean"),
+        ("--quant", "int8", "--lean"),
+        pytest.param(("--dtype", "bfloat16"), marks=pytest.mark.slow),
+        pytest.param(("--quant", "int8", "--dtype", "bfloat16", "--lean"), marks=pytest.mark.slow),
+        pytest.param(("--quant", "int4", "--lean"), marks=pytest.mark.slow),
     ],
 )
 def test_a_base_in_few_bits_or_in_its_file_is_trained_beside(photos, model, tmp_path, options):
@@ -192,6 +192,11 @@ def test_a_base_in_few_bits_or_in_its_file_is_trained_beside(photos, model, tmp_
     report = json.loads((out / "report.json").read_text())
     assert report["eval"]["best"] < report["eval"]["first"]
     assert all(value.dtype == np.float32 for value in lora_of(out).values())
+
+
+def test_a_run_whose_own_keys_are_of_forward_passes_is_refused(photos, model, tmp_path, capsys):
+    assert cli.main(words(photos, model, tmp_path / "run", "--epsilon", "0.1")) == 2
+    assert "epsilon is not read by method 'backprop'" in capsys.readouterr().err
 
 
 def test_pictures_of_the_class_come_from_a_folder_and_the_rest_is_drawn_once(
