@@ -55,7 +55,8 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     step = _line("weights", weights.step, mapped=recipe.lean)
     in_file = serving.vae_stays_in_file(recipe, model)
     copies = _COPIES + (recipe.queries or 0) * (recipe.sides or 1)
-    copies += _COPIES_OF_ADAPTERS if job.adapter is not None else 0
+    if job.adapter is not None:
+        copies += _COPIES_OF_ADAPTERS + (recipe.clip is not None)  # a clipped step keeps gradients
     shapes = {name: block.shape for name, block in job.start.items()}
     state = state_line(transform, shapes, copies)
     encoder = _line("VAE's encoder", weights.encoder, mapped=in_file)

@@ -12,6 +12,7 @@ from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
+from edge_train.estimators.remembering import Remembering
 from edge_train.export.token_file import write_token
 from edge_train.formats.diffusion_adapter import write_lora
 from edge_train.formats.diffusion_folder import ModelFolder
@@ -157,7 +158,10 @@ class PersonalizeJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        return build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        estimator, transform = build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        if self._token_job.adapter is not None and self.recipe.clip is not None:
+            estimator = Remembering(estimator)  # a LoRA's gradients are small enough to keep
+        return estimator, transform
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, photos = self.recipe, self._photos.photos

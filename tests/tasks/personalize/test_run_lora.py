@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import make_tiny_model
 
 from edge_train import cli
+from edge_train.estimators.remembering import Remembering
 from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 pytest.importorskip("torch")
@@ -169,6 +171,18 @@ def test_a_class_that_the_model_spells_in_pieces_is_said(model):
     assert prompts == "prompts say 'sks axolotl' for what is learned"
     assert "class word 'axolotl' is 7 tokens for this model, which may not know it" in unknown
     assert len(parts.check(replace(recipe, class_word="dog")).notes) == 1
+
+
+def test_gradients_of_a_clipped_step_are_kept_and_planned(model):
+    recipe = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
+    plain, clipped = PersonalizeJob(recipe), PersonalizeJob(replace(recipe, clip=1.0))
+    scale = dict.fromkeys(parts.check(recipe).start, 1.0)
+    assert not isinstance(plain.method(0.1, scale)[0], Remembering)
+    assert isinstance(clipped.method(0.1, scale)[0], Remembering)
+    trained = 4 * plain.footprint().trained
+    held = [job.footprint().known["train"][-1].bytes for job in (plain, clipped)]
+    assert held[0] >= 9 * trained  # two moments and seven copies
+    assert held[1] - held[0] == trained
 
 
 def test_export_says_that_the_files_are_there_already(finished, tmp_path, capsys):
