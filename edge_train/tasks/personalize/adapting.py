@@ -32,9 +32,14 @@ _RANK = 8
 _METHODS = ("auto", "backprop", "adamw")
 _KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
 # As diffusers' own script: every timestep, a constant rate; a step here is of four samples. The
-# embedded model takes larger ones: see docs/tasks/personalize.md.
+# embedded model takes larger ones, and knows prompts of whole words only, `item` among them.
 _DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
-_EMBEDDED: Mapping[str, Any] = {**_DEFAULTS, "learning_rate": 5e-4, "steps": 200}
+_EMBEDDED: Mapping[str, Any] = {
+    **_DEFAULTS,
+    "learning_rate": 5e-4,
+    "steps": 200,
+    "token": "item",
+}
 
 
 def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> PersonalizeRecipe:
@@ -84,11 +89,13 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
 def trigger_of(recipe: PersonalizeRecipe) -> str:
     """Return the words that stand for what a LoRA learns: its name, and the class of an object.
 
+    A name that is the class stands alone.
+
     >>> trigger_of(PersonalizeRecipe(token="<my-dog>", class_word="dog", trainable="lora"))
     'my-dog dog'
     """
-    name = file_name_of(required(recipe.token))
-    return name if recipe.learn == "style" else f"{name} {required(recipe.class_word)}"
+    name, word = file_name_of(required(recipe.token)), required(recipe.class_word)
+    return name if recipe.learn == "style" or name == word else f"{name} {word}"
 
 
 def said_of(recipe: PersonalizeRecipe, tokenizer: PromptTokenizer) -> list[str]:

@@ -173,6 +173,15 @@ def test_a_class_that_the_model_spells_in_pieces_is_said(model):
     assert len(parts.check(replace(recipe, class_word="dog")).notes) == 1
 
 
+def test_the_embedded_model_gets_a_name_that_it_knows():
+    job = parts.check(PersonalizeRecipe(trainable="lora", class_word="bag", threads=1))
+    assert job.notes == ("prompts say 'item bag' for what is learned",)
+    assert (job.recipe.steps, job.recipe.learning_rate) == (200, 5e-4)
+    assert parts.check(PersonalizeRecipe(trainable="lora", threads=1)).notes == (
+        "prompts say 'item' for what is learned",
+    )
+
+
 def test_gradients_of_a_clipped_step_are_kept_and_planned(model):
     recipe = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
     plain, clipped = PersonalizeJob(recipe), PersonalizeJob(replace(recipe, clip=1.0))
