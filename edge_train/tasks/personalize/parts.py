@@ -119,6 +119,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
+    if recipe.prior_weight != 1.0 and not recipe.keeps_class:
+        raise InputError(
+            f"prior_weight is {recipe.prior_weight:g}, but no pictures of the class are trained "
+            "on; add --class-count 100, or --class-photos FOLDER, or leave it out."
+        )
     model = _open_model(recipe.model)
     engine = _engine(recipe, model)
     serving = _serving(engine)

@@ -148,10 +148,5 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior_weight != 1.0 and not self.keeps_class:
-            raise InputError(
-                f"prior_weight is {self.prior_weight:g}, but no pictures of the class are trained "
-                "on; add --class-count 100, or --class-photos FOLDER, or leave it out."
-            )
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise InputError(f"window {list(self.window)} must be two rising timesteps.")

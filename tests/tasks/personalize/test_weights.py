@@ -175,4 +175,4 @@ def test_pictures_of_the_class_are_kept_with_the_photos_of_a_run():
 
 def test_a_weight_of_no_pictures_is_one_sentence():
     with pytest.raises(InputError, match=r"prior_weight is 0\.5, but no pictures of the class"):
-        PersonalizeRecipe(prior_weight=0.5)
+        parts.check(PersonalizeRecipe(prior_weight=0.5))
