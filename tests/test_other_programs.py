@@ -20,6 +20,16 @@ KOHYA = """accelerate launch --num_cpu_threads_per_process 1 train_textual_inver
   --prior_loss_weight=1.0 --max_train_steps=1600 --learning_rate=1e-6
   --optimizer_type=AdamW8bit --xformers --mixed_precision=fp16 --cache_latents
   --gradient_checkpointing --token_string=mychar4 --init_word=cute --num_vectors_per_token=4"""
+DREAMBOOTH = """accelerate launch train_dreambooth_lora.py
+  --pretrained_model_name_or_path=stable-diffusion-v1-5/stable-diffusion-v1-5
+  --instance_data_dir=./dog --output_dir=out --resolution=512 --train_batch_size=1
+  --with_prior_preservation --prior_loss_weight=0.5 --num_class_images=20 --class_data_dir=./dogs
+  --instance_prompt=sks --learning_rate=1e-4 --lr_scheduler=constant --rank=4
+  --train_text_encoder --max_train_steps=500 --seed=0"""
+KOHYA_LORA = """accelerate launch train_network.py --pretrained_model_name_or_path model
+  --train_data_dir photos --output_dir out --network_module=networks.lora --network_dim=16
+  --network_alpha=8 --min_snr_gamma=5 --reg_data_dir=./dogs --network_train_unet_only
+  --unet_lr=1e-4 --max_train_steps=500"""
 MLX = "mlx_lm.lora --model llama --train --data {data} --iters 600"
 
 
@@ -46,6 +56,22 @@ def test_the_command_of_transformers_example_is_one_message_with_every_change():
 
 def test_the_command_of_kohyas_example_is_one_message_with_every_change():
     assert cannot_be_honored(KOHYA) == {"--dataset-config", "--output-name"}
+
+
+def test_the_commands_that_train_a_lora_are_one_message_each():
+    assert cannot_be_honored(DREAMBOOTH) == {"--instance-prompt"}
+    assert cannot_be_honored(KOHYA_LORA) == {"--unet-lr"}
+
+
+def test_what_is_left_of_them_is_a_recipe_of_a_lora(tmp_path):
+    words = KOHYA_LORA.replace("--unet_lr=1e-4", f"--task personalize --photos {tmp_path}").split()
+    recipe = Words(words, resumable=True).read()
+    assert (recipe.trainable, recipe.rank, recipe.alpha) == ("lora", 16, 8.0)
+    assert (recipe.snr_gamma, recipe.keeps_class) == (5.0, True)
+    words = DREAMBOOTH.replace("--instance_prompt=sks", "--token sks --trainable lora").split()
+    recipe = Words([*words, "--task", "personalize"], resumable=True).read()
+    assert (recipe.rank, recipe.train_text_encoder, recipe.prior_weight) == (4, True, 0.5)
+    assert recipe.class_count == 20
 
 
 def test_the_command_of_mlx_example_is_accepted(tmp_path):

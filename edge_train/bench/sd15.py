@@ -19,7 +19,6 @@ _RECIPE = """
 class_word = "thing"
 steps = 3
 samples = 1
-epsilon = 0.1
 threads = 1
 flips = false
 evaluation_samples = 1
@@ -28,8 +27,13 @@ preview_steps = 1
 """
 _HEAD = ("method", "peak in training", "peak with pictures", "seconds per step", "activations")
 _CELLS = (
-    ("zo, int8", ("--method", "zo", "--quant", "int8")),
+    ("zo, int8", ("--method", "zo", "--quant", "int8", "--epsilon", "0.1")),
     ("backprop with recomputation, int8", ("--method", "backprop", "--quant", "int8")),
+    ("LoRA of rank 8, exact, int8", ("--trainable", "lora", "--rank", "8", "--quant", "int8")),
+    (
+        "LoRA of rank 8, exact, int8, lean",
+        ("--trainable", "lora", "--rank", "8", "--quant", "int8", "--lean"),
+    ),
 )
 
 

@@ -95,6 +95,7 @@ _SQUARE = "every photo is cropped to its middle square of --resolution pixels"
 _CACHED = "photos are encoded once, before step 0"
 _ATTENTION = "torch's own efficient attention is used"
 _LESS_MEMORY = "how memory is saved follows from --mem"
+_LORA = "the adapters are plain LoRA: type --trainable lora"
 _OPTIMIZER = "type --method adamw, or one of `edge-train run --help`"
 
 _DIFFUSERS = (
@@ -111,6 +112,9 @@ _DIFFUSERS = (
         instead="type --samples with the product of both numbers; --mem decides the parts",
     ),
     Foreign("--scale-lr", values=False, instead="give the scaled --learning-rate itself"),
+    *_refused("name it: --token sks --class dog", "--instance-prompt"),
+    *_refused("name the class: --class dog", "--class-prompt"),
+    *_switches("--class_data_dir or --num_class_images says it", "--with-prior-preservation"),
     Foreign(
         "--report-to",
         done=_NOTHING_SENT,
@@ -184,19 +188,16 @@ _TRANSFORMERS = (
 _KOHYA = (
     *_refused("type --photos with the image_dir that stands in that file", "--dataset-config"),
     *_refused("the file is called like the token; leave it out", "--output-name"),
+    Foreign("--network-module", ours="--trainable lora", only=("networks.lora",), instead=_LORA),
+    Foreign("--network-dim", ours="--rank"),
+    *_switches("a text encoder is trained where it is asked for", "--network-train-unet-only"),
+    *_refused("one --learning-rate is for all", "--unet-lr", "--text-encoder-lr"),
     Foreign(
         "--save-model-as",
         done="a safetensors is written",
         only=("safetensors",),
         instead="a safetensors is written, which loads everywhere; leave it out",
     ),
-    Foreign(
-        "--prior-loss-weight",
-        done="there are no regularization pictures",
-        only=("1", "1.0"),
-        instead="there are no regularization pictures; leave it out",
-    ),
-    *_refused("there are no regularization pictures; leave it out", "--reg-data-dir"),
     Foreign(
         "--optimizer-type",
         ours="--method adamw",
@@ -235,7 +236,7 @@ _KOHYA = (
     *_refused("repeat --prompt with each line of that file", "--sample-prompts"),
     *_refused(
         "the noise is the model's own; leave it out",
-        *("--noise-offset", "--min-snr-gamma", "--multires-noise-iterations"),
+        *("--noise-offset", "--multires-noise-iterations"),
     ),
 )
 _MLX = (

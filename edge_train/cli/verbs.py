@@ -158,6 +158,12 @@ def _export(options: argparse.Namespace) -> int:
             f"{options.model} is a run of a language model; say what to write with --to: "
             f"{', '.join(OF_A_LANGUAGE_MODEL)}."
         )
+    if (Path(options.model) / "lora").is_dir():
+        raise InputError(
+            f"{options.model} is a run that trained a LoRA, which other programs load as it is: "
+            f"its files are in {Path(options.model) / 'lora'}, and {options.model}/report.html has "
+            "the lines to type."
+        )
     if options.engine == "folder":
         from edge_train.export.single_file import unpack_checkpoint
 

@@ -19,10 +19,16 @@ After: TypeAlias = "tuple[Transform, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRankKeys(Recipe):
-    """Of low-rank updates, and of adapters."""
+class RankKeys(Recipe):
+    """The rank of low-rank updates and of adapters."""
 
     rank: int | None = key(help="rank of a low-rank update or of an adapter", low=1, high=65536)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankKeys(RankKeys):
+    """Of low-rank updates, and of adapters."""
+
     refresh_every: int | None = key(
         help="steps between two refreshes of a low-rank basis; q-galore adapts it",
         flags=("--refresh-every", "--update_proj_gap"),

@@ -8,6 +8,7 @@ from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.choosing import Schedule, Selection
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import GRADIENT, Method
 from edge_train.quant import names_with, quants
 from edge_train.recipe import Recipe, set_keys
@@ -173,7 +174,8 @@ class Task:
     def known_quality(self, recipe: Recipe) -> str:
         """Return where a way to run was measured and what it reached."""
         found = self.quality.get((recipe.runtime, recipe.method, recipe.quant))
-        if found is None:
+        adapts = isinstance(recipe, AdapterKeys) and recipe.adapts  # the table is of all else
+        if found is None or adapts:
             return "not measured"
         return f"{self.measured_on} {found[1].removesuffix(' %')} %"
 

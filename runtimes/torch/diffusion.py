@@ -25,7 +25,7 @@ from edge_train.runtimes.torch.diffusion_modules import (
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 from edge_train.runtimes.torch.token_rows import TokenRows
 
-_BLOCKS = ("token", "token_2")  # trainable block of each text encoder
+BLOCKS = ("token", "token_2")  # trainable block of each text encoder
 _IDS = ("ids", "ids_2")  # batch key of each text encoder's prompts
 # Latent cells in one U-Net call. On a CPU a second 512-pixel sample saves a tenth of the time and
 # costs 0.3 GB; a GPU gains more from four.
@@ -53,7 +53,8 @@ class TorchDiffusion:
     A batch holds `latents` (B, C, h, w) float32, already noised; `timesteps` (B,) int64;
     `target` (B, C, h, w) float32; `ids` (B, length) int64, where id -1-j stands for trained
     vector j; for SDXL also `ids_2` (B, length) and `time_ids` (B, 6) float32. The loss of a
-    sample is the mean squared error of the UNet's output, taken in float32.
+    sample is the mean squared error of the UNet's output, taken in float32; where the batch holds
+    `weights` (B, 1, h, w) float32, every square is multiplied by its own before.
 
     Equal calls give bitwise equal results on a CPU, also in another process, as long as the
     thread count and `batch_limit` are the same.
@@ -171,8 +172,7 @@ class TorchDiffusion:
         losses = np.empty(len(points) * samples, np.float32)
         with torch.no_grad():
             for at, used, output in self._evaluate(batch, points):
-                error = output.float() - self._tensor(batch["target"][used], torch.float32)
-                losses[at] = error.square_().flatten(1).mean(1).cpu().numpy()
+                losses[at] = self._squares(batch, used, output).mean(1).cpu().numpy()
                 self.passes += 1
         self.evaluations += losses.size
         return losses.reshape(len(points), samples)
@@ -193,7 +193,7 @@ class TorchDiffusion:
         time, after the UNet's activations are gone.
         """
         points = [self.parameters]
-        texts = _distinct_texts(batch, points, self._ids_keys)
+        texts = distinct_texts(batch, points, self._ids_keys)
         samples = len(texts.rows[0])
         losses = np.empty(samples, np.float32)
         with torch.no_grad():
@@ -206,18 +206,39 @@ class TorchDiffusion:
             used = np.arange(start, min(start + limit, samples))
             rows = torch.from_numpy(texts.rows[0, used]).to(self._device)
             inputs = [part[rows].requires_grad_() for part in features]
-            with torch.enable_grad():
-                output = self._unet_output(batch, used, inputs)
-                error = output.float() - self._tensor(batch["target"][used], torch.float32)
-                squares = error.square().flatten(1)
-                parts = torch.autograd.grad(squares.sum(), inputs)
+            losses[used], parts = self._differentiated(batch, used, inputs, inputs)
             for total, part in zip(gradients, parts, strict=True):
                 total.index_add_(0, rows, part.float())
-            losses[used] = squares.detach().mean(1).cpu().numpy()
-            del output, error, squares, parts, inputs
+            del parts, inputs
         for name, gradient in self._through_text(batch, texts, gradients).items():
             apply(name, (gradient / batch["target"].size).cpu().numpy())
         return losses
+
+    def _differentiated(
+        self,
+        batch: Batch,
+        used: NDArray[np.intp],
+        features: Sequence[Tensor],
+        asked: Sequence[Tensor],
+    ) -> tuple[Array, tuple[Tensor, ...]]:
+        """Return losses of some samples, and gradients of the sum of their squared errors.
+
+        Args:
+          features: of the texts of these samples.
+          asked: what the gradients are of.
+        """
+        with torch.enable_grad():
+            output = self._unet_output(batch, used, features)
+            squares = self._squares(batch, used, output)
+            parts = torch.autograd.grad(squares.sum(), asked)
+        return squares.detach().mean(1).cpu().numpy(), parts
+
+    def _squares(self, batch: Batch, used: NDArray[np.intp], output: Tensor) -> Tensor:
+        """Return the squared errors of some samples, (samples, values), times their weights."""
+        squares = (output.float() - self._tensor(batch["target"][used], torch.float32)).square()
+        if "weights" in batch:
+            squares = squares * self._tensor(batch["weights"][used], torch.float32)
+        return squares.flatten(1)
 
     def device_bytes(self) -> int:
         """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.
@@ -262,7 +283,7 @@ class TorchDiffusion:
         self, batch: Batch, points: Sequence[Point]
     ) -> Iterator[tuple[slice, NDArray[np.intp], Tensor]]:
         """Yield (place in the flattened (points, samples), samples used, UNet output)."""
-        texts = _distinct_texts(batch, points, self._ids_keys)
+        texts = distinct_texts(batch, points, self._ids_keys)
         features = self._encode(batch, points, texts)
         count, limit = texts.rows.size, self._limit(batch)
         for start in range(0, count, limit):
@@ -297,7 +318,7 @@ class TorchDiffusion:
             at = slice(start, start + limit)
             vectors = [
                 self._tensor(np.stack([points[p][name] for p in texts.points[at]]), torch.float32)
-                for name in _BLOCKS[: len(self._text_encoders)]
+                for name in BLOCKS[: len(self._text_encoders)]
             ]
             parts.append(self._text_features(batch, texts.samples[at], vectors))
         return [torch.cat(part) for part in zip(*parts, strict=True)]
@@ -328,7 +349,7 @@ class TorchDiffusion:
         self, batch: Batch, texts: _Texts, gradients: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """Return each block's gradient, given that of the features of every distinct text."""
-        names = _BLOCKS[: len(self._text_encoders)]
+        names = BLOCKS[: len(self._text_encoders)]
         blocks = [
             self._tensor(self.parameters[name], torch.float32).requires_grad_() for name in names
         ]
@@ -348,7 +369,7 @@ class TorchDiffusion:
         return dict(zip(names, totals, strict=True))
 
 
-def _distinct_texts(batch: Batch, points: Sequence[Point], keys: Sequence[str]) -> _Texts:
+def distinct_texts(batch: Batch, points: Sequence[Point], keys: Sequence[str]) -> _Texts:
     """Return the (point, prompt) pairs that differ; a prompt without the token counts once."""
     seen: dict[tuple[int, bytes], int] = {}
     samples: list[int] = []

@@ -2,19 +2,27 @@
 
 from dataclasses import replace
 
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.quant import names_with, of_artifacts
+from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.personalize.command import GENERATE
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
+
+
+def _learns_word_on_torch(recipe: Recipe) -> bool:
+    """Return whether forward passes alone could train it: a LoRA takes the exact gradient."""
+    return recipe.runtime == "torch" and not (isinstance(recipe, AdapterKeys) and recipe.adapts)
+
 
 TASK = Task(
     name="personalize",
     says="a new word of a Stable Diffusion, from photos",
     recipe=PersonalizeRecipe,
     job="edge_train.tasks.personalize.job:PersonalizeJob",
-    learned={"token": "start"},
+    learned={"token": "start", "lora": "start"},
     accepts="edge_train.tasks.personalize.accepts:accepts",
     data="photos",
     uses={
@@ -101,7 +109,7 @@ TASK = Task(
             key="method",
             values=(("backprop", ""), ("zo", "forward passes only")),
             costs="an estimated gradient",
-            when=on("torch"),
+            when=_learns_word_on_torch,
             only_auto=True,
             reasons={"zo": "the exact gradient does not fit under the cap"},
         ),

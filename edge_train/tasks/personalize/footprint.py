@@ -20,6 +20,7 @@ from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.parts import TokenJob, photos_of
 from edge_train.tasks.personalize.photos import MAX_PHOTOS
 from edge_train.tasks.personalize.pictures import JUDGED
+from edge_train.tasks.personalize.prior import missing
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
 
@@ -37,6 +38,9 @@ _WINDOW_BYTES = 64_000_000
 _CELLS_PER_CALL, _SAMPLES_PER_CALL = 4_096, 64  # as the runtimes choose
 _PIXELS_PER_CALL = 65_536
 _COPIES = 4  # of the trained blocks: live, best, the last good ones, the update
+# What a LoRA touches at its first pass beside what a word does; runs held 2 to 17 MB more.
+_FIRST_USE_OF_ADAPTERS = 25_000_000
+_COPIES_OF_ADAPTERS = 3  # more, of all blocks at once: drawn ones, sums of gradients, one call's
 
 
 def footprint(job: TokenJob, transform: Transform) -> Footprint:
@@ -50,9 +54,11 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     weights = serving.weight_bytes(recipe, model)
     step = _line("weights", weights.step, mapped=recipe.lean)
     in_file = serving.vae_stays_in_file(recipe, model)
-    directions = (recipe.queries or 0) * (recipe.sides or 1)
+    copies = _COPIES + (recipe.queries or 0) * (recipe.sides or 1)
+    if job.adapter is not None:
+        copies += _COPIES_OF_ADAPTERS + (recipe.clip is not None)  # a clipped step keeps gradients
     shapes = {name: block.shape for name, block in job.start.items()}
-    state = state_line(transform, shapes, _COPIES + directions)
+    state = state_line(transform, shapes, copies)
     encoder = _line("VAE's encoder", weights.encoder, mapped=in_file)
     decoder = _line("VAE's decoder", weights.decoder, mapped=in_file)
     denoiser: tuple[PlanLine, ...] = (step,)
@@ -60,13 +66,15 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         denoiser += (PlanLine("weights (rewritten for this processor)", weights.rewritten),)
     # a lean run lets go of the denoiser before it decodes
     saved = (state, decoder) if recipe.lean else (*denoiser, state, decoder)
-    known = {PREPARE: (encoder,), TRAIN: (*denoiser, state), SAVE: saved}
+    draws_class = recipe.keeps_class and missing(recipe) > 0
+    prepare = (*denoiser, encoder) if draws_class else (encoder,)
+    known = {PREPARE: prepare, TRAIN: (*denoiser, state), SAVE: saved}
     return Footprint(
         use.libraries,
         serving.stored_bytes(model),
         known,
         _activations(job, weights.step),
-        use.first_use_bytes,
+        use.first_use_bytes + (_FIRST_USE_OF_ADAPTERS if job.adapter is not None else 0),
         use.libraries_bytes,
         _operations(job),
         products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
@@ -156,16 +164,17 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
         encode = decode = _STRIP_ITEMS
         pictures = 1
     pixels = 4 * side * side * job.serving.vae_width(recipe, model) * pictures
-    return {
-        PREPARE: int(encode * pixels),
-        TRAIN: train,
-        SAVE: int(max(decode * pixels, draw)) if recipe.previews else 0,
-    }
+    drawing = int(max(decode * pixels, draw))
+    prepare = int(encode * pixels)
+    if recipe.keeps_class and missing(recipe):
+        prepare = max(prepare, drawing)
+    return {PREPARE: prepare, TRAIN: train, SAVE: drawing if recipe.previews else 0}
 
 
 def _most_samples(recipe: PersonalizeRecipe) -> int:
     """Return how many samples the largest call could have: that of the evaluation, or a step."""
-    step = (recipe.samples or 1) * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
+    samples = (recipe.samples or 1) * (2 if recipe.keeps_class else 1)
+    step = samples * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
     return max(recipe.evaluation_samples or 1, step)
 
 

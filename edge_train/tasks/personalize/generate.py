@@ -1,4 +1,4 @@
-"""Pictures from a finished (or interrupted) run with the token it learned."""
+"""Pictures from a finished (or interrupted) run with the word or LoRA that it learned."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -9,14 +9,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.types import Array
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE
 from edge_train.memory.machine import cores
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records
 from edge_train.records.resume import threads_of
 from edge_train.tasks import read_recipe
 from edge_train.tasks.personalize import captions, parts
+from edge_train.tasks.personalize.adapting import LORA_FOLDER, blocks_in
+from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -38,7 +42,7 @@ def generate(
       steps: denoiser steps.
 
     Raises:
-      RunFolderError: no run or no token there.
+      RunFolderError: no run there, or none that has learned anything.
       InputError: a prompt without the token, or too long for the model.
     """
     if count < 1:
@@ -57,21 +61,7 @@ def generate(
             known = threads_of(read_records(run)[0]).chosen
             recipe = replace(recipe, threads=None if known is None else min(known, cores()))
     job = parts.check(recipe)
-    token = str(recipe.token)
-    path = run / f"{captions.file_name_of(token)}.safetensors"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RunFolderError(
-            f"{path}: cannot be read ({error}). The run has to learn the token first: "
-            f"`edge-train run --resume {run}`."
-        ) from error
-    names = {token: "token", "clip_l": "token", "clip_g": "token_2"}
-    point = {names[key]: value for key, value in tensors.items() if key in names}
-    if {name: block.shape for name, block in point.items()} != {
-        name: block.shape for name, block in job.start.items()
-    }:
-        raise RunFolderError(f"{path}: its vectors do not fit model {recipe.model}.")
+    point = _learned(run, job)
     wanted = [parts.prompt_of(job.recipe, p) for p in prompts] if prompts else list(recipe.prompts)
     ids = {
         name: np.concatenate([job.ids(text)[name] for text in (*wanted, "")])
@@ -87,3 +77,34 @@ def generate(
     sheet = folder / "sheet.png"
     write_bytes(sheet, png(contact_sheet(pictures, columns=count)))
     return [*paths, sheet]
+
+
+def _learned(run: Path, job: TokenJob) -> dict[str, Array]:
+    """Return what a run learned: the vectors of a word, or the matrices of a LoRA.
+
+    Raises:
+      RunFolderError: it has not learned it yet, or what is there is of another model.
+    """
+    if job.adapter is not None:
+        if not (run / LORA_FOLDER / DIFFUSERS_FILE).is_file():
+            raise RunFolderError(
+                f"{run}: holds no {LORA_FOLDER}/{DIFFUSERS_FILE} yet. The run has to learn it "
+                f"first: `edge-train run --resume {run}`."
+            )
+        return blocks_in(run / LORA_FOLDER, job.adapter)
+    token = str(job.recipe.token)
+    path = run / f"{captions.file_name_of(token)}.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error}). The run has to learn the token first: "
+            f"`edge-train run --resume {run}`."
+        ) from error
+    names = {token: "token", "clip_l": "token", "clip_g": "token_2"}
+    point = {names[key]: value for key, value in tensors.items() if key in names}
+    if {name: block.shape for name, block in point.items()} != {
+        name: block.shape for name, block in job.start.items()
+    }:
+        raise RunFolderError(f"{path}: its vectors do not fit model {job.recipe.model}.")
+    return point

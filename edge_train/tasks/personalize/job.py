@@ -12,7 +12,10 @@ from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
+from edge_train.estimators.remembering import Remembering
 from edge_train.export.token_file import write_token
+from edge_train.formats.diffusion_adapter import write_lora
+from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
@@ -22,6 +25,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.adapting import LORA_FOLDER, trigger_of
 from edge_train.tasks.personalize.captions import file_name_of
 from edge_train.tasks.personalize.footprint import footprint
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
@@ -33,6 +37,7 @@ from edge_train.tasks.personalize.pictures import (
     sample_latents,
     save_pictures,
 )
+from edge_train.tasks.personalize.prior import prior_cache
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser
 
@@ -78,10 +83,17 @@ class PersonalizeJob:
         photos = self._photos.photos
         mirrored = " and their mirror images" if self.recipe.flips else ""
         say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
-        self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+        self._cache = self._encoded(folder, say)
         metadata = {"model_sha256": self.model_sha256}
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
         self._choose_judge([photo.pixels for photo in photos])
+
+    def _encoded(self, folder: Path, say: Say) -> PhotoCache:
+        """Return the latents of the photos, and of pictures of the class where some are kept."""
+        cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+        if not self.recipe.keeps_class:
+            return cache
+        return replace(cache, prior=prior_cache(self._token_job, folder, say))
 
     def restore(self, folder: Path, say: Say) -> None:
         try:
@@ -90,7 +102,7 @@ class PersonalizeJob:
         except (RunFolderError, KeyError) as error:
             say(f"{error} Encoding the photos again.")
             self.load()
-            self._cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+            self._cache = self._encoded(folder, say)
         if self._token_job.judged:
             self._choose_judge(self._kept_photos(folder, say))
 
@@ -122,9 +134,12 @@ class PersonalizeJob:
     def open_runtime(self) -> Denoiser:
         job, judged = self._token_job, self._judge.prompts if self._judge else ()
         prompts = (*self.recipe.prompts, *judged, "")
+        caches = [cache for cache in (self._cache, self._cache.prior) if cache is not None]
         ids = {
-            name: np.concatenate([cached.ravel(), *(job.ids(p)[name] for p in prompts)])
-            for name, cached in self._cache.ids.items()
+            name: np.concatenate(
+                [*(c.ids[name].ravel() for c in caches), *(job.ids(p)[name] for p in prompts)]
+            )
+            for name in job.tokenizers
         }
         return parts.open_runtime(job, Parameters(job.start), ids)
 
@@ -143,7 +158,10 @@ class PersonalizeJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        return build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        estimator, transform = build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        if self._token_job.adapter is not None and self.recipe.clip is not None:
+            estimator = Remembering(estimator)  # a LoRA's gradients are small enough to keep
+        return estimator, transform
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe, photos = self.recipe, self._photos.photos
@@ -151,6 +169,7 @@ class PersonalizeJob:
         captioned = all(photo.caption for photo in photos)
         return {
             "token": recipe.token,
+            **self._of_adapter(),
             "class_word": recipe.class_word,
             "learn": recipe.learn,
             "vectors": recipe.vectors,
@@ -163,6 +182,19 @@ class PersonalizeJob:
                 for photo, path in zip(photos, pictures, strict=True)
             ],
             "captions_from": "files" if captioned else f"{recipe.learn} templates",
+        }
+
+    def _of_adapter(self) -> Mapping[str, Any]:
+        """Return what the report says of a LoRA; nothing where a word is learned."""
+        adapter = self._token_job.adapter
+        if adapter is None:
+            return {}
+        return {
+            "trigger": trigger_of(self.recipe),
+            "trainable": "lora",
+            "rank": adapter.rank,
+            "alpha": adapter.alpha,
+            "layers": len(adapter.targets),
         }
 
     def preview(self, folder: Path, step: int, runtime: Denoiser) -> str | None:
@@ -178,15 +210,7 @@ class PersonalizeJob:
         self, folder: Path, runtime: Denoiser, best: Point, steps: int, whole: bool
     ) -> Outcome:
         job, recipe = self._token_job, self.recipe
-        facts = {
-            "base_model": recipe.model,
-            "base_model_sha256": self.model_sha256,
-            "steps": str(steps),
-            "class_word": str(recipe.class_word),
-            "edge_train_version": __version__,
-        }
-        files = write_token(folder, self.name, str(recipe.token), best, facts)
-        outputs = {"token": files[0].name}
+        outputs = self._write(folder, best, steps)
         if not (whole and recipe.previews):
             return Outcome(outputs=outputs)
         # pictures wait until the token is safe: decoding them may hold the most
@@ -204,6 +228,24 @@ class PersonalizeJob:
             return Outcome(outputs=outputs)
         metrics = self._judge.score(parts.decode_latents(job, judged))
         return Outcome(metrics, outputs, _verdict(metrics))
+
+    def _write(self, folder: Path, best: Point, steps: int) -> dict[str, str]:
+        """Write what was learned; return its name in the run folder, by its kind."""
+        job, recipe = self._token_job, self.recipe
+        facts = {
+            "base_model": recipe.model,
+            "base_model_sha256": self.model_sha256,
+            "steps": str(steps),
+            "class_word": str(recipe.class_word),
+            "edge_train_version": __version__,
+        }
+        if job.adapter is None:
+            files = write_token(folder, self.name, str(recipe.token), best, facts)
+            return {"token": files[0].name}
+        assert isinstance(job.model, ModelFolder), "an artifact has no gradients"
+        facts["trigger"] = trigger_of(recipe)
+        write_lora(folder / LORA_FOLDER, self.name, job.adapter, best, facts, job.model)
+        return {"lora": LORA_FOLDER}
 
 
 def _verdict(metrics: Mapping[str, Any]) -> str:

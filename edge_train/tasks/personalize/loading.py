@@ -31,6 +31,47 @@ def ways_to_load(file: Path, token: str, model: str) -> list[tuple[str, str]]:
     ]
 
 
+def ways_to_load_lora(folder: Path, name: str, trigger: str, model: str) -> list[tuple[str, str]]:
+    """Return (program, lines to type) for every program that reads the two files of a LoRA.
+
+    Args:
+      folder: of the LoRA, in the folder of its run.
+      name: stem of the file with kohya's names.
+      trigger: the words that prompts say for what was learned.
+    """
+    file = shlex.quote(f"{folder.name}/{name}.safetensors")
+    prompt = f"a photo of a {trigger}"
+    tagged = f"{prompt} <lora:{name}:1>"
+    return [
+        ("edge-train", f"edge-train generate . --prompt {shlex.quote('a photo of a {}')}"),
+        ("diffusers", _diffusers_lora(folder, prompt, model)),
+        ("A1111, Forge", f"cp {file} models/Lora/\n# then prompt: {tagged}"),
+        ("ComfyUI", f"cp {file} models/loras/\n# then a Load LoRA node, and prompt: {prompt}"),
+        (
+            "stable-diffusion.cpp",
+            f"mkdir loras\ncp {file} loras/\n"
+            f"sd -m MODEL --lora-model-dir loras -p {shlex.quote(tagged)}",
+        ),
+    ]
+
+
+def _diffusers_lora(folder: Path, prompt: str, model: str) -> str:
+    lines = ["import torch", "from diffusers import DiffusionPipeline"]
+    start, found = _model_lines(model)
+    lines = [*start, *lines, "", f"model = {found}"]
+    lines.append("pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)")
+    lines.append(f"pipe.load_lora_weights({_quoted(folder.name)})")
+    return "\n".join([*lines, f'pipe({_quoted(prompt)}).images[0].save("picture.png")'])
+
+
+def _model_lines(model: str) -> tuple[list[str], str]:
+    """Return what to import to find a model, and where it is."""
+    if model != EMBEDDED:
+        return [], _quoted(model)
+    where = 'Path(edge_train.__file__).parent / "data" / "tiny_sd"'
+    return ["from pathlib import Path", "import edge_train"], where
+
+
 def _diffusers(file: Path, token: str, model: str) -> str:
     word, path = _quoted(token), _quoted(file.name)
     prompt = _quoted(f"a photo of a {token}")
@@ -38,12 +79,8 @@ def _diffusers(file: Path, token: str, model: str) -> str:
     lines = ["import torch", "from diffusers import DiffusionPipeline"]
     if two:
         lines.append("from safetensors.torch import load_file")
-    if model == EMBEDDED:
-        lines = ["from pathlib import Path", "import edge_train", *lines]
-        folder = 'Path(edge_train.__file__).parent / "data" / "tiny_sd"'
-    else:
-        folder = _quoted(model)
-    lines += ["", f"model = {folder}"]
+    start, folder = _model_lines(model)
+    lines = [*start, *lines, "", f"model = {folder}"]
     lines.append("pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)")
     if two:
         lines += [

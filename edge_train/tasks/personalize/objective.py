@@ -1,7 +1,7 @@
 """Teach a token what a few photos show: batches of noised latents with their prompts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Runtime
 from edge_train.rng import Key
+from edge_train.tasks.personalize.weights import min_snr
 
+_PRIOR = "prior/"  # before the names of tensors of the class
 _EVALUATION = Key(0, -2)  # the same evaluation draws in every run: curves can be compared
 
 
@@ -23,7 +25,9 @@ class PhotoCache:
     for every text encoder the tokenized captions (captions, length) int64, id -1-j marking vector
     j of the token; `captions_of` (views, most) int64 lists the caption rows of a view, padded by
     repetition so that every caption of a view is equally likely. `draws`, where it is there, lists
-    each view as often as it is to be drawn; without it all are drawn equally often.
+    each view as often as it is to be drawn; without it all are drawn equally often. `masks`, where
+    a photo has one, is (views, 1, height, width) float32 of 0 to 1: what its errors count. `prior`
+    is the same of pictures of the class, where the model must not forget it.
     """
 
     mean: Array
@@ -32,6 +36,8 @@ class PhotoCache:
     captions_of: NDArray[np.int64]
     photos: int
     draws: NDArray[np.int64] | None = None
+    masks: Array | None = None
+    prior: "PhotoCache | None" = None
 
     @property
     def draw_count(self) -> int:
@@ -46,18 +52,22 @@ class PhotoCache:
             "captions_of": self.captions_of,
             "photos": np.array([self.photos]),
             **({} if self.draws is None else {"draws": self.draws}),
+            **({} if self.masks is None else {"masks": self.masks}),
             **{f"ids/{name}": value for name, value in self.ids.items()},
+            **{f"{_PRIOR}{n}": v for n, v in (self.prior.tensors() if self.prior else {}).items()},
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "PhotoCache":
         """Return the cache that `tensors` stored."""
+        prior = {n.removeprefix(_PRIOR): v for n, v in tensors.items() if n.startswith(_PRIOR)}
         prefix = "ids/"
         ids = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
         photos = int(tensors["photos"][0])
         return cls(
             *(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos),
-            tensors.get("draws"),
+            *(tensors.get("draws"), tensors.get("masks")),
+            cls.from_tensors(prior) if prior else None,
         )
 
 
@@ -76,6 +86,10 @@ class Personalize:
       evaluation_samples: size of the fixed evaluation batch.
       constant: further model inputs that are the same for every sample, without a batch axis
         (SDXL's `time_ids`).
+      snr_gamma: where the share of signal to noise is cut that errors are weighted by; None: all
+        timesteps weigh the same.
+      prior_weight: of the loss on pictures of the class, where the cache has some: a batch then
+        holds `samples` of them, too, and its loss is the sum of both means.
     """
 
     cache: PhotoCache
@@ -85,10 +99,20 @@ class Personalize:
     samples: int
     evaluation_samples: int
     constant: Mapping[str, Array]
+    snr_gamma: float | None = None
+    prior_weight: float = 1.0
 
     def batch(self, key: Key) -> Batch:
         """Return photos, captions, timesteps and noise drawn from the key."""
-        draw = key.generator("batch")
+        own = self._drawn(key.generator("batch"))
+        if self.cache.prior is None:
+            return own
+        prior = replace(self, cache=self.cache.prior)._drawn(key.generator("prior"))
+        # the loss of a batch is the mean of all its samples: twice this one's is the sum of both
+        return _beside(own, 2.0, prior, 2.0 * self.prior_weight)
+
+    def _drawn(self, draw: np.random.Generator) -> Batch:
+        """Return `samples` views with captions, timesteps and noise."""
         views = draw.integers(self.cache.draw_count, size=self.samples)
         if self.cache.draws is not None:
             views = self.cache.draws[views]
@@ -132,9 +156,33 @@ class Personalize:
             "latents": root_signal * clean + root_noise * noise,
             "timesteps": timesteps,
             "target": target,
+            **self._weights(views, timesteps),
             **{name: ids[rows] for name, ids in self.cache.ids.items()},
             **{name: np.stack([value] * len(views)) for name, value in self.constant.items()},
         }
+
+    def _weights(self, views: NDArray[np.int64], timesteps: NDArray[np.int64]) -> dict[str, Array]:
+        """Return what squared errors are multiplied by, (samples, 1, h, w), if by anything."""
+        if self.snr_gamma is None and self.cache.masks is None:
+            return {}
+        found = np.ones((len(views), 1, *self.cache.mean.shape[2:]), np.float32)
+        if self.cache.masks is not None:
+            found *= self.cache.masks[views]
+        if self.snr_gamma is not None:
+            weights = min_snr(self.signal, timesteps, self.snr_gamma, self.prediction_type)
+            found *= weights[:, None, None, None]
+        return {"weights": found}
+
+
+def _beside(first: Batch, weight: float, second: Batch, other: float) -> Batch:
+    """Return the samples of two batches, whose squared errors count by these weights."""
+    both = {name: np.concatenate([first[name], second[name]]) for name in first if name in second}
+    parts = []
+    for batch, factor in ((first, weight), (second, other)):
+        count, _, height, width = batch["latents"].shape
+        plain = np.ones((count, 1, height, width), np.float32)
+        parts.append(batch.get("weights", plain) * np.float32(factor))
+    return {**both, "weights": np.concatenate(parts)}
 
 
 def build_cache(
@@ -142,6 +190,7 @@ def build_cache(
     deviation: Array,
     captions: Sequence[Sequence[Mapping[str, NDArray[np.int64]]]],
     repeats: Sequence[int] = (),
+    masks: Array | None = None,
 ) -> PhotoCache:
     """Return the cache of some photos and their tokenized captions.
 
@@ -150,6 +199,7 @@ def build_cache(
         mirror images follow the photos.
       captions: per photo, its captions; each maps a text encoder's input name to ids (length,).
       repeats: per photo, how often it is drawn for once that another one is; empty: all equally.
+      masks: (views, 1, height, width), what the errors of a view count; None: all the same.
     """
     rows: list[Mapping[str, NDArray[np.int64]]] = [c for own in captions for c in own]
     starts = np.cumsum([0, *map(len, captions)])
@@ -163,4 +213,5 @@ def build_cache(
     draws = None
     if len(set(repeats)) > 1:
         draws = np.repeat(np.arange(len(mean)), [*repeats] * views)
-    return PhotoCache(mean, deviation, ids, np.array(own_rows * views), len(captions), draws)
+    rows_of = np.array(own_rows * views)
+    return PhotoCache(mean, deviation, ids, rows_of, len(captions), draws, masks)

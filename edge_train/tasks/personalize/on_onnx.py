@@ -36,6 +36,13 @@ def fix(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
             f"runtime {recipe.runtime!r} runs exported models; write one with `edge-train export "
             f"{recipe.model} OUT`, then run --model OUT."
         )
+    for name in ("snr_gamma", "class_photos", "class_count"):
+        if getattr(recipe, name) is not None:
+            raise InputError(
+                f"{name} weighs some errors more than others, and the loss of artifact "
+                f"{recipe.model} has no weights; leave it out, or name the model folder that it "
+                "was exported from."
+            )
     fixed: dict[str, Any] = {
         "runtime": "onnx",
         "quant": model.manifest.quant,

@@ -8,6 +8,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
+from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.methods import methods
@@ -115,6 +116,30 @@ def open_runtime(
     return TorchDiffusion.open(
         model,
         parameters,
+        quant=recipe.quant,
+        dtype=recipe.dtype,
+        device=recipe.device,
+        token_ids=token_ids,
+        threads=required(recipe.threads),
+        lean=recipe.lean,
+        cap_bytes=recipe.cap_bytes,
+    )
+
+
+def open_adapted(
+    recipe: PersonalizeRecipe,
+    model: ModelFolder,
+    parameters: Parameters,
+    adapter: Adapter,
+    token_ids: Sequence[Collection[int]],
+) -> Denoiser:
+    """Return the model with an adapter beside its layers, loaded layer by layer."""
+    from edge_train.runtimes.torch.adapted_diffusion import AdaptedDiffusion
+
+    return AdaptedDiffusion.open_adapted(
+        model,
+        parameters,
+        adapter,
         quant=recipe.quant,
         dtype=recipe.dtype,
         device=recipe.device,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
+from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS
@@ -20,19 +21,26 @@ from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required
-from edge_train.tasks.personalize import TASK, captions
+from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-from edge_train.tasks.personalize.serving import Denoiser, Model, Pictures, Serving
+from edge_train.tasks.personalize.serving import (
+    AdaptingServing,
+    Denoiser,
+    Model,
+    Pictures,
+    Serving,
+)
 from edge_train.tasks.personalize.start import learned_vectors
+from edge_train.tasks.personalize.weights import in_cells
 
 if TYPE_CHECKING:
     from edge_train.tasks.personalize import on_onnx, on_torch
 
     # ours keep to the protocol; nothing but a type checker reads this
-    _OURS: tuple[Serving[ModelFolder], Serving[Artifact]] = (on_torch, on_onnx)
+    _OURS: tuple[AdaptingServing[ModelFolder], Serving[Artifact]] = (on_torch, on_onnx)
 
 _JUDGED_SIDE = 32  # pixels; an artifact of the embedded model may have another side
 _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -60,8 +68,9 @@ _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 class TokenJob:
     """A recipe whose every word was checked against its model and photos; nothing heavy yet.
 
-    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds the
-    vectors that training starts from, by block ("token", and "token_2" for XL).
+    `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds what
+    training starts from, by block: vectors ("token", and "token_2" for XL), or the matrices of
+    `adapter`, where a LoRA is trained.
     """
 
     recipe: PersonalizeRecipe
@@ -69,6 +78,7 @@ class TokenJob:
     tokenizers: Mapping[str, PromptTokenizer]
     start: Mapping[str, Array]
     notes: tuple[str, ...]
+    adapter: Adapter | None = None
 
     @property
     def serving(self) -> Serving[Any]:
@@ -86,10 +96,14 @@ class TokenJob:
         """Whether photos and pictures go through the VAE in strips, for want of memory."""
         return self.serving.vae_in_strips(self.recipe, self.model)
 
+    def text(self, prompt: str) -> str:
+        """Return a prompt as the tokenizer gets it: with words in the place of a LoRA."""
+        return prompt if self.adapter is None else adapting.spelled(self.recipe, prompt)
+
     def ids(self, prompt: str) -> dict[str, NDArray[np.int64]]:
         """Return the token ids of a prompt for every text encoder."""
-        vectors = self.recipe.vectors
-        return {name: t.encode(prompt, vectors) for name, t in self.tokenizers.items()}
+        text = self.text(prompt)
+        return {name: t.encode(text, self.recipe.vectors) for name, t in self.tokenizers.items()}
 
     def constant(self) -> dict[str, Array]:
         """Return the model inputs that are the same for every sample."""
@@ -105,15 +119,26 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     Raises:
       InputError, ModelError: a word, size or model that cannot be used.
     """
+    if recipe.prior_weight != 1.0 and not recipe.keeps_class:
+        raise InputError(
+            f"prior_weight is {recipe.prior_weight:g}, but no pictures of the class are trained "
+            "on; add --class-count 100, or --class-photos FOLDER, or leave it out."
+        )
     model = _open_model(recipe.model)
     engine = _engine(recipe, model)
     serving = _serving(engine)
     recipe = replace(serving.fix(recipe, model), runtime=engine)
+    embedded = serving.origin(recipe, model) == EMBEDDED
+    recipe = adapting.settled(recipe, model, embedded=embedded)
+    if recipe.adapts and not hasattr(serving, "open_adapted"):
+        raise InputError(
+            f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
+            "--trainable token."
+        )
     notes = list(serving.device_notes(recipe, model))
     if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
         notes.append(f"class word {word!r}, from the names of the folders; --class says another")
         recipe = replace(recipe, class_word=word)
-    embedded = serving.origin(recipe, model) == EMBEDDED
     defaults = {
         "class_word": "object",
         "prompts": ("a photo of {}",),
@@ -121,7 +146,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         "threads": cores(),
         **_FAMILY_DEFAULTS[EMBEDDED if embedded else model.family],
     }
-    recipe = TASK.resolve(recipe, engine, defaults)
+    given = recipe  # rules of other methods have keys of these two names, too
+    recipe = TASK.resolve(replace(recipe, rank=None, targets=None), engine, defaults)
+    recipe = replace(recipe, rank=given.rank, targets=given.targets)
+    if recipe.adapts:
+        recipe = replace(recipe, relative_rate=None)  # the default of a word
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
@@ -140,6 +169,12 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
+    if recipe.adapts:
+        assert isinstance(model, ModelFolder), "`settled` refuses what has no gradients"
+        adapter, blocks = adapting.adapter_of(recipe, model, serving.weight_shapes(model))
+        recipe = adapting.recorded(recipe, adapter)
+        notes += adapting.said_of(recipe, next(iter(tokenizers.values())))
+        return _with_prompts(TokenJob(recipe, model, tokenizers, blocks, tuple(notes), adapter))
     start = {}
     for block, component, tokenizer in zip(
         ("token", "token_2"), ("text_encoder", "text_encoder_2"), tokenizers.values(), strict=False
@@ -158,11 +193,19 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
         start = learned_vectors(path, start, recipe.model, model.sha256())
-    prompts = tuple(prompt_of(recipe, prompt) for prompt in recipe.prompts)
-    job = TokenJob(replace(recipe, prompts=prompts), model, tokenizers, start, tuple(notes))
+    return _with_prompts(TokenJob(recipe, model, tokenizers, start, tuple(notes)))
+
+
+def _with_prompts(job: TokenJob) -> TokenJob:
+    """Return a job whose prompts have a place for what is learned, each checked.
+
+    Raises:
+      InputError: one has none, or is too long.
+    """
+    prompts = tuple(prompt_of(job.recipe, prompt) for prompt in job.recipe.prompts)
     for prompt in prompts:
         job.ids(prompt)
-    return job
+    return replace(job, recipe=replace(job.recipe, prompts=prompts))
 
 
 def _open_model(name: str) -> Model:
@@ -212,6 +255,12 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
     recipe = job.recipe
     photos = load_photos(photos_of(recipe), required(recipe.resolution))
     learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
+    masked = [photo.name for photo in photos.photos if photo.mask is not None]
+    if masked and isinstance(job.model, Artifact):
+        raise InputError(
+            f"{masked[0]} has a mask, and the loss of an exported model has no weights; take the "
+            "masks out of the folder, or name the model folder that it was exported from."
+        )
     texts = captions.captions_for(
         photos.photos, required(recipe.token), required(recipe.class_word), learn
     )
@@ -227,7 +276,7 @@ def cut_captions(
     lines = []
     for tokenizer in {t.room: t for t in job.tokenizers.values()}.values():
         counts = {
-            photo.name: max(tokenizer.count(text, job.recipe.vectors) for text in own)
+            photo.name: max(tokenizer.count(job.text(text), job.recipe.vectors) for text in own)
             for photo, own in zip(photos.photos, texts, strict=True)
             if photo.caption
         }
@@ -264,7 +313,19 @@ def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]
     mean, deviation = job.serving.encode(recipe, job.model, pixels, strips=job.vae_in_strips)
     repeats = [photo.repeats for photo in photos.photos]
     ids = [[job.ids(text) for text in own] for own in texts]
-    return build_cache(mean, deviation, ids, repeats)
+    return build_cache(mean, deviation, ids, repeats, _masks(job, photos))
+
+
+def _masks(job: TokenJob, photos: PhotoSet) -> Array | None:
+    """Return what each latent cell of every view counts, None where no photo has a mask."""
+    if all(photo.mask is None for photo in photos.photos):
+        return None
+    side = required(job.recipe.resolution)
+    whole = np.ones((side, side), np.float32)
+    masks = [whole if photo.mask is None else photo.mask for photo in photos.photos]
+    if job.recipe.flips:
+        masks += [mask[:, ::-1] for mask in masks]
+    return np.stack([in_cells(mask, job.model.latent_scale) for mask in masks])
 
 
 def decode_latents(job: TokenJob, latents: Array) -> Pictures:
@@ -282,6 +343,9 @@ def open_runtime(
     """
     used = [np.unique(ids[name]) for name in job.tokenizers]
     token_ids = [own[own >= 0].tolist() for own in used]
+    if job.adapter is not None:
+        serving = cast(AdaptingServing[Any], job.serving)
+        return serving.open_adapted(job.recipe, job.model, parameters, job.adapter, token_ids)
     return job.serving.open_runtime(job.recipe, job.model, parameters, token_ids)
 
 
@@ -296,4 +360,6 @@ def build_task(job: TokenJob, cache: PhotoCache) -> Personalize:
         samples=required(recipe.samples),
         evaluation_samples=required(recipe.evaluation_samples),
         constant=job.constant(),
+        snr_gamma=recipe.snr_gamma,
+        prior_weight=recipe.prior_weight,
     )

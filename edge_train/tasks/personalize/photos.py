@@ -1,12 +1,13 @@
 """Photos: a folder of pictures becomes square arrays, and every file in it is accounted for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 
 import numpy as np
 
+from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.formats.left_aside import lines_of, some_of
 from edge_train.formats.picture_folders import (
@@ -23,6 +24,7 @@ from edge_train.formats.picture_folders import (
 from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
+from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
 _MOST_CAPTION_BYTES = 1 << 16
@@ -34,7 +36,8 @@ class Photo:
     """One training photo; `note` says in words what was done to it.
 
     `repeats` is how often it is taken for once that another one is; `kept` is the share of its
-    area that the crop left.
+    area that the crop left. `mask` (height, width), where there is one, says from 0 to 1 how much
+    each pixel counts.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Photo:
     note: str
     repeats: int = 1
     kept: float = 1.0
+    mask: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class PhotoSet:
     notices: tuple[str, ...] = ()
 
 
-def load_photos(folder: Path, resolution: int) -> PhotoSet:
+def load_photos(folder: Path, resolution: int, most: int = MAX_PHOTOS) -> PhotoSet:
     """Read the photos of a folder, sorted by name, with their captions.
 
     A photo is turned upright by its EXIF tag, laid on white where it is transparent, cropped to its
@@ -62,11 +66,12 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     and `text`). A folder without photos may have sub-folders as kohya's trainer wants them,
     `10_name word`: each is read, and its number says how often its photos are taken. A file that
     claims to be a photo and cannot be read is an error: nobody should train on fewer photos than
-    they gave.
+    they gave. `photo.mask.png` beside `photo.jpg` is no photo: white in it counts, black does not.
 
     Args:
       folder: 1 to 50 pictures; other sub-folders are not read.
       resolution: side of the result in pixels, > 0.
+      most: pictures that are taken.
 
     Raises:
       InputError: the folder, a photo or a caption cannot be used.
@@ -76,11 +81,13 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     """
     root = PictureRoot(folder)
     listed, notices = _listed(root)
+    masks = {path: mask for found, _ in listed for path, mask in _masks(found).items()}
+    listed = [(_without(found, set(masks.values())), repeats) for found, repeats in listed]
     count = sum(len(found.pictures) for found, _ in listed)
-    if count > MAX_PHOTOS:
+    if count > most:
         raise InputError(
-            f"{shown(folder)}: {count} photos, the limit is {MAX_PHOTOS}; move "
-            f"{count - MAX_PHOTOS} of them to another folder."
+            f"{shown(folder)}: {count} photos, the limit is {most}; move "
+            f"{count - most} of them to another folder."
         )
     common = gcd(*(repeats for _, repeats in listed))
     fit = Fit((resolution, resolution), crop=True, smooth=True, draft_megapixels=0)
@@ -88,13 +95,15 @@ def load_photos(folder: Path, resolution: int) -> PhotoSet:
     for found, repeats in listed:
         captions = _captions(root, found, notices)
         photos += [
-            _read(root, path, fit, captions.get(path), repeats // common) for path in found.pictures
+            _read(root, path, fit, captions.get(path), repeats // common, masks.get(path))
+            for path in found.pictures
         ]
     same = [
         f"the same photo more than once: {some_of([root.name(path) for path in group])}"
         for group in duplicates([path for found, _ in listed for path in found.pictures])
     ]
-    return PhotoSet(tuple(photos), (*notices, *_cropped(photos), *same, *lines_of(root.skipped)))
+    said = (*notices, *_cropped(photos), *_plain(photos), *same, *lines_of(root.skipped))
+    return PhotoSet(tuple(photos), said)
 
 
 def class_word_of(folder: Path) -> str | None:
@@ -227,7 +236,24 @@ def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
     return lines[0], "only its first line is used" if lines[1:] else None
 
 
-def _read(root: PictureRoot, path: Path, fit: Fit, caption: str | None, repeats: int) -> Photo:
+def _masks(found: Listing) -> dict[Path, Path]:
+    """Return the masks among the pictures of a folder, by their photos."""
+    stems = {path.stem: path for path in found.pictures}
+    return {stems[stem]: mask for stem, mask in masks_beside(stems).items()}
+
+
+def _without(found: Listing, masks: set[Path]) -> Listing:
+    return replace(found, pictures=tuple(path for path in found.pictures if path not in masks))
+
+
+def _read(
+    root: PictureRoot,
+    path: Path,
+    fit: Fit,
+    caption: str | None,
+    repeats: int,
+    mask_path: Path | None,
+) -> Photo:
     picture = read_picture(path, fit)
     (width, height), (resolution, _) = picture.size, fit.size
     side = min(width, height)
@@ -237,8 +263,23 @@ def _read(root: PictureRoot, path: Path, fit: Fit, caption: str | None, repeats:
     if side != resolution:
         verb = "resized" if side > resolution else "small, enlarged"
         notes.append(f"{verb} to {resolution}x{resolution}")
+    mask = None
+    if mask_path is not None:
+        mask = read_mask(mask_path, path, picture.size, fit)
+        notes.append(f"weighted by {mask_path.name}")
     name = root.name(path)
-    return Photo(name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept)
+    return Photo(name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask)
+
+
+def _plain(photos: Sequence[Photo]) -> list[str]:
+    """Return a line about photos that are black, white or of one grey all over."""
+    plain = [photo.name for photo in photos if photo.pixels.min() == photo.pixels.max()]
+    if not plain:
+        return []
+    return [
+        f"{len(plain)} of {len(photos)} photos are black, white or of one grey all over, with "
+        f"nothing to learn: {some_of(plain)}"
+    ]
 
 
 def _cropped(photos: Sequence[Photo]) -> list[str]:

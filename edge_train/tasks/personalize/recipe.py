@@ -5,14 +5,17 @@ from typing import ClassVar
 
 from edge_train.errors import InputError
 from edge_train.formats.embedded import EMBEDDED
-from edge_train.methods.exact import ClipKeys, RateKeys
+from edge_train.methods.exact import AdapterKeys, ClipKeys, RateKeys
+from edge_train.methods.low_rank import RankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 
+MOST_CLASS_PICTURES = 200
+
 
 @dataclass(frozen=True, kw_only=True)
-class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
-    """Learn a new word of a Stable Diffusion from a few photos.
+class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
+    """Learn a new word of a Stable Diffusion, or a LoRA of it, from a few photos.
 
     >>> PersonalizeRecipe(token="<my-dog>", class_word="dog", cap_bytes="8GB").cap_bytes
     8000000000
@@ -29,7 +32,7 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
     )
     photos: str | None = key(
         help="folder of 1-50 photos; default: five examples",
-        flags=("--photos", "--train_data_dir"),
+        flags=("--photos", "--train_data_dir", "--instance_data_dir"),
         is_path=True,
         group="data",
         common=True,
@@ -63,9 +66,57 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
         group="data",
     )
     flips: bool = key(True, help="train on mirrored photos, too", group="data")
+    trainable: str = key(
+        "token",
+        help="what is trained: the vectors of a new word, or a LoRA of the U-Net",
+        choices=("token", "lora"),
+        common=True,
+    )
+    alpha: float | None = key(
+        help="alpha of a LoRA, which is scaled by alpha / rank; default: the rank",
+        flags=("--alpha", "--lora_alpha", "--network_alpha"),
+        low=1e-6,
+        high=1e6,
+    )
+    targets: str | None = key(
+        help="layers that get a LoRA, by the ends of their names, separated by commas; default: "
+        "the projections of attentions, to_q,to_k,to_v,to_out.0",
+        flags=("--targets", "--target_modules"),
+    )
+    train_text_encoder: bool = key(
+        False,
+        help="a LoRA beside the attentions of the text encoders, too",
+        flags=("--train-text-encoder", "--train_text_encoder"),
+    )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
+    )
+    class_photos: str | None = key(
+        help="folder of pictures of the class, for prior preservation: it must not be forgotten",
+        flags=("--class-photos", "--class_data_dir", "--reg_data_dir"),
+        is_path=True,
+        group="data",
+    )
+    class_count: int | None = key(
+        help="pictures of the class; the model draws those that the folder lacks before training",
+        flags=("--class-count", "--num_class_images"),
+        low=1,
+        high=MOST_CLASS_PICTURES,
+        group="data",
+    )
+    prior_weight: float = key(
+        1.0,
+        help="weight of the loss on pictures of the class",
+        flags=("--prior-weight", "--prior_loss_weight"),
+        low=0,
+        high=1e3,
+    )
+    snr_gamma: float | None = key(
+        help="weigh errors by min-SNR with this gamma, such as 5; default: all timesteps the same",
+        flags=("--snr-gamma", "--snr_gamma", "--min_snr_gamma"),
+        low=1e-3,
+        high=1e6,
     )
     prompts: tuple[str, ...] = key(
         (),
@@ -89,6 +140,11 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys):
     guidance: float | None = key(
         help="guidance scale of previews", low=0, high=100, group="pictures"
     )
+
+    @property
+    def keeps_class(self) -> bool:
+        """Whether a run trains on pictures of the class, too (prior preservation)."""
+        return self.class_photos is not None or self.class_count is not None
 
     def __post_init__(self) -> None:
         super().__post_init__()

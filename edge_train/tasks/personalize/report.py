@@ -1,4 +1,4 @@
-"""Sections of the report of a learned word: pictures, photos, how to load it."""
+"""Sections of the report of a learned word or LoRA: pictures, photos, how to load it."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from edge_train.records.folder import RunFolder
 from edge_train.report.html import Record, inside, picture, render, section, table
 from edge_train.report.section import Section
-from edge_train.tasks.personalize.loading import ways_to_load
+from edge_train.tasks.personalize.captions import file_name_of
+from edge_train.tasks.personalize.loading import ways_to_load, ways_to_load_lora
 
 _STRIP = 8  # previews in the film strip
 
@@ -30,8 +31,8 @@ def _pictures(run: Path, facts: Record) -> str:
 
 
 def _spelled(words: str, facts: Record) -> str:
-    """Return a caption or a prompt with the token in its place."""
-    return words.replace("{}", str(facts.get("token") or "{}"))
+    """Return a caption or a prompt with the token, or the words of a LoRA, in its place."""
+    return words.replace("{}", str(facts.get("trigger") or facts.get("token") or "{}"))
 
 
 def _strip(run: Path) -> str:
@@ -77,6 +78,8 @@ def _photos(run: Path, facts: Record) -> str:
 
 
 def _loading(run: Path, summary: Record, facts: Record) -> str:
+    if folder := summary["outputs"].get("lora"):
+        return _loading_lora(run / folder, facts)
     file, token = summary["outputs"].get("token"), facts.get("token")
     if not (file and token):
         return ""
@@ -87,6 +90,16 @@ def _loading(run: Path, summary: Record, facts: Record) -> str:
     ways = ways_to_load(run / file, token, str(facts.get("model")))
     body = render("loading.html", intro=intro, ways=ways)
     return section("Load it like this", body, True)
+
+
+def _loading_lora(folder: Path, facts: Record) -> str:
+    name, trigger = file_name_of(str(facts.get("token"))), str(facts.get("trigger"))
+    intro = (
+        f"What was learned is a LoRA in {folder.name} and belongs to the model that it was trained "
+        f"on, {facts.get('model')}, or to models that were made of it. Prompts say {trigger!r}."
+    )
+    ways = ways_to_load_lora(folder, name, trigger, str(facts.get("model")))
+    return section("Load it like this", render("loading.html", intro=intro, ways=ways), True)
 
 
 def sections() -> tuple[Section, ...]:

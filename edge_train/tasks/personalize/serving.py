@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
+from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.tasks.job import OpenRuntime
@@ -62,6 +63,8 @@ class Call:
 
 class Serving(Protocol[ModelT]):
     """How an engine serves personalize; a module with these functions is one.
+
+    A module that has those of `AdaptingServing`, too, can train a LoRA.
 
     `fix` comes first and may be given any model; the others only one that it let through, with the
     recipe that it returned. Importing the module loads no engine: functions import it when called.
@@ -158,4 +161,19 @@ class Serving(Protocol[ModelT]):
         Args:
           step_bytes: weights of the step, from `weight_bytes`.
         """
+        ...
+
+
+class AdaptingServing(Serving[ModelT], Protocol[ModelT]):
+    """How an engine serves a LoRA, too."""
+
+    def open_adapted(
+        self,
+        recipe: PersonalizeRecipe,
+        model: ModelT,
+        parameters: Parameters,
+        adapter: Adapter,
+        token_ids: Sequence[Collection[int]],
+    ) -> Denoiser:
+        """Return the runtime whose parameters are the matrices of an adapter."""
         ...

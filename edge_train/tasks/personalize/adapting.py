@@ -1,0 +1,268 @@
+"""Whether a run learns a word or a LoRA, which LoRA, and how its prompts are written.
+
+A LoRA is trained as users of diffusers' and kohya's scripts expect: no vectors are learned beside
+it, so that one file is all of it. Its prompts hold ordinary words, the name and then the class
+("a photo of sks dog"); whoever loads the file writes the same.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError
+from edge_train.formats.adapter import Adapter, Target, names_of
+from edge_train.formats.artifact import Artifact
+from edge_train.formats.diffusion_adapter import attention_layers, linear_layers, read_lora
+from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.recipe import required
+from edge_train.registry import nearest
+from edge_train.tasks.personalize.captions import PLACE, file_name_of
+from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+from edge_train.tasks.personalize.serving import Model
+
+LORA_FOLDER = "lora"  # of a run
+_RANK = 8
+_METHODS = ("auto", "backprop", "adamw")
+_KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
+# As diffusers' own script: every timestep, a constant rate; a step here is of four samples. The
+# embedded model takes larger ones, and knows prompts of whole words only, `item` among them.
+_DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
+_EMBEDDED: Mapping[str, Any] = {
+    **_DEFAULTS,
+    "learning_rate": 5e-4,
+    "steps": 200,
+    "token": "item",
+}
+
+
+def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> PersonalizeRecipe:
+    """Return a recipe whose keys go together, with what a LoRA takes by default.
+
+    Args:
+      embedded: the model is the embedded one.
+
+    Raises:
+      InputError: a key is of a LoRA and the run learns a word, or the other way round.
+    """
+    if not recipe.adapts:
+        if asked := [name for name in _KEYS if getattr(recipe, name) not in (None, False)]:
+            raise InputError(
+                f"{asked[0]} is of a LoRA, and this run learns the vectors of a word; add "
+                "--trainable lora, or leave it out."
+            )
+        return recipe
+    if isinstance(model, Artifact):
+        raise InputError(
+            f"--trainable lora needs gradients, and artifact {recipe.model} has forward passes "
+            "only; name the model folder that it was exported from."
+        )
+    if recipe.method not in _METHODS or recipe.preset != "default":
+        raise InputError(
+            f"--trainable lora is trained by exact gradients, not by method {recipe.method!r} or "
+            f"preset {recipe.preset!r}; use --method {', '.join(_METHODS[1:])}, or --trainable "
+            "token."
+        )
+    if recipe.vectors != 1:
+        raise InputError(
+            f"vectors is {recipe.vectors}, but a LoRA is learned without vectors of its own; leave "
+            "it out, or use --trainable token."
+        )
+    if recipe.relative_rate is not None:
+        raise InputError(
+            "relative_rate is a share of the start values, and half of a LoRA's are zero; use "
+            "--learning-rate."
+        )
+    if recipe.method == "auto":
+        recipe = replace(recipe, method="backprop")
+    values = {"window": (0, len(model.alphas_cumprod)), **(_EMBEDDED if embedded else _DEFAULTS)}
+    missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
+    return replace(recipe, **missing)
+
+
+def trigger_of(recipe: PersonalizeRecipe) -> str:
+    """Return the words that stand for what a LoRA learns: its name, and the class of an object.
+
+    A name that is the class stands alone.
+
+    >>> trigger_of(PersonalizeRecipe(token="<my-dog>", class_word="dog", trainable="lora"))
+    'my-dog dog'
+    """
+    name, word = file_name_of(required(recipe.token)), required(recipe.class_word)
+    return name if recipe.learn == "style" or name == word else f"{name} {word}"
+
+
+def said_of(recipe: PersonalizeRecipe, tokenizer: PromptTokenizer) -> list[str]:
+    """Return what the user should know of the words of a LoRA's prompts.
+
+    Raises:
+      InputError: the class has no words.
+    """
+    word = required(recipe.class_word)
+    ids = tokenizer.word_ids(word)
+    if not ids:
+        raise InputError("the class word is empty; name what is on the photos: --class dog.")
+    lines = [f"prompts say {trigger_of(recipe)!r} for what is learned"]
+    if len(ids) > len(word.split()):
+        lines.append(
+            f"class word {word!r} is {len(ids)} tokens for this model, which may not know it; a "
+            "more common word starts nearer"
+        )
+    return lines
+
+
+def spelled(recipe: PersonalizeRecipe, text: str) -> str:
+    """Return a caption or prompt in which the trigger stands for every place.
+
+    Where the class follows the place already, it is not written twice.
+
+    >>> dog = PersonalizeRecipe(token="sks", class_word="dog", trainable="lora")
+    >>> spelled(dog, "{} dog and {}"), spelled(dog, "a {}")
+    ('sks dog and sks dog', 'a sks dog')
+    """
+    if recipe.learn != "style":
+        word = r"\s+".join(map(re.escape, required(recipe.class_word).split()))
+        text = re.sub(rf"\{{\}}\s+{word}(?!\w)", PLACE, text, flags=re.IGNORECASE)
+    return text.replace(PLACE, trigger_of(recipe))
+
+
+def adapter_of(
+    recipe: PersonalizeRecipe, model: ModelFolder, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Adapter, dict[str, Array]]:
+    """Return the adapter of a recipe that trains one, and its start values.
+
+    Args:
+      shapes: of the model's weights, by name, the component first.
+
+    Raises:
+      InputError: a target is no linear layer, the rank is larger than all of them, or the LoRA to
+        start from is another one.
+    """
+    known = linear_layers(shapes)
+    if recipe.start is not None:
+        return _begun(recipe, model, known)
+    chosen = _chosen(recipe, known, _components(recipe, model))
+    rank = recipe.rank or _RANK
+    most = max(min(target.inputs, target.outputs) for target in chosen)
+    if rank > most:
+        raise InputError(
+            f"rank is {rank}, but no layer of {recipe.model} that gets a LoRA has more than {most} "
+            f"inputs and outputs; use a --rank of at most {most}."
+        )
+    alpha = float(rank) if recipe.alpha is None else recipe.alpha
+    adapter = Adapter("lora", rank, alpha, chosen, recipe.rslora, recipe.model)
+    return adapter, adapter.drawn(recipe.seed)
+
+
+def recorded(recipe: PersonalizeRecipe, adapter: Adapter) -> PersonalizeRecipe:
+    """Return a recipe that says which LoRA it trains."""
+    return replace(recipe, rank=adapter.rank, alpha=adapter.alpha, rslora=adapter.rslora)
+
+
+def blocks_in(path: Path, adapter: Adapter) -> dict[str, Array]:
+    """Return the blocks of an adapter from the file of diffusers that was written of it.
+
+    Raises:
+      InputError: it is no such file, or of another adapter.
+    """
+    pairs, _ = read_lora(path, adapter.targets)
+    blocks: dict[str, Array] = {}
+    for layer, (first, second) in pairs.items():
+        blocks[names_of(layer)[0]] = first
+        blocks[names_of(layer)[1]] = (second / np.float32(adapter.scale)).astype(np.float32)
+    shapes = {name: block.shape for name, block in blocks.items()}
+    if shapes != adapter.shapes():
+        raise InputError(
+            f"{path}: its LoRA stands beside {len(pairs)} layers and is not the one that the run "
+            f"describes, of rank {adapter.rank} beside {len(adapter.targets)}; copy it again."
+        )
+    return blocks
+
+
+def _begun(
+    recipe: PersonalizeRecipe, model: ModelFolder, known: tuple[Target, ...]
+) -> tuple[Adapter, dict[str, Array]]:
+    """Return the adapter that a recipe starts from.
+
+    Raises:
+      InputError: the recipe asks for another one, or it is of another model.
+    """
+    path = Path(required(recipe.start)).expanduser()
+    pairs, metadata = read_lora(path, known)
+    sha256 = model.sha256()
+    if (made := metadata.get("base_model_sha256", sha256)) != sha256:
+        raise InputError(
+            f"--from {path}: its LoRA was trained on model {metadata.get('base_model')} (sha256 "
+            f"{made[:12]}...), not on {recipe.model} ({sha256[:12]}...); name that --model."
+        )
+    ranks = {first.shape[0] for first, _ in pairs.values()}
+    if len(ranks) > 1:
+        raise InputError(
+            f"--from {path}: its layers have ranks {sorted(ranks)}, and one rank for all is "
+            "trained; start without it."
+        )
+    rank = ranks.pop()
+    alpha = _alpha_in(metadata, rank, path)
+    said = {"rank": rank, "alpha": alpha, "rslora": metadata.get("rslora") == "true"}
+    for name, value in said.items():
+        if (wanted := getattr(recipe, name)) not in (None, False, value):
+            raise InputError(
+                f"{name} is {wanted}, but the LoRA in {path} has {value}; leave it out."
+            )
+    targets = tuple(target for target in known if target.path in pairs)
+    wanted_paths = {t.path for t in _chosen(recipe, known, _components(recipe, model))}
+    if (recipe.targets or recipe.train_text_encoder) and wanted_paths != pairs.keys():
+        raise InputError(
+            f"--from {path}: its LoRA stands beside {len(pairs)} layers, targets and "
+            f"train_text_encoder name {len(wanted_paths)}; leave them out."
+        )
+    adapter = Adapter("lora", rank, alpha, targets, bool(said["rslora"]), recipe.model)
+    return adapter, blocks_in(path, adapter)
+
+
+def _alpha_in(metadata: Mapping[str, str], rank: int, path: Path) -> float:
+    """Return the alpha that a file of ours says; another program's has scale 1.
+
+    Raises:
+      InputError: it is no number above zero.
+    """
+    said = metadata.get("alpha", str(rank))
+    try:
+        alpha = float(said)
+    except ValueError:
+        alpha = 0.0
+    if not 0 < alpha < math.inf:
+        raise InputError(f"--from {path}: its alpha is {said[:40]!r}; copy the LoRA again.")
+    return alpha
+
+
+def _components(recipe: PersonalizeRecipe, model: ModelFolder) -> tuple[str, ...]:
+    return ("unet", *(model.text_encoders if recipe.train_text_encoder else ()))
+
+
+def _chosen(
+    recipe: PersonalizeRecipe, known: tuple[Target, ...], components: tuple[str, ...]
+) -> tuple[Target, ...]:
+    """Return the layers that get a LoRA.
+
+    Raises:
+      InputError: an end names none.
+    """
+    if recipe.targets is None:
+        return attention_layers(known, components)
+    among = [target for target in known if target.path.partition(".")[0] in components]
+    ends = [part.strip() for part in recipe.targets.split(",") if part.strip()]
+    for end in ends:
+        if not any(f".{target.path}".endswith(f".{end}") for target in among):
+            names = sorted({target.path.rpartition(".")[2] for target in among})
+            raise InputError(
+                f"targets names {end!r}, which no linear layer of a transformer block is called; "
+                f"{nearest(end, names)}."
+            )
+    return tuple(t for t in among if any(f".{t.path}".endswith(f".{end}") for end in ends))

@@ -1,0 +1,178 @@
+"""Errors are weighted by min-SNR and by masks as their definitions say, in NumPy and in torch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from places import GOLDEN
+
+from edge_train.errors import InputError
+from edge_train.rng import Key
+from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
+from edge_train.tasks.personalize.photos import load_photos
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+from edge_train.tasks.personalize.weights import in_cells, min_snr, weighted_losses
+
+SIGNAL = np.linspace(0.999, 0.005, 1000).astype(np.float32)
+
+
+def by_definition(signal, timestep, gamma, kind):
+    ratio = float(signal[timestep]) / (1 - float(signal[timestep]))
+    return min(ratio, gamma) / (ratio if kind == "epsilon" else ratio + 1)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_is_its_definition_at_every_timestep(kind):
+    timesteps = np.arange(1000)
+    expected = [by_definition(SIGNAL, t, 5.0, kind) for t in timesteps]
+    np.testing.assert_allclose(min_snr(SIGNAL, timesteps, 5.0, kind), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_is_finite_where_all_or_nothing_is_noise(kind):
+    ends = min_snr(np.array([1.0, 0.0], np.float32), np.array([0, 1]), 5.0, kind)
+    assert np.isfinite(ends).all()
+    assert ends[1] == (1 if kind == "epsilon" else 0)
+
+
+def cache(masks):
+    mean = np.zeros((4, 4, 2, 2), np.float32)
+    ids = [[{"ids": np.array([photo, -1])}] for photo in range(2)]
+    return build_cache(mean, mean, ids, masks=masks)
+
+
+def task(masks=None, gamma=None):
+    return Personalize(cache(masks), SIGNAL, "epsilon", (0, 1000), 4, 4, {}, gamma)
+
+
+def test_a_batch_has_weights_only_where_something_weighs():
+    assert "weights" not in task().batch(Key(0, 0))
+    assert "weights" in task(gamma=5.0).evaluation()
+
+
+def test_weights_of_a_batch_are_those_of_its_views_and_timesteps():
+    masks = np.random.default_rng(0).random((4, 1, 2, 2), np.float32)
+    batch = task(masks, 5.0).batch(Key(0, 0))
+    plain = task().batch(Key(0, 0))  # the same draws
+    for name in plain:
+        np.testing.assert_array_equal(batch[name], plain[name])
+    photos = batch["ids"][:, 0]
+    for row, (photo, timestep) in enumerate(zip(photos, batch["timesteps"], strict=True)):
+        own = [m * by_definition(SIGNAL, timestep, 5.0, "epsilon") for m in masks[photo::2]]
+        assert any(np.allclose(batch["weights"][row], one, rtol=1e-5) for one in own)
+
+
+def test_masks_are_kept_with_the_photos_of_a_run():
+    masks = np.random.default_rng(0).random((4, 1, 2, 2), np.float32)
+    again = PhotoCache.from_tensors(cache(masks).tensors())
+    np.testing.assert_array_equal(again.masks, masks)
+    assert PhotoCache.from_tensors(cache(None).tensors()).masks is None
+
+
+def test_a_cell_counts_as_much_as_its_pixels_do():
+    mask = np.zeros((16, 16), np.float32)
+    mask[:8, :4] = 1
+    assert in_cells(mask, 8).tolist() == [[[0.5, 0], [0, 0]]]
+
+
+def picture(folder, name, pixels):
+    Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draw = np.random.default_rng(0)
+    picture(tmp_path, "a.png", draw.integers(0, 255, (40, 60, 3), np.uint8))
+    picture(tmp_path, "b.png", draw.integers(0, 255, (40, 60, 3), np.uint8))
+    return tmp_path
+
+
+def test_a_mask_is_no_photo_and_is_cropped_as_its_photo(folder):
+    mask = np.zeros((80, 120), np.uint8)
+    mask[:, 60:] = 255  # twice the size of its photo, in the same shape
+    picture(folder, "a.mask.png", mask)
+    found = {photo.name: photo for photo in load_photos(folder, 32).photos}
+    assert found.keys() == {"a.png", "b.png"}
+    assert found["b.png"].mask is None
+    assert "weighted by a.mask.png" in found["a.png"].note
+    assert found["a.png"].mask.shape == (32, 32)
+    assert found["a.png"].mask[:, :12].max() < 0.1 and found["a.png"].mask[:, 20:].min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sentence"),
+    [
+        (np.full((40, 40), 255, np.uint8), "a mask of 40x40, its photo a.png has 60x40"),
+        (np.zeros((40, 60), np.uint8), "black all over"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_one_sentence(folder, pixels, sentence):
+    picture(folder, "a.mask.png", pixels)
+    with pytest.raises(InputError, match=sentence):
+        load_photos(folder, 32)
+
+
+def test_an_exported_model_says_that_its_loss_has_no_weights(folder):
+    pytest.importorskip("onnxruntime")
+    recipe = PersonalizeRecipe(model=str(GOLDEN), photos=str(folder), class_word="dog", threads=1)
+    with pytest.raises(InputError, match="snr_gamma weighs some errors more"):
+        parts.check(replace(recipe, snr_gamma=5.0))
+    picture(folder, "a.mask.png", np.full((40, 60), 255, np.uint8))
+    with pytest.raises(InputError, match=r"a\.png has a mask"):
+        parts.load_job_photos(parts.check(recipe))
+
+
+def test_a_black_photo_is_said(folder):
+    picture(folder, "c.png", np.zeros((40, 60, 3), np.uint8))
+    notices = load_photos(folder, 32).notices
+    assert any("1 of 3 photos are black" in line and "c.png" in line for line in notices)
+
+
+def test_the_definition_of_a_weighted_loss():
+    output = np.array([[[[1.0, 2.0]]]], np.float32)
+    weights = np.array([[[[1.0, 0.5]]]], np.float32)
+    assert weighted_losses(output, np.zeros_like(output), weights).tolist() == [1.5]
+
+
+def with_prior(weight, masks=None, gamma=None):
+    mean = np.full((3, 4, 2, 2), 7.0, np.float32)
+    prior = build_cache(mean, 0 * mean, [[{"ids": np.array([9, 9])}]] * 3)
+    own = replace(cache(masks), prior=prior)
+    return Personalize(own, SIGNAL, "epsilon", (0, 1000), 4, 4, {}, gamma, weight)
+
+
+def test_a_loss_with_pictures_of_the_class_is_the_sum_of_both_means():
+    batch = with_prior(0.5).batch(Key(0, 0))
+    assert (batch["ids"][:4, 0] < 2).all() and (batch["ids"][4:, 0] == 9).all()
+    output = np.random.default_rng(0).standard_normal(batch["target"].shape, np.float32)
+    loss = weighted_losses(output, batch["target"], batch["weights"]).mean()
+    squares = np.square(output - batch["target"])
+    assert loss == pytest.approx(squares[:4].mean() + 0.5 * squares[4:].mean(), rel=1e-5)
+
+
+def test_photos_are_drawn_as_without_pictures_of_the_class():
+    plain, both = task().batch(Key(0, 3)), with_prior(1.0).batch(Key(0, 3))
+    for name in plain:
+        np.testing.assert_array_equal(both[name][:4], plain[name])
+    assert with_prior(1.0).evaluation().keys() == plain.keys()  # photos alone are evaluated
+
+
+def test_weights_of_timesteps_hold_for_pictures_of_the_class_too_and_masks_do_not():
+    batch = with_prior(2.0, np.zeros((4, 1, 2, 2), np.float32), 5.0).batch(Key(0, 0))
+    assert not batch["weights"][:4].any()
+    expected = 4.0 * min_snr(SIGNAL, batch["timesteps"][4:], 5.0, "epsilon")
+    np.testing.assert_allclose(batch["weights"][4:, 0, 0, 0], expected, rtol=1e-6)
+
+
+def test_pictures_of_the_class_are_kept_with_the_photos_of_a_run():
+    own = with_prior(1.0).cache
+    again = PhotoCache.from_tensors(own.tensors())
+    assert again.tensors().keys() == own.tensors().keys()
+    np.testing.assert_array_equal(again.prior.mean, own.prior.mean)
+
+
+def test_a_weight_of_no_pictures_is_one_sentence():
+    with pytest.raises(InputError, match=r"prior_weight is 0\.5, but no pictures of the class"):
+        parts.check(PersonalizeRecipe(prior_weight=0.5))
