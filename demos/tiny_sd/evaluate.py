@@ -119,18 +119,16 @@ def score_words(
     return rows
 
 
-def evaluate(folder: Path, data: Path, count: int, seed: int) -> list[str]:
+def evaluate(folder: Path, data: Path, count: int, seed: int, name: str = "tiny_sd") -> list[str]:
     """Measure the pipeline and the judge in `folder`; returns a Markdown table, line by line.
 
     Args:
-      folder: holds `tiny_sd/` and `judge.safetensors`.
+      folder: holds the pipeline's folder `name` and `judge.safetensors`.
       data: holds the test pictures.
       count: pictures painted per class word.
     """
     judge = Judge.load(folder / "judge.safetensors")
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder / "tiny_sd", torch_dtype=torch.float32
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / name, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
 
     test = load_grey(data, "test")
@@ -163,13 +161,15 @@ def main() -> int:
     """Print the report; see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--name", default="tiny_sd", help="the pipeline's folder in that folder")
     parser.add_argument("--data", type=Path, default=DATA.parents[2] / "shared" / "data")
     parser.add_argument("--count", type=int, default=16, help="pictures per word")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("\n".join(evaluate(options.folder, options.data, options.count, options.seed)))
+    rows = evaluate(options.folder, options.data, options.count, options.seed, options.name)
+    print("\n".join(rows))
     return 0
 
 

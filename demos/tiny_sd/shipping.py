@@ -17,7 +17,6 @@ from training import keyed
 
 CONCEPTS = ("bag", "sneaker", "three")  # the photos to personalize with
 PHOTOS = 5  # of each concept
-CARD = Path(__file__).with_name("card.md")  # the model card, with {names} to fill in
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -61,9 +60,9 @@ def write_pipeline(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
     replace_folder(new, folder)
 
 
-def write_card(facts: dict[str, object], folder: Path) -> None:
-    """Write the model card into the pipeline's folder."""
-    text = CARD.read_text("utf-8").format(**facts)
+def write_card(card: str, facts: dict[str, object], folder: Path) -> None:
+    """Write the model card into the pipeline's folder; `card` is its file, with {names} to fill."""
+    text = Path(__file__).with_name(card).read_text("utf-8").format(**facts)
     (folder / "README.md").write_text(text, "utf-8")
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from networks import Painter, encode_captions, make_scheduler, read_text
+from networks import Painter, Sizes, encode_captions, make_scheduler, read_text
 from pictures import SLOT, Grey, compose, describe
 from training import Plan, fit, keyed, read_tensors, seeded, write_tensors
 
@@ -100,6 +100,8 @@ def train_painter(
     seed: int,
     folder: Path,
     compiled: bool,
+    sizes: Sizes,
+    text_type: torch.dtype,
     pool_count: int = POOL,
 ) -> tuple[Painter, tuple[float, ...]]:
     """Train text encoder and UNet on `train`, which holds no held-out class.
@@ -107,11 +109,12 @@ def train_painter(
     Args:
       plans: stages by name, one after the other; the keys are those of FOCUSED_SHARE.
       compiled: run the UNet through torch.compile, after its gradients were compared with eager.
+      text_type: what the text encoder multiplies in; its weights and the UNet stay float32.
 
     Returns:
       The networks with averaged weights, and the seconds trained in each stage.
     """
-    painter = seeded(seed, lambda: Painter(tokenizer, FEATURES))
+    painter = seeded(seed, lambda: Painter(tokenizer, FEATURES, sizes))
     slot_id = tokenizer.convert_tokens_to_ids(SLOT + "</w>")
     features = shape_features(train.images)
     schedule = make_scheduler()
@@ -130,7 +133,10 @@ def train_painter(
         captions = encode_captions(tokenizer, describe(*facts, generator))
         shape = features[pool.source[rows]]
         shape = shape + FEATURE_NOISE * torch.randn(shape.shape, generator=generator)
-        hidden = read_text(painter.text_encoder, captions, painter.noun(shape), slot_id)
+        nouns = painter.noun(shape)
+        with torch.autocast("cpu", text_type, enabled=text_type != torch.float32):
+            hidden = read_text(painter.text_encoder, captions, nouns, slot_id)
+        hidden = hidden.float()
         latent = pool.latent[rows]
         noise = torch.randn(latent.shape, generator=generator)
         time = draw_times(plan.batch, FOCUSED_SHARE[stage], generator)
