@@ -259,6 +259,7 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
+    *("noise-budget", "likeness", "forwards"),
 )
 
 
@@ -270,11 +271,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=path_word,
-        help="encoder of sst2; to export, engine-speed; GGUF of peers",
+        help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
+        "likeness, forwards",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
-    parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
+    parser.add_argument("--samples", type=int, help="of each data set, tpsgd; draws, noise-budget")
     parser.add_argument(
         "--limit", type=int, help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes"
     )
