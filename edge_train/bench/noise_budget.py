@@ -21,6 +21,7 @@ from edge_train.bench.noise_parts import (
     together,
 )
 from edge_train.bench.token_steps import TokenSteps
+from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA, EMBEDDED
 from edge_train.recipe import required
 from edge_train.rng import Key
@@ -135,11 +136,13 @@ def measure(samples: Samples, count: int) -> Budget:
     return Budget(
         rho=estimated(lambda g: rho(g["base"]), found),
         alone={
-            name: estimated(lambda g, n=f"sharing {name}": alone(g["base"], g[n]), found)
+            name: estimated(lambda g: alone(g["base"], g["other"]), _pair(found, f"sharing {name}"))
             for name in FACTORS
         },
         together={
-            name: estimated(lambda g, n=f"without {name}": together(g["base"], g[n]), found)
+            name: estimated(
+                lambda g: together(g["base"], g["other"]), _pair(found, f"without {name}")
+            )
             for name in FACTORS
         },
         photo_and_t=estimated(lambda g: alone(g["base"], g["sharing photo and t"]), found),
@@ -151,6 +154,10 @@ def measure(samples: Samples, count: int) -> Budget:
         left=best_timesteps(bins[:, 1] ** 2)[1],
         bins=bins,
     )
+
+
+def _pair(found: dict[str, Rows], name: str) -> dict[str, Rows]:
+    return {"base": found["base"], "other": found[name]}
 
 
 def _mirror(noise: Array) -> Array:
@@ -167,33 +174,41 @@ def main(out: Path, seeds: int, model: Path | None = None, samples: int = 240) -
     """Measure at the start and along exact training; return Markdown tables.
 
     Args:
-      out: where results are kept; one that is there is not measured again.
+      out: where the tables of a concept are kept; those that are there are read.
       seeds: how many of the concepts bag, sneaker, three, in this order.
       model: another folder of `demos/tiny_sd/pretrain.py` than the embedded model.
       samples: draws; 15 gradients are taken for each.
     """
+    out.mkdir(parents=True, exist_ok=True)
     tables = []
     for photos in _PHOTOS[:seeds]:
-        recipe = PersonalizeRecipe(
-            model=str(model or EMBEDDED),
-            photos=str(DATA / "photos" / photos),
-            class_word=_CLASS_WORD,
-            window=_WINDOW,
-            flips=False,
-            threads=1,
-            method="backprop",
-        )
-        steps = TokenSteps.open(recipe, _BARE)
-        measured: dict[int, Budget] = {}
-        for number in range(max(_POINTS) + 1):
-            if number in _POINTS:
-                measured[number] = measure(Samples(steps), samples)
-            if number < max(_POINTS):
-                steps.take(number)
-        steps.runtime.close()
-        tables.append(f"`{photos}`, {samples} draws, +- one standard error.\n\n{_parts(measured)}")
-        tables.append(f"`{photos}`, by timestep.\n\n{_by_timestep(measured)}")
+        kept = out / f"noise-budget-{model.name if model else EMBEDDED}-{photos}-{samples}.md"
+        if not kept.exists():
+            write_bytes(kept, _tables(str(model or EMBEDDED), photos, samples).encode())
+        tables.append(kept.read_text("utf-8"))
     return "\n\n".join(tables)
+
+
+def _tables(model: str, photos: str, samples: int) -> str:
+    recipe = PersonalizeRecipe(
+        model=model,
+        photos=str(DATA / "photos" / photos),
+        class_word=_CLASS_WORD,
+        window=_WINDOW,
+        flips=False,
+        threads=1,
+        method="backprop",
+    )
+    steps = TokenSteps.open(recipe, _BARE)
+    measured: dict[int, Budget] = {}
+    for number in range(max(_POINTS) + 1):
+        if number in _POINTS:
+            measured[number] = measure(Samples(steps), samples)
+        if number < max(_POINTS):
+            steps.take(number)
+    steps.runtime.close()
+    said = f"`{photos}`, {samples} draws, +- one standard error."
+    return f"{said}\n\n{_parts(measured)}\n\n{_by_timestep(measured)}"
 
 
 def _parts(measured: dict[int, Budget]) -> str:

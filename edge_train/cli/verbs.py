@@ -274,6 +274,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
         "likeness, forwards",
     )
+    parser.add_argument(
+        "--features", type=path_word, help="folder of feature networks: likeness, forwards"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set, tpsgd; draws, noise-budget")
@@ -293,7 +296,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.bench.ended import ends_what_it_started
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    keys = ("data", "model", "python", "samples", "limit")
+    keys = ("data", "model", "features", "python", "samples", "limit")
     typed: dict[str, Any] = {key: getattr(options, key) for key in keys}
     given = {name: value for name, value in typed.items() if value is not None}
     takes = inspect.signature(bench.main).parameters
