@@ -70,10 +70,13 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
 def _imagenet(path: Path) -> Space:
     network = read(path)
     side = (_IMAGENET_SIDE, _IMAGENET_SIDE)
-    return Space(
-        "imagenet",
-        lambda pixels: network(functional.interpolate(pixels, side, mode="bicubic").clamp(-1, 1)),
-    )
+
+    def features(pixels: Tensor) -> Tensor:
+        large = functional.interpolate(pixels, side, mode="bicubic").clamp(-1, 1)
+        found: Tensor = network(large.contiguous(memory_format=torch.channels_last))
+        return found
+
+    return Space("imagenet", features)
 
 
 def _transformer(folder: Path) -> Space:

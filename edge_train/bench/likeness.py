@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train import bench
 from edge_train.bench.feature_spaces import spaces
@@ -21,7 +22,7 @@ from edge_train.bench.items import (
 )
 from edge_train.bench.likeness_scores import Likeness
 from edge_train.bench.token_steps import TokenSteps
-from edge_train.errors import NonFinite
+from edge_train.errors import InputError, NonFinite
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
 from edge_train.tasks.personalize import parts
@@ -55,7 +56,11 @@ def recipe_for(model: Path | None, photos: Path, seed: int) -> PersonalizeRecipe
 
 
 def main(
-    out: Path, seeds: int, data: Path, model: Path | None = None, features: Path | None = None
+    out: Path,
+    seeds: int,
+    data: Path | None = None,
+    model: Path | None = None,
+    features: Path | None = None,
 ) -> str:
     """Learn items by exact gradients in good and bad settings; return Markdown tables.
 
@@ -67,9 +72,8 @@ def main(
       model: a folder of `demos/tiny_sd/pretrain.py`; the embedded model without it.
       features: a folder of feature networks; see `feature_spaces.spaces`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    items, labels = read_items(data, "test")
-    gallery = Gallery(items, spaces(read_items(data, "train")[0], out, features), out)
+    gallery, labels = gallery_of(out, data, features)
+    items = gallery.items
     name = model.name if model else EMBEDDED
     tables = []
     for item, row in choose(labels, CLASSES).items():
@@ -91,6 +95,21 @@ def main(
         tables[-1] += bench.table(["what", *heads, "color and background"], rows)
     said = f"{len(SCORED_LOOKS)} looks x {PICTURES} pictures, rank among {len(items):,} items."
     return "\n\n".join([said, *tables])
+
+
+def gallery_of(
+    out: Path, data: Path | None, features: Path | None
+) -> tuple[Gallery, NDArray[np.int64]]:
+    """Return all test items with every space, and the classes of the items.
+
+    Raises:
+      InputError: no folder of data was named, or one does not hold what it should.
+    """
+    if data is None:
+        raise InputError("items come from Fashion-MNIST: --data FOLDER with fashion_mnist.npz.")
+    items, labels = read_items(data, "test")
+    out.mkdir(parents=True, exist_ok=True)
+    return Gallery(items, spaces(read_items(data, "train")[0], out, features), out), labels
 
 
 def _learned(
