@@ -21,7 +21,7 @@ pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.process
 FOLDER = ROOT / "demos" / "tiny_sd"
-Start = Callable[[Path, Path, Path], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,13 @@ def start() -> Iterator[Start]:
     """Return a function that starts the script, which ends with the test at the latest."""
     with ExitStack() as stack:
 
-        def start(data: Path, work: Path, out: Path) -> subprocess.Popen[str]:
+        def start(
+            data: Path, work: Path, out: Path, recipe: str = "tiny_sd"
+        ) -> subprocess.Popen[str]:
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", str(FOLDER / "pretrain.py"), "--quick"]
-                + ["--data", str(data), "--work", str(work), "--out", str(out)],
+                + ["--data", str(data), "--work", str(work), "--out", str(out)]
+                + ["--recipe", recipe],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -74,9 +77,12 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_pipeline(start: Start, data: Path, tmp_path: Path) -> None:
-    finish(start(data, tmp_path / "work", tmp_path / "out"))
-    killed = start(data, tmp_path / "other-work", tmp_path / "other-out")
+@pytest.mark.parametrize("recipe", ["tiny_sd", "wide_clothes"])
+def test_killed_run_resumes_to_the_same_pipeline(
+    recipe: str, start: Start, data: Path, tmp_path: Path
+) -> None:
+    finish(start(data, tmp_path / "work", tmp_path / "out", recipe))
+    killed = start(data, tmp_path / "other-work", tmp_path / "other-out", recipe)
     assert killed.stdout is not None
     for line in killed.stdout:
         if line.startswith("painter step 3/"):
@@ -84,15 +90,15 @@ def test_killed_run_resumes_to_the_same_pipeline(start: Start, data: Path, tmp_p
             break
     killed.communicate()
     assert killed.returncode != 0
-    assert not (tmp_path / "other-out" / "tiny_sd").exists()
-    finish(start(data, tmp_path / "other-work", tmp_path / "other-out"))
+    assert not (tmp_path / "other-out" / recipe).exists()
+    finish(start(data, tmp_path / "other-work", tmp_path / "other-out", recipe))
 
     straight = sorted(path for path in (tmp_path / "out").rglob("*.safetensors"))
     assert len(straight) == 4  # judge, text encoder, UNet, VAE
     for path in straight:
         resumed = tmp_path / "other-out" / path.relative_to(tmp_path / "out")
         assert resumed.read_bytes() == path.read_bytes()
-    paint_one_picture(tmp_path / "out" / "tiny_sd")
+    paint_one_picture(tmp_path / "out" / recipe)
 
 
 def paint_one_picture(folder: Path) -> None:
@@ -129,3 +135,37 @@ def test_missing_data_is_one_sentence(start: Start, tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "fashion_mnist.npz is missing; pass the folder that holds it as --data." in output
     assert "Traceback" not in output
+
+
+@pytest.fixture
+def pretrain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("pretrain")
+
+
+def test_a_work_folder_is_of_one_recipe(pretrain: ModuleType, tmp_path: Path) -> None:
+    wide, tiny = pretrain.RECIPES["wide_clothes"], pretrain.RECIPES["tiny_sd"]
+    pretrain.claim(tmp_path / "work", wide)
+    pretrain.claim(tmp_path / "work", wide)
+    with pytest.raises(pretrain.OtherPlan, match="begun with another recipe; use another --work"):
+        pretrain.claim(tmp_path / "work", tiny)
+
+
+def test_minutes_and_bytes_are_said_before_training(pretrain: ModuleType, tmp_path: Path) -> None:
+    wide = pretrain.RECIPES["wide_clothes"]
+    tokenizer = pretrain.write_tokenizer(pretrain.VOCABULARY, tmp_path)
+    said = pretrain.expected(wide, tokenizer)
+    assert "about 100 minutes of one AVX-512 core" in said
+    assert "MB of checkpoints" in said and "Same bits again: torch " in said
+    assert wide.sizes.text_width == 768
+
+
+def test_only_the_tiny_model_is_written_into_the_package(
+    pretrain: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = [recipe.name for recipe in pretrain.RECIPES.values() if recipe.shipped]
+    assert shipped == ["tiny_sd"]
+    words = ["pretrain.py", "--recipe", "wide_clothes", "--out", str(pretrain.SHIPPED)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert pretrain.main() == 2
+    assert "wide_clothes is not shipped; use another --out." in capsys.readouterr().err

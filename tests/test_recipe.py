@@ -1,11 +1,11 @@
 """A recipe survives TOML, and every wrong word in it is named."""
 
 import pytest
+from recipes import recipe_for, resolved
 
 from edge_train.errors import InputError
 from edge_train.recipe import Recipe, as_mapping, to_toml, with_absolute_paths
 from edge_train.tasks import read_recipe, recipe_of, tasks
-from recipes import recipe_for, resolved
 
 
 def test_every_key_survives_toml(tmp_path):

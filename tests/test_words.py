@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from recipes import recipe_for
 
 from edge_train import cli
 from edge_train.cli.options import Words
@@ -12,7 +13,6 @@ from edge_train.methods import selections
 from edge_train.registry import Registry
 from edge_train.tasks import read_recipe, tasks
 from edge_train.tasks.task import Task
-from recipes import recipe_for
 
 
 def said(words):

@@ -23,6 +23,7 @@ from transformers import CLIPTokenizer
 
 from evaluate import GUIDANCE, SAMPLING_STEPS, evaluate
 from judge_training import train_judge, write_judge
+from model_recipes import RECIPES, Recipe, quick
 from networks import Painter, write_tokenizer
 from pictures import (
     BACKGROUNDS,
@@ -34,7 +35,6 @@ from pictures import (
     Grey,
     load_grey,
 )
-from recipes import RECIPES, Recipe, quick
 from shipping import write_card, write_photos, write_pipeline
 from training import OtherPlan, Plan
 from unet_training import FEATURES, POOL_STEPS, train_painter

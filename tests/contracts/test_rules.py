@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from linear_loss import SHAPES, Linear, loop_by, loop_of
+from recipes import recipe_for
 
 from edge_train.arrays.parameters import Int4Parameters, Int8Parameters, Parameters
 from edge_train.estimators.backprop import Backprop
@@ -10,7 +11,6 @@ from edge_train.methods import methods, rules
 from edge_train.methods.exact import links
 from edge_train.methods.method import Parts
 from edge_train.optim.transforms import Chain, Momentum
-from recipes import recipe_for
 
 STEPS = 6
 SAMPLES = 24  # their factors hold more numbers than a matrix of 16 x 40: sums become matrices

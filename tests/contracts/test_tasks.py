@@ -1,6 +1,7 @@
 """Every task, its engines, methods, defaults and savings fit together; asked of the registries."""
 
 import pytest
+from recipes import recipe_for, resolved
 
 from edge_train.errors import InputError
 from edge_train.methods import methods
@@ -9,7 +10,6 @@ from edge_train.registry import load
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import tasks
 from edge_train.tasks.task import COSTS
-from recipes import recipe_for, resolved
 
 TASKS = tasks.names()
 WAYS = [

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from places import GOLDEN, ROOT
+from recipes import recipe_for
 
 from edge_train import cli
 from edge_train.formats.artifact import open_artifact
@@ -24,7 +25,6 @@ from edge_train.run.savings import next_smaller
 from edge_train.run.survey import Choice, Survey, survey
 from edge_train.tasks import open_job, read_recipe, tasks
 from edge_train.tasks.personalize import footprint as diffusion_footprint
-from recipes import recipe_for
 
 MEGABYTE = 10**6
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks of a phase are Linux's")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from recipes import transform_of
 
 from edge_train.optim import moments8bit
 from edge_train.optim.adam8bit import SMALLEST, Adam8bit
 from edge_train.optim.transforms import Adam, for_block
-from recipes import transform_of
 
 SIZE = 20_000
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from recipes import rule_of
 
 from edge_train.arrays.factored import Factors
 from edge_train.optim.bases import TopVectors, captured
 from edge_train.optim.basis_choice import NAMES, ByCapture, choices, summary
-from recipes import rule_of
 
 RANK, WIDTH, LONG = 6, 48, 90
 

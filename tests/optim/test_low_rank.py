@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import reference
+from recipes import recipe_for, rule_of
 
 from edge_train.arrays import factored
 from edge_train.arrays import packed as int4
@@ -22,7 +23,6 @@ from edge_train.optim.apollo import Apollo
 from edge_train.optim.bases import Columns, RandomVectors, TopVectors
 from edge_train.optim.low_rank import LowRank, MatricesApart, is_projected
 from edge_train.optim.transforms import Adam, for_block
-from recipes import recipe_for, rule_of
 
 SHAPES = [(40, 12), (12, 40)]
 

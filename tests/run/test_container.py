@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from recipes import recipe_for
 
 from edge_train.errors import InputError
 from edge_train.memory.machine import Limit
 from edge_train.memory.plan import Phase, Plan, PlanLine
 from edge_train.run import container, survey
-from recipes import recipe_for
 
 MEGABYTE = 10**6
 BOX = Limit(350 * MEGABYTE, "cgroup v1", Path("/box"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from recipes import recipe_for
 
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.plan import Phase, Plan
@@ -13,7 +14,6 @@ from edge_train.run.pace import Machine, Prediction, passes, predict, work_of
 from edge_train.run.survey import Choice
 from edge_train.tasks import task_of
 from edge_train.tasks.personalize.footprint import denoiser_operations
-from recipes import recipe_for
 
 
 def a_unet():

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from recipes import recipe_for
 
 from edge_train.run.savings import after_training, next_smaller, smallest, words
 from edge_train.tasks import tasks
 from edge_train.tasks.task import COSTS
-from recipes import recipe_for
 
 
 def down(recipe, asked=None):

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+from recipes import transform_of
 
 from edge_train.arrays.factored import Factors
 from edge_train.arrays.parameters import Parameters
 from edge_train.estimators.backprop import Backprop
 from edge_train.loop import Loop
-from recipes import transform_of
 
 SAMPLES = 7
 SHAPES = {"wide": (16, 40), "tall": (40, 16), "embed_tokens": (300, 16), "norm": (16,)}

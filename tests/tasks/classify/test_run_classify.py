@@ -388,8 +388,9 @@ def test_forwards_need_no_training_flavor(classifiers, tmp_path, capsys, monkeyp
 
 
 def test_a_classifier_is_planned_with_every_rule_that_has_room(classifiers):
-    from edge_train.run.survey import survey
     from recipes import recipe_for
+
+    from edge_train.run.survey import survey
 
     wanted = recipe_for(
         task="classify", data=str(classifiers.data), model=str(classifiers.model), threads=1

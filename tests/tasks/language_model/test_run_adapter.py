@@ -240,8 +240,9 @@ def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys
 
 
 def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):
-    from edge_train.tasks.language_model.job import LanguageModelJob
     from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "rank": 4}
     keys |= {"data": str(place / "text.txt"), "trainable": "lora"}

@@ -213,9 +213,10 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_weights(place, tmp_p
 
 def test_a_plan_counts_the_sequences_that_are_scored_at_their_length(place):
     """It took one sequence of 256 tokens for every length; four are scored at once, of any."""
+    from recipes import recipe_for
+
     from edge_train.memory.footprint import SAVE, TRAIN
     from edge_train.tasks.language_model.job import LanguageModelJob
-    from recipes import recipe_for
 
     keys = {"data": str(place / "text.txt"), "model": str(place / "model")}
     keys["task"] = "language-model"
@@ -232,8 +233,9 @@ def test_a_plan_counts_the_sequences_that_are_scored_at_their_length(place):
 
 
 def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place):
-    from edge_train.tasks.language_model.job import LanguageModelJob
     from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16, "samples": 8}
     keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}
@@ -254,8 +256,9 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
 
 def test_a_plan_counts_the_moments_of_an_output_layer_whole(place):
     """And in runs of earlier code, which projected it, as they are."""
-    from edge_train.tasks.language_model.job import LanguageModelJob
     from recipes import recipe_for
+
+    from edge_train.tasks.language_model.job import LanguageModelJob
 
     keys = {"task": "language-model", "model": str(place / "model"), "length": 16}
     keys |= {"data": str(place / "text.txt"), "method": "galore", "rank": 4}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from picture_files import colors, lying, saved
 from PIL import Image
+from recipes import recipe_for
 
 from edge_train.errors import InputError
 from edge_train.tasks.network.accepts import accepts
 from edge_train.tasks.network.job import NetworkJob
 from edge_train.tasks.network.pictures import load_pictures
-from recipes import recipe_for
 
 random = np.random.default_rng(0)
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
+from recipes import recipe_for
 from tiny_models import make_tiny_model
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.memory import measure as memory
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.pictures import contact_sheet, draw, png, save_pictures
-from recipes import recipe_for
 
 PROMPTS = ("a photo of {}", "{}")
 

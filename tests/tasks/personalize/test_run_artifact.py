@@ -125,10 +125,11 @@ def test_the_memory_lean_mode_is_for_the_cpu(photos, tmp_path, monkeypatch, caps
 
 
 def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> None:
+    from recipes import recipe_for
+
     from edge_train.runtimes.onnx import engine as onnx_engine
     from edge_train.runtimes.onnx.engine import Provider
     from edge_train.tasks.personalize import parts
-    from recipes import recipe_for
 
     elsewhere = Provider("cuda", "CUDAExecutionProvider", "asked for")
     monkeypatch.setattr(onnx_engine, "pick_provider", lambda *_: elsewhere)
@@ -138,8 +139,9 @@ def test_memory_of_another_device_is_said_not_to_be_measured(monkeypatch) -> Non
 
 
 def test_a_radius_that_export_found_too_small_is_said() -> None:
-    from edge_train.tasks.personalize import parts
     from recipes import recipe_for
+
+    from edge_train.tasks.personalize import parts
 
     safe = open_artifact(GOLDEN).manifest.safe_epsilon
     for epsilon, said in ((safe / 2, True), (safe, False)):
