@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mixes import CLOTHES, PHOTOS, Mix
 from networks import TINY, WIDE, Sizes
 from training import Plan
 from unet_training import POOL
@@ -41,6 +42,7 @@ class Recipe:
 
     name: str
     card: str
+    mix: Mix
     sizes: Sizes
     text_type: torch.dtype
     plans: Plans
@@ -54,6 +56,7 @@ _RECIPES = (
     Recipe(
         name="tiny_sd",
         card="card.md",
+        mix=CLOTHES,
         sizes=TINY,
         text_type=torch.float32,
         plans=Plans(
@@ -87,6 +90,7 @@ _RECIPES = (
     Recipe(
         name="wide_clothes",
         card="wide_card.md",
+        mix=CLOTHES,
         sizes=WIDE,
         # A text is 20 tokens of 768: half of a step in float32, a quarter in bfloat16. The UNet's
         # small convolutions are no faster in it.
@@ -109,6 +113,40 @@ _RECIPES = (
             samples=16,
         ),
         core_minutes=100,
+        shipped=False,
+    ),
+    Recipe(
+        name="wide_photos",
+        card="wide_card.md",
+        mix=PHOTOS,
+        sizes=WIDE,
+        text_type=torch.bfloat16,
+        plans=Plans(
+            # Photos have more to keep than painted clothes: a VAE of their own. 9,000 photos are
+            # few, so text encoder and UNet train for two thirds of the steps.
+            vae={
+                "vae": Plan(
+                    steps=1150, batch=64, rate=2e-3, warmup=30, average=0.99, save_every=100
+                ),
+                "vae-fine": Plan(
+                    steps=1600, batch=32, rate=1.5e-3, warmup=30, average=0.99, save_every=200
+                ),
+            },
+            judge=_JUDGE,
+            painter={
+                "painter": Plan(
+                    steps=1500, batch=64, rate=8e-4, warmup=200, average=0.998, save_every=100
+                ),
+                "painter-fine": Plan(
+                    steps=1800, batch=64, rate=8e-4, warmup=100, average=0.998, save_every=100
+                ),
+            },
+            pool=POOL,
+            compiled=True,
+            tested=2000,
+            samples=16,
+        ),
+        core_minutes=90,
         shipped=False,
     ),
 )

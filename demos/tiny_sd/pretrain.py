@@ -25,16 +25,7 @@ from evaluate import GUIDANCE, SAMPLING_STEPS, evaluate
 from judge_training import train_judge, write_judge
 from model_recipes import RECIPES, Recipe, quick
 from networks import Painter, write_tokenizer
-from pictures import (
-    BACKGROUNDS,
-    COLORS,
-    HELD_OUT,
-    NAMED,
-    UNNAMED,
-    VOCABULARY,
-    Grey,
-    load_grey,
-)
+from pictures import BACKGROUNDS, COLORS, Grey
 from shipping import write_card, write_photos, write_pipeline
 from training import OtherPlan, Plan
 from unet_training import FEATURES, POOL_STEPS, train_painter
@@ -126,16 +117,28 @@ def vae_and_judge(
         shutil.copyfile(SHIPPED / "judge.safetensors", out / "judge.safetensors")
         vae = AutoencoderKL.from_pretrained(SHIPPED / "tiny_sd" / "vae", torch_dtype=torch.float32)
         return vae.eval().requires_grad_(False), [], None
-    vae, report = train_vae(train.without(HELD_OUT), test, plans.vae, plans.tested, SEED, work)
+    mix = recipe.mix
+    shown = train.without(mix.held_out)
+    vae, report = train_vae(mix, shown, test, plans.vae, plans.tested, SEED, work)
     print(report, flush=True)
-    judge, judge_report = train_judge(train, test, plans.judge, plans.tested, SEED, work)
+    judge, judge_report = train_judge(mix, train, test, plans.judge, plans.tested, SEED, work)
     print(judge_report, flush=True)
-    write_judge(judge, out / "judge.safetensors")
+    write_judge(judge, mix.classes, out / "judge.safetensors")
     rows = [
         stage_row(name, plan, seconds)
         for (name, plan), seconds in zip(plans.vae.items(), report.seconds, strict=True)
     ]
     return vae, [*rows, stage_row("judge", plans.judge, judge_report.seconds)], report
+
+
+def origin(report: VaeReport | None) -> str:
+    """Return where VAE and judge come from, for the card."""
+    if report is None:
+        return "VAE and judge are those of the embedded model."
+    return (
+        f"VAE: PSNR {report.psnr_db:.1f} dB on test pictures of shown classes, "
+        f"{report.held_out_psnr_db:.1f} dB on those held out."
+    )
 
 
 def make(recipe: Recipe, data: Path, work: Path, out: Path) -> None:
@@ -145,18 +148,21 @@ def make(recipe: Recipe, data: Path, work: Path, out: Path) -> None:
       FileNotFoundError: a data set is missing.
       OtherPlan: the work folder is another recipe's.
     """
-    train, test = load_grey(data, "train"), load_grey(data, "test")
+    mix = recipe.mix
+    train, test = mix.load(data, "train"), mix.load(data, "test")
     claim(work, recipe)
     out.mkdir(parents=True, exist_ok=True)
     plans = recipe.plans
-    tokenizer = write_tokenizer(VOCABULARY, work / "tokenizer")
+    tokenizer = write_tokenizer(mix.vocabulary, work / "tokenizer")
     print(expected(recipe, tokenizer), flush=True)
     vae, rows, vae_report = vae_and_judge(recipe, train, test, work, out)
-    write_photos(test, SEED, out / "photos")
+    if recipe.shipped:
+        write_photos(test, SEED, out / "photos")
     painter, painter_seconds = train_painter(
+        mix,
         tokenizer,
         vae,
-        train.without(HELD_OUT),
+        train.without(mix.held_out),
         plans.painter,
         SEED,
         work,
@@ -173,14 +179,15 @@ def make(recipe: Recipe, data: Path, work: Path, out: Path) -> None:
         "name": recipe.name,
         "text_width": recipe.sizes.text_width,
         "weights": count_weights(vae, painter.text_encoder, painter.unet),
-        "named": ", ".join(NAMED),
+        "named": ", ".join(mix.named),
         "colors": ", ".join(COLORS),
         "backgrounds": ", ".join(BACKGROUNDS),
-        "unnamed": "`, `".join(UNNAMED),
-        "held_out": "`, `".join(HELD_OUT),
+        "unnamed": "`, `".join(mix.unnamed),
+        "held_out": "`, `".join(mix.held_out),
         "command": "python demos/tiny_sd/pretrain.py"
         + ("" if recipe.shipped else f" --recipe {recipe.name}"),
-        "origin": "VAE and judge are those of the embedded model.",
+        "origin": origin(vae_report),
+        "data": mix.data,
         "stages": "\n".join(rows),
         "processor": processor(),
         "psnr": vae_report.psnr_db if vae_report else 0.0,
@@ -189,8 +196,8 @@ def make(recipe: Recipe, data: Path, work: Path, out: Path) -> None:
         "guidance": GUIDANCE,
     }
     folder = out / recipe.name
-    write_pipeline(painter, vae, folder)
-    measured = "\n".join(evaluate(out, data, plans.samples, SEED, recipe.name))
+    write_pipeline(painter, vae, mix.vocabulary, folder)
+    measured = "\n".join(evaluate(out, data, plans.samples, SEED, recipe))
     print(measured, flush=True)
     write_card(recipe.card, {**facts, "measured": measured}, folder)
 
