@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 from places import ROOT
 from running import STALLED_SECONDS
 
@@ -45,6 +47,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(FOLDER)
     return importlib.import_module("pictures")
+
+
+@pytest.fixture
+def mixes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("mixes")
 
 
 @pytest.fixture
@@ -114,7 +122,9 @@ def paint_one_picture(folder: Path) -> None:
     assert pipeline.tokenizer.decode(ids, skip_special_tokens=True) == "any text : 1 zebra , ünï"
 
 
-def test_held_out_classes_are_never_shown(data: Path, pictures: ModuleType) -> None:
+def test_held_out_classes_are_never_shown(
+    data: Path, pictures: ModuleType, mixes: ModuleType
+) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -127,6 +137,40 @@ def test_held_out_classes_are_never_shown(data: Path, pictures: ModuleType) -> N
     words = {word for caption in captions for word in caption.split()}
     assert not words & {"sneaker", "seven", "bag", "three"}
     assert set(pictures.NAMED) <= words
+
+
+@pytest.fixture
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos a class and split: red, on the edge blue."""
+    folder = tmp_path_factory.mktemp("photos")
+    picture = np.full((32, 32, 3), (45, 85, 225), np.uint8)
+    picture[4:-4, 4:-4] = (225, 40, 40)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", quality=95)
+    data = np.frombuffer(file.getvalue(), np.uint8)
+    parts = {}
+    for split in ("train", "test"):
+        parts[f"{split}_jpeg"] = np.tile(data, 30)
+        parts[f"{split}_offsets"] = np.arange(31) * len(data)
+        parts[f"{split}_labels"] = np.tile(np.arange(10), 3)
+    np.savez(folder / "cifar10_subset_jpeg.npz", **parts)
+    return folder
+
+
+def test_photos_are_described_by_the_colors_that_they_have(
+    photos: Path, mixes: ModuleType, pictures: ModuleType
+) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    mix = mixes.PHOTOS
+    batch = mix.compose(mix.load(photos, "train").without(mix.held_out), 300, generator)
+    assert {list(pictures.COLORS)[i] for i in batch.color.tolist()} == {"red"}
+    assert {list(pictures.BACKGROUNDS)[i] for i in batch.background.tolist()} == {"blue"}
+    facts = (batch.label, batch.color, batch.background, batch.small)
+    words = {word for text in mix.describe(*facts, generator) for word in text.split()}
+    assert not words & {"horse", "frog", "small"}
+    assert {*mix.named, "red", "blue"} <= words <= set(mix.vocabulary)
 
 
 def test_missing_data_is_one_sentence(start: Start, tmp_path: Path) -> None:
@@ -153,7 +197,7 @@ def test_a_work_folder_is_of_one_recipe(pretrain: ModuleType, tmp_path: Path) ->
 
 def test_minutes_and_bytes_are_said_before_training(pretrain: ModuleType, tmp_path: Path) -> None:
     wide = pretrain.RECIPES["wide_clothes"]
-    tokenizer = pretrain.write_tokenizer(pretrain.VOCABULARY, tmp_path)
+    tokenizer = pretrain.write_tokenizer(wide.mix.vocabulary, tmp_path)
     said = pretrain.expected(wide, tokenizer)
     assert "about 100 minutes of one AVX-512 core" in said
     assert "MB of checkpoints" in said and "Same bits again: torch " in said

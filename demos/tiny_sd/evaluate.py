@@ -147,7 +147,8 @@ def evaluate(folder: Path, data: Path, count: int, seed: int, recipe: Recipe) ->
         ("what", "result"),
         ("---", "---"),
         (
-            f"judge on {len(everything.label):,} real test pictures, all {len(mix.classes)} classes",
+            f"judge on {len(everything.label):,} real test pictures, "
+            f"all {len(mix.classes)} classes",
             score_pictures(judge, everything.bytes(), everything),
         ),
         (
