@@ -7,15 +7,14 @@ Source: EfficientNet (arXiv:1905.11946) without squeeze-and-excitation and with 
 authors describe the Lite models; the names of the weights are those of the published file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import Any
 
 from edge_train.errors import InputError
+
+Tensor = Any  # torch's, which is imported late
 
 FEATURES = 1280
 _NORM_EPSILON = 1e-3
@@ -49,44 +48,47 @@ def _blocks() -> Iterator[_Block]:
             inputs = outputs
 
 
-class EfficientNetLite0(nn.Module):
+@dataclass(frozen=True, eq=False)
+class EfficientNetLite0:
     """(n, 3, side, side) in [-1, 1] to the average (n, 1280) of its last layer."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._weights = weights
+    weights: Mapping[str, Tensor]
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """Return the features."""
-        hidden = functional.relu6(self._normed(self._conv(pixels, "_conv_stem", 2), "_bn0"))
+        hidden = self._conv(pixels, "_conv_stem", 2)
+        hidden = self._normed(hidden, "_bn0").clamp(0, 6)
         for number, block in enumerate(_blocks()):
             hidden = self._block(hidden, f"_blocks.{number}.", block)
-        hidden = functional.relu6(self._normed(self._conv(hidden, "_conv_head", 1), "_bn1"))
-        return hidden.mean((2, 3))
+        hidden = self._conv(hidden, "_conv_head", 1)
+        return self._normed(hidden, "_bn1").clamp(0, 6).mean((2, 3))
 
     def _block(self, inputs: Tensor, name: str, block: _Block) -> Tensor:
         hidden = inputs
         if block.expansion > 1:
             hidden = self._conv(hidden, f"{name}_expand_conv", 1)
-            hidden = functional.relu6(self._normed(hidden, f"{name}_bn0"))
+            hidden = self._normed(hidden, f"{name}_bn0").clamp(0, 6)
         hidden = self._conv(hidden, f"{name}_depthwise_conv", block.stride, hidden.shape[1])
-        hidden = functional.relu6(self._normed(hidden, f"{name}_bn1"))
+        hidden = self._normed(hidden, f"{name}_bn1").clamp(0, 6)
         hidden = self._normed(self._conv(hidden, f"{name}_project_conv", 1), f"{name}_bn2")
         same = block.stride == 1 and block.inputs == block.outputs
         return hidden + inputs if same else hidden
 
     def _conv(self, hidden: Tensor, name: str, stride: int, groups: int = 1) -> Tensor:
         """Convolve; what is missing at the edges is split, the larger half right and below."""
-        weight = self._weights[f"{name}.weight"]
+        from torch.nn import functional
+
+        weight = self.weights[f"{name}.weight"]
         kernel, side = weight.shape[2], hidden.shape[2]
         missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         edges = (missing // 2, missing - missing // 2) * 2
         return functional.conv2d(functional.pad(hidden, edges), weight, None, stride, 0, 1, groups)
 
     def _normed(self, hidden: Tensor, name: str) -> Tensor:
+        from torch.nn import functional
+
         mean, variance, scale, shift = (
-            self._weights[f"{name}.{of}"]
-            for of in ("running_mean", "running_var", "weight", "bias")
+            self.weights[f"{name}.{of}"] for of in ("running_mean", "running_var", "weight", "bias")
         )
         return functional.batch_norm(hidden, mean, variance, scale, shift, eps=_NORM_EPSILON)
 
@@ -97,9 +99,11 @@ def read(path: Path) -> EfficientNetLite0:
     Raises:
       InputError: it is not that of EfficientNet-Lite0.
     """
+    import torch
+
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        network = EfficientNetLite0(weights).eval()
+        network = EfficientNetLite0(weights)
         with torch.no_grad():
             found = network(torch.zeros(1, 3, 32, 32)).shape[1]
     except (OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:

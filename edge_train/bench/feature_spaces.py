@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from edge_train.arrays.types import Array
 from edge_train.bench.efficient_net import read
 from edge_train.bench.items import Grey, Pixels
 from edge_train.bench.unlabelled_network import kept, to_tensor
 from edge_train.errors import InputError
+
+Tensor = Any  # torch's, which is imported late
 
 _AT_ONCE = 64  # pictures in a call; bounds memory
 # ImageNet networks want about 224 pixels. The pictures have 32: at 96 the same edges are seen for
@@ -33,6 +32,8 @@ class Space:
 
     def features(self, pictures: Pixels) -> Array:
         """Return the features (n, width) of pictures (n, side, side, 3)."""
+        import torch
+
         parts = []
         with torch.no_grad():
             for start in range(0, len(pictures), _AT_ONCE):
@@ -68,6 +69,9 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
 
 
 def _imagenet(path: Path) -> Space:
+    import torch
+    from torch.nn import functional
+
     network = read(path)
     side = (_IMAGENET_SIDE, _IMAGENET_SIDE)
 
@@ -90,7 +94,9 @@ def _transformer(folder: Path) -> Space:
         raise InputError(
             f"{folder} is a {kind!r}; features come from clip, vit and dinov2. Move it elsewhere."
         )
+    import torch
     import transformers
+    from torch.nn import functional
 
     load = transformers.CLIPModel if kind == "clip" else transformers.AutoModel
     model: Any = load.from_pretrained(folder, local_files_only=True).eval()

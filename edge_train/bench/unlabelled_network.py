@@ -9,18 +9,18 @@ crops: the shape is what is asked for) and in features from the last layer, not 
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from edge_train.bench.items import BACKGROUNDS, COLORS, Grey, Look, Pixels, paint
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.rng import Key
 
+Tensor = Network = Any  # torch's, which is imported late
+
 FEATURES = 128
-STEPS = 600
+STEPS = 400
 _BATCH = 128  # items, two pictures each
 _RATE = 2e-3
 _TEMPERATURE = 0.2
@@ -28,25 +28,19 @@ _CHANNELS = (32, 64, 96, 128)
 _SEED = 0
 
 
-class UnlabelledNetwork(nn.Module):
-    """(n, 3, 32, 32) in [-1, 1] to unit features (n, 128)."""
+def untrained() -> Network:
+    """Return the network, with weights from its own seed: (n, 3, 32, 32) to (n, 128)."""
+    import torch
+    from torch import nn
 
-    def __init__(self) -> None:
-        super().__init__()
-        inputs = (3, *_CHANNELS)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(inputs[i], inputs[i + 1], 3, stride=1 if i == 0 else 2, padding=1)
-            for i in range(len(_CHANNELS))
-        )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in _CHANNELS)
-        self.last = nn.Linear(_CHANNELS[-1] * 16, FEATURES)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the features."""
-        hidden = pixels
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = functional.relu(norm(convolution(hidden)))
-        return functional.normalize(self.last(hidden.flatten(1)), dim=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        layers: list[Network] = []
+        for number, width in enumerate(_CHANNELS):
+            inputs = _CHANNELS[number - 1] if number else 3
+            layers.append(nn.Conv2d(inputs, width, 3, stride=2 if number else 1, padding=1))
+            layers += [nn.GroupNorm(8, width), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(_CHANNELS[-1] * 16, FEATURES))
 
 
 def views(items: Grey, generator: np.random.Generator) -> Pixels:
@@ -62,14 +56,16 @@ def views(items: Grey, generator: np.random.Generator) -> Pixels:
 
 def to_tensor(pictures: Pixels) -> Tensor:
     """Return (n, 3, side, side) in [-1, 1]."""
+    import torch
+
     return torch.from_numpy(pictures.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
 
-def trained(items: Grey, steps: int = STEPS) -> UnlabelledNetwork:
+def trained(items: Grey, steps: int = STEPS) -> Network:
     """Train on items (n, 28, 28); the same items and steps give the same network."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = UnlabelledNetwork()
+    import torch
+
+    network = untrained()
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
@@ -87,20 +83,26 @@ def apart(features: Tensor) -> Tensor:
     """Return the loss: cross-entropy of telling an item's other picture from all pictures.
 
     Args:
-      features: (2 n, width), unit rows; row i and row i + n are of one item.
+      features: (2 n, width); row i and row i + n are of one item.
     """
+    import torch
+    from torch.nn import functional
+
     count = len(features) // 2
-    near = features @ features.T / _TEMPERATURE
+    unit = functional.normalize(features, dim=1)
+    near = unit @ unit.T / _TEMPERATURE
     near = near.masked_fill(torch.eye(2 * count, dtype=torch.bool), float("-inf"))
     return functional.cross_entropy(near, torch.arange(2 * count).roll(count))
 
 
-def kept(path: Path, items: Grey) -> UnlabelledNetwork:
+def kept(path: Path, items: Grey) -> Network:
     """Return the network in a file, or train it and write that."""
+    import torch
+
     if not path.exists():
         state = {name: value.numpy() for name, value in trained(items).state_dict().items()}
         save_tensors(path, state, {})
-    network = UnlabelledNetwork()
+    network = untrained()
     tensors, _ = load_tensors(path)
     network.load_state_dict({name: torch.from_numpy(v) for name, v in tensors.items()})
     return network.eval()

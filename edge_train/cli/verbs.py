@@ -281,7 +281,10 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument("--samples", type=int, help="of each data set, tpsgd; draws, noise-budget")
     parser.add_argument(
-        "--limit", type=int, help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes"
+        "--limit",
+        type=int,
+        help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes; likeness: items; "
+        "forwards: forwards of a curve",
     )
     parser.add_argument(
         "--python",
