@@ -17,7 +17,8 @@ from edge_train.bench.items import BACKGROUNDS, COLORS, Grey, Look, Pixels, pain
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.rng import Key
 
-Tensor = Network = Any  # torch's, which is imported late
+Tensor = Any  # torch's, which is imported late
+Network = Any
 
 FEATURES = 128
 STEPS = 400
