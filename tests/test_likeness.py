@@ -132,3 +132,94 @@ def test_missing_and_foreign_data_is_one_sentence(tmp_path):
     (tmp_path / "fashion_mnist.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="no test pictures"):
         read_items(tmp_path, "test")
+
+
+@pytest.fixture
+def items():
+    return np.random.default_rng(1).integers(0, 256, (24, 28, 28), dtype=np.uint8)
+
+
+def test_the_unlabelled_network_is_the_same_again(items, tmp_path):
+    torch = pytest.importorskip("torch")
+    from edge_train.bench import unlabelled_network
+
+    first, second = (unlabelled_network.trained(items, steps=2).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    start = unlabelled_network.untrained().state_dict()
+    assert not torch.equal(first["0.weight"], start["0.weight"])
+
+
+def test_the_unlabelled_loss_asks_for_like_features_of_one_item():
+    torch = pytest.importorskip("torch")
+    from edge_train.bench.unlabelled_network import apart
+
+    own = torch.eye(8)
+    paired, mixed = torch.cat([own, own]), torch.cat([own, own.roll(1, 0)])
+    assert apart(paired) < 0.1 < apart(mixed)
+    assert torch.isclose(apart(paired), apart(5 * paired))
+
+
+def test_a_folder_without_feature_networks_says_what_may_be_there(items, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from edge_train.bench import feature_spaces, unlabelled_network
+
+    monkeypatch.setattr(unlabelled_network, "STEPS", 1)
+    monkeypatch.setattr(feature_spaces, "kept", lambda path, items: None)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no feature network: no efficientnet-lite0"):
+        feature_spaces.spaces(items, tmp_path, empty)
+    (empty / "model").mkdir()
+    (empty / "model" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="'llama'; features come from clip, vit and dinov2"):
+        feature_spaces.spaces(items, tmp_path, empty)
+    (empty / "efficientnet-lite0-1.pth").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is not EfficientNet-Lite0"):
+        feature_spaces.spaces(items, tmp_path, empty)
+
+
+@pytest.fixture
+def data(items, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    labels = np.resize(np.arange(10), len(items))
+    arrays = {f"{s}_{n}": v for s in ("train", "test") for n, v in (("images", items),)}
+    arrays |= {f"{s}_labels": labels for s in ("train", "test")}
+    np.savez(folder / "fashion_mnist.npz", **arrays)
+    return folder
+
+
+@pytest.mark.slow
+def test_curves_that_are_there_are_read_and_not_trained_again(data, tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    from edge_train.bench import forwards, item_likeness, unlabelled_network
+
+    monkeypatch.setattr(unlabelled_network, "trained", lambda _: unlabelled_network.untrained())
+    monkeypatch.setattr(item_likeness, "PICTURES", 1)
+    monkeypatch.setattr(item_likeness, "_COMPOSED", 2)
+    monkeypatch.setattr(forwards, "CLASSES", ("bag",))
+    table = forwards.main(tmp_path / "out", 1, data, limit=70)
+    assert all(f"| {way} |" in table for way in forwards.WAYS)
+
+    def not_again(*words, **options):
+        raise AssertionError("it was trained again")
+
+    monkeypatch.setattr(forwards.subprocess, "run", not_again)
+    monkeypatch.setattr(forwards, "score", not_again)
+    assert forwards.main(tmp_path / "out", 1, data, limit=70) == table
+
+
+@pytest.mark.slow
+def test_settings_that_were_scored_are_read(data, tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    from edge_train.bench import item_likeness, unlabelled_network
+    from edge_train.bench import likeness as bench
+
+    monkeypatch.setattr(unlabelled_network, "trained", lambda _: unlabelled_network.untrained())
+    monkeypatch.setattr(item_likeness, "PICTURES", 1)
+    monkeypatch.setattr(item_likeness, "_COMPOSED", 2)
+    monkeypatch.setattr(bench, "_SETTINGS", (("before", 0, 0.2), ("one step", 1, 0.2)))
+    table = bench.main(tmp_path / "out", 1, data, limit=1)
+    assert "| one step |" in table and "rank among 24 items" in table
+    monkeypatch.setattr(bench, "_learned", None)
+    assert bench.main(tmp_path / "out", 1, data, limit=1) == table

@@ -91,3 +91,16 @@ def test_timesteps_of_long_gradients_are_drawn_more_often():
     assert (often.tolist(), left) == ([0.5, 0.5], 1)
     often, left = best_timesteps(np.array([0.01, 1.0, 16.0]))
     assert np.all(np.diff(often) > 0) and left < 0.6
+
+
+@pytest.mark.slow
+def test_the_budget_of_the_embedded_model_is_the_same_again(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    from edge_train.bench import noise_budget
+
+    monkeypatch.setattr(noise_budget, "_POINTS", (0,))
+    table = noise_budget.main(tmp_path, 1, samples=20)
+    assert "| rho: noise over mean, one sample |" in table
+    assert noise_budget.main(tmp_path / "other", 1, samples=20) == table
+    monkeypatch.setattr(noise_budget, "measure", None)
+    assert noise_budget.main(tmp_path, 1, samples=20) == table

@@ -10,6 +10,7 @@ authors describe the Lite models; the names of the weights are those of the publ
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from edge_train.errors import InputError
@@ -19,6 +20,12 @@ Tensor = Any  # torch's, which is imported late
 FEATURES = 1280
 _NORM_EPSILON = 1e-3
 _STEM, _LAST = 32, 320  # channels
+# what torch raises for a file that is none of its own, and what a missing weight raises; no object
+# is ever built from the file
+_UNREADABLE = (
+    *(OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError, EOFError),
+    UnpicklingError,
+)
 # (blocks, kernel, stride of the first block, expansion, channels)
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -106,8 +113,10 @@ def read(path: Path) -> EfficientNetLite0:
         network = EfficientNetLite0(weights)
         with torch.no_grad():
             found = network(torch.zeros(1, 3, 32, 32)).shape[1]
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path} is not EfficientNet-Lite0: {error}") from error
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{path} is not EfficientNet-Lite0 ({type(error).__name__}); download it again."
+        ) from error
     if found != FEATURES:
         raise InputError(f"{path} has {found} features, EfficientNet-Lite0 has {FEATURES}.")
     return network
