@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edge_train import bench
 from edge_train.arrays.types import Array, Batch
 from edge_train.bench.noise_parts import (
+    UNSEEN,
     Estimated,
     Rows,
     alone,
@@ -227,12 +228,16 @@ def _parts(measured: dict[int, Budget]) -> str:
         ("rho, bare captions", [str(b.bare_rho) for b in measured.values()]),
         (
             "rho, photos and timesteps in turn",
-            [f"{b.stratified_rho:.2f}" for b in measured.values()],
+            [_shown(b.stratified_rho) for b in measured.values()],
         ),
-        ("rho, best timesteps", [f"{_best_rho(b):.2f}" for b in measured.values()]),
+        ("rho, best timesteps", [_shown(_best_rho(b)) for b in measured.values()]),
     ]
     head = ["what", *(f"after {number} exact steps" for number in measured)]
     return bench.table(head, [[name, *cells] for name, cells in rows])
+
+
+def _shown(rho: float) -> str:
+    return f"{rho:.2f}" if np.isfinite(rho) else UNSEEN
 
 
 def _best_rho(budget: Budget) -> float:

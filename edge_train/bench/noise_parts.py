@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float64]  # (draws, numbers of a gradient)
+UNSEEN = "no mean seen"  # in the place of a number that divides by |G|
 _GROUPS = 20  # of the jackknife
 
 
@@ -34,7 +35,7 @@ class Estimated:
 
     def __str__(self) -> str:
         if not np.isfinite(self.value):
-            return "no mean seen"
+            return UNSEEN
         error = f"{self.error:.2f}" if np.isfinite(self.error) else "much"
         return f"{self.value:.2f} +- {error}"
 
