@@ -16,19 +16,15 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from edge_train.tasks.personalize.judge import Judge, Verdict
+from mixes import Mix
+from model_recipes import RECIPES, Recipe
 from pictures import (
     ANYTHING,
     BACKGROUNDS,
-    CLASSES,
     COLORS,
-    HELD_OUT,
-    NAMED,
     SLOT,
-    UNNAMED,
     Pictures,
-    compose,
     draw_looks,
-    load_grey,
     sentence,
     to_bytes,
 )
@@ -84,14 +80,14 @@ def score_pictures(judge: Judge, images: np.ndarray, truth: Pictures) -> Score:
 
 
 def score_words(
-    pipeline: StableDiffusionPipeline, judge: Judge, count: int, seed: int
+    pipeline: StableDiffusionPipeline, judge: Judge, mix: Mix, count: int, seed: int
 ) -> list[tuple[str, object]]:
     """Paint `a photo of a {color} {noun} on a {background} background` and judge it.
 
     Every named class is painted `count` times and the words SLOT and ANYTHING 4 times as often,
     all in drawn colors. Returns rows of (what, result).
     """
-    nouns = np.array([*NAMED * count, *[SLOT] * (4 * count), *[ANYTHING] * (4 * count)])
+    nouns = np.array([*mix.named * count, *[SLOT] * (4 * count), *[ANYTHING] * (4 * count)])
     color, background = draw_looks(len(nouns), keyed(seed, "evaluate-looks", 0))
     color_names, background_names = tuple(COLORS), tuple(BACKGROUNDS)
     captions = [
@@ -99,44 +95,49 @@ def score_words(
         for noun, c, b in zip(nouns.tolist(), color.tolist(), background.tolist(), strict=True)
     ]
     verdict = judge.predict(sample(pipeline, captions, seed))
-    wanted = torch.tensor([CLASSES.index(n) if n in CLASSES else -1 for n in nouns.tolist()])
+    wanted = torch.tensor(
+        [mix.classes.index(n) if n in mix.classes else -1 for n in nouns.tolist()]
+    )
     right = right_answers(verdict, wanted, color, background)
 
     named = Score(*right[:, wanted.numpy() >= 0].mean(axis=1).tolist())
-    each = ", ".join(f"{noun} {right[0, nouns == noun].mean():.0%}" for noun in NAMED)
+    each = ", ".join(f"{noun} {right[0, nouns == noun].mean():.0%}" for noun in mix.named)
     rows: list[tuple[str, object]] = [
-        (f"**text to image, {len(NAMED)} named classes x {count}**", f"**{named}**"),
+        (f"**text to image, {len(mix.named)} named classes x {count}**", f"**{named}**"),
         ("class, by word", each),
     ]
     for noun in (SLOT, ANYTHING):
         chosen = nouns == noun
         seen = [
-            f"{name} {(verdict.class_index[chosen] == CLASSES.index(name)).mean():.1%}"
-            for name in UNNAMED + HELD_OUT
+            f"{name} {(verdict.class_index[chosen] == mix.classes.index(name)).mean():.1%}"
+            for name in mix.unnamed + mix.held_out
         ]
         looks = "color {:.1%}, background {:.1%}".format(*right[1:, chosen].mean(axis=1))
         rows.append((f"`{noun}`, {chosen.sum()} pictures", f"seen as {', '.join(seen)}; {looks}"))
     return rows
 
 
-def evaluate(folder: Path, data: Path, count: int, seed: int) -> list[str]:
+def evaluate(folder: Path, data: Path, count: int, seed: int, recipe: Recipe) -> list[str]:
     """Measure the pipeline and the judge in `folder`; returns a Markdown table, line by line.
 
     Args:
-      folder: holds `tiny_sd/` and `judge.safetensors`.
+      folder: holds the pipeline's folder, named as its recipe, and `judge.safetensors`.
       data: holds the test pictures.
       count: pictures painted per class word.
     """
     judge = Judge.load(folder / "judge.safetensors")
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder / "tiny_sd", torch_dtype=torch.float32
+        folder / recipe.name, torch_dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
 
-    test = load_grey(data, "test")
-    everything = compose(test, REAL_PICTURES * count, keyed(seed, "evaluate-all", 0))
-    named = compose(
-        test.without(HELD_OUT + UNNAMED), REAL_PICTURES * count, keyed(seed, "evaluate-named", 0)
+    mix = recipe.mix
+    test = mix.load(data, "test")
+    everything = mix.compose(test, REAL_PICTURES * count, keyed(seed, "evaluate-all", 0))
+    named = mix.compose(
+        test.without(mix.held_out + mix.unnamed),
+        REAL_PICTURES * count,
+        keyed(seed, "evaluate-named", 0),
     )
     named = named.pick(~named.small)
     with torch.no_grad():
@@ -146,7 +147,8 @@ def evaluate(folder: Path, data: Path, count: int, seed: int) -> list[str]:
         ("what", "result"),
         ("---", "---"),
         (
-            f"judge on {len(everything.label):,} real test pictures, all 20 classes, 30 % small",
+            f"judge on {len(everything.label):,} real test pictures, "
+            f"all {len(mix.classes)} classes",
             score_pictures(judge, everything.bytes(), everything),
         ),
         (
@@ -154,7 +156,7 @@ def evaluate(folder: Path, data: Path, count: int, seed: int) -> list[str]:
             score_pictures(judge, named.bytes(), named),
         ),
         ("the same pictures through the VAE", score_pictures(judge, restored, named)),
-        *score_words(pipeline, judge, count, seed),
+        *score_words(pipeline, judge, mix, count, seed),
     ]
     return [f"| {what} | {result} |" for what, result in rows]
 
@@ -163,13 +165,16 @@ def main() -> int:
     """Print the report; see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="tiny_sd")
     parser.add_argument("--data", type=Path, default=DATA.parents[2] / "shared" / "data")
     parser.add_argument("--count", type=int, default=16, help="pictures per word")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("\n".join(evaluate(options.folder, options.data, options.count, options.seed)))
+    recipe = RECIPES[options.recipe]
+    rows = evaluate(options.folder, options.data, options.count, options.seed, recipe)
+    print("\n".join(rows))
     return 0
 
 

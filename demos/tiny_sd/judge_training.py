@@ -15,32 +15,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_train.formats.tensor_store import save_tensors
-from pictures import BACKGROUNDS, CLASSES, COLORS, Grey, Pictures, compose
+from mixes import Mix
+from pictures import BACKGROUNDS, COLORS, Grey, Pictures
 from training import Plan, Weights, fit, keyed, seeded
 
 # (channels in, channels out, stride) of 3x3 convolutions: 32 -> 16 -> 8 -> 4 pixels
 LAYERS = ((3, 32, 1), (32, 48, 2), (48, 64, 1), (64, 96, 2), (96, 128, 1), (128, 128, 2))
-HEADS = (len(CLASSES), len(COLORS), len(BACKGROUNDS))
 NOISE = 0.04  # largest standard deviation added to training pictures, in units of [-1, 1]
 
 
 class JudgeNet(nn.Module):
     """Six convolutions with batch norm and ReLU, then one linear layer with three heads."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
+        self.split = (classes, len(COLORS), len(BACKGROUNDS))
         self.convolutions = nn.ModuleList(
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
             for inputs, outputs, stride in LAYERS
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _, outputs, _ in LAYERS)
-        self.heads = nn.Linear(128 * 4 * 4, sum(HEADS))
+        self.heads = nn.Linear(128 * 4 * 4, sum(self.split))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return the scores of class, color and background of (n, 3, 32, 32) pictures."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             pixels = functional.relu(norm(convolution(pixels)))
-        return self.heads(pixels.flatten(1)).split(HEADS, dim=1)
+        return self.heads(pixels.flatten(1)).split(self.split, dim=1)
 
     def folded(self) -> Weights:
         """Return the weights with every batch norm folded into its convolution."""
@@ -77,14 +78,14 @@ def disturb(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_judge(
-    train: Grey, test: Grey, plan: Plan, tested: int, seed: int, folder: Path
+    mix: Mix, train: Grey, test: Grey, plan: Plan, tested: int, seed: int, folder: Path
 ) -> tuple[JudgeNet, JudgeReport]:
     """Train the judge on all classes of `train`; measure it on `tested` pictures of `test`."""
-    judge = seeded(seed, JudgeNet)
+    judge = seeded(seed, lambda: JudgeNet(len(mix.classes)))
 
     def loss(step: int) -> Tensor:
         generator = keyed(seed, "judge", step)
-        shown = compose(train, plan.batch, generator)
+        shown = mix.compose(train, plan.batch, generator)
         answers = judge(disturb(shown.pixels, generator))
         truths = (shown.label, shown.color, shown.background)
         return sum(map(functional.cross_entropy, answers, truths), torch.tensor(0.0))
@@ -92,7 +93,7 @@ def train_judge(
     weights, seconds = fit("judge", judge, loss, plan, folder)
     judge.load_state_dict(weights)
     judge.eval().requires_grad_(False)
-    shares = accuracy(judge, compose(test, tested, keyed(seed, "judge-test", 0)))
+    shares = accuracy(judge, mix.compose(test, tested, keyed(seed, "judge-test", 0)))
     return judge, JudgeReport(seconds, *shares)
 
 
@@ -107,11 +108,11 @@ def accuracy(judge: JudgeNet, shown: Pictures) -> tuple[float, float, float]:
     )
 
 
-def write_judge(judge: JudgeNet, path: Path) -> None:
+def write_judge(judge: JudgeNet, classes: tuple[str, ...], path: Path) -> None:
     """Write the folded weights as float16, with the names of all answers in the metadata."""
     metadata = {
         "format": "edge-train judge 1",
-        "classes": json.dumps(CLASSES),
+        "classes": json.dumps(classes),
         "colors": json.dumps(tuple(COLORS)),
         "backgrounds": json.dumps(tuple(BACKGROUNDS)),
         "strides": json.dumps([stride for _, _, stride in LAYERS]),

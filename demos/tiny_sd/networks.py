@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,41 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CAPTION_TOKENS = 20
-TEXT_WIDTH = 128
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large text encoder and UNet are.
+
+    `text_width` is what a token has, `text_inner` the width inside of a feed-forward layer;
+    `channels` are the UNet's, level by level, of `unet_layers` blocks each.
+    """
+
+    text_width: int
+    text_layers: int
+    text_heads: int
+    text_inner: int
+    channels: tuple[int, ...]
+    unet_layers: int
+
+
+TINY = Sizes(
+    text_width=128,
+    text_layers=2,
+    text_heads=4,
+    text_inner=512,
+    channels=(64, 128),
+    unet_layers=1,
+)
+# Tokens as wide as those of Stable Diffusion 1.x, and twice as many blocks a level.
+WIDE = Sizes(
+    text_width=768,
+    text_layers=2,
+    text_heads=12,
+    text_inner=1536,
+    channels=(64, 128),
+    unet_layers=2,
+)
 
 
 def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -93,16 +128,16 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Return the text encoder, 0.48 M weights; its token ids agree with the tokenizer."""
+def make_text_encoder(tokenizer: CLIPTokenizer, sizes: Sizes) -> CLIPTextModel:
+    """Return the text encoder; its token ids agree with the tokenizer. TINY: 0.48 M weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            projection_dim=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
+            hidden_size=sizes.text_width,
+            projection_dim=sizes.text_width,
+            intermediate_size=sizes.text_inner,
+            num_hidden_layers=sizes.text_layers,
+            num_attention_heads=sizes.text_heads,
             max_position_embeddings=CAPTION_TOKENS,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -111,17 +146,18 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def make_unet() -> UNet2DConditionModel:
-    """Return the UNet, 4.28 M weights, for latents of (n, 4, 8, 8)."""
+def make_unet(sizes: Sizes) -> UNet2DConditionModel:
+    """Return the UNet for latents of (n, 4, 8, 8). TINY: 4.28 M weights."""
+    levels = len(sizes.channels)
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(64, 128),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
+        block_out_channels=sizes.channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        layers_per_block=sizes.unet_layers,
+        cross_attention_dim=sizes.text_width,
         attention_head_dim=4,
         norm_num_groups=16,
     )
@@ -166,8 +202,10 @@ def read_text(model: CLIPTextModel, ids: Tensor, nouns: Tensor, slot_id: int) ->
 class Painter(nn.Module):
     """What the last stage trains: text encoder, UNet, and a map from shape features to nouns."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, features: int) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, features: int, sizes: Sizes) -> None:
         super().__init__()
-        self.text_encoder = make_text_encoder(tokenizer)
-        self.unet = make_unet()
-        self.noun = nn.Linear(features, TEXT_WIDTH, bias=False)  # training only; never shipped
+        self.text_encoder = make_text_encoder(tokenizer, sizes)
+        self.unet = make_unet(sizes)
+        self.noun = nn.Linear(
+            features, sizes.text_width, bias=False
+        )  # training only; never shipped

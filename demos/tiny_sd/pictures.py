@@ -70,16 +70,20 @@ DARKEST_SHADE = 0.6  # brightness where the grey picture is black
 
 @dataclass(frozen=True)
 class Grey:
-    """Grey pictures: `images` (n, 28, 28) uint8 and `labels` (n,) int64, an index into CLASSES."""
+    """Pictures to compose from, uint8: grey `images` (n, 28, 28), or photos (n, side, side, 3).
+
+    `labels` (n,) int64 is an index into `classes`.
+    """
 
     images: Tensor
     labels: Tensor
+    classes: tuple[str, ...] = CLASSES
 
     def without(self, names: tuple[str, ...]) -> Grey:
         """Return the pictures whose class is not in `names`."""
-        unwanted = torch.tensor([CLASSES.index(name) for name in names])
+        unwanted = torch.tensor([self.classes.index(name) for name in names])
         keep = ~torch.isin(self.labels, unwanted)
-        return Grey(self.images[keep], self.labels[keep])
+        return Grey(self.images[keep], self.labels[keep], self.classes)
 
 
 @dataclass(frozen=True)
@@ -207,17 +211,23 @@ def sentence(noun: str, color: str, background: str, small: bool, prefix: str) -
 
 
 def describe(
-    label: Tensor, color: Tensor, background: Tensor, small: Tensor, generator: torch.Generator
+    label: Tensor,
+    color: Tensor,
+    background: Tensor,
+    small: Tensor,
+    generator: torch.Generator,
+    nouns: dict[int, str],
 ) -> list[str]:
-    """Draw one caption a picture (all arguments as in `Pictures`).
+    """Draw one caption a picture (the first four arguments as in `Pictures`).
 
-    The noun is SLOT in 60 % of them; else the class word, or ANYTHING for unnamed classes.
+    The noun is SLOT in 60 % of them; else that of the class.
+
+    Args:
+      nouns: by label: the class word, or ANYTHING for unnamed classes.
 
     Raises:
       KeyError: a class is held out, and so has no caption.
     """
-    nouns = {CLASSES.index(name): name for name in NAMED}
-    nouns |= {CLASSES.index(name): ANYTHING for name in UNNAMED}
     color_names, background_names = tuple(COLORS), tuple(BACKGROUNDS)
     draws = torch.rand(len(label), 5, generator=generator).tolist()
     captions = []

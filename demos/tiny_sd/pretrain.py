@@ -1,92 +1,41 @@
-"""Pretrain the tiny Stable Diffusion that edge-train ships, on one CPU core in about an hour.
+"""Pretrain a small Stable Diffusion: by default the one that edge-train ships, in about an hour.
 
-Run it from the repository: `python demos/tiny_sd/pretrain.py --data ../shared/data`.
+Run it from the repository: `python demos/tiny_sd/pretrain.py --data ../shared/data`. Others, such
+as `--recipe wide_clothes` with tokens of 768 numbers, are made the same way and not shipped.
 
 Stages: tokenizer, VAE, judge, text encoder with UNet, export, measurement. A stage continues from
-its last checkpoint in the work folder, so the command can be stopped and typed again at any time.
+its last checkpoint in the work folder, so the command can be stopped and typed again at any time:
+it ends with the same weights, bit for bit, on the same processor with the same torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
+from transformers import CLIPTokenizer
 
 from evaluate import GUIDANCE, SAMPLING_STEPS, evaluate
 from judge_training import train_judge, write_judge
-from networks import write_tokenizer
-from pictures import (
-    BACKGROUNDS,
-    COLORS,
-    HELD_OUT,
-    NAMED,
-    UNNAMED,
-    VOCABULARY,
-    load_grey,
-)
+from model_recipes import RECIPES, Recipe, quick
+from networks import Painter, write_tokenizer
+from pictures import BACKGROUNDS, COLORS, Grey
 from shipping import write_card, write_photos, write_pipeline
-from training import Plan
-from unet_training import POOL, train_painter
-from vae_training import train_vae
+from training import OtherPlan, Plan
+from unet_training import FEATURES, POOL_STEPS, train_painter
+from vae_training import VaeReport, train_vae
 
 ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "edge_train" / "data"
 SEED = 1
-
-
-@dataclass(frozen=True)
-class Plans:
-    """The plan of every trained stage, and how much is drawn around them."""
-
-    vae: dict[str, Plan]
-    judge: Plan
-    painter: dict[str, Plan]
-    pool: int  # pictures encoded at a time
-    compiled: bool
-    tested: int  # pictures that measure the VAE, and the judge
-    samples: int  # pictures a word that measure the pipeline
-
-
-FULL = Plans(
-    vae={
-        "vae": Plan(steps=1150, batch=64, rate=2e-3, warmup=30, average=0.99, save_every=100),
-        # Many small steps sharpen what few large ones left blurred: 23.8 dB after the first stage.
-        "vae-fine": Plan(
-            steps=1600, batch=32, rate=1.5e-3, warmup=30, average=0.99, save_every=200
-        ),
-    },
-    judge=Plan(steps=1000, batch=128, rate=2e-3, warmup=30, average=0.99, save_every=200),
-    painter={
-        "painter": Plan(
-            steps=2900, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100
-        ),
-        "painter-fine": Plan(
-            steps=3300, batch=64, rate=1.2e-3, warmup=100, average=0.998, save_every=100
-        ),
-    },
-    pool=POOL,
-    compiled=True,
-    tested=4096,
-    samples=16,
-)
-QUICK = Plans(
-    vae={
-        "vae": Plan(steps=4, batch=8, rate=2e-3, warmup=2, average=0.9, save_every=2),
-        "vae-fine": Plan(steps=2, batch=8, rate=1e-3, warmup=1, average=0.9, save_every=2),
-    },
-    judge=Plan(steps=4, batch=8, rate=2e-3, warmup=2, average=0.9, save_every=2),
-    painter={
-        "painter": Plan(steps=8, batch=4, rate=1e-3, warmup=2, average=0.9, save_every=2),
-        "painter-fine": Plan(steps=2, batch=4, rate=1e-3, warmup=1, average=0.9, save_every=2),
-    },
-    pool=32,
-    compiled=False,
-    tested=32,
-    samples=1,
-)
+STATES = 4  # of every weight in a checkpoint: itself, its average and two moments
+POOLED_BYTES = 4 * 8 * 8 * 4 + 33  # of one picture: its latent, and five facts
 
 
 def parse() -> argparse.Namespace:
@@ -94,9 +43,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="tiny_sd")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "edge_train" / "data")
-    parser.add_argument("--work", type=Path, default=Path("pretrain-work"), help="checkpoints")
+    parser.add_argument(
+        "--out", type=Path, help="default: the package's data; not shipped: out in the work folder"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="checkpoints; default: pretrain-work/ and the recipe's name"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="seconds a stage, to test the script")
     return parser.parse_args()
@@ -112,64 +66,162 @@ def stage_row(name: str, plan: Plan, seconds: float) -> str:
     return f"| {name} | {plan.steps:,} x {plan.batch} | {seconds:,.0f} |"
 
 
-def main() -> int:
-    """Run all stages; see the module."""
-    options = parse()
-    torch.set_num_threads(options.threads)
-    plans = QUICK if options.quick else FULL
-    try:
-        train, test = load_grey(options.data, "train"), load_grey(options.data, "test")
-    except FileNotFoundError as missing:
-        print(missing, file=sys.stderr)
-        return 2
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    shown = train.without(HELD_OUT)
-
-    tokenizer = write_tokenizer(VOCABULARY, options.work / "tokenizer")
-    vae, vae_report = train_vae(shown, test, plans.vae, plans.tested, SEED, options.work)
-    print(vae_report, flush=True)
-    judge, judge_report = train_judge(train, test, plans.judge, plans.tested, SEED, options.work)
-    print(judge_report, flush=True)
-    write_judge(judge, options.out / "judge.safetensors")
-    write_photos(test, SEED, options.out / "photos")
-    painter, painter_seconds = train_painter(
-        tokenizer, vae, shown, plans.painter, SEED, options.work, plans.compiled, plans.pool
+def processor() -> str:
+    """Return which processors give the same bits as this one."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"Same bits again: torch {torch.__version__}, kernels {capability}, "
+        f"{torch.get_num_threads()} thread(s); other processors round sums otherwise."
     )
 
+
+def expected(recipe: Recipe, tokenizer: CLIPTokenizer) -> str:
+    """Return the minutes and bytes of a recipe, before anything is trained."""
+    painter = count_weights(Painter(tokenizer, FEATURES, recipe.sizes))
+    plans = recipe.plans
+    pools = sum(-(-plan.steps // POOL_STEPS) for plan in plans.painter.values())
+    disk_bytes = len(plans.painter) * STATES * 4 * painter + pools * plans.pool * POOLED_BYTES
+    return (
+        f"{recipe.name}: {painter:,} weights of text encoder and UNet; about "
+        f"{recipe.core_minutes} minutes of one AVX-512 core with bfloat16; "
+        f"{disk_bytes / 1e6:,.0f} MB of checkpoints and latents in the work folder, "
+        f"{2 * painter / 1e6:,.0f} MB of result. {processor()}"
+    )
+
+
+def claim(work: Path, recipe: Recipe) -> None:
+    """Make a work folder, or go on in the one of the same recipe.
+
+    Raises:
+      OtherPlan: another recipe began it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    mark = work / "recipe.txt"
+    words = f"{recipe.name}: {recipe.sizes}, {recipe.text_type}, {recipe.plans}\n"
+    if not mark.exists():
+        mark.write_text(words, "utf-8")
+    if mark.read_text("utf-8") != words:
+        raise OtherPlan(f"{work} was begun with another recipe; use another --work.")
+
+
+def vae_and_judge(
+    recipe: Recipe, train: Grey, test: Grey, work: Path, out: Path
+) -> tuple[AutoencoderKL, list[str], VaeReport | None]:
+    """Train the VAE and the judge, or take those that are shipped; write the judge.
+
+    Returns:
+      The VAE, rows of the card's table of stages, and the VAE's report where it was trained.
+    """
+    plans = recipe.plans
+    if not plans.vae:
+        shutil.copyfile(SHIPPED / "judge.safetensors", out / "judge.safetensors")
+        vae = AutoencoderKL.from_pretrained(SHIPPED / "tiny_sd" / "vae", torch_dtype=torch.float32)
+        return vae.eval().requires_grad_(False), [], None
+    mix = recipe.mix
+    shown = train.without(mix.held_out)
+    vae, report = train_vae(mix, shown, test, plans.vae, plans.tested, SEED, work)
+    print(report, flush=True)
+    judge, judge_report = train_judge(mix, train, test, plans.judge, plans.tested, SEED, work)
+    print(judge_report, flush=True)
+    write_judge(judge, mix.classes, out / "judge.safetensors")
+    rows = [
+        stage_row(name, plan, seconds)
+        for (name, plan), seconds in zip(plans.vae.items(), report.seconds, strict=True)
+    ]
+    return vae, [*rows, stage_row("judge", plans.judge, judge_report.seconds)], report
+
+
+def origin(report: VaeReport | None) -> str:
+    """Return where VAE and judge come from, for the card."""
+    if report is None:
+        return "VAE and judge are those of the embedded model."
+    return (
+        f"VAE: PSNR {report.psnr_db:.1f} dB on test pictures of shown classes, "
+        f"{report.held_out_psnr_db:.1f} dB on those held out."
+    )
+
+
+def make(recipe: Recipe, data: Path, work: Path, out: Path) -> None:
+    """Run all stages; see the module.
+
+    Raises:
+      FileNotFoundError: a data set is missing.
+      OtherPlan: the work folder is another recipe's.
+    """
+    mix = recipe.mix
+    train, test = mix.load(data, "train"), mix.load(data, "test")
+    claim(work, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    plans = recipe.plans
+    tokenizer = write_tokenizer(mix.vocabulary, work / "tokenizer")
+    print(expected(recipe, tokenizer), flush=True)
+    vae, rows, vae_report = vae_and_judge(recipe, train, test, work, out)
+    if recipe.shipped:
+        write_photos(test, SEED, out / "photos")
+    painter, painter_seconds = train_painter(
+        mix,
+        tokenizer,
+        vae,
+        train.without(mix.held_out),
+        plans.painter,
+        SEED,
+        work,
+        plans.compiled,
+        recipe.sizes,
+        recipe.text_type,
+        plans.pool,
+    )
+    rows += [
+        stage_row(f"text encoder and UNet, {name}", plan, seconds)
+        for (name, plan), seconds in zip(plans.painter.items(), painter_seconds, strict=True)
+    ]
     facts = {
+        "name": recipe.name,
+        "text_width": recipe.sizes.text_width,
         "weights": count_weights(vae, painter.text_encoder, painter.unet),
-        "named": ", ".join(NAMED),
+        "named": ", ".join(mix.named),
         "colors": ", ".join(COLORS),
         "backgrounds": ", ".join(BACKGROUNDS),
-        "unnamed": "`, `".join(UNNAMED),
-        "held_out": "`, `".join(HELD_OUT),
-        "command": "python demos/tiny_sd/pretrain.py",
-        "stages": "\n".join(
-            (
-                *(
-                    stage_row(*row)
-                    for row in zip(plans.vae, plans.vae.values(), vae_report.seconds, strict=True)
-                ),
-                stage_row("judge", plans.judge, judge_report.seconds),
-                *(
-                    stage_row(f"text encoder and UNet, {name}", plan, seconds)
-                    for (name, plan), seconds in zip(
-                        plans.painter.items(), painter_seconds, strict=True
-                    )
-                ),
-            )
-        ),
-        "psnr": vae_report.psnr_db,
-        "held_out_psnr": vae_report.held_out_psnr_db,
+        "unnamed": "`, `".join(mix.unnamed),
+        "held_out": "`, `".join(mix.held_out),
+        "command": "python demos/tiny_sd/pretrain.py"
+        + ("" if recipe.shipped else f" --recipe {recipe.name}"),
+        "origin": origin(vae_report),
+        "data": mix.data,
+        "stages": "\n".join(rows),
+        "processor": processor(),
+        "psnr": vae_report.psnr_db if vae_report else 0.0,
+        "held_out_psnr": vae_report.held_out_psnr_db if vae_report else 0.0,
         "sampling_steps": SAMPLING_STEPS,
         "guidance": GUIDANCE,
     }
-    folder = options.out / "tiny_sd"
-    write_pipeline(painter, vae, folder)
-    measured = "\n".join(evaluate(options.out, options.data, plans.samples, SEED))
+    folder = out / recipe.name
+    write_pipeline(painter, vae, mix.vocabulary, folder)
+    measured = "\n".join(evaluate(out, data, plans.samples, SEED, recipe))
     print(measured, flush=True)
-    write_card({**facts, "measured": measured}, folder)
+    write_card(recipe.card, {**facts, "measured": measured}, folder)
+
+
+def main() -> int:
+    """Make what the command line names; see the module."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.recipe]
+    if options.quick:
+        recipe = replace(recipe, plans=quick(recipe.plans))
+    work = options.work or Path("pretrain-work") / recipe.name
+    out = options.out or (SHIPPED if recipe.shipped else work / "out")
+    if not recipe.shipped and out.resolve() == SHIPPED:
+        print(f"{recipe.name} is not shipped; use another --out.", file=sys.stderr)
+        return 2
+    try:
+        make(recipe, options.data, work, out)
+    except (FileNotFoundError, OtherPlan) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -12,12 +12,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
 from networks import Painter, make_scheduler, write_tokenizer
-from pictures import BACKGROUNDS, CLASSES, COLORS, VOCABULARY, Grey, paint, sentence, to_bytes
+from pictures import BACKGROUNDS, CLASSES, COLORS, Grey, paint, sentence, to_bytes
 from training import keyed
 
 CONCEPTS = ("bag", "sneaker", "three")  # the photos to personalize with
 PHOTOS = 5  # of each concept
-CARD = Path(__file__).with_name("card.md")  # the model card, with {names} to fill in
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -29,14 +28,16 @@ def replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_pipeline(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
+def write_pipeline(
+    painter: Painter, vae: AutoencoderKL, words: tuple[str, ...], folder: Path
+) -> None:
     """Write a Stable Diffusion pipeline in float16; replaces `folder`.
 
-    The networks are converted in place.
+    The networks are converted in place. `words` are the tokenizer's.
     """
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    tokenizer = write_tokenizer(VOCABULARY, new / "tokenizer")
+    tokenizer = write_tokenizer(words, new / "tokenizer")
     for network in (vae, painter.text_encoder, painter.unet):
         network.half()
     pipeline = StableDiffusionPipeline(
@@ -57,13 +58,13 @@ def write_pipeline(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
     config = json.loads(settings.read_text("utf-8"))
     settings.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", "utf-8")
     shutil.rmtree(new / "tokenizer")
-    write_tokenizer(VOCABULARY, new / "tokenizer")  # only the two files that CLIP always had
+    write_tokenizer(words, new / "tokenizer")  # only the two files that CLIP always had
     replace_folder(new, folder)
 
 
-def write_card(facts: dict[str, object], folder: Path) -> None:
-    """Write the model card into the pipeline's folder."""
-    text = CARD.read_text("utf-8").format(**facts)
+def write_card(card: str, facts: dict[str, object], folder: Path) -> None:
+    """Write the model card into the pipeline's folder; `card` is its file, with {names} to fill."""
+    text = Path(__file__).with_name(card).read_text("utf-8").format(**facts)
     (folder / "README.md").write_text(text, "utf-8")
 
 

@@ -23,6 +23,10 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 
 
+class OtherPlan(ValueError):
+    """What a work folder holds was made with another recipe or plan."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast one stage trains; `average` is the decay of the moving average."""
@@ -91,7 +95,7 @@ def fit(
       The averaged weights by name, and the seconds trained, all sessions together.
 
     Raises:
-      ValueError: the checkpoint was made with another plan.
+      OtherPlan: the checkpoint was made with another plan.
 
     Memory:
       Four times the weights, beside activations.
@@ -104,7 +108,7 @@ def fit(
     if path.exists():
         stored, metadata = read_tensors(path)
         if json.loads(metadata["plan"]) != asdict(plan):
-            raise ValueError(
+            raise OtherPlan(
                 f"{path} was made with the plan {metadata['plan']}; use another --work."
             )
         first, seconds_before = int(metadata["step"]), float(metadata["seconds"])

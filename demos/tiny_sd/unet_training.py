@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from networks import Painter, encode_captions, make_scheduler, read_text
-from pictures import SLOT, Grey, compose, describe
+from mixes import Mix
+from networks import Painter, Sizes, encode_captions, make_scheduler, read_text
+from pictures import SLOT, Grey
 from training import Plan, fit, keyed, read_tensors, seeded, write_tensors
 
 FEATURES = 32
@@ -36,13 +37,13 @@ GRADIENT_AGREEMENT = 0.9999  # least cosine of compiled with eager gradients
 
 
 def shape_features(images: Tensor) -> Tensor:
-    """Return principal coordinates of grey pictures, one row a picture.
+    """Return principal coordinates of pictures, one row a picture.
 
     Coordinate k is divided by sqrt(std_k * std_0): half-way whitened, so that the leading ones
     still weigh most.
 
     Args:
-      images: (n, 28, 28) uint8.
+      images: (n, ...) uint8.
 
     Returns:
       (n, 32) float32.
@@ -67,12 +68,14 @@ class Pool:
     small: Tensor
 
 
-def make_pool(vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int) -> Pool:
+def make_pool(
+    mix: Mix, vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int
+) -> Pool:
     """Compose and encode `count` pictures; pool `number` is always the same one."""
     parts: list[Pool] = []
     for start in range(0, count, 128):
         generator = keyed(seed, f"pool-{number}", start)
-        shown = compose(train, min(128, count - start), generator)
+        shown = mix.compose(train, min(128, count - start), generator)
         with torch.no_grad():
             latent = vae.encode(shown.pixels).latent_dist.mean * vae.config.scaling_factor
         facts = (shown.source, shown.label, shown.color, shown.background, shown.small)
@@ -81,18 +84,19 @@ def make_pool(vae: AutoencoderKL, train: Grey, number: int, count: int, seed: in
 
 
 def cached_pool(
-    vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int, folder: Path
+    mix: Mix, vae: AutoencoderKL, train: Grey, number: int, count: int, seed: int, folder: Path
 ) -> Pool:
     """Return pool `number`, kept in `folder` so that a resumed run need not encode it again."""
     path = folder / f"pool-{number}.safetensors"
     if not path.exists():
-        pool = make_pool(vae, train, number, count, seed)
+        pool = make_pool(mix, vae, train, number, count, seed)
         write_tensors({f.name: getattr(pool, f.name) for f in fields(Pool)}, path, {})
     tensors, _ = read_tensors(path)
     return Pool(**tensors)
 
 
 def train_painter(
+    mix: Mix,
     tokenizer: CLIPTokenizer,
     vae: AutoencoderKL,
     train: Grey,
@@ -100,6 +104,8 @@ def train_painter(
     seed: int,
     folder: Path,
     compiled: bool,
+    sizes: Sizes,
+    text_type: torch.dtype,
     pool_count: int = POOL,
 ) -> tuple[Painter, tuple[float, ...]]:
     """Train text encoder and UNet on `train`, which holds no held-out class.
@@ -107,11 +113,12 @@ def train_painter(
     Args:
       plans: stages by name, one after the other; the keys are those of FOCUSED_SHARE.
       compiled: run the UNet through torch.compile, after its gradients were compared with eager.
+      text_type: what the text encoder multiplies in; its weights and the UNet stay float32.
 
     Returns:
       The networks with averaged weights, and the seconds trained in each stage.
     """
-    painter = seeded(seed, lambda: Painter(tokenizer, FEATURES))
+    painter = seeded(seed, lambda: Painter(tokenizer, FEATURES, sizes))
     slot_id = tokenizer.convert_tokens_to_ids(SLOT + "</w>")
     features = shape_features(train.images)
     schedule = make_scheduler()
@@ -122,15 +129,18 @@ def train_painter(
         plan, number = plans[stage], first_pool + step // POOL_STEPS
         if number not in pools:
             pools.clear()
-            pools[number] = cached_pool(vae, train, number, pool_count, seed, folder)
+            pools[number] = cached_pool(mix, vae, train, number, pool_count, seed, folder)
         pool = pools[number]
         generator = keyed(seed, stage, step)
         rows = torch.randint(len(pool.label), (plan.batch,), generator=generator)
         facts = (pool.label[rows], pool.color[rows], pool.background[rows], pool.small[rows])
-        captions = encode_captions(tokenizer, describe(*facts, generator))
+        captions = encode_captions(tokenizer, mix.describe(*facts, generator))
         shape = features[pool.source[rows]]
         shape = shape + FEATURE_NOISE * torch.randn(shape.shape, generator=generator)
-        hidden = read_text(painter.text_encoder, captions, painter.noun(shape), slot_id)
+        nouns = painter.noun(shape)
+        with torch.autocast("cpu", text_type, enabled=text_type != torch.float32):
+            hidden = read_text(painter.text_encoder, captions, nouns, slot_id)
+        hidden = hidden.float()
         latent = pool.latent[rows]
         noise = torch.randn(latent.shape, generator=generator)
         time = draw_times(plan.batch, FOCUSED_SHARE[stage], generator)

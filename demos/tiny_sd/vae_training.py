@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from mixes import Mix
 from networks import make_vae
-from pictures import CLASSES, HELD_OUT, Grey, compose
+from pictures import Grey
 from training import Plan, fit, keyed, seeded
 
 # Weight of the KL term in the first and in the second half of each stage.
@@ -36,7 +37,13 @@ def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
 
 
 def train_vae(
-    train: Grey, test: Grey, plans: dict[str, Plan], tested: int, seed: int, folder: Path
+    mix: Mix,
+    train: Grey,
+    test: Grey,
+    plans: dict[str, Plan],
+    tested: int,
+    seed: int,
+    folder: Path,
 ) -> tuple[AutoencoderKL, VaeReport]:
     """Train the VAE on `train`, which holds no held-out class, and scale its latents to std 1.
 
@@ -50,7 +57,7 @@ def train_vae(
 
         def loss(step: int, stage: str = stage, plan: Plan = plan) -> Tensor:
             generator = keyed(seed, stage, step)
-            pixels = compose(train, plan.batch, generator).pixels
+            pixels = mix.compose(train, plan.batch, generator).pixels
             latent = vae.encode(pixels).latent_dist
             noise = torch.randn(latent.mean.shape, generator=generator)
             error = vae.decode(latent.mean + latent.std * noise).sample - pixels
@@ -63,14 +70,14 @@ def train_vae(
         seconds.append(stage_seconds)
     vae.eval().requires_grad_(False)
     with torch.no_grad():
-        shown = compose(train, tested, keyed(seed, "vae-scale", 0))
+        shown = mix.compose(train, tested, keyed(seed, "vae-scale", 0))
         deviation = vae.encode(shown.pixels).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=1 / deviation)
     generator = keyed(seed, "vae-test", 0)
-    held_out = test.without(tuple(set(CLASSES) - set(HELD_OUT)))
+    held_out = test.without(mix.named + mix.unnamed)
     report = VaeReport(
         tuple(seconds),
-        psnr(vae, compose(test.without(HELD_OUT), tested, generator).pixels),
-        psnr(vae, compose(held_out, tested, generator).pixels),
+        psnr(vae, mix.compose(test.without(mix.held_out), tested, generator).pixels),
+        psnr(vae, mix.compose(held_out, tested, generator).pixels),
     )
     return vae, report

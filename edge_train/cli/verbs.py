@@ -265,7 +265,7 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
-    *("forward-only", "habit"),
+    *("forward-only", "habit", "noise-budget", "likeness", "forwards"),
 )
 
 
@@ -277,13 +277,20 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=path_word,
-        help="encoder of sst2; to export, engine-speed; GGUF of peers",
+        help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
+        "likeness, forwards",
+    )
+    parser.add_argument(
+        "--features", type=path_word, help="folder of feature networks: likeness, forwards"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
-    parser.add_argument("--samples", type=int, help="of each data set; for tpsgd")
+    parser.add_argument("--samples", type=int, help="of each data set, tpsgd; draws, noise-budget")
     parser.add_argument(
-        "--limit", type=int, help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes"
+        "--limit",
+        type=int,
+        help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes; likeness: items; "
+        "forwards: forwards of a curve",
     )
     parser.add_argument(
         "--python",
@@ -298,7 +305,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.bench.ended import ends_what_it_started
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    keys = ("data", "model", "python", "samples", "limit")
+    keys = ("data", "model", "features", "python", "samples", "limit")
     typed: dict[str, Any] = {key: getattr(options, key) for key in keys}
     given = {name: value for name, value in typed.items() if value is not None}
     takes = inspect.signature(bench.main).parameters

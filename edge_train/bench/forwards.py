@@ -1,0 +1,180 @@
+"""`edge-train bench forwards`: likeness, composition and loss against forwards, way by way.
+
+Every way learns the same items with the same seeds. A curve is trained in a process of its own and
+scored afterwards; what is there is read, so the whole can be done in sittings.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_train import bench
+from edge_train.bench.forwards_cell import Cell, Mark, read, recipe_of
+from edge_train.bench.forwards_curves import Curve, forwards_to, interval, wanted_of
+from edge_train.bench.item_likeness import Gallery, Scores, prompts, score
+from edge_train.bench.items import choose, photos_of, write_photos
+from edge_train.bench.likeness import CLASSES, gallery_of, read_scores, write_scores
+from edge_train.bench.token_steps import TokenSteps
+from edge_train.errors import TrainingStopped
+from edge_train.formats.atomic import write_bytes
+from edge_train.formats.embedded import EMBEDDED
+from edge_train.memory.fresh import module
+
+EXACT = "exact gradient"
+# Options of a recipe; "steps" is the length that a schedule ends at.
+WAYS: Mapping[str, dict[str, Any]] = {
+    EXACT: {"method": "backprop", "steps": 400},
+    "exact gradient, today's default": {"method": "backprop"},
+    "zo, today's default": {"method": "zo"},
+    # the paper's own window
+    "zo, preset zoodip": {"method": "zo", "preset": "zoodip", "window": (500, 900)},
+}
+SHARE = 0.95  # of the exact gradient's gain
+_FORWARDS = 6_400  # the most of a curve: what 400 exact steps of four samples cost
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A curve with what each of its points scores."""
+
+    marks: list[Mark]
+    scores: list[Scores]
+
+    def curve(self, space: str) -> Curve:
+        """Return likeness against forwards in a space."""
+        return Curve(
+            tuple(mark.forwards for mark in self.marks),
+            tuple(found.spaces[space].cosine for found in self.scores),
+        )
+
+
+def main(
+    out: Path,
+    seeds: int,
+    data: Path | None = None,
+    model: Path | None = None,
+    features: Path | None = None,
+    limit: int = _FORWARDS,
+) -> str:
+    """Measure every way, item and seed; return Markdown tables.
+
+    Args:
+      out: where tokens and scores are kept.
+      data: the folder of `fashion_mnist.npz`.
+      model: a folder of `demos/tiny_sd/pretrain.py`; the embedded model without it.
+      features: a folder of feature networks; see `feature_spaces.spaces`.
+      limit: forwards after which a curve ends.
+
+    Raises:
+      InputError: a folder is missing.
+      TrainingStopped: a curve's process failed; what is done stays.
+    """
+    gallery, labels = gallery_of(out, data, features)
+    name = model.name if model else EMBEDDED
+    found: dict[tuple[str, str, int], Measured] = {}
+    items = choose(labels, CLASSES)
+    for item, row in items.items():
+        photos = write_photos(gallery.items[row], out / "items" / item)
+        for seed in range(seeds):
+            for way, options in WAYS.items():
+                cell = Cell(str(model or EMBEDDED), str(photos), seed, options, limit)
+                stem = f"{name}-{item}-{way}-{limit}-seed{seed}".replace(", ", "-")
+                path = out / f"forwards-{stem.replace(' ', '-')}"
+                found[way, item, seed] = _measured(path, cell, gallery, row)
+    spaces = [space.name for space in gallery.spaces]
+    parts = [f"{name}: {len(items)} items x {seeds} seeds; at most {limit:,} forwards a curve."]
+    for space in spaces:
+        parts.append(f"Space `{space}`: forwards to {100 * SHARE:.0f} % of the exact gain.")
+        parts.append(_headline(found, list(items), seeds, space))
+    parts += [_curves(found, way, spaces) for way in WAYS]
+    return "\n\n".join(parts)
+
+
+def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
+    """Return a cell's curve: trained and scored where it is not there yet."""
+    tokens, written = path.with_suffix(".safetensors"), path.with_suffix(".cell")
+    if not tokens.exists():
+        write_bytes(written, json.dumps(asdict(cell)).encode())
+        command = module("edge_train.bench.forwards_cell", [str(written), str(tokens)])
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise TrainingStopped(f"{' '.join(command[3:])}: {done.stderr.strip()[-500:]}")
+    marks, points = read(tokens)
+    kept = [path.with_name(f"{path.name}-{number}.json") for number in range(len(marks))]
+    if not all(file.exists() for file in kept):
+        steps = TokenSteps.open(recipe_of(cell), prompts())
+        photos = photos_of(gallery.items[row])
+        for file, point in zip(kept, points, strict=True):
+            if not file.exists():
+                write_scores(file, score(steps, point, gallery, photos, row))
+        steps.runtime.close()
+    return Measured(marks, [read_scores(file) for file in kept])
+
+
+def _headline(
+    found: Mapping[tuple[str, str, int], Measured], items: list[str], seeds: int, space: str
+) -> str:
+    wanted = {
+        item: wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], SHARE)
+        for item in items
+    }
+    rows = []
+    for way in WAYS:
+        own = [found[way, item, seed] for item in items for seed in range(seeds)]
+        reached = [
+            forwards_to(found[way, item, seed].curve(space), wanted[item])
+            for item in items
+            for seed in range(seeds)
+        ]
+        most = max(measured.marks[-1].forwards for measured in own)
+        middle, low, high = (_count(value, most) for value in interval(reached))
+        peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
+        seconds = float(np.median([measured.marks[-1].seconds for measured in own]))
+        never = sum(np.isinf(reached))
+        rows.append(
+            [
+                way,
+                f"{middle} ({low} to {high})",
+                f"{never} of {len(reached)}",
+                f"{most:,}",
+                f"{seconds:.0f}",
+                f"{peak / 1e6:.0f}",
+            ]
+        )
+    head = ["way", "median (90 %)", "never", "forwards of the run", "processor seconds", "peak MB"]
+    return bench.table(head, rows)
+
+
+def _count(value: float, most: int) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else f"more than {most:,}"
+
+
+def _curves(found: Mapping[tuple[str, str, int], Measured], way: str, spaces: list[str]) -> str:
+    """Return a way's means over items and seeds, mark by mark."""
+    own = [measured for (name, _, _), measured in found.items() if name == way]
+    rows = []
+    for number in range(min(len(measured.marks) for measured in own)):
+        scores = [measured.scores[number] for measured in own]
+        marks = [measured.marks[number] for measured in own]
+        rows.append(
+            [
+                f"{np.mean([mark.forwards for mark in marks]):,.0f}",
+                *(
+                    f"{np.mean([s.spaces[space].cosine for s in scores]):.3f}, "
+                    f"{np.median([s.spaces[space].rank for s in scores]):,.0f}"
+                    for space in spaces
+                ),
+                f"{100 * np.mean([s.composition for s in scores]):.0f} %",
+                f"{np.mean([mark.loss for mark in marks]):.4f}",
+                f"{np.mean([mark.seconds for mark in marks]):.1f}",
+                f"{max(mark.peak_bytes for mark in marks) / 1e6:.0f}",
+            ]
+        )
+    heads = [f"{space}: cosine, rank" for space in spaces]
+    head = ["forwards", *heads, "color and background", "fixed loss", "seconds", "peak MB"]
+    return f"{way}\n\n{bench.table(head, rows)}"
