@@ -42,8 +42,18 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
     given = dict(values)
     kind = tasks.get(str(given.pop("task", DEFAULT))).recipe
     declared = kind.declared()
-    for name in [name for name in given if name not in declared and _is_default(name, given[name])]:
-        del given[name]  # recipes of 0.1 held the keys of all tasks
+    others = [name for name in given if name not in declared and _is_default(name, given[name])]
+    if others:  # a recipe of 0.1: it held the keys of all tasks, some of which this one has by now
+        others += [
+            name
+            for name in given
+            if name in declared
+            and declared[name].choices
+            and given[name] not in declared[name].choices
+            and _is_default(name, given[name])
+        ]
+    for name in others:
+        del given[name]
     return from_mapping(
         kind, given, source, own=declared_keys(), others=lambda n: _elsewhere(n, kind)
     )

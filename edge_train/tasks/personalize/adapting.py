@@ -51,6 +51,8 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
     Raises:
       InputError: a key is of a LoRA and the run learns a word, or the other way round.
     """
+    if recipe.targets == "auto":  # as recipes of 0.1 say of every task, for another one's key
+        recipe = replace(recipe, targets=None)
     if not recipe.adapts:
         if asked := [name for name in _KEYS if getattr(recipe, name) not in (None, False)]:
             raise InputError(
