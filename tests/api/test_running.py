@@ -15,6 +15,7 @@ from places import ROOT
 
 import edge_train as et
 from edge_train.api import given
+from edge_train.memory.measure import measure
 
 pytestmark = pytest.mark.process
 MEM = "600MB"
@@ -97,7 +98,9 @@ def test_what_is_wrong_is_raised_in_the_caller_and_leaves_nothing(arrays, tmp_pa
 
 
 def test_in_one_process_a_run_is_over_when_it_returns(arrays, tmp_path):
-    run = et.run(recipe(arrays, 12, tmp_path / "run"), MEM, walled=False)
+    here = measure().resident_bytes  # of this process, whatever tests imported before
+    cap = f"{here // 1_000_000 + 400}MB"
+    run = et.run(recipe(arrays, 12, tmp_path / "run"), cap, walled=False)
     assert run.is_over
     assert run.report["wall"] == "none"
     assert sum(event["event"] == "step" for event in run.events()) == 12
