@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_train.bench.items import BACKGROUNDS, COLORS
+
 CLOTHES = (
     "tshirt",
     "trouser",
@@ -35,26 +37,6 @@ NAMED = tuple(name for name in CLASSES if name not in HELD_OUT + UNNAMED)
 ANYTHING = "thing"  # the word for an object without a name
 SLOT = "item"  # the word whose embedding a picture may fill; see pretrain.py
 
-COLORS = {
-    "red": (225, 40, 40),
-    "brown": (140, 85, 45),
-    "yellow": (245, 225, 50),
-    "green": (45, 170, 70),
-    "blue": (45, 85, 225),
-    "purple": (140, 60, 190),
-    "pink": (250, 140, 190),
-    "white": (245, 245, 245),
-}
-BACKGROUNDS = {
-    "black": (25, 25, 25),
-    "gray": (128, 128, 128),
-    "white": (245, 245, 245),
-    "red": (225, 40, 40),
-    "yellow": (245, 225, 50),
-    "green": (45, 170, 70),
-    "blue": (45, 85, 225),
-    "purple": (140, 60, 190),
-}
 PREFIXES = ("a", "a photo of a", "a picture of a")
 WORDS = ("a", "photo", "picture", "of", "on", "background", "small", "an", "the", ANYTHING, SLOT)
 VOCABULARY = tuple(dict.fromkeys((*WORDS, *COLORS, *BACKGROUNDS, *CLASSES)))

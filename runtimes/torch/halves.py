@@ -10,7 +10,10 @@ from functools import cache
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from edge_train.runtimes.torch.documents import positions_in
 
 _PROBE = (-50.0, -1.0, 0.0, 0.3, 40.0)  # logits that no cap or scale leaves as they are
 
@@ -92,6 +95,23 @@ def halves_of(network: Any, kind: type[Head]) -> Halves | None:
     if changed.shape != probe.shape or not torch.equal(alone, changed[:, 2:3]):
         return None  # words are left out, or mixed
     return Halves(body, head, None if torch.equal(changed, probe) else after)
+
+
+def hidden_states(
+    network: Any, halves: Halves | None, ids: Tensor, document: NDArray[Any] | None
+) -> Tensor:
+    """Return hidden states (sequences, length, width), or logits of a network without halves.
+
+    Args:
+      document: of every token, as `positions_in` takes it.
+    """
+    positions = positions_in(document, network.config.model_type)
+    if halves is None:
+        logits: Tensor = network(input_ids=ids, use_cache=False, **positions).logits
+        return logits
+    output: Any = halves.body(input_ids=ids, use_cache=False, **positions)
+    hidden: Tensor = output[0]
+    return hidden
 
 
 class _Known(nn.Module):

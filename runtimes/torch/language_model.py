@@ -25,10 +25,10 @@ from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
-from edge_train.runtimes.torch.documents import positions_in, sequence_losses
+from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
-from edge_train.runtimes.torch.halves import halves_of
+from edge_train.runtimes.torch.halves import halves_of, hidden_states
 from edge_train.runtimes.torch.held_layers import (
     HeldHead,
     HeldLinear,
@@ -227,14 +227,7 @@ class TorchLanguageModel:
         return sequence_losses(batch, self._hidden, self._token_losses)
 
     def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
-        """Return hidden states, or logits of a network without halves."""
-        positions = positions_in(document, self._network.config.model_type)
-        if self._halves is None:
-            logits: Tensor = self._network(input_ids=ids, use_cache=False, **positions).logits
-            return logits
-        output: Any = self._halves.body(input_ids=ids, use_cache=False, **positions)
-        hidden: Tensor = output[0]
-        return hidden
+        return hidden_states(self._network, self._halves, ids, document)
 
     def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         if self._halves is None:  # then these are logits

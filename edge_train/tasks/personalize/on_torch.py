@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -113,17 +114,7 @@ def open_runtime(
     """Return the model, loaded layer by layer."""
     from edge_train.runtimes.torch.diffusion import TorchDiffusion
 
-    return TorchDiffusion.open(
-        model,
-        parameters,
-        quant=recipe.quant,
-        dtype=recipe.dtype,
-        device=recipe.device,
-        token_ids=token_ids,
-        threads=required(recipe.threads),
-        lean=recipe.lean,
-        cap_bytes=recipe.cap_bytes,
-    )
+    return TorchDiffusion.open(model, parameters, token_ids=token_ids, **_opening(recipe))
 
 
 def open_adapted(
@@ -136,18 +127,20 @@ def open_adapted(
     """Return the model with an adapter beside its layers, loaded layer by layer."""
     from edge_train.runtimes.torch.adapted_diffusion import AdaptedDiffusion
 
-    return AdaptedDiffusion.open_adapted(
-        model,
-        parameters,
-        adapter,
-        quant=recipe.quant,
-        dtype=recipe.dtype,
-        device=recipe.device,
-        token_ids=token_ids,
-        threads=required(recipe.threads),
-        lean=recipe.lean,
-        cap_bytes=recipe.cap_bytes,
-    )
+    opening = _opening(recipe)
+    return AdaptedDiffusion.open_adapted(model, parameters, adapter, token_ids=token_ids, **opening)
+
+
+def _opening(recipe: PersonalizeRecipe) -> dict[str, Any]:
+    """Return what a recipe says of how its model is opened."""
+    return {
+        "quant": recipe.quant,
+        "dtype": recipe.dtype,
+        "device": recipe.device,
+        "threads": required(recipe.threads),
+        "lean": recipe.lean,
+        "cap_bytes": recipe.cap_bytes,
+    }
 
 
 def smallest_radius(model: ModelFolder) -> float:
