@@ -13,6 +13,7 @@ import numpy as np
 from edge_train.arrays.factored import Gradient, Update, all_finite, scale
 from edge_train.arrays.types import Batch, State
 from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.formats.tensor_store import Kind, kinds_of
 from edge_train.memory.guard import Guard
 from edge_train.optim.lengths import Lengths
 from edge_train.optim.sums import Sums, ignored
@@ -22,6 +23,7 @@ from edge_train.protocols import (
     BlockSchedule,
     Estimate,
     Estimator,
+    LetsRest,
     Objective,
     Replayable,
     Scheduled,
@@ -49,6 +51,8 @@ class WholeBatch:
 
 class EveryBlock:
     """The `BlockSchedule` of a run that names none."""
+
+    forgets = False
 
     def trains(self, step: int, name: str) -> bool:
         """Return True."""
@@ -97,7 +101,7 @@ class Loop:
         parameters, transform = self.runtime.parameters, self.transform
         self.rules: dict[str, Transform] = {name: for_block(transform, name) for name in parameters}
         self.state: dict[str, State] = {
-            name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
+            name: self._init(name) if self._has_state(0, name) else {} for name in parameters
         }
         self.lengths: Lengths | None = None  # of the step in progress
         self._is_replayed = isinstance(self.estimator, Replayable)  # its gradient is no gradient
@@ -106,11 +110,33 @@ class Loop:
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
 
+    def _init(self, name: str) -> State:
+        return self.rules[name].init(self.runtime.parameters.for_transform(name))
+
+    def _has_state(self, step: int, name: str) -> bool:
+        return not self.schedule.forgets or self.schedule.trains(step, name)
+
+    def _take_turns(self, step: int) -> None:
+        """Let go of the state of blocks that rest from here on, begin that of those that return."""
+        resting = [name for name in self.state if not self.schedule.trains(step, name)]
+        if isinstance(self.runtime, LetsRest):
+            self.runtime.rest(resting)
+        if not self.schedule.forgets:
+            return
+        for name in resting:
+            self.state[name] = {}
+        for name in self.state.keys() - resting:
+            if not self.state[name]:
+                self.state[name] = self._init(name)
+                if isinstance(rule := self.rules[name], Scheduled):
+                    rule.rest(self.state[name], step)
+
     @np.errstate(over="ignore", invalid="ignore")  # `NonFinite` says it once, in words
     def step(self, step: int) -> StepRecord:
         """Take one step; every random draw in it is a function of the seed and the step."""
         start = time.perf_counter()
         key = Key(self.seed, step)
+        self._take_turns(step)
         batch = self.selection.choose(self.task, self.runtime, key)
         before, share = self._clipped(batch, key)
         apply = partial(self.apply, key, share=share)
@@ -167,7 +193,7 @@ class Loop:
         if not self.schedule.trains(key.step, name):
             rule = self.rules[name]
             if isinstance(rule, Scheduled) and not (
-                isinstance(gradient, Share) and not gradient.last
+                self.schedule.forgets or (isinstance(gradient, Share) and not gradient.last)
             ):
                 rule.rest(self.state[name])
             return
@@ -299,6 +325,7 @@ class Loop:
                 key = Key(self.seed, record.step)
                 parameters = self.runtime.parameters
                 apply = partial(self.apply, key)
+                self._take_turns(record.step)
                 self.estimator.replay(record.scalars, parameters, key, apply)
             else:
                 self.step(record.step)
@@ -311,7 +338,7 @@ class Loop:
           What the user should know of checkpoints that could not be used, a line each.
         """
         past = Past(self.history, self.evals[0], records)
-        expected = Expected.by(past, self.snapshot())
+        expected = Expected(past, kinds_of(self.runtime.parameters.stored()), self._kinds)
         snapshot, complaints = checkpoint.load_newest(self.checkpoints, len(records), expected)
         if snapshot is None:
             self.restore(self.snapshot(), records)
@@ -325,8 +352,11 @@ class Loop:
         """Go back to a snapshot and redo the journaled steps after it."""
         self.sums.held.clear()  # what a step that was not finite left
         self.runtime.parameters.load(snapshot.parameters)
-        for name, state in snapshot.state.items():
-            for part, value in state.items():
+        for name in self.state:
+            stored = snapshot.state.get(name, {})
+            if self.schedule.forgets and stored is not self.state[name]:
+                self.state[name] = self._init(name) if stored else {}
+            for part, value in stored.items():
                 np.copyto(self.state[name][part], value)
         self.best, self.history = snapshot.best, snapshot.history
         self.next_step = snapshot.step
@@ -335,6 +365,14 @@ class Loop:
         self._since = []
         for record in records:
             self.redo(record)
+
+    def _kinds(self, step: int) -> dict[str, Kind]:
+        """Return types and shapes of the state that a checkpoint of so many steps holds."""
+        found: dict[str, Kind] = {}
+        for name, state in self.state.items():
+            if self._has_state(max(step - 1, 0), name):
+                found |= checkpoint.kinds_of_state({name: state or self._init(name)})
+        return found
 
     def snapshot(self) -> Snapshot:
         """Return everything the run needs to go on from here: the live arrays, not copies."""

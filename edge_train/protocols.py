@@ -1,8 +1,11 @@
 """The seams of the runtime: what a runtime, task, estimator and transform promise each other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.factored import Gradient, Update
 from edge_train.arrays.parameters import Parameters
@@ -88,6 +91,26 @@ class GradientRuntime(Runtime, Protocol):
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` the gradient of the mean loss, block by block; return losses (samples,)."""
+        ...
+
+
+@runtime_checkable
+class LetsRest(Protocol):
+    """A runtime that forms no gradient of blocks that rest, where that saves something."""
+
+    def rest(self, names: Collection[str]) -> None:
+        """Let these blocks rest from now on, and no others."""
+        ...
+
+
+@runtime_checkable
+class TellsInputs(Protocol):
+    """A runtime that tells how long the inputs of its linear layers are."""
+
+    parameters: Parameters
+
+    def inputs(self, batch: Batch) -> Iterator[tuple[str, tuple[NDArray[np.float64], bool]]]:
+        """Yield block, squares of its inputs over a batch, and whether it is (inputs, outputs)."""
         ...
 
 
@@ -209,7 +232,15 @@ class BlockSchedule(Protocol):
 
     A schedule of rates goes on meanwhile (`Scheduled`), so that every block ends at its last rate;
     moments count the updates of their block.
+
+    Attributes:
+      forgets: whether the state of a block that rests is let go; it begins anew at its next turn.
     """
+
+    @property
+    def forgets(self) -> bool:
+        """See the class."""
+        ...
 
     def trains(self, step: int, name: str) -> bool:
         """Return whether a block is trained in a step, a function of these two alone."""
@@ -256,8 +287,8 @@ class Projecting(Transform, Protocol):
 class Scheduled(Transform, Protocol):
     """A transform that counts the steps of a run, and not only the updates of its block."""
 
-    def rest(self, state: State) -> None:
-        """Count a step in which the block rests."""
+    def rest(self, state: State, steps: int = 1) -> None:
+        """Count steps in which the block rests."""
         ...
 
 

@@ -305,6 +305,8 @@ def test_parameters_that_are_the_best_ones_are_written_once(make_loop):
 class Turns:
     """A `BlockSchedule`: blocks `a` and `b` take turns."""
 
+    forgets = False
+
     def trains(self, step, name):
         return name == "ab"[step % 2]
 
@@ -372,6 +374,46 @@ def test_turns_and_chosen_samples_are_redone_from_the_journal_to_the_bit(
         np.testing.assert_array_equal(
             again.runtime.parameters[name], whole.runtime.parameters[name]
         )
+
+
+class Forgetful(Turns):
+    """Blocks take turns of three steps, and one that rests has no state."""
+
+    forgets = True
+
+    def trains(self, step, name):
+        return name == "ab"[step // 3 % 2]
+
+
+def test_a_block_that_rests_has_no_state_and_begins_anew(make_loop, estimator):
+    loop = make_loop(estimator=two_scales(estimator), runtime=two_blocks(), schedule=Forgetful())
+    for step in range(9):
+        loop.advance(loop.step(step))
+        active, resting = "ab" if step // 3 % 2 == 0 else "ba"
+        assert not loop.state[resting]
+        assert loop.state[active]["0.count"] == step % 3 + 1  # moments are of this turn
+        assert loop.state[active]["1.count"] == step + 1  # rates are of the run
+
+
+@pytest.mark.parametrize("kept", [2, 3, 4, 6, 7])
+def test_turns_that_forget_go_on_with_the_same_bits_from_any_checkpoint(
+    make_loop, estimator, tmp_path, kept
+):
+    options = {"schedule": Forgetful(), "checkpoint_seconds": 1e9}
+    own = two_scales(estimator)
+    whole = make_loop(tmp_path / "whole", estimator=own, runtime=two_blocks(), **options)
+    whole.fit(10)
+    part = make_loop(tmp_path / "part", estimator=own, runtime=two_blocks(), **options)
+    part.fit(kept)
+    again, complaints = resumed(make_loop, tmp_path / "part", own, runtime=two_blocks(), **options)
+    assert again.next_step == kept
+    assert not complaints
+    again.fit(10)
+    for name in "ab":
+        np.testing.assert_array_equal(
+            again.runtime.parameters[name], whole.runtime.parameters[name]
+        )
+        assert again.state[name].keys() == whole.state[name].keys()
 
 
 def test_only_chosen_samples_are_trained(make_loop):

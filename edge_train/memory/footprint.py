@@ -1,7 +1,7 @@
 """What a job says of the bytes its run will hold, from file headers and shapes, nothing loaded."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,16 +115,20 @@ def folder_lines(
 
 
 def state_line(
-    transform: Transform, shapes: Mapping[str, tuple[int, ...]], copies: int
+    transform: Transform,
+    shapes: Mapping[str, tuple[int, ...]],
+    copies: int,
+    held: Callable[[Mapping[str, int]], int] | None = None,
 ) -> PlanLine:
     """Return the line of the optimizer's state, by its own `init`, and of copies of the blocks.
 
     Args:
+      held: makes of the bytes of every block's state those that exist at once; None: all do.
       shapes: of the trained blocks, by name.
       copies: of every block in float32 beside the weights: gradients, updates, perturbations.
     """
     known: dict[tuple[tuple[int, ...], str], tuple[int, Transform]] = {}
-    total = 0
+    sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         rule = transform.rule(name) if isinstance(transform, ByBlock) else transform
         # a rule that is the same but for the name of its block has a state of the same size; it is
@@ -132,7 +136,9 @@ def state_line(
         key = (shape, repr(rule).replace(repr(name), ""))
         if key not in known:
             known[key] = _state_bytes(rule, shape), rule
-        total += known[key][0] + copies * 4 * math.prod(shape)
+        sizes[name] = known[key][0]
+    total = sum(sizes.values()) if held is None else held(sizes)
+    total += copies * 4 * sum(map(math.prod, shapes.values()))
     return PlanLine("optimizer state and copies", total)
 
 

@@ -1,9 +1,12 @@
 """What `--method` names: methods, and update rules, each of which is a method, too."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from edge_train.methods.choosing import Schedule, Selection
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Method, Rule
-from edge_train.recipe import Key
+from edge_train.recipe import Key, Recipe
 from edge_train.registry import Registry
 
 
@@ -23,9 +26,7 @@ rules: Registry[Rule] = Registry("rule", "edge_train.methods", "RULES")
 selections: Registry[Selection] = Registry(
     "batch selection", "edge_train.methods.choosing", "SELECTIONS"
 )
-schedules: Registry[Schedule] = Registry(
-    "block schedule", "edge_train.methods.choosing", "SCHEDULES"
-)
+schedules: Registry[Schedule] = Registry("block schedule", "edge_train.methods", "SCHEDULES")
 
 
 def declared_keys() -> dict[str, Key]:
@@ -36,3 +37,11 @@ def declared_keys() -> dict[str, Key]:
         *schedules.all().values(),
     ]
     return {key.name: key for record in records for key in record.keys}
+
+
+def held_at_once(recipe: Recipe) -> Callable[[Mapping[str, int]], int] | None:
+    """Return what makes bytes of state that exist at once of those of every block; None: all do."""
+    if recipe.block_schedule is None:
+        return None
+    held = schedules.get(recipe.block_schedule).held
+    return None if held is None else partial(held, recipe)

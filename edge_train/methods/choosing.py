@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +36,21 @@ class Schedule:
 
     Attributes:
       name: what `--block-schedule` says.
-      says, build, keys, defaults: as of a `Selection`.
+      says, keys, defaults: as of a `Selection`.
+      build: makes it from a recipe, the names of blocks and what was measured.
+      measure: what it wants to know of a model before the first step, a number for each of some
+        names; the journal keeps it. Gets recipe, runtime and task.
+      held: the most bytes of optimizer state that exist at once, by a recipe and the bytes of
+        every block's; None: those of all.
     """
 
     name: str
     says: str
-    build: Callable[[Recipe], BlockSchedule]
+    build: Callable[[Recipe, Collection[str], Mapping[str, float]], BlockSchedule]
+    measure: Callable[[Recipe, Any, Any], Mapping[str, float]] | None = None
+    held: Callable[[Recipe, Mapping[str, int]], int] | None = None
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 SELECTIONS: tuple[Selection, ...] = ()
-SCHEDULES: tuple[Schedule, ...] = ()

@@ -65,11 +65,11 @@ class Chain:
         """Return the chain of a block."""
         return Chain(tuple(for_block(link, name) for link in self.links))
 
-    def rest(self, state: State) -> None:
-        """Let the links that count steps count one."""
+    def rest(self, state: State, steps: int = 1) -> None:
+        """Let the links that count steps count these."""
         for position, link in enumerate(self.links):
             if isinstance(link, Scheduled):
-                link.rest(_own(state, position))
+                link.rest(_own(state, position), steps)
 
     def _through(self, update: Update, state: State, param: Array, start: int) -> Update:
         for position, link in enumerate(self.links[start:], start):
@@ -235,9 +235,9 @@ class LearningRate:
             return 1 - (1 - self.final) * progress
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def rest(self, state: State) -> None:
-        """Count a step without an update."""
-        state["count"] += 1
+    def rest(self, state: State, steps: int = 1) -> None:
+        """Count steps without an update."""
+        state["count"] += steps
 
 
 def root_mean_square(block: Array) -> float:

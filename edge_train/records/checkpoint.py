@@ -1,7 +1,7 @@
 """Everything a run needs to go on from a step: parameters, transform state, best so far."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,12 +147,20 @@ class Expected:
 
     past: Past
     parameters: Mapping[str, Kind]
-    state: Mapping[str, Kind]
+    state: Callable[
+        [int], Mapping[str, Kind]
+    ]  # after so many steps: blocks that rest may have none
 
     @classmethod
     def by(cls, past: Past, now: Snapshot) -> "Expected":
-        """Return what is expected in a run that holds the arrays of `now`."""
-        return cls(past, kinds_of(now.parameters), kinds_of(_tensors({}, now.state)))
+        """Return what is expected in a run that holds the arrays of `now`, whatever the step."""
+        state = kinds_of_state(now.state)
+        return cls(past, kinds_of(now.parameters), lambda step: state)
+
+
+def kinds_of_state(state: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, Kind]:
+    """Return types and shapes of state by the names that it has in a file."""
+    return dict(kinds_of(_tensors({}, state)))
 
 
 def load(path: Path, expected: Expected | None = None) -> Snapshot:
@@ -188,7 +196,7 @@ def load(path: Path, expected: Expected | None = None) -> Snapshot:
         _check_kinds(best, stored.kinds, expected.parameters)
         own = {} if step == best_step else expected.parameters
         wanted = {f"parameters/{name}": kind for name, kind in own.items()}
-        _check_kinds(path, tensors.kinds, {**wanted, **expected.state})
+        _check_kinds(path, tensors.kinds, {**wanted, **expected.state(step)})
         history = moment.history
     blocks = {name.rpartition("/")[0] for name in tensors if name.startswith("state/")}
     return Snapshot(

@@ -16,7 +16,7 @@ from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.machine import memory_limit
 from edge_train.memory.plan import Plan
-from edge_train.methods import methods
+from edge_train.methods import methods, schedules
 from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import Objective
 from edge_train.recipe import Recipe
@@ -102,6 +102,10 @@ def start_record(
         check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
         forwards += check.forwards
         session.observer.said(check.sentence())
+    measured = None
+    if recipe.block_schedule is not None:
+        measure = schedules.get(recipe.block_schedule).measure
+        measured = dict(measure(recipe, runtime, task)) if measure else None
     job.preview(session.folder, 0, runtime)
     try:
         usage = guard.check(0)
@@ -129,6 +133,7 @@ def start_record(
             **({"notices": list(job.notes)} if job.notes else {}),
         },
         "slope_check": check.record() if check else None,
+        **({"measured": measured} if measured is not None else {}),
         "threads": session.threads.record() if session.threads else None,
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -188,7 +188,7 @@ def _loop(
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,
         clip=recipe.clip if isinstance(recipe, ClipKeys) else None,
-        **_choosing(recipe),
+        **_choosing(recipe, runtime.parameters, records[0].get("measured") or {}),
     )
     if not new:
         loop.unsettled = length_of(records).evaluations
@@ -258,13 +258,21 @@ def _say_where(session: Session, runtime: OpenRuntime) -> None:
     )
 
 
-def _choosing(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe names for the loop: a batch selection, a block schedule."""
+def _choosing(
+    recipe: Recipe, blocks: Collection[str], measured: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return what a recipe names for the loop: a batch selection, a block schedule.
+
+    Args:
+      blocks: that are trained.
+      measured: for the schedule, before the first step.
+    """
     found: dict[str, Any] = {}
     if recipe.batch_selection is not None:
         found["selection"] = selections.get(recipe.batch_selection).build(recipe)
     if recipe.block_schedule is not None:
-        found["schedule"] = schedules.get(recipe.block_schedule).build(recipe)
+        schedule = schedules.get(recipe.block_schedule)
+        found["schedule"] = schedule.build(recipe, blocks, measured)
     return found
 
 

@@ -1,9 +1,9 @@
 """Sequence classifiers in torch: losses, and gradients that leave one block at a time."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from edge_train.protocols import Apply, Layer
 from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.runtimes.torch.dropping import Dropping
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
+from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
@@ -142,6 +143,24 @@ class TorchClassifier:
                 hook.remove()
             self._network.zero_grad(set_to_none=True)  # left over where `apply` raised
         return losses.numpy()
+
+    def inputs(self, batch: Batch) -> Iterator[Found]:
+        """Yield what enters every trained linear layer, padding left out; see `TellsInputs`."""
+        names = ((self._names[id(m.weight)], m) for m in self._network.modules() if _is_linear(m))
+        layers = [(name, layer, False) for name, layer in names if name in self.parameters]
+        mask = torch.from_numpy(batch["mask"]).bool()
+
+        def counted(inputs: Tensor) -> Tensor:
+            return inputs[mask] if inputs.shape[:2] == mask.shape else inputs
+
+        return inputs_of(layers, lambda: self._run(batch, slice(None)), counted)
+
+    def rest(self, names: Collection[str]) -> None:
+        """Form no gradient of these blocks from now on, only of all others."""
+        resting = set(names)
+        for name, parameter in self._network.named_parameters():
+            if name in self.parameters:
+                parameter.requires_grad_(name not in resting)
 
     def weights(self, point: Point) -> dict[str, Array]:
         """Return every parameter of the network by name; trainable ones are those of `point`."""
@@ -281,6 +300,10 @@ class TorchClassifier:
         )
         logits: Tensor = output.logits
         return logits
+
+
+def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(module, nn.Linear)
 
 
 class _Once(nn.Module):

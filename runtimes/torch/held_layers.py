@@ -138,14 +138,15 @@ class HeldLinear(nn.Module):
     """A linear layer on a block of `Weights`.
 
     Args:
-      transposed: the block is (inputs, outputs), as GPT-2 stores it, not (outputs, inputs).
+      name: of the block.
+      transposed: it is (inputs, outputs), as GPT-2 stores it, not (outputs, inputs).
     """
 
     def __init__(
         self, weights: Weights, name: str, bias: nn.Parameter | None, *, transposed: bool
     ) -> None:
         super().__init__()
-        self._weights, self._name, self._transposed = weights, name, transposed
+        self._weights, self.block, self.transposed = weights, name, transposed
         self.bias = bias
         self.answer: Tensor | None = None  # returned instead, where only its shape matters
         self.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
@@ -156,7 +157,7 @@ class HeldLinear(nn.Module):
             return self.answer
         flat = inputs.reshape(-1, inputs.shape[-1])
         apply: Any = _Linear.apply
-        outputs: Tensor = apply(flat, self._weights, self._name, self._transposed)
+        outputs: Tensor = apply(flat, self._weights, self.block, self.transposed)
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs.view(*inputs.shape[:-1], -1)
@@ -181,19 +182,19 @@ class HeldHead(HeldLinear):
 
     def forward_product(self, values: Tensor) -> Tensor:
         """Return the outputs without the bias, (tokens, outputs)."""
-        return self._weights.times_transposed(values, self._name)
+        return self._weights.times_transposed(values, self.block)
 
     def backward_product(self, errors: Tensor) -> Tensor:
         """Return the errors at the inputs for those at the outputs."""
-        return self._weights.times(errors, self._name)
+        return self._weights.times(errors, self.block)
 
     def some_outputs(self, values: Tensor, words: slice | NDArray[Any]) -> Tensor:
         """Return the outputs of some words without the bias, (tokens, some)."""
-        return self._weights.times_some(values, self._name, words)
+        return self._weights.times_some(values, self.block, words)
 
     def hand_over(self, make: Make, right: Tensor) -> None:
         """Take the gradient of a use: its inputs, and what makes the errors at some outputs."""
-        self._weights.hand_over_remade(self._name, make, right)
+        self._weights.hand_over_remade(self.block, make, right)
 
 
 class HeldEmbedding(nn.Embedding):

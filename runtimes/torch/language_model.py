@@ -36,6 +36,7 @@ from edge_train.runtimes.torch.held_layers import (
     held_embedding,
     is_plain_linear,
 )
+from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
@@ -177,6 +178,12 @@ class TorchLanguageModel:
             self._weights.point = None
             for name, parameter in self._network.named_parameters():
                 parameter.data = own[name]
+
+    def inputs(self, batch: Batch) -> Iterator[Found]:
+        """Yield what enters every linear layer; see `TellsInputs`."""
+        held = (m for m in self._network.modules() if isinstance(m, HeldLinear))
+        layers = ((layer.block, layer, layer.transposed) for layer in held)
+        return inputs_of(layers, lambda: self.forward(batch, [self.parameters]))
 
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.

@@ -38,7 +38,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.memory.machine import cores
-from edge_train.methods import methods
+from edge_train.methods import held_at_once, methods
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
@@ -150,7 +150,7 @@ class ClassifyTextJob:
         _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
         items = sum(map(math.prod, shapes.values()))
         weights = PlanLine("weights", 4 * items)
-        state = state_line(transform, trained, _COPIES)
+        state = state_line(transform, trained, _COPIES, held_at_once(recipe))
         job = copy(self)
         job._read()  # the length depends on the texts; gone when this returns
         texts = min(recipe.batch_limit or 4096, required(recipe.samples))
@@ -176,7 +176,7 @@ class ClassifyTextJob:
             folder=folder_lines(
                 len(trained),
                 4 * sum(map(math.prod, trained.values())),
-                state_line(transform, trained, 0).bytes,
+                state_line(transform, trained, 0, held_at_once(recipe)).bytes,
                 job._kept_bytes(),
                 self._result_bytes(shapes),
             ),

@@ -14,7 +14,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import methods
+from edge_train.methods import held_at_once, methods
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
@@ -73,7 +73,7 @@ def adapter_footprint(
     held = [
         PlanLine("frozen weights", base),
         PlanLine("adapter", 4 * numbers),
-        state_line(transform, trained, copies=0),
+        state_line(transform, trained, 0, held_at_once(recipe)),
     ]
     if recipe.clip is not None:
         held.append(PlanLine("gradients of the adapter", 4 * numbers))
@@ -118,7 +118,7 @@ def adapter_footprint(
         folder=folder_lines(
             len(trained),
             4 * numbers,
-            state_line(transform, trained, 0).bytes,
+            state_line(transform, trained, 0, held_at_once(recipe)).bytes,
             text_bytes,
             4 * numbers * (2 if leaves_gguf(model, adapter) else 1),
         ),

@@ -20,7 +20,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import methods
+from edge_train.methods import held_at_once, methods
 from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers, remade_numbers
@@ -72,7 +72,7 @@ def footprint_of(
     """
     use = TASK.use(recipe.runtime)
     weights = sum(held_as(recipe.quant).block_bytes(shape) for shape in shapes.values())
-    held = (PlanLine("weights", weights), state_line(transform, shapes, copies=0))
+    held = (PlanLine("weights", weights), state_line(transform, shapes, 0, held_at_once(recipe)))
     at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
     sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
     tokens = at_once * required(recipe.length)
@@ -115,7 +115,7 @@ def footprint_of(
         folder=folder_lines(
             len(shapes),
             weights,
-            state_line(transform, shapes, 0).bytes,
+            state_line(transform, shapes, 0, held_at_once(recipe)).bytes,
             text_bytes,
             result_bytes,
             max((file.path.stat().st_size for file in model.rewritten), default=None),

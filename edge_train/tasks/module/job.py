@@ -21,7 +21,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import methods
+from edge_train.methods import held_at_once, methods
 from edge_train.methods.method import FORWARD, Parts
 from edge_train.protocols import Estimator, Objective, Runtime, Transform
 from edge_train.recipe import required
@@ -112,7 +112,7 @@ class ModuleJob:
         _, transform = self.method(1.0, dict.fromkeys(shapes, 1.0))
         forward = methods.get(recipe.method).needs == {FORWARD}
         copies = _FORWARD_COPIES if forward else _GRADIENT_COPIES
-        state = state_line(transform, shapes, copies)
+        state = state_line(transform, shapes, copies, held_at_once(recipe))
         return Footprint(
             use.libraries,
             trained,
@@ -121,7 +121,11 @@ class ModuleJob:
             use.first_use_bytes,
             use.libraries_bytes,
             folder=folder_lines(
-                len(shapes), trained, state_line(transform, shapes, 0).bytes, trained, trained
+                len(shapes),
+                trained,
+                state_line(transform, shapes, 0, held_at_once(recipe)).bytes,
+                trained,
+                trained,
             ),
         )
 

@@ -30,7 +30,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import methods
+from edge_train.methods import held_at_once, methods
 from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
 from edge_train.optim.transforms import Chain, Momentum
@@ -112,7 +112,7 @@ class NetworkJob:
         items = sum(map(math.prod, shapes.values()))
         samples = PlanLine("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
         weights = PlanLine("weights", int(quants.get(recipe.quant).weight_bytes * items))
-        state = state_line(self._chain(blocks), shapes, _COPIES)
+        state = state_line(self._chain(blocks), shapes, _COPIES, held_at_once(recipe))
         divisible = any(block.divisible for block in blocks)
         together = (self._together() if divisible else None) or required(recipe.samples)
         widths = [math.prod(block.output_shape) for block in blocks]
@@ -135,7 +135,7 @@ class NetworkJob:
             folder=folder_lines(
                 len(shapes),
                 weights.bytes,
-                state_line(self._chain(blocks), shapes, 0).bytes,
+                state_line(self._chain(blocks), shapes, 0, held_at_once(recipe)).bytes,
                 4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
                 weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
             ),

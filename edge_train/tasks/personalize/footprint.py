@@ -14,6 +14,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
+from edge_train.methods import held_at_once
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
@@ -58,7 +59,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     if job.adapter is not None:
         copies += _COPIES_OF_ADAPTERS + (recipe.clip is not None)  # a clipped step keeps gradients
     shapes = {name: block.shape for name, block in job.start.items()}
-    state = state_line(transform, shapes, copies)
+    state = state_line(transform, shapes, copies, held_at_once(recipe))
     encoder = _line("VAE's encoder", weights.encoder, mapped=in_file)
     decoder = _line("VAE's decoder", weights.decoder, mapped=in_file)
     denoiser: tuple[PlanLine, ...] = (step,)
@@ -85,7 +86,7 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         folder=folder_lines(
             len(shapes),
             4 * sum(map(math.prod, shapes.values())),
-            state_line(transform, shapes, 0).bytes,
+            state_line(transform, shapes, 0, held_at_once(recipe)).bytes,
             *_folder_bytes(job),
         ),
     )

@@ -71,6 +71,7 @@ def report_of(out):
 
 _TIMES = ("before", "after")
 _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
+_TURNS = ("--block-schedule", "owlore", "--sampled-layers", "1", "--resample-every", "7")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ _LOW_RANK = ("--rank", "4", "--refresh-every", "5")
         ),
         ("--method", "frugal", "--quant", "int8", "--weight-decay", "0.01", "--rank", "4"),
         ("--method", "scale-sgd", "--quant", "int8", "--micro-batch", "3"),
+        ("--method", "q-galore", "--quant", "int8", *_LOW_RANK, *_TURNS),
     ],
     ids=" ".join,
 )
@@ -519,3 +521,51 @@ def test_a_model_with_pieces_and_merges_trains_as_with_tokenizer_json_which_the_
     assert ids[0] == ids[1]
     assert read_json(tmp_path / "run/model/tokenizer.json")["model"]["vocab"] == whole["vocab"]
     assert (tmp_path / "run/model/merges.txt").is_file()
+
+
+def test_layers_that_rest_have_no_state_and_the_plan_counts_those_that_may_at_once(
+    place, tmp_path, capsys
+):
+    def state(*options):
+        recipe = recipe_of(place, "adamw", *options)
+        lines = open_job(recipe).footprint().known["train"]
+        return next(line.bytes for line in lines if line.name.startswith("optimizer state"))
+
+    every, one = state(), state("lisa", 1)
+    assert every == state("lisa", 2)  # of two layers
+    assert every / 4 < one < 0.8 * every  # tables always have theirs
+    out = tmp_path / "run"
+    words = ("--method", "adamw", "--block-schedule", "lisa", "--sampled-layers", "1")
+    assert run(place, out, *words, "--resample-every", "3") == 0
+    newest = max((out / "checkpoints").glob("step-*.safetensors"))
+    layers = {name.split(".")[2] for name in load_file(newest) if "state/model.layers" in name}
+    assert len(layers) == 1
+
+
+def recipe_of(place, method, schedule=None, layers=None):
+    return LanguageModelRecipe(
+        model=str(place / "model"),
+        data=str(place / "text.txt"),
+        method=method,
+        length=16,
+        steps=5,
+        block_schedule=schedule,
+        options={} if layers is None else {"sampled_layers": layers},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--block-schedule", "owlore"), "has 2 layers; take at most 2"),
+        (
+            ("--block-schedule", "owlore", "--trainable", "lora", "--sampled-layers", "1"),
+            "use --block-schedule lisa",
+        ),
+        (("--sampled-layers", "1"), "sampled_layers is not read by"),
+        (("--block-schedule", "owlroe"), "'owlroe' is not known; did you mean 'owlore'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_in_a_sentence(place, tmp_path, capsys, options, said):
+    assert run(place, tmp_path / "run", *options) == 2
+    assert said in capsys.readouterr().err
