@@ -204,3 +204,33 @@ def test_torch_holds_one_gradient_at_a_time_and_no_second_copy_of_a_weight(open_
     assert len(held) == len(network) and max(held) == 0  # the one being handed over is ours
     for name, value in runtime.parameters.items():
         assert np.shares_memory(value, network[name].detach().numpy())
+
+
+def test_of_blocks_that_rest_no_gradient_is_formed_and_the_others_are_the_same(open_runtime):
+    runtime = open_runtime("torch")
+    _, whole = gradients(runtime, batch())
+    resting = {name for name in whole if ".layer.0." in name}
+    assert resting
+    assert resting < set(whole)
+    runtime.rest(resting)
+    _, found = gradients(runtime, batch())
+    assert found.keys() == whole.keys() - resting
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, whole[name])
+    runtime.rest(())
+    assert gradients(runtime, batch())[1].keys() == whole.keys()
+
+
+def test_inputs_of_layers_are_counted_without_padding(open_runtime):
+    """One more column of padding changes nothing, and the first projection reads embeddings."""
+    runtime = open_runtime("torch")
+    given = batch()
+    longer = {**given, "ids": np.pad(given["ids"], ((0, 0), (0, 3)))}
+    longer["mask"] = np.pad(given["mask"], ((0, 0), (0, 3)))
+    found, again = dict(runtime.inputs(given)), dict(runtime.inputs(longer))
+    assert found.keys() == again.keys()
+    assert any(".query." in name for name in found)
+    for name, (squares, transposed) in found.items():
+        assert not transposed
+        assert squares.shape == (runtime.parameters[name].shape[1],)
+        np.testing.assert_allclose(again[name][0], squares, rtol=1e-4)
