@@ -147,7 +147,10 @@ def _line(name: str, count: int, *, mapped: bool) -> PlanLine:
 
 
 def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
-    """Return the bytes of activations by phase, from constants above and of the engine."""
+    """Return the bytes of activations by phase, from constants above and of the engine.
+
+    Those of the square: no size of `buckets.bucket_sizes` has more cells.
+    """
     model, recipe = job.model, job.recipe
     side = recipe.resolution or model.resolution
     cells = (side // model.latent_scale) ** 2
