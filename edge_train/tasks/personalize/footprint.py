@@ -79,6 +79,8 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _operations(job),
         products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
         together=_together(job),
+        before=2 * recipe.preview_steps * missing(recipe) if recipe.keeps_class else 0,
+        beside=2 if recipe.keeps_class else 1,  # as many pictures of the class as photos
         after=_drawn_samples(job),
         trained=sum(map(math.prod, shapes.values())),
         mapped_bytes=weights.step if recipe.lean else 0,
