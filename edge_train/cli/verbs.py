@@ -265,7 +265,7 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
-    *("forward-only", "habit", "noise-budget", "likeness", "forwards"),
+    *("forward-only", "habit", "noise-budget", "likeness", "forwards", "sd15-lora"),
 )
 
 
@@ -289,7 +289,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
-        help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes; likeness: items; "
+        help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
         "forwards: forwards of a curve",
     )
     parser.add_argument(

@@ -19,6 +19,7 @@ from edge_train.errors import InputError, ModelError, RunFolderError
 from edge_train.formats.adapter import Adapter, Target, names_of
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.inside import wrong_place
 from edge_train.formats.tensor_store import read_tensors, safetensors_parts
 from edge_train.units import shown
 
@@ -192,6 +193,8 @@ def read_lora(
       InputError: it is no such file, of another model, or of something else than linear layers.
     """
     file = path / DIFFUSERS_FILE if path.is_dir() else path
+    if path.is_dir() and (reason := wrong_place(file, path)):
+        raise InputError(f"{file}: cannot be read ({reason}).")
     try:
         tensors, metadata = read_tensors(file)
     except RunFolderError as error:

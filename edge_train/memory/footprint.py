@@ -41,6 +41,9 @@ class Footprint:
       together: samples in a call of the engine at most, where nothing is differentiated.
       evaluated: samples that there are to evaluate on, 0 where nobody counted; a recipe may ask
         for fewer.
+      before: samples that pass before the first evaluation: of pictures that a run draws to learn
+        from.
+      beside: samples that a step takes for each one that the recipe says.
       after: samples that pass when the last step was taken: of pictures and scores.
       written: tokens of a text that is written before the first step and after the last one, each
         a call of its own.
@@ -61,6 +64,8 @@ class Footprint:
     products: int = 0
     together: int = 1
     evaluated: int = 0
+    before: int = 0
+    beside: int = 1
     after: int = 0
     written: int = 0
     backward: int = 0

@@ -114,8 +114,9 @@ def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> 
     evaluated = min((size for size in sizes if size), default=held.together)
     pace = task_of(recipe).use(recipe.runtime).pace
     text = held.written * held.products * pace.product_seconds * machine.slowness
+    drawn = _pass_seconds(recipe, held, machine, held.before, held.together)
     return Prediction(
-        start=pace.start_seconds * machine.slowness + text,
+        start=pace.start_seconds * machine.slowness + text + drawn,
         evaluation=_pass_seconds(recipe, held, machine, evaluated, held.together),
         evaluations=1 + math.ceil(steps / every),
         step=_step_seconds(recipe, held, machine),
@@ -137,15 +138,16 @@ def work_of(recipe: Recipe, held: Footprint) -> dict[str, float]:
 
 def _step_seconds(recipe: Recipe, held: Footprint, machine: Machine) -> float:
     """Return the seconds of a step: its passes, and what it does with every trained number."""
-    worth = passes(recipe, held.backward)
+    worth = passes(recipe, held.backward) * held.beside
     if GRADIENT in methods.get(recipe.method).needs:
-        at_once = recipe.samples or 1
+        at_once = (recipe.samples or 1) * held.beside
         for limit in (getattr(recipe, "micro_batch", None), recipe.batch_limit):
             at_once = min(at_once, limit or at_once)
         times = 1.0
     else:
         at_once = held.together
-        times = worth / (recipe.samples or 1)  # a direction is drawn anew for every point
+        samples = (recipe.samples or 1) * held.beside
+        times = worth / samples  # a direction is drawn anew for every point
     pace = task_of(recipe).use(recipe.runtime).pace
     update = times * held.trained * pace.number_seconds * machine.slowness
     return update + _pass_seconds(recipe, held, machine, worth, at_once)

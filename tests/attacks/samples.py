@@ -38,6 +38,7 @@ class Sample:
 
 def samples() -> dict[str, Sample]:
     """Return every sample by its name."""
+    from diffusion_samples import diffusion_samples
     from language_samples import language_samples
 
     found = (
@@ -49,6 +50,7 @@ def samples() -> dict[str, Sample]:
         *_gguf(),
         *_words(),
         *language_samples(),
+        *diffusion_samples(),
     )
     return {sample.name: sample for sample in found}
 

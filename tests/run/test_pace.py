@@ -97,6 +97,14 @@ def test_a_run_takes_its_start_steps_evaluations_and_pictures():
     assert seconds(a_step(), held(operations=0.0)) is None
 
 
+def test_pictures_that_are_drawn_to_learn_from_and_trained_beside_photos_take_their_time():
+    plain, drawn = (seconds(a_step(evaluation_samples=4), held(before=n)) for n in (0, 40))
+    assert drawn.start - plain.start == pytest.approx(10 * plain.evaluation)  # calls of four
+    assert drawn.seconds - plain.seconds == pytest.approx(10 * plain.evaluation)
+    both = seconds(a_step(), held(beside=2))
+    assert both.step == pytest.approx(seconds(a_step(samples=2), held()).step)
+
+
 def test_what_nobody_counted_goes_by_its_samples():
     # 4 of an evaluation, 30 of ten steps there and back, 40 at the end
     asked, unknown = a_step(evaluation_samples=4), held(operations=0.0, products=0, after=40)

@@ -80,6 +80,8 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _operations(job),
         products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
         together=_together(job),
+        before=2 * recipe.preview_steps * missing(recipe) if recipe.keeps_class else 0,
+        beside=2 if recipe.keeps_class else 1,  # as many pictures of the class as photos
         after=_drawn_samples(job),
         trained=sum(map(math.prod, shapes.values())),
         mapped_bytes=weights.step if recipe.lean else 0,
@@ -148,7 +150,10 @@ def _line(name: str, count: int, *, mapped: bool) -> PlanLine:
 
 
 def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
-    """Return the bytes of activations by phase, from constants above and of the engine."""
+    """Return the bytes of activations by phase, from constants above and of the engine.
+
+    Those of the square: no size of `buckets.bucket_sizes` has more cells.
+    """
     model, recipe = job.model, job.recipe
     side = recipe.resolution or model.resolution
     cells = (side // model.latent_scale) ** 2

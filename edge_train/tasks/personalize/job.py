@@ -26,6 +26,7 @@ from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.adapting import LORA_FOLDER, trigger_of
+from edge_train.tasks.personalize.buckets import in_words
 from edge_train.tasks.personalize.captions import file_name_of
 from edge_train.tasks.personalize.footprint import footprint
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
@@ -134,10 +135,12 @@ class PersonalizeJob:
     def open_runtime(self) -> Denoiser:
         job, judged = self._token_job, self._judge.prompts if self._judge else ()
         prompts = (*self.recipe.prompts, *judged, "")
-        caches = [cache for cache in (self._cache, self._cache.prior) if cache is not None]
         ids = {
             name: np.concatenate(
-                [*(c.ids[name].ravel() for c in caches), *(job.ids(p)[name] for p in prompts)]
+                [
+                    *(c.ids[name].ravel() for c in self._cache.all),
+                    *(job.ids(p)[name] for p in prompts),
+                ]
             )
             for name in job.tokenizers
         }
@@ -174,6 +177,7 @@ class PersonalizeJob:
             "learn": recipe.learn,
             "vectors": recipe.vectors,
             "resolution": recipe.resolution,
+            **({"buckets": in_words([p.trained for p in photos])} if recipe.buckets else {}),
             "window": list(recipe.window or ()),
             "vae": "in strips" if self._token_job.vae_in_strips else "whole",
             "prompts": list(recipe.prompts),

@@ -13,6 +13,7 @@ from edge_train.rng import Key
 from edge_train.tasks.personalize.weights import min_snr
 
 _PRIOR = "prior/"  # before the names of tensors of the class
+_OTHERS = "shape-"  # and of photos of another shape, with its number
 _EVALUATION = Key(0, -2)  # the same evaluation draws in every run: curves can be compared
 
 
@@ -27,7 +28,9 @@ class PhotoCache:
     repetition so that every caption of a view is equally likely. `draws`, where it is there, lists
     each view as often as it is to be drawn; without it all are drawn equally often. `masks`, where
     a photo has one, is (views, 1, height, width) float32 of 0 to 1: what its errors count. `prior`
-    is the same of pictures of the class, where the model must not forget it.
+    is the same of pictures of the class, where the model must not forget it. `sizes`, where the
+    model is told of them, is (views, 6) float32 (`buckets.size_condition`). `others` are the caches
+    of photos of other shapes.
     """
 
     mean: Array
@@ -38,6 +41,13 @@ class PhotoCache:
     draws: NDArray[np.int64] | None = None
     masks: Array | None = None
     prior: "PhotoCache | None" = None
+    sizes: Array | None = None
+    others: "tuple[PhotoCache, ...]" = ()
+
+    @property
+    def all(self) -> "tuple[PhotoCache, ...]":
+        """This one and those in it."""
+        return (self, *self.others, *(() if self.prior is None else (self.prior,)))
 
     @property
     def draw_count(self) -> int:
@@ -53,22 +63,38 @@ class PhotoCache:
             "photos": np.array([self.photos]),
             **({} if self.draws is None else {"draws": self.draws}),
             **({} if self.masks is None else {"masks": self.masks}),
+            **({} if self.sizes is None else {"sizes": self.sizes}),
             **{f"ids/{name}": value for name, value in self.ids.items()},
-            **{f"{_PRIOR}{n}": v for n, v in (self.prior.tensors() if self.prior else {}).items()},
+            **(_under(_PRIOR, self.prior.tensors()) if self.prior else {}),
+            **{
+                name: value
+                for number, other in enumerate(self.others, 1)
+                for name, value in _under(f"{_OTHERS}{number}/", other.tensors()).items()
+            },
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "PhotoCache":
         """Return the cache that `tensors` stored."""
-        prior = {n.removeprefix(_PRIOR): v for n, v in tensors.items() if n.startswith(_PRIOR)}
-        prefix = "ids/"
-        ids = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        prior, ids = _of(_PRIOR, tensors), _of("ids/", tensors)
+        others: list[PhotoCache] = []
+        while other := _of(f"{_OTHERS}{len(others) + 1}/", tensors):
+            others.append(cls.from_tensors(other))
         photos = int(tensors["photos"][0])
         return cls(
             *(tensors["mean"], tensors["deviation"], ids, tensors["captions_of"], photos),
             *(tensors.get("draws"), tensors.get("masks")),
             cls.from_tensors(prior) if prior else None,
+            *(tensors.get("sizes"), tuple(others)),
         )
+
+
+def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
+
+
+def _of(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,11 @@ class Personalize:
     prior_weight: float = 1.0
 
     def batch(self, key: Key) -> Batch:
-        """Return photos, captions, timesteps and noise drawn from the key."""
+        """Return photos, captions, timesteps and noise drawn from the key.
+
+        All photos of a batch have one shape: that of the first one drawn. So each is drawn as often
+        as the others in the long run, whatever the shapes.
+        """
         own = self._drawn(key.generator("batch"))
         if self.cache.prior is None:
             return own
@@ -113,6 +143,11 @@ class Personalize:
 
     def _drawn(self, draw: np.random.Generator) -> Batch:
         """Return `samples` views with captions, timesteps and noise."""
+        if self.cache.others:
+            shapes = self._by_shape()
+            ends = np.cumsum([own.cache.draw_count for own in shapes])
+            first = draw.integers(ends[-1])
+            return shapes[int(np.searchsorted(ends, first, side="right"))]._drawn(draw)
         views = draw.integers(self.cache.draw_count, size=self.samples)
         if self.cache.draws is not None:
             views = self.cache.draws[views]
@@ -121,18 +156,45 @@ class Personalize:
         return self._noised(views, timesteps, captions, draw)
 
     def evaluation(self) -> Batch:
-        """Return the fixed evaluation batch: photos in turn, timesteps at equal distances."""
+        """Return the fixed evaluation batch: photos in turn, timesteps at equal distances.
+
+        Samples of the second shape and later ones have its number before their names: "1/latents".
+        """
         draw = _EVALUATION.generator("evaluation")
         count = self.evaluation_samples
         index = np.arange(count)
         low, high = self.window
         timesteps = low + ((index + 0.5) * (high - low) / count).astype(np.int64)
         captions = draw.integers(self.cache.captions_of.shape[1], size=count)
-        return self._noised(index % self.cache.photos, draw.permutation(timesteps), captions, draw)
+        timesteps = draw.permutation(timesteps)
+        if not self.cache.others:
+            return self._noised(index % self.cache.photos, timesteps, captions, draw)
+        batch: dict[str, Any] = {}
+        shapes, begin = self._by_shape(), 0
+        turn = index % sum(own.cache.photos for own in shapes)
+        for number, own in enumerate(shapes):
+            views = turn - begin
+            here = (views >= 0) & (views < own.cache.photos)
+            most = own.cache.captions_of.shape[1]
+            if here.any():
+                part = own._noised(views[here], timesteps[here], captions[here] % most, draw)
+                batch |= _under(f"{number}/" if number else "", part)
+            begin += own.cache.photos
+        return batch
 
     def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
         """Return mean squared errors, (points, samples): the model computes its own loss."""
-        return runtime.forward(batch, points)
+        prefixes = dict.fromkeys(name.partition("/")[0] + "/" for name in batch if "/" in name)
+        if not prefixes:
+            return runtime.forward(batch, points)
+        first = {name: value for name, value in batch.items() if "/" not in name}
+        parts = [first, *(_of(prefix, batch) for prefix in prefixes)]
+        return np.concatenate([runtime.forward(part, points) for part in parts], axis=1)
+
+    def _by_shape(self) -> "list[Personalize]":
+        """Return this task with photos of each shape alone."""
+        caches = (replace(self.cache, others=()), *self.cache.others)
+        return [replace(self, cache=cache) for cache in caches]
 
     def _noised(
         self,
@@ -159,6 +221,7 @@ class Personalize:
             **self._weights(views, timesteps),
             **{name: ids[rows] for name, ids in self.cache.ids.items()},
             **{name: np.stack([value] * len(views)) for name, value in self.constant.items()},
+            **({} if self.cache.sizes is None else {"time_ids": self.cache.sizes[views]}),
         }
 
     def _weights(self, views: NDArray[np.int64], timesteps: NDArray[np.int64]) -> dict[str, Array]:
@@ -191,6 +254,7 @@ def build_cache(
     captions: Sequence[Sequence[Mapping[str, NDArray[np.int64]]]],
     repeats: Sequence[int] = (),
     masks: Array | None = None,
+    sizes: Array | None = None,
 ) -> PhotoCache:
     """Return the cache of some photos and their tokenized captions.
 
@@ -200,6 +264,7 @@ def build_cache(
       captions: per photo, its captions; each maps a text encoder's input name to ids (length,).
       repeats: per photo, how often it is drawn for once that another one is; empty: all equally.
       masks: (views, 1, height, width), what the errors of a view count; None: all the same.
+      sizes: (views, 6), what the model is told of each view's size; None: the same of all.
     """
     rows: list[Mapping[str, NDArray[np.int64]]] = [c for own in captions for c in own]
     starts = np.cumsum([0, *map(len, captions)])
@@ -211,7 +276,7 @@ def build_cache(
     views = len(mean) // len(captions)
     ids = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     draws = None
-    if len(set(repeats)) > 1:
+    if any(count != 1 for count in repeats):
         draws = np.repeat(np.arange(len(mean)), [*repeats] * views)
     rows_of = np.array(own_rows * views)
-    return PhotoCache(mean, deviation, ids, rows_of, len(captions), draws, masks)
+    return PhotoCache(mean, deviation, ids, rows_of, len(captions), draws, masks, sizes=sizes)

@@ -22,8 +22,9 @@ from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
+from edge_train.tasks.personalize.buckets import bucket_sizes, in_words, size_condition
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
-from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_photos
+from edge_train.tasks.personalize.photos import Photo, PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import (
@@ -87,9 +88,10 @@ class TokenJob:
 
     @property
     def judged(self) -> bool:
-        """Whether the embedded judge can score pictures: those of the embedded model."""
+        """Whether the embedded judge can score pictures: squares of the embedded model."""
         origin = self.serving.origin(self.recipe, self.model)
-        return origin == EMBEDDED and self.recipe.resolution == _JUDGED_SIDE
+        squares = self.recipe.resolution == _JUDGED_SIDE and not self.recipe.buckets
+        return origin == EMBEDDED and squares
 
     @property
     def vae_in_strips(self) -> bool:
@@ -106,11 +108,21 @@ class TokenJob:
         return {name: t.encode(text, self.recipe.vectors) for name, t in self.tokenizers.items()}
 
     def constant(self) -> dict[str, Array]:
-        """Return the model inputs that are the same for every sample."""
+        """Return the model inputs that are the same for every sample, and for pictures."""
         if self.model.family != "sdxl":
             return {}
         side = float(required(self.recipe.resolution))
         return {"time_ids": np.array([side, side, 0, 0, side, side], np.float32)}
+
+
+def sizes_of(job: TokenJob) -> tuple[tuple[int, int], ...]:
+    """Return the sizes (width, height) that photos may be trained at: one, or those of buckets."""
+    side = required(job.recipe.resolution)
+    if not job.recipe.buckets:
+        return ((side, side),)
+    assert isinstance(job.model, ModelFolder), "`check` refuses artifacts, whose size is fixed"
+    levels = len(job.model.configs["unet"]["block_out_channels"])
+    return bucket_sizes(side, job.model.latent_scale * 2 ** (levels - 1))
 
 
 def check(recipe: PersonalizeRecipe) -> TokenJob:
@@ -130,6 +142,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     recipe = replace(serving.fix(recipe, model), runtime=engine)
     embedded = serving.origin(recipe, model) == EMBEDDED
     recipe = adapting.settled(recipe, model, embedded=embedded)
+    _check_buckets(recipe, model)
     if recipe.adapts and not hasattr(serving, "open_adapted"):
         raise InputError(
             f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
@@ -196,6 +209,26 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     return _with_prompts(TokenJob(recipe, model, tokenizers, start, tuple(notes)))
 
 
+def _check_buckets(recipe: PersonalizeRecipe, model: Model) -> None:
+    """Check that photos may have shapes of their own, where they shall.
+
+    Raises:
+      InputError: the model takes one size, or batches would mix shapes.
+    """
+    if not recipe.buckets:
+        return
+    if isinstance(model, Artifact):
+        raise InputError(
+            f"buckets are of model folders, and artifact {recipe.model} takes pictures of one "
+            "size; leave it out, or name the model folder that it was exported from."
+        )
+    if recipe.keeps_class:
+        raise InputError(
+            "buckets give photos shapes of their own, and a step takes them together with square "
+            "pictures of the class; leave out buckets, or class_photos and class_count."
+        )
+
+
 def _with_prompts(job: TokenJob) -> TokenJob:
     """Return a job whose prompts have a place for what is learned, each checked.
 
@@ -253,7 +286,11 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
       InputError: no photos, a broken photo or a caption that cannot be used.
     """
     recipe = job.recipe
-    photos = load_photos(photos_of(recipe), required(recipe.resolution))
+    sizes = sizes_of(job) if recipe.buckets else ()
+    photos = load_photos(photos_of(recipe), required(recipe.resolution), sizes=sizes)
+    if recipe.buckets:
+        trained = in_words([photo.trained for photo in photos.photos])
+        photos = replace(photos, notices=(*photos.notices, f"photos are trained at {trained}"))
     learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
     masked = [photo.name for photo in photos.photos if photo.mask is not None]
     if masked and isinstance(job.model, Artifact):
@@ -305,24 +342,42 @@ def without_mirror(photos: PhotoSet) -> str | None:
 
 
 def encode_photos(job: TokenJob, photos: PhotoSet, texts: Sequence[Sequence[str]]) -> PhotoCache:
-    """Return the latents of the photos and the ids of their captions; the VAE comes and goes."""
+    """Return the latents of the photos and the ids of their captions; the VAE comes and goes.
+
+    It comes once for each shape of photos.
+    """
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for index, photo in enumerate(photos.photos):
+        shapes.setdefault(photo.trained, []).append(index)
+    first, *others = (
+        _encoded(job, [photos.photos[i] for i in own], [texts[i] for i in own])
+        for own in shapes.values()
+    )
+    return replace(first, others=tuple(others))
+
+
+def _encoded(job: TokenJob, photos: Sequence[Photo], texts: Sequence[Sequence[str]]) -> PhotoCache:
+    """Return the cache of photos of one shape."""
     recipe = job.recipe
-    pixels = np.stack([photo.pixels for photo in photos.photos])
+    pixels = np.stack([photo.pixels for photo in photos])
     if recipe.flips:
         pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     mean, deviation = job.serving.encode(recipe, job.model, pixels, strips=job.vae_in_strips)
-    repeats = [photo.repeats for photo in photos.photos]
+    repeats = [photo.repeats for photo in photos]
     ids = [[job.ids(text) for text in own] for own in texts]
-    return build_cache(mean, deviation, ids, repeats, _masks(job, photos))
+    sizes = None
+    if recipe.buckets and job.model.family == "sdxl":
+        told = [size_condition(photo.size, photo.trained) for photo in photos]
+        sizes = np.array(told * (len(mean) // len(photos)), np.float32)
+    return build_cache(mean, deviation, ids, repeats, _masks(job, photos), sizes)
 
 
-def _masks(job: TokenJob, photos: PhotoSet) -> Array | None:
+def _masks(job: TokenJob, photos: Sequence[Photo]) -> Array | None:
     """Return what each latent cell of every view counts, None where no photo has a mask."""
-    if all(photo.mask is None for photo in photos.photos):
+    if all(photo.mask is None for photo in photos):
         return None
-    side = required(job.recipe.resolution)
-    whole = np.ones((side, side), np.float32)
-    masks = [whole if photo.mask is None else photo.mask for photo in photos.photos]
+    whole = np.ones(photos[0].pixels.shape[:2], np.float32)
+    masks = [whole if photo.mask is None else photo.mask for photo in photos]
     if job.recipe.flips:
         masks += [mask[:, ::-1] for mask in masks]
     return np.stack([in_cells(mask, job.model.latent_scale) for mask in masks])

@@ -1,4 +1,4 @@
-"""Photos: a folder of pictures becomes square arrays, and every file in it is accounted for."""
+"""Photos: a folder of pictures becomes arrays, and every file in it is accounted for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +22,9 @@ from edge_train.formats.picture_folders import (
     shown,
 )
 from edge_train.formats.picture_tables import TEXTS, read_column
-from edge_train.formats.pictures import Fit, Pixels, read_picture
+from edge_train.formats.pictures import Fit, Pixels, look_at, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
+from edge_train.tasks.personalize.buckets import nearest
 from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
@@ -37,7 +38,7 @@ class Photo:
 
     `repeats` is how often it is taken for once that another one is; `kept` is the share of its
     area that the crop left. `mask` (height, width), where there is one, says from 0 to 1 how much
-    each pixel counts.
+    each pixel counts. `size` is that of the file, (width, height), upright.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Photo:
     repeats: int = 1
     kept: float = 1.0
     mask: Array | None = None
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """The size (width, height) that it was brought to."""
+        return self.pixels.shape[1], self.pixels.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +64,12 @@ class PhotoSet:
     notices: tuple[str, ...] = ()
 
 
-def load_photos(folder: Path, resolution: int, most: int = MAX_PHOTOS) -> PhotoSet:
+def load_photos(
+    folder: Path,
+    resolution: int,
+    most: int = MAX_PHOTOS,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> PhotoSet:
     """Read the photos of a folder, sorted by name, with their captions.
 
     A photo is turned upright by its EXIF tag, laid on white where it is transparent, cropped to its
@@ -72,6 +84,7 @@ def load_photos(folder: Path, resolution: int, most: int = MAX_PHOTOS) -> PhotoS
       folder: 1 to 50 pictures; other sub-folders are not read.
       resolution: side of the result in pixels, > 0.
       most: pictures that are taken.
+      sizes: (width, height) that a photo may get, that of the nearest shape; none: a square.
 
     Raises:
       InputError: the folder, a photo or a caption cannot be used.
@@ -90,19 +103,25 @@ def load_photos(folder: Path, resolution: int, most: int = MAX_PHOTOS) -> PhotoS
             f"{count - most} of them to another folder."
         )
     common = gcd(*(repeats for _, repeats in listed))
-    fit = Fit((resolution, resolution), crop=True, smooth=True, draft_megapixels=0)
+    allowed = sizes or ((resolution, resolution),)
     photos = []
     for found, repeats in listed:
         captions = _captions(root, found, notices)
         photos += [
-            _read(root, path, fit, captions.get(path), repeats // common, masks.get(path))
+            _read(root, path, allowed, captions.get(path), repeats // common, masks.get(path))
             for path in found.pictures
         ]
     same = [
         f"the same photo more than once: {some_of([root.name(path) for path in group])}"
         for group in duplicates([path for found, _ in listed for path in found.pictures])
     ]
-    said = (*notices, *_cropped(photos), *_plain(photos), *same, *lines_of(root.skipped))
+    said = (
+        *notices,
+        *_cropped(photos, "the size next to their shape" if sizes else "their central square"),
+        *_plain(photos),
+        *same,
+        *lines_of(root.skipped),
+    )
     return PhotoSet(tuple(photos), said)
 
 
@@ -249,26 +268,31 @@ def _without(found: Listing, masks: set[Path]) -> Listing:
 def _read(
     root: PictureRoot,
     path: Path,
-    fit: Fit,
+    sizes: Sequence[tuple[int, int]],
     caption: str | None,
     repeats: int,
     mask_path: Path | None,
 ) -> Photo:
+    wanted = sizes[0] if len(sizes) == 1 else nearest(look_at(path).size, sizes)
+    fit = Fit(wanted, crop=True, smooth=True, draft_megapixels=0)
     picture = read_picture(path, fit)
-    (width, height), (resolution, _) = picture.size, fit.size
-    side = min(width, height)
+    (width, height), (across, down) = picture.size, wanted
+    scale = min(width / across, height / down)
+    cut = max(round(across * scale), 1), max(round(down * scale), 1)  # as `read_picture` cuts
     notes = [f"{width}x{height}", *picture.notes]
-    if width != height:
-        notes.append(f"centre crop {side}x{side}")
-    if side != resolution:
-        verb = "resized" if side > resolution else "small, enlarged"
-        notes.append(f"{verb} to {resolution}x{resolution}")
+    if cut != picture.size:
+        notes.append(f"centre crop {cut[0]}x{cut[1]}")
+    if cut != wanted:
+        verb = "resized" if scale > 1 else "small, enlarged"
+        notes.append(f"{verb} to {across}x{down}")
     mask = None
     if mask_path is not None:
         mask = read_mask(mask_path, path, picture.size, fit)
         notes.append(f"weighted by {mask_path.name}")
     name = root.name(path)
-    return Photo(name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask)
+    return Photo(
+        name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask, picture.size
+    )
 
 
 def _plain(photos: Sequence[Photo]) -> list[str]:
@@ -282,8 +306,12 @@ def _plain(photos: Sequence[Photo]) -> list[str]:
     ]
 
 
-def _cropped(photos: Sequence[Photo]) -> list[str]:
-    """Return a line about photos that lose part of their area to the crop."""
+def _cropped(photos: Sequence[Photo], shape: str) -> list[str]:
+    """Return a line about photos that lose part of their area to the crop.
+
+    Args:
+      shape: what they are cropped to, in words.
+    """
     lost = {photo.name: 1 - photo.kept for photo in photos if 1 - photo.kept > _WORTH_SAYING}
     if not lost:
         return []
@@ -291,6 +319,6 @@ def _cropped(photos: Sequence[Photo]) -> list[str]:
     low, high = (f"{100 * share:.0f}" for share in (min(lost.values()), lost[most]))
     share = f"{low} to {high} %" if low != high else f"{high} %"
     return [
-        f"{len(lost)} of {len(photos)} photos are cropped to their central square and lose {share} "
+        f"{len(lost)} of {len(photos)} photos are cropped to {shape} and lose {share} "
         f"of their area, most of all {most}"
     ]

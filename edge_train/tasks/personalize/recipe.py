@@ -89,6 +89,12 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
         flags=("--train-text-encoder", "--train_text_encoder"),
     )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
+    buckets: bool = key(
+        False,
+        help="train photos of other shapes at sizes of the same area, not as squares",
+        flags=("--buckets", "--enable_bucket"),
+        group="data",
+    )
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
     )

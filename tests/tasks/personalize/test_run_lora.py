@@ -255,6 +255,16 @@ def test_pictures_of_the_class_come_from_a_folder_and_the_rest_is_drawn_once(
     assert_equal(lora_of(out), lora)
 
 
+def test_minutes_said_before_the_start_count_the_pictures_that_are_drawn(model):
+    keys = {"model": str(model), "class_word": "dog", "trainable": "lora", "preview_steps": 5}
+    plain, drawing = (
+        PersonalizeJob(PersonalizeRecipe(**keys, **more)).footprint()
+        for more in ({}, {"class_count": 7})
+    )
+    assert (plain.before, plain.beside) == (0, 1)
+    assert (drawing.before, drawing.beside) == (2 * 5 * 7, 2)  # with and without the prompt
+
+
 def test_no_folder_of_the_class_is_one_sentence(photos, model, tmp_path, capsys):
     options = ("--class-photos", str(tmp_path / "none"), "--class-count", "3")
     assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
