@@ -141,3 +141,10 @@ def sumo(gradients: Sequence[Vector], rank: int, every: int, decay: float) -> li
         whole = np.sqrt(len(g)) * (left @ right)
         updates.append(g - (g @ vectors.T - whole) @ vectors)
     return updates
+
+
+def spanned(rows: NDArray[np.float64], u: Vector) -> Vector:
+    """Return E u for E with these rows as columns, scaled to a mean square of 1 a coordinate."""
+    columns = rows.T
+    mean_square = np.trace(columns @ columns.T) / len(columns)
+    return np.asarray(columns @ u / np.sqrt(mean_square))
