@@ -73,3 +73,34 @@ def shares_left_out(moves: Rows, matrix: Rows, groups: NDArray[np.int64], rank: 
         inside = whole[own] @ vectors[:, -rank:]
         found[own] = np.square(inside).sum(axis=1) / np.square(whole[own]).sum(axis=1)
     return found
+
+
+@dataclass(frozen=True)
+class LinearStart:
+    """A move that is guessed from photos: `mean_move` + (features - `mean`) `weights` (f, d)."""
+
+    mean: Rows
+    mean_move: Rows
+    weights: Rows
+
+    def moves(self, features: Rows) -> Rows:
+        """Return the moves (things, d) of things with these features (things, f)."""
+        return np.asarray(self.mean_move + (features - self.mean) @ self.weights)
+
+
+def linear_start(moves: Rows, features: Rows, ridge: float = 0.1) -> LinearStart:
+    """Return the guess that fits earlier moves best: ridge regression on features of their photos.
+
+    Args:
+      moves: (things, d).
+      features: (things, f), in one unit: none is scaled here.
+      ridge: of the mean square length of the features' rows.
+
+    Source: E4T (arXiv:2302.12228) learns a network for it; this one is linear.
+    """
+    mean, mean_move = features.mean(axis=0), moves.mean(axis=0)
+    own = features - mean
+    kernel = own @ own.T
+    level = ridge * np.trace(kernel) / len(kernel)
+    fitted = np.linalg.solve(kernel + level * np.eye(len(kernel)), moves - mean_move)
+    return LinearStart(mean, mean_move, own.T @ fitted)

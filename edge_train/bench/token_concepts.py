@@ -27,16 +27,25 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Concepts:
-    """Tokens (concepts, width), where they started (width,), and their classes by number."""
+    """Tokens (concepts, width), where they started (width,), their classes by number.
+
+    `features` (concepts, numbers of a latent) are the mean latents of the photos.
+    """
 
     tokens: Rows
     start: Rows
     classes: NDArray[np.int64]
+    features: Rows
 
     @property
     def moves(self) -> Rows:
         """How far each token went."""
         return self.tokens - self.start
+
+
+def features_of(cache: PhotoCache) -> Rows:
+    """Return what a start is guessed from: the mean latent of the photos, as it lies."""
+    return np.asarray(cache.mean[: cache.photos].mean(axis=0).ravel().astype(np.float64))
 
 
 @dataclass
@@ -77,19 +86,22 @@ class Items:
     def concepts(self, rounds: int) -> Concepts:
         """Return the tokens of `rounds` x `ROUND` items a class; rounds that are there are read."""
         start = self.steps.job.start["token"]
-        found, classes = [], []
+        found, classes, features = [], [], []
         for number in range(rounds):
             path = self.out / f"tokens-{self.name}-{number}-{STEPS}.safetensors"
             rows = self.chosen(number)
+            caches = self.caches(rows)
             if not path.exists():
-                tasks = [replace(self.steps.task, cache=cache) for cache in self.caches(rows)]
+                tasks = [replace(self.steps.task, cache=cache) for cache in caches]
                 seeds = [1000 + row for row in rows]
                 learned = invert(self.steps.runtime, tasks, {"token": start}, seeds=seeds)
                 save_tensors(path, learned, {})
             found.append(load_tensors(path)[0]["token"][:, 0])
+            features += [features_of(cache) for cache in caches]
             classes.append(self.labels[rows])
         tokens = np.concatenate(found).astype(np.float64)
-        return Concepts(tokens, start[0].astype(np.float64), np.concatenate(classes))
+        numbers = np.concatenate(classes)
+        return Concepts(tokens, start[0].astype(np.float64), numbers, np.stack(features))
 
     def draws(self, kind: str, count: int) -> Rows:
         """Return draws of the metric on pictures of a kind; those that are there are read.

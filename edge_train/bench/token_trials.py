@@ -1,19 +1,19 @@
 """Training with forward passes along directions of several kinds: paired runs, scored and kept."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edge_train.arrays.types import Array
-from edge_train.bench.item_likeness import Gallery, prompts, score
-from edge_train.bench.items import photos_of, write_photos
-from edge_train.bench.likeness import read_scores, recipe_for, write_scores
+from edge_train.bench.item_likeness import PICTURES, Gallery, drawn
+from edge_train.bench.items import SCORED_LOOKS, photos_of, write_photos
+from edge_train.bench.likeness import recipe_for
+from edge_train.bench.token_concepts import Rows, features_of
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import NonFinite
 from edge_train.estimators.directions import Spanned
+from edge_train.export.token_prior import LinearStart
 from edge_train.formats.atomic import write_bytes
 
 EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of noise
@@ -21,12 +21,20 @@ EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run ended with: the fixed batch's loss, likeness in a space, composition."""
+    """What a run ended with: the fixed batch's loss, and likeness in the first space."""
 
     loss: float
     cosine: float
     rank: float
-    composition: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """Directions by the rows (k, width) of a matrix, None: isotropic; and a start from photos."""
+
+    name: str
+    rows: Rows | None = None
+    guess: LinearStart | None = None
 
 
 @dataclass(frozen=True)
@@ -47,50 +55,43 @@ class Trials:
     name: str
     model: Path | None
 
-    def zo(self, way: str, matrices: Mapping[str, Array], forwards: int, seed: int) -> Trial:
-        """Return how zo's default ends after so many forwards, its directions from matrices."""
-        name = f"{way}-{forwards}-seed{seed}".replace(" ", "-")
-        return self._kept(name, "zo", forwards // 5, seed, matrices)
+    def zo(self, way: Way, forwards: int, seed: int) -> Trial:
+        """Return how zo's default rate and rule end after so many forwards."""
+        name = f"{way.name}-{forwards}-seed{seed}".replace(" ", "-")
+        return self._kept(name, "zo", forwards // 5, seed, way)
 
     def exact(self, steps: int, seed: int) -> Trial:
         """Return how exact steps of the default rate end; none of them: how it starts."""
-        return self._kept(f"exact-{steps}-seed{seed}", "backprop", steps, seed, {})
+        return self._kept(f"exact-{steps}-seed{seed}", "backprop", steps, seed, Way("exact"))
 
-    def _kept(
-        self,
-        name: str,
-        method: str,
-        count: int,
-        seed: int,
-        matrices: Mapping[str, Array],
-    ) -> Trial:
+    def _kept(self, name: str, method: str, count: int, seed: int, way: Way) -> Trial:
         path = self.out / f"trial-{self.name}-{name}.json"
-        loss = path.with_suffix(".loss")
-        if not (path.exists() and loss.exists()):
-            steps = self._trained(method, count, seed, matrices)
-            write_bytes(loss, json.dumps(steps.held_loss(steps.point)).encode())
-            photos = photos_of(self.gallery.items[self.row])
-            write_scores(path, score(steps, steps.point, self.gallery, photos, self.row))
+        if not path.exists():
+            steps = self._trained(method, count, seed, way)
+            write_bytes(path, json.dumps(asdict(self._scored(steps))).encode())
             steps.runtime.close()
-        scores = read_scores(path)
-        own = scores.spaces[self.gallery.spaces[0].name]
-        held = float(json.loads(loss.read_text("utf-8")))
-        return Trial(held, own.cosine, own.rank, scores.composition)
+        return Trial(**json.loads(path.read_text("utf-8")))
 
-    def _trained(
-        self,
-        method: str,
-        count: int,
-        seed: int,
-        matrices: Mapping[str, Array],
-    ) -> TokenSteps:
+    def _scored(self, steps: TokenSteps) -> Trial:
+        looks = [look for look in SCORED_LOOKS for _ in range(PICTURES)]
+        split = np.split(drawn(steps, steps.point, looks), len(SCORED_LOOKS))
+        photos = photos_of(self.gallery.items[self.row])
+        pictures = dict(zip(SCORED_LOOKS, split, strict=True))
+        found = self.gallery.score(pictures, photos, self.row)[self.gallery.spaces[0].name]
+        return Trial(steps.held_loss(steps.point), found.cosine, found.rank)
+
+    def _trained(self, method: str, count: int, seed: int, way: Way) -> TokenSteps:
         item = self.gallery.items[self.row]
         photos = write_photos(item, self.out / "items" / str(self.row))
         recipe = replace(recipe_for(self.model, photos, seed), steps=max(count, 1), method=method)
-        steps = TokenSteps.open(recipe, prompts())
+        steps = TokenSteps.open(recipe, [look.prompt for look in SCORED_LOOKS])
         steps.task = replace(steps.task, evaluation_samples=EVALUATED)
-        if matrices:
-            steps.estimator = replace(steps.estimator, draw=Spanned(matrices))
+        if way.rows is not None:
+            draw = Spanned({"token": way.rows.astype(np.float32)})
+            steps.estimator = replace(steps.estimator, draw=draw)
+        if way.guess is not None:
+            move = way.guess.moves(features_of(steps.cache)[None])
+            steps.move_to({"token": (steps.point["token"] + move).astype(np.float32)})
         try:
             for number in range(count):
                 steps.take(number)

@@ -261,14 +261,16 @@ class TorchDiffusion:
             blocks = [self._tensor(vectors[n], torch.float32).requires_grad_() for n in names]
             features = self._text_features(batch, used, blocks)
             output = self._unet_output(batch, used, features)
-            losses = self._squares(batch, used, output).mean(1)
-            if pulled is None:
-                found = torch.autograd.grad(losses.sum(), blocks)
+            squares = self._squares(batch, used, output)
+            if pulled is None:  # sums, as in `backward`: gradients of means are small for float16
+                found = torch.autograd.grad(squares.sum(), blocks)
+                found = tuple(part / squares.shape[1] for part in found)
             else:
                 given = self._tensor(pulled, output.dtype)
                 found = torch.autograd.grad([output], blocks, [given])
         parts = zip(names, found, strict=True)
-        return losses.detach().cpu().numpy(), {name: part.cpu().numpy() for name, part in parts}
+        losses = squares.detach().mean(1).cpu().numpy()
+        return losses, {name: part.cpu().numpy() for name, part in parts}
 
     def device_bytes(self) -> int:
         """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.

@@ -3,7 +3,7 @@
 import numpy as np
 import reference
 
-from edge_train.export.token_prior import prior_of, second_moments, shares_left_out
+from edge_train.export.token_prior import linear_start, prior_of, second_moments, shares_left_out
 
 RANDOM = np.random.default_rng(0)
 MOVES = RANDOM.standard_normal((12, 5)) * [5, 3, 1, 1, 0.1]
@@ -48,3 +48,13 @@ def test_a_group_that_is_left_out_has_no_part_in_its_directions():
     np.testing.assert_allclose(shares[30:], 0, atol=1e-12)
     own = shares_left_out(moves, np.eye(4), np.arange(40), 1)
     np.testing.assert_allclose(own[30:], 1, atol=1e-12)
+
+
+def test_a_guess_from_photos_is_ridge_regression():
+    features = RANDOM.standard_normal((12, 3)) + 2
+    own, moves = features - features.mean(axis=0), MOVES - MOVES.mean(axis=0)
+    level = 0.1 * np.square(own).sum() / 12
+    weights = np.linalg.solve(own.T @ own + level * np.eye(3), own.T @ moves)
+    found = linear_start(MOVES, features)
+    np.testing.assert_allclose(found.weights, weights, rtol=1e-8)
+    np.testing.assert_allclose(found.moves(features), MOVES.mean(axis=0) + own @ weights, rtol=1e-8)

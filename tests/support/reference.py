@@ -159,7 +159,7 @@ def share_by_metric(metric: NDArray[np.float64], rows: NDArray[np.float64], move
 
 
 def drawn_to_unit(moves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Ledoit and Wolf's second moments about zero, from their definition, sample by sample."""
+    """Return Ledoit and Wolf's second moments, about zero, by their definition."""
     count, width = moves.shape
     found = sum(np.outer(d, d) for d in moves) / count
     target = np.trace(found) / width * np.eye(width)

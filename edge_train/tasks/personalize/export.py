@@ -250,7 +250,7 @@ def _resized(job: TokenJob, samples: int, *, whole: bool = False) -> TokenJob:
 def _measure_directions(work: _Work, say: Callable[[str], None]) -> None:
     """Write what zo may draw its directions from, measured on the run's own window."""
     job = _resized(work.job, work.effort.slope_samples)
-    runtime = _float_model(work)
+    runtime = _float_model(work, dtype="auto", device="auto")  # few digits of a metric count
     make_directions(
         job,
         runtime,
@@ -263,12 +263,12 @@ def _measure_directions(work: _Work, say: Callable[[str], None]) -> None:
     runtime.close()
 
 
-def _float_model(work: _Work) -> TorchDiffusion:
+def _float_model(work: _Work, *, dtype: str = "float32", device: str = "cpu") -> TorchDiffusion:
     return TorchDiffusion.open(
         work.model,
         work.parameters,
-        dtype="float32",
-        device="cpu",
+        dtype=dtype,
+        device=device,
         token_ids=work.token_ids,
         threads=work.job.recipe.threads or 1,
     )

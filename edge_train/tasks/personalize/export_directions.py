@@ -26,7 +26,7 @@ from edge_train.units import format_bytes, format_seconds
 
 RANK = 64  # directions, at most
 FELT = 0.999  # of the metric's trace: what the directions that are kept have of it at least
-DRAWS, DRAWS_LARGE = 1000, 500
+DRAWS, DRAWS_LARGE = 1000, 200
 _TOGETHER = 32  # samples in a call of a small model
 
 

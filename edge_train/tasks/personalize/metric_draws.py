@@ -38,10 +38,9 @@ def metric_draws(
         batch = replace(task, samples=own).batch(key)
         shape = batch["latents"].shape
         v = key.generator("pulled").standard_normal(shape, dtype=np.float32)
-        v /= np.float32(np.sqrt(np.prod(shape[1:])))
         vectors = {name: np.repeat(block[None], own, axis=0) for name, block in start.items()}
         _, gradients = runtime.backward_each(batch, vectors, v)
         for name, gradient in gradients.items():
-            found[name].append(gradient[:, 0])
+            found[name].append(gradient[:, 0] / np.float32(np.sqrt(np.prod(shape[1:]))))
         watch(first + own)
     return {name: np.concatenate(parts) for name, parts in found.items()}
