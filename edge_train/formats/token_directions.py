@@ -11,8 +11,10 @@ it was made with, and `facts`, JSON for people. What its numbers are is said whe
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import ModelError, RunFolderError
@@ -39,6 +41,15 @@ def write_directions(
     save_tensors(path, tensors, {**about, "facts": facts})
 
 
+def kinds_in(path: Path) -> set[str]:
+    """Return the kinds of directions that a file has.
+
+    Raises:
+      ModelError: it is damaged.
+    """
+    return {name.split("/")[0] for name in _load(path)[0]}
+
+
 def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array]:
     """Return the matrices of one kind, by block.
 
@@ -46,10 +57,7 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
       ModelError: the file is missing, damaged, of a later version, of another model or without
         this kind, or has numbers that no directions can be drawn from.
     """
-    try:
-        tensors, metadata = load_tensors(path)
-    except RunFolderError as error:
-        raise ModelError(f"directions {kind!r} cannot be drawn: {error}") from error
+    tensors, metadata = _load(path)
     found, version = metadata.get("format"), metadata.get("version")
     if found != FORMAT or version != str(VERSION):
         raise ModelError(
@@ -79,3 +87,12 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
         if not matrix.any():
             raise ModelError(f"{path}: {prefix}{name} is all zeros; {_AGAIN}.")
     return own
+
+
+def _load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    try:
+        return load_tensors(path)
+    except RunFolderError as error:
+        raise ModelError(
+            f"directions cannot be drawn: {error} Use --directions isotropic, or {_AGAIN}."
+        ) from error

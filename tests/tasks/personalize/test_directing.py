@@ -36,12 +36,13 @@ def photos(tmp_path_factory):
     return folder
 
 
-def placed(model, seed=0, width=WIDTH):
+def placed(model, seed=0, width=WIDTH, kinds=("metric",)):
     """Write a file of directions beside a model; return its rows."""
     rows = np.random.default_rng(seed).standard_normal((3, width)).astype(np.float32)
     found = find_model(str(model))
     assert isinstance(found, ModelFolder)
-    write_directions(model / DIRECTIONS, {"metric": {"token": rows}}, found.sha256(), "{}")
+    matrices = {kind: {"token": rows} for kind in kinds}
+    write_directions(model / DIRECTIONS, matrices, found.sha256(), "{}")
     return rows
 
 
@@ -79,7 +80,7 @@ def test_a_killed_run_ends_with_the_same_bits_and_goes_on_with_no_other_matrix(
 
 def test_the_matrix_is_part_of_what_a_run_began_with(photos, model):
     hashes = set()
-    for seed, kind in ((0, "metric"), (1, "metric"), (1, None)):
+    for seed, kind in ((0, "metric"), (1, "metric"), (1, "isotropic")):
         placed(model, seed)
         job = PersonalizeJob(recipe(model, photos=str(photos), directions=kind))
         job._cache = build_cache(LATENTS, LATENTS, [[{"ids": np.array([1, -1])}]])
@@ -99,6 +100,27 @@ def test_what_has_no_use_for_directions_says_so(model, options, says):
     placed(model)
     with pytest.raises((InputError, ModelError), match=says):
         parts.check(recipe(model, **options))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"rules": 2}, {"preset": "zoodip"}, {"method": "backprop"}]
+)
+def test_the_file_beside_a_model_is_the_default_of_new_runs_of_zo_alone(model, options):
+    rows = placed(model)
+    job = parts.check(recipe(model, directions=None, **options))
+    found = {name: matrix.tolist() for name, matrix in job.directions.items()}
+    assert found == ({} if options else {"token": rows.tolist()})
+    assert job.recipe.directions == (None if options else "metric")
+    placed(model, kinds=("metric", "prior"))
+    job = parts.check(recipe(model, directions=None, **options))
+    assert job.recipe.directions == (None if options else "prior")
+
+
+def test_a_model_without_the_file_is_trained_in_all_directions(model):
+    (model / DIRECTIONS).unlink(missing_ok=True)
+    job = parts.check(recipe(model, directions=None))
+    assert job.recipe.directions == "isotropic"
+    assert not job.directions
 
 
 def test_a_model_without_the_file_says_how_to_make_it(model):
