@@ -43,12 +43,15 @@ def _passes(recipe: Recipe) -> Passes:
 
 
 def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.directions import Spanned
     from edge_train.estimators.zo import ZerothOrder
     from edge_train.optim.transforms import Adam, Chain
 
     queries, sides = _counts(recipe)
     chain = Chain((Adam(), *links(recipe)))
-    return ZerothOrder(parts.epsilon, parts.scale, queries, sides), chain
+    # without a matrix a block's directions are isotropic
+    draw = Spanned(parts.directions)
+    return ZerothOrder(parts.epsilon, parts.scale, queries, sides, draw), chain
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
@@ -95,6 +98,7 @@ METHODS = (
             "queries",
             "sides",
             "epsilon",
+            "directions",
             "weight_decay",
             "micro_batch",
             "label_smoothing",
