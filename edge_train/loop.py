@@ -118,17 +118,17 @@ class Loop:
 
     def _take_turns(self, step: int) -> None:
         """Let go of the state of blocks that rest from here on, begin that of those that return."""
-        resting = [name for name in self.state if not self.schedule.trains(step, name)]
+        resting = [name for name in self.rules if not self.schedule.trains(step, name)]
         if isinstance(self.runtime, LetsRest):
             self.runtime.rest(resting)
         if not self.schedule.forgets:
             return
         for name in resting:
             self.state[name] = {}
-        for name in self.state.keys() - resting:
-            if not self.state[name]:
+        for name, rule in self.rules.items():
+            if name not in resting and not self.state[name]:
                 self.state[name] = self._init(name)
-                if isinstance(rule := self.rules[name], Scheduled):
+                if isinstance(rule, Scheduled):
                     rule.rest(self.state[name], step)
 
     @np.errstate(over="ignore", invalid="ignore")  # `NonFinite` says it once, in words
@@ -354,7 +354,7 @@ class Loop:
         self.runtime.parameters.load(snapshot.parameters)
         for name in self.state:
             stored = snapshot.state.get(name, {})
-            if self.schedule.forgets and stored is not self.state[name]:
+            if self.schedule.forgets and name in self.rules and stored is not self.state[name]:
                 self.state[name] = self._init(name) if stored else {}
             for part, value in stored.items():
                 np.copyto(self.state[name][part], value)
@@ -370,7 +370,7 @@ class Loop:
         """Return types and shapes of the state that a checkpoint of so many steps holds."""
         found: dict[str, Kind] = {}
         for name, state in self.state.items():
-            if self._has_state(max(step - 1, 0), name):
+            if name not in self.rules or self._has_state(max(step - 1, 0), name):
                 found |= checkpoint.kinds_of_state({name: state or self._init(name)})
         return found
 
