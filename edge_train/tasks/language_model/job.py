@@ -137,7 +137,7 @@ class LanguageModelJob:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         if self.recipe.trainable == "dora" and self._model.made:
             self.notes += (_NO_FILE_OF_DORA,)
-        if dtype == "bfloat16" and multiplies_bfloat16() is False:
+        if dtype == "bfloat16" and device == "cpu" and multiplies_bfloat16() is False:
             self.notes += (
                 "this processor has no products of bfloat16, so they take longer than float32's",
             )
