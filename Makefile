@@ -6,7 +6,7 @@ NAME ?= personalize
 IMAGES ?= build try
 install := install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo check test test-all test-desk test-desk-process test-device test-arm bench docs images clean
+.PHONY: demo check test test-all test-desk test-desk-process test-device test-gpu test-arm bench docs images clean
 
 demo: .venv/.ready
 	.venv/bin/edge-train run --mem 8GB
@@ -36,6 +36,10 @@ test-device:
 test-all: test
 	.venv/bin/python -m pytest -m "slow and not device"
 	.venv-device/bin/python -m pytest -m "slow and not device" || test $$? -eq 5
+
+# Needs a card that torch sees: the tests that all others leave out.
+test-gpu: .venv/.ready
+	.venv/bin/python -m pytest -m device
 
 # Needs root, debootstrap and qemu-user-static; the emulated root lies in a cache folder of yours,
 # or in ARM_ROOT.

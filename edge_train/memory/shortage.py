@@ -13,6 +13,7 @@ _SHORTAGE = re.compile(
     r"|(error return|returned NULL) without (exception set|setting an exception)"  # Python lost it
     r"|codec configuration error"  # Pillow, where zlib found no room for its tables
 )
+_ON_GPU = "CUDA out of memory"
 _ASKED = re.compile(r"(?:allocate|buffer of size|size:) (\d+(?:\.\d+)?) ?([KMG]iB)?")
 
 
@@ -56,7 +57,11 @@ def shortage(error: BaseException, held_bytes: int) -> str:
 
     >>> shortage(RuntimeError("you tried to allocate 45600000 bytes"), 300_000_000)
     '45.6 MB more did not fit beside 300 MB in use'
+    >>> shortage(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), 9**9)
+    '2.15 GB more did not fit on the GPU'
     """
     asked = bytes_asked(error)
     more = f"{format_bytes(asked)} more" if asked else "an allocation"
+    if _ON_GPU in str(error):  # what the host holds is beside the point
+        return f"{more} did not fit on the GPU"
     return f"{more} did not fit beside {format_bytes(held_bytes)} in use"

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_train.recipe import Recipe
 from edge_train.tasks import task_of
-from edge_train.tasks.task import COSTS, Task
+from edge_train.tasks.task import COSTS, Task, unread
 
 
 def next_smaller(recipe: Recipe, asked: Recipe | None = None) -> dict[str, Any]:
@@ -22,13 +22,16 @@ def next_smaller(recipe: Recipe, asked: Recipe | None = None) -> dict[str, Any]:
 
     Args:
       recipe: with every default filled in.
-      asked: as it was before; what it leaves to `auto` may be chosen smaller. None once training
-        began: then nothing that is computed changes any more.
+      asked: as it was before; what it leaves to `auto` may be chosen smaller, a method only by one
+        that reads all keys it sets. None once training began: then nothing that is computed
+        changes any more.
     """
     for saving in task_of(recipe).savings:
         if saving.only_auto and not (asked and getattr(asked, saving.key) == "auto"):
             continue
         if saving.when(recipe) and (step := saving.after(getattr(recipe, saving.key))):
+            if asked and saving.key == "method" and unread(step[0], asked):
+                continue  # it would be refused for a key that the user set
             return {saving.key: step[0]}
     return {}
 

@@ -81,7 +81,7 @@ def start_record(
             "weights are damaged or --dtype is too small for them."
         )
     repeats = "not checked"
-    if not engines.get(recipe.runtime).exact_repeats:
+    if runtime.device != "cpu" or not engines.get(recipe.runtime).exact_repeats:
         from edge_train.estimators.slope_check import repeats_itself
 
         forwards += 2

@@ -326,7 +326,8 @@ def _out_of_memory(session: Session, loop: Loop, error: Exception) -> OutOfMemor
     """Note in the journal that an allocation failed; return the error for the supervisor."""
     session.link.watch.spend_reserve()
     traceback.clear_frames(error.__traceback__)
-    held = measure(session.link.supervisor).resident_bytes
+    # of a card, where the run computes on one: the cap is about that
+    held = loop.runtime.device_bytes() or measure(session.link.supervisor).resident_bytes
     cap_bytes = session.job.recipe.cap_bytes
     text = f"step {loop.next_step}: {shortage(error, held)}"
     least = max(held + bytes_asked(error), cap_bytes or 0)

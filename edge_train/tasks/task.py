@@ -253,13 +253,11 @@ class Task:
             )
         if recipe.preset != "default" and (method.name, recipe.preset) not in self.defaults:
             raise InputError(self._no_preset(method, recipe.preset))
-        for name in set_keys(recipe):
-            readers = [m.name for m in methods.all().values() if name in m.reads]
-            if readers and method.name not in readers:
-                able = ", ".join(one for one in readers if one in self.able())
-                raise InputError(
-                    f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
-                )
+        for name in unread(method.name, recipe):
+            able = ", ".join(one for one in _readers(name) if one in self.able())
+            raise InputError(
+                f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
+            )
 
     def _no_preset(self, method: Method, preset: str) -> str:
         """Return why a preset cannot be taken."""
@@ -280,6 +278,16 @@ class Task:
             **method.defaults,
             **self.defaults.get((method.name, preset), {}),
         }
+
+
+def unread(method: str, recipe: Recipe) -> list[str]:
+    """Return the keys that a recipe sets, that some methods read and this one does not."""
+    found = {name: _readers(name) for name in set_keys(recipe)}
+    return [name for name, readers in found.items() if readers and method not in readers]
+
+
+def _readers(name: str) -> list[str]:
+    return [m.name for m in methods.all().values() if name in m.reads]
 
 
 def _options(method: Method, recipe: Recipe) -> dict[str, Any]:

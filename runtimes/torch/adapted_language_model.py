@@ -34,6 +34,15 @@ from edge_train.runtimes.torch.adapted_layers import (
 )
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.card import (
+    HOST,
+    CardMemory,
+    limit_memory,
+    move_buffers,
+    on_host,
+    pick_device,
+    repeatable,
+)
 from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.halves import halves_of, hidden_states
@@ -51,6 +60,7 @@ from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
     CodedMatrix,
+    FrozenCodes,
     StoredMatrix,
     WholeMatrix,
     stored_matrix,
@@ -61,7 +71,7 @@ _LAYERS_TO_GIVE_BACK = 4  # more often saves little, and what is in use is mappe
 
 
 class AdaptedLanguageModel:
-    """A decoder on the CPU with adapters beside its linear layers.
+    """A decoder with adapters beside its linear layers.
 
     `parameters` are the adapters' blocks, and nothing else is trained. Products with the base's
     matrices are in float32 or of bfloat16 (`products`), all else is in float32. The matrices are
@@ -69,6 +79,10 @@ class AdaptedLanguageModel:
     at a time. A
     backward pass computes each decoder layer once more. Logits exist for some positions at a time,
     and for none that do not count.
+
+    On a card the base is held there as it is stored, and its blocks are decoded there; `lean`
+    leaves it in its file, and it is read and sent for every product. Blocks of the adapter are on
+    the host: they are sent when a layer is reached, and their gradients come back.
 
     A batch holds `ids` (sequences, length + 1) and may hold `weight` (sequences, length), of each
     prediction (1 / length where it is missing), and `document` (sequences, length): none reads
@@ -79,7 +93,6 @@ class AdaptedLanguageModel:
       layer; some logits.
     """
 
-    device = "cpu"
     pages = None
 
     def __init__(
@@ -90,15 +103,17 @@ class AdaptedLanguageModel:
         draws: Draws,
         logits_at_once: int = LOGITS_AT_ONCE,
         dtype: str = "float32",
+        device: torch.device = HOST,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device.type
+        self._device, self._card = device, CardMemory(device)
         self.parameters = parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
         self._adapting, self._draws = adapting, draws
         self._takes_points = True  # until a layer is given other rows
-        self._halves = halves_of(network, FrozenLinear)
-        self._written = CachedLogits(network)
+        self._halves = halves_of(network, FrozenLinear, device)
+        self._written = CachedLogits(network, device)
         self._logits_at_once = logits_at_once
         self._at(parameters)
 
@@ -115,6 +130,8 @@ class AdaptedLanguageModel:
         lean: bool = False,
         attention: str | None = None,
         dtype: str = "float32",
+        device: str = "cpu",
+        cap_bytes: int | None = None,
     ) -> "AdaptedLanguageModel":
         """Load a folder tensor by tensor, and put adapters into it.
 
@@ -129,25 +146,31 @@ class AdaptedLanguageModel:
             it is freed.
           attention: `eager` for dropout; None: what transformers takes.
           dtype: of products with the base's matrices, `float32` or `bfloat16`.
+          device: where it computes, `cpu` or `cuda`.
+          cap_bytes: what torch may take of a card; more fails as out of memory.
 
         Raises:
+          InputError: there is no such device.
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
             or a target is no linear layer of this network.
         """
+        where = pick_device(device)
+        limit_memory(where, cap_bytes)
         torch.set_num_threads(threads)
         if lean:
             map_large_blocks()
         network = build_network(folder, attention)
         stored = stored_network(folder, network)
         load_buffers(network, stored)
-        adapting = Adapting(adapter)
+        adapting = Adapting(adapter, where)
         stays = quant == "none" and (folder.made is not None or lean)
-        base = _Base(quant, stays, seed, Buffer(TYPES[dtype]))
+        moved = where.type != "cpu" and not lean
+        base = _Base(quant, stays, moved, seed, Buffer(TYPES[dtype], where))
         adapted = _install(network, folder, stored, adapting, base)
         if blocks is None:
             lengths = {}
             if adapter.kind == "dora":
-                lengths = {p: m.squares.sqrt().float().numpy() for p, m in adapted.items()}
+                lengths = {p: on_host(m.squares.sqrt().float()) for p, m in adapted.items()}
             blocks = adapter.drawn(seed, lengths)
         parameters = Parameters.sharing(
             {name: np.ascontiguousarray(value, np.float32) for name, value in blocks.items()}
@@ -158,7 +181,8 @@ class AdaptedLanguageModel:
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         most = LEAN_LOGITS if lean else LOGITS_AT_ONCE
-        return cls(network.eval(), adapting, parameters, draws, most, dtype)
+        move_buffers(network, where)
+        return cls(network.eval(), adapting, parameters, draws, most, dtype, where)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -175,7 +199,7 @@ class AdaptedLanguageModel:
         count = len(batch["ids"])
         losses = np.empty((len(points), count), np.float32)
         limit = self.batch_limit or SEQUENCES_PER_CALL
-        with torch.no_grad():
+        with torch.no_grad(), repeatable(self._device):
             for some, at in calls(len(points), count, limit):
                 losses[some, at] = self._losses_at(points[some], batch, at)
         return losses
@@ -213,7 +237,7 @@ class AdaptedLanguageModel:
         A loss that is not finite is returned without any gradient.
         """
         self._adapting.begin()
-        with self._draws.of(self._network, batch):
+        with repeatable(self._device), self._draws.of(self._network, batch):
             losses = self._losses(batch)
             self._adapting.end(apply)
             if bool(torch.isfinite(losses).all()):
@@ -221,8 +245,8 @@ class AdaptedLanguageModel:
         return losses.detach().numpy()
 
     def device_bytes(self) -> int:
-        """Return 0: there is no device beside the host."""
-        return 0
+        """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
+        return self._card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
@@ -236,9 +260,10 @@ class AdaptedLanguageModel:
             )
         gc.collect()
         give_back_memory()
+        self._card.give_back()
 
     def _at(self, point: Point) -> None:
-        self._adapting.values = _values_of(point)
+        self._adapting.values = _values_of(point, self._device)
 
     @contextmanager
     def _standing(self, point: Point) -> Iterator[None]:
@@ -253,7 +278,7 @@ class AdaptedLanguageModel:
     def _beside(self, points: Sequence[Point], batch: Batch) -> Iterator[None]:
         """Compute in here at several points, as many sequences of a batch at each."""
         count, length = batch["ids"].shape
-        self._adapting.beside = [_values_of(point) for point in points]
+        self._adapting.beside = [_values_of(point, self._device) for point in points]
         self._adapting.rows = (count, length - 1)
         try:
             yield
@@ -262,7 +287,7 @@ class AdaptedLanguageModel:
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the weighted sum of each sequence's cross-entropies."""
-        return sequence_losses(batch, self._hidden, self._token_losses)
+        return sequence_losses(batch, self._hidden, self._token_losses, self._device)
 
     def _token_losses(self, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         if self._halves is None:  # then these are logits
@@ -282,8 +307,8 @@ class AdaptedLanguageModel:
         return hidden_states(self._network, self._halves, ids, document)
 
 
-def _values_of(point: Point) -> Values:
-    return lambda name: torch.from_numpy(point[name])
+def _values_of(point: Point, device: torch.device) -> Values:
+    return lambda name: torch.from_numpy(point[name]).to(device)
 
 
 def linear_layers(folder: LanguageFolder) -> tuple[Target, ...]:
@@ -310,11 +335,13 @@ class _Base:
 
     Attributes:
       stays: whether matrices stay in their file.
+      moved: whether they are held on a card all the same, in the blocks of that file.
       seed: of random weights.
     """
 
     quant: str
     stays: bool
+    moved: bool
     seed: int
     buffer: Buffer
 
@@ -331,7 +358,8 @@ def _install(
     for name, value in plain.items():
         for place in stored.places[name]:
             owner, _, last = place.rpartition(".")
-            setattr(network.get_submodule(owner), last, nn.Parameter(value, requires_grad=False))
+            moved = value.to(base.buffer.device)
+            setattr(network.get_submodule(owner), last, nn.Parameter(moved, requires_grad=False))
     wanted = {target.path: target for target in adapting.adapter.targets}
     adapted: dict[str, AdaptedLinear] = {}
     for name, matrix in held.items():
@@ -377,7 +405,7 @@ def _apart(
         for name in by_rows:
             source = stored.sources[name].value
             if isinstance(source, StoredTensor):
-                held[name] = stored_matrix(source, base.buffer)
+                held[name] = stored_matrix(source, base.buffer, moved=base.moved)
     values = stored_values(stored) if folder.files else drawn(network, stored, base.seed)
     rest = ((name, value) for name, value in values if name not in held)
     kind: type[Parameters] = load(required(quants.get(base.quant).trained))
@@ -387,7 +415,8 @@ def _apart(
             whole = checked_values(np.asarray(value, np.float32), name, folder.path)
             tensor = torch.from_numpy(whole)
             if name in by_rows:
-                held[name] = WholeMatrix(tensor.to(base.buffer.kind))
+                moved = tensor.to(base.buffer.device, base.buffer.kind)
+                held[name] = WholeMatrix(moved)
             else:
                 plain[name] = tensor
         return held, plain
@@ -399,7 +428,8 @@ def _apart(
                     f"{folder.path}: {name} is a matrix of a layer that is not linear, which "
                     "cannot be held in few bits; use --quant none."
                 )
-            held[name] = CodedMatrix(coded, name, base.buffer)
+            kind_of = FrozenCodes if base.moved else CodedMatrix
+            held[name] = kind_of(coded, name, base.buffer)
         else:
             plain[name] = torch.from_numpy(coded[name])
     return held, plain

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter, names_of
+from edge_train.runtimes.torch.card import HOST, on_host
 from edge_train.runtimes.torch.stored_matrices import (
     StoredMatrix,
     squared_lengths,
@@ -42,12 +43,12 @@ class Adapting:
       anchor: makes the first layer differentiable, whose inputs nothing trains.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, device: torch.device = HOST) -> None:
         self.adapter = adapter
         self.values: Values
         self.beside: Sequence[Values] = ()
         self.rows = (0, 0)
-        self.anchor = torch.zeros((), requires_grad=True)
+        self.anchor = torch.zeros((), requires_grad=True, device=device)
         self._apply: Callable[[str, Any], None] | None = None
         self._counting = False
         self._uses: dict[str, int] = {}
@@ -77,7 +78,7 @@ class Adapting:
                 self._sums[name] = gradient
             else:
                 assert self._apply is not None
-                self._apply(name, gradient.numpy())
+                self._apply(name, on_host(gradient))
 
 
 class FrozenLinear(nn.Module):
@@ -94,7 +95,7 @@ class FrozenLinear(nn.Module):
         self.matrix, self.transposed = matrix, transposed
         self.bias = bias
         self.answer: Tensor | None = None  # returned instead, where only its shape matters
-        self.weight = _Elsewhere(matrix.shape)
+        self.weight = _Elsewhere(matrix.shape, matrix.device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs (..., outputs) for inputs (..., inputs)."""
@@ -332,7 +333,7 @@ def frozen_embedding(module: nn.Embedding, matrix: StoredMatrix) -> nn.Embedding
     table: Any = made.__new__(made)
     table.__dict__.update(module.__dict__)
     table._parameters = {}
-    table.weight, table.matrix = _Elsewhere(matrix.shape), matrix
+    table.weight, table.matrix = _Elsewhere(matrix.shape, matrix.device), matrix
     return table  # type: ignore[no-any-return]
 
 
@@ -343,9 +344,10 @@ class _Elsewhere:
     so that it is stopped.
     """
 
-    dtype, device, requires_grad = torch.float32, torch.device("cpu"), False
+    dtype, requires_grad = torch.float32, False
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.device = device
         self.shape, self.ndim = torch.Size(shape), len(shape)
 
     def size(self, side: int | None = None) -> Any:

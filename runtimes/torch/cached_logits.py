@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from edge_train.arrays.types import Array
+from edge_train.runtimes.torch.card import HOST, on_host
 
 _AT_ONCE = 256  # tokens that are read together; activations of more would be held, too
 _SAME = 1e-3  # of the largest logit: rounding is far below, a token that was not read far above
@@ -24,8 +25,8 @@ class CachedLogits:
     Memory: keys and values of every token that was read, for every layer.
     """
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
+    def __init__(self, network: Any, device: torch.device = HOST) -> None:
+        self._network, self._device = network, device
         self._cache: Any = None
         self._read: list[int] = []
         self._keeps: bool | None = None  # None: not measured yet
@@ -55,7 +56,7 @@ class CachedLogits:
         self._cache, self._read = None, []
 
     def _whole(self, ids: Sequence[int]) -> Any:
-        given = torch.tensor([ids])
+        given = torch.tensor([ids]).to(self._device)
         return self._network(input_ids=given, use_cache=False, **self._last).logits[0, -1]
 
     def _in_parts(self, ids: Sequence[int]) -> Any:
@@ -74,7 +75,7 @@ class CachedLogits:
         for start in range(same, len(ids), _AT_ONCE):
             some = list(ids[start : start + _AT_ONCE])
             logits = self._network(
-                input_ids=torch.tensor([some]),
+                input_ids=torch.tensor([some]).to(self._device),
                 past_key_values=self._cache,
                 use_cache=True,
                 **self._last,
@@ -100,8 +101,7 @@ class CachedLogits:
 
 
 def _numbers(logits: Any) -> Array:
-    found: Array = logits.float().numpy()
-    return found
+    return on_host(logits.float())
 
 
 def _fewest_turned_otherwise(config: Any) -> int | None:

@@ -16,12 +16,8 @@ from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply
-from edge_train.runtimes.torch.diffusion_modules import (
-    load_text_encoder,
-    load_unet,
-    pick_device,
-    pick_dtype,
-)
+from edge_train.runtimes.torch.card import CardMemory, limit_memory, pick_device
+from edge_train.runtimes.torch.diffusion_modules import load_text_encoder, load_unet, pick_dtype
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 from edge_train.runtimes.torch.token_rows import TokenRows
 
@@ -93,10 +89,7 @@ class TorchDiffusion:
         weight = next(unet.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self.device, self.dtype = self._device.type, str(self._dtype).removeprefix("torch.")
-        self._free_bytes = 0  # on the device, but for what torch's allocator took already
-        if self.device == "cuda":
-            self._free_bytes = torch.cuda.mem_get_info(self._device)[0]
-            self._free_bytes += torch.cuda.memory_reserved(self._device)
+        self._card = CardMemory(self._device)
 
     @classmethod
     def open(
@@ -138,9 +131,7 @@ class TorchDiffusion:
         where = pick_device(device)
         number = pick_dtype(dtype, where, quant, model)
         torch.set_num_threads(threads)
-        if where.type == "cuda" and cap_bytes is not None:
-            total = torch.cuda.get_device_properties(where).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), where)
+        limit_memory(where, cap_bytes)
         pages = None
         if lean and where.type != "cpu":
             raise InputError(
@@ -273,16 +264,8 @@ class TorchDiffusion:
         return losses, {name: part.cpu().numpy() for name, part in parts}
 
     def device_bytes(self) -> int:
-        """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.
-
-        Or what is less free there than when the model was opened, if that is more: workspaces of
-        libraries, and what other programs took. The context was there before; the driver's own
-        count (`memory/gpu.py`) has it.
-        """
-        if self._device.type != "cuda":
-            return 0
-        taken = self._free_bytes - torch.cuda.mem_get_info(self._device)[0]
-        return max(int(torch.cuda.max_memory_reserved(self._device)), taken)
+        """Return the most that was held on the CUDA device, 0 on a CPU; see `CardMemory`."""
+        return self._card.peak_bytes()
 
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.
@@ -296,8 +279,7 @@ class TorchDiffusion:
         self._token_rows.clear()
         gc.collect()
         give_back_memory()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._card.give_back()
 
     @property
     def _ids_keys(self) -> tuple[str, ...]:

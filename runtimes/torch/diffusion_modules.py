@@ -19,20 +19,6 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux spells them, x
 _LARGE_UNET = 100_000_000  # parameters above which bfloat16 pays for its rounding on a CPU
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here.
-
-    Raises:
-      InputError: `cuda` was named and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; expected auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' was asked for, but torch finds none; use --device cpu.")
-    found = "cuda" if name == "auto" and torch.cuda.is_available() else name
-    return torch.device("cpu" if found == "auto" else found)
-
-
 def pick_dtype(name: str, device: torch.device, quant: str, model: ModelFolder) -> torch.dtype:
     """Return the type of activations and unquantized weights that a name means on a device.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edge_train.arrays.types import Batch
 from edge_train.formats.language_apart import keeps_apart
+from edge_train.runtimes.torch.card import HOST
 
 
 def positions_in(document: NDArray[Any] | None, kind: str) -> dict[str, Tensor]:
@@ -50,8 +51,11 @@ def sequence_losses(
     batch: Batch,
     hidden: Callable[[Tensor, NDArray[Any] | None], Tensor],
     losses: Callable[[Tensor, Tensor, float], Tensor],
+    device: torch.device = HOST,
 ) -> Tensor:
     """Return the loss of each sequence: sums over its tokens by `weight`, else their mean.
+
+    They are on the host, where they are added up: a card does it in any order.
 
     A position whose weight is 0 costs nothing once hidden states are there.
 
@@ -59,6 +63,7 @@ def sequence_losses(
       hidden: returns hidden states (sequences, length, width) of ids and their documents.
       losses: returns cross-entropies (tokens,) of hidden states, targets, and the share of a
         target that all tokens get.
+      device: where hidden states and cross-entropies are computed.
     """
     ids: Any = batch["ids"]
     count, length = ids.shape[0], ids.shape[1] - 1
@@ -69,7 +74,7 @@ def sequence_losses(
     tokens = torch.from_numpy(ids)
     rows, places = np.nonzero(weight)
     at = (torch.from_numpy(rows), torch.from_numpy(places))
-    states = hidden(tokens[:, :-1], batch.get("document"))
-    some = states.flatten(0, 1) if weight.all() else states[at]
-    found = losses(some, tokens[:, 1:][at], smoothing)
+    states = hidden(tokens[:, :-1].to(device), batch.get("document"))
+    some = states.flatten(0, 1) if weight.all() else states[at[0].to(device), at[1].to(device)]
+    found = losses(some, tokens[:, 1:][at].to(device), smoothing).cpu()
     return torch.zeros(count).index_add(0, at[0], found * torch.from_numpy(weight)[at])

@@ -100,7 +100,7 @@ class Dropping(TorchFunctionMode):
                 for seed in self._seeds
             ]
         )
-        return input * kept / (1 - p)
+        return input * kept.to(input.device) / (1 - p)  # drawn on the host: the same everywhere
 
 
 class Draws:

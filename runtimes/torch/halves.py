@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_train.runtimes.torch.card import HOST
 from edge_train.runtimes.torch.documents import positions_in
 
 _PROBE = (-50.0, -1.0, 0.0, 0.3, 40.0)  # logits that no cap or scale leaves as they are
@@ -62,11 +63,12 @@ class Halves:
         self.body, self.head, self.after = body, head, after
 
 
-def halves_of(network: Any, kind: type[Head]) -> Halves | None:
+def halves_of(network: Any, kind: type[Head], device: torch.device = HOST) -> Halves | None:
     """Return the halves of a network, None where it has none that can be told apart.
 
     Args:
       kind: of layer that the head must be.
+      device: where the network computes.
     """
     name = network.base_model_prefix
     body, head = getattr(network, name, None), network.get_output_embeddings()
@@ -75,17 +77,18 @@ def halves_of(network: Any, kind: type[Head]) -> Halves | None:
     width = head.inputs
 
     def after(numbers: Tensor) -> Tensor:
-        answer = _Known(torch.zeros(1, len(numbers), width))
+        answer = _Known(torch.zeros(1, len(numbers), width, device=numbers.device))
         head.answer = numbers.unsqueeze(0)
         setattr(network, name, answer)
         try:
-            found: Tensor = network(input_ids=torch.zeros(1, len(numbers), dtype=torch.long)).logits
+            ids = torch.zeros(1, len(numbers), dtype=torch.long, device=numbers.device)
+            found: Tensor = network(input_ids=ids).logits
         finally:
             setattr(network, name, body)
             head.answer = None
         return found.squeeze(0)
 
-    probe = torch.tensor([_PROBE])
+    probe = torch.tensor([_PROBE]).to(device)
     try:
         with torch.no_grad():
             changed = after(probe)
@@ -105,7 +108,8 @@ def hidden_states(
     Args:
       document: of every token, as `positions_in` takes it.
     """
-    positions = positions_in(document, network.config.model_type)
+    found = positions_in(document, network.config.model_type)
+    positions = {name: values.to(ids.device) for name, values in found.items()}
     if halves is None:
         logits: Tensor = network(input_ids=ids, use_cache=False, **positions).logits
         return logits

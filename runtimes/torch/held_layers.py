@@ -11,6 +11,7 @@ from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Point
 from edge_train.errors import ModelError
 from edge_train.protocols import Apply
+from edge_train.runtimes.torch.card import HOST, on_host
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
     CodedMatrix,
@@ -33,14 +34,20 @@ class Weights:
       uses: how many layers read a block.
     """
 
-    def __init__(self, parameters: Parameters, kind: torch.dtype = torch.float32) -> None:
-        self.parameters = parameters
+    def __init__(
+        self,
+        parameters: Parameters,
+        kind: torch.dtype = torch.float32,
+        device: torch.device = HOST,
+    ) -> None:
+        self.parameters, self.device = parameters, device
         self.apply: Apply | None = None
         self.point: Point | None = None
         self.uses: dict[str, int] = {}
         self._waiting: dict[str, list[Factors]] = {}
-        self._buffer = Buffer(kind)
-        self.anchor = torch.zeros((), requires_grad=True)  # makes the first layer differentiable
+        self._buffer = Buffer(kind, device)
+        # makes the first layer differentiable
+        self.anchor = torch.zeros((), requires_grad=True, device=device)
 
     def begin(self, apply: Apply) -> None:
         """Send gradients to `apply` from now on; forget what an interrupted pass left."""
@@ -49,17 +56,17 @@ class Weights:
 
     def hand_over(self, name: str, left: Tensor, right: Tensor) -> None:
         """Take the gradient left^T right of one use of a block; (tokens, rows), (.., columns)."""
-        self._hand_over(name, Factors(left.numpy(), right.numpy()))
+        self._hand_over(name, Factors(on_host(left), on_host(right)))
 
     def hand_over_rows(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Take the gradient of one lookup in a block: ids, ascending and each once, and rows."""
         rows = len(self.parameters.for_transform(name))
-        self._hand_over(name, Lookups.of(ids.numpy(), values.numpy(), rows))
+        self._hand_over(name, Lookups.of(on_host(ids), on_host(values), rows))
 
     def hand_over_remade(self, name: str, make: Make, right: Tensor) -> None:
         """Take the gradient of one use of a block whose left factor is made some rows at a time."""
         rows = len(self.parameters.for_transform(name))
-        self._hand_over(name, Remade((make,), right.numpy(), rows))
+        self._hand_over(name, Remade((make,), on_host(right), rows))
 
     def _hand_over(self, name: str, gradient: Factors) -> None:
         waiting = self._waiting.setdefault(name, [])
@@ -85,8 +92,8 @@ class Weights:
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Return some rows of a block."""
         if self.point is not None:
-            return self._whole(name)[ids]
-        return torch.from_numpy(self.parameters.rows(name, ids.numpy()))
+            return self._whole(name)[ids.cpu()].to(self.device)
+        return torch.from_numpy(self.parameters.rows(name, on_host(ids))).to(self.device)
 
     def _whole(self, name: str) -> Tensor:
         point = self.parameters if self.point is None else self.point
@@ -106,10 +113,10 @@ class _Elsewhere:
     than what is trained, so that it is stopped by name.
     """
 
-    dtype, device, requires_grad = torch.float32, torch.device("cpu"), False
+    dtype, requires_grad = torch.float32, False
 
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-        self._name = name
+    def __init__(self, name: str, shape: tuple[int, ...], device: torch.device) -> None:
+        self._name, self.device = name, device
         self.shape, self.ndim = torch.Size(shape), len(shape)
 
     def size(self, side: int | None = None) -> Any:
@@ -149,7 +156,8 @@ class HeldLinear(nn.Module):
         self._weights, self.block, self.transposed = weights, name, transposed
         self.bias = bias
         self.answer: Tensor | None = None  # returned instead, where only its shape matters
-        self.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
+        shape = weights.parameters.for_transform(name).shape
+        self.weight = _Elsewhere(name, shape, weights.device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs (..., outputs) for inputs (..., inputs)."""
@@ -224,7 +232,8 @@ def held_embedding(module: nn.Embedding, weights: Weights, name: str) -> nn.Embe
     table: Any = held.__new__(held)
     table.__dict__.update(module.__dict__)
     table._parameters = {}
-    table.weight = _Elsewhere(name, weights.parameters.for_transform(name).shape)
+    shape = weights.parameters.for_transform(name).shape
+    table.weight = _Elsewhere(name, shape, weights.device)
     table._weights, table._name = weights, name
     return table  # type: ignore[no-any-return]
 
@@ -266,8 +275,9 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, errors: Tensor) -> tuple[None, None, None, None, None]:
-        found, places = torch.unique(ctx.ids, return_inverse=True)
-        sums = torch.zeros(len(found), errors.shape[1]).index_add_(0, places, errors)
+        # on the host, where all of it goes: a card adds up in any order
+        found, places = torch.unique(ctx.ids.cpu(), return_inverse=True)
+        sums = torch.zeros(len(found), errors.shape[1]).index_add_(0, places, errors.cpu())
         if ctx.padding is not None:
             sums[found == ctx.padding] = 0
         ctx.weights.hand_over_rows(ctx.name, found, sums)

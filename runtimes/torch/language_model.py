@@ -25,6 +25,14 @@ from edge_train.registry import load
 from edge_train.rng import Key
 from edge_train.runtimes.torch.cached_logits import CachedLogits
 from edge_train.runtimes.torch.calls import LEAN_LOGITS, LOGITS_AT_ONCE, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.card import (
+    CardMemory,
+    limit_memory,
+    move_buffers,
+    on_host,
+    pick_device,
+    repeatable,
+)
 from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
@@ -49,7 +57,7 @@ _START = -5  # the step of the key that random weights are drawn from
 
 
 class TorchLanguageModel:
-    """A decoder on the CPU; a `GradientRuntime`.
+    """A decoder of which all weights are trained; a `GradientRuntime`.
 
     Products with weights are in float32 or of bfloat16 (`products`); all else is in float32.
 
@@ -60,11 +68,13 @@ class TorchLanguageModel:
     Dropout is off unless a batch holds the numbers that its masks are drawn from; a layer that is
     computed once more draws the same ones.
 
+    On a card, too, blocks and updates are on the host: rows of a matrix are sent for every product,
+    vectors at the start of every pass, and factors of gradients come back.
+
     Memory:
       Weights; the inputs of every decoder layer; the activations of one layer; some logits.
     """
 
-    device = "cpu"
     pages = None
 
     def __init__(
@@ -75,14 +85,15 @@ class TorchLanguageModel:
         dtype: str = "float32",
         logits_at_once: int = LOGITS_AT_ONCE,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.device = dtype, weights.device.type
+        self._device, self._card = weights.device, CardMemory(weights.device)
         self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
         self._weights, self._logits_at_once = weights, logits_at_once
-        self._halves = halves_of(network, HeldHead)
-        self._written = CachedLogits(network)
+        self._halves = halves_of(network, HeldHead, weights.device)
+        self._written = CachedLogits(network, weights.device)
 
     @classmethod
     def open(
@@ -95,6 +106,8 @@ class TorchLanguageModel:
         lean: bool = False,
         attention: str | None = None,
         dtype: str = "float32",
+        device: str = "cpu",
+        cap_bytes: int | None = None,
     ) -> "TorchLanguageModel":
         """Load a folder tensor by tensor; quantized, none is ever whole in float32.
 
@@ -107,11 +120,16 @@ class TorchLanguageModel:
           attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
             transformers takes.
           dtype: of products with weights, `float32` or `bfloat16`.
+          device: where it computes, `cpu` or `cuda`.
+          cap_bytes: what torch may take of a card; more fails as out of memory.
 
         Raises:
+          InputError: there is no such device.
           ModelError: transformers does not know this kind, a tensor is missing or of another shape,
             or quantized, and a matrix is of a layer that is neither linear nor an embedding.
         """
+        where = pick_device(device)
+        limit_memory(where, cap_bytes)
         torch.set_num_threads(threads)
         if lean:
             map_large_blocks()
@@ -128,8 +146,9 @@ class TorchLanguageModel:
             }
             parameters = Parameters.sharing(whole)
         load_buffers(network, stored)
-        weights = Weights(parameters, TYPES[dtype])
+        weights = Weights(parameters, TYPES[dtype], where)
         _install(network, weights, stored)
+        move_buffers(network, where)
         draws = Draws()
         for layer in decoder_layers(network):
             layer.forward = recomputed(layer.forward, draws)
@@ -155,7 +174,7 @@ class TorchLanguageModel:
         count = len(batch["ids"])
         losses = np.empty(count, np.float32)
         limit = self.batch_limit or SEQUENCES_PER_CALL
-        with self._standing(point), torch.no_grad():
+        with repeatable(self._device), self._standing(point), torch.no_grad():
             for start in range(0, count, limit):
                 at = slice(start, start + limit)
                 part = {name: values[at] for name, values in batch.items()}
@@ -166,13 +185,14 @@ class TorchLanguageModel:
     def _standing(self, point: Point) -> Iterator[None]:
         """Compute at a point in here: layers read it, and vectors of the network are its own."""
         if point is self.parameters:
+            self._send_vectors()
             yield
             return
         own = {name: parameter.data for name, parameter in self._network.named_parameters()}
         self._weights.point = point
         try:
             for name, parameter in self._network.named_parameters():
-                parameter.data = torch.from_numpy(point[name])
+                parameter.data = torch.from_numpy(point[name]).to(self._device)
             yield
         finally:
             self._weights.point = None
@@ -185,11 +205,19 @@ class TorchLanguageModel:
         layers = ((layer.block, layer, layer.transposed) for layer in held)
         return inputs_of(layers, lambda: self.forward(batch, [self.parameters]))
 
+    def _send_vectors(self) -> None:
+        """Have a card's vectors be those of `parameters`, with which those of the host are one."""
+        if self._device.type == "cpu":
+            return
+        for name, parameter in self._network.named_parameters():
+            parameter.data.copy_(torch.from_numpy(self.parameters[name]))
+
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,); what was read is kept.
 
         Only while no weight changes: keys and values of earlier ones would be taken for theirs.
         """
+        self._send_vectors()
         return self._written.next_logits(ids)
 
     def forget(self) -> None:
@@ -202,13 +230,14 @@ class TorchLanguageModel:
         A loss that is not finite is returned without any gradient.
         """
         self._weights.begin(apply)
+        self._send_vectors()
         vectors: list[tuple[str, Any]] = list(self._network.named_parameters())
         hooks = [
             parameter.register_post_accumulate_grad_hook(_hand_over(name, apply))
             for name, parameter in vectors
         ]
         try:
-            with self._draws.of(self._network, batch):
+            with repeatable(self._device), self._draws.of(self._network, batch):
                 losses = self._losses(batch)
                 if bool(torch.isfinite(losses).all()):
                     torch.autograd.backward(losses.mean())
@@ -219,8 +248,8 @@ class TorchLanguageModel:
         return losses.detach().numpy()
 
     def device_bytes(self) -> int:
-        """Return 0: there is no device beside the host."""
-        return 0
+        """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
+        return self._card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
@@ -228,10 +257,11 @@ class TorchLanguageModel:
             del self._network, self._halves, self._weights, self._written, self.parameters
         gc.collect()
         give_back_memory()
+        self._card.give_back()
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the loss of each sequence's next tokens."""
-        return sequence_losses(batch, self._hidden, self._token_losses)
+        return sequence_losses(batch, self._hidden, self._token_losses, self._device)
 
     def _hidden(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         return hidden_states(self._network, self._halves, ids, document)
@@ -352,7 +382,7 @@ def _install(network: Any, weights: Weights, stored: StoredNetwork) -> None:
     for name, places in stored.places.items():
         held = [is_held(network, place) for place in places]
         if not any(held):
-            value = nn.Parameter(torch.from_numpy(weights.parameters[name]))
+            value = nn.Parameter(torch.from_numpy(weights.parameters[name]).to(weights.device))
             for place in places:
                 owner, _, last = place.rpartition(".")
                 setattr(network.get_submodule(owner), last, value)
@@ -411,6 +441,6 @@ def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        apply(name, gradient.numpy())
+        apply(name, on_host(gradient))
 
     return hook

@@ -93,7 +93,7 @@ def in_pieces(
 ) -> Found:
     """Return losses and, where asked, their slopes at hidden states; see `token_losses`."""
     step = max(1, most // head.outputs // (1 if after is None else _COPIES))
-    losses, sums = torch.empty(len(hidden)), torch.empty(len(hidden))
+    losses, sums = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
     errors = torch.empty_like(hidden) if sloped else None
     for start in range(0, len(hidden), step):
         at = slice(start, start + step)
@@ -118,7 +118,7 @@ def _in_place(
 
     Memory: none beside the logits but some rows of them.
     """
-    losses, sums = torch.empty(len(logits)), torch.empty(len(logits))
+    losses, sums = logits.new_empty(len(logits)), logits.new_empty(len(logits))
     step = max(1, _AT_ONCE // logits.shape[1])
     for start in range(0, len(logits), step):
         some, wanted = logits[start : start + step], targets[start : start + step].unsqueeze(1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edge_train.arrays.factored import tiles
 from edge_train.arrays.types import Array
+from edge_train.runtimes.torch.card import on_host
 from edge_train.runtimes.torch.held_layers import HeldHead
 from edge_train.runtimes.torch.logit_pieces import AfterHead, in_pieces
 
@@ -70,9 +71,9 @@ class _Losses(torch.autograd.Function):
         again = _Again(hidden, targets, sums, upper, head, ctx.after, ctx.smoothing)
         bias: Tensor | None = None
         if ctx.biased:
-            bias = torch.empty(head.outputs)
+            bias = hidden.new_empty(head.outputs)
             for words in tiles((head.outputs, head.inputs)):
-                bias[words] = torch.from_numpy(again(words)).sum(0)
+                bias[words] = torch.from_numpy(again(words)).to(bias.device).sum(0)
         before = errors.mul_(upper.unsqueeze(1))
         head.hand_over(again, hidden)
         return before, bias, None, None, None, None, None, None
@@ -110,15 +111,14 @@ class _Again:
                 logits = self._after(outputs)
             changed = self._at_logits(logits.detach().clone(), words)
             (errors,) = torch.autograd.grad(logits, outputs, changed)
-        found: Array = errors.mul_(self._upper.unsqueeze(1)).numpy()
-        return found
+        return on_host(errors.mul_(self._upper.unsqueeze(1)))
 
     def _at_logits(self, logits: Tensor, words: slice | NDArray[Any]) -> Tensor:
         """Make of logits, in place, the slope of each token's loss."""
         logits.sub_(self._sums.unsqueeze(1)).exp_()
         if self._smoothing:
             logits.sub_(self._smoothing / self._head.outputs)
-        numbers = torch.arange(self._head.outputs)[words]
+        numbers = torch.arange(self._head.outputs)[words].to(logits.device)
         found = torch.searchsorted(numbers, self._targets).clamp_(max=max(len(numbers) - 1, 0))
         here = (numbers[found] == self._targets).nonzero()[:, 0]
         logits[here, found[here]] += self._smoothing - 1

@@ -12,7 +12,7 @@ from edge_train.arrays.types import Array
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.memory.measure import give_back_memory
 from edge_train.runtimes.torch import vae_strips
-from edge_train.runtimes.torch.diffusion_modules import pick_device
+from edge_train.runtimes.torch.card import pick_device
 from edge_train.runtimes.torch.layered_loading import load_layers
 
 _PIXELS_PER_CALL = 65_536  # below this a call is mostly overhead; above it is mostly memory

@@ -97,6 +97,15 @@ def test_an_engine_that_reads_weights_from_their_file_is_not_asked_to_hold_them_
     assert recipe.method == "zo"
 
 
+def test_auto_does_not_become_a_method_that_refuses_a_key_of_the_user():
+    """`zo` reads no clip: a run that fell to it would end in the sentence about that key."""
+    asked = recipe_for("language-model", runtime="torch", trainable="lora", clip=1.0)
+    recipe = replace(asked, method="adamw8bit", quant="none", lean=True, batch_limit=1)
+    recipe = replace(recipe, micro_batch=1)
+    assert next_smaller(recipe, asked) == {}
+    assert next_smaller(recipe, replace(asked, clip=None)) == {"method": "zo"}
+
+
 def test_a_language_model_is_differentiated_in_parts_where_their_sum_is_small():
     text = recipe_for("language-model", method="q-galore", batch_limit=1, samples=4, lean=True)
     assert next_smaller(text) == {"micro_batch": 1}

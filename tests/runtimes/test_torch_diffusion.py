@@ -28,6 +28,7 @@ from edge_train.arrays.types import Array, Batch
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.diffusion_folder import ModelFolder, open_model
 from edge_train.protocols import GradientRuntime
+from edge_train.runtimes.torch.card import CardMemory
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.runtimes.torch.vae import decode_latents, encode_photos
 from edge_train.tasks.personalize.footprint import denoiser_operations
@@ -422,7 +423,8 @@ def test_on_cuda_workspaces_outside_the_allocator_count(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 1000))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 150)
     runtime = TorchDiffusion.__new__(TorchDiffusion)
-    runtime._device, runtime._free_bytes = torch.device("cuda"), 1000
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 100)
+    runtime._card = CardMemory(torch.device("cuda"))
     assert runtime.device_bytes() == 150
     free[0] = 600
     assert runtime.device_bytes() == 400

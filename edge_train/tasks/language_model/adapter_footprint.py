@@ -69,6 +69,8 @@ def adapter_footprint(
         for shape in shapes.values()
         if not (in_file and len(shape) > 1 and model.files)
     )
+    if recipe.device != "cpu" and in_file and not recipe.lean:  # on the card, in its own blocks
+        base += sum(file.path.stat().st_size for file in model.files)
     buffers = _BUFFERS[recipe.dtype]
     held = [
         PlanLine("frozen weights", base),

@@ -35,6 +35,32 @@ def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
     return wanted
 
 
+def device_for(recipe: LanguageModelRecipe, engine: str) -> str:
+    """Return where an engine computes: `cpu`, or `cuda` where that is asked for.
+
+    `auto` is the CPU: whether torch sees a card is known only once it is loaded, and a cap would be
+    about another memory.
+
+    Raises:
+      InputError: the engine does not compute there, or torch sees no card.
+    """
+    if recipe.device in ("auto", "cpu"):
+        return "cpu"
+    if recipe.device != "cuda":
+        raise InputError(
+            f"device {recipe.device!r} is not for task 'language-model', only cpu and cuda; leave "
+            "it out."
+        )
+    if engine != "torch":
+        raise InputError(
+            f"device 'cuda' is not for runtime {engine!r}, which computes on the cpu; leave it "
+            "out, or use --runtime torch."
+        )
+    from edge_train.runtimes.torch.card import pick_device
+
+    return pick_device(recipe.device).type
+
+
 def dtype_for(recipe: LanguageModelRecipe, engine: str) -> str:
     """Return what products with weights are made of: `float32` or `bfloat16`.
 

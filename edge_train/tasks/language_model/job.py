@@ -53,7 +53,7 @@ from edge_train.tasks.language_model.adapting import (
 )
 from edge_train.tasks.language_model.continuing import WRITTEN, write_continuation
 from edge_train.tasks.language_model.data import Data
-from edge_train.tasks.language_model.engine import dtype_for, engine_for
+from edge_train.tasks.language_model.engine import device_for, dtype_for, engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
@@ -72,7 +72,6 @@ _NO_FILE_OF_DORA = (
 _FEW_WRITTEN = 2  # tokens of a rehearsal: one after what was read, one by what was kept
 _STEPS_FOR_ONE = 40  # of zo at its default rate for one of AdamW: `edge-train bench forward-only`
 _MOST_TOKENS = 256  # of a sequence, unless the recipe says otherwise
-_DEVICE = "cpu"
 _TEXTS_BYTES = 40_000_000  # beside the weights of a model that is one file; Gemma's has the most
 
 
@@ -85,15 +84,11 @@ class LanguageModelJob:
 
     def __init__(self, recipe: LanguageModelRecipe) -> None:
         self._model = _open_model(recipe)
-        if recipe.device not in (_DEVICE, "auto"):
-            raise InputError(
-                f"device {recipe.device!r} is not for task 'language-model', only {_DEVICE!r}; "
-                "leave it out."
-            )
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
+        device = device_for(recipe, engine)
         dtype = dtype_for(recipe, engine)
         own: dict[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
         if adapts:  # rules have keys of these names, too
@@ -110,7 +105,7 @@ class LanguageModelJob:
                 f"weight_decay reads weights, which {found.quant} ones do not show to method "
                 "'zo'; leave it out, or use --quant none."
             )
-        self.recipe = replace(found, device=_DEVICE, dtype=dtype)
+        self.recipe = replace(found, device=device, dtype=dtype)
         if required(self.recipe.length) > self._model.positions:
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "
@@ -142,7 +137,7 @@ class LanguageModelJob:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         if self.recipe.trainable == "dora" and self._model.made:
             self.notes += (_NO_FILE_OF_DORA,)
-        if dtype == "bfloat16" and multiplies_bfloat16() is False:
+        if dtype == "bfloat16" and device == "cpu" and multiplies_bfloat16() is False:
             self.notes += (
                 "this processor has no products of bfloat16, so they take longer than float32's",
             )
@@ -268,6 +263,8 @@ class LanguageModelJob:
                 lean=recipe.lean,
                 attention="eager" if recipe.dropout else None,
                 dtype=recipe.dtype,
+                device=recipe.device,
+                cap_bytes=recipe.cap_bytes,
             )
             if recipe.micro_batch is not None:
                 opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
@@ -280,6 +277,8 @@ class LanguageModelJob:
             lean=recipe.lean,
             attention="eager" if recipe.dropout else None,
             dtype=recipe.dtype,
+            device=recipe.device,
+            cap_bytes=recipe.cap_bytes,
         )
         if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
             opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)

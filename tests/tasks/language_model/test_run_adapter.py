@@ -215,14 +215,40 @@ def test_all_weights_are_trained_where_they_are_asked_for(place, tmp_path):
         (("--trainable", "dora", "--difference-rank", "2"), "leave one of them out"),
         (("--trainable", "lor"), "did you mean 'lora'"),
         (("--alpha", "0"), "alpha"),
+        (("--device", "tensorrt"), "device 'tensorrt' is not for task 'language-model'"),
+        (("--device", "cuda", "--runtime", "numpy"), "device 'cuda' is not for runtime 'numpy'"),
+        (("--device", "cuda"), "torch finds none; use --device cpu"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_adapted_is_one_sentence(place, tmp_path, capsys, options, sentence):
+def test_what_cannot_be_adapted_is_one_sentence(
+    place, tmp_path, capsys, monkeypatch, options, sentence
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run(place, tmp_path / "run", *options) == 2
     message = capsys.readouterr().err
     assert sentence in message and "Traceback" not in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_card_that_runs_short_is_named_and_the_run_can_be_resumed(
+    place, tmp_path, capsys, monkeypatch
+):
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+
+    out, backward, calls = tmp_path / "run", AdaptedLanguageModel.backward, []
+
+    def short(runtime, *given):
+        calls.append(None)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        return backward(runtime, *given)
+
+    monkeypatch.setattr(AdaptedLanguageModel, "backward", short)
+    assert run(place, out, "--clip", "1e9") == 3
+    message = capsys.readouterr().err
+    assert "step 2: 2.15 GB more did not fit on the GPU" in message and "--mem" in message
+    assert cli.main(["run", "--resume", str(out), "--json"]) == 0
 
 
 def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys):
