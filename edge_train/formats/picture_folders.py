@@ -16,6 +16,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".hif"),
 )
+MASK = ".mask"  # before the suffix of a picture: photo.mask.png weighs photo.jpg
 SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
 CAPTIONS = (".txt", ".caption")  # the first goes before the second
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

@@ -29,7 +29,7 @@ def inputs_of(
     def hook(name: str) -> Callable[..., None]:
         def see(_: nn.Module, given: tuple[Any, ...]) -> None:
             lengths = torch.linalg.vector_norm(counted(given[0]).flatten(0, -2), dim=0)
-            sums[name] = sums.get(name, torch.zeros(())) + lengths.double().square()
+            sums[name] = sums.get(name, torch.zeros(())) + lengths.double().square().cpu()
 
         return see
 

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from edge_train.formats.picture_folders import folders_in, looks_like_pictures, repeats_of
+from edge_train.formats.picture_folders import (
+    MASK,
+    folders_in,
+    is_picture,
+    looks_like_pictures,
+    repeats_of,
+)
 from edge_train.formats.picture_tables import kinds_in
 
 
@@ -12,7 +18,14 @@ def accepts(path: Path) -> str | None:
         return None
     if pictures := looks_like_pictures(path):
         labels = kinds_in(path) == {"label"}
-        return None if labels else f"{pictures} photos of one thing"
+        return None if labels else f"{_photos(path, pictures)} of one thing"
     repeats = [folder for folder in folders_in(path) if repeats_of(folder)]
     inside = sum(map(looks_like_pictures, repeats))
     return f"{inside} photos of one thing, in folders of repeats" if inside else None
+
+
+def _photos(folder: Path, pictures: int) -> str:
+    """Return how many photos a folder has, without their masks, in words."""
+    stems = {path.stem for path in folder.iterdir() if is_picture(path)}
+    count = pictures - sum(f"{stem}{MASK}" in stems for stem in stems)
+    return f"{count} photo{'s' if count > 1 else ''}"

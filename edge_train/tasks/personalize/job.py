@@ -44,6 +44,10 @@ from edge_train.tasks.personalize.serving import Denoiser
 
 _START_FILE = "start.safetensors"
 _DIRECTIONS = "directions_sha256"  # in the metadata of that file
+_ALONE = (
+    "one photo does not show what belongs to the thing and what to its background, and both are "
+    "learned; 3 to 10 photos in different places are better"
+)
 
 
 class PersonalizeJob:
@@ -79,7 +83,8 @@ class PersonalizeJob:
         job = self._token_job
         self._photos, self._texts = parts.load_job_photos(job)
         cut = parts.cut_captions(job, self._photos, self._texts)
-        self.notes = (*job.notes, *self._photos.notices, *cut)
+        alone = (_ALONE,) if len(self._photos.photos) == 1 else ()
+        self.notes = (*job.notes, *self._photos.notices, *cut, *alone)
         if self.recipe.flips and (why := parts.without_mirror(self._photos)):
             self.notes = (*self.notes, why)
             self.recipe = replace(self.recipe, flips=False)
@@ -87,8 +92,11 @@ class PersonalizeJob:
 
     def prepare(self, folder: Path, say: Say) -> None:
         photos = self._photos.photos
-        mirrored = " and their mirror images" if self.recipe.flips else ""
-        say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
+        one = len(photos) == 1
+        count = "1 photo" if one else f"{len(photos)} photos"
+        mirrored = f" and {'its mirror image' if one else 'their mirror images'}"
+        said = f"{count}{mirrored}" if self.recipe.flips else count
+        say(f"{said}; encoding them once, then the VAE is released")
         self._cache = self._encoded(folder, say)
         metadata = {"model_sha256": self.model_sha256}
         if self._token_job.directions:

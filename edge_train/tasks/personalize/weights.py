@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.picture_folders import shown
+from edge_train.formats.picture_folders import MASK, shown
 from edge_train.formats.pictures import Fit, read_picture
 
-MASK = ".mask"  # before the suffix of a picture: photo.mask.png weighs photo.jpg
 _SHAPES_DIFFER = 0.02  # of a mask and its photo, by width over height; rounding is less
 
 

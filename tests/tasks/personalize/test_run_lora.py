@@ -163,6 +163,21 @@ def test_what_cannot_be_trained_is_one_sentence(photos, model, tmp_path, capsys,
     assert not (tmp_path / "run").exists()
 
 
+def test_one_photo_is_trained_and_what_it_cannot_show_is_said(photos, model, tmp_path, capsys):
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(photos / "0.png", folder / "a.png")
+    Image.new("L", (24, 20), 255).save(folder / "a.mask.png")  # smaller, in the same shape
+    out = tmp_path / "run"
+    assert cli.main(words(folder, model, out, "--no-previews", "--steps", "2")) == 0
+    said = capsys.readouterr()
+    said = said.out + said.err
+    assert "1 photo of one thing" in said and "1 photo and its mirror image" in said
+    assert "one photo does not show what belongs to the thing" in said
+    notices = json.loads((out / "report.json").read_text())["notices"]
+    assert any(line.startswith("one photo does not show") for line in notices)
+
+
 def test_a_class_that_the_model_spells_in_pieces_is_said(model):
     recipe = PersonalizeRecipe(
         model=str(model), class_word="axolotl", token="sks", trainable="lora", threads=1
