@@ -26,6 +26,7 @@ from edge_train.protocols import (
     Replayable,
     Scheduled,
     Share,
+    Stateful,
     StepRecord,
     Transform,
 )
@@ -35,6 +36,7 @@ from edge_train.records.journal import Journal, Steps
 from edge_train.records.past import Past, chained, origin
 from edge_train.rng import Key
 
+ESTIMATOR = "(estimator)"  # where the state of one stands among those of blocks
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
 
@@ -99,6 +101,8 @@ class Loop:
         self.state: dict[str, State] = {
             name: self.rules[name].init(parameters.for_transform(name)) for name in parameters
         }
+        if isinstance(self.estimator, Stateful):
+            self.state[ESTIMATOR] = self.estimator.state
         self.lengths: Lengths | None = None  # of the step in progress
         self._is_replayed = isinstance(self.estimator, Replayable)  # its gradient is no gradient
         self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps

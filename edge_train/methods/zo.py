@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_train.methods.exact import links
+from edge_train.methods.exact import RateKeys, links, rate_of
 from edge_train.methods.method import FORWARD, Method, Parts, Passes
 from edge_train.recipe import Recipe, key, required
 
@@ -47,8 +47,29 @@ def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.optim.transforms import Adam, Chain
 
     queries, sides = _counts(recipe)
+    if not names_rate(recipe):
+        return _without_rate(recipe, parts)
     chain = Chain((Adam(), *links(recipe)))
     return ZerothOrder(parts.epsilon, parts.scale, queries, sides), chain
+
+
+def names_rate(recipe: Recipe) -> bool:
+    """Return whether a recipe has a learning rate: those of runs before rates were dropped do."""
+    relative = recipe.relative_rate if isinstance(recipe, RateKeys) else None
+    return recipe.learning_rate is not None or relative is not None
+
+
+def _without_rate(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    """Return steps as long as the model's answers say, averaged, which end at their mean."""
+    from edge_train.estimators.gauss_newton import GaussNewton
+    from edge_train.optim.norm_limit import NormLimit
+    from edge_train.optim.tail_mean import TailMean
+    from edge_train.optim.transforms import Chain, Momentum
+
+    queries, sides = _counts(recipe)
+    spans = recipe.spans or ((0, required(recipe.steps)),)
+    chain = Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans)))
+    return GaussNewton(parts.epsilon, parts.scale, queries, sides), chain
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
