@@ -33,7 +33,7 @@ from edge_train.protocols import (
 from edge_train.records import checkpoint, journal
 from edge_train.records.checkpoint import Best, Expected, Snapshot
 from edge_train.records.journal import Journal, Steps
-from edge_train.records.past import Past, chained, origin
+from edge_train.records.past import Past, chained, origin, replaces_best
 from edge_train.rng import Key
 
 ESTIMATOR = "(estimator)"  # where the state of one stands among those of blocks
@@ -70,6 +70,7 @@ class Loop:
       schedule: which blocks are. A forward-only method perturbs a block that rests, too: that adds
         noise to the slopes of the others and no bias.
       clip: length to which a longer gradient of a step is shortened.
+      best_margin: by how much a later evaluation may miss the best one (`records.past`).
       observe: called after every step that is in the journal.
     """
 
@@ -92,6 +93,7 @@ class Loop:
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
     clip: float | None = None
+    best_margin: float = 0.0
     stop_requested: bool = False
     unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
@@ -293,7 +295,7 @@ class Loop:
         self.history = chained(self.history, record)
         if record.eval is not None:
             self.evals.append(record.eval)
-            if record.eval < self.best.loss:
+            if replaces_best(record.eval, self.best.loss, self.evals[0], self.best_margin):
                 self.best = self._save_best(self.next_step, record.eval)
 
     def redo(self, record: StepRecord) -> None:
@@ -314,7 +316,7 @@ class Loop:
         Returns:
           What the user should know of checkpoints that could not be used, a line each.
         """
-        past = Past(self.history, self.evals[0], records)
+        past = Past(self.history, self.evals[0], records, self.best_margin)
         expected = Expected.by(past, self.snapshot())
         snapshot, complaints = checkpoint.load_newest(self.checkpoints, len(records), expected)
         if snapshot is None:

@@ -16,11 +16,26 @@ from edge_train.protocols import StepRecord
 
 @dataclass(frozen=True)
 class Moment:
-    """A run after some steps: their history, and the lowest evaluation with the steps before it."""
+    """A run after some steps: their history, and the best evaluation with the steps before it."""
 
     history: str
     best_step: int
     best_loss: float
+
+
+def replaces_best(loss: float, best: float, first: float, margin: float) -> bool:
+    """Return whether an evaluation is the best of a run, now that it is there.
+
+    Args:
+      best, first: evaluations before it.
+      margin: share of the improvement from `first` to `best` that a later one may be short of.
+        Methods whose result is a mean of the last iterates have one: it says more than the lowest
+        of a few losses on a small batch.
+
+    >>> replaces_best(0.6, 0.5, 1.0, 0.25), replaces_best(0.6, 0.5, 1.0, 0.0)
+    (True, False)
+    """
+    return loss < best + margin * max(first - best, 0.0)
 
 
 def origin(first_eval: float, recipe_sha256: str) -> str:
@@ -36,11 +51,15 @@ def chained(history: str, record: StepRecord) -> str:
 
 @dataclass(frozen=True)
 class Past:
-    """The steps of a journal, its first evaluation and the history of no step."""
+    """The steps of a journal, its first evaluation and the history of no step.
+
+    `margin` is that of `replaces_best`.
+    """
 
     origin: str
     first_eval: float
     steps: Iterable[StepRecord]
+    margin: float = 0.0
 
     def histories(self) -> Iterator[str]:
         """Yield the history of no step, then that after each."""
@@ -55,7 +74,9 @@ class Past:
         history, best_step, best_loss = self.origin, 0, self.first_eval
         for record in islice(self.steps, step):
             history = chained(history, record)
-            if record.eval is not None and record.eval < best_loss:
+            if record.eval is not None and replaces_best(
+                record.eval, best_loss, self.first_eval, self.margin
+            ):
                 best_step, best_loss = record.step + 1, record.eval
         return Moment(history, best_step, best_loss)
 

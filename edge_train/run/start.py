@@ -131,6 +131,7 @@ def start_record(
         },
         "slope_check": check.record() if check else None,
         "threads": session.threads.record() if session.threads else None,
+        **({"best_margin": margin} if (margin := method.best_margin(recipe)) else {}),
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
         "seconds": time.perf_counter() - session.began,

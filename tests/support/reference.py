@@ -141,3 +141,10 @@ def sumo(gradients: Sequence[Vector], rank: int, every: int, decay: float) -> li
         whole = np.sqrt(len(g)) * (left @ right)
         updates.append(g - (g @ vectors.T - whole) @ vectors)
     return updates
+
+
+def damped_step(slopes, curvature, earlier, memory=0.95):
+    """Return a = (c + t I)^-1 s, t the weighted mean of `earlier` curvatures, the newest last."""
+    weights = memory ** np.arange(len(earlier))[::-1]
+    damping = float(np.dot(weights, earlier) / weights.sum())
+    return np.linalg.inv(curvature + damping * np.eye(len(slopes))) @ slopes
