@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_train import bench
+from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.bench.engine_quality import exported
 from edge_train.bench.token_steps import RADIUS, TokenSteps
@@ -114,7 +115,7 @@ def measured(artifact: Path, known: list[Known], radii: list[float]) -> list[Bot
     """Return how both slopes of an artifact relate to exact ones, radius by radius."""
     job = parts.check(_recipe(str(artifact)))
     ids = {"ids": np.concatenate([one.batch["ids"].ravel() for one in known])}
-    runtime = parts.open_runtime(job, parts.Parameters(job.start), ids)
+    runtime = parts.open_runtime(job, Parameters(job.start), ids)
     cache = parts.encode_photos(job, *parts.load_job_photos(job))
     task, scale = parts.build_task(job, cache), _scale(job.start)
     estimator = ZerothOrder(1.0, scale)

@@ -11,7 +11,7 @@ from edge_train.arrays.types import Array, Batch, Point, State
 from edge_train.errors import NonFinite
 from edge_train.estimators.residual_slopes import residual_slopes
 from edge_train.estimators.zo import Perturbed
-from edge_train.protocols import Apply, Estimate, LeastSquares, Runtime
+from edge_train.protocols import Apply, Estimate, LeastSquares, Objective, Runtime
 from edge_train.rng import Key, direction
 
 _MEMORY = 0.95  # of the mean curvature: about 20 steps; a single batch says it badly
@@ -55,13 +55,16 @@ class GaussNewton:
     state: State = field(default_factory=_no_curvature, compare=False)
 
     def estimate(
-        self, runtime: Runtime, task: LeastSquares, batch: Batch, key: Key, apply: Apply
+        self, runtime: Runtime, task: Objective, batch: Batch, key: Key, apply: Apply
     ) -> Estimate:
         """Measure slopes and curvature and emit the step, block by block.
 
         Raises:
           NonFinite: a loss was not finite; nothing was applied.
+          TypeError: the loss of the task is no sum of squares.
         """
+        if not isinstance(task, LeastSquares):
+            raise TypeError(f"the loss of {type(task).__name__} is no sum of squares")
         parameters = runtime.parameters
         moved, back = (
             [Perturbed(parameters, self.scale, key, query, e) for query in range(self.queries)]

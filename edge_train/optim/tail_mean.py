@@ -54,5 +54,5 @@ class TailMean:
         state["summed"] += 1
         if count < end:
             return update
-        landing: Array = param - state["sum"] / np.float32(state["summed"][0])
-        return landing
+        mean: Array = np.divide(state["sum"], state["summed"][0], dtype=np.float32)
+        return param - mean
