@@ -15,7 +15,7 @@ from edge_train import bench
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.bench.engine_quality import exported
-from edge_train.bench.token_steps import RADIUS, TokenSteps
+from edge_train.bench.token_steps import TokenSteps
 from edge_train.estimators.residual_slopes import residual_slopes
 from edge_train.estimators.slope_table import Exact, exact_slopes, relate
 from edge_train.estimators.zo import ZerothOrder
@@ -27,7 +27,8 @@ from edge_train.rng import Key
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
-TIMES = (1, 2, 4, 8, 16)  # today's radius
+_BEFORE = 0.1  # the radius that a run wanted before, or an artifact's smallest one
+TIMES = (1, 2, 4, 8, 16)  # that radius
 _POINTS = (0, 100)  # exact steps of the default before slopes are measured
 _DIRECTIONS, _SAMPLES = 8, 24
 _STEP = -8  # the key of draws that nothing else makes
@@ -68,17 +69,17 @@ def main(out: Path, seeds: int) -> str:
     said = (
         f"{seeds} seeds x {_DIRECTIONS} directions x {_SAMPLES} samples, one-sided, against the "
         "float model's gradient: correlation from losses / from answers; curvature over that at "
-        "today's radius."
+        "the radius that runs took before."
     )
     tables = [said]
     for steps in _POINTS:
         rows = []
         for quant, path in artifacts.items():
-            radius = max(RADIUS, open_artifact(path).manifest.safe_epsilon)
+            radius = max(_BEFORE, open_artifact(path).manifest.safe_epsilon)
             found = measured(path, known[steps], [radius * times for times in TIMES])
             cells = [f"{b.losses:.3f} / {b.answers:.3f}; {b.curvature:.2f}" for b in found]
             rows.append([quant, f"{radius:g}", *cells])
-        head = ["profile", "today's radius", *(f"{times} times" for times in TIMES)]
+        head = ["profile", "radius before", *(f"{times} times" for times in TIMES)]
         tables += [f"After {steps} exact steps:", bench.table(head, rows)]
     return "\n\n".join(tables)
 

@@ -285,7 +285,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
-    parser.add_argument("--samples", type=int, help="of each data set, tpsgd; draws, noise-budget")
+    parser.add_argument(
+        "--samples", type=int, help="of each data set, tpsgd; draws, noise-budget; items, forwards"
+    )
     parser.add_argument(
         "--limit",
         type=int,

@@ -21,7 +21,6 @@ from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_o
 from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
-from edge_train.methods.zo import names_rate
 from edge_train.protocols import Estimator, Transform
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
@@ -39,15 +38,10 @@ from edge_train.tasks.personalize.pictures import (
     save_pictures,
 )
 from edge_train.tasks.personalize.prior import prior_cache
+from edge_train.tasks.personalize.radius import wanted_radius
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser
 
-# Of a start vector's root mean square. Rates that a user names were found at the smaller one.
-RADIUS, RADIUS_WITH_RATE = 0.4, 0.1
-# An artifact's smallest radius is that of the start word. Slopes shrink as the word is learned and
-# rounding does not: at four times the radius they still correlate 0.9 with exact ones after 100
-# exact steps, and 0.5 at the radius itself (`edge-train bench slopes`).
-ROOM_FOR_ROUNDING = 4.0
 _START_FILE = "start.safetensors"
 
 
@@ -163,9 +157,7 @@ class PersonalizeJob:
 
     def wanted_radius(self) -> float:
         """Return where slopes hold from the first step to the last; see bench slopes."""
-        if names_rate(self.recipe):
-            return RADIUS_WITH_RATE
-        return max(RADIUS, ROOM_FOR_ROUNDING * self.smallest_radius())
+        return wanted_radius(self.recipe, self.smallest_radius())
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]
