@@ -31,9 +31,10 @@ from edge_train.protocols import (
     Transform,
 )
 from edge_train.records import checkpoint, journal
+from edge_train.records.best import replaces_best
 from edge_train.records.checkpoint import Best, Expected, Snapshot
 from edge_train.records.journal import Journal, Steps
-from edge_train.records.past import Past, chained, origin, replaces_best
+from edge_train.records.past import Past, chained, origin
 from edge_train.rng import Key
 
 ESTIMATOR = "(estimator)"  # where the state of one stands among those of blocks
@@ -70,7 +71,7 @@ class Loop:
       schedule: which blocks are. A forward-only method perturbs a block that rests, too: that adds
         noise to the slopes of the others and no bias.
       clip: length to which a longer gradient of a step is shortened.
-      best_margin: by how much a later evaluation may miss the best one (`records.past`).
+      best_margin: by how much a later evaluation may miss the best one (`records.best`).
       observe: called after every step that is in the journal.
     """
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from edge_train.errors import RunFolderError
 from edge_train.records import journal
+from edge_train.records.best import replaces_best
 from edge_train.records.folder import RunFolder
-from edge_train.records.past import replaces_best
 
 Record = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from edge_train.records.best import replaces_best
 from edge_train.records.lines import LONGEST_LINE, decode
 from edge_train.records.order import Order
-from edge_train.records.past import replaces_best
 from edge_train.watch.curve import Curve
 from edge_train.watch.inside import open_file
 
@@ -44,7 +44,7 @@ class Live:
         self.loss: float | None = None
         self.best: list[float] | None = None
         self.first: float | None = None  # evaluation
-        self.margin = 0.0  # of the best one, see `records.past`
+        self.margin = 0.0  # of the best one, see `records.best`
         self.eval: float | None = None
         self.seconds = 0.0
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
