@@ -76,7 +76,8 @@ class TokenSteps:
         smallest = job.serving.smallest_radius(job.model)
         epsilon = recipe.epsilon or wanted_radius(recipe, smallest)
         build = methods.get(recipe.method).builder(recipe.preset)
-        estimator, transform = build(recipe, Parts(epsilon=epsilon, scale=scale))
+        own = Parts(epsilon=epsilon, scale=scale, directions=job.directions)
+        estimator, transform = build(recipe, own)
         state = {name: transform.init(block) for name, block in parameters.items()}
         return cls(job, cache, runtime, parts.build_task(job, cache), estimator, transform, state)
 

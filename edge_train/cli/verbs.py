@@ -144,6 +144,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--photos", type=file_word, help="folder of photos to calibrate on; default: noise"
     )
     parser.add_argument("--resolution", type=int, help="pixels; default: the model's own")
+    parser.add_argument(
+        "--directions",
+        action="store_const",
+        const=True,
+        help="measure what the model's words respond to, which zo may draw its directions from",
+    )
+    parser.add_argument(
+        "--tokens",
+        type=file_word,
+        metavar="FOLDER",
+        help="tokens that this model has learned (.safetensors): measure the directions that they "
+        "took, too",
+    )
     parser.add_argument("--threads", type=int, help="of the engines that measure it")
     parser.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
 
@@ -181,7 +194,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.engine == "ort-training":
         from edge_train.tasks.classify.export import export_training
 
-        for name in ("quant", "photos", "resolution"):
+        for name in ("quant", "photos", "resolution", "directions", "tokens"):
             if getattr(options, name) is not None:
                 raise InputError(f"--{name} is not for --for ort-training; leave it out.")
         if options.trainable not in (None, "all", "head"):
@@ -206,6 +219,8 @@ def _export(options: argparse.Namespace) -> int:
         resolution=options.resolution,
         threads=options.threads,
         say=print,
+        directions=bool(options.directions),
+        tokens=options.tokens,
     )
     return 0
 
@@ -213,7 +228,8 @@ def _export(options: argparse.Namespace) -> int:
 def _export_language_model(options: argparse.Namespace) -> int:
     from edge_train.tasks.language_model.export import export_language_model
 
-    for name in ("config", "blocks", "trainable", "photos", "resolution", "threads"):
+    not_its = ("config", "blocks", "trainable", "photos", "resolution", "threads")
+    for name in (*not_its, "directions", "tokens"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} is not for --to {options.engine}; leave it out.")
     export_language_model(
@@ -265,7 +281,7 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
-    *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards"),
+    *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
 )
 
 
@@ -278,7 +294,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=path_word,
         help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
-        "likeness, forwards",
+        "likeness, forwards, token-prior",
     )
     parser.add_argument(
         "--features", type=path_word, help="folder of feature networks: likeness, forwards"
@@ -286,13 +302,15 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument(
-        "--samples", type=int, help="of each data set, tpsgd; draws, noise-budget; items, forwards"
+        "--samples",
+        type=int,
+        help="of each data set, tpsgd; draws, noise-budget, token-prior; items, forwards",
     )
     parser.add_argument(
         "--limit",
         type=int,
         help="cap: runs; lowrank, sst2, peers: steps; llama-7b: bytes; likeness: items; "
-        "forwards: forwards of a curve",
+        "forwards: forwards of a curve; token-prior: rounds of tokens",
     )
     parser.add_argument(
         "--python",

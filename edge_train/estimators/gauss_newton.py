@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array, Batch, Point, State
 from edge_train.errors import NonFinite
+from edge_train.estimators.directions import Directions
 from edge_train.estimators.residual_slopes import residual_slopes
 from edge_train.estimators.zo import Perturbed
 from edge_train.protocols import Apply, Estimate, LeastSquares, Objective, Runtime
@@ -40,6 +41,7 @@ class GaussNewton:
       scale: root mean square of each block at the start of the run.
       queries: directions per step, n.
       sides: 1 or 2.
+      draw: where directions come from; anywhere, if not given.
 
     Attributes:
       state: the running mean, which changes in place; part of a checkpoint.
@@ -52,6 +54,7 @@ class GaussNewton:
     scale: Mapping[str, float]
     queries: int = 4
     sides: Literal[1, 2] = 1
+    draw: Directions = direction
     state: State = field(default_factory=_no_curvature, compare=False)
 
     def estimate(
@@ -67,7 +70,10 @@ class GaussNewton:
             raise TypeError(f"the loss of {type(task).__name__} is no sum of squares")
         parameters = runtime.parameters
         moved, back = (
-            [Perturbed(parameters, self.scale, key, query, e) for query in range(self.queries)]
+            [
+                Perturbed(parameters, self.scale, key, query, e, self.draw)
+                for query in range(self.queries)
+            ]
             for e in (self.epsilon, -self.epsilon)
         )
         against: Sequence[Point] = back if self.sides == 2 else [parameters]
@@ -94,7 +100,7 @@ class GaussNewton:
         for name, block in parameters.items():
             step: Array = np.zeros(block.shape, np.float32)
             for query, length in enumerate(lengths):
-                part = direction(key, query, name, block.shape)
+                part = self.draw(key, query, name, block.shape)
                 part *= np.float32(length * self.scale[name])
                 step += part
             apply(name, step)

@@ -8,6 +8,7 @@ import numpy as np
 
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import NonFinite
+from edge_train.estimators.directions import Directions
 from edge_train.protocols import Apply, Estimate, Objective, Runtime
 from edge_train.rng import Key, direction
 
@@ -19,17 +20,18 @@ class ZerothOrder:
     One-sided, n + 1 evaluations:  g = 1/n sum_i (L(x + e s z_i) - L(x)) / e * z_i / s
     Two-sided, 2 n evaluations:    g = 1/n sum_i (L(x + e s z_i) - L(x - e s z_i)) / 2e * z_i / s
 
-    All evaluations of a step see the same batch, z_i is standard normal, e is `epsilon` and s the
-    scale of the block, so that e is relative. Blocks of a perturbed point are made when they are
-    read: the parameters are never touched, so nothing drifts, and a runtime that reads layer by
-    layer never holds a copy of all. The scalars of the journal are the projected gradients (the
-    fractions without z); with the key they rebuild every step.
+    All evaluations of a step see the same batch, z_i is standard normal or comes from `draw`, e is
+    `epsilon` and s the scale of the block, so that e is relative. Blocks of a perturbed point are
+    made when they are read: the parameters are never touched, so nothing drifts, and a runtime that
+    reads layer by layer never holds a copy of all. The scalars of the journal are the projected
+    gradients (the fractions without z); with the key they rebuild every step.
 
     Args:
       epsilon: radius in units of `scale`.
       scale: root mean square of each block at the start of the run.
       queries: directions per step, n.
       sides: 1 or 2.
+      draw: where directions come from; anywhere, if not given.
 
     Source: MeZO (arXiv:2305.17333), ZOODiP (arXiv:2503.14868, eq. 3). We differ from both codes:
     perturbed copies instead of in-place changes, private keyed randomness, losses compared in
@@ -40,6 +42,7 @@ class ZerothOrder:
     scale: Mapping[str, float]
     queries: int = 2
     sides: Literal[1, 2] = 1
+    draw: Directions = direction
 
     def estimate(
         self, runtime: Runtime, task: Objective, batch: Batch, key: Key, apply: Apply
@@ -73,7 +76,7 @@ class ZerothOrder:
         for name, block in parameters.items():
             gradient = None
             for query, slope in enumerate(scalars):
-                part = direction(key, query, name, block.shape)
+                part = self.draw(key, query, name, block.shape)
                 part *= np.float32(slope / (len(scalars) * self.scale[name]))
                 gradient = part if gradient is None else np.add(gradient, part, out=gradient)
             assert gradient is not None  # there is a query at least
@@ -81,7 +84,7 @@ class ZerothOrder:
 
     def perturbed(self, center: Point, key: Key, query: int, radius: float) -> "Perturbed":
         """Return `center` moved by `radius` scales along one direction."""
-        return Perturbed(center, self.scale, key, query, radius)
+        return Perturbed(center, self.scale, key, query, radius, self.draw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +96,11 @@ class Perturbed(Mapping[str, Array]):
     key: Key
     query: int
     radius: float
+    draw: Directions = direction
 
     def __getitem__(self, name: str) -> Array:
         block = self.center[name]
-        moved = direction(self.key, self.query, name, block.shape)
+        moved = self.draw(self.key, self.query, name, block.shape)
         moved *= np.float32(self.radius * self.scale[name])
         moved += block
         return moved

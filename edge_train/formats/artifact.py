@@ -10,6 +10,7 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
                               the same from the same weights, for little memory; both or neither
     embeddings.safetensors    the token tables, (vocabulary, width), one tensor per text encoder
     tokenizer/, tokenizer_2/  as the model's author published them
+    directions.safetensors    what zo may draw its directions from (`token_directions.py`); optional
 
 Manifest, version 1. Every key but `products` and `calls` is required; a reader refuses a larger
 version, ignores unknown keys of its own version, and believes nothing: every file must lie in the

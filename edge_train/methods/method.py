@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from edge_train.recipe import Key, Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge_train.protocols import Estimator, Stage, Transform
 
 # What a method needs of an engine, and what an engine offers to a task.
@@ -49,6 +52,7 @@ class Parts:
       folder: of the run, for what a method keeps there.
       count: training samples.
       inputs: returns the inputs of samples, by their numbers.
+      directions: by block, matrices (k, d) whose rows span what zo draws from; none: isotropic.
       is_head: whether a block of this name is of the output layer; of a tied one the table of
         tokens is. None: there is no such layer, or nobody knows.
     """
@@ -64,6 +68,7 @@ class Parts:
     count: int = 0
     inputs: Callable[..., Any] | None = None
     is_head: Callable[[str], bool] | None = None
+    directions: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 Build: TypeAlias = "Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]"

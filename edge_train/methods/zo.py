@@ -48,14 +48,18 @@ def _passes(recipe: Recipe) -> Passes:
 
 
 def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
+    from edge_train.estimators.directions import Spanned
+    from edge_train.estimators.gauss_newton import GaussNewton
     from edge_train.estimators.zo import ZerothOrder
     from edge_train.optim.transforms import Adam, Chain
 
     queries, sides = _counts(recipe)
+    # without a matrix a block's directions are isotropic
+    draw = Spanned(parts.directions)
     if not names_rate(recipe):
-        return _without_rate(recipe, parts)
+        return GaussNewton(parts.epsilon, parts.scale, queries, sides, draw), _without_rate(recipe)
     chain = Chain((Adam(), *links(recipe)))
-    return ZerothOrder(parts.epsilon, parts.scale, queries, sides), chain
+    return ZerothOrder(parts.epsilon, parts.scale, queries, sides, draw), chain
 
 
 def names_rate(recipe: Recipe) -> bool:
@@ -64,17 +68,14 @@ def names_rate(recipe: Recipe) -> bool:
     return recipe.learning_rate is not None or relative is not None
 
 
-def _without_rate(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
-    """Return steps as long as the model's answers say, averaged, which end at their mean."""
-    from edge_train.estimators.gauss_newton import GaussNewton
+def _without_rate(recipe: Recipe) -> Transform:
+    """Return what becomes of steps as long as the model's answers say; it ends at their mean."""
     from edge_train.optim.norm_limit import NormLimit
     from edge_train.optim.tail_mean import TailMean
     from edge_train.optim.transforms import Chain, Momentum
 
-    queries, sides = _counts(recipe)
     spans = recipe.spans or ((0, required(recipe.steps)),)
-    chain = Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans)))
-    return GaussNewton(parts.epsilon, parts.scale, queries, sides), chain
+    return Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans)))
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
@@ -121,6 +122,7 @@ METHODS = (
             "queries",
             "sides",
             "epsilon",
+            "directions",
             "weight_decay",
             "micro_batch",
             "label_smoothing",

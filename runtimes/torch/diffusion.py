@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x, 2.x and XL in torch: losses at many points, and the exact gradient."""
 
 import gc
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,6 +254,38 @@ class TorchDiffusion:
         if "weights" in batch:
             squares = squares * self._tensor(batch["weights"][used], torch.float32)
         return squares.flatten(1)
+
+    def backward_each(
+        self, batch: Batch, vectors: Mapping[str, Array], pulled: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return losses (B,) and the gradient of each by vectors of its own, (B, vectors, width).
+
+        Every sample has its own token: as many of them learn side by side as a batch has samples.
+        All samples are in one call, and `parameters` is not read.
+
+        Args:
+          vectors: by block, (B, vectors, width).
+          pulled: (B, C, h, w); if given, the products of these with the output's Jacobian come in
+            the place of gradients.
+        """
+        used = np.arange(len(batch["latents"]))
+        names = BLOCKS[: len(self._text_encoders)]
+        for key, rows in zip(self._ids_keys, self._token_rows, strict=True):
+            rows.check(batch[key])
+        with torch.enable_grad():
+            blocks = [self._tensor(vectors[n], torch.float32).requires_grad_() for n in names]
+            features = self._text_features(batch, used, blocks)
+            output = self._unet_output(batch, used, features)
+            squares = self._squares(batch, used, output)
+            if pulled is None:  # sums, as in `backward`: gradients of means are small for float16
+                found = torch.autograd.grad(squares.sum(), blocks)
+                found = tuple(part / squares.shape[1] for part in found)
+            else:
+                given = self._tensor(pulled, output.dtype)
+                found = torch.autograd.grad([output], blocks, [given])
+        parts = zip(names, found, strict=True)
+        losses = squares.detach().mean(1).cpu().numpy()
+        return losses, {name: part.cpu().numpy() for name, part in parts}
 
     def device_bytes(self) -> int:
         """Return the most that torch's allocator held on the CUDA device, 0 on a CPU.

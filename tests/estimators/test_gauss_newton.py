@@ -6,6 +6,7 @@ import reference
 from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.errors import NonFinite
+from edge_train.estimators.directions import Spanned, isotropic
 from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.estimators.residual_slopes import residual_slopes
 from edge_train.estimators.zo import Perturbed
@@ -97,3 +98,16 @@ def test_what_is_not_finite_is_not_remembered():
     with pytest.raises(NonFinite):
         estimator.estimate(runtime, task, task.batch(KEY), KEY, lambda *_: None)
     assert estimator.state["count"][0] == 0
+
+
+def test_steps_lie_in_the_span_that_directions_come_from():
+    rows = np.eye(6, dtype=np.float32)[:2]
+    estimator = GaussNewton(0.5, SCALE, queries=3, draw=Spanned({"token": rows}))
+    runtime, task = QuadraticRuntime(), QuadraticTask()
+    key = next(k for k in (Key(0, step) for step in range(50)) if not isotropic(k))
+    emitted, rebuilt = {}, {}
+    found = estimator.estimate(runtime, task, task.batch(key), key, emitted.__setitem__)
+    assert emitted["token"][:, :2].any()
+    assert not emitted["token"][:, 2:].any()
+    estimator.replay(found.scalars, runtime.parameters, key, rebuilt.__setitem__)
+    np.testing.assert_array_equal(emitted["token"], rebuilt["token"])

@@ -143,8 +143,35 @@ def sumo(gradients: Sequence[Vector], rank: int, every: int, decay: float) -> li
     return updates
 
 
-def damped_step(slopes, curvature, earlier, memory=0.95):
+def damped_step(
+    slopes: Vector, curvature: NDArray[np.float64], earlier: Sequence[float], memory: float = 0.95
+) -> Vector:
     """Return a = (c + t I)^-1 s, t the weighted mean of `earlier` curvatures, the newest last."""
     weights = memory ** np.arange(len(earlier))[::-1]
     damping = float(np.dot(weights, earlier) / weights.sum())
-    return np.linalg.inv(curvature + damping * np.eye(len(slopes))) @ slopes
+    return np.asarray(np.linalg.inv(curvature + damping * np.eye(len(slopes))) @ slopes)
+
+
+def spanned(rows: NDArray[np.float64], u: Vector) -> Vector:
+    """Return E u for E with these rows as columns, scaled to a mean square of 1 a coordinate."""
+    columns = rows.T
+    mean_square = np.trace(columns @ columns.T) / len(columns)
+    return np.asarray(columns @ u / np.sqrt(mean_square))
+
+
+def share_by_metric(metric: NDArray[np.float64], rows: NDArray[np.float64], move: Vector) -> float:
+    """Return the share of d^T H d that the best combination of rows takes away from d."""
+    inner = rows @ metric @ rows.T
+    weights = np.linalg.solve(inner, rows @ metric @ move)
+    rest = move - weights @ rows
+    return float(1 - rest @ metric @ rest / (move @ metric @ move))
+
+
+def drawn_to_unit(moves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Ledoit and Wolf's second moments, about zero, by their definition."""
+    count, width = moves.shape
+    found = sum(np.outer(d, d) for d in moves) / count
+    target = np.trace(found) / width * np.eye(width)
+    error = sum(np.linalg.norm(np.outer(d, d) - found) ** 2 for d in moves) / count**2
+    share = min(1.0, error / np.linalg.norm(found - target) ** 2)
+    return np.asarray((1 - share) * found + share * target)

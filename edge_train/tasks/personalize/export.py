@@ -40,6 +40,7 @@ from edge_train.formats.artifact import (
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.manifest import MANIFEST
+from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.apart import run_apart
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import names_with, quants
@@ -48,6 +49,12 @@ from edge_train.runtimes.onnx.engine import load_engine, open_session, pick_prov
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.captions import OBJECT_TEMPLATES
+from edge_train.tasks.personalize.export_directions import (
+    Moves,
+    copy_directions,
+    make_directions,
+    moves_of,
+)
 from edge_train.tasks.personalize.objective import Personalize, build_cache
 from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -81,6 +88,8 @@ class _Work:
     quant: str
     task: Personalize
     effort: _Effort
+    directions: bool
+    moves: Moves | None
 
     @property
     def parameters(self) -> Parameters:
@@ -101,6 +110,8 @@ def export(
     resolution: int | None,
     threads: int | None,
     say: Callable[[str], None],
+    directions: bool = False,
+    tokens: str | None = None,
 ) -> None:
     """Write the artifact of a model into `out`, or nothing.
 
@@ -108,6 +119,9 @@ def export(
       name: embedded, folder or hub id.
       photos: folder to calibrate on; None is noise (for the embedded model its example photos).
       say: told what happens, a line at a time.
+      directions: measure what zo may draw its directions from; else those that lie beside the model
+        are copied, if any do.
+      tokens: folder of tokens that were learned with this model, for a prior; measures, too.
 
     Raises:
       InputError, ModelError: one sentence about what the user must change.
@@ -131,10 +145,15 @@ def export(
     if not isinstance(model, ModelFolder):
         raise InputError(f"{name} is an artifact already; export the model folder it came from.")
     _check_space(model, out, quant)
+    moves = moves_of(job, Path(tokens).expanduser()) if tokens is not None else None
     effort = _EFFORT_LARGE if model.parameter_count("unet") > _LARGE else _EFFORT
     with whole_folder(out) as folder:
         _write(
-            _Work(job, model, folder, quant, _task(job, effort.calibration_samples), effort), say
+            _Work(
+                *(job, model, folder, quant, _task(job, effort.calibration_samples), effort),
+                *(directions or moves is not None, moves),
+            ),
+            say,
         )
     say(f"{out}: {format_bytes(sum(f.stat().st_size for f in out.rglob('*') if f.is_file()))}")
 
@@ -154,6 +173,10 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             write_graph_of_same_weights(folder / name, graph, source, weights, tensors)
     write_embeddings(folder, model)
     copy_tokenizers(folder, model)
+    if work.directions:
+        _measure_directions(work, say)
+    else:
+        copy_directions(model, folder)
 
     def manifest(step_tensors: list[ArtifactTensor], profile: str) -> Manifest:
         return describe(
@@ -224,6 +247,33 @@ def _resized(job: TokenJob, samples: int, *, whole: bool = False) -> TokenJob:
     return replace(job, recipe=replace(job.recipe, evaluation_samples=samples, window=window))
 
 
+def _measure_directions(work: _Work, say: Callable[[str], None]) -> None:
+    """Write what zo may draw its directions from, measured on the run's own window."""
+    job = _resized(work.job, work.effort.slope_samples)
+    runtime = _float_model(work, dtype="auto", device="auto")  # few digits of a metric count
+    make_directions(
+        job,
+        runtime,
+        parts.build_task(job, work.task.cache),
+        work.folder / DIRECTIONS,
+        moves=work.moves,
+        large=not work.effort.gradient,
+        say=say,
+    )
+    runtime.close()
+
+
+def _float_model(work: _Work, *, dtype: str = "float32", device: str = "cpu") -> TorchDiffusion:
+    return TorchDiffusion.open(
+        work.model,
+        work.parameters,
+        dtype=dtype,
+        device=device,
+        token_ids=work.token_ids,
+        threads=work.job.recipe.threads or 1,
+    )
+
+
 def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
     """Return the smallest and largest number of each value over the calibration batch."""
     artifact = open_artifact(work.folder)
@@ -246,18 +296,11 @@ def _measure_ranges(work: _Work, names: list[str]) -> dict[str, Range]:
 
 def _measure_slopes(work: _Work) -> tuple[SlopeTable, SlopeBasis]:
     """Return the slope table of the graph in the folder, on the run's own window, and its basis."""
-    model, threads = work.model, work.job.recipe.threads or 1
+    threads = work.job.recipe.threads or 1
     job = _resized(work.job, work.effort.slope_samples)
     task = parts.build_task(job, work.task.cache)
     batch, scale = task.evaluation(), {n: root_mean_square(b) for n, b in job.start.items()}
-    exact_runtime = TorchDiffusion.open(
-        model,
-        work.parameters,
-        dtype="float32",
-        device="cpu",
-        token_ids=work.token_ids,
-        threads=threads,
-    )
+    exact_runtime = _float_model(work)
     if work.effort.gradient:
         exact = exact_slopes(exact_runtime, batch, scale, work.effort.directions, KEY)
     else:

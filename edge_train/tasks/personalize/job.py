@@ -43,6 +43,7 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser
 
 _START_FILE = "start.safetensors"
+_DIRECTIONS = "directions_sha256"  # in the metadata of that file
 
 
 class PersonalizeJob:
@@ -66,6 +67,10 @@ class PersonalizeJob:
         """The hash of the model's weights."""
         return self._token_job.model.sha256()
 
+    @property
+    def _directions_sha256(self) -> str:
+        return sha256_of(dict(self._token_job.directions))
+
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, dict.fromkeys(self._token_job.start, 1.0))
         return footprint(self._token_job, transform)
@@ -86,6 +91,8 @@ class PersonalizeJob:
         say(f"{len(photos)} photos{mirrored}; encoding them once, then the VAE is released")
         self._cache = self._encoded(folder, say)
         metadata = {"model_sha256": self.model_sha256}
+        if self._token_job.directions:
+            metadata[_DIRECTIONS] = self._directions_sha256
         save_tensors(folder / _START_FILE, self._cache.tensors(), metadata)
         self._choose_judge([photo.pixels for photo in photos])
 
@@ -98,12 +105,20 @@ class PersonalizeJob:
 
     def restore(self, folder: Path, say: Say) -> None:
         try:
-            tensors, _ = load_tensors(folder / _START_FILE)
+            tensors, metadata = load_tensors(folder / _START_FILE)
+            began = metadata.get(_DIRECTIONS, self._directions_sha256)
             self._cache = PhotoCache.from_tensors(tensors)
         except (RunFolderError, KeyError) as error:
             say(f"{error} Encoding the photos again.")
             self.load()
             self._cache = self._encoded(folder, say)
+            began = self._directions_sha256  # `data_sha256` tells
+        if began != self._directions_sha256:
+            raise RunFolderError(
+                f"{folder}: the directions beside {self.recipe.model} (sha256 "
+                f"{self._directions_sha256[:12]}...) are not those that this run began with "
+                f"({began[:12]}...); put that file back, or start a new run."
+            )
         if self._token_job.judged:
             self._choose_judge(self._kept_photos(folder, say))
 
@@ -125,6 +140,8 @@ class PersonalizeJob:
         tensors = self._cache.tensors()
         if self.recipe.start is not None:  # what it starts from is read again when it goes on
             tensors = {**tensors, **{f"start/{n}": v for n, v in self._token_job.start.items()}}
+        directions = self._token_job.directions.items()
+        tensors = {**tensors, **{f"directions/{n}": m for n, m in directions}}
         return sha256_of(tensors)
 
     def _choose_judge(self, photos: Sequence[Pixels]) -> None:
@@ -163,7 +180,9 @@ class PersonalizeJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        estimator, transform = build(self.recipe, Parts(epsilon=epsilon, scale=scale))
+        directions = self._token_job.directions
+        own = Parts(epsilon=epsilon, scale=scale, directions=directions)
+        estimator, transform = build(self.recipe, own)
         if self._token_job.adapter is not None and self.recipe.clip is not None:
             estimator = Remembering(estimator)  # a LoRA's gradients are small enough to keep
         return estimator, transform

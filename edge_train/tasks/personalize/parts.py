@@ -1,7 +1,7 @@
 """From a checked recipe to the parts of a personalization: photos, latents, runtime, batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -22,6 +22,7 @@ from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
+from edge_train.tasks.personalize.directing import directions_of, settled
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
@@ -70,7 +71,8 @@ class TokenJob:
 
     `tokenizers` go by the model input they feed ("ids", and "ids_2" for XL); `start` holds what
     training starts from, by block: vectors ("token", and "token_2" for XL), or the matrices of
-    `adapter`, where a LoRA is trained.
+    `adapter`, where a LoRA is trained. `directions` holds, by block, what zo draws from; none where
+    that is all directions there are.
     """
 
     recipe: PersonalizeRecipe
@@ -79,6 +81,7 @@ class TokenJob:
     start: Mapping[str, Array]
     notes: tuple[str, ...]
     adapter: Adapter | None = None
+    directions: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def serving(self) -> Serving[Any]:
@@ -148,7 +151,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     }
     given = recipe  # rules of other methods have keys of these two names, too
     recipe = TASK.resolve(replace(recipe, rank=None, targets=None), engine, defaults)
-    recipe = replace(recipe, rank=given.rank, targets=given.targets)
+    recipe = settled(replace(recipe, rank=given.rank, targets=given.targets), model)
     if recipe.adapts:
         recipe = replace(recipe, relative_rate=None)  # the default of a word
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
@@ -193,7 +196,10 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
         start = learned_vectors(path, start, recipe.model, model.sha256())
-    return _with_prompts(TokenJob(recipe, model, tokenizers, start, tuple(notes)))
+    directions = directions_of(recipe, model, start)
+    return _with_prompts(
+        TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
+    )
 
 
 def _with_prompts(job: TokenJob) -> TokenJob:

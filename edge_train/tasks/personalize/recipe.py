@@ -11,6 +11,7 @@ from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 
 MOST_CLASS_PICTURES = 200
+ISOTROPIC, METRIC, PRIOR = "isotropic", "metric", "prior"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,12 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     window: tuple[int, int] | None = key(
         help="first and last timestep of the noise that is trained on"
+    )
+    directions: str | None = key(
+        help="what zo draws its directions from: all there are, or what the model's words respond "
+        "to (metric) or where earlier ones went (prior), from a file that export makes; default: "
+        "prior or metric where the model has the file",
+        choices=(ISOTROPIC, METRIC, PRIOR),
     )
     class_photos: str | None = key(
         help="folder of pictures of the class, for prior preservation: it must not be forgotten",
