@@ -28,15 +28,18 @@ from edge_train.protocols import (
     Replayable,
     Scheduled,
     Share,
+    Stateful,
     StepRecord,
     Transform,
 )
 from edge_train.records import checkpoint, journal
+from edge_train.records.best import replaces_best
 from edge_train.records.checkpoint import Best, Expected, Snapshot
 from edge_train.records.journal import Journal, Steps
 from edge_train.records.past import Past, chained, origin
 from edge_train.rng import Key
 
+ESTIMATOR = "(estimator)"  # where the state of one stands among those of blocks
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
 
@@ -72,6 +75,7 @@ class Loop:
       schedule: which blocks are. A forward-only method perturbs a block that rests, too: that adds
         noise to the slopes of the others and no bias.
       clip: length to which a longer gradient of a step is shortened.
+      best_margin: by how much a later evaluation may miss the best one (`records.best`).
       observe: called after every step that is in the journal.
     """
 
@@ -94,6 +98,7 @@ class Loop:
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
     clip: float | None = None
+    best_margin: float = 0.0
     stop_requested: bool = False
     unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
@@ -103,6 +108,8 @@ class Loop:
         self.state: dict[str, State] = {
             name: self._init(name) if self._has_state(0, name) else {} for name in parameters
         }
+        if isinstance(self.estimator, Stateful):
+            self.state[ESTIMATOR] = self.estimator.state
         self.lengths: Lengths | None = None  # of the step in progress
         self._is_replayed = isinstance(self.estimator, Replayable)  # its gradient is no gradient
         self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps
@@ -315,7 +322,7 @@ class Loop:
         self.history = chained(self.history, record)
         if record.eval is not None:
             self.evals.append(record.eval)
-            if record.eval < self.best.loss:
+            if replaces_best(record.eval, self.best.loss, self.evals[0], self.best_margin):
                 self.best = self._save_best(self.next_step, record.eval)
 
     def redo(self, record: StepRecord) -> None:
@@ -337,7 +344,7 @@ class Loop:
         Returns:
           What the user should know of checkpoints that could not be used, a line each.
         """
-        past = Past(self.history, self.evals[0], records)
+        past = Past(self.history, self.evals[0], records, self.best_margin)
         expected = Expected(past, kinds_of(self.runtime.parameters.stored()), self._kinds)
         snapshot, complaints = checkpoint.load_newest(self.checkpoints, len(records), expected)
         if snapshot is None:

@@ -189,6 +189,18 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class LeastSquares(Objective, Protocol):
+    """An objective whose loss is a sum of squares that can be had one by one."""
+
+    def residuals(self, runtime: Any, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return residuals (points, samples, values), float32: a loss is the sum of their squares.
+
+        They come from the same forward passes as the losses.
+        """
+        ...
+
+
 RuntimeT = TypeVar("RuntimeT", bound=Runtime, contravariant=True)
 
 
@@ -213,6 +225,16 @@ class Replayable(Protocol):
 
     def replay(self, scalars: Sequence[float], parameters: Point, key: Key, apply: Apply) -> None:
         """Hand `apply` the very gradients that `estimate` did when it returned `scalars`."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An estimator that remembers something from one step to the next."""
+
+    @property
+    def state(self) -> State:
+        """Arrays that change in place and keep their shapes: part of every checkpoint."""
         ...
 
 

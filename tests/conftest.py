@@ -73,7 +73,7 @@ def make_loop(tmp_path: Path):
             runtime=runtime or QuadraticRuntime(),
             task=QuadraticTask(),
             estimator=estimator or ZerothOrder(0.01, {"token": 1.0}),
-            transform=Chain((Adam(), LearningRate(0.05, 60, 0.1))),
+            transform=options.pop("transform", Chain((Adam(), LearningRate(0.05, 60, 0.1)))),
             guard=Guard(options.pop("cap_bytes", None), lambda: 0),
             journal=Journal(folder / "journal.jsonl", keep),
             checkpoints=folder / "checkpoints",

@@ -1,6 +1,7 @@
 """The loop learns, records, rolls back, settles, stops and resumes to the same bits."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,14 @@ from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.errors import RunFolderError, TrainingStopped
 from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.tensor_store import StoredTensors
-from edge_train.optim.transforms import Chain, LearningRate
+from edge_train.loop import ESTIMATOR
+from edge_train.optim.norm_limit import NormLimit
+from edge_train.optim.tail_mean import TailMean
+from edge_train.optim.transforms import Chain, LearningRate, Momentum
+from edge_train.protocols import StepRecord
 from edge_train.records import checkpoint, journal
 
 METHODS = {"zo": ZerothOrder(0.01, {"token": 1.0}), "backprop": Backprop()}
@@ -60,6 +66,47 @@ def test_a_resumed_run_ends_with_the_same_bits(make_loop, estimator, tmp_path, c
     np.testing.assert_array_equal(loop.best.parameters["token"], whole.best.parameters["token"])
     # evaluations at the cut itself are extra, so compare those on the common grid
     assert loop.evals[-1] == whole.evals[-1]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 13, 24, 30])
+def test_a_run_whose_steps_have_no_rate_resumes_to_the_same_bits(make_loop, tmp_path, cut):
+    rule = Chain((Momentum(), LearningRate(1.0, 31, 0.0), NormLimit(), TailMean(((0, 31),))))
+    options = {"transform": rule, "best_margin": 0.25}
+
+    def fresh():
+        return GaussNewton(0.1, {"token": 1.0})
+
+    whole = make_loop(tmp_path / "whole", estimator=fresh(), checkpoint_seconds=0.0, **options)
+    whole.fit(31)
+    # the newest checkpoint is of step `cut`; what the estimator remembers is in it
+    make_loop(tmp_path / "part", estimator=fresh(), **options).fit(cut)
+    loop, _ = resumed(make_loop, tmp_path / "part", fresh(), **options)
+    loop.fit(31)
+    replayed, complaints = resumed(make_loop, tmp_path / "whole", fresh(), **options)
+    assert complaints == []
+    assert whole.evals[-1] < 0.4
+    for found in (loop, replayed):
+        np.testing.assert_array_equal(
+            found.runtime.parameters["token"], whole.runtime.parameters["token"]
+        )
+        for name, value in whole.state[ESTIMATOR].items():
+            np.testing.assert_array_equal(found.state[ESTIMATOR][name], value)
+        assert found.best.step == whole.best.step
+
+
+def test_a_later_evaluation_within_the_margin_is_the_best(make_loop, tmp_path):
+    loop = make_loop(tmp_path, best_margin=0.25)
+    loop.fit(5)
+    assert (loop.best.step, loop.evals[-1]) == (5, loop.best.loss)
+    gain = loop.evals[0] - loop.best.loss
+    for step, miss, best in ((5, 0.2, 6), (6, 0.5, 6)):
+        loss = loop.best.loss + miss * gain
+        loop.advance(replace(_step(loop, step), eval=loss))
+        assert loop.best.step == best
+
+
+def _step(loop, number):
+    return StepRecord(number, 1.0, (0.0, 0.0), 3, 0, 0, 0, 0.0)
 
 
 def test_a_journal_cut_at_any_byte_resumes_to_the_same_bits(make_loop, tmp_path):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_train import bench
-from edge_train.bench.zo_step import ZoStep, zo_step
+from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import TrainingStopped
 from edge_train.memory.fresh import command as command_of
 from edge_train.memory.fresh import fresh as fresh_words
@@ -129,7 +129,7 @@ def step_cost(artifact: Path, lean: bool) -> dict[str, float]:
     usage = measure()
     return {
         "seconds": seconds,
-        "forwards": step.forwards,
+        "forwards": step.step_forwards,
         "peak_bytes": usage.peak_bytes,
         "anon_bytes": usage.anon_bytes,
     }
@@ -145,14 +145,14 @@ def step_over_forwards(artifact: Path, seed: int) -> float:
         start = time.perf_counter()
         step.take(_REPEATS * seed + number)
         middle = time.perf_counter()
-        for _ in range(step.forwards):
+        for _ in range(step.step_forwards):
             forward()
         steps.append(middle - start)
         bare.append(time.perf_counter() - middle)
     return statistics.median(steps) / statistics.median(bare)
 
 
-def make_step(artifact: Path, lean: bool, **keys: Any) -> ZoStep:
+def make_step(artifact: Path, lean: bool, **keys: Any) -> TokenSteps:
     """Return a zo step on noise.
 
     Args:
@@ -165,13 +165,13 @@ def make_step(artifact: Path, lean: bool, **keys: Any) -> ZoStep:
     job = diffusion.check(PersonalizeRecipe(model=str(artifact), threads=1, lean=lean, **keys))
     side = job.model.resolution // job.model.latent_scale
     mean = np.zeros((1, job.model.latent_channels, side, side), np.float32)
-    return zo_step(job, build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]]))
+    return TokenSteps.of(job, build_cache(mean, np.ones_like(mean), [[job.ids("a photo of {}")]]))
 
 
-def _bare_forward(step: ZoStep) -> Callable[[], None]:
+def _bare_forward(step: TokenSteps) -> Callable[[], None]:
     """Return a bare engine call on one sample."""
     batch = step.task.batch(Key(0, 0))
-    (_, feeds), *_ = step.runtime.feeds(batch, [step.parameters], 1)
+    (_, feeds), *_ = step.runtime.feeds(batch, [step.runtime.parameters], 1)
     return lambda: step.runtime.session.run(["loss"], feeds)
 
 

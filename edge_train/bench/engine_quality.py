@@ -47,7 +47,7 @@ def main(out: Path, seeds: int, python: str = sys.executable) -> str:
     Args:
       python: interpreter that trains on the artifacts, and whose engine is compared with ours.
     """
-    artifacts = {quant: _exported(out / f"engine-{quant}", quant) for quant in of_artifacts()}
+    artifacts = {quant: exported(out / f"engine-{quant}", quant) for quant in of_artifacts()}
     return "\n\n".join(
         (
             f"Slopes, {seeds} seeds x {_DIRECTIONS} directions x {_SAMPLES} samples against the "
@@ -61,7 +61,7 @@ def main(out: Path, seeds: int, python: str = sys.executable) -> str:
     )
 
 
-def _exported(folder: Path, quant: str) -> Path:
+def exported(folder: Path, quant: str) -> Path:
     """Return the artifact in `folder`; the real command writes it if it is not there."""
     if not folder.is_dir():
         words = ["export", EMBEDDED, str(folder), "--quant", quant, "--threads", "1"]

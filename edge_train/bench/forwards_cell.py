@@ -67,9 +67,9 @@ def marks_until(forwards: int) -> list[int]:
     """Return where curves are measured: at equal ratios, four to a factor of ten.
 
     >>> marks_until(1000)
-    [0, 56, 100, 178, 316, 562, 1000]
+    [0, 100, 178, 316, 562, 1000]
     """
-    return [0, *(m for i in range(7, 40) if (m := int(10 ** (i / 4) + 0.5)) <= forwards)]
+    return [0, *(m for i in range(8, 40) if (m := int(10 ** (i / 4) + 0.5)) <= forwards)]
 
 
 def cost(steps: TokenSteps) -> int:

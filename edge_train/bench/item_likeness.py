@@ -108,13 +108,25 @@ def drawn(steps: TokenSteps, point: Point, looks: Sequence[Look]) -> Pixels:
     return draw(steps.job, steps.runtime, point, texts, together=_TOGETHER)
 
 
-def score(steps: TokenSteps, point: Point, gallery: Gallery, photos: Pixels, true: int) -> Scores:
-    """Draw a token's pictures and score them."""
+def score(
+    steps: TokenSteps,
+    point: Point,
+    gallery: Gallery,
+    photos: Pixels,
+    true: int,
+    *,
+    composed: bool = True,
+) -> Scores:
+    """Draw a token's pictures and score them.
+
+    Args:
+      composed: whether composition is scored, too; else it is not a number.
+    """
     looks = [look for look in SCORED_LOOKS for _ in range(PICTURES)]
     pictures = drawn(steps, point, looks)
     split = np.split(pictures, len(SCORED_LOOKS))
     found = gallery.score(dict(zip(SCORED_LOOKS, split, strict=True)), photos, true)
-    return Scores(found, _composition(steps, point))
+    return Scores(found, _composition(steps, point) if composed else float("nan"))
 
 
 def _composition(steps: TokenSteps, point: Point) -> float:

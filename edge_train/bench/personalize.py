@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_train import bench
 from edge_train.arrays.parameters import Parameters
-from edge_train.bench.zo_step import zo_step
+from edge_train.bench.token_steps import TokenSteps
 from edge_train.formats.embedded import DATA
 from edge_train.rng import Key
 from edge_train.tasks.personalize import parts as diffusion
@@ -141,7 +141,7 @@ def overhead() -> str:
     job = diffusion.check(recipe)
     photos, texts = diffusion.load_job_photos(job)
     cache = diffusion.encode_photos(job, photos, texts)
-    zo = zo_step(job, cache)
+    zo = TokenSteps.of(job, cache)
     text: Any = CLIPTextModel.from_pretrained(job.model.path / "text_encoder").float().eval()
     unet: Any = UNet2DConditionModel.from_pretrained(job.model.path / "unet").float().eval()
 
@@ -159,9 +159,9 @@ def overhead() -> str:
             start = time.perf_counter()
             call(number)
             times.append(time.perf_counter() - start)
-    ratio = statistics.median(steps) / (zo.forwards * statistics.median(forwards))
+    ratio = statistics.median(steps) / (zo.step_forwards * statistics.median(forwards))
     return (
-        f"Overhead: a zo step of {zo.forwards} single-sample forwards takes {ratio:.2f} times "
-        f"{zo.forwards} bare forwards of the stock text encoder and UNet (medians of "
+        f"Overhead: a zo step of {zo.step_forwards} single-sample forwards takes {ratio:.2f} times "
+        f"{zo.step_forwards} bare forwards of the stock text encoder and UNet (medians of "
         f"{_TIMED_STEPS}, interleaved in one process)."
     )

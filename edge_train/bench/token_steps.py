@@ -1,10 +1,11 @@
 """A token that learns outside a run: real steps, whose point is read after any of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
@@ -15,9 +16,8 @@ from edge_train.rng import Key
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.parts import TokenJob
+from edge_train.tasks.personalize.radius import wanted_radius
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-
-RADIUS = 0.1  # where a recipe names none: what the slope check of a run takes on a float engine
 
 
 @dataclass
@@ -58,14 +58,33 @@ class TokenSteps:
             name: np.concatenate([own, *(text[name] for text in drawn)], axis=None)
             for name, own in cache.ids.items()
         }
-        parameters = Parameters(job.start)
-        runtime = parts.open_runtime(job, parameters, ids)
+        return cls.of(job, cache, ids)
+
+    @classmethod
+    def of(
+        cls, job: TokenJob, cache: PhotoCache, ids: Mapping[str, NDArray[Any]] | None = None
+    ) -> "TokenSteps":
+        """Return the steps of a job whose photos are encoded.
+
+        Args:
+          ids: that prompts will need; those of the photos' captions, if not given.
+        """
+        recipe, parameters = job.recipe, Parameters(job.start)
+        runtime = parts.open_runtime(job, parameters, cache.ids if ids is None else ids)
         scale = {name: root_mean_square(block) for name, block in job.start.items()}
-        build = methods.get(job.recipe.method).builder(job.recipe.preset)
-        epsilon = job.recipe.epsilon or RADIUS
-        estimator, transform = build(job.recipe, Parts(epsilon=epsilon, scale=scale))
+        # what the slope check of a run takes, unless it finds rounding there
+        smallest = job.serving.smallest_radius(job.model)
+        epsilon = recipe.epsilon or wanted_radius(recipe, smallest)
+        build = methods.get(recipe.method).builder(recipe.preset)
+        own = Parts(epsilon=epsilon, scale=scale, directions=job.directions)
+        estimator, transform = build(recipe, own)
         state = {name: transform.init(block) for name, block in parameters.items()}
         return cls(job, cache, runtime, parts.build_task(job, cache), estimator, transform, state)
+
+    @property
+    def step_forwards(self) -> int:
+        """Forward passes of a step, in samples."""
+        return methods.get(self.job.recipe.method).passes(self.job.recipe).forwards
 
     @property
     def point(self) -> dict[str, Array]:

@@ -281,8 +281,8 @@ BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
-    *("forward-only", "habit", "noise-budget", "likeness", "forwards", "sd15-lora"),
-    "token-prior",
+    *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
+    "sd15-lora",
 )
 
 
@@ -303,7 +303,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument(
-        "--samples", type=int, help="of each data set, tpsgd; draws, noise-budget, token-prior"
+        "--samples",
+        type=int,
+        help="of each data set, tpsgd; draws, noise-budget, token-prior; items, forwards",
     )
     parser.add_argument(
         "--limit",

@@ -91,6 +91,8 @@ class Method:
       presets: settings of a paper that are built in another way; they count as this method's.
       perturbs: it compares losses at a radius, which a check of slopes picks.
       radius: the radius that a recipe names; None: the check picks it.
+      best_margin: share of its improvement by which a later evaluation of a run of a recipe may
+        miss the best one and take its place; 0: the lowest is the best.
       projects: it reads a projection of a gradient, so those of parts of a batch are added up.
       extra_blocks: what it trains beside the blocks of the network, by name.
       keeps_length: why a run of a recipe cannot be made longer; None: it can.
@@ -107,6 +109,7 @@ class Method:
     presets: Mapping[str, Build] = field(default_factory=dict)
     perturbs: bool = False
     radius: Callable[[Recipe], float | None] = lambda recipe: None
+    best_margin: Callable[[Recipe], float] = lambda recipe: 0.0
     projects: bool = False
     extra_blocks: Callable[[Recipe, Parts], Mapping[str, Any]] | None = None
     keeps_length: Callable[[Recipe], str | None] = lambda recipe: None

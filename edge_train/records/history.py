@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_train.errors import RunFolderError
 from edge_train.records import journal
+from edge_train.records.best import replaces_best
 from edge_train.records.folder import RunFolder
 
 Record = Mapping[str, Any]
@@ -122,6 +123,7 @@ class _Facts:
     resumed: int = 0
     total: float = 0.0
     counted: float = 0.0
+    margin: float = 0.0  # of `replaces_best`
     seconds: "array[float]" = field(default_factory=lambda: array("d"))
     ends: list[Record] = field(default_factory=list)
     eval: dict[str, Any] = field(
@@ -138,6 +140,7 @@ class _Facts:
             self.predicted = facts.get("predicted_seconds")
             self.forwards = record.get("forwards", 0)
             self.eval["first"] = record.get("eval")
+            self.margin = record.get("best_margin", 0.0)
             self._evaluated(0, record.get("eval"))
         elif kind == "step":
             self.status = "running"
@@ -172,7 +175,8 @@ class _Facts:
         if loss is None:
             return
         self.eval["last"] = loss
-        if self.eval["best"] is None or loss < self.eval["best"]:
+        best = self.eval["best"]
+        if best is None or replaces_best(loss, best, self.eval["first"], self.margin):
             self.eval["best"], self.eval["best_step"] = loss, step
 
 

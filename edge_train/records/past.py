@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from edge_train.protocols import StepRecord
+from edge_train.records.best import replaces_best
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A run after some steps: their history, and the lowest evaluation with the steps before it."""
+    """A run after some steps: their history, and the best evaluation with the steps before it."""
 
     history: str
     best_step: int
@@ -36,11 +37,15 @@ def chained(history: str, record: StepRecord) -> str:
 
 @dataclass(frozen=True)
 class Past:
-    """The steps of a journal, its first evaluation and the history of no step."""
+    """The steps of a journal, its first evaluation and the history of no step.
+
+    `margin` is that of `replaces_best`.
+    """
 
     origin: str
     first_eval: float
     steps: Iterable[StepRecord]
+    margin: float = 0.0
 
     def histories(self) -> Iterator[str]:
         """Yield the history of no step, then that after each."""
@@ -55,7 +60,9 @@ class Past:
         history, best_step, best_loss = self.origin, 0, self.first_eval
         for record in islice(self.steps, step):
             history = chained(history, record)
-            if record.eval is not None and record.eval < best_loss:
+            if record.eval is not None and replaces_best(
+                record.eval, best_loss, self.first_eval, self.margin
+            ):
                 best_step, best_loss = record.step + 1, record.eval
         return Moment(history, best_step, best_loss)
 

@@ -27,9 +27,9 @@ from edge_train.run.observer import Observer
 from edge_train.run.pace import in_words
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
-from edge_train.tasks.job import Job, OpenRuntime
+from edge_train.tasks.job import Job, KnowsItsRadius, OpenRuntime
 
-_WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
+WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 
 
 @dataclass
@@ -99,7 +99,8 @@ def start_record(
 
         some = {name: values[:SAMPLES] for name, values in evaluation.items()}
         smallest = job.smallest_radius()
-        check = check_slopes(runtime, task, some, scale, recipe.seed, _WANTED_EPSILON, smallest)
+        wanted = job.wanted_radius() if isinstance(job, KnowsItsRadius) else WANTED_EPSILON
+        check = check_slopes(runtime, task, some, scale, recipe.seed, wanted, smallest)
         forwards += check.forwards
         session.observer.said(check.sentence())
     measured = None
@@ -135,6 +136,7 @@ def start_record(
         "slope_check": check.record() if check else None,
         **({"measured": measured} if measured is not None else {}),
         "threads": session.threads.record() if session.threads else None,
+        **({"best_margin": margin} if (margin := method.best_margin(recipe)) else {}),
         "eval": float(losses.astype(np.float64).mean()),
         "forwards": forwards,
         "seconds": time.perf_counter() - session.began,

@@ -187,6 +187,7 @@ def _loop(
         seed=recipe.seed,
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,
+        best_margin=records[0].get("best_margin", 0.0),
         clip=recipe.clip if isinstance(recipe, ClipKeys) else None,
         **_choosing(recipe, runtime.parameters, records[0].get("measured") or {}),
     )

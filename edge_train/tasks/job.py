@@ -161,6 +161,15 @@ class KnowsItsModel(Protocol):
 
 
 @runtime_checkable
+class KnowsItsRadius(Protocol):
+    """A job that knows at which relative radius its forward-only method learns best."""
+
+    def wanted_radius(self) -> float:
+        """Return the radius that the check of slopes tries first."""
+        ...
+
+
+@runtime_checkable
 class ReadsMoreOfItsModel(Protocol):
     """A job whose model has more than weights: a configuration and a tokenizer belong to a run."""
 

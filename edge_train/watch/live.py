@@ -5,6 +5,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from edge_train.records.best import replaces_best
 from edge_train.records.lines import LONGEST_LINE, decode
 from edge_train.records.order import Order
 from edge_train.watch.curve import Curve
@@ -42,6 +43,8 @@ class Live:
         self.steps = self.held = self.peak = self.resumed = 0
         self.loss: float | None = None
         self.best: list[float] | None = None
+        self.first: float | None = None  # evaluation
+        self.margin = 0.0  # of the best one, see `records.best`
         self.eval: float | None = None
         self.seconds = 0.0
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
@@ -93,6 +96,7 @@ class Live:
         if kind == "start":
             self.facts = record.get("facts", {})
             self.cap, self.planned = self.facts.get("cap_bytes"), self.facts.get("steps_planned")
+            self.margin = record.get("best_margin", 0.0)
             self._evaluated(0, record.get("eval"))
             self.status = "running"
         elif kind == "step":
@@ -132,7 +136,9 @@ class Live:
             return
         self.eval = loss
         self._evals.add(step, loss)
-        if self.best is None or loss < self.best[1]:
+        first = loss if self.first is None else self.first
+        self.first = first
+        if self.best is None or replaces_best(loss, self.best[1], first, self.margin):
             self.best = [step, loss]
 
     def summary(self) -> dict[str, Any]:

@@ -125,6 +125,19 @@ class OnnxDiffusion:
         self.evaluations += losses.size
         return losses
 
+    def predictions(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the output of every sample at every point, (points, B, C, h, w) float32.
+
+        The same calls as of `forward`: the graph of every artifact gives it beside the loss.
+        """
+        samples, *shape = batch["latents"].shape
+        found: Array = np.empty((len(points) * samples, *shape), np.float32)
+        for at, feeds in self._training_feeds(batch, points):
+            found[at] = call(self.session, ["prediction"], feeds)[0]
+            self.passes += 1
+        self.evaluations += len(found)
+        return found.reshape(len(points), samples, *shape)
+
     def predict(self, batch: Batch, point: Point) -> Array:
         """Return the denoiser's output (B, C, h, w) float32; `target` is not needed."""
         outputs: Array = np.empty(batch["latents"].shape, np.float32)

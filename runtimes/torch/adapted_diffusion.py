@@ -71,6 +71,14 @@ class AdaptedDiffusion(TorchDiffusion):
             losses.append(super().forward(batch, [self._no_vectors])[0])
         return np.stack(losses)
 
+    def predictions(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the UNet's output of every sample at every point, (points, B, C, h, w) float32."""
+        found = []
+        for point in points:
+            self._layers.take(point, self._device, trained=False)
+            found.append(super().predictions(batch, [self._no_vectors])[0])
+        return np.stack(found)
+
     def predict(self, batch: Batch, point: Point) -> Array:
         """Return the UNet's output (B, C, h, w) float32; `target` is not needed."""
         self._layers.take(point, self._device, trained=False)

@@ -170,9 +170,24 @@ class TorchDiffusion:
 
     def predict(self, batch: Batch, point: Point) -> Array:
         """Return the UNet's output (B, C, h, w) float32; `target` is not needed."""
-        outputs = np.empty(batch["latents"].shape, np.float32)
+        return self._predictions(batch, [point])
+
+    def predictions(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the UNet's output of every sample at every point, (points, B, C, h, w) float32.
+
+        The same calls as of `forward`, which keeps no more of an output than its mean square.
+        """
+        found = self._predictions(batch, points)
+        self.evaluations += len(found)
+        self.passes += -(-len(found) // self._limit(batch))
+        return found.reshape(len(points), *batch["latents"].shape)
+
+    def _predictions(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return outputs (points * B, C, h, w)."""
+        samples, *shape = batch["latents"].shape
+        outputs = np.empty((len(points) * samples, *shape), np.float32)
         with torch.no_grad():
-            for at, _, output in self._evaluate(batch, [point]):
+            for at, _, output in self._evaluate(batch, points):
                 outputs[at] = output.float().cpu().numpy()
         return outputs
 

@@ -1,11 +1,14 @@
 """Every estimator leaves parameters alone, learns with a plain rate, and tells the truth."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from quadratic import QuadraticRuntime, QuadraticTask
 
 from edge_train.errors import NonFinite
 from edge_train.estimators.backprop import Backprop
+from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.protocols import Replayable
 from edge_train.rng import Key
@@ -15,12 +18,14 @@ ESTIMATORS = {
     "backprop": Backprop(),
     "zo one-sided": ZerothOrder(0.01, SCALE, queries=2, sides=1),
     "zo two-sided": ZerothOrder(0.01, SCALE, queries=3, sides=2),
+    "gauss-newton one-sided": GaussNewton(0.1, SCALE, queries=2, sides=1),
+    "gauss-newton two-sided": GaussNewton(0.1, SCALE, queries=3, sides=2),
 }
 
 
 @pytest.fixture(params=ESTIMATORS.values(), ids=ESTIMATORS.keys())
 def estimator(request):
-    return request.param
+    return deepcopy(request.param)  # some remember earlier steps
 
 
 @pytest.fixture
@@ -44,9 +49,10 @@ def test_without_apply_every_parameter_bit_stays(estimator, runtime):
 def test_with_a_plain_rate_it_learns(estimator, runtime):
     task = QuadraticTask()
     first = task.loss(runtime, task.evaluation(), [runtime.parameters]).mean()
+    rate = np.float32(1.0 if isinstance(estimator, GaussNewton) else 0.3)  # it emits steps
 
     def apply(name, gradient):
-        runtime.parameters.subtract(name, np.float32(0.3) * gradient, Key(7, step))
+        runtime.parameters.subtract(name, rate * gradient, Key(7, step))
 
     for step in range(200):
         estimate(estimator, runtime, step, apply)
@@ -58,7 +64,9 @@ def test_the_same_key_gives_the_same_step(estimator, runtime):
     results = []
     for _ in range(2):
         seen = []
-        found = estimate(estimator, runtime, 4, lambda name, g, seen=seen: seen.append(g.copy()))
+        found = estimate(
+            deepcopy(estimator), runtime, 4, lambda name, g, seen=seen: seen.append(g.copy())
+        )
         results.append((found, seen))
     assert results[0][0] == results[1][0]
     for a, b in zip(results[0][1], results[1][1], strict=True):
@@ -83,8 +91,10 @@ def test_passes_are_counted_in_samples(estimator, runtime):
         "backprop": (4, 4),
         "zo one-sided": (3 * 4, 0),
         "zo two-sided": (6 * 4, 0),
+        "gauss-newton one-sided": (3 * 4, 0),
+        "gauss-newton two-sided": (6 * 4, 0),
     }
-    name = next(n for n, e in ESTIMATORS.items() if e is estimator)
+    name = next(n for n, e in ESTIMATORS.items() if e == estimator)
     assert (found.forwards, found.backwards) == expected[name]
 
 

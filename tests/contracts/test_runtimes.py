@@ -177,6 +177,26 @@ def test_predictions_have_the_shape_of_latents(make_runtime, task, name) -> None
     assert np.isfinite(output).all()
 
 
+def test_losses_are_the_sums_of_squares_of_residuals(make_runtime, task, name) -> None:
+    runtime, batch = make_runtime(name), task.batch(KEY)
+    points = [start(32), {"token": 3 * start(32)["token"]}]
+    losses, before = task.loss(runtime, batch, points), runtime.passes
+    residuals = task.residuals(runtime, batch, points)
+    assert (residuals.shape[:2], residuals.dtype) == ((2, 4), np.float32)
+    # a mean of 256 float32 squares, taken in another order
+    np.testing.assert_allclose(np.square(residuals).sum(axis=2), losses, rtol=1e-5)
+    assert runtime.passes == 2 * before  # the same calls again
+
+
+def test_residuals_are_weighted_as_losses_are(make_runtime, task) -> None:
+    runtime, batch = make_runtime("torch-none"), task.batch(KEY)
+    weights = np.random.default_rng(3).uniform(0, 2, (4, 1, 8, 8)).astype(np.float32)
+    batch = {**batch, "weights": weights}
+    losses = task.loss(runtime, batch, [start(32)])
+    residuals = task.residuals(runtime, batch, [start(32)])
+    np.testing.assert_allclose(np.square(residuals).sum(axis=2), losses, rtol=1e-5)
+
+
 def shape_of(value):
     """Return what of a journal's record is format: keys and types, not the number of them."""
     if isinstance(value, dict):

@@ -27,7 +27,8 @@ def test_every_able_method_resolves_with_all_that_it_reads(name, engine, method)
     found = resolved(name, engine=engine, method=method, **adapters)
     assert (found.method, found.runtime) == (method, engine)
     assert found.steps and found.samples and found.evaluate_every
-    assert found.learning_rate is not None or found.relative_rate is not None
+    rated = found.learning_rate is not None or found.relative_rate is not None
+    assert rated != ((name, method) == ("personalize", "zo"))  # the model's answers say how far
     record = methods.get(method)
     for key in record.reads:
         if key in found.declared() and key not in ("micro_batch", "epsilon", "basis"):

@@ -27,6 +27,14 @@ class QuadraticRuntime:
             losses[:] = np.nan
         return losses
 
+    def residuals(self, batch, points):
+        """Distances whose squares add up to the losses."""
+        losses = self.forward(batch, points)
+        flat = np.stack([np.concatenate([b.ravel() for b in p.values()]) for p in points])
+        size = flat.shape[1]
+        found = (flat[:, None, :] - 0.1 * batch["noise"][None, :, :size]) / np.sqrt(size)
+        return np.where(np.isfinite(losses)[..., None], found, np.nan).astype(np.float32)
+
     def backward(self, batch, apply):
         losses = self.forward(batch, [self.parameters])[0]
         size = sum(block.size for block in self.parameters.values())
@@ -53,3 +61,6 @@ class QuadraticTask:
 
     def loss(self, runtime, batch, points):
         return runtime.forward(batch, points)
+
+    def residuals(self, runtime, batch, points):
+        return runtime.residuals(batch, points)

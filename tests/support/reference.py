@@ -143,6 +143,15 @@ def sumo(gradients: Sequence[Vector], rank: int, every: int, decay: float) -> li
     return updates
 
 
+def damped_step(
+    slopes: Vector, curvature: NDArray[np.float64], earlier: Sequence[float], memory: float = 0.95
+) -> Vector:
+    """Return a = (c + t I)^-1 s, t the weighted mean of `earlier` curvatures, the newest last."""
+    weights = memory ** np.arange(len(earlier))[::-1]
+    damping = float(np.dot(weights, earlier) / weights.sum())
+    return np.asarray(np.linalg.inv(curvature + damping * np.eye(len(slopes))) @ slopes)
+
+
 def spanned(rows: NDArray[np.float64], u: Vector) -> Vector:
     """Return E u for E with these rows as columns, scaled to a mean square of 1 a coordinate."""
     columns = rows.T

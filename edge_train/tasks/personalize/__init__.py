@@ -68,7 +68,8 @@ TASK = Task(
         },
         ("zo", "default"): {
             "steps": 250,
-            "relative_rate": 0.5,
+            "relative_rate": None,  # steps are as long as the answers say
+            "schedule": "linear",
             "samples": 1,
             "queries": 4,
             "sides": 1,

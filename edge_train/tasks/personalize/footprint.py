@@ -14,7 +14,8 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import held_at_once
+from edge_train.methods import held_at_once, methods
+from edge_train.methods.zo import names_rate
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK
@@ -69,7 +70,8 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
     saved = (state, decoder) if recipe.lean else (*denoiser, state, decoder)
     draws_class = recipe.keeps_class and missing(recipe) > 0
     prepare = (*denoiser, encoder) if draws_class else (encoder,)
-    known = {PREPARE: prepare, TRAIN: (*denoiser, state), SAVE: saved}
+    train = (*denoiser, state, *_answers(job))
+    known = {PREPARE: prepare, TRAIN: train, SAVE: saved}
     return Footprint(
         use.libraries,
         serving.stored_bytes(model),
@@ -92,6 +94,21 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
             *_folder_bytes(job),
         ),
     )
+
+
+def _answers(job: TokenJob) -> tuple[PlanLine, ...]:
+    """Return the line of what a step keeps of the model's answers; none where losses are enough.
+
+    One at every point in float32, and three of a batch in float64 while they are multiplied.
+    """
+    recipe = job.recipe
+    if not methods.get(recipe.method).perturbs or names_rate(recipe):
+        return ()
+    samples = (recipe.samples or 1) * (2 if recipe.keeps_class else 1)
+    side = required(recipe.resolution) // job.model.latent_scale
+    answer = samples * job.model.latent_channels * side * side
+    points = required(recipe.queries) * 2 if recipe.sides == 2 else required(recipe.queries) + 1
+    return (PlanLine("answers of a step", answer * (4 * points + 3 * 8)),)
 
 
 def _folder_bytes(job: TokenJob) -> tuple[int, int]:

@@ -39,6 +39,7 @@ from edge_train.tasks.personalize.pictures import (
     save_pictures,
 )
 from edge_train.tasks.personalize.prior import prior_cache
+from edge_train.tasks.personalize.radius import wanted_radius
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Denoiser
 
@@ -181,6 +182,10 @@ class PersonalizeJob:
 
     def smallest_radius(self) -> float:
         return self._token_job.serving.smallest_radius(self._token_job.model)
+
+    def wanted_radius(self) -> float:
+        """Return where slopes hold from the first step to the last; see bench slopes."""
+        return wanted_radius(self.recipe, self.smallest_radius())
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]

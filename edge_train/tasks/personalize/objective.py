@@ -196,6 +196,23 @@ class Personalize:
         caches = (replace(self.cache, others=()), *self.cache.others)
         return [replace(self, cache=cache) for cache in caches]
 
+    def residuals(self, runtime: Any, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the errors that losses are mean squares of, (points, samples, values).
+
+        Divided by the root of their number, and weighted where the batch weighs them, so that a
+        loss is the sum of squares.
+
+        Args:
+          runtime: one that hands out its predictions.
+        """
+        found: Array = runtime.predictions(batch, points)
+        found -= batch["target"]
+        if "weights" in batch:
+            found *= np.sqrt(batch["weights"])
+        found = found.reshape(*found.shape[:2], -1)
+        found *= np.float32(found.shape[2] ** -0.5)
+        return found
+
     def _noised(
         self,
         views: NDArray[np.int64],

@@ -21,10 +21,14 @@ ModelT = TypeVar("ModelT", bound=Model, contravariant=True)
 
 
 class Denoiser(OpenRuntime, Protocol):
-    """An open runtime that can also draw."""
+    """An open runtime that can also draw, and hands out what its losses are made of."""
 
     def predict(self, batch: Batch, point: Point) -> Array:
         """Return the denoiser's output (B, C, h, w) float32; `target` is not needed."""
+        ...
+
+    def predictions(self, batch: Batch, points: Sequence[Point]) -> Array:
+        """Return the output of every sample at every point, (points, B, C, h, w) float32."""
         ...
 
 

@@ -158,7 +158,8 @@ def test_no_radius_below_the_safe_one_is_taken(photos, tmp_path) -> None:
     folder = shutil.copytree(GOLDEN, tmp_path / "artifact")
     manifest = replace(open_artifact(folder).manifest, safe_epsilon=0.15)
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
-    assert cli.main(arguments(photos, tmp_path / "run", "--model", str(folder))) == 0
+    words = arguments(photos, tmp_path / "run", "--model", str(folder), "--relative-rate", "0.5")
+    assert cli.main(words) == 0
     assert radius_of(tmp_path / "run") == 0.15
 
 
@@ -173,6 +174,6 @@ def test_a_safe_radius_that_measures_rounding_here_is_raised(
         lambda self, batch, points: np.round(exact(self, batch, points) / step) * np.float32(step),
     )
     assert open_artifact(GOLDEN).manifest.safe_epsilon < 0.1
-    assert cli.main(arguments(photos, tmp_path / "run")) == 0
+    assert cli.main(arguments(photos, tmp_path / "run", "--relative-rate", "0.5")) == 0
     assert radius_of(tmp_path / "run") > 0.1
     assert "raised from 0.1, where slopes agree only to" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""Forward-only runs that name no rate: what they are made of, and what those that do keep."""
+
+from dataclasses import replace
+
+import pytest
+from places import GOLDEN
+from recipes import recipe_for
+
+from edge_train.estimators.gauss_newton import GaussNewton
+from edge_train.estimators.zo import ZerothOrder
+from edge_train.formats.artifact import open_artifact
+from edge_train.memory.footprint import TRAIN
+from edge_train.optim.tail_mean import TailMean
+from edge_train.optim.transforms import Adam
+from edge_train.tasks.personalize.job import PersonalizeJob
+from edge_train.tasks.personalize.radius import wanted_radius
+
+ZO = recipe_for(model=str(GOLDEN), class_word="dog", method="zo")
+
+
+def built(recipe):
+    return PersonalizeJob(recipe).method(0.4, {"token": 1.0})
+
+
+def test_steps_are_as_long_as_the_answers_say_and_end_at_their_mean():
+    estimator, chain = built(ZO)
+    assert isinstance(estimator, GaussNewton)
+    assert chain.links[-1] == TailMean(((0, 250),))
+
+
+@pytest.mark.parametrize("rate", [{"relative_rate": 0.5}, {"learning_rate": 0.01}])
+def test_a_run_that_names_a_rate_goes_on_with_adam_and_its_radius(rate):
+    # runs that began before have the rate of their time in their recipe
+    estimator, chain = built(replace(ZO, **rate))
+    assert isinstance(estimator, ZerothOrder)
+    assert isinstance(chain.links[0], Adam)
+    assert wanted_radius(PersonalizeJob(replace(ZO, **rate)).recipe, 0.0) == 0.1
+
+
+def test_a_run_that_is_made_longer_ends_at_a_mean_again():
+    _, chain = built(replace(ZO, steps=400, spans=((0, 250), (250, 400))))
+    assert chain.links[-1] == TailMean(((0, 250), (250, 400)))
+
+
+def test_the_radius_leaves_room_for_slopes_that_shrink():
+    assert wanted_radius(ZO, 0.0) == 0.4
+    assert wanted_radius(ZO, 0.2) == 0.8
+    safe = open_artifact(GOLDEN).manifest.safe_epsilon
+    assert PersonalizeJob(ZO).wanted_radius() == max(0.4, 4 * safe)
+
+
+@pytest.mark.parametrize(("sides", "points"), [(1, 5), (2, 8)])
+def test_a_plan_says_what_the_answers_of_a_step_take(sides, points):
+    artifact = open_artifact(GOLDEN)
+    side = artifact.resolution // artifact.latent_scale
+    answer = artifact.latent_channels * side * side
+    lines = PersonalizeJob(replace(ZO, sides=sides)).footprint().known[TRAIN]
+    [found] = [line.bytes for line in lines if line.name == "answers of a step"]
+    assert found == answer * (4 * points + 24)
+
+
+def test_a_plan_of_a_run_that_compares_losses_has_no_answers():
+    lines = PersonalizeJob(replace(ZO, relative_rate=0.5)).footprint().known[TRAIN]
+    assert "answers of a step" not in [line.name for line in lines]
