@@ -151,12 +151,6 @@ class Expected:
         [int], Mapping[str, Kind]
     ]  # after so many steps: blocks that rest may have none
 
-    @classmethod
-    def by(cls, past: Past, now: Snapshot) -> "Expected":
-        """Return what is expected in a run that holds the arrays of `now`, whatever the step."""
-        state = kinds_of_state(now.state)
-        return cls(past, kinds_of(now.parameters), lambda step: state)
-
 
 def kinds_of_state(state: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, Kind]:
     """Return types and shapes of state by the names that it has in a file."""

@@ -9,7 +9,7 @@ from edge_train.errors import RunFolderError
 from edge_train.formats.tensor_store import StoredTensors, kinds_of, save_tensors
 from edge_train.protocols import StepRecord
 from edge_train.records import checkpoint
-from edge_train.records.checkpoint import Expected, Snapshot
+from edge_train.records.checkpoint import Expected, Snapshot, kinds_of_state
 from edge_train.records.past import Past, origin
 
 STEPS = [
@@ -26,7 +26,9 @@ def saved(tmp_path):
     two, three = past.at(2), past.at(3)
     best = checkpoint.save_best(tmp_path, 2, two.best_loss, {"w": BLOCK}, two.history)
     now = Snapshot(3, {"w": BLOCK + 1}, {"w": {"first": BLOCK}}, best, three.history)
-    return checkpoint.save(tmp_path, now), Expected.by(past, now), now
+    state = kinds_of_state(now.state)
+    expected = Expected(past, kinds_of(now.parameters), lambda step: state)
+    return checkpoint.save(tmp_path, now), expected, now
 
 
 def test_what_was_saved_is_what_is_expected(saved):
