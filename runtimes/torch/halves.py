@@ -70,14 +70,16 @@ def halves_of(network: Any, kind: type[Head], device: torch.device = HOST) -> Ha
       kind: of layer that the head must be.
       device: where the network computes.
     """
-    name = network.base_model_prefix
+    # Llama 4's text model is called by the name that it has in a larger one, and stands in `model`
+    names = [one for one in (network.base_model_prefix, "model") if one and hasattr(network, one)]
+    name = names[0] if names else ""
     body, head = getattr(network, name, None), network.get_output_embeddings()
-    if not isinstance(body, nn.Module) or not isinstance(head, kind) or not name:
+    if not isinstance(body, nn.Module) or not isinstance(head, kind):
         return None
     width = head.inputs
 
     def after(numbers: Tensor) -> Tensor:
-        answer = _Known(torch.zeros(1, len(numbers), width, device=numbers.device))
+        answer = _Known(torch.zeros(1, len(numbers), width, device=numbers.device), body)
         head.answer = numbers.unsqueeze(0)
         setattr(network, name, answer)
         try:
@@ -119,11 +121,19 @@ def hidden_states(
 
 
 class _Known(nn.Module):
-    """Stands for the body of a network, whatever it is asked."""
+    """Stands for the body of a network, whatever it is asked, and for each module of it.
 
-    def __init__(self, hidden: Tensor) -> None:
+    OPT calls the decoder of its body, not that itself. Falcon-H1 reads a scale of logits there.
+    """
+
+    def __init__(self, hidden: Tensor, body: nn.Module) -> None:
         super().__init__()
         self._hidden = hidden
+        self.__dict__["_body"] = body  # not a module of this one
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.__dict__["_body"], name)
+        return self if isinstance(found, nn.Module) else found
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the hidden states."""

@@ -61,7 +61,7 @@ class Weights:
     def hand_over_rows(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Take the gradient of one lookup in a block: ids, ascending and each once, and rows."""
         rows = len(self.parameters.for_transform(name))
-        self._hand_over(name, Lookups.of(on_host(ids), on_host(values), rows))
+        self._hand_over(name, Lookups.of(ids.cpu().numpy(), on_host(values), rows))
 
     def hand_over_remade(self, name: str, make: Make, right: Tensor) -> None:
         """Take the gradient of one use of a block whose left factor is made some rows at a time."""

@@ -245,3 +245,63 @@ def test_dropout_is_drawn_again_in_every_form_of_a_step(tmp_path):
         block -= np.float32(sign * 0.05) * direction
     slope = (slopes[0] - slopes[1]) / 0.1
     assert (gradients[name] * direction).sum() == pytest.approx(slope, rel=0.05)
+
+
+_SMALL = {name: value for name, value in KINDS["llama"].items() if name != "model_type"}
+_APART = {
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "ffn_dim": 48,
+        "vocab_size": 60,
+        "max_position_embeddings": 64,
+        "pad_token_id": None,
+    },
+    "falcon_h1": {
+        **_SMALL,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 16,
+        "lm_head_multiplier": 0.5,
+    },
+    "llama4_text": {
+        **_SMALL,
+        "intermediate_size_mlp": 48,
+        "head_dim": 8,
+        "num_local_experts": 2,
+        "layer_types": ["full_attention"] * 2,
+        "no_rope_layers": [1, 1],
+        "moe_layers": [],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", _APART)
+def test_logits_of_kinds_that_ask_more_of_their_body_are_never_whole(tmp_path, kind):
+    """OPT calls its body's decoder, Falcon-H1 reads a scale there, Llama 4 names it otherwise."""
+    torch.manual_seed(0)
+    try:
+        config = transformers.AutoConfig.for_model(kind, **_APART[kind])
+    except ValueError:
+        pytest.skip(f"this transformers does not know {kind}")
+    network = transformers.AutoModelForCausalLM.from_config(config).eval()
+    network.save_pretrained(tmp_path)
+    runtime = open_runtime(open_language_model(tmp_path))
+    shapes = []
+    product = type(runtime._halves.head).forward_product
+    runtime._logits_at_once = 4 * 60 * 5  # five positions, of four copies
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            type(runtime._halves.head),
+            "forward_product",
+            lambda head, values: shapes.append(len(values)) or product(head, values),
+        )
+        [losses] = runtime.forward(batch_of(), [runtime.parameters])
+    assert len(shapes) > 1 and max(shapes) <= 20
+    with torch.no_grad():
+        expected = torch_losses(network, batch_of()).numpy()
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)

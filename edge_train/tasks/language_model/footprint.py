@@ -48,6 +48,8 @@ _ROUNDED_BYTES = 2 * (1 << 21)  # weights in bfloat16 at once
 _BYTES_PER_TOKEN = 4  # of a text, about
 _HELD_OUT_SHARE = 0.1
 _CAPPED = 4  # copies of logits that a network changes before they are used
+# Where a configuration says that it does: Gemma 2, Command R, Granite, Falcon-H1.
+_CHANGED_BY = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 _MADE = 3  # times errors that are made: with the weights that they are made from, or scaled
 _HOLES = 2.5  # times what a step holds, with what the heap keeps of it; 2 and 2.1 were measured
 
@@ -127,7 +129,7 @@ def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int
     """Return what the logits of so many tokens take that exist at once."""
     most = LEAN_LOGITS if recipe.lean else LOGITS_AT_ONCE
     count = min(tokens * model.vocabulary, max(most, model.vocabulary))
-    if model.config.get("final_logit_softcapping"):
+    if any(model.config.get(name) for name in _CHANGED_BY):
         count = min(_CAPPED * tokens * model.vocabulary, max(most, _CAPPED * model.vocabulary))
     return int(np.float32().itemsize * count)
 
