@@ -33,8 +33,6 @@ _LORA: dict[str, dict[str, Any]] = {
     "edge-train, float32": {"dtype": "float32"},
     "edge-train, bfloat16": {"dtype": "bfloat16"},
     "edge-train, int8": {"quant": "int8"},
-    "edge-train, int8, float32 activations": {"quant": "int8", "dtype": "float32"},
-    "edge-train, int8, lean": {"quant": "int8", "lean": True},
 }
 _TOKEN: dict[str, dict[str, Any]] = {"edge-train, exact, int8": {"quant": "int8"}}
 _ZO = "edge-train, zo, int8-fast"
@@ -44,12 +42,12 @@ TOKEN = (*_SCRIPTS, *_TOKEN, _ZO)
 _HEAD = ("", "peak", "of diffusers in float32", "processor s a step", "times", "activations")
 _SMALL = """
 class_word = "thing"
-steps = 2
+steps = 1
 samples = 1
 threads = 1
 flips = false
 evaluation_samples = 1
-evaluate_every = 2
+evaluate_every = 1
 previews = false
 trainable = "lora"
 quant = "int8"

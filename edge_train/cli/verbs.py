@@ -266,6 +266,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "likeness", "forwards", "sd15-lora"),
+    "forward-lora",
 )
 
 
@@ -290,7 +291,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=int,
         help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
-        "forwards: forwards of a curve",
+        "forwards: forwards of a curve; forward-lora: forwards of a run",
     )
     parser.add_argument(
         "--python",
