@@ -86,7 +86,7 @@ class _Seconds:
         self._runtime = runtime
         whole: Parameters = runtime.parameters
         seconds = [name for name in whole if name not in _firsts(whole)]
-        self.parameters = Parameters({name: whole[name] for name in seconds})
+        self.parameters = Parameters.sharing({name: whole[name] for name in seconds})
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return losses (points, samples)."""

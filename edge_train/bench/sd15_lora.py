@@ -1,7 +1,7 @@
 """`edge-train bench sd15-lora`: a LoRA and a new word of Stable Diffusion 1.5, beside diffusers.
 
 512 pixels, one photo a step, one thread, random weights; each contestant in a fresh process, one
-after the other. Then the smallest cap that the plan of a lean LoRA takes, and a run under it.
+after the other. Then the cap that the plan of a lean LoRA advises, and a run under it.
 What was measured is kept in the folder, so that a bench that was stopped goes on.
 """
 
@@ -25,7 +25,7 @@ from edge_train.memory.measure import measure
 from edge_train.memory.plan import estimate
 from edge_train.tasks import open_job
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-from edge_train.units import format_bytes
+from edge_train.units import advised_bytes, format_bytes
 
 _STEPS, _RANK = 3, 8
 _ROUNDED_BYTES = 10_000_000  # caps are tried in steps of it
@@ -107,13 +107,13 @@ def _measured(out: Path, kind: str, name: str, steps: int) -> dict[str, Any]:
 
 
 def _smallest(out: Path) -> str:
-    """Return a sentence: the smallest cap that the plan takes, and what a run under it held."""
+    """Return a sentence: the smallest cap that a plan advises, and what a run under it held."""
     recipe = out / "sd15-lora-small.toml"
     recipe.write_text(_SMALL)
     keys = {"trainable": "lora", "rank": _RANK, "quant": "int8", "lean": True, "previews": False}
     footprint = open_job(_recipe(out / "sd15-random", keys)).footprint()
     planned = estimate(footprint, footprint.libraries_bytes).peak_bytes
-    cap = -(-planned // _ROUNDED_BYTES) * _ROUNDED_BYTES
+    cap = -(-advised_bytes(planned) // _ROUNDED_BYTES) * _ROUNDED_BYTES
     words = ["--recipe", str(recipe), "--model", str(out / "sd15-random"), "--rank", str(_RANK)]
     megabytes = f"{cap // 1_000_000}MB"
     report = bench.run(
@@ -121,8 +121,8 @@ def _smallest(out: Path) -> str:
         *(str(_photo(out)), *words, "--mem", megabytes),
     )
     return (
-        f"`--mem {megabytes}` is the smallest cap, in steps of {format_bytes(_ROUNDED_BYTES)}, "
-        f"that the plan of a lean int8 LoRA takes ({format_bytes(planned)}): the run ended "
+        f"`--mem {megabytes}` is what the plan of a lean int8 LoRA advises, which needs "
+        f"{format_bytes(planned)}: the run ended "
         f"{report['status']} and held {format_bytes(report['measured_peak_bytes'])}, "
         f"{report['seconds_per_step']:.0f} s a step."
     )
