@@ -282,7 +282,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    "sd15-lora",
+    *("sd15-lora", "forward-lora"),
 )
 
 
@@ -311,7 +311,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=int,
         help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
-        "forwards: forwards of a curve; token-prior: rounds of tokens",
+        "forwards: forwards of a curve; token-prior: rounds of tokens; forward-lora: forwards of a "
+        "run",
     )
     parser.add_argument(
         "--python",

@@ -84,6 +84,10 @@ class AdaptedDiffusion(TorchDiffusion):
         self._layers.take(point, self._device, trained=False)
         return super().predict(batch, self._no_vectors)
 
+    def input_spans(self, batch: Batch, rank: int) -> dict[str, Array]:
+        """Return what `LowRankLayers.input_spans` does for the samples of a batch."""
+        return self._layers.input_spans(lambda: self.forward(batch, [self.parameters]), rank)
+
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` the gradient of the mean loss at `parameters`; return losses (samples,).
 

@@ -14,7 +14,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.memory.measure import give_back_memory
+from edge_train.memory.measure import give_back_memory, map_large_blocks
 from edge_train.protocols import Apply
 from edge_train.runtimes.torch.card import CardMemory, limit_memory, pick_device
 from edge_train.runtimes.torch.diffusion_modules import load_text_encoder, load_unet, pick_dtype
@@ -139,6 +139,7 @@ class TorchDiffusion:
                 f"is {where.type}. Leave it out, or use --device cpu."
             )
         if lean:
+            map_large_blocks()  # else the heap that loading frees counts against a limit of data
             names = ("unet", *model.text_encoders)
             pages = SpilledWeights(_MOST_BYTES * sum(map(model.parameter_count, names)))
         encoders, token_rows = [], []
