@@ -14,6 +14,7 @@ from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import NonFinite
 from edge_train.estimators.directions import Spanned
 from edge_train.formats.atomic import write_bytes
+from edge_train.tasks.personalize.recipe import ISOTROPIC
 
 EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of noise
 
@@ -82,6 +83,8 @@ class Trials:
         item = self.gallery.items[self.row]
         photos = write_photos(item, self.out / "items" / str(self.row))
         recipe = replace(recipe_for(self.model, photos, seed), steps=max(count, 1), method=method)
+        if method == "zo":  # or what ships would be drawn from
+            recipe = replace(recipe, directions=ISOTROPIC)
         steps = TokenSteps.open(recipe, [look.prompt for look in SCORED_LOOKS])
         steps.task = replace(steps.task, evaluation_samples=EVALUATED)
         if way.rows is not None:

@@ -22,6 +22,7 @@ from edge_train.formats.tensor_store import load_tensors, save_tensors
 
 DIRECTIONS = "directions.safetensors"
 FORMAT, VERSION = "edge-train token directions", 1
+_MOST_BYTES = 1 << 26  # two matrices of 64 rows for each encoder of the widest model
 _AGAIN = "export the model again"
 
 
@@ -91,6 +92,8 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
 
 def _load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     try:
+        if path.is_file() and (size := path.stat().st_size) > _MOST_BYTES:
+            raise RunFolderError(f"{path}: has {size} bytes, {_MOST_BYTES} are expected at most.")
         return load_tensors(path)
     except RunFolderError as error:
         raise ModelError(

@@ -70,6 +70,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
             read_directions(path, "metric", "abc")
         with pytest.raises(ModelError, match="Use --directions isotropic"):
             kinds_in(path)
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ModelError, match="1073741824 bytes, 67108864 are expected at most"):
+        read_directions(path, "metric", "abc")
     save_file({"metric/token": ROWS}, path)
     with pytest.raises(ModelError, match="cannot be drawn"):
         read_directions(path, "metric", "abc")

@@ -8,6 +8,7 @@ from tiny_models import make_tiny_model
 from edge_train import cli
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import MODEL_FOLDER
 from edge_train.formats.hub import find_model
 from edge_train.formats.token_directions import DIRECTIONS, write_directions
 from edge_train.records.folder import RunFolder
@@ -133,3 +134,10 @@ def test_a_matrix_of_another_width_is_refused(model):
     placed(model, width=WIDTH + 1)
     with pytest.raises(ModelError, match=f"is {WIDTH + 1} wide, the model's vectors have {WIDTH}"):
         parts.check(recipe(model))
+
+
+def test_the_embedded_model_comes_with_a_prior_that_belongs_to_it():
+    job = parts.check(PersonalizeRecipe(method="zo", threads=1))
+    assert job.recipe.directions == "prior"
+    assert job.directions["token"].shape[1] == job.start["token"].shape[1]
+    assert (MODEL_FOLDER / DIRECTIONS).stat().st_size < 300_000
