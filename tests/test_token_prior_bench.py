@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train.bench.token_concepts import ROUND, Concepts, Items
-from edge_train.bench.token_prior import _captures, _guesses, _table
+from edge_train.bench.token_prior import _captures, _guessed, _table
 from edge_train.bench.token_trials import Trial, paired
 from edge_train.export.token_metric import metric_of
 
@@ -20,7 +20,7 @@ def test_captures_tell_a_prior_from_chance():
     draws = RANDOM.standard_normal((4000, 8))
     moves = np.zeros((30, 8))
     moves[:, :2] = RANDOM.standard_normal((30, 2))
-    concepts = Concepts(moves + 1, np.ones(8), np.repeat(np.arange(3), 10), moves)
+    concepts = Concepts(moves + 1, np.ones(8), np.repeat(np.arange(3), 10), moves, moves)
     table = rows_of(_captures(draws, concepts))
     random, metric, token, without = (float(c.split()[0]) for c in table[3][1:])  # rank 2
     assert table[3][0] == "2"
@@ -61,9 +61,9 @@ def test_a_guess_takes_away_what_photos_tell_and_nothing_that_they_do_not():
     features, classes = RANDOM.standard_normal((60, 5)), np.repeat(np.arange(3), 20)
     metric = metric_of(RANDOM.standard_normal((100, 4)))
     told = features @ RANDOM.standard_normal((5, 4))
-    start = np.zeros(4)
-    known = _guesses(metric, Concepts(told, start, classes, features))
-    other = RANDOM.standard_normal((60, 4))
-    unknown = _guesses(metric, Concepts(other, start, classes, features))
-    assert float(known.split("takes ")[1].split()[0]) > 0.9
-    assert float(unknown.split("takes ")[1].split()[0]) < 0.2
+    known, unknown = (
+        _guessed(metric, Concepts(moves, np.zeros(4), classes, features, features), *[features] * 2)
+        for moves in (told, RANDOM.standard_normal((60, 4)))
+    )
+    assert known.mean() > 0.9
+    assert unknown.mean() < 0.2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 from edge_train.bench.items import CLASSES, PHOTO_LOOKS, Grey, photos_of
 from edge_train.bench.token_steps import TokenSteps
+from edge_train.bench.unlabelled_network import views
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.rng import Key
 from edge_train.tasks.personalize.inversions import STEPS, invert
@@ -29,23 +30,20 @@ Rows = NDArray[np.float64]
 class Concepts:
     """Tokens (concepts, width), where they started (width,), their classes by number.
 
-    `features` (concepts, numbers of a latent) are the mean latents of the photos.
+    `looks` and `others` (concepts, numbers of a latent) are mean latents of photos of each item:
+    in the five looks that it was learned from, and in five that were drawn for it.
     """
 
     tokens: Rows
     start: Rows
     classes: NDArray[np.int64]
-    features: Rows
+    looks: Rows
+    others: Rows
 
     @property
     def moves(self) -> Rows:
         """How far each token went."""
         return self.tokens - self.start
-
-
-def features_of(cache: PhotoCache) -> Rows:
-    """Return what a start is guessed from: the mean latent of the photos, as it lies."""
-    return np.asarray(cache.mean[: cache.photos].mean(axis=0).ravel().astype(np.float64))
 
 
 @dataclass
@@ -86,7 +84,7 @@ class Items:
     def concepts(self, rounds: int) -> Concepts:
         """Return the tokens of `rounds` x `ROUND` items a class; rounds that are there are read."""
         start = self.steps.job.start["token"]
-        found, classes, features = [], [], []
+        found, classes, looks, others = [], [], [], []
         for number in range(rounds):
             path = self.out / f"tokens-{self.name}-{number}-{STEPS}.safetensors"
             rows = self.chosen(number)
@@ -97,11 +95,23 @@ class Items:
                 learned = invert(self.steps.runtime, tasks, {"token": start}, seeds=seeds)
                 save_tensors(path, learned, {})
             found.append(load_tensors(path)[0]["token"][:, 0])
-            features += [features_of(cache) for cache in caches]
+            looks += [cache.mean.mean(axis=0).ravel() for cache in caches]
+            others += self._other_looks(rows)
             classes.append(self.labels[rows])
         tokens = np.concatenate(found).astype(np.float64)
         numbers = np.concatenate(classes)
-        return Concepts(tokens, start[0].astype(np.float64), numbers, np.stack(features))
+        own, other = (np.stack(each).astype(np.float64) for each in (looks, others))
+        return Concepts(tokens, start[0].astype(np.float64), numbers, own, other)
+
+    def _other_looks(self, rows: list[int]) -> list[Array]:
+        """Return mean latents of five photos of each item, in looks and places that are drawn."""
+        job, count = self.steps.job, len(PHOTO_LOOKS)
+        pictures = [
+            views(np.repeat(self.items[row][None], count, 0), Key(0, row).generator("other looks"))
+            for row in rows
+        ]
+        mean, _ = job.serving.encode(job.recipe, job.model, np.concatenate(pictures), strips=False)
+        return [own.mean(axis=0).ravel() for own in np.split(mean, len(rows))]
 
     def draws(self, kind: str, count: int) -> Rows:
         """Return draws of the metric on pictures of a kind; those that are there are read.

@@ -9,11 +9,10 @@ import numpy as np
 from edge_train.bench.item_likeness import PICTURES, Gallery, drawn
 from edge_train.bench.items import SCORED_LOOKS, photos_of, write_photos
 from edge_train.bench.likeness import recipe_for
-from edge_train.bench.token_concepts import Rows, features_of
+from edge_train.bench.token_concepts import Rows
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import NonFinite
 from edge_train.estimators.directions import Spanned
-from edge_train.export.token_prior import LinearStart
 from edge_train.formats.atomic import write_bytes
 
 EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of noise
@@ -30,11 +29,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Way:
-    """Directions by the rows (k, width) of a matrix, None: isotropic; and a start from photos."""
+    """Directions by the rows (k, width) of a matrix; None: isotropic."""
 
     name: str
     rows: Rows | None = None
-    guess: LinearStart | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,6 @@ class Trials:
         if way.rows is not None:
             draw = Spanned({"token": way.rows.astype(np.float32)})
             steps.estimator = replace(steps.estimator, draw=draw)
-        if way.guess is not None:
-            move = way.guess.moves(features_of(steps.cache)[None])
-            steps.move_to({"token": (steps.point["token"] + move).astype(np.float32)})
         try:
             for number in range(count):
                 steps.take(number)
