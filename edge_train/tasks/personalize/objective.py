@@ -293,7 +293,7 @@ def build_cache(
     views = len(mean) // len(captions)
     ids = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     draws = None
-    if any(count != 1 for count in repeats):
+    if len(set(repeats)) > 1:
         draws = np.repeat(np.arange(len(mean)), [*repeats] * views)
     rows_of = np.array(own_rows * views)
     return PhotoCache(mean, deviation, ids, rows_of, len(captions), draws, masks, sizes=sizes)

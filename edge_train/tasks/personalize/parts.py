@@ -375,7 +375,10 @@ def _encoded(job: TokenJob, photos: Sequence[Photo], texts: Sequence[Sequence[st
     if recipe.buckets and job.model.family == "sdxl":
         told = [size_condition(photo.size, photo.trained) for photo in photos]
         sizes = np.array(told * (len(mean) // len(photos)), np.float32)
-    return build_cache(mean, deviation, ids, repeats, _masks(job, photos), sizes)
+    cache = build_cache(mean, deviation, ids, repeats, _masks(job, photos), sizes)
+    if cache.draws is None and repeats[0] > 1:  # than photos of another shape
+        cache = replace(cache, draws=np.repeat(np.arange(len(mean)), repeats[0]))
+    return cache
 
 
 def _masks(job: TokenJob, photos: Sequence[Photo]) -> Array | None:

@@ -107,6 +107,15 @@ def test_the_evaluation_sees_every_photo_whatever_its_shape(task):
     assert task.loss(Counting(), batch, [{}, {}]).shape == (2, 4)
 
 
+def test_repeats_count_across_shapes(photos, model, tmp_path):
+    for repeats, name in ((3, "wide.png"), (1, "square.png")):
+        (tmp_path / f"{repeats}_my dog").mkdir()
+        shutil.copy(photos / name, tmp_path / f"{repeats}_my dog")
+    task = task_of(tmp_path, model, tmp_path, buckets=True, flips=False)
+    caches = (task.cache, *task.cache.others)
+    assert sorted(cache.draw_count for cache in caches) == [1, 3]
+
+
 def test_what_is_kept_of_all_shapes_gives_the_same_batches(task):
     again = replace(task, cache=PhotoCache.from_tensors(task.cache.tensors()))
     for step in range(8):
