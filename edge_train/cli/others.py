@@ -210,9 +210,10 @@ _KOHYA = (
     *_switches(_LESS_MEMORY, "--lowram", "--no-half-vae"),
     *_switches(_OWN_FILES, "--v2", "--v-parameterization"),
     *_switches("photos are mirrored where no caption names a side", "--flip-aug"),
-    *_refused(_SQUARE + "; leave it out", "--enable-bucket", "--random-crop", values=False),
+    *_refused(_SQUARE + "; leave it out", "--random-crop", values=False),
     *_refused(
-        _SQUARE + "; leave it out",
+        "sizes of --buckets are in steps of 64 pixels, sides from half to twice --resolution; "
+        "leave it out",
         *("--min-bucket-reso", "--max-bucket-reso", "--bucket-reso-steps"),
     ),
     *_refused(

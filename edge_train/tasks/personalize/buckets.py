@@ -25,12 +25,12 @@ def bucket_sizes(side: int, unit: int) -> tuple[tuple[int, int], ...]:
     ((32, 32), (16, 64), (24, 40), (40, 24), (64, 16))
     """
     step = math.lcm(_STEP, unit) if side >= _SIDES_OF_STEPS * _STEP else unit
-    found = [(side, side)]
-    for width in range(-(-side // 2 // step) * step, 2 * side + 1, step):
+    tall = []
+    for width in range(-(-side // 2 // step) * step, side, step):
         height = min(side * side // width, 2 * side) // step * step
-        if height and 2 * height >= side and width != height:
-            found.append((width, height))
-    return tuple(found)
+        if height > width:
+            tall.append((width, height))
+    return (side, side), *tall, *((height, width) for width, height in reversed(tall))
 
 
 def nearest(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
