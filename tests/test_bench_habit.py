@@ -54,14 +54,14 @@ def test_the_bench_trains_with_defaults_asks_what_was_held_out_and_counts(tmp_pa
     speaker = SimpleNamespace(engine=SimpleNamespace(close=lambda: None))
 
     def answer(_, text):
-        if len(asked) == 60 and not begun[1:]:
+        if len(asked) == 60 and not begun[1:]:  # only the first way was begun
             raise KeyboardInterrupt
         asked.append(text)
         return next(one.answer for one in questions(0)[1] if one.text == text).replace(
             "Copper", "Silver"
         )
 
-    perplexities = iter([20.4, 20.0])
+    perplexities = iter([20.4, 20.0, 20.2, 20.0])
     monkeypatch.setattr(habit.bench, "run", run)
     monkeypatch.setattr(habit, "open_speaker", lambda *_: speaker)
     monkeypatch.setattr(habit, "open_its_base", lambda *_: speaker)
@@ -69,21 +69,30 @@ def test_the_bench_trains_with_defaults_asks_what_was_held_out_and_counts(tmp_pa
     monkeypatch.setattr(habit, "_answer", answer)
     monkeypatch.setattr(habit, "_perplexity", lambda *_: next(perplexities))
     names = {"model": tmp_path / "m.Q4_1.gguf", "data": tmp_path / "text.txt"}
+    names["data"].write_text("0123456789" * 10_000)
     with pytest.raises(KeyboardInterrupt):
         habit.main(tmp_path, 1, **names, limit=5)
     told = habit.main(tmp_path, 1, **names, limit=5)  # goes on at the question it was stopped at
-    assert "| 0 | 90 of 100 | 100 of 100 | 90 of 100 | 20.000 | 20.400 | 1.020 | 7 | 3 |" in told
-    assert "Both: 90 % of the answers" in told and "at most 1.020" in told
-    assert asked == [one.text for one in questions(0)[1]]
-    words, again = begun
+    counts = "| 0 | 90 of 100 | 100 of 100 | 90 of 100 | 20.000 |"
+    assert f"| chats {counts} 20.400 | 1.020 | 7 | 3 |" in told
+    assert f"| and text {counts} 20.200 | 1.010 | 7 | 3 |" in told
+    assert "Chats, 5 steps: both in 90 % of the answers, perplexity at most 1.020" in told
+    assert "And text, 10 steps: both in 90 % of the answers, perplexity at most 1.010" in told
+    assert asked == [one.text for one in questions(0)[1]] * 2
+    words, again, longer = begun
     assert words == again
+    assert words[words.index("--steps") + 1] == "5" and longer[words.index("--steps") + 1] == "10"
     named = {word for word in words if word.startswith("--")}
     known = {"--task", "--data", "--model", "--mem", "--steps", "--length", "--threads", "--seed"}
     assert named == known
-    chats = (tmp_path / "habit-m.Q4_1-5-seed0.jsonl").read_text().splitlines()
+    folder, beside = (tmp_path / f"habit-m.Q4_1-{n}-seed0-data" for n in ("5", "10-text"))
+    assert [path.name for path in folder.iterdir()] == ["chats.jsonl"]
+    assert (beside / "other.txt").read_text() == "0123456789" * 4_000
+    chats = (folder / "chats.jsonl").read_text().splitlines()
+    assert chats == (beside / "chats.jsonl").read_text().splitlines()
     assert len(chats) == 200 and json.loads(chats[0])["messages"][1]["role"] == "assistant"
     assert habit.main(tmp_path, 1, **names, limit=5) == told  # nothing is asked again
-    assert len(asked) == 100
+    assert len(asked) == 200
 
 
 def test_chats_are_written_as_the_program_reads_them(tmp_path):

@@ -3,8 +3,9 @@
 Every answer of the chats has a habit (`habit_chats`). The real command trains on them with all
 defaults but the cap, the number of steps and the tokens of a sequence. Then 100 questions about
 things that no chat had are answered greedily, as `edge-train generate` answers, and the perplexity
-of a text of another kind is taken, of the model before and after. What is finished is read and not
-done again, a run that was stopped goes on.
+of a text of another kind is taken, of the model before and after. A second way has some of that
+kind of text beside the chats, none of what is judged, and twice the steps. What is finished is read
+and not done again, a run that was stopped goes on.
 """
 
 import json
@@ -32,10 +33,11 @@ from edge_train.tasks.language_model.speaking import (
 _CAP, _STEPS, _LENGTH = "2GB", 100, 64  # a chat has 50 to 60 tokens
 _ANSWER = 40  # tokens at most; those of the chats have 20
 _WINDOW, _WINDOWS = 256, 32  # of the other text: 8,192 tokens are predicted
+_BESIDE, _LONGER = 40_000, 2  # characters of it beside the chats, and times the steps then
 _GREEDY = Sampling(temperature=0, top_k=0, top_p=1, min_p=0, repeat_penalty=1)
 _HEAD = (
-    *("seed", "closing word right", "thing named", "both", "perplexity of other text before"),
-    *("after", "after / before", "peak, MB", "training, s"),
+    *("data", "seed", "closing word right", "thing named", "both"),
+    *("perplexity of other text before", "after", "after / before", "peak, MB", "training, s"),
 )
 
 
@@ -54,35 +56,54 @@ def main(
     """
     if model is None or data is None:
         raise InputError("bench habit needs --model FILE.gguf and --data TEXT.")
-    rows, shares, ratios = [], [], []
-    for seed in range(seeds):
-        place = out / f"habit-{model.stem}-{limit}-seed{seed}"
-        train, asked = questions(seed)
-        chats = out / f"{place.name}.jsonl"
-        chats.parent.mkdir(parents=True, exist_ok=True)
-        write_chats(chats, train)
-        report = _train(place, chats, model, seed, limit)
-        said, before, after = _heard(place, asked, data)
-        closed = [one.closes(text) for one, text in zip(asked, said, strict=True)]
-        named = [one.names(text) for one, text in zip(asked, said, strict=True)]
-        both = [a and b for a, b in zip(closed, named, strict=True)]
-        shares.append(statistics.mean(both))
-        ratios.append(after / before)
-        rows.append(
-            (
-                str(seed),
-                *(f"{sum(some)} of {len(some)}" for some in (closed, named, both)),
-                *(f"{before:.3f}", f"{after:.3f}", f"{ratios[-1]:.3f}"),
-                f"{report['training_peak_bytes'] / 1e6:.0f}",
-                f"{report['training_seconds']:.0f}",
-            )
+    rows, told = [], []
+    for way, beside, steps in (("chats", 0, limit), ("and text", _BESIDE, _LONGER * limit)):
+        shares, ratios = [], []
+        for seed in range(seeds):
+            place = out / f"habit-{model.stem}-{steps}{'-text' if beside else ''}-seed{seed}"
+            share, ratio, cells = _measured(place, model, data, seed, steps, beside)
+            shares.append(share)
+            ratios.append(ratio)
+            rows.append((way, str(seed), *cells))
+        told.append(
+            f"{way.capitalize()}, {steps} steps: both in {bench.percent(shares)} of the answers, "
+            f"perplexity at most {max(ratios):.3f} of what it was."
         )
-    told = bench.table(_HEAD, rows)
     return (
-        f"{model.name}, {limit} steps, sequences of {_LENGTH} tokens, --mem {_CAP}, one thread, "
-        f"all other settings by default. Both: {bench.percent(shares)} of the answers; "
-        f"perplexity of {data.name} at most {max(ratios):.3f} of what it was.\n\n{told}"
+        f"{model.name}, sequences of {_LENGTH} tokens, --mem {_CAP}, one thread, all other "
+        f"settings by default; perplexity of {data.name}. {' '.join(told)}\n\n"
+        f"{bench.table(_HEAD, rows)}"
     )
+
+
+def _measured(
+    place: Path, model: Path, data: Path, seed: int, steps: int, beside: int
+) -> tuple[float, float, tuple[str, ...]]:
+    """Return the share of answers with both, perplexity after over before, and cells of a row.
+
+    Args:
+      beside: characters of the text that are learned beside the chats, from its middle.
+    """
+    train, asked = questions(seed)
+    folder = place.with_name(f"{place.name}-data")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_chats(folder / "chats.jsonl", train)
+    if beside:
+        text = data.read_text("utf-8")
+        middle = len(text) // 2
+        (folder / "other.txt").write_text(text[middle : middle + beside], "utf-8")
+    report = _train(place, folder, model, seed, steps)
+    said, before, after = _heard(place, asked, data)
+    closed = [one.closes(text) for one, text in zip(asked, said, strict=True)]
+    named = [one.names(text) for one, text in zip(asked, said, strict=True)]
+    both = [a and b for a, b in zip(closed, named, strict=True)]
+    cells = (
+        *(f"{sum(some)} of {len(some)}" for some in (closed, named, both)),
+        *(f"{before:.3f}", f"{after:.3f}", f"{after / before:.3f}"),
+        f"{report['training_peak_bytes'] / 1e6:.0f}",
+        f"{report['training_seconds']:.0f}",
+    )
+    return statistics.mean(both), after / before, cells
 
 
 def _train(place: Path, chats: Path, model: Path, seed: int, steps: int) -> dict[str, Any]:
