@@ -9,14 +9,13 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from edge_train import bench
 from edge_train.bench import engine, sd15_scripts
 from edge_train.bench.sd15 import make_model
-from edge_train.bench.step_cost import open_loop
+from edge_train.bench.step_cost import open_loop, seconds_of
 from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA
@@ -157,23 +156,13 @@ def _ours(out: Path, kind: str, name: str, steps: int) -> dict[str, Any]:
     job.load()
     job.prepare(folder, lambda line: None)
     loop = open_loop(job, folder)
-    seconds = []
-    for step in range(steps):
-        start = time.process_time()
-        loop.step(step)
-        seconds.append(time.process_time() - start)
-    return _found(seconds, loop.runtime.dtype)
+    return _found(seconds_of(loop.step, steps), loop.runtime.dtype)
 
 
 def _zo(out: Path, steps: int) -> dict[str, Any]:
     """Take default steps of forward passes on the artifact: five each."""
     step = engine.make_step(out / "sd15-int8-fast", lean=False)
-    seconds = []
-    for number in range(steps):
-        start = time.process_time()
-        step.take(number)
-        seconds.append(time.process_time() - start)
-    return _found(seconds, "int8")
+    return _found(seconds_of(step.take, steps), "int8")
 
 
 def _found(seconds: list[float], activations: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,7 @@ def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
         before = measure().resident_bytes
         _forget_peak()
         loop = open_loop(job, folder)
-        seconds = []
-        for step in range(steps):
-            start = time.process_time()
-            loop.step(step)
-            seconds.append(time.process_time() - start)
+        seconds = seconds_of(loop.step, steps)
         held = measure().peak_bytes - before
         tracemalloc.start()
         loop = open_loop(job, folder)
@@ -47,6 +44,20 @@ def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
             loop.step(step)
         _, traced = tracemalloc.get_traced_memory()
     return {"held_bytes": held, "array_bytes": traced, "step_seconds": float(np.median(seconds))}
+
+
+def seconds_of(take: Callable[[int], object], steps: int) -> list[float]:
+    """Return the processor seconds of every step.
+
+    Args:
+      take: takes the step of a number.
+    """
+    seconds = []
+    for step in range(steps):
+        start = time.process_time()
+        take(step)
+        seconds.append(time.process_time() - start)
+    return seconds
 
 
 def open_loop(job: Any, folder: Path) -> Loop:

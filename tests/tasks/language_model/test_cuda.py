@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from byte_tokenizer import save_byte_tokenizer
 from running import Command, run_to_the_end
 
 pytest.importorskip("torch")
@@ -43,22 +44,13 @@ _SIZES = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a text, and a model folder with random weights in it."""
-    import tokenizers
-
     root = tmp_path_factory.mktemp("card")
     (root / "text.txt").write_text("the cat sat on the mat and the dog sat on the cat\n" * 2000)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**_SIZES))
     network.save_pretrained(root / "model")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=280, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train([str(root / "text.txt")], trainer)
-    tokenizer.save(str(root / "model" / "tokenizer.json"))
+    save_byte_tokenizer(root / "model", root / "text.txt")
     return root
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import dying
 import numpy as np
 import pytest
+from byte_tokenizer import save_byte_tokenizer
 from page_lines import lines_to_copy
 from safetensors.numpy import load_file
 
@@ -39,8 +40,6 @@ _SIZES = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a text, and a model folder with random weights in it."""
-    import tokenizers
-
     root = tmp_path_factory.mktemp("adapters")
     text = "the cat sat on the mat and the dog sat on the cat\n" * 200
     (root / "text.txt").write_text(text)
@@ -48,15 +47,7 @@ def place(tmp_path_factory):
         torch.manual_seed(0)
         network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**_SIZES))
     network.save_pretrained(root / "model")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=280, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train([str(root / "text.txt")], trainer)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.save(str(root / "model" / "tokenizer.json"))
+    save_byte_tokenizer(root / "model", root / "text.txt")
     return root
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from byte_tokenizer import save_byte_tokenizer
 from page_lines import lines_to_copy
 from safetensors.numpy import load_file, save_file
 from tables import write_table
@@ -38,23 +39,13 @@ _CONFIG = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a text, and a model folder without weights."""
-    import tokenizers
-
     root = tmp_path_factory.mktemp("language")
     text = "the cat sat on the mat and the dog sat on the cat\n" * 200
     (root / "text.txt").write_text(text)
     model = root / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(_CONFIG))
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=280, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train([str(root / "text.txt")], trainer)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.save(str(model / "tokenizer.json"))
+    save_byte_tokenizer(model, root / "text.txt")
     return root
 
 
