@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 # The evaluation of a word is on 16 samples and nearly flat once the word is learned: of iterates
-# that differ by less than a quarter of all improvement the later mean is the better word.
+# that differ by less than a quarter of all improvement the later mean is taken, which is less of
+# a draw; that it is the better word is not shown.
 BEST_MARGIN = 0.25
 
 

@@ -24,7 +24,7 @@ class NormLimit:
     Bytes: none but a number; two temporary blocks.
 
     Source: DTI (ICLR 2026) keeps a token on a sphere; we differ in a ball that is four times as
-    large, which learned better here (docs/benchmarks/forwards.md).
+    large, chosen by trials on two items that no command repeats.
     """
 
     times: float = 4.0
