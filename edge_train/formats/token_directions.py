@@ -42,15 +42,6 @@ def write_directions(
     save_tensors(path, tensors, {**about, "facts": facts})
 
 
-def kinds_in(path: Path) -> set[str]:
-    """Return the kinds of directions that a file has.
-
-    Raises:
-      ModelError: it is damaged.
-    """
-    return {name.split("/")[0] for name in _load(path)[0]}
-
-
 def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array]:
     """Return the matrices of one kind, by block.
 

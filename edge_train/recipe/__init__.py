@@ -29,9 +29,8 @@ else:
 
 R = TypeVar("R", bound="Recipe")
 # Of update rules: a run goes on by those that it began with. By 1 low-rank rules project output
-# layers and take the signs of singular vectors as they are found, and no warm-up is a default. By 2
-# zo draws isotropic directions, whatever lies beside the model.
-RULES = 3
+# layers and take the signs of singular vectors as they are found, and no warm-up is a default.
+RULES = 2
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 

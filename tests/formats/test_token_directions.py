@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from edge_train.errors import ModelError
 from edge_train.formats.tensor_store import load_metadata, load_tensors, save_tensors
-from edge_train.formats.token_directions import FORMAT, kinds_in, read_directions, write_directions
+from edge_train.formats.token_directions import FORMAT, read_directions, write_directions
 
 ROWS = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
 
@@ -57,10 +57,6 @@ def test_a_later_version_is_refused(tmp_path):
         read_directions(path, "metric", "abc")
 
 
-def test_kinds_are_told(tmp_path):
-    assert kinds_in(written(tmp_path)) == {"metric"}
-
-
 def test_damaged_and_foreign_files_are_refused(tmp_path):
     path = written(tmp_path)
     content = path.read_bytes()
@@ -69,7 +65,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         with pytest.raises(ModelError, match="cannot be drawn"):
             read_directions(path, "metric", "abc")
         with pytest.raises(ModelError, match="Use --directions isotropic"):
-            kinds_in(path)
+            read_directions(path, "metric", "abc")
     with path.open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(ModelError, match="1073741824 bytes, 67108864 are expected at most"):

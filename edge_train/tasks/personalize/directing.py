@@ -1,16 +1,13 @@
 """Directions of a run that forward passes train: everywhere, or those that lie beside the model."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.artifact import Artifact
-from edge_train.formats.token_directions import DIRECTIONS, kinds_in, read_directions
-from edge_train.tasks.personalize.recipe import ISOTROPIC, METRIC, PRIOR, PersonalizeRecipe
+from edge_train.formats.token_directions import DIRECTIONS, read_directions
+from edge_train.tasks.personalize.recipe import ISOTROPIC, PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Model
-
-_CHOOSES = 3  # the version of rules from which on directions beside a model are a default
 
 
 def has_directions(model: Model) -> bool:
@@ -18,18 +15,6 @@ def has_directions(model: Model) -> bool:
     if isinstance(model, Artifact):
         return DIRECTIONS in model.manifest.files
     return (model.path / DIRECTIONS).is_file()
-
-
-def settled(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
-    """Return the recipe with its kind of directions: a prior where the model has one, or a metric.
-
-    Runs that began before there was a choice go on as they began, isotropic.
-    """
-    perturbs = recipe.method == "zo" and recipe.preset == "default" and not recipe.adapts
-    if recipe.directions is not None or not perturbs or recipe.rules < _CHOOSES:
-        return recipe
-    kinds = kinds_in(model.path / DIRECTIONS) if has_directions(model) else set()
-    return replace(recipe, directions=next((k for k in (PRIOR, METRIC) if k in kinds), ISOTROPIC))
 
 
 def directions_of(

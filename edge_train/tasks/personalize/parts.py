@@ -23,7 +23,7 @@ from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes, in_words, size_condition
-from edge_train.tasks.personalize.directing import directions_of, settled
+from edge_train.tasks.personalize.directing import directions_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import Photo, PhotoSet, class_word_of, load_photos
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
@@ -164,7 +164,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     }
     given = recipe  # rules of other methods have keys of these two names, too
     recipe = TASK.resolve(replace(recipe, rank=None, targets=None), engine, defaults)
-    recipe = settled(replace(recipe, rank=given.rank, targets=given.targets), model)
+    recipe = replace(recipe, rank=given.rank, targets=given.targets)
     if recipe.adapts:
         recipe = replace(recipe, relative_rate=None)  # the default of a word
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")

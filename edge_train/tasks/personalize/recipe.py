@@ -100,9 +100,8 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
         help="first and last timestep of the noise that is trained on"
     )
     directions: str | None = key(
-        help="what zo draws its directions from: all there are, or what the model's words respond "
-        "to (metric) or where earlier ones went (prior), from a file that export makes; default: "
-        "prior or metric where the model has the file",
+        help="what zo draws its directions from: all there are (default), or what the model's "
+        "words respond to (metric) or where earlier ones went (prior), from a file that export makes",
         choices=(ISOTROPIC, METRIC, PRIOR),
     )
     class_photos: str | None = key(

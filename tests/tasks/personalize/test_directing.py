@@ -103,25 +103,12 @@ def test_what_has_no_use_for_directions_says_so(model, options, says):
         parts.check(recipe(model, **options))
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"rules": 2}, {"preset": "zoodip"}, {"method": "backprop"}]
-)
-def test_the_file_beside_a_model_is_the_default_of_new_runs_of_zo_alone(model, options):
-    rows = placed(model)
+@pytest.mark.parametrize("options", [{}, {"preset": "zoodip"}, {"method": "backprop"}])
+def test_directions_beside_a_model_are_drawn_from_only_where_they_are_named(model, options):
+    placed(model)
     job = parts.check(recipe(model, directions=None, **options))
-    found = {name: matrix.tolist() for name, matrix in job.directions.items()}
-    assert found == ({} if options else {"token": rows.tolist()})
-    assert job.recipe.directions == (None if options else "metric")
-    placed(model, kinds=("metric", "prior"))
-    job = parts.check(recipe(model, directions=None, **options))
-    assert job.recipe.directions == (None if options else "prior")
-
-
-def test_a_model_without_the_file_is_trained_in_all_directions(model):
-    (model / DIRECTIONS).unlink(missing_ok=True)
-    job = parts.check(recipe(model, directions=None))
-    assert job.recipe.directions == "isotropic"
-    assert not job.directions
+    assert job.directions == {}
+    assert job.recipe.directions is None
 
 
 def test_a_model_without_the_file_says_how_to_make_it(model):
@@ -137,7 +124,6 @@ def test_a_matrix_of_another_width_is_refused(model):
 
 
 def test_the_embedded_model_comes_with_a_prior_that_belongs_to_it():
-    job = parts.check(PersonalizeRecipe(method="zo", threads=1))
-    assert job.recipe.directions == "prior"
+    job = parts.check(PersonalizeRecipe(method="zo", threads=1, directions="prior"))
     assert job.directions["token"].shape[1] == job.start["token"].shape[1]
     assert (MODEL_FOLDER / DIRECTIONS).stat().st_size < 300_000
