@@ -1,12 +1,35 @@
 """A network of transformers as a configuration describes it; its parameters take no memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 from edge_train.errors import ModelError
 from edge_train.formats.architectures import REFUSED
 from edge_train.formats.weight_files import read_json
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Tensors without values have no memory either, not even for a moment.
+
+    accelerate makes a parameter first and moves it to the meta device then: a table of 128,256
+    words of 2,048 numbers would ask for 1 GB, which a cap refuses although nobody writes to it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func is torch.empty and named.get("device") is None:
+            named["device"] = "meta"
+        return func(*args, **named)
 
 
 def configuration(folder: Path, what: str, known: Mapping[str, Any] | None = None) -> Any:
@@ -56,7 +79,7 @@ def empty_network(kind: Any, config: Any, folder: Path, what: str, attention: st
     from accelerate import init_empty_weights
 
     try:
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), _EmptyOnMeta():
             network = kind.from_config(config, attn_implementation=attention)
     except MemoryError:
         raise
