@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
+from edge_train.formats import learned_tasks, network_file
 from edge_train.formats import network as networks
-from edge_train.formats import network_file
+from edge_train.formats.learned_tasks import LearnedTask, LearnedTasks
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import (
     PREPARE,
@@ -44,7 +45,16 @@ from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
+from edge_train.tasks.network.continual import Next, opened, samples_sha256
 from edge_train.tasks.network.datasets import Dataset, Samples, load
+from edge_train.tasks.network.kept import (
+    bases_bytes,
+    bases_of,
+    gradients_of,
+    kept_of,
+    measured,
+    summary,
+)
 from edge_train.tasks.network.learned import learned_blocks, readable_file
 from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
@@ -84,6 +94,7 @@ class NetworkJob:
         self.recipe = _checked(recipe)
         self._rate_is_ours = recipe.learning_rate is None
         self._data: Dataset
+        self._next: Next | None = None
         self._network: networks.Network
         self._prepare: Prepare
         self._backbone: Backbone | None = None
@@ -94,9 +105,11 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        for path in (self.recipe.backbone, self.recipe.start):
-            if path:
-                digest.update(readable_file(path).read_bytes())
+        files = [readable_file(path) for path in (self.recipe.backbone, self.recipe.start) if path]
+        if self.recipe.next:
+            files += opened(self.recipe.next, self.recipe.continual).files
+        for file in files:
+            digest.update(file.read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -112,18 +125,29 @@ class NetworkJob:
         items = sum(map(math.prod, shapes.values()))
         samples = PlanLine("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
         weights = PlanLine("weights", int(quants.get(recipe.quant).weight_bytes * items))
-        state = state_line(self._chain(blocks), shapes, _COPIES, held_at_once(recipe))
+        rule = job._protecting(self._chain(blocks))
+        state = state_line(rule, shapes, _COPIES, held_at_once(recipe))
         divisible = any(block.divisible for block in blocks)
         together = (self._together() if divisible else None) or required(recipe.samples)
         widths = [math.prod(block.output_shape) for block in blocks]
         one_by_one = BLOCKS in self._method.needs
         kept = max(widths) if one_by_one else sum(widths)
         calibration = 4 * _CALIBRATION * max(widths) if _has_norms(job._network) else 0
+        bases = bases_bytes(job._network, recipe) if job._makes_bases else 0
+        old = PlanLine("old tasks", job._next.nbytes if job._next else 0)
+        before = (old,) if old.bytes else ()
         return Footprint(
             use.libraries,
             weights.bytes,
-            {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
-            {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
+            {
+                PREPARE: (samples, *before),
+                TRAIN: (samples, weights, state, *before),
+                SAVE: (samples, weights, *before),
+            },
+            {
+                TRAIN: max(_KEPT_ITEMS * together * kept, calibration),
+                **({SAVE: bases + 4 * items} if bases else {}),
+            },
             use.first_use_bytes,
             use.libraries_bytes,
             operations=sum(map(networks.operations, blocks)),
@@ -135,9 +159,13 @@ class NetworkJob:
             folder=folder_lines(
                 len(shapes),
                 weights.bytes,
-                state_line(self._chain(blocks), shapes, 0, held_at_once(recipe)).bytes,
+                state_line(rule, shapes, 0, held_at_once(recipe)).bytes,
                 4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
-                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+                weights.bytes
+                + sum(part.nbytes for part in (data.mean, data.deviation))
+                + (bases_bytes(job._network, recipe) if bases else 0)
+                + recipe.kept_examples * data.test.inputs[:1].nbytes
+                + old.bytes,
             ),
         )
 
@@ -151,6 +179,10 @@ class NetworkJob:
             window=recipe.series,
             label_column=recipe.label_column,
         )
+        if recipe.next:
+            before = opened(recipe.next, recipe.continual)
+            self._next = before.followed_by(self._data)
+            self._data = self._next.data
         self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
@@ -160,6 +192,8 @@ class NetworkJob:
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
         self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
+        if self._next is not None:
+            self._start = self._next.start(self._network, recipe.seed)
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -221,6 +255,17 @@ class NetworkJob:
             f"held out, {len(data.test.labels)} for the test, {len(data.class_names)} classes; "
             f"{len(blocks)} blocks with {weights:,} weights"
         )
+        if self._next is not None:
+            self.notes += self._remarks(self._next)
+
+    def _remarks(self, following: Next) -> tuple[str, ...]:
+        """Return what is odd about the next task, by what the network answers before it."""
+        start = NumpyNetwork(self._network, Parameters(required(self._start)))
+        some = kept_of(self._data.test, _MOST_HELD_OUT)
+        answers, _ = self._judged(
+            some, lambda stored: start.outputs(self._prepare(stored), start.parameters, {})
+        )
+        return tuple(following.remarks(answers))
 
     def restore(self, folder: Path, say: Say) -> None:
         self._folder = folder
@@ -274,7 +319,14 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        return estimator, self._protecting(rule)
+
+    def _protecting(self, rule: Transform) -> Transform:
+        """Return a rule that keeps the tasks before this one, where there are any."""
+        if self._next is None or self.recipe.continual == "none":
+            return rule
+        return self._next.protecting(rule, self._network, regimes=self.recipe.continual == "cuber")
 
     @property
     def _method(self) -> Method:
@@ -320,6 +372,7 @@ class NetworkJob:
             "mode": recipe.mode,
             **({"loss": recipe.loss} if recipe.method == "tpsgd" else {}),
             **({"backbone": Path(recipe.backbone).name} if recipe.backbone else {}),
+            **({"continual": recipe.continual} if recipe.next else {}),
         }
 
     def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str | None:
@@ -338,6 +391,8 @@ class NetworkJob:
         saved = SavedNetwork(
             self._network, parameters, statistics, data.mean, data.deviation, data.class_names
         )
+        if self._next is not None:
+            saved = self._next.whole(saved)
         outputs = {}
         if self._backbone is None:  # an adapter alone cannot read samples
             network_file.save(folder / "network.safetensors", saved)
@@ -356,10 +411,51 @@ class NetworkJob:
         metrics = dict(scores(table, data.class_names))
         metrics["mistakes"] = shown(mistakes, data.test, data.class_names, folder)
         metrics |= self._old_scores(logits)
+        tasks = self._keep(folder, runtime, saved, metrics["test_accuracy"])
         line = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_samples']}"
         if "backbone_accuracy" in metrics:
             line += f" (the backbone's own: {100 * metrics['backbone_accuracy']:.2f} %)"
+        if len(tasks.get("names", ())) > 1:
+            metrics["tasks"] = tasks
+            line += f"; {_of_tasks(tasks)}"
         return Outcome(metrics, outputs, line)
+
+    @property
+    def _makes_bases(self) -> bool:
+        return self.recipe.continual != "none" and not _has_norms(self._network)
+
+    def _keep(
+        self, folder: Path, runtime: NumpyNetwork, saved: SavedNetwork, accuracy: float
+    ) -> dict[str, Any]:
+        """Write what the next task will need; return how well each task is known by now."""
+        recipe, data, following = self.recipe, self._data, self._next
+        if following is None and not self._makes_bases:
+            return {}
+        old = following.before.learned if following else LearnedTasks((), {})
+        present = np.unique(data.train.labels)
+        classes = np.array(following.classes) if following else present
+        test = data.test.taken(np.flatnonzero(np.isin(data.test.labels, present)))
+        test = kept_of(test, recipe.kept_examples)
+        name, sha256 = Path(required(recipe.data)).name, samples_sha256(data)
+        labels = classes[np.searchsorted(present, test.labels)]
+        task = LearnedTask(name, tuple(classes.tolist()), sha256, (), test.inputs, labels)
+        whole = NumpyNetwork(saved.network, saved.parameters)
+
+        def logits(stored: NDArray[Any]) -> Array:
+            return whole.outputs(self._prepare(stored), saved.parameters, dict(saved.statistics))
+
+        own, among_all = measured((*old.tasks, task), logits, required(recipe.samples))
+        if own[-1] is None:
+            own = (*own[:-1], accuracy)
+        learned = LearnedTasks((*old.tasks, replace(task, scores=own)), {})
+        if self._makes_bases:
+            gradients = {}
+            if recipe.mode == "online":
+                gradients = gradients_of(self.method(0.0, {})[0], runtime, self._task, recipe)
+            directions = bases_of(runtime, self._task, recipe, gradients, old)
+            learned = replace(learned, directions=directions)
+        learned_tasks.save(folder / learned_tasks.FILE, learned)
+        return summary(learned, among_all)
 
     def _old_scores(self, logits: Prepare) -> dict[str, float]:
         """Return what the backbone reaches alone, and what is left of it where it came from."""
@@ -432,6 +528,15 @@ def _grows(network: networks.Network) -> bool:
         if not normed and not all(map(math.isfinite, block.bounds)):
             return True
     return False
+
+
+def _of_tasks(tasks: Mapping[str, Any]) -> str:
+    """Return a line about all tasks."""
+    shown = ["?" if one is None else f"{100 * one:.1f}" for one in tasks["scores"][-1]]
+    line = f"tasks {', '.join(shown)} %"
+    if "backward_transfer" in tasks:
+        line += f", backward transfer {100 * tasks['backward_transfer']:+.1f} points"
+    return line
 
 
 def _has_norms(network: networks.Network) -> bool:

@@ -1,0 +1,199 @@
+"""What a run leaves for the next task: bases of what layers read, and how well each task is known.
+
+A basis is made from training samples, and holds none of them. The test samples that are kept are
+read for measuring alone: no step, no regime and no basis sees them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.arrays.factored import dense
+from edge_train.arrays.types import Array
+from edge_train.formats import network as networks
+from edge_train.formats.learned_tasks import Directions, LearnedTask, LearnedTasks
+from edge_train.optim.input_space import InputSketch, orthonormal, quantized, sketch_bytes
+from edge_train.protocols import Estimator, Share
+from edge_train.rng import Key
+from edge_train.runtimes.numpy.network import NumpyNetwork
+from edge_train.tasks.network.datasets import Samples
+from edge_train.tasks.network.objective import Labeled, Prepare
+from edge_train.tasks.network.recipe import NetworkRecipe
+
+_SAMPLES = 1000  # whose inputs and gradients stand for a task
+_ROWS = 20_000  # of inputs of a matrix: a convolution reads many of each sample
+_GROWTH = 0.003  # of the protected share of the energy, with each task (GPM)
+
+
+def matrices(network: networks.Network) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what is multiplied with inputs, by name."""
+    return {
+        name: shape
+        for block in network.blocks
+        for name, shape in networks.parameter_shapes(block).items()
+        if len(shape) == 2
+    }
+
+
+def bases_of(
+    runtime: NumpyNetwork,
+    task: Labeled,
+    recipe: NetworkRecipe,
+    gradients: Mapping[str, Array],
+    old: LearnedTasks,
+) -> dict[str, Directions]:
+    """Return the directions of every matrix, with those that the task of `runtime` adds.
+
+    One matrix after the other, so that one sketch exists at a time.
+    """
+    numbers = _draw("samples of bases", recipe.seed, task.count, _SAMPLES)
+    share = min(recipe.protected_energy + _GROWTH * len(old.tasks), 1.0)
+    found = {}
+    for name, (outputs, inputs) in matrices(runtime.network).items():
+        before = old.directions.get(name, _none(inputs))
+        known = orthonormal(before.codes, before.scale)
+        most = min(inputs, recipe.most_directions) - known.shape[1]
+        sketch = InputSketch(known, max(most, 0))
+        for rows in _rows(runtime, task, name, numbers, recipe.samples or 1):
+            sketch.add(rows)
+        new, owned, _ = sketch.chosen(share)
+        codes, scale = quantized(new)
+        codes = np.concatenate((before.codes, codes), axis=1)
+        scale = np.concatenate((before.scale, scale))
+        earlier = np.pad(before.owned, ((0, 0), (0, new.shape[1])))
+        own = np.concatenate((owned, np.ones(new.shape[1], np.bool_)))
+        gradient = gradients.get(name, np.zeros((outputs, inputs), np.float32))
+        along = gradient @ orthonormal(codes, scale)[:, own]
+        found[name] = Directions(
+            codes, scale, np.vstack((earlier, own)), (*before.gradients, along)
+        )
+    return found
+
+
+def bases_bytes(network: networks.Network, recipe: NetworkRecipe) -> int:
+    """Return what making the bases holds at most, beside gradients."""
+    most = 0
+    for outputs, inputs in matrices(network).values():
+        limit = min(inputs, recipe.most_directions)
+        kept = (4 + 8 + 1 + 1) * inputs * limit + 4 * outputs * limit
+        most = max(most, sketch_bytes(inputs, limit) + kept)
+    return most
+
+
+def _none(inputs: int) -> Directions:
+    return Directions(
+        np.zeros((inputs, 0), np.int8), np.zeros(0, np.float32), np.zeros((0, 0), np.bool_), ()
+    )
+
+
+def _rows(
+    runtime: NumpyNetwork, task: Labeled, name: str, numbers: NDArray[Any], together: int
+) -> Iterator[Array]:
+    left = _ROWS
+    for start in range(0, len(numbers), together):
+        inputs = task.inputs(numbers[start : start + together])
+        for rows in runtime.matrix_inputs(name, inputs, runtime.parameters):
+            yield rows[:left]
+            left -= len(rows)
+            if left <= 0:
+                return
+
+
+def gradients_of(
+    estimator: Estimator[Any], runtime: NumpyNetwork, task: Labeled, recipe: NetworkRecipe
+) -> dict[str, Array]:
+    """Return the mean gradient of every matrix as the method of the run sees it, over 1000 samples.
+
+    A method that trains one block at a time gives that of one block; the others count as unknown.
+    """
+    size = min(recipe.samples or 1, task.count)
+    count = -(-_SAMPLES // size)
+    total: dict[str, Array] = {}
+
+    def add(name: str, gradient: Any) -> None:
+        share = gradient.share if isinstance(gradient, Share) else 1.0
+        part = dense(gradient.gradient if isinstance(gradient, Share) else gradient)
+        if part.ndim == 2:
+            part = part * np.float32(share / count)
+            total[name] = np.add(total[name], part, out=part) if name in total else part
+
+    for number in range(count):
+        key = Key(recipe.seed, (recipe.steps or 0) + number)
+        estimator.estimate(runtime, task, task.batch(key), key, add)
+    return total
+
+
+def kept_of(test: Samples, count: int) -> Samples:
+    """Return the test samples that a run keeps."""
+    return test.taken(_draw("kept examples", 0, len(test.labels), count))
+
+
+def _draw(purpose: str, seed: int, count: int, most: int) -> NDArray[Any]:
+    return np.sort(Key(seed, 0).generator(purpose).permutation(count)[:most])
+
+
+def accuracy(
+    inputs: NDArray[Any],
+    labels: NDArray[Any],
+    logits: Callable[[NDArray[Any]], Array],
+    classes: Sequence[int],
+    together: int,
+) -> float | None:
+    """Return the share of samples that are answered right among some classes; None of no samples.
+
+    Args:
+      labels: outputs of the network.
+      logits: of all classes, from stored inputs.
+    """
+    if not len(labels):
+        return None
+    among, right = np.array(classes), 0
+    for start in range(0, len(labels), together):
+        some = slice(start, start + together)
+        answers = among[logits(inputs[some])[:, among].argmax(axis=1)]
+        right += int((answers == labels[some]).sum())
+    return right / len(labels)
+
+
+def measured(
+    tasks: Sequence[LearnedTask], logits: Prepare, together: int
+) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """Return how well each task is answered now: among its own classes, and among those of all."""
+    every = sorted({one for task in tasks for one in task.classes})
+    own, among_all = [], []
+    for task in tasks:
+        own.append(accuracy(task.inputs, task.labels, logits, task.classes, together))
+        among_all.append(accuracy(task.inputs, task.labels, logits, every, together))
+    return tuple(own), tuple(among_all)
+
+
+def summary(
+    learned: LearnedTasks, among_all: Sequence[float | None]
+) -> dict[str, Any]:
+    """Return the matrix of scores and what follows from it, for a report.
+
+    Backward transfer is the mean change of an old task's score since it had been learned, and
+    forgetting the mean loss since it was best.
+    """
+    rows = [list(task.scores) for task in learned.tasks]
+    last = rows[-1]
+    pairs = [
+        (last[old], [row[old] for row in rows[old:-1]])
+        for old in range(len(rows) - 1)
+        if last[old] is not None and rows[old][old] is not None
+    ]
+    found: dict[str, Any] = {
+        "names": [task.name for task in learned.tasks],
+        "scores": rows,
+        "among_all_classes": list(among_all),
+        "bases_bytes": learned.nbytes,
+    }
+    if all(score is not None for score in last):
+        found["accuracy"] = float(np.mean([score for score in last if score is not None]))
+    if pairs:
+        found["backward_transfer"] = float(np.mean([now - then[0] for now, then in pairs]))
+        best = [max(one for one in then if one is not None) - now for now, then in pairs]
+        found["forgetting"] = float(np.mean(best))
+    return found
