@@ -60,7 +60,7 @@ class InputSketch:
 
         Returns:
           directions: (inputs, new) float32, orthonormal, the strongest first.
-          owned: (k,) which known directions hold what the new ones leave of that share: the fewest.
+          owned: (k,) which known directions hold that share of what all known ones hold: the fewest.
           held: the share of the energy that known and new ones hold together.
         """
         energies, directions = self._strongest()
@@ -68,11 +68,10 @@ class InputSketch:
         known = float(self._known_energy.sum())
         so_far = known + np.concatenate(([0.0], np.cumsum(energies)))
         new = min(int(np.searchsorted(so_far, share * total)), len(energies))
-        missing = share * total - (so_far[new] - known)
         order = np.argsort(-self._known_energy, kind="stable")
-        needed = np.concatenate(([0.0], np.cumsum(self._known_energy[order])))
+        by_known = np.cumsum(self._known_energy[order])
         owned = np.zeros(len(order), np.bool_)
-        owned[order[: int(np.searchsorted(needed, missing))]] = True
+        owned[order[: int(np.searchsorted(by_known, share * known)) + 1]] = True
         return directions[:, :new], owned, float(so_far[new] / total)
 
 
