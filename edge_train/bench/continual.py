@@ -77,8 +77,9 @@ def main(
             f"- {one.name}, {one.method}, weights {one.quant}: "
             + "; ".join(_against(found, other) for other in ("gpm", "none"))
         )
-    return f"{bench.table(_HEAD, rows)}\n\ncuber against the others, paired by seed:\n\n" + "\n".join(
-        told
+    return (
+        f"{bench.table(_HEAD, rows)}\n\ncuber against the others, paired by seed:\n\n"
+        + "\n".join(told)
     )
 
 
@@ -196,7 +197,9 @@ def _against(found: Mapping[str, Sequence[Mapping[str, Any]]], other: str) -> st
     said = []
     for name, words in (("accuracy", "accuracy"), ("backward_transfer", "backward transfer")):
         pairs = zip(found["cuber"], found[other], strict=True)
-        values = [100 * (a["metrics"]["tasks"][name] - b["metrics"]["tasks"][name]) for a, b in pairs]
+        values = [
+            100 * (a["metrics"]["tasks"][name] - b["metrics"]["tasks"][name]) for a, b in pairs
+        ]
         said.append(f"{words} {_interval(values, signed=True)}")
     return f"minus {other}, points: {', '.join(said)}"
 

@@ -298,7 +298,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "likeness, forwards, token-prior",
     )
     parser.add_argument(
-        "--features", type=path_word, help="folder of feature networks: likeness, forwards, continual"
+        "--features",
+        type=path_word,
+        help="folder of feature networks: likeness, forwards, continual",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))

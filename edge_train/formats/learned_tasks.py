@@ -140,9 +140,7 @@ def _task(said: Any, number: int, tensors: Mapping[str, NDArray[Any]]) -> Learne
     _need(inputs.dtype.kind in "uif", "samples are no numbers")
     _need(set(labels.tolist()) <= set(classes), "a kept sample is of no class of its task")
     _need(len(scores) == number + 1, "a task has scores of others than those before it")
-    return LearnedTask(
-        str(said["name"]), classes, str(said["data_sha256"]), scores, inputs, labels
-    )
+    return LearnedTask(str(said["name"]), classes, str(said["data_sha256"]), scores, inputs, labels)
 
 
 def _directions(name: str, tasks: int, tensors: Mapping[str, NDArray[Any]]) -> Directions:

@@ -66,13 +66,14 @@ class Before:
                 f"--next {self.folder}: class {shown(known[0])} of the data was learned before and "
                 f"{shown(new)} was not; a task has known classes or new ones: train one on each."
             )
-        every = (*self.network.class_names, *(n for n in names if n not in self.network.class_names))
+        every = (
+            *self.network.class_names,
+            *(n for n in names if n not in self.network.class_names),
+        )
         tested = np.isin(data.test.labels, present)
         notices = list(data.notices)
         if left := int((~tested).sum()):
-            notices.append(
-                f"{left} test samples are of classes without training samples: not used"
-            )
+            notices.append(f"{left} test samples are of classes without training samples: not used")
         parts = [
             Samples(part.inputs, np.searchsorted(present, part.labels))
             for part in (data.train, data.test.taken(np.flatnonzero(tested)))
@@ -234,9 +235,7 @@ def opened(run: str, continual: str) -> Before:
       InputError, ModelError, RunFolderError: it is none, of another task, not finished, damaged, or
         kept nothing that would protect its tasks.
     """
-    folder = Path(run).expanduser()
-    if not is_run(folder):
-        raise InputError(f"--next {run}: there is no run in that folder; name one of task network.")
+    folder = folder_of(run)
     _, file = output_of(TASK, folder, "--next")
     ends = [record for record in read_records(folder) if record["kind"] == "end"]
     if ends[-1]["status"] not in ("done", "over cap"):
@@ -249,6 +248,18 @@ def opened(run: str, continual: str) -> Before:
     found = Before(folder, file, network, learned)
     _check(found, continual)
     return found
+
+
+def folder_of(run: str) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+      InputError: there is none.
+    """
+    folder = Path(run).expanduser()
+    if not is_run(folder):
+        raise InputError(f"--next {run}: there is no run in that folder; name one of task network.")
+    return folder
 
 
 def _check(before: Before, continual: str) -> None:

@@ -45,7 +45,7 @@ from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
-from edge_train.tasks.network.continual import Next, opened, samples_sha256
+from edge_train.tasks.network.continual import Next, folder_of, opened, samples_sha256
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.kept import (
     bases_bytes,
@@ -494,6 +494,8 @@ class NetworkJob:
 
 def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     """Return the recipe with every default filled in."""
+    if recipe.next is not None:
+        folder_of(recipe.next)
     for key, example in (("data", "fashion.npz"), ("network", "mlp 500 500")):
         if getattr(recipe, key) is None:
             raise InputError(f'task "network" needs {key} in its recipe, such as "{example}".')
@@ -505,6 +507,11 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
         raise InputError(
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
+        )
+    if recipe.next is not None and recipe.start is not None:
+        raise InputError(
+            f"--next {recipe.next} begins with what that run learned; leave --from "
+            f"{recipe.start} out."
         )
     data = Path(required(recipe.data))
     arrays = data.suffix.lower() == ".npz"

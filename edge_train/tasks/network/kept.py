@@ -169,9 +169,7 @@ def measured(
     return tuple(own), tuple(among_all)
 
 
-def summary(
-    learned: LearnedTasks, among_all: Sequence[float | None]
-) -> dict[str, Any]:
+def summary(learned: LearnedTasks, among_all: Sequence[float | None]) -> dict[str, Any]:
     """Return the matrix of scores and what follows from it, for a report.
 
     Backward transfer is the mean change of an old task's score since it had been learned, and
