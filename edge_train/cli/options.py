@@ -187,7 +187,7 @@ class Words:
         return _replaced(recipe, changed, words.options)
 
     def _inherited(self) -> dict[str, Any]:
-        """Return the keys of the run that `--from` or `--next` names, which a new one takes over."""
+        """Return the keys of the run that `--from` or `--next` names: a new one has them, too."""
         named = self.given.get("start", self.given.get("next"))
         run = Path(str(named)).expanduser()
         if named is None or not is_run(run):

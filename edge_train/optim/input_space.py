@@ -60,7 +60,7 @@ class InputSketch:
 
         Returns:
           directions: (inputs, new) float32, orthonormal, the strongest first.
-          owned: (k,) which known directions hold that share of what all known ones hold: the fewest.
+          owned: (k,) the fewest known directions that hold that share of what all known ones do.
           held: the share of the energy that known and new ones hold together.
         """
         energies, directions = self._strongest()

@@ -177,11 +177,11 @@ def summary(learned: LearnedTasks, among_all: Sequence[float | None]) -> dict[st
     """
     rows = [list(task.scores) for task in learned.tasks]
     last = rows[-1]
-    pairs = [
-        (last[old], [row[old] for row in rows[old:-1]])
-        for old in range(len(rows) - 1)
-        if last[old] is not None and rows[old][old] is not None
-    ]
+    ends = []  # of tasks that could be measured: the score now, when learned, and the best before
+    for old, now in enumerate(last[:-1]):
+        then = [score for row in rows[old:-1] if (score := row[old]) is not None]
+        if now is not None and then:
+            ends.append((now, then[0], max(then)))
     found: dict[str, Any] = {
         "names": [task.name for task in learned.tasks],
         "scores": rows,
@@ -190,8 +190,7 @@ def summary(learned: LearnedTasks, among_all: Sequence[float | None]) -> dict[st
     }
     if all(score is not None for score in last):
         found["accuracy"] = float(np.mean([score for score in last if score is not None]))
-    if pairs:
-        found["backward_transfer"] = float(np.mean([now - then[0] for now, then in pairs]))
-        best = [max(one for one in then if one is not None) - now for now, then in pairs]
-        found["forgetting"] = float(np.mean(best))
+    if ends:
+        found["backward_transfer"] = float(np.mean([now - first for now, first, _ in ends]))
+        found["forgetting"] = float(np.mean([best - now for now, _, best in ends]))
     return found
