@@ -46,6 +46,7 @@ class _Sequence:
     write: Callable[[Path, int, int], None]  # file, seed, task
     method: str
     quant: str
+    directions: int  # that a task may add
 
 
 def main(
@@ -87,13 +88,13 @@ def _sequences(
     out: Path, data: Path, features: Path | None, samples: int, limit: int
 ) -> Iterator[_Sequence]:
     write = partial(_permuted, data / "mnist.npz", samples)
-    yield _Sequence("permuted MNIST", min(limit, _PERMUTATIONS), write, "backprop", "none")
+    yield _Sequence("permuted MNIST", min(limit, _PERMUTATIONS), write, "backprop", "none", 256)
     if features is None:
         return
     kept = _features(out, data / "cifar10_subset_jpeg.npz", features)
     for method, quant in (("backprop", "none"), ("tpsgd", "none"), ("backprop", "int8")):
         yield _Sequence(
-            "pairs of CIFAR-10", min(limit, _PAIRS), partial(_pair, kept), method, quant
+            "pairs of CIFAR-10", min(limit, _PAIRS), partial(_pair, kept), method, quant, 512
         )
 
 
@@ -167,7 +168,7 @@ def _learned(out: Path, one: _Sequence, way: str, seed: int) -> dict[str, Any]:
                 *("--task", "network", "--network", _NETWORK, "--method", one.method),
                 *("--quant", one.quant, "--momentum", "0", "--lr", _RATES[one.method]),
                 *("--samples", str(_BATCH), "--steps", str(steps), "--seed", str(seed)),
-                *("--kept-examples", str(_TEST)),
+                *("--kept-examples", str(_TEST), "--most-directions", str(one.directions)),
             ]
         else:
             words = ["--next", str(before), "--continual", way]

@@ -32,7 +32,7 @@ class ContinualKeys(Recipe):
         high=1,
     )
     most_directions: int = key(
-        1024, help="most directions that a layer protects, of all tasks", low=1, high=65536
+        256, help="most directions that a task adds to what a layer protects", low=1, high=65536
     )
     kept_examples: int = key(
         200,

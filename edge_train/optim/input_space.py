@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 
 _AT_ONCE = 1 << 18  # numbers of a buffer of inputs, at least: a small product costs its call
-_NOTHING = 1e-10  # share of the largest energy below which a direction is rounding
+_NOTHING = 1e-7  # share of the largest energy below which a direction is rounding
 _LEVELS = 127
 
 
@@ -52,7 +52,7 @@ class InputSketch:
             np.subtract(some, inside @ self._known.T, out=self._rows[self._filled : end])
             self._filled = end
 
-    def _strongest(self) -> tuple[NDArray[np.float64], Array]:
+    def _strongest(self) -> tuple[Array, Array]:
         return strongest(self._rows[: self._filled], self._limit)
 
     def chosen(self, share: float) -> tuple[Array, NDArray[np.bool_], float]:
@@ -66,7 +66,7 @@ class InputSketch:
         energies, directions = self._strongest()
         total = self._energy or 1.0
         known = float(self._known_energy.sum())
-        so_far = known + np.concatenate(([0.0], np.cumsum(energies)))
+        so_far = known + np.concatenate(([0.0], np.cumsum(energies, dtype=np.float64)))
         new = min(int(np.searchsorted(so_far, share * total)), len(energies))
         order = np.argsort(-self._known_energy, kind="stable")
         by_known = np.cumsum(self._known_energy[order])
@@ -80,13 +80,13 @@ def _buffer_rows(inputs: int, most: int) -> int:
 
 
 def sketch_bytes(inputs: int, most: int) -> int:
-    """Return what a sketch holds at most: its buffer in single and double, and a decomposition."""
+    """Return what a sketch holds at most: its buffer, and a decomposition of it."""
     rows = _buffer_rows(inputs, most)
     side = min(rows, inputs)
-    return 4 * rows * inputs + 8 * rows * inputs + 4 * 8 * side * side
+    return 4 * rows * inputs + 4 * inputs * side + 5 * 4 * side * side
 
 
-def strongest(rows: Array, most: int) -> tuple[NDArray[np.float64], Array]:
+def strongest(rows: Array, most: int) -> tuple[Array, Array]:
     """Return the energies of the strongest directions of rows, and the directions.
 
     Args:
@@ -95,17 +95,16 @@ def strongest(rows: Array, most: int) -> tuple[NDArray[np.float64], Array]:
 
     Returns:
       energies: (k,) squared singular values, the largest first.
-      directions: (inputs, k) float32, orthonormal: right singular vectors.
+      directions: (inputs, k) orthonormal: right singular vectors.
     """
-    wide = rows.astype(np.float64)
     tall = len(rows) >= rows.shape[1]
-    energies, vectors = np.linalg.eigh(wide.T @ wide if tall else wide @ wide.T)
+    energies, vectors = np.linalg.eigh(rows.T @ rows if tall else rows @ rows.T)
     energies, vectors = energies[::-1][:most], vectors[:, ::-1][:, :most]
     real = energies > _NOTHING * max(float(energies.max(initial=0.0)), 1e-30)
     energies, vectors = energies[real], vectors[:, real]
     if not tall:
-        vectors = wide.T @ (vectors / np.sqrt(energies))
-    return energies, np.ascontiguousarray(vectors, np.float32)
+        vectors = rows.T @ (vectors / np.sqrt(energies))
+    return energies, np.ascontiguousarray(vectors)
 
 
 def quantized(directions: Array) -> tuple[NDArray[np.int8], Array]:
@@ -123,6 +122,6 @@ def orthonormal(codes: NDArray[np.int8], scale: Array) -> Array:
     """
     if not codes.size:
         return np.zeros(codes.shape, np.float32)
-    base, upper = np.linalg.qr(codes.astype(np.float64) * scale)
-    sign = np.where(np.diagonal(upper) < 0, -1.0, 1.0)
-    return np.ascontiguousarray(base * sign, np.float32)
+    base, upper = np.linalg.qr(codes.astype(np.float32) * scale)
+    base *= np.where(np.diagonal(upper) < 0, np.float32(-1), np.float32(1))
+    return np.ascontiguousarray(base)

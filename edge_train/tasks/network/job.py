@@ -133,7 +133,8 @@ class NetworkJob:
         one_by_one = BLOCKS in self._method.needs
         kept = max(widths) if one_by_one else sum(widths)
         calibration = 4 * _CALIBRATION * max(widths) if _has_norms(job._network) else 0
-        bases = bases_bytes(job._network, recipe) if job._makes_bases else 0
+        learned = job._next.before.learned if job._next else LearnedTasks((), {})
+        bases = bases_bytes(job._network, recipe, learned) if job._makes_bases else 0
         old = PlanLine("old tasks", job._next.nbytes if job._next else 0)
         before = (old,) if old.bytes else ()
         return Footprint(
@@ -163,7 +164,7 @@ class NetworkJob:
                 4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
                 weights.bytes
                 + sum(part.nbytes for part in (data.mean, data.deviation))
-                + (bases_bytes(job._network, recipe) if bases else 0)
+                + bases
                 + recipe.kept_examples * data.test.inputs[:1].nbytes
                 + old.bytes,
             ),

@@ -54,8 +54,7 @@ def bases_of(
     for name, (outputs, inputs) in matrices(runtime.network).items():
         before = old.directions.get(name, _none(inputs))
         known = orthonormal(before.codes, before.scale)
-        most = min(inputs, recipe.most_directions) - known.shape[1]
-        sketch = InputSketch(known, max(most, 0))
+        sketch = InputSketch(known, min(inputs - known.shape[1], recipe.most_directions))
         for rows in _rows(runtime, task, name, numbers, recipe.samples or 1):
             sketch.add(rows)
         new, owned, _ = sketch.chosen(share)
@@ -72,14 +71,20 @@ def bases_of(
     return found
 
 
-def bases_bytes(network: networks.Network, recipe: NetworkRecipe) -> int:
-    """Return what making the bases holds at most, beside gradients."""
-    most = 0
-    for outputs, inputs in matrices(network).values():
-        limit = min(inputs, recipe.most_directions)
-        kept = (4 + 8 + 1 + 1) * inputs * limit + 4 * outputs * limit
-        most = max(most, sketch_bytes(inputs, limit) + kept)
-    return most
+def bases_bytes(network: networks.Network, recipe: NetworkRecipe, old: LearnedTasks) -> int:
+    """Return what making the bases holds at most, beside gradients.
+
+    The directions of one matrix are made orthonormal at a time: their numbers, a copy, and the
+    known ones. In INT8 those of all are there.
+    """
+    most, kept = 0, 0
+    for name, (outputs, inputs) in matrices(network).items():
+        known = old.directions[name].codes.shape[1] if name in old.directions else 0
+        limit = min(inputs - known, recipe.most_directions)
+        kept += (inputs + 4 * outputs) * (known + limit)
+        at_once = max(sketch_bytes(inputs, limit), 12 * inputs * (known + limit))
+        most = max(most, at_once + 4 * inputs * known)
+    return most + kept
 
 
 def _none(inputs: int) -> Directions:
