@@ -1,4 +1,4 @@
-"""Learn five kinds of clothes, then five others without the first: `python demos/one_after_the_other.py`.
+"""Learn five kinds of clothes, then five others: `python demos/one_after_the_other.py`.
 
 The second run has no picture of the first one's clothes, and the table at its end says what is left
 of them; with `none` as a second word, what plain training leaves.

@@ -144,7 +144,7 @@ class ProtectedMatrix:
             free = ~self.space.owned[state["regime"] != ALONG].any(axis=0)
             state["moved"][:, free] -= inside[:, free]
             inside[:, free] = 0
-        kept: Array = found - inside @ base.T
+        kept: Array = np.subtract(found, inside @ base.T)
         return kept
 
     def rest(self, state: State, steps: int = 1) -> None:

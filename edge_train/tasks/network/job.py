@@ -419,6 +419,12 @@ class NetworkJob:
         if len(tasks.get("names", ())) > 1:
             metrics["tasks"] = tasks
             line += f"; {_of_tasks(tasks)}"
+        if "unprotected" in tasks:
+            line += (
+                f"; {100 * tasks['unprotected']:.1f} % of what a layer reads is more than "
+                f"{self.recipe.most_directions} directions hold, and will not be protected: more "
+                "--most-directions would"
+            )
         return Outcome(metrics, outputs, line)
 
     @property
@@ -448,15 +454,18 @@ class NetworkJob:
         own, among_all = measured((*old.tasks, task), logits, required(recipe.samples))
         if own[-1] is None:
             own = (*own[:-1], accuracy)
-        learned = LearnedTasks((*old.tasks, replace(task, scores=own)), {})
+        learned, missing = LearnedTasks((*old.tasks, replace(task, scores=own)), {}), 0.0
         if self._makes_bases:
             gradients = {}
             if recipe.mode == "online":
                 gradients = gradients_of(self.method(0.0, {})[0], runtime, self._task, recipe)
-            directions = bases_of(runtime, self._task, recipe, gradients, old)
+            directions, missing = bases_of(runtime, self._task, recipe, gradients, old)
             learned = replace(learned, directions=directions)
         learned_tasks.save(folder / learned_tasks.FILE, learned)
-        return summary(learned, among_all)
+        found = summary(learned, among_all)
+        if missing > 0:
+            found["unprotected"] = missing
+        return found
 
     def _old_scores(self, logits: Prepare) -> dict[str, float]:
         """Return what the backbone reaches alone, and what is left of it where it came from."""

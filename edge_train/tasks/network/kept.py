@@ -43,21 +43,28 @@ def bases_of(
     recipe: NetworkRecipe,
     gradients: Mapping[str, Array],
     old: LearnedTasks,
-) -> dict[str, Directions]:
+) -> tuple[dict[str, Directions], float]:
     """Return the directions of every matrix, with those that the task of `runtime` adds.
 
     One matrix after the other, so that one sketch exists at a time.
+
+    Returns:
+      directions: by matrix.
+      missing: by how much the share of the energy that they hold is less than it should be, in the
+        matrix with the least; 0 where all directions that it takes may be added.
     """
     numbers = _draw("samples of bases", recipe.seed, task.count, _SAMPLES)
     share = min(recipe.protected_energy + _GROWTH * len(old.tasks), 1.0)
-    found = {}
+    found, missing = {}, 0.0
     for name, (outputs, inputs) in matrices(runtime.network).items():
         before = old.directions.get(name, _none(inputs))
         known = orthonormal(before.codes, before.scale)
         sketch = InputSketch(known, min(inputs - known.shape[1], recipe.most_directions))
         for rows in _rows(runtime, task, name, numbers, recipe.samples or 1):
             sketch.add(rows)
-        new, owned, _ = sketch.chosen(share)
+        new, owned, held = sketch.chosen(share)
+        if new.shape[1] == recipe.most_directions:
+            missing = max(missing, share - held)
         codes, scale = quantized(new)
         codes = np.concatenate((before.codes, codes), axis=1)
         scale = np.concatenate((before.scale, scale))
@@ -68,7 +75,7 @@ def bases_of(
         found[name] = Directions(
             codes, scale, np.vstack((earlier, own)), (*before.gradients, along)
         )
-    return found
+    return found, missing
 
 
 def bases_bytes(network: networks.Network, recipe: NetworkRecipe, old: LearnedTasks) -> int:

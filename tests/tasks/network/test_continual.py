@@ -177,6 +177,13 @@ def test_examples_are_kept_only_if_they_may_be(first, tmp_path):
     assert tasks["scores"][1][0] is None and "accuracy" not in tasks
 
 
+def test_a_limit_of_directions_is_kept_and_said(first, tmp_path, capsys):
+    learned(tmp_path, tmp_path / "few", first / "a.npz", *PLAIN, "--most-directions", "2")
+    assert "more than 2 directions hold" in capsys.readouterr().out
+    found = learned_tasks.load(tmp_path / "few" / "tasks.safetensors").directions
+    assert {one.codes.shape[1] for one in found.values()} == {2}
+
+
 def refused(capsys, out, *words):
     run(*words, "--out", out, status=2)
     message = capsys.readouterr().err.strip().splitlines()[-1]
