@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.formats import learned_tasks, network_file
 from edge_train.formats import network as networks
-from edge_train.formats.learned_tasks import LearnedTask, LearnedTasks
+from edge_train.formats import network_file
+from edge_train.formats.learned_tasks import LearnedTasks
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import (
     PREPARE,
@@ -45,16 +45,9 @@ from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
-from edge_train.tasks.network.continual import Next, folder_of, opened, samples_sha256
+from edge_train.tasks.network.continual import Next, folder_of, opened
 from edge_train.tasks.network.datasets import Dataset, Samples, load
-from edge_train.tasks.network.kept import (
-    bases_bytes,
-    bases_of,
-    gradients_of,
-    kept_of,
-    measured,
-    summary,
-)
+from edge_train.tasks.network.kept import Ended, bases_bytes, kept_of, makes_bases
 from edge_train.tasks.network.learned import learned_blocks, readable_file
 from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
@@ -134,7 +127,9 @@ class NetworkJob:
         kept = max(widths) if one_by_one else sum(widths)
         calibration = 4 * _CALIBRATION * max(widths) if _has_norms(job._network) else 0
         learned = job._next.before.learned if job._next else LearnedTasks((), {})
-        bases = bases_bytes(job._network, recipe, learned) if job._makes_bases else 0
+        bases = (
+            bases_bytes(job._network, recipe, learned) if makes_bases(recipe, job._network) else 0
+        )
         old = PlanLine("old tasks", job._next.nbytes if job._next else 0)
         before = (old,) if old.bytes else ()
         return Footprint(
@@ -412,60 +407,21 @@ class NetworkJob:
         metrics = dict(scores(table, data.class_names))
         metrics["mistakes"] = shown(mistakes, data.test, data.class_names, folder)
         metrics |= self._old_scores(logits)
-        tasks = self._keep(folder, runtime, saved, metrics["test_accuracy"])
         line = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_samples']}"
         if "backbone_accuracy" in metrics:
             line += f" (the backbone's own: {100 * metrics['backbone_accuracy']:.2f} %)"
-        if len(tasks.get("names", ())) > 1:
-            metrics["tasks"] = tasks
-            line += f"; {_of_tasks(tasks)}"
-        if "unprotected" in tasks:
-            line += (
-                f"; {100 * tasks['unprotected']:.1f} % of what a layer reads is more than "
-                f"{self.recipe.most_directions} directions hold, and will not be protected: more "
-                "--most-directions would"
-            )
-        return Outcome(metrics, outputs, line)
+        tasks, more = self._kept(folder, runtime, saved, metrics["test_accuracy"])
+        return Outcome({**metrics, **tasks}, outputs, line + more)
 
-    @property
-    def _makes_bases(self) -> bool:
-        return self.recipe.continual != "none" and not _has_norms(self._network)
-
-    def _keep(
+    def _kept(
         self, folder: Path, runtime: NumpyNetwork, saved: SavedNetwork, accuracy: float
-    ) -> dict[str, Any]:
-        """Write what the next task will need; return how well each task is known by now."""
-        recipe, data, following = self.recipe, self._data, self._next
-        if following is None and not self._makes_bases:
-            return {}
-        old = following.before.learned if following else LearnedTasks((), {})
-        present = np.unique(data.train.labels)
-        classes = np.array(following.classes) if following else present
-        test = data.test.taken(np.flatnonzero(np.isin(data.test.labels, present)))
-        test = kept_of(test, recipe.kept_examples)
-        name, sha256 = Path(required(recipe.data)).name, samples_sha256(data)
-        labels = classes[np.searchsorted(present, test.labels)]
-        task = LearnedTask(name, tuple(classes.tolist()), sha256, (), test.inputs, labels)
-        whole = NumpyNetwork(saved.network, saved.parameters)
-
-        def logits(stored: NDArray[Any]) -> Array:
-            return whole.outputs(self._prepare(stored), saved.parameters, dict(saved.statistics))
-
-        own, among_all = measured((*old.tasks, task), logits, required(recipe.samples))
-        if own[-1] is None:
-            own = (*own[:-1], accuracy)
-        learned, missing = LearnedTasks((*old.tasks, replace(task, scores=own)), {}), 0.0
-        if self._makes_bases:
-            gradients = {}
-            if recipe.mode == "online":
-                gradients = gradients_of(self.method(0.0, {})[0], runtime, self._task, recipe)
-            directions, missing = bases_of(runtime, self._task, recipe, gradients, old)
-            learned = replace(learned, directions=directions)
-        learned_tasks.save(folder / learned_tasks.FILE, learned)
-        found = summary(learned, among_all)
-        if missing > 0:
-            found["unprotected"] = missing
-        return found
+    ) -> tuple[dict[str, Any], str]:
+        """Write what the next task will need; return scores of all tasks, and words for people."""
+        recipe, estimator = self.recipe, None
+        if makes_bases(recipe, self._network) and recipe.mode == "online":
+            estimator, _ = self.method(0.0, {})
+        ended = Ended(recipe, self._data, self._next, runtime, self._task, saved, self._prepare)
+        return ended.kept(folder, estimator, accuracy)
 
     def _old_scores(self, logits: Prepare) -> dict[str, float]:
         """Return what the backbone reaches alone, and what is left of it where it came from."""
@@ -545,15 +501,6 @@ def _grows(network: networks.Network) -> bool:
         if not normed and not all(map(math.isfinite, block.bounds)):
             return True
     return False
-
-
-def _of_tasks(tasks: Mapping[str, Any]) -> str:
-    """Return a line about all tasks."""
-    shown = ["?" if one is None else f"{100 * one:.1f}" for one in tasks["scores"][-1]]
-    line = f"tasks {', '.join(shown)} %"
-    if "backward_transfer" in tasks:
-        line += f", backward transfer {100 * tasks['backward_transfer']:+.1f} points"
-    return line
 
 
 def _has_norms(network: networks.Network) -> bool:

@@ -5,6 +5,8 @@ read for measuring alone: no step, no regime and no basis sees them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +14,106 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.factored import dense
 from edge_train.arrays.types import Array
+from edge_train.formats import learned_tasks
 from edge_train.formats import network as networks
 from edge_train.formats.learned_tasks import Directions, LearnedTask, LearnedTasks
+from edge_train.formats.network_file import SavedNetwork
 from edge_train.optim.input_space import InputSketch, orthonormal, quantized, sketch_bytes
 from edge_train.protocols import Estimator, Share
 from edge_train.rng import Key
 from edge_train.runtimes.numpy.network import NumpyNetwork
-from edge_train.tasks.network.datasets import Samples
+from edge_train.tasks.network.continual import Next, samples_sha256
+from edge_train.tasks.network.datasets import Dataset, Samples
 from edge_train.tasks.network.objective import Labeled, Prepare
 from edge_train.tasks.network.recipe import NetworkRecipe
 
 _SAMPLES = 1000  # whose inputs and gradients stand for a task
 _ROWS = 20_000  # of inputs of a matrix: a convolution reads many of each sample
 _GROWTH = 0.003  # of the protected share of the energy, with each task (GPM)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run whose last step was taken, with its best parameters.
+
+    Attributes:
+      following: what made it the next task of another; None for a first one.
+      task: where its batches come from.
+      saved: the network of all classes, as it is written.
+      prepare: from stored samples to inputs of the network.
+    """
+
+    recipe: NetworkRecipe
+    data: Dataset
+    following: Next | None
+    runtime: NumpyNetwork
+    task: Labeled
+    saved: SavedNetwork
+    prepare: Prepare
+
+    def kept(
+        self, folder: Path, estimator: Estimator[Any] | None, accuracy: float
+    ) -> tuple[dict[str, Any], str]:
+        """Write what the next task will need; return the scores of several tasks, and a line.
+
+        Args:
+          estimator: whose gradients are kept; None keeps zeros, which agree with nothing.
+          accuracy: of this task, where no samples are kept to measure it by.
+        """
+        recipe, following = self.recipe, self.following
+        if following is None and not makes_bases(recipe, self.runtime.network):
+            return {}, ""
+        old = following.before.learned if following else LearnedTasks((), {})
+        tasks = (*old.tasks, self._task())
+        own, among_all = measured(tasks, self._logits(), recipe.samples or 1)
+        if own[-1] is None:
+            own = (*own[:-1], accuracy)
+        directions, missing = dict[str, Directions](), 0.0
+        if makes_bases(recipe, self.runtime.network):
+            gradients = dict[str, Array]()
+            if estimator is not None:
+                gradients = gradients_of(estimator, self.runtime, self.task, recipe)
+            directions, missing = bases_of(self.runtime, self.task, recipe, gradients, old)
+        learned = LearnedTasks((*old.tasks, replace(tasks[-1], scores=own)), directions)
+        learned_tasks.save(folder / learned_tasks.FILE, learned)
+        line = ""
+        if missing:
+            line = (
+                f"; {100 * missing:.1f} % of what a layer reads is more than "
+                f"{recipe.most_directions} directions hold, and will not be protected: more "
+                "--most-directions would"
+            )
+        if not old.tasks:
+            return {}, line
+        found = summary(learned, among_all)
+        return {"tasks": found}, f"; {_in_words(found)}{line}"
+
+    def _task(self) -> LearnedTask:
+        """Return this task, without its scores."""
+        data, recipe = self.data, self.recipe
+        present = np.unique(data.train.labels)
+        classes = np.array(self.following.classes) if self.following else present
+        test = data.test.taken(np.flatnonzero(np.isin(data.test.labels, present)))
+        test = kept_of(test, recipe.kept_examples)
+        return LearnedTask(
+            Path(recipe.data or "").name,
+            tuple(classes.tolist()),
+            samples_sha256(data),
+            (),
+            test.inputs,
+            classes[np.searchsorted(present, test.labels)],
+        )
+
+    def _logits(self) -> Prepare:
+        """Return what answers stored samples among the classes of all tasks."""
+        saved = self.saved
+        whole, statistics = NumpyNetwork(saved.network, saved.parameters), dict(saved.statistics)
+        return lambda stored: whole.outputs(self.prepare(stored), saved.parameters, statistics)
+
+
+def makes_bases(recipe: NetworkRecipe, network: networks.Network) -> bool:
+    """Return whether a run leaves what protects its task."""
+    return recipe.continual != "none" and networks.Normalization("batch") not in network.layers
 
 
 def matrices(network: networks.Network) -> dict[str, tuple[int, ...]]:
@@ -206,3 +295,12 @@ def summary(learned: LearnedTasks, among_all: Sequence[float | None]) -> dict[st
         found["backward_transfer"] = float(np.mean([now - first for now, first, _ in ends]))
         found["forgetting"] = float(np.mean([best - now for now, _, best in ends]))
     return found
+
+
+def _in_words(tasks: Mapping[str, Any]) -> str:
+    """Return a line about all tasks."""
+    shown = ["?" if one is None else f"{100 * one:.1f}" for one in tasks["scores"][-1]]
+    line = f"tasks {', '.join(shown)} %"
+    if "backward_transfer" in tasks:
+        line += f", backward transfer {100 * tasks['backward_transfer']:+.1f} points"
+    return line
