@@ -58,7 +58,7 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
     found = [Space("unlabelled", kept(out / "unlabelled.safetensors", items))]
     if folder is None:
         return found
-    others = [_imagenet(path) for path in sorted(folder.glob("**/efficientnet-lite0*.pth"))]
+    others = [imagenet(path) for path in sorted(folder.glob("**/efficientnet-lite0*.pth"))]
     others += [_transformer(path.parent) for path in sorted(folder.glob("*/config.json"))]
     if not others:
         raise InputError(
@@ -68,7 +68,12 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
     return found + others
 
 
-def _imagenet(path: Path) -> Space:
+def imagenet(path: Path) -> Space:
+    """Return the space of EfficientNet-Lite0, from the file that others publish.
+
+    Raises:
+      InputError: it is another file.
+    """
     import torch
     from torch.nn import functional
 

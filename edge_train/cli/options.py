@@ -169,7 +169,7 @@ class Words:
             given[task.data] = self._data
         base = tasks.get(str(written.get("task", task.name))).name if written else task.name
         if base != task.name:
-            where = self.recipe or self.given.get("start")
+            where = self.recipe or self.given.get("start") or self.given.get("next")
             self.refuse(f"{where} is of task {base!r}, --task says {task.name!r}.")
         try:
             recipe = recipe_of(written, str(self.recipe)) if written else None
@@ -187,9 +187,10 @@ class Words:
         return _replaced(recipe, changed, words.options)
 
     def _inherited(self) -> dict[str, Any]:
-        """Return the keys of the run that `--from` names, which a new one takes over from it."""
-        run = Path(str(self.given.get("start", ""))).expanduser()
-        if "start" not in self.given or not is_run(run):
+        """Return the keys of the run that `--from` or `--next` names: a new one has them, too."""
+        named = self.given.get("start", self.given.get("next"))
+        run = Path(str(named)).expanduser()
+        if named is None or not is_run(run):
             return {}
         written = read_toml(RunFolder(run).recipe)
         key = key_of(tasks.get(str(written.get("task", DEFAULT))), run)

@@ -282,7 +282,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("sd15-lora", "forward-lora"),
+    *("sd15-lora", "forward-lora", "continual"),
 )
 
 
@@ -298,21 +298,24 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "likeness, forwards, token-prior",
     )
     parser.add_argument(
-        "--features", type=path_word, help="folder of feature networks: likeness, forwards"
+        "--features",
+        type=path_word,
+        help="folder of feature networks: likeness, forwards, continual",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
     parser.add_argument(
         "--samples",
         type=int,
-        help="of each data set, tpsgd; draws, noise-budget, token-prior; items, forwards",
+        help="of each data set, tpsgd; of a task, continual; draws, noise-budget, token-prior; "
+        "items, forwards",
     )
     parser.add_argument(
         "--limit",
         type=int,
         help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
         "forwards: forwards of a curve; token-prior: rounds of tokens; forward-lora: forwards of a "
-        "run",
+        "run; continual: tasks",
     )
     parser.add_argument(
         "--python",

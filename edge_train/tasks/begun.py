@@ -12,7 +12,7 @@ from edge_train.tasks.task import Task
 
 R = TypeVar("R", bound=Recipe)
 # Of another run's recipe: its folder, what it was allowed to hold, what it started from itself.
-NOT_INHERITED = ("out", "cap_bytes", "mem", "host_cap_bytes", "host_mem", "start")
+NOT_INHERITED = ("out", "cap_bytes", "mem", "host_cap_bytes", "host_mem", "start", "next")
 _ADAPTERS = "adapter_config.json"
 
 
@@ -43,7 +43,7 @@ def begun_from(task: Task, recipe: R) -> R:
         path = path.parent
     key = "start" if (path / _ADAPTERS).is_file() else next(iter(task.learned.values()))
     if is_run(path):
-        kind, path = _output(task, path)
+        kind, path = output_of(task, path)
         key = task.learned[kind]
     if key == "start":
         return replace(recipe, start=str(path))
@@ -61,21 +61,24 @@ def key_of(task: Task, run: Path) -> str:
     return next(found, next(iter(task.learned.values()), "start"))
 
 
-def _output(task: Task, run: Path) -> tuple[str, Path]:
+def output_of(task: Task, run: Path, flag: str = "--from") -> tuple[str, Path]:
     """Return what a run of a task learned: its kind, and where it is.
+
+    Args:
+      flag: by which the run was named.
 
     Raises:
       InputError: it is of another task, or has written nothing that is still there.
     """
     records = read_records(run)
     if (other := records[0]["facts"].get("task")) != task.name:
-        raise InputError(f"--from {run}: it is a run of task {other!r}, not of {task.name!r}.")
+        raise InputError(f"{flag} {run}: it is a run of task {other!r}, not of {task.name!r}.")
     for record in reversed(records):
         outputs = record.get("outputs", {}) if record["kind"] == "end" else {}
         for kind in task.learned:
             if kind in outputs and (run / outputs[kind]).exists():
                 return kind, run / str(outputs[kind])
     raise InputError(
-        f"--from {run}: it has not written what it learned yet; go on first, with `edge-train run "
+        f"{flag} {run}: it has not written what it learned yet; go on first, with `edge-train run "
         f"--resume {run}`."
     )

@@ -19,7 +19,7 @@ from edge_train.formats.network import (
     Reshape,
 )
 from edge_train.runtimes.numpy.activations import Emit, Read, activate, through_activation
-from edge_train.runtimes.numpy.recurrent import recur, recurrent_backward
+from edge_train.runtimes.numpy.recurrent import before, recur, recurrent_backward
 
 Statistics = tuple[Array, Array]  # mean and variance per channel of a calibrated batch norm
 
@@ -115,6 +115,26 @@ def _reshaped(kind: str, inputs: Array) -> Array:
     if kind == "rows":
         return inputs.reshape(*inputs.shape[:2], -1)
     return inputs[:, -1]
+
+
+def rows_read(layer: Layer, part: str, inputs: Array, saved: Any) -> Iterator[Array]:
+    """Yield what a matrix of a layer is multiplied with, (rows, inputs) float32, in parts.
+
+    Args:
+      part: the matrix; of a recurrent layer there are two.
+      saved: what `forward` gave.
+    """
+    match layer:
+        case Dense():
+            yield inputs
+        case Convolution():
+            for _, columns, _ in _columns(layer, inputs):
+                yield columns
+        case Recurrent():
+            read = before(saved.outputs) if part == "recurrent" else inputs
+            yield read.reshape(-1, read.shape[-1])
+        case Activation() | Normalization() | Pool() | Reshape():
+            pass  # without matrices
 
 
 # ----------------------------------------------------------------------------- convolution

@@ -21,7 +21,13 @@ from edge_train.formats.network import (
 )
 from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, Through
-from edge_train.runtimes.numpy.layers import Statistics, backward, channel_statistics, forward
+from edge_train.runtimes.numpy.layers import (
+    Statistics,
+    backward,
+    channel_statistics,
+    forward,
+    rows_read,
+)
 
 _TRAINED = (Dense, Convolution, Recurrent, Normalization)
 _OVERWRITABLE = (Dense, Convolution, Normalization, Pool)  # their backward needs no outputs
@@ -189,6 +195,21 @@ class NumpyNetwork:
                     layer, read, inputs, statistics=statistics.get(place), reuse=reuse
                 )
         return inputs
+
+    def matrix_inputs(self, name: str, inputs: Array, point: Point) -> Iterator[Array]:
+        """Yield what a matrix is multiplied with for samples, (rows, its inputs), in parts.
+
+        The network has no batch normalization.
+        """
+        index = int(name.split(".")[0])
+        if index:
+            inputs = self.outputs(inputs, point, {}, range(index))
+        for _, layer, read, _ in self._layers(index, point):
+            outputs, saved = forward(layer, read, inputs)
+            if isinstance(layer, (Dense, Convolution, Recurrent)):
+                yield from rows_read(layer, name.split(".")[1], inputs, saved)
+                return  # a block has one trainable layer, and what follows it has no matrix
+            inputs = outputs
 
     def calibrated(self, point: Point) -> dict[str, Statistics]:
         """Return the statistics of every batch normalization at a point, by place.

@@ -75,7 +75,7 @@ def recur(
     return outputs, cells
 
 
-def _before(values: Array) -> Array:
+def before(values: Array) -> Array:
     """Return what stood one row earlier: zeros before the first row."""
     earlier = np.zeros_like(values)
     earlier[:, 1:] = values[:, :-1]
@@ -94,11 +94,11 @@ def recurrent_backward(
     """Emit the gradients of a recurrent layer; see `numpy_layers.backward`."""
     inputs, outputs = cells.inputs, cells.outputs
     samples, rows, width = inputs.shape
-    earlier = _before(outputs)
+    earlier = before(outputs)
     if propagate:
         on_input, on_state = _through_time(layer, cells, outputs, earlier, read("recurrent"), error)
     else:
-        memory = None if cells.cell is None else _before(cells.cell)
+        memory = None if cells.cell is None else before(cells.cell)
         on_input, on_state, _ = _cell(
             layer, cells.gates, earlier, cells.cell, memory, cells.candidate, error, None
         )
@@ -165,7 +165,7 @@ def _through_time(
     on_state = on_input if layer.kind != "gru" else np.empty_like(cells.gates)
     later = np.zeros_like(outputs[:, 0])
     memory_error: Array | None = np.zeros_like(later) if cells.cell is not None else None
-    memory = None if cells.cell is None else _before(cells.cell)
+    memory = None if cells.cell is None else before(cells.cell)
     for row in reversed(range(outputs.shape[1])):
         total = error[:, row] + later
         on_input[:, row], by_state, memory_error = _cell(

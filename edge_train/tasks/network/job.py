@@ -20,6 +20,7 @@ from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
+from edge_train.formats.learned_tasks import LearnedTasks
 from edge_train.formats.network_file import SavedNetwork
 from edge_train.memory.footprint import (
     PREPARE,
@@ -44,7 +45,9 @@ from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
+from edge_train.tasks.network.continual import Next, folder_of, opened
 from edge_train.tasks.network.datasets import Dataset, Samples, load
+from edge_train.tasks.network.kept import Ended, bases_bytes, kept_of, makes_bases
 from edge_train.tasks.network.learned import learned_blocks, readable_file
 from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
@@ -84,6 +87,7 @@ class NetworkJob:
         self.recipe = _checked(recipe)
         self._rate_is_ours = recipe.learning_rate is None
         self._data: Dataset
+        self._next: Next | None = None
         self._network: networks.Network
         self._prepare: Prepare
         self._backbone: Backbone | None = None
@@ -94,9 +98,11 @@ class NetworkJob:
     def model_sha256(self) -> str:
         """The hash of what the weights start from: the network's words, and the backbone's file."""
         digest = hashlib.sha256(repr((self.recipe.network, self.recipe.seed)).encode())
-        for path in (self.recipe.backbone, self.recipe.start):
-            if path:
-                digest.update(readable_file(path).read_bytes())
+        files = [readable_file(path) for path in (self.recipe.backbone, self.recipe.start) if path]
+        if self.recipe.next:
+            files += opened(self.recipe.next, self.recipe.continual).files
+        for file in files:
+            digest.update(file.read_bytes())
         return digest.hexdigest()
 
     def footprint(self) -> Footprint:
@@ -112,18 +118,32 @@ class NetworkJob:
         items = sum(map(math.prod, shapes.values()))
         samples = PlanLine("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
         weights = PlanLine("weights", int(quants.get(recipe.quant).weight_bytes * items))
-        state = state_line(self._chain(blocks), shapes, _COPIES, held_at_once(recipe))
+        rule = job._protecting(self._chain(blocks))
+        state = state_line(rule, shapes, _COPIES, held_at_once(recipe))
         divisible = any(block.divisible for block in blocks)
         together = (self._together() if divisible else None) or required(recipe.samples)
         widths = [math.prod(block.output_shape) for block in blocks]
         one_by_one = BLOCKS in self._method.needs
         kept = max(widths) if one_by_one else sum(widths)
         calibration = 4 * _CALIBRATION * max(widths) if _has_norms(job._network) else 0
+        learned = job._next.before.learned if job._next else LearnedTasks((), {})
+        bases = (
+            bases_bytes(job._network, recipe, learned) if makes_bases(recipe, job._network) else 0
+        )
+        old = PlanLine("old tasks", job._next.nbytes if job._next else 0)
+        before = (old,) if old.bytes else ()
         return Footprint(
             use.libraries,
             weights.bytes,
-            {PREPARE: (samples,), TRAIN: (samples, weights, state), SAVE: (samples, weights)},
-            {TRAIN: max(_KEPT_ITEMS * together * kept, calibration)},
+            {
+                PREPARE: (samples, *before),
+                TRAIN: (samples, weights, state, *before),
+                SAVE: (samples, weights, *before),
+            },
+            {
+                TRAIN: max(_KEPT_ITEMS * together * kept, calibration),
+                **({SAVE: bases + 4 * items} if bases else {}),
+            },
             use.first_use_bytes,
             use.libraries_bytes,
             operations=sum(map(networks.operations, blocks)),
@@ -135,9 +155,13 @@ class NetworkJob:
             folder=folder_lines(
                 len(shapes),
                 weights.bytes,
-                state_line(self._chain(blocks), shapes, 0, held_at_once(recipe)).bytes,
+                state_line(rule, shapes, 0, held_at_once(recipe)).bytes,
                 4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
-                weights.bytes + sum(part.nbytes for part in (data.mean, data.deviation)),
+                weights.bytes
+                + sum(part.nbytes for part in (data.mean, data.deviation))
+                + bases
+                + recipe.kept_examples * data.test.inputs[:1].nbytes
+                + old.bytes,
             ),
         )
 
@@ -151,6 +175,10 @@ class NetworkJob:
             window=recipe.series,
             label_column=recipe.label_column,
         )
+        if recipe.next:
+            before = opened(recipe.next, recipe.continual)
+            self._next = before.followed_by(self._data)
+            self._data = self._next.data
         self.notes = self._data.notices
         self._prepare, shape = self._data.standardized, self._data.shape
         self._source: SavedNetwork | None = None
@@ -160,6 +188,8 @@ class NetworkJob:
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
         self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
+        if self._next is not None:
+            self._start = self._next.start(self._network, recipe.seed)
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
             recipe = replace(recipe, learning_rate=_GROWING_RATE)
             self.recipe = recipe
@@ -221,6 +251,17 @@ class NetworkJob:
             f"held out, {len(data.test.labels)} for the test, {len(data.class_names)} classes; "
             f"{len(blocks)} blocks with {weights:,} weights"
         )
+        if self._next is not None:
+            self.notes += self._remarks(self._next)
+
+    def _remarks(self, following: Next) -> tuple[str, ...]:
+        """Return what is odd about the next task, by what the network answers before it."""
+        start = NumpyNetwork(self._network, Parameters(required(self._start)))
+        some = kept_of(self._data.test, _MOST_HELD_OUT)
+        answers, _ = self._judged(
+            some, lambda stored: start.outputs(self._prepare(stored), start.parameters, {})
+        )
+        return tuple(following.remarks(answers))
 
     def restore(self, folder: Path, say: Say) -> None:
         self._folder = folder
@@ -274,7 +315,14 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        return self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        return estimator, self._protecting(rule)
+
+    def _protecting(self, rule: Transform) -> Transform:
+        """Return a rule that keeps the tasks before this one, where there are any."""
+        if self._next is None or self.recipe.continual == "none":
+            return rule
+        return self._next.protecting(rule, self._network, regimes=self.recipe.continual == "cuber")
 
     @property
     def _method(self) -> Method:
@@ -320,6 +368,7 @@ class NetworkJob:
             "mode": recipe.mode,
             **({"loss": recipe.loss} if recipe.method == "tpsgd" else {}),
             **({"backbone": Path(recipe.backbone).name} if recipe.backbone else {}),
+            **({"continual": recipe.continual} if recipe.next else {}),
         }
 
     def preview(self, folder: Path, step: int, runtime: NumpyNetwork) -> str | None:
@@ -338,6 +387,8 @@ class NetworkJob:
         saved = SavedNetwork(
             self._network, parameters, statistics, data.mean, data.deviation, data.class_names
         )
+        if self._next is not None:
+            saved = self._next.whole(saved)
         outputs = {}
         if self._backbone is None:  # an adapter alone cannot read samples
             network_file.save(folder / "network.safetensors", saved)
@@ -359,7 +410,18 @@ class NetworkJob:
         line = f"test accuracy {100 * metrics['test_accuracy']:.2f} % of {metrics['test_samples']}"
         if "backbone_accuracy" in metrics:
             line += f" (the backbone's own: {100 * metrics['backbone_accuracy']:.2f} %)"
-        return Outcome(metrics, outputs, line)
+        tasks, more = self._kept(folder, runtime, saved, metrics["test_accuracy"])
+        return Outcome({**metrics, **tasks}, outputs, line + more)
+
+    def _kept(
+        self, folder: Path, runtime: NumpyNetwork, saved: SavedNetwork, accuracy: float
+    ) -> tuple[dict[str, Any], str]:
+        """Write what the next task will need; return scores of all tasks, and words for people."""
+        recipe, estimator = self.recipe, None
+        if makes_bases(recipe, self._network) and recipe.mode == "online":
+            estimator, _ = self.method(0.0, {})
+        ended = Ended(recipe, self._data, self._next, runtime, self._task, saved, self._prepare)
+        return ended.kept(folder, estimator, accuracy)
 
     def _old_scores(self, logits: Prepare) -> dict[str, float]:
         """Return what the backbone reaches alone, and what is left of it where it came from."""
@@ -398,6 +460,8 @@ class NetworkJob:
 
 def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     """Return the recipe with every default filled in."""
+    if recipe.next is not None:
+        folder_of(recipe.next)
     for key, example in (("data", "fashion.npz"), ("network", "mlp 500 500")):
         if getattr(recipe, key) is None:
             raise InputError(f'task "network" needs {key} in its recipe, such as "{example}".')
@@ -409,6 +473,11 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
         raise InputError(
             "threads: NumPy takes its number of threads from the environment variable "
             "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
+        )
+    if recipe.next is not None and recipe.start is not None:
+        raise InputError(
+            f"--next {recipe.next} begins with what that run learned; leave --from "
+            f"{recipe.start} out."
         )
     data = Path(required(recipe.data))
     arrays = data.suffix.lower() == ".npz"

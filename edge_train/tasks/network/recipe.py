@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edge_train.methods.continual import ContinualKeys
 from edge_train.methods.exact import ClassKeys, ClipKeys, MicroBatchKeys, SmoothingKeys
 from edge_train.methods.layerwise import LayerwiseKeys
 from edge_train.recipe import key
@@ -11,7 +12,13 @@ from edge_train.tasks.table_keys import LabelColumnKeys
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRecipe(
-    LabelColumnKeys, LayerwiseKeys, MicroBatchKeys, ClipKeys, SmoothingKeys, ClassKeys
+    LabelColumnKeys,
+    ContinualKeys,
+    LayerwiseKeys,
+    MicroBatchKeys,
+    ClipKeys,
+    SmoothingKeys,
+    ClassKeys,
 ):
     """Train a small network from its beginning, or behind a frozen backbone."""
 

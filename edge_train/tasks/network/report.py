@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edge_train.report.chart import Points, chart
 from edge_train.report.curves import smoothed
-from edge_train.report.html import render, section
+from edge_train.report.html import render, section, table
 from edge_train.report.mistakes import shown_mistakes
 from edge_train.report.section import Section
 
@@ -47,6 +47,30 @@ def block_curves(facts: Record, records: Sequence[Record]) -> Markup:
     return section("Layer by layer", words + charts, bool(charts))
 
 
+def _percent(score: float | None) -> str:
+    return "not measured" if score is None else f"{100 * score:.1f}"
+
+
+def task_matrix(tasks: Record) -> Markup:
+    """Return the accuracy of every task (column) after every task (row); empty if unknown."""
+    names, scores = tasks.get("names") or [], tasks.get("scores") or []
+    head = ("after", *(f"{number}: {name}" for number, name in enumerate(names, 1)))
+    rows = [
+        (head[number], *map(_percent, row), *[""] * (len(names) - len(row)))
+        for number, row in enumerate(scores, 1)
+    ]
+    rows.append(("now, among all classes", *map(_percent, tasks.get("among_all_classes") or [])))
+    words = [
+        "Accuracy in percent on test samples that the run keeps to measure by, each task among its "
+        "own classes. A row is what was learned last, a column what is asked."
+    ]
+    for key, what in (("backward_transfer", "Backward transfer"), ("forgetting", "Forgetting")):
+        if key in tasks:
+            words.append(f"{what}: {100 * tasks[key]:+.2f} points.")
+    sentence = Markup('<p class="quiet">{}</p>').format(" ".join(words))
+    return section("Tasks one after the other", sentence + table(head, rows), bool(scores))
+
+
 def _loading(summary: Record, facts: Record) -> Markup:
     """Return what to type to use the network, here and with ONNX Runtime."""
     outputs, ways = summary["outputs"], list[tuple[str, str]]()
@@ -58,6 +82,7 @@ def _loading(summary: Record, facts: Record) -> Markup:
         )
         ways.append(("a file for ONNX Runtime (with the desk installation)", export))
         ways.append(("ONNX Runtime", _WITH_ONNX))
+        ways.append(("edge-train, to learn another task", "edge-train run --next . --data NEW"))
         ways.append(("edge-train, to learn more", "edge-train run --from . --data MORE"))
     elif file := outputs.get("adapter"):
         intro = f"What was learned is in {file}; it reads what its backbone makes of a sample."
@@ -70,6 +95,12 @@ def _loading(summary: Record, facts: Record) -> Markup:
 def sections() -> tuple[Section, ...]:
     """Return the sections of a run of this task."""
     return (
+        Section(
+            name="tasks",
+            render=lambda run, summary, records: task_matrix(summary["metrics"].get("tasks") or {}),
+            place="result",
+            shows=("tasks",),
+        ),
         Section(
             name="worst mistakes",
             render=lambda run, summary, records: shown_mistakes(
