@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_train.errors import InputError
 from edge_train.methods.choosing import Schedule
+from edge_train.recipe import required
 from edge_train.recipe.key import Key
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _build(recipe: Recipe, blocks: Collection[str], measured: Mapping[str, float
     )
 
 
-def _outliers(recipe: Recipe, runtime: Any, task: Any) -> Mapping[str, float]:
+def _outliers(recipe: Recipe, runtime: Any, task: Any) -> tuple[Mapping[str, float], int]:
     from edge_train.optim.outliers import layer_scores
     from edge_train.protocols import TellsInputs
     from edge_train.rng import Key as Draw
@@ -111,7 +112,8 @@ def _outliers(recipe: Recipe, runtime: Any, task: Any) -> Mapping[str, float]:
         for name, (squares, transposed) in runtime.inputs(task.batch(Draw(recipe.seed, number))):
             before = found.get(name, (0.0, transposed))[0]
             found[name] = before + squares, transposed
-    return layer_scores(runtime.parameters, found, layer_of, recipe.options["outlier_times"])
+    scores = layer_scores(runtime.parameters, found, layer_of, recipe.options["outlier_times"])
+    return scores, _BATCHES * required(recipe.samples)
 
 
 SCHEDULES = (

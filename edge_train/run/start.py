@@ -106,7 +106,9 @@ def start_record(
     measured = None
     if recipe.block_schedule is not None:
         measure = schedules.get(recipe.block_schedule).measure
-        measured = dict(measure(recipe, runtime, task)) if measure else None
+        if measure:
+            measured, passes = measure(recipe, runtime, task)
+            forwards += passes
     job.preview(session.folder, 0, runtime)
     try:
         usage = guard.check(0)
@@ -134,7 +136,7 @@ def start_record(
             **({"notices": list(job.notes)} if job.notes else {}),
         },
         "slope_check": check.record() if check else None,
-        **({"measured": measured} if measured is not None else {}),
+        **({"measured": dict(measured)} if measured is not None else {}),
         "threads": session.threads.record() if session.threads else None,
         **({"best_margin": margin} if (margin := method.best_margin(recipe)) else {}),
         "eval": float(losses.astype(np.float64).mean()),
