@@ -282,7 +282,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("sd15-lora", "forward-lora"),
+    *("sd15-lora", "forward-lora", "owlore", "gradnormlorp"),
 )
 
 
