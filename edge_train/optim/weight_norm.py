@@ -30,11 +30,11 @@ class WeightNorm:
         grad_g = <G, V / |V|>        grad_V = g / |V| * (G - grad_g * V / |V|)
         g <- g - lengths(grad_g)     V <- V - directions(grad_V)     W <- g * V / |V|
 
-    V is not kept: it is W itself as the last step left it, so that beside the state of the
-    directions there are three numbers a row, g and its moments, and nothing has to be merged at the
-    end. Of factors neither the gradient, nor grad_V, nor the update is ever made. Weights are read
-    some rows at a time, those in few bits too: their rounding then changes neither g nor, on
-    average, V.
+    V is not kept: it is W itself as the last step left it, so that |V| is |g|, there are three
+    numbers a row beside the state of the directions, g and its moments, and nothing has to be
+    merged at the end. Of factors neither the gradient, nor grad_V, nor the update is ever made.
+    Weights are read some rows at a time, those in few bits too. What rounding adds to the length of
+    such a row is not taken off it: that would shrink what the row has learned at every step.
 
     A row of zeros has no direction. It is trained as without a norm until it has one, and its
     length is then what it has become. A length may pass through zero and be negative from there on.
@@ -94,22 +94,21 @@ class WeightNorm:
         """
         if not is_projected(param.shape, self.rank):
             return gradient
-        weights, g = readable(param), state["g"].astype(np.float64)
+        weights, signs = readable(param), np.copysign(1.0, state["g"])
         if not isinstance(gradient, Factors):
             gradient = gradient.reshape(weights.shape)
-        n, along = np.empty(len(g)), np.empty(len(g))
+        n, along = np.empty(len(signs)), np.empty(len(signs))
         for some in _tiles(weights):
             rows = weights[some]
             n[some] = _lengths(rows)
             along[some] = np.einsum("ij,ij->i", gradient[some], rows)
         has = n > 0
-        n = np.where(has, n, 1)
-        kept = np.where(has, g / n, 1)
-        tangent = _Tangent(gradient, weights, kept, np.where(has, kept * along / n**2, 0))
+        along = np.where(has, signs * along / np.where(has, n, 1), 0)
+        taken = np.where(has, along / np.where(has, n, 1), 0)
+        tangent = _Tangent(gradient, weights, signs, taken)
         low = self.directions.project(tangent, without_prefix("v.", state), param)
         assert isinstance(low, np.ndarray)
-        grad_g = np.where(has, np.copysign(along / n, g * along), 0)
-        return np.concatenate([low.reshape(-1), grad_g.astype(np.float32)])
+        return np.concatenate([low.reshape(-1), along.astype(np.float32)])
 
     def update_projected(self, low: Array, state: State, param: Array) -> Update:
         """Return the update, made in rows, by what `project` returned."""
@@ -117,18 +116,12 @@ class WeightNorm:
         low, grad_g = low[: -len(g)].reshape(-1, self.rank), low[-len(g) :]
         steps = self.directions.update_projected(low, without_prefix("v.", state), param)
         assert isinstance(steps, Factors)
-        signs = np.copysign(np.float32(1), g)
-        g -= dense(self.lengths.update(grad_g.copy(), without_prefix("g.", state), g))
-        g *= np.float32(1 - steps.decay)
-        steps.decay = 0.0
-        return Streamed(steps.shape, _changes(weights, steps, signs, g))
+        shorter = dense(self.lengths.update(grad_g.copy(), without_prefix("g.", state), g))
+        return Streamed(steps.shape, _changes(weights, steps, g, shorter))
 
 
 class _Tangent(Factors):
-    """The matrix diag(a) G - diag(b) W, of which products with thin matrices are taken only.
-
-    With b = a <G, W> / |W|^2 of each row it is what G has across the rows of W.
-    """
+    """The matrix diag(a) G - diag(b) W, of which only products with thin matrices are taken."""
 
     def __init__(
         self,
@@ -168,18 +161,16 @@ class _Tangent(Factors):
         return product
 
 
-def _changes(weights: Rows, steps: Factors, signs: Array, g: Array) -> Parts:
-    """Yield rows of W less g V / |V|, with V the rows of W, turned by signs, less their steps.
-
-    Rows of zeros become their V, whose lengths are then in `g`.
-    """
+def _changes(weights: Rows, steps: Factors, g: Array, shorter: Array) -> Parts:
+    """Yield rows of W less g V / |V| after a step of V and g; `g` changes with them."""
+    kept = np.float32(1 - steps.decay)
     for some in _tiles(weights):
-        rows = weights[some]
-        moved = signs[some, None] * rows - steps[some]
+        rows, own = weights[some], g[some]
+        signs, n = np.copysign(np.float32(1), own), _lengths(rows)
+        moved = signs[:, None] * rows - steps[some]
         lengths = _lengths(moved)
-        none = _lengths(rows) == 0
-        g[some][none] = lengths[none]
-        moved *= (g[some] / np.where(lengths > 0, lengths, 1))[:, None]
+        own[:] = np.where(n > 0, kept * (signs * n - shorter[some]), lengths)
+        moved *= (own / np.where(lengths > 0, lengths, 1))[:, None]
         yield some, rows - moved
 
 
