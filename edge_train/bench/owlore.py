@@ -7,7 +7,6 @@ an encoder (then `--data` has train, dev and test files of labeled texts). What 
 and not run again.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train import bench
+from edge_train.bench import paired
 from edge_train.bench.turn_cost import measured
 from edge_train.errors import InputError
 from edge_train.formats.atomic import write_bytes
@@ -125,8 +125,9 @@ def main(
     total, drawn = part.layers
     return (
         f"{model.name}: {drawn} of {total} layers, others every {part.every} steps, {steps} steps, "
-        f"{seeds} seeds, one thread. Score: {part.says}. Processor seconds of {_COST_STEPS} steps; "
-        "bytes that steps add to what a process holds with its weights.\n\n"
+        f"{seeds} seeds, one thread. Score: {part.says}. Differences are seed by seed, with their "
+        f"95 % interval. Processor seconds of {_COST_STEPS} steps; bytes that steps add to what a "
+        "process holds with its weights.\n\n"
         + bench.table(_HEAD, [_row(way, scores, costs) for way in ways])
         + "\n\n"
         + _verdict(part, scores, costs)
@@ -156,21 +157,13 @@ def _row(
         way,
         ", ".join(f"{score:.3f}" for score in own),
         f"{statistics.mean(own):.3f}",
-        *(_apart(own, scores[other]) if way != other else "-" for other in (_ALL, _LISA)),
+        *(paired.words(own, scores[other], 3) if way != other else "-" for other in (_ALL, _LISA)),
         f"{cost['step_seconds']:.2f} s",
         f"{cost['update_seconds']:.2f} s",
         f"{cost['rest_seconds'] / every['rest_seconds']:.2f}",
         format_bytes(round(cost["held_bytes"])),
         f"{100 * cost['held_bytes'] / every['held_bytes']:.0f} %",
     )
-
-
-def _apart(own: Sequence[float], other: Sequence[float]) -> str:
-    """Return the mean of the differences seed by seed, and its standard error."""
-    apart = [a - b for a, b in zip(own, other, strict=True)]
-    if len(apart) == 1:
-        return f"{apart[0]:+.3f}"
-    return f"{statistics.mean(apart):+.3f} ± {statistics.stdev(apart) / math.sqrt(len(apart)):.3f}"
 
 
 def _verdict(

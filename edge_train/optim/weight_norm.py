@@ -84,7 +84,9 @@ class WeightNorm:
         if not is_projected(param.shape, self.rank):
             return self.directions.update(update, without_prefix("v.", state), param)
         gradient = update if isinstance(update, Factors) else dense(update)
-        change = self.update_projected(self.project(gradient, state, param), state, param)
+        low = self.project(gradient, state, param)
+        assert isinstance(low, np.ndarray)
+        change = self.update_projected(low, state, param)
         return dense(change).reshape(param.shape) if isinstance(update, np.ndarray) else change
 
     def project(self, gradient: Gradient, state: State, param: Array) -> Gradient:
