@@ -41,6 +41,7 @@ class Schedule:
       measure: what it wants to know of a model before the first step, a number for each of some
         names, and the forward passes of one sample that this took; the journal keeps both. Gets
         recipe, runtime and task.
+      warns: a sentence on what a built one will not do in a run of a recipe; None: it does all.
       held: the most bytes of optimizer state that exist at once, by a recipe and the bytes of
         every block's; None: those of all.
     """
@@ -49,6 +50,7 @@ class Schedule:
     says: str
     build: Callable[[Recipe, Collection[str], Mapping[str, float]], BlockSchedule]
     measure: Callable[[Recipe, Any, Any], tuple[Mapping[str, float], int]] | None = None
+    warns: Callable[[Recipe, Any], str | None] = lambda recipe, built: None
     held: Callable[[Recipe, Mapping[str, int]], int] | None = None
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
