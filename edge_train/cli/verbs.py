@@ -294,8 +294,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=path_word,
-        help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
-        "likeness, forwards, token-prior",
+        help="encoder of sst2, gradnormlorp; encoder or GGUF of owlore; to export, engine-speed; "
+        "GGUF of peers; folder of noise-budget, likeness, forwards, token-prior",
     )
     parser.add_argument(
         "--features", type=path_word, help="folder of feature networks: likeness, forwards"
@@ -310,7 +310,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
-        help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
+        help="cap: runs; lowrank, sst2, peers, sd15-lora, owlore, gradnormlorp: steps; llama-7b: bytes; likeness: items; "
         "forwards: forwards of a curve; token-prior: rounds of tokens; forward-lora: forwards of a "
         "run",
     )

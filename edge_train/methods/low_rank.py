@@ -237,6 +237,7 @@ RULES = (
         head=adam_rule,
         reads=_READS,
         projects=True,
+        row_sums=1,
     ),
     Rule(
         name="gradnormlorp8bit",
@@ -245,6 +246,7 @@ RULES = (
         head=adam8bit_rule,
         reads=_READS,
         projects=True,
+        row_sums=1,
     ),
     Rule(
         name="fira",
