@@ -310,7 +310,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
-        help="cap: runs; lowrank, sst2, peers, sd15-lora, owlore, gradnormlorp: steps; llama-7b: bytes; likeness: items; "
+        help="cap: runs; lowrank, sst2, peers, sd15-lora, owlore, gradnormlorp: steps; llama-7b: "
+        "bytes; likeness: items; "
         "forwards: forwards of a curve; token-prior: rounds of tokens; forward-lora: forwards of a "
         "run",
     )
