@@ -116,6 +116,7 @@ class Loop:
         self._loose: Path | None = None  # a best that no checkpoint refers to yet; the next may go
         self._good: Path | None = None  # the checkpoint that a bad step rolls back to
         self._since: list[StepRecord] = []  # steps taken after it
+        self._resting: frozenset[str] | None = None  # blocks; None: the next step takes a turn
 
     def _init(self, name: str) -> State:
         return self.rules[name].init(self.runtime.parameters.for_transform(name))
@@ -124,8 +125,14 @@ class Loop:
         return not self.schedule.forgets or self.schedule.trains(step, name)
 
     def _take_turns(self, step: int) -> None:
-        """Let go of the state of blocks that rest from here on, begin that of those that return."""
-        resting = [name for name in self.rules if not self.schedule.trains(step, name)]
+        """Let go of the state of blocks that rest from here on, begin that of those that return.
+
+        Nothing is done where the same blocks rest as in the step before.
+        """
+        resting = frozenset(name for name in self.rules if not self.schedule.trains(step, name))
+        if resting == self._resting:
+            return
+        self._resting = resting
         if isinstance(self.runtime, LetsRest):
             self.runtime.rest(resting)
         if not self.schedule.forgets:
@@ -358,6 +365,7 @@ class Loop:
     def restore(self, snapshot: Snapshot, records: Iterable[StepRecord]) -> None:
         """Go back to a snapshot and redo the journaled steps after it."""
         self.sums.held.clear()  # what a step that was not finite left
+        self._resting = None  # a snapshot may be of another turn
         self.runtime.parameters.load(snapshot.parameters)
         for name in self.state:
             stored = snapshot.state.get(name, {})

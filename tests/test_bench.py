@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 
+import numpy as np
 import pytest
 
 from edge_train import bench
-from edge_train.bench import defaults, lowrank, tuning
-from edge_train.errors import TrainingStopped
+from edge_train.bench import defaults, gradnormlorp, lowrank, owlore, paired, tuning
+from edge_train.errors import InputError, TrainingStopped
 from edge_train.records.journal import encode
 
 NOBODY = sys.executable + "-that-is-not-there"
@@ -53,6 +55,35 @@ def test_rates_are_searched_beyond_an_end(suits):
 
 def test_a_search_ends_where_both_neighbors_are_worse():
     assert len(tuning.losses_by_rate(lambda rate: abs(rate - 1), 1.0)) == 3
+
+
+@pytest.mark.parametrize(("held", "word"), [(0.6, "reached"), (0.8, r"\*\*missed\*\*")])
+def test_what_layers_at_a_time_missed_is_in_the_sentence(held, word):
+    costs = {"rest_seconds": 1.0, "held_bytes": 100.0}
+    every = {"all layers": costs, "owlore": {"rest_seconds": 0.9, "held_bytes": 100 * held}}
+    scores = {"lisa": [50.0, 52.0], "owlore": [52.0, 51.0]}
+    told = owlore._verdict(owlore._TEXTS, scores, every)
+    assert re.search(
+        rf"beside the weights: {100 * held:.0f} % of all's, at most 70 % \({word}", told
+    )
+    assert "in the mean: +0.500 in its favor (reached)" in told
+    assert "0.90 of all's, at most 0.86 (**missed**)" in told
+
+
+def test_an_interval_of_differences_is_that_of_a_textbook():
+    """Five differences of mean 2 and deviation 1: 2.776 / sqrt(5)."""
+    own = 2 + np.array([-1.26491106, -0.63245553, 0, 0.63245553, 1.26491106])
+    mean, half = paired.interval(list(own), [0.0] * 5)
+    assert (mean, half) == (pytest.approx(2), pytest.approx(2.776 / 5**0.5, rel=1e-2))
+    assert paired.words([3.0], [1.5]) == "+1.50"
+
+
+@pytest.mark.parametrize("name", [owlore, gradnormlorp])
+def test_a_bench_without_its_data_says_what_it_needs(name, tmp_path):
+    with pytest.raises(InputError, match="needs --model"):
+        name.main(tmp_path, 1)
+    with pytest.raises(InputError, match=r"train\.(tsv|jsonl)"):
+        name.main(tmp_path, 1, tmp_path / "encoder", tmp_path)
 
 
 RUN = """

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.codes import INT4, INT8, Code
 from edge_train.arrays.factored import Update, tiles
 from edge_train.arrays.rounding import AT_ONCE, Noise, largest
-from edge_train.arrays.types import Array, Block, Blocks
+from edge_train.arrays.types import Array, Block, Blocks, Rows
 from edge_train.errors import NonFinite
 from edge_train.rng import Key
 
@@ -173,11 +174,14 @@ class QuantizedParameters(Parameters):
     def for_transform(self, name: str) -> NDArray[np.float32]:
         """Return NaN in the shape of a block: a float32 copy beside its gradient is too much.
 
-        A transform that reads weights then fails loudly instead of working with others.
+        A transform that reads weights then fails loudly instead of working with others, or reads
+        some rows at a time (`readable`).
         """
         if name not in self._codes:
             return super().for_transform(name)
-        return self._nothing[name]
+        hidden = self._nothing[name].view(_Hidden)
+        hidden.stored = _StoredRows(self, name)
+        return hidden
 
     def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
         if name not in self._codes:
@@ -295,6 +299,34 @@ class QuantizedParameters(Parameters):
         """Return the live arrays: matrices as they are stored, with `<name>:scale` beside."""
         scales = {f"{name}:scale": scale for name, scale in self._scales.items()}
         return super().stored() | self._codes | scales
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """A matrix in few bits, of which some rows at a time become float32."""
+
+    parameters: Parameters
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.parameters.for_transform(self.name).shape
+
+    def __getitem__(self, rows: slice) -> Array:
+        """Return neighboring rows in float32."""
+        return self.parameters.rows(self.name, rows)
+
+
+class _Hidden(np.ndarray[Any, np.dtype[np.float32]]):
+    """NaN in the shape of a matrix in few bits, and where its rows are."""
+
+    stored: _StoredRows
+
+
+def readable(param: NDArray[np.float32]) -> Rows:
+    """Return what a transform sees of a block as a matrix (rows, columns) to read rows of."""
+    return param.stored if isinstance(param, _Hidden) else param.reshape(len(param), -1)
 
 
 class Int8Parameters(QuantizedParameters):

@@ -34,7 +34,7 @@ def step_cost(recipe: Recipe, steps: int) -> dict[str, float]:
         _warm_up()
         give_back_memory()
         before = measure().resident_bytes
-        _forget_peak()
+        forget_peak()
         loop = open_loop(job, folder)
         seconds = seconds_of(loop.step, steps)
         held = measure().peak_bytes - before
@@ -84,7 +84,7 @@ def _warm_up() -> None:
     np.tanh(square @ square)
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Let the kernel's peak counter start again from what is held now."""
     try:
         Path("/proc/self/clear_refs").write_text("5")

@@ -282,45 +282,24 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("sd15-lora", "forward-lora", "continual"),
+    *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
+    *("retrieve", "search-speed", "images"),
 )
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
+    """Add options that benches share; the page of each, docs/benchmarks/NAME.md, says which."""
     parser.add_argument("name", choices=BENCHES, metavar="NAME")
-    parser.add_argument(
-        "--data", type=path_word, help="folder of examples, for those that need one"
-    )
-    parser.add_argument(
-        "--model",
-        type=path_word,
-        help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
-        "likeness, forwards, token-prior",
-    )
-    parser.add_argument(
-        "--features",
-        type=path_word,
-        help="folder of feature networks: likeness, forwards, continual",
-    )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=path_word, help="examples, for a bench that needs some")
+    parser.add_argument("--model", type=path_word, help="model, for a bench that needs one")
+    parser.add_argument("--features", type=path_word, help="folder of networks that see pictures")
+    parser.add_argument("--seeds", type=int, default=3, help="how many; default: 3")
     parser.add_argument("--out", type=path_word, default=Path("runs/bench"))
+    parser.add_argument("--samples", type=int, help="samples, draws or items of each measurement")
     parser.add_argument(
-        "--samples",
-        type=int,
-        help="of each data set, tpsgd; of a task, continual; draws, noise-budget, token-prior; "
-        "items, forwards",
+        "--limit", type=int, help="where it ends: steps, forward passes, runs, tasks or bytes"
     )
-    parser.add_argument(
-        "--limit",
-        type=int,
-        help="cap: runs; lowrank, sst2, peers, sd15-lora: steps; llama-7b: bytes; likeness: items; "
-        "forwards: forwards of a curve; token-prior: rounds of tokens; forward-lora: forwards of a "
-        "run; continual: tasks",
-    )
-    parser.add_argument(
-        "--python",
-        help="interpreter of the device environment: engine-quality, engine-speed, container",
-    )
+    parser.add_argument("--python", help="interpreter of the device environment")
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from edge_train.errors import InputError
 from edge_train.methods.choosing import Schedule
+from edge_train.recipe import required
 from edge_train.recipe.key import Key
 
 if TYPE_CHECKING:
+    from edge_train.optim.layer_draws import LayerDraws
     from edge_train.protocols import BlockSchedule
     from edge_train.recipe import Recipe
 
 _LAYER = re.compile(r"((?:.*?\.)?\d+)\.")
 _BATCHES = 4  # of the data, from which inputs are measured
+_NAMED = 3  # of layers that a sentence is about
 _FLOOR = 0.1  # share of the odds that all layers have alike: outliers may be nowhere
 
 _LAYERS = Key(
@@ -96,7 +99,21 @@ def _build(recipe: Recipe, blocks: Collection[str], measured: Mapping[str, float
     )
 
 
-def _outliers(recipe: Recipe, runtime: Any, task: Any) -> Mapping[str, float]:
+def _warns(recipe: Recipe, built: LayerDraws) -> str | None:
+    """Return a sentence where layers get no turn in all steps: that is known before the first."""
+    steps = required(recipe.steps)
+    never = built.never_trained(steps)
+    if not never:
+        return None
+    named = ", ".join(never[:_NAMED]) + (", ..." if len(never) > _NAMED else "")
+    return (
+        f"block schedule {recipe.block_schedule}: {len(never)} layers get no turn in {steps} steps "
+        f"and stay as they are ({named}); a smaller --resample-every or more --sampled-layers "
+        "gives them one"
+    )
+
+
+def _outliers(recipe: Recipe, runtime: Any, task: Any) -> tuple[Mapping[str, float], int]:
     from edge_train.optim.outliers import layer_scores
     from edge_train.protocols import TellsInputs
     from edge_train.rng import Key as Draw
@@ -111,7 +128,8 @@ def _outliers(recipe: Recipe, runtime: Any, task: Any) -> Mapping[str, float]:
         for name, (squares, transposed) in runtime.inputs(task.batch(Draw(recipe.seed, number))):
             before = found.get(name, (0.0, transposed))[0]
             found[name] = before + squares, transposed
-    return layer_scores(runtime.parameters, found, layer_of, recipe.options["outlier_times"])
+    scores = layer_scores(runtime.parameters, found, layer_of, recipe.options["outlier_times"])
+    return scores, _BATCHES * required(recipe.samples)
 
 
 SCHEDULES = (
@@ -119,6 +137,7 @@ SCHEDULES = (
         name="lisa",
         says="some layers at a time, each as likely; tables, heads and norms outside always",
         build=_build,
+        warns=_warns,
         held=_held,
         keys=(_LAYERS, _EVERY),
         defaults={"sampled_layers": 2},
@@ -128,6 +147,7 @@ SCHEDULES = (
         says="as lisa, layers with more outliers more often",
         build=_build,
         measure=_outliers,
+        warns=_warns,
         held=_held,
         keys=(_LAYERS, _EVERY, _OUTLIER),
         defaults={"sampled_layers": 5},

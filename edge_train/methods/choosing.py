@@ -39,7 +39,9 @@ class Schedule:
       says, keys, defaults: as of a `Selection`.
       build: makes it from a recipe, the names of blocks and what was measured.
       measure: what it wants to know of a model before the first step, a number for each of some
-        names; the journal keeps it. Gets recipe, runtime and task.
+        names, and the forward passes of one sample that this took; the journal keeps both. Gets
+        recipe, runtime and task.
+      warns: a sentence on what a built one will not do in a run of a recipe; None: it does all.
       held: the most bytes of optimizer state that exist at once, by a recipe and the bytes of
         every block's; None: those of all.
     """
@@ -47,7 +49,8 @@ class Schedule:
     name: str
     says: str
     build: Callable[[Recipe, Collection[str], Mapping[str, float]], BlockSchedule]
-    measure: Callable[[Recipe, Any, Any], Mapping[str, float]] | None = None
+    measure: Callable[[Recipe, Any, Any], tuple[Mapping[str, float], int]] | None = None
+    warns: Callable[[Recipe, Any], str | None] = lambda recipe, built: None
     held: Callable[[Recipe, Mapping[str, int]], int] | None = None
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)

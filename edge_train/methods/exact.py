@@ -188,6 +188,7 @@ def of_rule(rule: Rule) -> Method:
         keys=rule.keys,
         defaults=rule.defaults,
         projects=rule.projects,
+        row_sums=rule.row_sums,
     )
 
 

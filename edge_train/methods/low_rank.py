@@ -11,7 +11,9 @@ from edge_train.methods.method import Rule
 from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
+    from edge_train.optim.adam8bit import Adam8bit
     from edge_train.optim.bases import Basis, TopVectors
+    from edge_train.optim.transforms import Adam
     from edge_train.protocols import Transform
 
 _ALIGNED = 2  # the version of rules from which on signs of vectors follow those before
@@ -141,6 +143,32 @@ def _frugal(recipe: Recipe, after: After) -> Transform:
     return _apart(LowRank(adam, chance, every, moments="reset", remainder=scale), adam, after)
 
 
+def _gradnormlorp(recipe: Recipe, after: After) -> Transform:
+    from edge_train.optim.transforms import Adam
+
+    return _by_weight_norm(recipe, after, Adam())
+
+
+def _gradnormlorp8bit(recipe: Recipe, after: After) -> Transform:
+    from edge_train.optim.adam8bit import Adam8bit
+
+    return _by_weight_norm(recipe, after, Adam8bit(seed=recipe.seed))
+
+
+def _by_weight_norm(recipe: Recipe, after: After, adam: Adam | Adam8bit) -> Transform:
+    """Return GradNormLoRP's rule: directions of rows as GaLore has matrices, lengths by Adam."""
+    from edge_train.optim.bases import TopVectors
+    from edge_train.optim.low_rank import LowRank, MatricesApart
+    from edge_train.optim.transforms import Adam as Plain
+    from edge_train.optim.transforms import Chain
+    from edge_train.optim.weight_norm import WeightNorm
+
+    rank, every, scale = _keys(recipe)
+    directions = LowRank(adam, TopVectors(rank, recipe.seed), every, scale)
+    rows = WeightNorm(Chain((directions, *after)), Chain((Plain(), *after)), rank)
+    return MatricesApart(rows, Chain((adam, *after)))
+
+
 def _apollo(recipe: Recipe, after: After) -> Transform:
     return _by_lengths(recipe, after, "rows")
 
@@ -201,6 +229,24 @@ RULES = (
         head=adam8bit_rule,
         reads=(*_READS, "basis"),
         projects=True,
+    ),
+    Rule(
+        name="gradnormlorp",
+        says="rows as lengths times directions: Adam on lengths, galore on directions",
+        build=_gradnormlorp,
+        head=adam_rule,
+        reads=_READS,
+        projects=True,
+        row_sums=1,
+    ),
+    Rule(
+        name="gradnormlorp8bit",
+        says="gradnormlorp with moments in 8 bits",
+        build=_gradnormlorp8bit,
+        head=adam8bit_rule,
+        reads=_READS,
+        projects=True,
+        row_sums=1,
     ),
     Rule(
         name="fira",

@@ -94,6 +94,7 @@ class Method:
       best_margin: share of its improvement by which a later evaluation of a run of a recipe may
         miss the best one and take its place; 0: the lowest is the best.
       projects: it reads a projection of a gradient, so those of parts of a batch are added up.
+      row_sums: numbers of each row that are added up beside that projection.
       extra_blocks: what it trains beside the blocks of the network, by name.
       keeps_length: why a run of a recipe cannot be made longer; None: it can.
     """
@@ -111,6 +112,7 @@ class Method:
     radius: Callable[[Recipe], float | None] = lambda recipe: None
     best_margin: Callable[[Recipe], float] = lambda recipe: 0.0
     projects: bool = False
+    row_sums: int = 0
     extra_blocks: Callable[[Recipe, Parts], Mapping[str, Any]] | None = None
     keeps_length: Callable[[Recipe], str | None] = lambda recipe: None
 
@@ -132,7 +134,7 @@ class Rule:
         rate).
       head: makes in the same way that of the output layer, unless the recipe has `project_head`;
         None: it is like any other matrix.
-      reads, keys, defaults, projects: as of a `Method`.
+      reads, keys, defaults, projects, row_sums: as of a `Method`.
     """
 
     name: str
@@ -143,4 +145,5 @@ class Rule:
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     projects: bool = False
+    row_sums: int = 0
     needs: frozenset[str] = frozenset({GRADIENT, MATRICES})

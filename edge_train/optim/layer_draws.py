@@ -37,7 +37,7 @@ class LayerDraws:
         every: int,
         seed: int,
     ) -> None:
-        self._layer_of, self._every = layer_of, every
+        self._layer_of, self._every, self._layers = layer_of, every, tuple(log_odds)
 
         @lru_cache(maxsize=2)
         def drawn(number: int) -> frozenset[str]:
@@ -52,3 +52,12 @@ class LayerDraws:
         """Return whether a block is trained in a step."""
         layer = self._layer_of(name)
         return layer is None or layer in self.drawn(step // self._every)
+
+    def never_trained(self, steps: int) -> list[str]:
+        """Return the layers that no draw of so many steps takes, in their order."""
+        left = set(self._layers)
+        for number in range(-(-steps // self._every)):
+            left -= self.drawn(number)
+            if not left:
+                break
+        return [layer for layer in self._layers if layer in left]

@@ -103,10 +103,16 @@ def start_record(
         check = check_slopes(runtime, task, some, scale, recipe.seed, wanted, smallest)
         forwards += check.forwards
         session.observer.said(check.sentence())
-    measured = None
+    measured, notices = None, list(job.notes)
     if recipe.block_schedule is not None:
-        measure = schedules.get(recipe.block_schedule).measure
-        measured = dict(measure(recipe, runtime, task)) if measure else None
+        schedule = schedules.get(recipe.block_schedule)
+        if schedule.measure:
+            measured, passes = schedule.measure(recipe, runtime, task)
+            forwards += passes
+        built = schedule.build(recipe, runtime.parameters, measured or {})
+        if text := schedule.warns(recipe, built):
+            session.observer.said(text)
+            notices.append(text)
     job.preview(session.folder, 0, runtime)
     try:
         usage = guard.check(0)
@@ -131,10 +137,10 @@ def start_record(
             **predicted,
             **({"threads_measured": session.threads.sentence()} if session.threads else {}),
             **job.facts(session.folder),
-            **({"notices": list(job.notes)} if job.notes else {}),
+            **({"notices": notices} if notices else {}),
         },
         "slope_check": check.record() if check else None,
-        **({"measured": measured} if measured is not None else {}),
+        **({"measured": dict(measured)} if measured is not None else {}),
         "threads": session.threads.record() if session.threads else None,
         **({"best_margin": margin} if (margin := method.best_margin(recipe)) else {}),
         "eval": float(losses.astype(np.float64).mean()),

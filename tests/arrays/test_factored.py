@@ -28,6 +28,7 @@ from edge_train.optim.orthogonal import OrthogonalMomentum
 from edge_train.optim.racs import Racs
 from edge_train.optim.sums import Sums
 from edge_train.optim.transforms import Adam, Chain, LearningRate, WeightDecay
+from edge_train.optim.weight_norm import WeightNorm
 from edge_train.protocols import Share
 from edge_train.rng import Key
 
@@ -48,6 +49,11 @@ RULES = {
         moments="rotate",
         remainder=1.0,
         remainder_by="sgd",
+    ),
+    "gradnormlorp": lambda: WeightNorm(
+        Chain((LowRank(Adam(), TopVectors(4), 3, 0.5), LearningRate(0.1, 9))),
+        Chain((Adam(), LearningRate(0.1, 9))),
+        4,
     ),
     "scale": Normalized,
     "scale-columns": lambda: Normalized("columns"),

@@ -13,6 +13,7 @@ from edge_train.optim.normalized import Normalized
 from edge_train.optim.orthogonal import OrthogonalMomentum
 from edge_train.optim.racs import Racs
 from edge_train.optim.transforms import Adam, Chain, LearningRate, NormCorrection, WeightDecay
+from edge_train.optim.weight_norm import WeightNorm
 
 TRANSFORMS = {
     "adam": Adam(),
@@ -37,6 +38,11 @@ TRANSFORMS = {
         remainder=1.0,
         remainder_by="sgd",
         plain=Adam(),
+    ),
+    "gradnormlorp": WeightNorm(
+        Chain((LowRank(Adam(), TopVectors(2), 4, 0.25), LearningRate(0.1, 9))),
+        Chain((Adam(), LearningRate(0.1, 9))),
+        2,
     ),
     "scale": Normalized(),
     "scale of columns": Normalized("columns"),

@@ -1,9 +1,13 @@
 """Layers take turns by given odds, and outliers are counted as the paper defines them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from recipes import recipe_for
 
 from edge_train.arrays.parameters import Int8Parameters, Parameters
+from edge_train.methods import schedules
 from edge_train.methods.block_schedules import layer_of
 from edge_train.optim.layer_draws import LayerDraws
 from edge_train.optim.outliers import layer_scores, outlier_share
@@ -47,6 +51,18 @@ def test_another_seed_draws_other_layers_and_the_same_one_the_same():
     steps = range(50)
     found = [[draws(1, seed).trains(step, "a.0.w") for step in steps] for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
+
+
+def test_layers_that_no_draw_takes_are_told_in_a_sentence():
+    schedule = draws(1, every=5)
+    seen = {layer for layer in ODDS if any(schedule.trains(s, f"{layer}.w") for s in range(10))}
+    assert set(schedule.never_trained(10)) == set(ODDS) - seen
+    assert len(schedule.never_trained(5)) == 2 and not schedule.never_trained(1000)
+    lisa = schedules.get("lisa")
+    recipe = recipe_for("classify", block_schedule="lisa", steps=5)
+    said = lisa.warns(recipe, schedule)
+    assert "2 layers get no turn in 5 steps" in said and "--resample-every" in said
+    assert lisa.warns(replace(recipe, steps=1000), schedule) is None
 
 
 @pytest.mark.parametrize("kind", [Parameters, Int8Parameters])

@@ -53,6 +53,8 @@ TASK = Task(
         ("lora", "default"): {"learning_rate": 1e-3},
         ("galore", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
         ("q-galore", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
+        ("gradnormlorp", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
+        ("gradnormlorp8bit", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
         ("fira", "default"): {"rank": 8, "refresh_every": 200, "scale": 4.0},
         ("sumo", "default"): {"rank": 8, "refresh_every": 200, "scale": 1.0},
         ("dct-adamw", "default"): {"rank": 32, "refresh_every": 1, "scale": 1.0},

@@ -181,7 +181,7 @@ def _sums_bytes(
     if recipe.micro_batch is None or recipe.micro_batch >= required(recipe.samples):
         return 0
     total, tokens = 0, required(recipe.samples) * required(recipe.length)
-    projects = methods.get(recipe.method).projects
+    method = methods.get(recipe.method)
     heads = heads_of(shapes, vocabulary)
     apart = frozenset[str]() if projects_head(recipe) else heads
     for name, shape in shapes.items():
@@ -190,8 +190,8 @@ def _sums_bytes(
             total += 4 * looked_up_numbers((shape[0], shape[1]), tokens, is_output=is_output)
         elif len(shape) == 1:
             total += 4 * shape[0]
-        elif projects and name not in apart and is_projected(shape, required(recipe.rank)):
-            total += 4 * max(shape) * required(recipe.rank)
+        elif method.projects and name not in apart and is_projected(shape, required(recipe.rank)):
+            total += 4 * (max(shape) * required(recipe.rank) + shape[0] * method.row_sums)
         elif name in heads:
             total += 4 * remade_numbers(shape, tokens)
         else:

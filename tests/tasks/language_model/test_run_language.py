@@ -86,6 +86,8 @@ _TURNS = ("--block-schedule", "owlore", "--sampled-layers", "1", "--resample-eve
         ("--method", "frugal", "--quant", "int8", "--weight-decay", "0.01", "--rank", "4"),
         ("--method", "scale-sgd", "--quant", "int8", "--micro-batch", "3"),
         ("--method", "q-galore", "--quant", "int8", *_LOW_RANK, *_TURNS),
+        ("--method", "gradnormlorp8bit", "--quant", "int8", *_LOW_RANK, "--micro-batch", "3"),
+        ("--method", "gradnormlorp", "--weight-decay", "0.01", *_LOW_RANK, *_TURNS),
     ],
     ids=" ".join,
 )
@@ -243,6 +245,10 @@ def test_a_plan_counts_the_activations_of_a_micro_batch_and_what_is_summed(place
     # the inputs of the output layer and its hidden states, whose errors are made again
     projected, head = 4 * 2 * (4 * 32 + 3 * 64), 2 * 8 * 16 * 32
     assert lines["sums of a step's parts"] == 4 * (dense + projected + head)
+    in_rows = LanguageModelJob(recipe_for(**keys | {"method": "gradnormlorp"}, micro_batch=2))
+    rows = 2 * (4 * 32 + 64 + 64 + 32)
+    own = {line.name: line.bytes for line in in_rows.footprint().known["train"]}
+    assert own["sums of a step's parts"] == 4 * (dense + projected + rows + head)
     like_others = LanguageModelJob(recipe_for(**keys, micro_batch=2, project_head=True))
     lines = {line.name: line.bytes for line in like_others.footprint().known["train"]}
     assert lines["sums of a step's parts"] == 4 * (dense + projected + 4 * 300)
