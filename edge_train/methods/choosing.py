@@ -19,6 +19,11 @@ class Selection:
       name: what `--batch-selection` says.
       says: a line for people.
       build: makes it from a recipe with its defaults filled in.
+      needs: what it asks of an engine.
+      drawn: samples that a task draws for a step of a recipe; it trains `samples` of them.
+      passes: samples of them that it passes through the model in a step.
+      held: the bytes that it holds, by a recipe, the outputs and inputs of the last layer, and
+        the rows of each sample that it computes.
       keys: keys that it declares itself; their values are in `Recipe.options`.
       defaults: values of keys of its own that are not set.
     """
@@ -26,6 +31,10 @@ class Selection:
     name: str
     says: str
     build: Callable[[Recipe], BatchSelection]
+    needs: frozenset[str] = frozenset()
+    drawn: Callable[[Recipe], int] = lambda recipe: recipe.samples or 1
+    passes: Callable[[Recipe], int] = lambda recipe: 0
+    held: Callable[[Recipe, tuple[int, int], int], int] = lambda recipe, shape, rows: 0
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,6 +60,3 @@ class Schedule:
     held: Callable[[Recipe, Mapping[str, int]], int] | None = None
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-SELECTIONS: tuple[Selection, ...] = ()

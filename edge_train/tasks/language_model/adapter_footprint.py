@@ -24,8 +24,10 @@ from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.continuing import WRITTEN
 from edge_train.tasks.language_model.footprint import (
     Shapes,
+    choosing_line,
     held_as,
     judged_sequences,
+    lines_of,
     logits_bytes,
     operations_of,
     width_of,
@@ -79,6 +81,7 @@ def adapter_footprint(
     ]
     if recipe.clip is not None:
         held.append(PlanLine("gradients of the adapter", 4 * numbers))
+    chooses = lines_of(choosing_line(recipe, shapes))
     length, samples = required(recipe.length), required(recipe.samples)
     at_once = length * min(recipe.micro_batch or samples, samples)
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
@@ -104,7 +107,7 @@ def adapter_footprint(
     return Footprint(
         use.libraries,
         base,
-        {PREPARE: (), TRAIN: tuple(held), SAVE: tuple(held)},
+        {PREPARE: (), TRAIN: (*held, *chooses), SAVE: tuple(held)},
         {TRAIN: max(trains, judges), SAVE: judges},
         use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,

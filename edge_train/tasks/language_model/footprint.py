@@ -20,7 +20,7 @@ from edge_train.memory.footprint import (
     folder_lines,
     state_line,
 )
-from edge_train.methods import held_at_once, methods
+from edge_train.methods import held_at_once, methods, selection_bytes
 from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers, remade_numbers
@@ -77,6 +77,7 @@ def footprint_of(
     held = (PlanLine("weights", weights), state_line(transform, shapes, 0, held_at_once(recipe)))
     at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
     sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
+    chooses = choosing_line(recipe, shapes)
     tokens = at_once * required(recipe.length)
     layers = layers_of(model.config)
     width = width_of(shapes)
@@ -102,7 +103,7 @@ def footprint_of(
     return Footprint(
         use.libraries,
         weights,
-        {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
+        {PREPARE: (), TRAIN: (*held, *lines_of(sums, chooses)), SAVE: held},
         {TRAIN: max(kept, scored, writes), SAVE: saved},
         use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
@@ -123,6 +124,18 @@ def footprint_of(
             max((file.path.stat().st_size for file in model.rewritten), default=None),
         ),
     )
+
+
+def choosing_line(recipe: LanguageModelRecipe, shapes: Shapes) -> PlanLine:
+    """Return the line of a batch selection, whose layer is as wide as hidden states."""
+    width = width_of(shapes)
+    held = selection_bytes(recipe, (width, width), required(recipe.length))
+    return PlanLine("batch selection", held)
+
+
+def lines_of(*lines: PlanLine) -> tuple[PlanLine, ...]:
+    """Return the lines that have any bytes."""
+    return tuple(line for line in lines if line.bytes)
 
 
 def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:
