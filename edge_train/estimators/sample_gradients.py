@@ -83,7 +83,7 @@ class SlopeGradients:
     def mean(self, samples: Numbers) -> Array:
         """Return the mean of some samples."""
         slopes = self.slopes[samples].mean(axis=0) / np.float32(self.count)
-        found = slopes[0] * self.direction(0)
+        found: Array = slopes[0] * self.direction(0)
         for k in range(1, self.count):
             found += slopes[k] * self.direction(k)
         return found

@@ -65,7 +65,8 @@ def _held(recipe: Recipe, shape: tuple[int, int], rows: int) -> int:
     matrices = outputs * inputs * 5  # moments, a mean, its square and their order
     directions = recipe.option("selection_directions") or 0
     features = places * (4 * drawn + 3 * rows + directions)
-    return _FLOAT * (factors + matrices + features + 4 * drawn * drawn)
+    numbers: int = factors + matrices + features + 4 * drawn * drawn
+    return _FLOAT * numbers
 
 
 def _random(recipe: Recipe) -> BatchSelection:

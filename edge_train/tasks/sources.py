@@ -22,7 +22,7 @@ def check_sources(recipe: Recipe) -> None:
     """
     if getattr(recipe, "sources", None) is not None and recipe.batch_selection is None:
         raise InputError(
-            "sources is read by --batch-selection colm and colm-zo only; name one, or leave it out."
+            "sources is read by batch selections; name one with --batch-selection, or leave it out."
         )
 
 
