@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edge_train.methods.choosing import Schedule, Selection
+from edge_train.methods.choosing import Held, Schedule, Selection
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Method, Rule
 from edge_train.recipe import Key, Recipe
@@ -57,13 +57,13 @@ def scored_samples(recipe: Recipe) -> int:
     return selections.get(recipe.batch_selection).passes(recipe) if recipe.batch_selection else 0
 
 
-def selection_bytes(recipe: Recipe, shape: tuple[int, int], rows: int) -> int:
-    """Return the bytes that a batch selection holds; 0 where there is none.
+def selection_bytes(recipe: Recipe, shape: tuple[int, int], rows: int) -> Held:
+    """Return the bytes of a batch selection; none where there is none.
 
     Args:
       shape: outputs and inputs of the model's last layer.
       rows: that it computes for each sample.
     """
     if recipe.batch_selection is None:
-        return 0
+        return Held()
     return selections.get(recipe.batch_selection).held(recipe, shape, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_train.errors import InputError
-from edge_train.methods.choosing import Selection
+from edge_train.methods.choosing import Held, Selection
 from edge_train.methods.method import CANDIDATES, FORWARD, LAST_LAYER
 from edge_train.recipe.key import Key
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_train.recipe import Recipe
 
 _TIMES = 4  # candidates for each sample that is trained, unless the recipe says otherwise
-_FLOAT = 4
+_FLOAT, _MOMENTS = 4, 2
 
 _CANDIDATES = Key(
     "candidates",
@@ -57,16 +57,16 @@ def _drawn(recipe: Recipe) -> int:
     return found
 
 
-def _held(recipe: Recipe, shape: tuple[int, int], rows: int) -> int:
+def _held(recipe: Recipe, shape: tuple[int, int], rows: int) -> Held:
     """Return the bytes of factors, of moments and means, and of what is compared."""
     outputs, inputs = shape
     drawn, places = _drawn(recipe), min(recipe.option("compared_numbers"), outputs * inputs)
     factors = drawn * rows * (outputs + inputs) * 2  # and once more while they are put together
-    matrices = outputs * inputs * 5  # moments, a mean, its square and their order
+    matrices = outputs * inputs * (_MOMENTS + 3)  # and a mean, its square and their order
     directions = recipe.option("selection_directions") or 0
     features = places * (4 * drawn + 3 * rows + directions)
     numbers: int = factors + matrices + features + 4 * drawn * drawn
-    return _FLOAT * numbers
+    return Held(_FLOAT * numbers, _FLOAT * _MOMENTS * outputs * inputs)
 
 
 def _random(recipe: Recipe) -> BatchSelection:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from edge_train.protocols import BatchSelection, BlockSchedule
     from edge_train.recipe import Key, Recipe
+
+
+class Held(NamedTuple):
+    """Bytes of a batch selection: all that it holds, and what of it is in every checkpoint."""
+
+    all: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +41,7 @@ class Selection:
     needs: frozenset[str] = frozenset()
     drawn: Callable[[Recipe], int] = lambda recipe: recipe.samples or 1
     passes: Callable[[Recipe], int] = lambda recipe: 0
-    held: Callable[[Recipe, tuple[int, int], int], int] = lambda recipe, shape, rows: 0
+    held: Callable[[Recipe, tuple[int, int], int], Held] = lambda recipe, shape, rows: Held()
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 

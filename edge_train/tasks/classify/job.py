@@ -35,6 +35,7 @@ from edge_train.memory.footprint import (
     Footprint,
     PlanLine,
     folder_lines,
+    lines_of,
     state_line,
 )
 from edge_train.memory.machine import cores
@@ -160,7 +161,8 @@ class ClassifyTextJob:
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
         kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
-        chooses = self._choosing_lines(shapes)
+        width = max(min(shape) for shape in shapes.values() if len(shape) == 2)
+        chooses = selection_bytes(recipe, (len(job._model.labels), width), 1)
         use = TASK.use(recipe.runtime)
         libraries = use.libraries
         if isinstance(self._model, ClassifierFolder):
@@ -168,7 +170,11 @@ class ClassifyTextJob:
         return Footprint(
             libraries,
             weights.bytes,
-            {PREPARE: (), TRAIN: (weights, state, *chooses), SAVE: (weights, state)},
+            {
+                PREPARE: (),
+                TRAIN: (weights, state, *lines_of(PlanLine("batch selection", chooses.all))),
+                SAVE: (weights, state),
+            },
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
@@ -180,18 +186,11 @@ class ClassifyTextJob:
             folder=folder_lines(
                 len(trained),
                 4 * sum(map(math.prod, trained.values())),
-                state_line(transform, trained, 0, held_at_once(recipe)).bytes,
+                state_line(transform, trained, 0, held_at_once(recipe)).bytes + chooses.kept,
                 job._kept_bytes(),
                 self._result_bytes(shapes),
             ),
         )
-
-    def _choosing_lines(self, shapes: Shapes) -> tuple[PlanLine, ...]:
-        """Return the line of a batch selection; the last layer has an output for every class."""
-        classes = len(self._model.labels)
-        width = max(min(shape) for shape in shapes.values() if len(shape) == 2)
-        held = selection_bytes(self.recipe, (classes, width), 1)
-        return (PlanLine("batch selection", held),) if held else ()
 
     def _kept_bytes(self) -> int:
         """Return what the run folder keeps of the texts: ids, a count and a label of each."""
