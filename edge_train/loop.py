@@ -27,6 +27,7 @@ from edge_train.protocols import (
     Objective,
     Replayable,
     Scheduled,
+    Scoring,
     Share,
     Stateful,
     StepRecord,
@@ -40,6 +41,7 @@ from edge_train.records.past import Past, chained, origin
 from edge_train.rng import Key
 
 ESTIMATOR = "(estimator)"  # where the state of one stands among those of blocks
+SELECTION = "(selection)"
 _SAVING_SHARE = 0.05  # of the time, at most: a large model is saved less often
 _BAD_STEPS = 5  # in a row; then something is wrong that a roll-back does not cure
 
@@ -110,6 +112,10 @@ class Loop:
         }
         if isinstance(self.estimator, Stateful):
             self.state[ESTIMATOR] = self.estimator.state
+        self._scored: int | None = None  # samples that are passed to choose from, in every step
+        if isinstance(self.selection, Scoring):
+            self.state[SELECTION] = self.selection.begin(self.runtime)
+            self._scored = self.selection.forwards
         self.lengths: Lengths | None = None  # of the step in progress
         self._is_replayed = isinstance(self.estimator, Replayable)  # its gradient is no gradient
         self.sums = Sums()  # of a batch that is differentiated in parts; empty between steps
@@ -152,6 +158,7 @@ class Loop:
         key = Key(self.seed, step)
         self._take_turns(step)
         batch = self.selection.choose(self.task, self.runtime, key)
+        chosen = time.perf_counter() - start
         before, share = self._clipped(batch, key)
         apply = partial(self.apply, key, share=share)
         estimate = self.estimator.estimate(self.runtime, self.task, batch, key, apply)
@@ -160,13 +167,14 @@ class Loop:
             step=step,
             loss=estimate.loss,
             scalars=estimate.scalars,
-            forwards=before.forwards + estimate.forwards,
+            forwards=before.forwards + estimate.forwards + (self._scored or 0),
             backwards=before.backwards + estimate.backwards,
             peak_bytes=usage.peak_bytes,
             resident_bytes=usage.resident_bytes,
             seconds=time.perf_counter() - start,
             block_losses=estimate.block_losses,
             gradient_norm=self.lengths.norm if self.lengths else None,
+            selection_seconds=None if self._scored is None else chosen,
         )
 
     def _clipped(self, batch: Batch, key: Key) -> tuple[Estimate, float]:
@@ -335,7 +343,7 @@ class Loop:
     def redo(self, record: StepRecord) -> None:
         """Rebuild a journaled step: from its scalars without the model, else by taking it again."""
         if record.skipped is None:
-            if isinstance(self.estimator, Replayable):
+            if isinstance(self.estimator, Replayable) and self._scored is None:
                 key = Key(self.seed, record.step)
                 parameters = self.runtime.parameters
                 apply = partial(self.apply, key)

@@ -55,7 +55,8 @@ class StepRecord:
 
     `skipped` says why a step changed nothing (its loss was not finite, then `loss` is None);
     `eval` is the loss on the fixed evaluation batch after the step, where it was measured;
-    `gradient_norm` the length of the gradient before it was clipped (see `optim.lengths`).
+    `gradient_norm` the length of the gradient before it was clipped (see `optim.lengths`);
+    `selection_seconds` the part of the step in which candidates were scored and chosen from.
     """
 
     step: int
@@ -70,6 +71,7 @@ class StepRecord:
     skipped: str | None = None
     block_losses: tuple[float | None, ...] = ()
     gradient_norm: float | None = None
+    selection_seconds: float | None = None
 
 
 class Runtime(Protocol):
@@ -111,6 +113,39 @@ class TellsInputs(Protocol):
 
     def inputs(self, batch: Batch) -> Iterator[tuple[str, tuple[NDArray[np.float64], bool]]]:
         """Yield block, squares of its inputs over a batch, and whether it is (inputs, outputs)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """The last layer's gradient of every sample, as factors: none of its matrices is formed.
+
+    The gradient of sample i is the sum of outer(errors[t], inputs[t]) over its rows t.
+
+    Attributes:
+      losses: of the samples, (samples,).
+      inputs: what enters the layer, (rows, inputs) float32.
+      errors: slope of each sample's own loss at the layer's outputs, (rows, outputs) float32.
+      samples: which sample a row is of, (rows,), ascending.
+    """
+
+    losses: Array
+    inputs: Array
+    errors: Array
+    samples: NDArray[np.int64]
+
+
+@runtime_checkable
+class TellsLastLayer(Protocol):
+    """A runtime that tells what the gradient of its last layer is made of, by forward passes."""
+
+    @property
+    def last_layer_shape(self) -> tuple[int, int]:
+        """Outputs and inputs of that layer."""
+        ...
+
+    def last_layer(self, batch: Batch) -> LastLayer:
+        """Return the factors of every sample, computed without dropout, a few samples at a time."""
         ...
 
 
@@ -190,6 +225,16 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class HasSources(Objective, Protocol):
+    """An objective whose samples are of several sources; a batch then holds `source` (samples,)."""
+
+    @property
+    def source_sizes(self) -> NDArray[np.int64]:
+        """Samples to train on of each source, (sources,)."""
+        ...
+
+
+@runtime_checkable
 class LeastSquares(Objective, Protocol):
     """An objective whose loss is a sum of squares that can be had one by one."""
 
@@ -244,7 +289,26 @@ class BatchSelection(Protocol):
     def choose(self, task: Objective, runtime: Runtime, key: Key) -> Batch:
         """Return the batch of a step, a function of the key and the parameters alone.
 
-        A journal is redone from it, so it holds nothing from one step to the next.
+        A journal is redone from it, so it holds nothing from one step to the next but the state of
+        a `Scoring`.
+        """
+        ...
+
+
+@runtime_checkable
+class Scoring(BatchSelection, Protocol):
+    """A selection that passes candidates through the model, and may remember what it saw."""
+
+    @property
+    def forwards(self) -> int:
+        """Single-sample passes that a choice takes."""
+        ...
+
+    def begin(self, runtime: Any) -> State:
+        """Return the full-sized state, which `choose` changes in place: part of every checkpoint.
+
+        Raises:
+          InputError: the runtime does not tell what it scores by.
         """
         ...
 

@@ -12,7 +12,7 @@ from edge_train.estimators.backprop import Backprop
 from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.tensor_store import StoredTensors
-from edge_train.loop import ESTIMATOR
+from edge_train.loop import ESTIMATOR, SELECTION
 from edge_train.optim.norm_limit import NormLimit
 from edge_train.optim.tail_mean import TailMean
 from edge_train.optim.transforms import Chain, LearningRate, Momentum
@@ -366,6 +366,22 @@ class Halves:
         return {**batch, "noise": batch["noise"][:2]}
 
 
+class Remembering:
+    """A `Scoring`: which half is trained follows from what was trained before."""
+
+    forwards = 4
+
+    def begin(self, runtime):
+        self.state = {"sum": np.zeros(2, np.float32)}
+        return self.state
+
+    def choose(self, task, runtime, key):
+        batch = task.batch(key)
+        self.state["sum"] += np.float32(np.abs(batch["noise"]).sum())
+        some = slice(2) if int(self.state["sum"][0]) % 2 else slice(2, None)
+        return {**batch, "noise": batch["noise"][some]}
+
+
 def two_blocks():
     return QuadraticRuntime({name: np.ones((2, 3), np.float32) for name in "ab"})
 
@@ -421,6 +437,38 @@ def test_turns_and_chosen_samples_are_redone_from_the_journal_to_the_bit(
         np.testing.assert_array_equal(
             again.runtime.parameters[name], whole.runtime.parameters[name]
         )
+
+
+@pytest.mark.parametrize("kept", [0, 2, 5])
+def test_a_selection_that_remembers_goes_on_with_the_same_bits_from_any_checkpoint(
+    make_loop, tmp_path, estimator, kept
+):
+    """What it remembers is in a checkpoint; steps after it are taken again, those of zo too."""
+    whole = make_loop(tmp_path / "whole", estimator=estimator, selection=Remembering())
+    whole.fit(9)
+    part = {"estimator": estimator, "checkpoint_seconds": 1e9}
+    make_loop(tmp_path / "part", selection=Remembering(), **part).fit(kept)
+    loop, _ = resumed(make_loop, tmp_path / "part", selection=Remembering(), **part)
+    loop.fit(9)
+    for path in (tmp_path / "part" / "checkpoints").glob("step-*"):
+        path.unlink()  # all steps are redone
+    again, _ = resumed(make_loop, tmp_path / "part", selection=Remembering(), **part)
+    for found in (loop, again):
+        np.testing.assert_array_equal(found.state[SELECTION]["sum"], whole.state[SELECTION]["sum"])
+        np.testing.assert_array_equal(
+            found.runtime.parameters["token"], whole.runtime.parameters["token"]
+        )
+
+
+def test_passes_and_seconds_of_choosing_are_in_the_journal(make_loop, tmp_path):
+    make_loop(tmp_path / "all", estimator=Backprop()).fit(2)
+    make_loop(tmp_path / "some", estimator=Backprop(), selection=Remembering()).fit(2)
+    plain, scored = (
+        journal.read(tmp_path / name / "journal.jsonl")[0][1] for name in ("all", "some")
+    )
+    assert "selection_seconds" not in plain
+    assert 0 <= scored["selection_seconds"] <= scored["seconds"]
+    assert scored["forwards"] == Remembering.forwards + scored["backwards"]
 
 
 class Forgetful(Turns):

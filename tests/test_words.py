@@ -9,7 +9,6 @@ from edge_train import cli
 from edge_train.cli.options import Words
 from edge_train.command import Command
 from edge_train.errors import InputError
-from edge_train.methods import selections
 from edge_train.registry import Registry
 from edge_train.tasks import read_recipe, tasks
 from edge_train.tasks.task import Task
@@ -168,8 +167,9 @@ def test_a_sentence_without_a_file_begins_with_its_key():
 
 
 def test_a_name_of_a_kind_that_has_none_is_refused_without_a_list():
-    with pytest.raises(InputError, match="batch selection 'x' is not known; there are none"):
-        selections.get("x")
+    none = Registry("flavour", "edge_train.methods", "FLAVOURS")
+    with pytest.raises(InputError, match="flavour 'x' is not known; there are none"):
+        none.get("x")
 
 
 def test_resume_is_of_run_only():

@@ -84,6 +84,11 @@ def has_room(cap_bytes: int | None, libraries_bytes: int) -> bool:
     return cap_bytes is None or libraries_bytes * _WITH_ANYTHING <= cap_bytes
 
 
+def lines_of(*lines: PlanLine) -> tuple[PlanLine, ...]:
+    """Return the lines that have any bytes."""
+    return tuple(line for line in lines if line.bytes)
+
+
 _LARGE_BLOCK = 4_000_000  # numbers
 _STEP = 4096  # of a side: of this many numbers, each group that a rule keeps a scale of is whole
 _STEP_FILES, _BEST_FILES = 3, 3  # two of the last steps and their best ones, and those in writing

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edge_train.methods.choosing import Schedule, Selection
+from edge_train.methods.choosing import Held, Schedule, Selection
 from edge_train.methods.exact import of_rule
 from edge_train.methods.method import Method, Rule
 from edge_train.recipe import Key, Recipe
@@ -23,9 +23,7 @@ class _Methods(Registry[Method]):
 
 methods: Registry[Method] = _Methods("method", "edge_train.methods", "METHODS")
 rules: Registry[Rule] = Registry("rule", "edge_train.methods", "RULES")
-selections: Registry[Selection] = Registry(
-    "batch selection", "edge_train.methods.choosing", "SELECTIONS"
-)
+selections: Registry[Selection] = Registry("batch selection", "edge_train.methods", "SELECTIONS")
 schedules: Registry[Schedule] = Registry("block schedule", "edge_train.methods", "SCHEDULES")
 
 
@@ -45,3 +43,27 @@ def held_at_once(recipe: Recipe) -> Callable[[Mapping[str, int]], int] | None:
         return None
     held = schedules.get(recipe.block_schedule).held
     return None if held is None else partial(held, recipe)
+
+
+def drawn_samples(recipe: Recipe) -> int:
+    """Return how many samples a task draws for a step, of which `samples` are trained."""
+    if recipe.batch_selection is None:
+        return recipe.samples or 1
+    return selections.get(recipe.batch_selection).drawn(recipe)
+
+
+def scored_samples(recipe: Recipe) -> int:
+    """Return how many samples a step passes through the model to choose those that it trains."""
+    return selections.get(recipe.batch_selection).passes(recipe) if recipe.batch_selection else 0
+
+
+def selection_bytes(recipe: Recipe, shape: tuple[int, int], rows: int) -> Held:
+    """Return the bytes of a batch selection; none where there is none.
+
+    Args:
+      shape: outputs and inputs of the model's last layer.
+      rows: that it computes for each sample.
+    """
+    if recipe.batch_selection is None:
+        return Held()
+    return selections.get(recipe.batch_selection).held(recipe, shape, rows)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from edge_train.protocols import BatchSelection, BlockSchedule
     from edge_train.recipe import Key, Recipe
+
+
+class Held(NamedTuple):
+    """Bytes of a batch selection: all that it holds, and what of it is in every checkpoint."""
+
+    all: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +26,11 @@ class Selection:
       name: what `--batch-selection` says.
       says: a line for people.
       build: makes it from a recipe with its defaults filled in.
+      needs: what it asks of an engine.
+      drawn: samples that a task draws for a step of a recipe; it trains `samples` of them.
+      passes: samples of them that it passes through the model in a step.
+      held: the bytes that it holds, by a recipe, the outputs and inputs of the last layer, and
+        the rows of each sample that it computes.
       keys: keys that it declares itself; their values are in `Recipe.options`.
       defaults: values of keys of its own that are not set.
     """
@@ -26,6 +38,10 @@ class Selection:
     name: str
     says: str
     build: Callable[[Recipe], BatchSelection]
+    needs: frozenset[str] = frozenset()
+    drawn: Callable[[Recipe], int] = lambda recipe: recipe.samples or 1
+    passes: Callable[[Recipe], int] = lambda recipe: 0
+    held: Callable[[Recipe, tuple[int, int], int], Held] = lambda recipe, shape, rows: Held()
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,6 +70,3 @@ class Schedule:
     held: Callable[[Recipe, Mapping[str, int]], int] | None = None
     keys: tuple[Key, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-SELECTIONS: tuple[Selection, ...] = ()

@@ -22,6 +22,9 @@ LARGE = "large"  # blocks large enough that moments in few bits save something
 MATRICES = "matrices"  # large blocks that a rule may project
 ADAPTERS = "adapters"  # low-rank matrices beside frozen ones
 BLOCKS = "blocks"  # stages that run and differentiate alone
+# What a batch selection needs of them.
+CANDIDATES = "candidates"  # more samples drawn for a step than are trained
+LAST_LAYER = "last layer"  # what enters it and the errors at its outputs, sample by sample
 
 
 class Passes(NamedTuple):

@@ -84,6 +84,7 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "steps": len(found.seconds),
         "forwards": found.forwards,
         "backwards": found.backwards,
+        "selection_seconds": found.selection,
         "seconds_total": found.total + found.counted,
         "predicted_seconds": found.predicted,
         "seconds_per_step": statistics.median(found.seconds) if found.seconds else None,
@@ -106,6 +107,7 @@ class _Facts:
       over_cap: whether any process of the run held more than the cap that it was given.
       status: the last word: `running` if steps follow the last end.
       predicted: seconds that the run was to take, as it said before its first step, or after a few.
+      selection: seconds in which candidates were scored and chosen from; None: nothing chose.
       total: seconds of the processes that are over; counted: of one that was killed, its steps.
       ends: the last records of all processes, which are few.
     """
@@ -120,6 +122,7 @@ class _Facts:
     status: str = "running"
     forwards: int = 0
     backwards: int = 0
+    selection: float | None = None
     resumed: int = 0
     total: float = 0.0
     counted: float = 0.0
@@ -148,6 +151,8 @@ class _Facts:
             self.counted += record["seconds"]
             self.forwards += record["forwards"]
             self.backwards += record["backwards"]
+            if (seconds := record.get("selection_seconds")) is not None:
+                self.selection = (self.selection or 0.0) + seconds
             self._evaluated(record["step"] + 1, record.get("eval"))
         elif kind == "event":
             self.predicted = record.get("predicted_seconds", self.predicted)

@@ -27,8 +27,9 @@ def step_line(record: StepRecord) -> dict[str, Any]:
     line = {"kind": "step", **asdict(record)}
     if not record.block_losses:
         del line["block_losses"]
-    if record.gradient_norm is None:
-        del line["gradient_norm"]
+    for name in ("gradient_norm", "selection_seconds"):
+        if line[name] is None:
+            del line[name]
     return line
 
 

@@ -40,6 +40,7 @@ KEYS = {
     "steps": SummaryKey("integer", "steps that were taken"),
     "forwards": SummaryKey("integer", "forward passes of one sample, evaluations included"),
     "backwards": SummaryKey("integer", "backward passes of one sample"),
+    "selection_seconds": SummaryKey("seconds", "time in which batches were chosen; of a selection"),
     "seconds_total": SummaryKey("seconds", "time of all processes of the run"),
     "seconds_per_step": SummaryKey("seconds", "median time of a step"),
     "resumed": SummaryKey("integer", "how often the run was resumed"),

@@ -17,6 +17,7 @@ from edge_train.report.html import Record, section, style, table, value_of, word
 from edge_train.report.html import render as filled
 from edge_train.report.numbers import numbers
 from edge_train.report.section import PLACES, Section
+from edge_train.units import format_seconds
 
 _MOST_EVENTS = 100
 _MOST_NOTICES = 4  # that are seen at once; the rest is one click away
@@ -178,6 +179,8 @@ def _settings(summary: Record, facts: Record, hidden: Collection[str]) -> Markup
         rows.append(("Weights read again from the file", f"{again:.1f} times"))
         if summary["weights_passes"]:
             rows.append(("Reading order of the weights", _passes(summary)))
+    if summary["selection_seconds"] is not None:
+        rows.append(("Choosing batches", format_seconds(summary["selection_seconds"])))
     rows.append(("Times resumed", str(summary["resumed"])))
     metrics = {k: v for k, v in summary["metrics"].items() if k not in hidden}
     rows += [(words_of(k), value_of(k, v)) for k, v in metrics.items()]

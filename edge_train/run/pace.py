@@ -15,7 +15,7 @@ from functools import cache
 from edge_train.memory.apart import run_apart
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.link import ENVIRONMENT
-from edge_train.methods import methods
+from edge_train.methods import methods, scored_samples
 from edge_train.methods.method import GRADIENT
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import engines
@@ -96,7 +96,11 @@ def passes(recipe: Recipe, backward: int = 0) -> float:
       backward: of those, what a backward pass is worth; 0: what its task says.
     """
     found = methods.get(recipe.method).passes(recipe)
-    return found.forwards + found.backwards * (backward or task_of(recipe).backward)
+    return (
+        scored_samples(recipe)
+        + found.forwards
+        + found.backwards * (backward or task_of(recipe).backward)
+    )
 
 
 def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> Prediction | None:

@@ -19,6 +19,16 @@ class TextColumnKeys(DataKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceKeys(DataKeys):
+    """Of tasks whose samples may come from several sources."""
+
+    sources: str | None = key(
+        help=f"sources that a batch selection tells apart: a column, {_HELP}; or files: each one",
+        group="data",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelColumnKeys(DataKeys):
     """Of tasks that read labels from tables."""
 

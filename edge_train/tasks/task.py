@@ -201,6 +201,8 @@ class Task:
         use = self.use(engine)
         method = methods.get(self._auto(recipe, use) if recipe.method == "auto" else recipe.method)
         self._check(method, recipe, engine, use)
+        if recipe.batch_selection is not None:
+            self._check_selection(selections.get(recipe.batch_selection), engine, use)
         quant = use.quants[0] if recipe.quant == "auto" else recipe.quant
         if quant not in use.quants:
             quants.get(quant)  # a name that nobody knows gets the nearest one
@@ -258,6 +260,16 @@ class Task:
             raise InputError(
                 f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
             )
+
+    def _check_selection(self, selection: Selection, engine: str, use: Use) -> None:
+        if selection.needs <= use.offers:
+            return
+        able = [one.name for one in selections.all().values() if one.needs <= use.offers]
+        instead = f"use {', '.join(able)}, or leave it out" if able else "leave it out"
+        raise InputError(
+            f"--batch-selection {selection.name} is not for task {self.name!r} on runtime "
+            f"{engine!r}; {instead}."
+        )
 
     def _no_preset(self, method: Method, preset: str) -> str:
         """Return why a preset cannot be taken."""

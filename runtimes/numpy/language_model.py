@@ -3,6 +3,7 @@
 import gc
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.memory.measure import give_back_memory, keep_freed_blocks, map_large_blocks
-from edge_train.protocols import Apply
+from edge_train.protocols import Apply, LastLayer
 from edge_train.runtimes.beside import beside, calls
 from edge_train.runtimes.numpy.adapted_layers import AdaptedLayers
 from edge_train.runtimes.numpy.attention import Sight
@@ -148,6 +149,35 @@ class NumpyLanguageModel:
                 error = passed
         return losses
 
+    @property
+    def last_layer_shape(self) -> tuple[int, int]:
+        """Of a square layer before the head, at identity; see `TellsLastLayer`."""
+        return self._decoder.width, self._decoder.width
+
+    def last_layer(self, batch: Batch) -> LastLayer:
+        """Return hidden vectors and the errors at them, a row for each token that counts.
+
+        Memory: one call without a tape; two vectors of each token.
+        """
+        count, length = batch["ids"].shape
+        limit = self.batch_limit or sequences_per_call(length - 1)
+        losses = np.zeros(count, np.float64)
+        inputs, errors, samples = list[Array](), list[Array](), list[NDArray[np.int64]]()
+        for start in range(0, count, limit):
+            part = {name: values[start : start + limit] for name, values in batch.items()}
+            hidden, places = self._words(part), _places(self._decoder, part)
+            for layer in self._layers:
+                hidden = layer.forward([self.parameters], hidden, places)
+            one = self._tokens(part, hidden, sloped=True)
+            assert one.slopes is not None
+            rows = start + one.counted // (length - 1)
+            np.add.at(losses, rows, one.losses * one.weight.astype(np.float64))
+            inputs.append(one.normed)
+            errors.append(one.slopes * one.weight[:, None])
+            samples.append(rows)
+        joined = (np.concatenate(inputs), np.concatenate(errors), np.concatenate(samples))
+        return LastLayer(losses.astype(np.float32), *joined)
+
     def next_logits(self, ids: Sequence[int]) -> Array:
         """Return the logits of the token after `ids`, (vocabulary,).
 
@@ -208,6 +238,23 @@ class NumpyLanguageModel:
 
         Tokens of weight 0 cost nothing here.
         """
+        count, length = len(batch["ids"]), batch["ids"].shape[1] - 1
+        one = self._tokens(batch, hidden, sloped=sloped)
+        each = np.zeros(count * length, np.float64)
+        each[one.counted] = one.losses * one.weight.astype(np.float64)
+        losses = each.reshape(count, length).sum(axis=1).astype(np.float32)
+        if (slope := one.slopes) is None:
+            return losses, None
+        slope *= (one.weight / np.float32(count))[:, None]
+        decoder = self._decoder
+        error = np.zeros_like(hidden)
+        error[one.counted] = normalize_backward(
+            hidden[one.counted], self._last_weight, decoder.norm_offset, decoder.epsilon, slope
+        )
+        return losses, error
+
+    def _tokens(self, batch: Batch, hidden: Array, *, sloped: bool) -> "_Tokens":
+        """Return losses of the tokens that count, and where asked their slopes."""
         ids = batch["ids"]
         count, length = len(ids), ids.shape[1] - 1
         weight = batch.get("weight")
@@ -215,29 +262,34 @@ class NumpyLanguageModel:
             weight = np.full((count, length), 1 / length, np.float32)
         flat = weight.reshape(-1)
         counted = np.flatnonzero(flat)
-        some = hidden[counted]
         smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
-        targets = ids[:, 1:].reshape(-1)[counted]
-        found, slope = token_losses(
-            self._head, self._last_norm(some), targets, smoothing, sloped=sloped
-        )
-        each = np.zeros(flat.shape, np.float64)
-        each[counted] = found * flat[counted].astype(np.float64)
-        losses = each.reshape(count, length).sum(axis=1).astype(np.float32)
-        if slope is None:
-            return losses, None
-        slope *= (flat[counted] / np.float32(count))[:, None]
-        decoder = self._decoder
-        error = np.zeros_like(hidden)
-        error[counted] = normalize_backward(
-            some, self._last_weight, decoder.norm_offset, decoder.epsilon, slope
-        )
-        return losses, error
+        targets, normed = ids[:, 1:].reshape(-1)[counted], self._last_norm(hidden[counted])
+        found, slopes = token_losses(self._head, normed, targets, smoothing, sloped=sloped)
+        return _Tokens(counted, flat[counted], normed, found, slopes)
 
 
 def sequences_per_call(length: int) -> int:
     """Return how many sequences of a length are judged in a call, where nobody sets a limit."""
     return max(1, _TOKENS_PER_CALL // length)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The tokens of a batch that count.
+
+    Attributes:
+      counted: their places among all, (tokens,).
+      weight: of each, as the batch has it.
+      normed: what the head gets, (tokens, width).
+      losses: cross-entropies, (tokens,).
+      slopes: of these at `normed`; None: not asked for.
+    """
+
+    counted: NDArray[np.int64]
+    weight: Array
+    normed: Array
+    losses: Array
+    slopes: Array | None
 
 
 class _Written:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.formats.adapter import Adapter, Target
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.stored_blocks import StoredNetwork, checked_values
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory, map_large_blocks
-from edge_train.protocols import Apply
+from edge_train.protocols import Apply, LastLayer
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.registry import load
@@ -45,7 +45,7 @@ from edge_train.runtimes.torch.card import (
 )
 from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
-from edge_train.runtimes.torch.halves import halves_of, hidden_states
+from edge_train.runtimes.torch.halves import Halves, halves_of, hidden_states
 from edge_train.runtimes.torch.language_model import (
     build_network,
     decoder_layers,
@@ -55,7 +55,8 @@ from edge_train.runtimes.torch.language_model import (
     stored_network,
     stored_values,
 )
-from edge_train.runtimes.torch.logit_pieces import token_losses
+from edge_train.runtimes.torch.last_layer import token_factors
+from edge_train.runtimes.torch.logit_pieces import in_pieces, token_losses
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
@@ -243,6 +244,53 @@ class AdaptedLanguageModel:
             if bool(torch.isfinite(losses).all()):
                 torch.autograd.backward(losses.mean())
         return losses.detach().numpy()
+
+    @property
+    def last_layer_shape(self) -> tuple[int, int]:
+        """Of a square layer before the head; see `TellsLastLayer` and `token_factors`.
+
+        Raises:
+          InputError: this kind of network has no head that can be told apart.
+        """
+        width = self._told_apart().head.inputs
+        return width, width
+
+    def last_layer(self, batch: Batch) -> LastLayer:
+        """Return what the gradient of that layer is made of, token by token."""
+        halves, limit = self._told_apart(), self.batch_limit or SEQUENCES_PER_CALL
+        document: Any = batch.get("document")
+        ids = torch.from_numpy(batch["ids"])[:, :-1]
+
+        def hidden(at: slice) -> Tensor:
+            some = None if document is None else document[at]
+            return self._hidden(ids[at].to(self._device), some)
+
+        def pieces(some: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+            most = self._logits_at_once
+            found = in_pieces(
+                some,
+                targets,
+                halves.head,
+                halves.after,
+                smoothing=smoothing,
+                most=most,
+                sloped=True,
+            )
+            assert found.errors is not None
+            return found.losses, found.errors
+
+        calls = (slice(start, start + limit) for start in range(0, len(ids), limit))
+        with repeatable(self._device):
+            return token_factors(batch, hidden, pieces, calls)
+
+    def _told_apart(self) -> Halves:
+        if self._halves is None:
+            kind = type(self._network).__name__
+            raise InputError(
+                f"a {kind} has no output layer that can be told apart from the rest, which this "
+                "batch selection needs; use --batch-selection loss."
+            )
+        return self._halves
 
     def device_bytes(self) -> int:
         """Return the most that was held on a card, 0 on the host; see `CardMemory`."""

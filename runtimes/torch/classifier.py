@@ -15,10 +15,11 @@ from edge_train.formats.classifier_folder import ClassifierFolder, initial_head
 from edge_train.formats.stored_blocks import StoredNetwork, checked_values, plain
 from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
-from edge_train.protocols import Apply, Layer
+from edge_train.protocols import Apply, LastLayer, Layer
 from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.runtimes.torch.dropping import Dropping
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
+from edge_train.runtimes.torch.last_layer import classifier_factors, output_layer
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
@@ -154,6 +155,21 @@ class TorchClassifier:
             return inputs[mask] if inputs.shape[:2] == mask.shape else inputs
 
         return inputs_of(layers, lambda: self._run(batch, slice(None)), counted)
+
+    @property
+    def last_layer_shape(self) -> tuple[int, int]:
+        """Outputs and inputs of the layer that gives the logits; see `TellsLastLayer`."""
+        layer = output_layer(self._network)
+        return layer.out_features, layer.in_features
+
+    def last_layer(self, batch: Batch) -> LastLayer:
+        """Return what the gradient of that layer is made of, text by text."""
+        return classifier_factors(
+            output_layer(self._network),
+            self._few_texts(batch),
+            lambda at: self._run(batch, at),
+            lambda logits, at: _losses(logits, batch, at),
+        )
 
     def rest(self, names: Collection[str]) -> None:
         """Form no gradient of these blocks from now on, only of all others."""

@@ -2,7 +2,15 @@
 
 from pathlib import PurePath
 
-from edge_train.methods.method import ADAPTERS, FORWARD, GRADIENT, LARGE, MATRICES
+from edge_train.methods.method import (
+    ADAPTERS,
+    CANDIDATES,
+    FORWARD,
+    GRADIENT,
+    LARGE,
+    LAST_LAYER,
+    MATRICES,
+)
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
@@ -18,7 +26,9 @@ TASK = Task(
     accepts="edge_train.tasks.classify.accepts:accepts",
     uses={
         "torch": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, ADAPTERS}),
+            offers=frozenset(
+                {FORWARD, GRADIENT, LARGE, MATRICES, ADAPTERS, CANDIDATES, LAST_LAYER}
+            ),
             libraries=(
                 "torch",
                 "accelerate",
@@ -30,7 +40,7 @@ TASK = Task(
             pace=Pace(start_seconds=7.2, share=0.85, number_seconds=5e-8),
         ),
         "ort-training": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES}),
             libraries=("edge_train.runtimes.onnx.classifier",),
             libraries_bytes=110_000_000,
             first_use_bytes=15_000_000,

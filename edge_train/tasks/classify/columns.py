@@ -28,6 +28,7 @@ class Columns:
     text: str | None = None
     label: str | None = None
     pair: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ from edge_train.memory.footprint import (
     Footprint,
     PlanLine,
     folder_lines,
+    lines_of,
     state_line,
 )
 from edge_train.memory.machine import cores
-from edge_train.methods import held_at_once, methods
+from edge_train.methods import drawn_samples, held_at_once, methods, selection_bytes
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
@@ -77,6 +78,7 @@ from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.mistakes import furthest_off, record, worst
+from edge_train.tasks.sources import check_candidates, check_sources, sentence, source_numbers
 
 if TYPE_CHECKING:
     from edge_train.runtimes.torch.classifier import TorchClassifier
@@ -114,6 +116,7 @@ class ClassifyTextJob:
                     f"{value!r}; leave it out."
                 )
         adapters = _ADAPTERS if "lora" in (recipe.trainable, recipe.method) else {}
+        check_sources(recipe)
         defaults = {"threads": cores(), **adapters}
         engine = str(fixed["runtime"])
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
@@ -137,6 +140,7 @@ class ClassifyTextJob:
         self.name = f"classify-{Path(required(self.recipe.data)).stem}"
         self._texts: LabeledTexts
         self._parts: dict[str, TokenizedTexts]
+        self._sources: dict[str, int] = {}  # samples to train on of each, where they are told apart
         self._labels: tuple[str, ...]  # of the data, in the order of the outputs
 
     @cached_property
@@ -157,6 +161,8 @@ class ClassifyTextJob:
         tokens = texts * required(job.recipe.length)
         # each weight meets each token once; what a layer keeps grows with the root of its size
         kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
+        width = max(min(shape) for shape in shapes.values() if len(shape) == 2)
+        chooses = selection_bytes(recipe, (len(job._model.labels), width), 1)
         use = TASK.use(recipe.runtime)
         libraries = use.libraries
         if isinstance(self._model, ClassifierFolder):
@@ -164,7 +170,11 @@ class ClassifyTextJob:
         return Footprint(
             libraries,
             weights.bytes,
-            {PREPARE: (), TRAIN: (weights, state), SAVE: (weights, state)},
+            {
+                PREPARE: (),
+                TRAIN: (weights, state, *lines_of(PlanLine("batch selection", chooses.all))),
+                SAVE: (weights, state),
+            },
             {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
             use.first_use_bytes,
             use.libraries_bytes,
@@ -176,7 +186,7 @@ class ClassifyTextJob:
             folder=folder_lines(
                 len(trained),
                 4 * sum(map(math.prod, trained.values())),
-                state_line(transform, trained, 0, held_at_once(recipe)).bytes,
+                state_line(transform, trained, 0, held_at_once(recipe)).bytes + chooses.kept,
                 job._kept_bytes(),
                 self._result_bytes(shapes),
             ),
@@ -225,7 +235,7 @@ class ClassifyTextJob:
 
     def _read(self) -> None:
         recipe, path = self.recipe, Path(required(self.recipe.data)).expanduser()
-        asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column)
+        asked = Columns(recipe.text_column, recipe.label_column, recipe.pair_column, recipe.sources)
         if self._numbers:
             self._texts = load_numbers(path, asked)
         else:
@@ -234,6 +244,7 @@ class ClassifyTextJob:
             labels = self._texts.labels
             self._model = heads.with_labels(self._model, labels, new_head=recipe.new_head)
         self._say_once(*self._texts.notices)
+        check_candidates(recipe, len(self._texts.train))
         heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
         if self._texts.in_pairs:
             self._check_pairs()
@@ -263,6 +274,8 @@ class ClassifyTextJob:
         counts = ", ".join(f"{len(part)} {name}" for name, part in every.items() if part)
         what = "with numbers" if self._numbers else f"of {len(texts.labels)} classes"
         say(f"{counts} examples {what}, {self.recipe.length} tokens each")
+        if self._sources:
+            say(sentence(self._sources.keys(), self._sources.values()))
         about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
         save_tensors(folder / _START_FILE, self._merged(), about)
 
@@ -299,7 +312,11 @@ class ClassifyTextJob:
             labels = np.array(numbers_of(examples, str(self.recipe.data)), np.float32)
         else:
             labels = np.array(self._texts.numbers(examples), np.int32)
-        return TokenizedTexts(found.ids, found.counts, labels, types)
+        sources = None
+        if self.recipe.sources is not None and name == "train":
+            sources, names = source_numbers([example.source for example in examples])
+            self._sources = dict(zip(names, np.bincount(sources).tolist(), strict=True))
+        return TokenizedTexts(found.ids, found.counts, labels, types, sources)
 
     def _what_is_cut(self, every: Mapping[str, Sequence[Example]]) -> str:
         """Return a sentence about the texts that are longer than they are read."""
@@ -345,7 +362,7 @@ class ClassifyTextJob:
         return ClassifyText(
             train=self._parts["train"],
             dev=self._parts["dev"],
-            samples=required(self.recipe.samples),
+            samples=drawn_samples(self.recipe),
             evaluation_samples=required(self.recipe.evaluation_samples),
             smoothing=self.recipe.label_smoothing,
             weights=self._class_weights(),
@@ -375,6 +392,7 @@ class ClassifyTextJob:
             "examples": {name: len(part) for name, part in self._parts.items()},
             "length": recipe.length,
             **({"pairs": True} if self._texts.in_pairs else {}),
+            **({"sources": self._sources} if self._sources else {}),
             "trainable": recipe.trainable,
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,

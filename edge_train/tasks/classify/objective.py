@@ -21,12 +21,14 @@ class TokenizedTexts:
     `types`, (texts, length) int8, is there for pairs and a model that wants to know which of the
     two texts an id belongs to.
     A label is the number of a class, int32; for regression it is the number itself, float32.
+    `sources`, (texts,) int64, says which source a text is of, where they are told apart.
     """
 
     ids: NDArray[np.int32]
     counts: NDArray[np.int32]
     labels: NDArray[Any]
     types: NDArray[np.int8] | None = None
+    sources: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,8 +51,10 @@ class TokenizedTexts:
     def tensors(self, name: str) -> dict[str, NDArray[Any]]:
         """Return plain arrays to store; `from_tensors` reads them back."""
         types = {} if self.types is None else {f"{name}/types": self.types}
+        sources = {} if self.sources is None else {f"{name}/sources": self.sources}
         return {
             **types,
+            **sources,
             f"{name}/ids": self.ids,
             f"{name}/counts": self.counts,
             f"{name}/labels": self.labels,
@@ -60,13 +64,15 @@ class TokenizedTexts:
     def from_tensors(cls, name: str, tensors: Mapping[str, NDArray[Any]]) -> "TokenizedTexts":
         """Return the texts that `tensors` stored under a name."""
         ids, counts, labels = (tensors[f"{name}/{part}"] for part in ("ids", "counts", "labels"))
-        return cls(ids, counts, labels, tensors.get(f"{name}/types"))
+        others = (tensors.get(f"{name}/{part}") for part in ("types", "sources"))
+        return cls(ids, counts, labels, *others)
 
 
 @dataclass(frozen=True)
 class ClassifyText:
     """Cross-entropy of a classifier on labeled texts.
 
+    A batch holds `source` (samples,) where sources are told apart; see `HasSources`.
     Every epoch shows every text once, in an order of its own; a batch may hold the end of one epoch
     and the start of the next.
 
@@ -103,7 +109,15 @@ class ClassifyText:
             batch["weights"] = self.weights[batch["labels"]]
         if self.dropout:
             batch["dropout"] = sample_seeds(key, "dropout", self.samples)
+        if self.train.sources is not None:
+            batch["source"] = self.train.sources[rows]
         return batch
+
+    @property
+    def source_sizes(self) -> NDArray[np.int64]:
+        """Texts of each source; see `HasSources`."""
+        sources = self.train.sources
+        return np.array([len(self.train)]) if sources is None else np.bincount(sources)
 
     def evaluation(self) -> Batch:
         """Return the fixed evaluation batch."""

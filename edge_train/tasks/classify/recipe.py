@@ -14,7 +14,7 @@ from edge_train.methods.exact import (
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import DifferenceKeys, TextKeys, key
-from edge_train.tasks.table_keys import LabelColumnKeys, TextColumnKeys
+from edge_train.tasks.table_keys import LabelColumnKeys, SourceKeys, TextColumnKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class ClassifyRecipe(
     TextKeys,
     TextColumnKeys,
     LabelColumnKeys,
+    SourceKeys,
     ForwardKeys,
     LowRankKeys,
     DecayKeys,

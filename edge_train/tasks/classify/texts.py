@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_train.errors import InputError
@@ -17,6 +17,7 @@ from edge_train.tasks.classify.labels import (
     labels_of,
     written,
 )
+from edge_train.tasks.sources import FILES, SOURCES_FLAG
 from edge_train.units import shown
 
 # In a folder a txt beside tables is a readme more often than a table.
@@ -26,11 +27,15 @@ _HELD_OUT = 10  # without a dev file, every tenth example of a single one is hel
 
 @dataclass(frozen=True)
 class Example:
-    """A text and its label, as written in the file; of a pair also the second text."""
+    """A text and its label, as written in the file; of a pair also the second text.
+
+    `source` names where it is from, where that was asked for.
+    """
 
     text: str
     label: str
     pair: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,10 @@ class _Reader:
         if places.label is None:
             raise InputError(f"{path}: no column of labels as in {self._train[0].path.name}.")
         rows = list(_examples(table, places, self._class_names(table, places)))
+        if (asked := self._asked.source) == FILES:
+            rows = [(number, replace(one, source=path.name)) for number, one in rows]
+        elif asked is not None:
+            rows = _with_sources(rows, table, table.place(asked, SOURCES_FLAG))
         none = ""
         if is_undecided({example.label for _, example in rows} - {""}):
             none = UNDECIDED
@@ -268,7 +277,8 @@ class _Reader:
 
     def _opened(self, path: Path) -> Table:
         asked = self._asked
-        table = open_table(path, KNOWN, (asked.text, asked.label, asked.pair))
+        source = None if asked.source == FILES else asked.source
+        table = open_table(path, KNOWN, (asked.text, asked.label, asked.pair, source))
         self._said += table.said
         return table
 
@@ -303,6 +313,14 @@ def _examples(
             if names and isinstance(cell, int):
                 cell = names[cell] if 0 <= cell < len(names) else None
             yield number, Example(text, written(cell) or "", pair)
+
+
+def _with_sources(
+    rows: list[tuple[int, Example]], table: Table, place: int
+) -> list[tuple[int, Example]]:
+    """Return examples with what a column says of their sources; an empty cell is a source, too."""
+    found = {number: written(row[place]) or "" for number, row in table.rows()}
+    return [(number, replace(one, source=found[number])) for number, one in rows]
 
 
 def _oddities(train: Sequence[Example], others: Sequence[Example]) -> Iterator[str]:

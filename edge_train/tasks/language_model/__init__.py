@@ -4,7 +4,14 @@ from pathlib import PurePath
 
 from edge_train.methods import methods
 from edge_train.methods.exact import AdapterKeys
-from edge_train.methods.method import FORWARD, GRADIENT, LARGE, MATRICES
+from edge_train.methods.method import (
+    CANDIDATES,
+    FORWARD,
+    GRADIENT,
+    LARGE,
+    LAST_LAYER,
+    MATRICES,
+)
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
@@ -38,7 +45,7 @@ TASK = Task(
     commands=(GENERATE, CHAT),
     uses={
         "torch": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, LAST_LAYER}),
             quants=names_with(lambda quant: quant.trained),
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
             libraries_bytes=385_000_000,
@@ -48,7 +55,7 @@ TASK = Task(
             ),
         ),
         "numpy": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, CANDIDATES, LAST_LAYER}),
             libraries=("edge_train.runtimes.numpy.language_model",),
             libraries_bytes=70_000_000,
             pace=Pace(

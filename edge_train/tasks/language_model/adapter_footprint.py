@@ -12,6 +12,7 @@ from edge_train.memory.footprint import (
     Footprint,
     PlanLine,
     folder_lines,
+    lines_of,
     state_line,
 )
 from edge_train.methods import held_at_once, methods
@@ -24,6 +25,7 @@ from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.continuing import WRITTEN
 from edge_train.tasks.language_model.footprint import (
     Shapes,
+    choosing_bytes,
     held_as,
     judged_sequences,
     logits_bytes,
@@ -82,6 +84,7 @@ def adapter_footprint(
     ]
     if recipe.clip is not None:
         held.append(PlanLine("gradients of the adapter", 4 * numbers))
+    chooses = choosing_bytes(recipe, shapes)
     length, samples = required(recipe.length), required(recipe.samples)
     at_once = length * min(recipe.micro_batch or samples, samples)
     some = min(recipe.micro_batch or SEQUENCES_PER_CALL, SEQUENCES_PER_CALL)
@@ -109,7 +112,11 @@ def adapter_footprint(
     return Footprint(
         use.libraries,
         base,
-        {PREPARE: (), TRAIN: tuple(held), SAVE: tuple(held)},
+        {
+            PREPARE: (),
+            TRAIN: (*held, *lines_of(PlanLine("batch selection", chooses.all))),
+            SAVE: tuple(held),
+        },
         {TRAIN: max(trains, judges), SAVE: judges},
         use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
@@ -125,7 +132,7 @@ def adapter_footprint(
         folder=folder_lines(
             len(trained),
             4 * numbers,
-            state_line(transform, trained, 0, held_at_once(recipe)).bytes,
+            state_line(transform, trained, 0, held_at_once(recipe)).bytes + chooses.kept,
             text_bytes,
             4 * numbers * (2 if leaves_gguf(model, adapter) else 1),
         ),

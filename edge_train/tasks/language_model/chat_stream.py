@@ -29,6 +29,7 @@ class WrittenChats:
       starts: where documents begin, and the end.
       counted: begin and end of every range of ids that is predicted, one behind the other.
       held: documents of files to hold out.
+      sources: what the source of each document is called.
       lengths: tokens of every document that was read, before it was cut.
       cut: documents that lost their end.
       unanswered: those that are left out, since no answer begins within what is left.
@@ -40,8 +41,11 @@ class WrittenChats:
     lengths: "array[int]" = field(default_factory=_numbers)
     cut: int = 0
     unanswered: int = 0
+    sources: list[str] = field(default_factory=list)
 
-    def add(self, ids: list[int], counts: NDArray[np.bool_], most: int, *, held: bool) -> list[int]:
+    def add(
+        self, ids: list[int], counts: NDArray[np.bool_], most: int, *, held: bool, source: str
+    ) -> list[int]:
         """Take a document in; return what of its ids is kept, nothing where it is left out."""
         self.lengths.append(len(ids))
         self.cut += len(ids) > most
@@ -54,6 +58,7 @@ class WrittenChats:
         self.counted.extend((edges + start).tolist())
         self.starts.append(start + len(kept))
         self.held += held
+        self.sources.append(source)
         return kept
 
 
@@ -107,7 +112,10 @@ def _encoded(
                 starts = range(0, len(own) - 1, most - 1) if passage.goes_on else (0,)
                 for start in starts:
                     stop = start + most if passage.goes_on else len(own)
-                    ids += written.add(own[start:stop], counts[start:stop], most, held=held)
+                    some_ids, some_counts = own[start:stop], counts[start:stop]
+                    ids += written.add(
+                        some_ids, some_counts, most, held=held, source=passage.source
+                    )
             yield np.array(ids, kind).tobytes()
 
 

@@ -1,11 +1,12 @@
 """From what a user has to what training reads: texts or chats, kept as ids in the run folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_train.errors import InputError
@@ -29,6 +30,7 @@ from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.packing import PackedDocuments
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type, write_ids
+from edge_train.tasks.sources import check_candidates, sentence, source_numbers
 
 _SLACK = 4  # letters that a tokenizer leaves out, beside those of its tokens
 _DAY = "%Y-%m-%d"  # what templates that ask for the date were told
@@ -100,10 +102,14 @@ class Data:
     def facts(self) -> Mapping[str, Any]:
         """Return what the report says of the data."""
         task = self.task
+        names = self.kept.about.get("sources", ())
+        sizes = dict(zip(names, task.source_sizes.tolist(), strict=True)) if names else {}
+        sources = {"sources": sizes} if sizes else {}
         if not isinstance(task, PackedDocuments):
-            return {}
+            return sources
         example = example_of(task, self._tokenizer)
         return {
+            **sources,
             "documents": len(task.sizes),
             "counted_tokens": task.counted_tokens,
             "example": [[text, learned] for text, learned in example],
@@ -123,14 +129,24 @@ class Data:
         else:
             self.kept = self._keep_documents(folder, texts, columns, about, say)
         self.task = self.kept.objective(self._recipe)
+        check_candidates(self._recipe, self.task.windows)
         if isinstance(self.task, PackedDocuments):
             self._say_documents(self.task, say)
+        if names := self.kept.about.get("sources"):
+            sizes = self.task.source_sizes.tolist()
+            say(sentence(names, sizes))
+            if gone := [name for name, size in zip(names, sizes, strict=True) if not size]:
+                self._note(
+                    f"source {gone[0]} has nothing to train on: all of it is held out; mix the "
+                    "rows of the data"
+                )
 
     def _open(self, about: Mapping[str, Any]) -> Texts:
         path = Path(required(self._recipe.data)).expanduser()
         whole = bool(about) and "begin" not in about
         earlier = bool(about) and "halves" not in about
         texts = open_texts(path, self._recipe.text_column, whole=whole, as_texts=earlier)
+        texts.asked = self._recipe.sources
         texts.check()
         self._note(*texts.notices)
         return texts
@@ -155,7 +171,8 @@ class Data:
                     self._note(self._not_apart("see each other in a sequence"))
         if not whole:
             found["held"] = held
-        kept = keep(folder, model.vocabulary, found, starts)
+        sources = self._sources(written.starts, written.sources, found)
+        kept = keep(folder, model.vocabulary, found, starts, sources=sources)
         of = f" of {len(written.starts)} documents" if in_rows else ""
         part = "the last tenth held out" if held is None else f"the last {held} held out"
         say(f"{written.ids} tokens{of}, {part}; {self._recipe.length} in a sequence")
@@ -230,7 +247,17 @@ class Data:
                 "tokens (shortest, median, longest)"
             )
         counted = written.counted if reader.counts_answers else None
-        return keep(folder, model.vocabulary, found, written.starts, counted)
+        sources = self._sources(written.starts[:-1], written.sources, found)
+        return keep(folder, model.vocabulary, found, written.starts, counted, sources)
+
+    def _sources(
+        self, starts: Sequence[int], names: Sequence[str], about: dict[str, Any]
+    ) -> NDArray[np.int64] | None:
+        """Return where documents begin and their sources, whose names go into what is kept."""
+        if self._recipe.sources is None:
+            return None
+        numbers, about["sources"] = source_numbers(names)
+        return np.stack([np.array(starts, np.int64), numbers], axis=1)
 
     def _say_documents(self, task: PackedDocuments, say: Say) -> None:
         train, choose, report = map(len, task.parts)

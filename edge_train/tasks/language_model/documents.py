@@ -13,6 +13,8 @@ from edge_train.formats.tables.splits import beside, entries, in_parts, part_of,
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.formats.tables.wrong import Wrong
 from edge_train.tasks.language_model.chats import NAMES, Chat, ChatColumns, WrongChat, chat_columns
+from edge_train.tasks.sources import FILES, SOURCES_FLAG
+from edge_train.units import shown
 
 _PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
@@ -32,6 +34,8 @@ class Texts:
       together: every file of a folder is read, each note as a document: chats first, whose
         answers are learned, then what is learned whole.
       tools: chats that name some, of those that were read.
+      asked: a column of sources, or `files`; None: they are not told apart.
+      source: of the document that was yielded last.
       notices: what a user should know of how they were read and what was left out, a line each;
         those of wrong rows only after the texts were read.
     """
@@ -43,6 +47,8 @@ class Texts:
     as_texts: bool = False
     together: bool = False
     tools: int = 0
+    asked: str | None = None
+    source: str = ""
 
     def chats(self, files: tuple[Path, ...]) -> Iterator[tuple[Wrong, int, Chat]]:
         """Yield every chat, with the number of its row and where to say what is wrong with it.
@@ -59,7 +65,9 @@ class Texts:
                 )
             for line in table.said:
                 self._say(line)
+            place = self._source_place(table)
             for number, row in table.rows():
+                self.source = path.name if place is None else text_of(row[place]) or ""
                 try:
                     chat = columns.chat(row)
                 except WrongChat as error:
@@ -106,6 +114,7 @@ class Texts:
             else:
                 coding = coding_of(path)
                 self._say(coding.said)
+                self.source = path.name
                 for number, piece in enumerate(_pieces(path, coding)):
                     yield piece, number == 0, False
 
@@ -125,9 +134,17 @@ class Texts:
           InputError: as described.
         """
         for path in (*self.train, *self.held):
-            if is_table(path) and self._chat_columns(table := self._table(path)) is None:
-                text_place(table, self.column)
-            elif not is_table(path):
+            if is_table(path):
+                table = self._table(path)
+                self._source_place(table)
+                if self._chat_columns(table) is None:
+                    text_place(table, self.column)
+            elif self.asked not in (None, FILES):
+                raise InputError(
+                    f"{path}: is one text without columns, and sources is {shown(self.asked)}; "
+                    f"use {SOURCES_FLAG} {FILES}, or leave it out."
+                )
+            else:
                 next(_pieces(path, coding_of(path)))
 
     def has_texts(self, path: Path) -> bool:
@@ -139,7 +156,13 @@ class Texts:
         return True
 
     def _table(self, path: Path) -> Table:
-        return open_table(path, KNOWN if self.as_texts else KNOWN | NAMES, (self.column,))
+        source = None if self.asked == FILES else self.asked
+        known = KNOWN if self.as_texts else KNOWN | NAMES
+        return open_table(path, known, (self.column, source))
+
+    def _source_place(self, table: Table) -> int | None:
+        """Return the column of sources, None where a file is one."""
+        return None if self.asked in (None, FILES) else table.place(str(self.asked), SOURCES_FLAG)
 
     def _chat_columns(self, table: Table) -> ChatColumns | None:
         return None if self.as_texts or self.column is not None else chat_columns(table)
@@ -150,9 +173,11 @@ class Texts:
 
     def _rows(self, path: Path) -> Iterator[tuple[str, bool, bool]]:
         table, place = self._opened(path)
+        of = self._source_place(table)
         for line in table.said:
             self._say(line)
         for number, row in table.rows():
+            self.source = path.name if of is None else text_of(row[of]) or ""
             text = text_of(row[place])
             if text is None:
                 table.wrong.add(number, "has no text")

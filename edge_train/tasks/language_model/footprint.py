@@ -18,9 +18,11 @@ from edge_train.memory.footprint import (
     Footprint,
     PlanLine,
     folder_lines,
+    lines_of,
     state_line,
 )
-from edge_train.methods import held_at_once, methods
+from edge_train.methods import held_at_once, methods, selection_bytes
+from edge_train.methods.choosing import Held
 from edge_train.methods.exact import projects_head
 from edge_train.optim.low_rank import is_embedding, is_projected
 from edge_train.optim.sums import held_numbers, looked_up_numbers, remade_numbers
@@ -77,6 +79,7 @@ def footprint_of(
     held = (PlanLine("weights", weights), state_line(transform, shapes, 0, held_at_once(recipe)))
     at_once = min(recipe.micro_batch or required(recipe.samples), required(recipe.samples))
     sums = PlanLine("sums of a step's parts", _sums_bytes(recipe, shapes, model.vocabulary))
+    chooses = choosing_bytes(recipe, shapes)
     tokens = at_once * required(recipe.length)
     layers = layers_of(model.config)
     width = width_of(shapes)
@@ -102,7 +105,11 @@ def footprint_of(
     return Footprint(
         use.libraries,
         weights,
-        {PREPARE: (), TRAIN: (*held, sums) if sums.bytes else held, SAVE: held},
+        {
+            PREPARE: (),
+            TRAIN: (*held, *lines_of(sums, PlanLine("batch selection", chooses.all))),
+            SAVE: held,
+        },
         {TRAIN: max(kept, scored, writes), SAVE: saved},
         use.first_use_bytes + (BFLOAT16_BYTES if recipe.dtype == "bfloat16" else 0),
         use.libraries_bytes,
@@ -117,12 +124,18 @@ def footprint_of(
         folder=folder_lines(
             len(shapes),
             weights,
-            state_line(transform, shapes, 0, held_at_once(recipe)).bytes,
+            state_line(transform, shapes, 0, held_at_once(recipe)).bytes + chooses.kept,
             text_bytes,
             result_bytes,
             max((file.path.stat().st_size for file in model.rewritten), default=None),
         ),
     )
+
+
+def choosing_bytes(recipe: LanguageModelRecipe, shapes: Shapes) -> Held:
+    """Return the bytes of a batch selection, whose layer is as wide as hidden states."""
+    width = width_of(shapes)
+    return selection_bytes(recipe, (width, width), required(recipe.length))
 
 
 def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int) -> int:

@@ -58,6 +58,7 @@ from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.sources import check_sources
 
 if TYPE_CHECKING:
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
@@ -86,6 +87,7 @@ class LanguageModelJob:
         self._model = _open_model(recipe)
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
+        check_sources(recipe)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
         device = device_for(recipe, engine)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.formats.atomic import write_bytes
+from edge_train.methods import drawn_samples
 from edge_train.recipe import required
 from edge_train.tasks.language_model.objective import LanguageModel
 from edge_train.tasks.language_model.packing import PackedDocuments
@@ -18,7 +19,11 @@ from edge_train.tasks.language_model.token_stream import checksum, id_type, read
 
 IDS_FILE, _ABOUT = "tokens.bin", "tokens.json"
 # Beside the ids, for data of several documents: int64, little end first.
-_FILES = {"starts": "tokens-documents.bin", "counted": "tokens-counted.bin"}
+_FILES = {
+    "starts": "tokens-documents.bin",
+    "counted": "tokens-counted.bin",
+    "sources": "tokens-sources.bin",
+}
 _NUMBER = np.dtype("<i8")
 _LEAST_HELD, _MOST_HELD = 20, 5  # a twentieth and a fifth of the tokens
 
@@ -32,6 +37,8 @@ class Kept:
     Attributes:
       starts: where documents begin, and for chats the end of the last one; None: one document.
       counted: ranges of ids that are predicted, (ranges, 2); None: all are.
+      sources: where each document begins and the number of its source, (documents, 2); None: they
+        are not told apart.
       about: `held`, tokens of texts or documents of chats at the end that are held out (None: a
         tenth is); `chats`, `apart`, `halves`, which runs of earlier code do not have; and how the
         data were read, to read them so again.
@@ -41,10 +48,12 @@ class Kept:
     starts: NDArray[np.int64] | None
     counted: NDArray[np.int64] | None
     about: Mapping[str, Any]
+    sources: NDArray[np.int64] | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that training reads, by name."""
         found = {"ids": self.ids, "starts": self.starts, "counted": self.counted}
+        found["sources"] = self.sources
         return {name: value for name, value in found.items() if value is not None}
 
     def objective(self, recipe: LanguageModelRecipe) -> Objective:
@@ -55,11 +64,12 @@ class Kept:
         """
         common: dict[str, Any] = {
             "length": required(recipe.length),
-            "samples": required(recipe.samples),
+            "samples": drawn_samples(recipe),
             "evaluation_samples": required(recipe.evaluation_samples),
             "held": self.about.get("held"),
             "smoothing": recipe.label_smoothing,
             "dropout": recipe.dropout,
+            "sources": self.sources,
         }
         if self.about.get("chats"):
             starts, apart = self.starts, bool(self.about["apart"])
@@ -75,11 +85,12 @@ def keep(
     about: Mapping[str, Any],
     starts: Any = None,
     counted: Any = None,
+    sources: Any = None,
 ) -> Kept:
     """Write what belongs to the ids that stand in a folder, and return all of it.
 
     Args:
-      starts, counted: numbers, in a buffer; None: there are none.
+      starts, counted, sources: numbers, in a buffer; None: there are none.
 
     Raises:
       RunFolderError: the folder cannot be written.
@@ -87,9 +98,9 @@ def keep(
     ids = read_ids(folder / IDS_FILE, id_type(vocabulary))
     found: dict[str, Any] = {"tokens": len(ids), "crc32": checksum(ids), **about}
     arrays = {}
-    for name, numbers in (("starts", starts), ("counted", counted)):
+    for name, numbers in (("starts", starts), ("counted", counted), ("sources", sources)):
         if numbers is not None:
-            arrays[name] = np.array(numbers, _NUMBER)
+            arrays[name] = np.array(numbers, _NUMBER).reshape(-1)
             write_bytes(folder / _FILES[name], arrays[name].tobytes())
             found[f"crc32_{name}"] = checksum(arrays[name])
     write_bytes(folder / _ABOUT, (json.dumps(found) + "\n").encode())
@@ -144,7 +155,9 @@ def tenth_of_documents(starts: Any, tokens: int) -> int | None:
 def _kept(ids: NDArray[Any], arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Kept:
     counted = arrays.get("counted")
     ranges = None if counted is None else counted.reshape(-1, 2)
-    return Kept(ids, arrays.get("starts"), ranges, about)
+    sources = arrays.get("sources")
+    pairs = None if sources is None else sources.reshape(-1, 2)
+    return Kept(ids, arrays.get("starts"), ranges, about, pairs)
 
 
 def _check(name: str, values: NDArray[Any], crc: str) -> None:

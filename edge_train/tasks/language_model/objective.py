@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ class LanguageModel:
       smoothing: share of a target that all tokens get; of training only.
       dropout: whether a batch of training says how dropout is drawn.
       starts: where each document begins, where attention stays within documents; None: it does not.
+      sources: where each document begins and the number of its source, (documents, 2), for
+        `HasSources`: a window is of the source of the token in its middle; None: not told apart.
       halves: whether other windows choose the best weights than are reported on; runs of earlier
         code took both from the same ones.
 
@@ -49,6 +52,7 @@ class LanguageModel:
     smoothing: float = 0.0
     dropout: bool = False
     starts: NDArray[np.int64] | None = None
+    sources: NDArray[np.int64] | None = None
     halves: bool = True
 
     def __post_init__(self) -> None:
@@ -73,7 +77,7 @@ class LanguageModel:
 
     def batch(self, key: Key) -> Batch:
         """Return the sequences of one step as ids (samples, length + 1), int64."""
-        count = (len(self._train) - self.length) // self.length
+        count = self.windows
         places = key.step * self.samples + np.arange(self.samples)
         epochs, rows = np.divmod(places, count)
         starts = np.empty(len(rows), np.int64)
@@ -87,7 +91,23 @@ class LanguageModel:
             batch["smoothing"] = np.full(self.samples, self.smoothing, np.float32)
         if self.dropout:
             batch["dropout"] = sample_seeds(key, "dropout", self.samples)
+        if self.sources is not None:
+            batch["source"] = source_at(self.sources, starts + self.length // 2)
         return batch
+
+    @property
+    def windows(self) -> int:
+        """How many there are to train on."""
+        return (len(self._train) - self.length) // self.length
+
+    @cached_property
+    def source_sizes(self) -> NDArray[np.int64]:
+        """Windows of each source; see `HasSources`."""
+        if self.sources is None:
+            return np.array([self.windows])
+        middles = np.arange(self.windows) * self.length + self.length // 2
+        most = int(self.sources[:, 1].max()) + 1
+        return np.bincount(source_at(self.sources, middles), minlength=most)
 
     def evaluation(self) -> Batch:
         """Return the fixed batch that chooses the best weights, spread over the held-out text."""
@@ -127,3 +147,14 @@ class LanguageModel:
         weight = (numbers[:, 1:] == numbers[:, :-1]).astype(np.float32)
         weight *= np.float32(len(ids) / max(weight.sum(dtype=np.float64), 1.0))
         return {"ids": ids, "weight": weight, "document": numbers[:, :-1].astype(np.int32)}
+
+
+def source_at(sources: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the source of the document that each token is of.
+
+    Args:
+      sources: where documents begin and their sources, (documents, 2).
+    """
+    documents = np.searchsorted(sources[:, 0], places, side="right") - 1
+    found: NDArray[np.int64] = sources[np.maximum(documents, 0), 1]
+    return found

@@ -41,6 +41,8 @@ class PackedDocuments:
       held: so many documents at the end are to be held out; None: every tenth is.
       smoothing: share of a target that all tokens get; of training only.
       dropout: whether a batch of training says how dropout is drawn.
+      sources: where each document begins and the number of its source, (documents, 2), for
+        `HasSources`: a sequence then holds documents of one source; None: not told apart.
       apart: whether the model can keep documents apart; else a sequence has one.
 
     Raises:
@@ -56,6 +58,7 @@ class PackedDocuments:
     held: int | None = None
     smoothing: float = 0.0
     dropout: bool = False
+    sources: NDArray[np.int64] | None = None
     apart: bool = True
 
     def __post_init__(self) -> None:
@@ -113,7 +116,22 @@ class PackedDocuments:
             batch["smoothing"] = np.full(self.samples, self.smoothing, np.float32)
         if self.dropout:
             batch["dropout"] = sample_seeds(key, "dropout", self.samples)
+        if self.sources is not None:
+            batch["source"] = np.array([self.sources[row[0], 1] for row in chosen], np.int64)
         return batch
+
+    @cached_property
+    def source_sizes(self) -> NDArray[np.int64]:
+        """Sequences of each source; see `HasSources`."""
+        if self.sources is None:
+            return np.array([len(self.rows[0])])
+        most = int(self.sources[:, 1].max()) + 1
+        return np.bincount([self.sources[row[0], 1] for row in self.rows[0]], minlength=most)
+
+    @property
+    def windows(self) -> int:
+        """How many sequences there are to train on."""
+        return len(self.rows[0])
 
     def evaluation(self) -> Batch:
         """Return the fixed batch that chooses the best weights."""
@@ -166,6 +184,10 @@ class PackedDocuments:
     def _packed(self, documents: NDArray[np.int64]) -> Rows:
         if not self.apart:
             return [documents[at : at + 1] for at in range(len(documents))]
+        if self.sources is not None:
+            own = self.sources[documents, 1]
+            parts = [documents[own == source] for source in np.unique(own)]
+            return [p[s] for p in parts for s in packed(self.sizes[p], self.length + 1)]
         return [documents[some] for some in packed(self.sizes[documents], self.length + 1)]
 
     def _batch(self, rows: Rows) -> Batch:

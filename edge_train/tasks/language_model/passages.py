@@ -1,7 +1,7 @@
 """Chats, prompts with completions, and notes as texts whose answers are marked."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_train.errors import InputError, TemplateError
@@ -22,12 +22,14 @@ class Passage:
       answers: spans of the text that are learned; None: all of it is.
       bare: nothing says where it begins and ends yet: the model's own marks go around it.
       goes_on: what is longer than a sequence goes on in the next one; else it loses its end.
+      source: what its source is called.
     """
 
     text: str
     answers: list[Span] | None
     bare: bool = False
     goes_on: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class Reader:
         for path in files:
             if texts.together and texts.chats_of(path) is None:
                 for piece, _, _ in texts.documents((path,)):
-                    yield Passage(piece, None, bare=True, goes_on=True)
+                    yield Passage(piece, None, bare=True, goes_on=True, source=texts.source)
             else:
-                yield from self.passages(texts.chats((path,)))
+                for passage in self.passages(texts.chats((path,))):
+                    yield replace(passage, source=texts.source)
 
     def passages(self, chats: Iterator[tuple[Wrong, int, Chat]]) -> Iterator[Passage]:
         """Yield the passage of every chat that can be read; the others are counted as wrong."""

@@ -14,13 +14,14 @@ from edge_train.methods.exact import (
 from edge_train.methods.low_rank import LowRankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import DifferenceKeys, TextKeys, key
-from edge_train.tasks.table_keys import TextColumnKeys
+from edge_train.tasks.table_keys import SourceKeys, TextColumnKeys
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelRecipe(
     TextKeys,
     TextColumnKeys,
+    SourceKeys,
     ForwardKeys,
     LowRankKeys,
     AdapterKeys,

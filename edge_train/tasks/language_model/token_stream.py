@@ -67,24 +67,28 @@ class Written:
       ids: how many there are.
       held: so many of them, the last ones, are of files to hold out.
       starts: where documents begin.
+      sources: what the source of each is called.
     """
 
     ids: int = 0
     held: int = 0
     starts: "array[int]" = field(default_factory=lambda: array("q"))
+    sources: list[str] = field(default_factory=list)
 
 
 def _encoded(
     texts: Texts, marks: Marks, tokenizer: Tokenizer, kind: np.dtype[Any], written: Written
 ) -> Iterator[bytes]:
     for files in (texts.train, texts.held):
-        for some in together(texts.documents(files), lambda one: len(one[0])):
-            pieces = [piece for piece, _, _ in some]
+        found_in = ((texts.source, *one) for one in texts.documents(files))
+        for some in together(found_in, lambda one: len(one[1])):
+            pieces = [piece for _, piece, _, _ in some]
             encodings = tokenizer.encode_batch(pieces, add_special_tokens=False)
             ids: list[int] = []
-            for (_, begins, ends), found in zip(some, encodings, strict=True):
+            for (source, _, begins, ends), found in zip(some, encodings, strict=True):
                 if begins:
                     written.starts.append(written.ids + len(ids))
+                    written.sources.append(source)
                 ids += (*(marks.begin if begins else ()), *found.ids)
                 ids += marks.end if ends else ()
             written.ids += len(ids)
