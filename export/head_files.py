@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_train.arrays.projections import Folded, folded
 from edge_train.arrays.types import Array
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.onnx_writer import GraphWriter
 from edge_train.formats.tensor_store import to_safetensors
-from edge_train.runtimes.numpy.projections import Folded, folded
 
 _ACTIVATIONS = {
     "silu": "torch.nn.modules.activation.SiLU",

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.projections import Folded, folded, gradient, project, unfolded
 from edge_train.arrays.types import Array, Batch, Point
 from edge_train.protocols import Apply
-from edge_train.runtimes.numpy.projections import Folded, folded, gradient, project, unfolded
 from edge_train.runtimes.token_vectors import TokenVectors
 
 _TOKENS_AT_ONCE = 1024  # that are projected or differentiated; bounds what is held

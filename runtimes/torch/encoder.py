@@ -27,14 +27,16 @@ class TorchEncoder:
     Memory: the weights once, and what a layer keeps of a call's texts.
     """
 
-    def __init__(self, folder: ClassifierFolder, *, threads: int) -> None:
+    def __init__(
+        self, folder: ClassifierFolder, *, threads: int, attention: str | None = None
+    ) -> None:
         torch.set_num_threads(threads)
-        self._network = load_encoder(folder)
+        self.network: Any = load_encoder(folder, attention)
 
     def hidden(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
         """Return the last hidden values (texts, tokens, width) of padded ids (texts, tokens)."""
         with torch.no_grad():
-            found = self._network(
+            found = self.network(
                 input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
             )
         values: Array = found.last_hidden_state.numpy()
@@ -42,12 +44,12 @@ class TorchEncoder:
 
     def close(self) -> None:
         """Let go of the network."""
-        self._network = None
+        self.network = None
         gc.collect()
         give_back_memory()
 
 
-def load_encoder(folder: ClassifierFolder) -> Any:
+def load_encoder(folder: ClassifierFolder, attention: str | None = None) -> Any:
     """Return the network without anything on top; a pooler that no file holds is never called.
 
     Raises:
@@ -56,7 +58,7 @@ def load_encoder(folder: ClassifierFolder) -> Any:
     from transformers import AutoModel
 
     config = configuration(folder.path, _WHAT)
-    network = empty_network(AutoModel, config, folder.path, _WHAT, None)
+    network = empty_network(AutoModel, config, folder.path, _WHAT, attention)
     stored = look_up(network, folder.weight_files(), folder.path)
     new = {name for name, _ in network.named_parameters() if name.startswith("pooler.")}
     refuse_missing(stored, folder.path, new=new)

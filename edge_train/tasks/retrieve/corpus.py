@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.projections import start_values
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import load_tensors, save_tensors
-from edge_train.runtimes.numpy.projections import start_values
 from edge_train.runtimes.token_vectors import TokenVectors, write_vectors
 from edge_train.tasks.retrieve.bm25 import BM25
 from edge_train.tasks.retrieve.documents import Collection

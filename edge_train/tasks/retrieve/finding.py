@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.projections import Folded
 from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
 from edge_train.formats.json_text import read_text
 from edge_train.formats.tensor_store import load_tensors
-from edge_train.runtimes.numpy.projections import Folded
 from edge_train.tasks.retrieve.index import CODES, FORMAT, HEAD, PRODUCTS, VERSION, Quantizer
 
 PROBED = 8  # lists that are read for each token of a query

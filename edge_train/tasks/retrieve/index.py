@@ -29,11 +29,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.projections import Folded
 from edge_train.arrays.types import Array
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import save_tensors
 from edge_train.rng import Key
-from edge_train.runtimes.numpy.projections import Folded
 
 PRODUCTS = ("direct", "up", "gate", "out")  # of a folded head
 FORMAT, VERSION = "edge-train retrieval index", "1"

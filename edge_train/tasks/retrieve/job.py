@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.projections import Folded, folded, operations, shapes_of
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import RunFolderError
 from edge_train.export.head_files import write_head
@@ -31,7 +32,6 @@ from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.late_interaction import LateInteraction
-from edge_train.runtimes.numpy.projections import Folded, folded, operations, shapes_of
 from edge_train.runtimes.token_vectors import WINDOW_BYTES
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.retrieve import TASK

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_train.arrays.projections import Folded
 from edge_train.formats.json_text import read_text
 from edge_train.runtimes.numpy.late_interaction import LateInteraction
-from edge_train.runtimes.numpy.projections import Folded
 from edge_train.tasks.retrieve.corpus import Corpus
 from edge_train.tasks.retrieve.ranked import scores_of
 from edge_train.tasks.retrieve.scores import ndcg, ranking, recall, reciprocal_rank

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from edge_train.protocols import Runtime
 from edge_train.rng import Key
 from edge_train.tasks.retrieve.questions import Questions
 
+_MOST_TIMES = 32  # that a query is asked in an epoch
 _EVALUATION = Key(0, -2)  # the same evaluation batch in every run: curves can be compared
 
 
@@ -18,7 +20,9 @@ _EVALUATION = Key(0, -2)  # the same evaluation batch in every run: curves can b
 class FindPassage:
     """Cross-entropy of the right passage among those of a batch.
 
-    Every epoch asks every query once, in an order of its own. Its right passage is drawn among
+    Every epoch asks every title once, in an order of its own, and every query that came with the
+    documents so often that they are half of all: there are few of them, and they are what people
+    ask. Its right passage is drawn among
     those of its right documents, its negatives among the passages that BM25 takes for right; where
     these are too few, among all.
 
@@ -39,12 +43,20 @@ class FindPassage:
     def batch(self, key: Key) -> Batch:
         """Return the queries of one step with their passages."""
         places = key.step * self.samples + np.arange(self.samples)
-        epochs, rows = np.divmod(places, len(self.train))
+        every = self._every
+        epochs, rows = np.divmod(places, len(every))
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            order = Key(key.seed, int(epoch)).generator("epoch").permutation(len(self.train))
+            order = Key(key.seed, int(epoch)).generator("epoch").permutation(every)
             rows[here] = order[rows[here]]
         return self._batch(self.train, rows, key.generator("passages"))
+
+    @cached_property
+    def _every(self) -> NDArray[np.int64]:
+        """The queries of an epoch, some more than once."""
+        given, titles = (np.flatnonzero(self.train.bare == bare) for bare in (False, True))
+        times = min(max(len(titles) // max(len(given), 1), 1), _MOST_TIMES)
+        return np.concatenate([np.tile(given, times), titles])
 
     def evaluation(self) -> Batch:
         """Return the fixed evaluation batch."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_train.arrays.projections import Folded
 from edge_train.arrays.types import Array
 from edge_train.runtimes.numpy.late_interaction import LateInteraction
-from edge_train.runtimes.numpy.projections import Folded
 
 _TOKENS_AT_ONCE = 2048  # of passages
 _QUERIES_AT_ONCE = 32

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from edge_train.arrays.projections import project
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.encoder_folder import EncoderFolder, open_encoder
@@ -17,7 +18,6 @@ from edge_train.formats.hub import find_folder
 from edge_train.formats.tokenizer_files import open_tokenizer
 from edge_train.memory.machine import cores
 from edge_train.records.folder import RunFolder
-from edge_train.runtimes.numpy.projections import project
 from edge_train.tasks import read_recipe
 from edge_train.tasks.retrieve.corpus import TEXTS
 from edge_train.tasks.retrieve.encoding import Encoder, open_engine
@@ -30,6 +30,7 @@ from edge_train.tasks.retrieve.recipe import RetrieveRecipe
 _INDEX = "index"
 _MOST_COUNT = 100
 _MATCHES = 0.5  # a product of two tokens from which on their words count as matching
+_SHORTEST = 3  # letters of a word that is marked: shorter ones are articles and the like
 _SHOWN = 320  # characters of a passage
 _WIDTH = 96  # of a line, where no terminal says it
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -105,8 +106,9 @@ class Searcher:
         products = query @ tokens.T
         best = products.argmax(axis=1)
         good = best[(products.max(axis=1) >= _MATCHES) & (best < len(places))]  # titles come last
-        matches = {_word(text.text, *places[place]) for place in good.tolist()}
-        return Shown(text.name, text.title, text.text, hit.score, tuple(sorted(matches)))
+        words = {_word(text.text, *places[place]) for place in good.tolist()}
+        matches = sorted((a, b) for a, b in words if b - a >= _SHORTEST)
+        return Shown(text.name, text.title, text.text, hit.score, tuple(matches))
 
 
 def search(
