@@ -34,7 +34,9 @@ def runtime(vectors, kind="upscaled", temperature=2.0):
     draw = np.random.default_rng(1)
     directions = np.linalg.qr(draw.standard_normal((WIDTH, WIDTH)))[0][:OUTPUTS].astype(np.float32)
     start = start_values(kind, directions, 0)
-    start = {n: v + 0.1 * draw.standard_normal(v.shape).astype(np.float32) for n, v in start.items()}
+    start = {
+        n: v + 0.1 * draw.standard_normal(v.shape).astype(np.float32) for n, v in start.items()
+    }
     return LateInteraction(
         vectors, OWNERS, TITLES, start, kind=kind, activation="silu", temperature=temperature
     )

@@ -21,7 +21,7 @@ def make_encoder(folder: Path, width: int = 16, seed: int = 0) -> Path:
     """Write config.json, tokenizer.json and model.onnx: a token's row is its hidden value."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [*_SPECIAL, *WORDS]
-    tokenizer = Tokenizer(WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(

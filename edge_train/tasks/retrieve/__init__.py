@@ -44,7 +44,7 @@ TASK = Task(
     # Chosen on half of Cranfield's queries: `edge-train bench retrieve`.
     defaults={
         ("*", "default"): {
-            "steps": 300,
+            "steps": 200,
             "learning_rate": 1e-3,
             "weight_decay": 0.01,
             "schedule": "cosine",
@@ -55,7 +55,7 @@ TASK = Task(
         },
         ("zo", "default"): {
             "steps": 1000,
-            "learning_rate": 1e-4,
+            "learning_rate": 1e-3,
             "weight_decay": 0.0,
             "queries": 4,
             "sides": 1,

@@ -88,13 +88,13 @@ def asked_of(
     for part in PARTS:
         parts[part] = []
         for query in found.queries[part] if kind != "titles" or part == "test" else ():
-            right = _most_right(query)
+            right = most_right(query)
             parts[part].append(Asked(first + len(texts), query.text, False, right))
             texts.append(query.text)
     said: list[str] = []
     by_title: list[Asked] = []
     if kind != "given":
-        by_title, said = _of_titles(found.documents, titles)
+        by_title, said = asked_of_titles(found.documents, titles)
     if not parts["dev"]:
         rows = parts["train"] or by_title
         some = rows[:: max(_HELD_OUT, -(-len(rows) // _MOST_HELD_OUT))] if len(rows) > 1 else []
@@ -106,12 +106,13 @@ def asked_of(
     return parts, texts, said
 
 
-def _most_right(query: Query) -> dict[int, float]:
+def most_right(query: Query) -> dict[int, float]:
+    """Return the documents that answer a query best, at most `_MOST_RIGHT` of them."""
     best = sorted(query.right.items(), key=lambda one: -one[1])
     return dict(best[:_MOST_RIGHT])
 
 
-def _of_titles(
+def asked_of_titles(
     documents: Sequence[Document], titles: Mapping[int, int]
 ) -> tuple[list[Asked], list[str]]:
     """Return a query for every title that says enough, and what is said of the others."""

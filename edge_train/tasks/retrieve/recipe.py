@@ -47,4 +47,4 @@ class RetrieveRecipe(TextKeys, TextColumnKeys, ForwardKeys, DecayKeys, RateKeys,
     negatives: int = key(
         1, help="passages a query that BM25 takes for right and that are not", low=0, high=64
     )
-    temperature: float = key(1.0, help="what scores are divided by in the loss", low=1e-3, high=1e3)
+    temperature: float = key(8.0, help="what scores are divided by in the loss", low=1e-3, high=1e3)
