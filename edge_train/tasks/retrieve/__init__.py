@@ -44,13 +44,13 @@ TASK = Task(
     # Chosen on half of Cranfield's queries: `edge-train bench retrieve`.
     defaults={
         ("*", "default"): {
-            "steps": 200,
+            "steps": 100,
             "learning_rate": 1e-3,
             "weight_decay": 0.01,
             "schedule": "cosine",
             "samples": 16,
             "evaluation_samples": 64,
-            "evaluate_every": 25,
+            "evaluate_every": 20,
             "patience": 0,
         },
         ("zo", "default"): {

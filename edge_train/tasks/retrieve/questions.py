@@ -15,7 +15,6 @@ from edge_train.tasks.retrieve.passages import without_title
 MINED = 32  # passages a query that are kept of what BM25 finds
 _MOST_RIGHT = 64  # documents a query; a title of more of them is no query
 _REPEATED = 4  # documents of one title, above which it says too little to be a query
-_FEWEST_WORDS = 2  # of a title that is a query
 _HELD_OUT = 10  # without a dev part, every tenth query is held out
 _MOST_HELD_OUT = 200
 
@@ -115,18 +114,16 @@ def most_right(query: Query) -> dict[int, float]:
 def asked_of_titles(
     documents: Sequence[Document], titles: Mapping[int, int]
 ) -> tuple[list[Asked], list[str]]:
-    """Return a query for every title that says enough, and what is said of the others."""
+    """Return a query for every title that few documents share, and what is said of the others."""
     same: dict[str, list[int]] = defaultdict(list)
     for number, document in enumerate(documents):
         if document.title and without_title(document):
             same[document.title.casefold()].append(number)
-    found, repeated, short = [], 0, 0
+    found, repeated = [], 0
     for numbers in same.values():
         document = documents[numbers[0]]
         if len(numbers) > _REPEATED:
             repeated += len(numbers)
-        elif len(document.title.split()) < _FEWEST_WORDS:
-            short += len(numbers)
         else:
             right = dict.fromkeys(numbers, 1.0)
             found.append(Asked(titles[numbers[0]], document.title, True, right))
@@ -136,8 +133,6 @@ def asked_of_titles(
             f"{repeated} documents share a title with more than {_REPEATED - 1} others: such "
             "titles are searched, and not trained on"
         )
-    if short:
-        said.append(f"{short} titles of one word are searched, and not trained on")
     return found, said
 
 

@@ -97,14 +97,13 @@ def test_tokens_that_are_compared_are_words_the_model_knows(reader):
     assert other.unknown == 3  # a word, and two signs that are words each
 
 
-def test_titles_that_repeat_or_say_one_word_are_no_queries_and_that_is_said():
+def test_titles_that_repeat_are_no_queries_and_that_is_said():
     documents = [Document(str(n), "Good notes", f"text {n}") for n in range(5)]
-    documents += [Document("a", "Rent", "x"), Document("b", "Old bike", "y")]
+    documents += [Document("a", "", "x"), Document("b", "Old bike", "y")]
     documents += [Document("c", "old bike", "z")]
     found, said = asked_of_titles(documents, dict.fromkeys(range(8), 0))
     assert [(one.words, set(one.right), one.bare) for one in found] == [("Old bike", {6, 7}, True)]
     assert "5 documents share a title" in said[0]
-    assert "1 titles of one word" in said[1]
 
 
 def test_without_a_dev_part_queries_are_held_out_and_never_trained_on(tmp_path):
