@@ -86,7 +86,8 @@ def main(
 
     def trained(key: str) -> list[float]:
         name, _, seed = key.rpartition(" ")
-        return one.on_test(*_named(name), int(seed)).tolist()
+        found: list[float] = one.on_test(*_named(name), int(seed)).tolist()
+        return found
 
     runs = _rows(out / "test.json", keys, trained)
     ways = one.untrained()

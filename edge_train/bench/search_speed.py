@@ -142,8 +142,8 @@ def _shares(index: Index, source: _MadeUp, queries: list[Array]) -> list[float]:
         scores[:, first:last] = np.add.reduceat(best, starts, axis=0)
     found = []
     for query, row in zip(queries, scores, strict=True):
-        best = set(np.argsort(-row, kind="stable")[:_TOP].tolist())
-        found.append(len(best & {hit.passage for hit in index.search(query, _TOP)}) / _TOP)
+        top = set(np.argsort(-row, kind="stable")[:_TOP].tolist())
+        found.append(len(top & {hit.passage for hit in index.search(query, _TOP)}) / _TOP)
     return found
 
 

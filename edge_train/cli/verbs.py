@@ -288,9 +288,9 @@ def _watch(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("retrieve", "search-speed", "plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
+    *("retrieve", "search-speed", "plan", "minutes", "import", "watch", "peers", "defaults"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("sd15-lora", "forward-lora"),
+    *("sd15-lora", "forward-lora", "gguf-shapes"),
 )
 
 
@@ -302,7 +302,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=path_word,
-        help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
+        help="encoder of sst2, retrieve; to export, engine-speed; GGUF of peers; folder of noise-budget, "
         "likeness, forwards, token-prior",
     )
     parser.add_argument(

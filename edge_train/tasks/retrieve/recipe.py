@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_train.methods.exact import ClipKeys, DecayKeys, RateKeys
+from edge_train.methods.exact import ClipKeys, DecayKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import TextKeys, key
 from edge_train.tasks.table_keys import TextColumnKeys
@@ -13,7 +13,7 @@ _HELP = "its name, or its number from 1 on"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrieveRecipe(TextKeys, TextColumnKeys, ForwardKeys, DecayKeys, RateKeys, ClipKeys):
+class RetrieveRecipe(TextKeys, TextColumnKeys, ForwardKeys, DecayKeys, ClipKeys):
     """Train the projection of late-interaction search over one's own documents."""
 
     task: ClassVar[str] = "retrieve"
