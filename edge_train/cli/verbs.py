@@ -302,8 +302,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=path_word,
-        help="encoder of sst2, retrieve; to export, engine-speed; GGUF of peers; folder of noise-budget, "
-        "likeness, forwards, token-prior",
+        help="encoder of sst2, retrieve; to export, engine-speed; GGUF of peers; folder of "
+        "noise-budget, likeness, forwards, token-prior",
     )
     parser.add_argument(
         "--features", type=path_word, help="folder of feature networks: likeness, forwards"

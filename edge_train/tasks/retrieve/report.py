@@ -35,19 +35,22 @@ def _examples(summary: Record) -> str:
 
 
 def _using(run: Path, summary: Record) -> str:
-    outputs = summary["outputs"]
-    if "head" not in outputs:
+    head = summary["outputs"].get("head")
+    if head is None:
         return ""
-    code = (
-        "from pylate import models\n"
-        "from sentence_transformers.models import Transformer\n\n"
-        f'dense = [models.Dense.load(f"{outputs["head"]}/{{name}}") for name in ("1_Dense",)]\n'
-        f'model = models.ColBERT(modules=[Transformer("{summary.get("model", "MODEL")}"), *dense])'
-    )
-    ways = [("edge-train", f'edge-train search {run} "what you look for"')]
-    if (run / outputs["head"] / "1_Dense").is_dir():
-        ways.append(("PyLate; name each of the folders *_Dense", code))
-    intro = "The index and the head are in the run's folder; the encoder is the model's own."
+    ways = [("edge-train", 'edge-train search . "what you look for"')]
+    layers = sorted(path.name for path in (run / head).glob("*_Dense"))
+    if layers:
+        lines = (
+            "from pylate import models",
+            "from sentence_transformers.models import Transformer",
+            "",
+            f'encoder = Transformer("{summary.get("model") or "MODEL"}")',
+            f'layers = [models.Dense.load("{head}/" + name) for name in {layers}]',
+            "model = models.ColBERT(modules=[encoder, *layers])",
+        )
+        ways.append(("PyLate", "\n".join(lines)))
+    intro = "Index and head are in this folder; the encoder is the model's own."
     return section("Use it like this", render("loading.html", intro=intro, ways=ways), True)
 
 
