@@ -24,6 +24,7 @@ _HOMES = {
     "ClassifyRecipe": "edge_train.tasks.classify.recipe:ClassifyRecipe",
     "LanguageModelRecipe": "edge_train.tasks.language_model.recipe:LanguageModelRecipe",
     "NetworkRecipe": "edge_train.tasks.network.recipe:NetworkRecipe",
+    "RetrieveRecipe": "edge_train.tasks.retrieve.recipe:RetrieveRecipe",
     "EdgeTrainError": "edge_train.errors:EdgeTrainError",
     "InputError": "edge_train.errors:InputError",
     "ModelError": "edge_train.errors:ModelError",

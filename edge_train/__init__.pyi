@@ -22,6 +22,7 @@ from edge_train.tasks.classify.recipe import ClassifyRecipe as ClassifyRecipe
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe as LanguageModelRecipe
 from edge_train.tasks.network.recipe import NetworkRecipe as NetworkRecipe
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe as PersonalizeRecipe
+from edge_train.tasks.retrieve.recipe import RetrieveRecipe as RetrieveRecipe
 
 __all__: list[str]
 __version__: str

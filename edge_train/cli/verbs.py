@@ -121,12 +121,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--for",
         "--to",
         dest="engine",
-        choices=("onnx", "ort-training", "folder", *OF_A_LANGUAGE_MODEL),
+        choices=("onnx", "ort-training", "retrieve", "folder", *OF_A_LANGUAGE_MODEL),
         default="onnx",
-        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; folder: "
-        "diffusers' layout, of a single-file checkpoint; of a trained language model adapter-gguf: "
-        "for llama.cpp, merged: for transformers, merged-gguf: base and adapter in one file, "
-        "ollama: a Modelfile with what it names",
+        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; "
+        "retrieve: of a text encoder; folder: diffusers' layout, of a single-file checkpoint; of a "
+        "trained language model adapter-gguf: for llama.cpp, merged: for transformers, "
+        "merged-gguf: base and adapter in one file, ollama: a Modelfile with what it names",
     )
     parser.add_argument(
         "--base", type=file_word, help="of an adapter, where it is now; default: where it was"
@@ -207,6 +207,14 @@ def _export(options: argparse.Namespace) -> int:
             say=print,
         )
         return 0
+    if options.engine == "retrieve":
+        from edge_train.tasks.retrieve.export import export_encoder
+
+        for name in ("quant", "photos", "resolution", "directions", "tokens", "trainable"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} is not for --for retrieve; leave it out.")
+        export_encoder(options.model, options.out, threads=options.threads, say=print)
+        return 0
     if options.trainable is not None:
         raise InputError("--trainable is for --for ort-training; leave it out.")
     from edge_train.tasks.personalize.export import export
@@ -280,7 +288,7 @@ def _watch(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
+    *("retrieve", "search-speed", "plan", "minutes", "import", "watch", "peers", "defaults"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images"),

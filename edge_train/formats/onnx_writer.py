@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IR, _OPSET = 8, 18
-_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 _INT, _INTS = 2, 7  # kinds of attributes
 Attribute = int | Sequence[int]
 
@@ -45,12 +45,12 @@ class GraphWriter:
         self._parts.append(_bytes(5, tensor + _bytes(9, np.ascontiguousarray(array).tobytes())))
         return name
 
-    def input(self, name: str, shape: Sequence[int]) -> str:
-        """Add a float32 input; return its name."""
-        self._parts.append(_bytes(11, _value(name, shape)))
+    def input(self, name: str, shape: Sequence[int | str], kind: str = "float32") -> str:
+        """Add an input; return its name."""
+        self._parts.append(_bytes(11, _value(name, shape, kind)))
         return name
 
-    def output(self, name: str, shape: Sequence[int]) -> str:
+    def output(self, name: str, shape: Sequence[int | str]) -> str:
         """Add a float32 output; return its name."""
         self._parts.append(_bytes(12, _value(name, shape)))
         return name
@@ -63,9 +63,13 @@ class GraphWriter:
         return _number(1, _IR) + b"".join(_bytes(8, o) for o in opsets) + _bytes(7, graph)
 
 
-def _value(name: str, shape: Sequence[int]) -> bytes:
-    lengths = b"".join(_bytes(1, _number(1, length)) for length in shape)
-    tensor = _number(1, _TYPES["float32"]) + _bytes(2, lengths)
+def _value(name: str, shape: Sequence[int | str], kind: str = "float32") -> bytes:
+    """Return a value; a length that is a word is any."""
+    lengths = b"".join(
+        _bytes(1, _bytes(2, length.encode()) if isinstance(length, str) else _number(1, length))
+        for length in shape
+    )
+    tensor = _number(1, _TYPES[kind]) + _bytes(2, lengths)
     return _bytes(1, name.encode()) + _bytes(2, _bytes(1, tensor))
 
 

@@ -257,6 +257,8 @@ class Task:
             raise InputError(self._no_preset(method, recipe.preset))
         for name in unread(method.name, recipe):
             able = ", ".join(one for one in _readers(name) if one in self.able())
+            if not able:
+                continue  # a key of the task itself, whose name methods of other tasks have, too
             raise InputError(
                 f"{name} is not read by method {method.name!r}, only by {able}; leave it out."
             )

@@ -1,0 +1,36 @@
+"""`edge-train search`: ask the documents of a run."""
+
+import argparse
+import sys
+
+from edge_train.command import Command
+from edge_train.paths import path_word
+from edge_train.registry import load
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=path_word, metavar="RUN")
+    parser.add_argument(
+        "query", nargs="*", metavar="QUERY", help="in quotes; without one, a query a line is read"
+    )
+    parser.add_argument("--count", type=int, default=5, help="documents of a query; default: 5")
+    parser.add_argument("--threads", type=int, help="of the encoder")
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object a query on standard output"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    load("edge_train.tasks.retrieve.search:search")(
+        options.run,
+        options.query or (line.rstrip("\n") for line in sys.stdin),
+        sys.stdout,
+        count=options.count,
+        threads=options.threads,
+        as_json=options.json,
+        several=len(options.query) != 1,
+    )
+    return 0
+
+
+SEARCH = Command(name="search", help="ask the documents of a trained search", add=_add, run=_run)
