@@ -6,12 +6,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from edge_train.cli import exports
 from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
-from edge_train.paths import file_word, path_word
+from edge_train.paths import path_word
 
 PLAN_ONLY = ("--all", "--rehearse")
-OF_A_LANGUAGE_MODEL = ("adapter-gguf", "merged", "merged-gguf", "ollama")  # what `export` writes
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
@@ -104,150 +104,6 @@ def _init(options: argparse.Namespace) -> int:
     except (OSError, RuntimeError) as error:  # RuntimeError: of `~`
         raise InputError(f"{out}: cannot be written ({error}).") from error
     print(f"{out}: edit it, then `edge-train run --recipe {out}`")
-    return 0
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        type=file_word,
-        metavar="MODEL",
-        help="embedded, folder, hub id, network.safetensors of a run, or run of a language model",
-    )
-    parser.add_argument(
-        "out", type=path_word, metavar="OUT", help="folder (or .onnx or .gguf file) to make"
-    )
-    parser.add_argument(
-        "--for",
-        "--to",
-        dest="engine",
-        choices=("onnx", "ort-training", "retrieve", "folder", *OF_A_LANGUAGE_MODEL),
-        default="onnx",
-        help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; "
-        "retrieve: of a text encoder; folder: diffusers' layout, of a single-file checkpoint; of a "
-        "trained language model adapter-gguf: for llama.cpp, merged: for transformers, "
-        "merged-gguf: base and adapter in one file, ollama: a Modelfile with what it names",
-    )
-    parser.add_argument(
-        "--base", type=file_word, help="of an adapter, where it is now; default: where it was"
-    )
-    parser.add_argument(
-        "--config", type=file_word, help="for folder: a diffusers folder of the same kind"
-    )
-    parser.add_argument(
-        "--quant",
-        help="none, int8, int8-fast or int4; default: int8; of a merged GGUF f16 or q8_0; "
-        "default: f16",
-    )
-    parser.add_argument("--trainable", help="ort-training: all or head; default: all")
-    parser.add_argument(
-        "--photos", type=file_word, help="folder of photos to calibrate on; default: noise"
-    )
-    parser.add_argument("--resolution", type=int, help="pixels; default: the model's own")
-    parser.add_argument(
-        "--directions",
-        action="store_const",
-        const=True,
-        help="measure what the model's words respond to, which zo may draw its directions from",
-    )
-    parser.add_argument(
-        "--tokens",
-        type=file_word,
-        metavar="FOLDER",
-        help="tokens that this model has learned (.safetensors): measure the directions that they "
-        "took, too",
-    )
-    parser.add_argument("--threads", type=int, help="of the engines that measure it")
-    parser.add_argument("--blocks", type=int, help="of a small network; default: all but the last")
-
-
-def _export(options: argparse.Namespace) -> int:
-    if options.engine in OF_A_LANGUAGE_MODEL:
-        return _export_language_model(options)
-    if options.base is not None:
-        raise InputError(f"--base is for --to {', '.join(OF_A_LANGUAGE_MODEL)}; leave it out.")
-    if (Path(options.model) / "adapter").is_dir():
-        raise InputError(
-            f"{options.model} is a run of a language model; say what to write with --to: "
-            f"{', '.join(OF_A_LANGUAGE_MODEL)}."
-        )
-    if (Path(options.model) / "lora").is_dir():
-        raise InputError(
-            f"{options.model} is a run that trained a LoRA, which other programs load as it is: "
-            f"its files are in {Path(options.model) / 'lora'}, and {options.model}/report.html has "
-            "the lines to type."
-        )
-    if options.engine == "folder":
-        from edge_train.export.single_file import unpack_checkpoint
-
-        unpack_checkpoint(Path(options.model).expanduser(), options.out, options.config, print)
-        return 0
-    if options.config is not None:
-        raise InputError("--config is for --for folder; leave it out.")
-    if options.model.endswith(".safetensors"):
-        from edge_train.export.network_graph import export_network
-
-        print(export_network(Path(options.model), options.out, options.quant, options.blocks))
-        return 0
-    if options.blocks is not None:
-        raise InputError("--blocks is for the network.safetensors of a run; leave it out.")
-    if options.engine == "ort-training":
-        from edge_train.tasks.classify.export import export_training
-
-        for name in ("quant", "photos", "resolution", "directions", "tokens"):
-            if getattr(options, name) is not None:
-                raise InputError(f"--{name} is not for --for ort-training; leave it out.")
-        if options.trainable not in (None, "all", "head"):
-            raise InputError(f"trainable {options.trainable!r} is not known; use all or head.")
-        export_training(
-            options.model,
-            options.out,
-            head_only=options.trainable == "head",
-            threads=options.threads,
-            say=print,
-        )
-        return 0
-    if options.engine == "retrieve":
-        from edge_train.tasks.retrieve.export import export_encoder
-
-        for name in ("quant", "photos", "resolution", "directions", "tokens", "trainable"):
-            if getattr(options, name) is not None:
-                raise InputError(f"--{name} is not for --for retrieve; leave it out.")
-        export_encoder(options.model, options.out, threads=options.threads, say=print)
-        return 0
-    if options.trainable is not None:
-        raise InputError("--trainable is for --for ort-training; leave it out.")
-    from edge_train.tasks.personalize.export import export
-
-    export(
-        options.model,
-        options.out,
-        quant=options.quant or "int8",
-        photos=options.photos,
-        resolution=options.resolution,
-        threads=options.threads,
-        say=print,
-        directions=bool(options.directions),
-        tokens=options.tokens,
-    )
-    return 0
-
-
-def _export_language_model(options: argparse.Namespace) -> int:
-    from edge_train.tasks.language_model.export import export_language_model
-
-    not_its = ("config", "blocks", "trainable", "photos", "resolution", "threads")
-    for name in (*not_its, "directions", "tokens"):
-        if getattr(options, name) is not None:
-            raise InputError(f"--{name} is not for --to {options.engine}; leave it out.")
-    export_language_model(
-        Path(options.model),
-        options.out,
-        options.engine,
-        quant=options.quant,
-        base=options.base,
-        say=print,
-    )
     return 0
 
 
@@ -352,8 +208,8 @@ COMMANDS = (
     Command(
         name="export",
         help="write an artifact for the inference engine",
-        add=_add_export,
-        run=_export,
+        add=exports.add,
+        run=exports.run,
     ),
     Command(
         name="report",

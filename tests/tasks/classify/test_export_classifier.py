@@ -101,7 +101,7 @@ def test_a_graph_that_computes_something_else_is_refused(classifiers, tmp_path, 
     ("words", "sentence"),
     [
         (("tiny-sd", "OUT"), "no gradient for the GroupNorm and Resize in it"),
-        (("MODEL", "OUT", "--quant", "int8"), "--quant is not for --for ort-training"),
+        (("MODEL", "OUT", "--quant", "int8"), "not for --for ort-training"),
         (("MODEL", "OUT", "--trainable", "tail"), "use all or head"),
         (("MODEL", "MODEL"), "exists already"),
         (("NOWHERE", "OUT"), "no config.json"),
