@@ -32,7 +32,9 @@ _TEXT_CHARACTERS = 12_000  # enough for some steps, with one sequence held out
 _TOKENS = 1000  # of a tokenizer made of that text; the model's table has more rows
 _BLOCK = 1 << 22  # random numbers that are repeated
 _NORM = "model.norm.weight"
-# What the output layer of q-galore would hold by Adam does not fit beside the weights.
+# What the output layer of q-galore would hold by Adam does not fit beside the weights. Even so it
+# was stopped under 8 GB, so it is given more: it is there for the time of its step.
+_MORE = {"q-galore": 1.25}
 _METHODS: dict[str, dict[str, Any]] = {
     "scale-sgd": {"method": "scale-sgd"},
     "q-galore": {"method": "q-galore", "rank": _RANK, "scale": 1.0, "project_head": True},
@@ -45,7 +47,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     Args:
       seeds: ignored: memory does not depend on it.
       data: a text.
-      limit: the cap in bytes.
+      limit: the cap in bytes; a method that does not fit has a larger one, which is said.
 
     Raises:
       InputError: no text was named.
@@ -65,13 +67,15 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     for name, own in _METHODS.items():
         kept = folder / f"{name}.json"
         if not kept.is_file():
-            shown = _run(run, folder, text, limit, {**own, "dtype": dtype})
+            cap = round(limit * _MORE.get(name, 1))
+            shown = _run(run, folder, text, cap, {**own, "dtype": dtype})
             kept.write_text(json.dumps(shown))
         found[name] = json.loads(kept.read_text())
     shutil.rmtree(folder)
     rows = [
         [what, *(found[name][what] for name in _METHODS), wanted]
         for what, wanted in (
+            ("cap", format_bytes(limit)),
             ("most held by the process tree", format_bytes(limit)),
             ("planned", ""),
             ("a step, median", "at most that of q-galore"),
@@ -119,6 +123,7 @@ def _run(run: Path, folder: Path, text: Path, limit: int, own: Mapping[str, Any]
     shutil.rmtree(run)
     losses = done.report["eval"]
     return {
+        "cap": format_bytes(limit),
         "most held by the process tree": format_bytes(done.peak_bytes),
         "planned": format_bytes(done.report["plan_peak_bytes"]),
         "a step, median": f"{done.report['seconds_per_step']:.0f} s",
