@@ -148,7 +148,7 @@ def _language(out: Path, seeds: int, data: Path) -> str:
         for way, own in losses.items()
     ]
     return (
-        f"A Llama of {found[_OWN][0]['parameters'] / 1e6:.1f} M random weights, {_TEXT_STEPS} "
+        f"A Llama of {found[_OWN][0]['trained'] / 1e6:.1f} M random weights, {_TEXT_STEPS} "
         f"steps of 8 sequences of 32 tokens, ranks 32 and 33.\n\n"
         + bench.table((_HEAD[0], "held-out loss", *_HEAD[2:], *_STATE), rows)
     )
