@@ -1,8 +1,8 @@
 """`edge-train bench gradnormlorp`: rows as lengths and directions, beside galore and LoRA.
 
 At about the same bytes of optimizer state for the layers: gradnormlorp keeps three numbers a row
-more than galore, so galore gets a vector more, and LoRA, which trains attention and head alone, a
-rank that fills the same bytes. A pretrained encoder learns classes of texts by each with every
+more than galore, so galore gets a vector more. LoRA trains attention and head alone and fills fewer
+bytes at its rank here. A pretrained encoder learns classes of texts by each with every
 seed; then a small language model of random weights learns a text by the first two. What is
 finished is read and not run again.
 """
