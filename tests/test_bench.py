@@ -66,7 +66,7 @@ def test_what_layers_at_a_time_missed_is_in_the_sentence(held, word):
     assert re.search(
         rf"beside the weights: {100 * held:.0f} % of all's, at most 70 % \({word}", told
     )
-    assert "in the mean: +0.500 in its favor (reached)" in told
+    assert "in the mean: +0.500, above zero is better (reached)" in told
     assert "0.90 of all's, at most 0.86 (**missed**)" in told
 
 

@@ -1,8 +1,8 @@
 """`edge-train bench gradnormlorp`: rows as lengths and directions, beside galore and LoRA.
 
 At about the same bytes of optimizer state for the layers: gradnormlorp keeps three numbers a row
-more than galore, so galore gets a vector more, and LoRA, which trains attention and head alone, a
-rank that fills the same bytes. A pretrained encoder learns classes of texts by each with every
+more than galore, so galore gets a vector more. LoRA trains attention and head alone and fills fewer
+bytes at its rank here. A pretrained encoder learns classes of texts by each with every
 seed; then a small language model of random weights learns a text by the first two. What is
 finished is read and not run again.
 """
@@ -109,10 +109,10 @@ def _encoder(out: Path, seeds: int, model: Path, data: Path, steps: int) -> str:
                 ", ".join(f"{score:.1f}" for score in own),
                 f"{statistics.mean(own):.1f} %",
                 "-" if way == _OWN else paired.words(scores[_OWN][: len(own)], own),
-                *_state_cells(found[way]),
+                *_state_cells(found[way], found[_OWN][0]["trained"]),
             )
         )
-    saved = 1 - found[_SMALL][0]["state"] / (_ADAM_BYTES * found[_OWN][0]["parameters"])
+    saved = 1 - found[_SMALL][0]["state"] / (_ADAM_BYTES * found[_OWN][0]["trained"])
     return (
         f"{model.name}: {steps} steps of 16 texts of at most 32 tokens, {seeds} seeds, one thread; "
         f"accuracy on {found[_OWN][0]['metrics']['scored_examples']} texts, differences seed by "
@@ -143,34 +143,37 @@ def _language(out: Path, seeds: int, data: Path) -> str:
             ", ".join(f"{loss:.3f}" for loss in own),
             f"{statistics.mean(own):.3f}",
             "-" if way == _OWN else paired.words(losses[_OWN], own, 3),
-            *_state_cells(found[way]),
+            *_state_cells(found[way], found[_OWN][0]["trained"]),
         )
         for way, own in losses.items()
     ]
     return (
-        f"A Llama of {found[_OWN][0]['parameters'] / 1e6:.1f} M random weights, {_TEXT_STEPS} "
+        f"A Llama of {found[_OWN][0]['trained'] / 1e6:.1f} M random weights, {_TEXT_STEPS} "
         f"steps of 8 sequences of 32 tokens, ranks 32 and 33.\n\n"
         + bench.table((_HEAD[0], "held-out loss", *_HEAD[2:], *_STATE), rows)
     )
 
 
 def _train(out: Path, name: str, words: tuple[str, ...], steps: int, seed: int) -> dict[str, Any]:
-    """Return the report of a run, and the bytes of its state: of layers, and of all blocks."""
+    """Return the report of a run, the bytes of its state (of layers, of all), what it trained."""
     run = out / f"gradnormlorp-{name}-{steps}-seed{seed}"
     more = ("--steps", str(steps), "--evaluate-every", str(steps), "--seed", str(seed))
     report = bench.run(run, *words, *more)
     [*_, newest] = sorted(RunFolder(run).checkpoints.glob("step-*.safetensors"))
+    snapshot = checkpoint.load(newest)
     sizes = {
         block: sum(part.nbytes for part in parts.values())
-        for block, parts in checkpoint.load(newest).state.items()
+        for block, parts in snapshot.state.items()
     }
+    trained = sum(block.size for block in snapshot.parameters.values())
     layers = sum(size for block, size in sizes.items() if not is_embedding(block))
-    return {**report, "state": sum(sizes.values()), "layers": layers}
+    return {**report, "state": sum(sizes.values()), "layers": layers, "trained": trained}
 
 
-def _state_cells(own: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _state_cells(own: Sequence[Mapping[str, Any]], whole: int) -> tuple[str, ...]:
+    """Return cells of a row about state, beside AdamW's for so many weights."""
     first = own[0]
-    under = 1 - first["state"] / (_ADAM_BYTES * first["parameters"])
+    under = 1 - first["state"] / (_ADAM_BYTES * whole)
     return (
         format_bytes(first["layers"]),
         format_bytes(first["state"]),

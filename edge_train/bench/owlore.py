@@ -176,7 +176,7 @@ def _verdict(
     aim = _ROOM * (2 + drawn / total) / 3
     held = costs[_OWLORE]["held_bytes"] / costs[_ALL]["held_bytes"]
     found = (
-        ("not worse than lisa in the mean", gain >= 0, f"{gain:+.3f} in its favor"),
+        ("not worse than lisa in the mean", gain >= 0, f"{gain:+.3f}, above zero is better"),
         ("a step, updates apart", step <= aim, f"{step:.2f} of all's, at most {aim:.2f}"),
         (
             "bytes beside the weights",

@@ -15,6 +15,7 @@ from typing import Any
 
 from edge_train.bench.step_cost import forget_peak, open_loop, seconds_of
 from edge_train.formats.atomic import write_bytes
+from edge_train.memory.fresh import module
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.methods import schedules
 from edge_train.records.folder import RunFolder
@@ -66,7 +67,7 @@ def measured(run: Path, steps: int) -> dict[str, float]:
     """Return `turn_cost` of a fresh process; kept beside the run, and read there the next time."""
     kept = run.parent / f"{run.name}-cost.json"
     if not kept.is_file():
-        command = [sys.executable, "-m", "edge_train.bench.turn_cost", str(run), str(steps)]
+        command = module("edge_train.bench.turn_cost", [str(run), str(steps)])
         done = subprocess.run(command, capture_output=True, check=True)
         write_bytes(kept, done.stdout)
     found: dict[str, float] = json.loads(kept.read_text("utf-8"))

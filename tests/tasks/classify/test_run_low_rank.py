@@ -92,6 +92,7 @@ def test_a_training_artifact_is_trained_by_the_same_rules(classifiers, tmp_path)
     ("options", "sentence"),
     [
         (("--method", "galore", "--rank", "32"), "use a --rank of at most 31"),
+        (("--method", "gradnormlorp", "--rank", "32"), "use a --rank of at most 31"),
         (("--method", "galore", "--trainable", "head"), "trainable 'head' trains none of them"),
         (("--method", "adamw", "--rank", "4"), "rank is not read by method 'adamw'"),
         (("--scale", "4"), "scale is not read by method 'backprop'"),
