@@ -1,9 +1,9 @@
 """`edge-train bench colm`: batches of 8 that are chosen from 32, against 8 by chance and all 32.
 
 A small Llama without weights learns a mixture of three sources, 70, 25 and 5 percent of it. Told
-are losses on held-out text of the smallest source and of all three alike, paired by seeds, and how
-much of the gap between 8 by chance and 32 each selection closes. The second table has the peak of
-one step of a wider model. A run that is finished is read and not run again.
+are losses on held-out text of the smallest source, of all three alike and by their shares, paired
+by seeds, and how much of the gap between 8 by chance and 32 each selection closes. The second
+table has the peak of steps of a wider model. A run that is finished is read and not run again.
 """
 
 import json
@@ -43,7 +43,12 @@ _ARMS: Mapping[str, tuple[str, ...]] = {
     "loss": (*_EIGHT, "loss"),
 }
 _STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
-_HEAD = ("batch", "loss, smallest source", "gap closed", "loss, mean of sources", "gap closed")
+_SCORES: Mapping[str, Mapping[str, int]] = {
+    "smallest source": {"small": 1},
+    "sources alike": dict.fromkeys(_SOURCES, 1),
+    "as the mixture": _SOURCES,
+}
+_HEAD = ("batch", *(cell for name in _SCORES for cell in (f"loss, {name}", "gap closed")))
 _HEAD_COST = ("batch", "peak planned", "peak measured", "s a step", "of it choosing")
 
 
@@ -131,12 +136,16 @@ def _judged(folder: Path, texts: Mapping[str, str]) -> dict[str, float]:
 
 def _row(arm: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[str, ...]:
     cells = [arm]
-    for score in (lambda one: one["small"], lambda one: statistics.mean(one.values())):
+    for shares in _SCORES.values():
         values, chance, all_of = (
-            [float(score(one)) for one in losses[name]] for name in (arm, "random 8", "all 32")
+            [_weighted(one, shares) for one in losses[name]] for name in (arm, "random 8", "all 32")
         )
         cells += [_loss(values, chance), _closed(values, chance, all_of)]
     return tuple(cells)
+
+
+def _weighted(losses: Mapping[str, float], shares: Mapping[str, int]) -> float:
+    return sum(losses[s] * share for s, share in shares.items()) / sum(shares.values())
 
 
 def _loss(values: Sequence[float], chance: Sequence[float]) -> str:

@@ -23,7 +23,7 @@ def facility_location(distances: Array, count: int) -> Numbers:
 
     >>> at = np.array([0.0, 0.1, 0.2, 5.0, 5.1], np.float32)
     >>> facility_location(np.abs(at[:, None] - at), 2).tolist()
-    [1, 3]
+    [2, 3]
     """
     similarities = distances.max(initial=0.0) - distances
     nearest = np.zeros(len(distances), np.float64)

@@ -57,6 +57,6 @@ def sentence(names: Iterable[str], sizes: Iterable[Any]) -> str:
     >>> sentence(["code", "web"], [1, 30])
     '2 sources: code 1, web 30'
     """
-    parts = [f"{name} {size}" for name, size in zip(names, sizes, strict=True)]
+    parts = [f"{name or '(none)'} {size}" for name, size in zip(names, sizes, strict=True)]
     shown = [*parts[:8], f"{len(parts) - 8} more"] if len(parts) > 9 else parts
     return f"{len(parts)} source{'s' if len(parts) > 1 else ''}: {', '.join(shown)}"
