@@ -15,7 +15,7 @@ from edge_train.runtimes.token_vectors import packed
 from edge_train.tasks.retrieve.passages import Reader, Tokens, padded
 
 TOGETHER = 128  # texts that are sorted by length, so that little is padding
-PER_CALL = 16  # texts in a call of the encoder
+PER_CALL = 8  # texts in a call of the encoder
 
 
 class Encoder(Protocol):
