@@ -122,7 +122,8 @@ def gradient(head: Folded, tokens: Array, error: Array) -> Folded:
     before = tokens @ head.up.T
     inner = _activated(head.activation, before)
     back = error @ head.out
-    gate = None
+    gate: Array | None = None
+    out: Array
     if head.gate is None:
         out = error.T @ inner
     else:
@@ -197,7 +198,7 @@ def _slope(kind: str, values: Array) -> Array:
 
 def _sigmoid(values: Array) -> Array:
     """Return (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    found = np.tanh(values * values.dtype.type(0.5))
+    found: Array = np.tanh(values * values.dtype.type(0.5))
     found += 1
     found *= values.dtype.type(0.5)
     return found
