@@ -121,7 +121,7 @@ def gradient(head: Folded, tokens: Array, error: Array) -> Folded:
         return Folded(head.activation, direct)
     before = tokens @ head.up.T
     inner = _activated(head.activation, before)
-    back = error @ head.out
+    back: Array = error @ head.out
     gate: Array | None = None
     out: Array
     if head.gate is None:
@@ -129,10 +129,12 @@ def gradient(head: Folded, tokens: Array, error: Array) -> Folded:
     else:
         factor = tokens @ head.gate.T
         out = error.T @ (inner * factor)
-        gate = (back * inner).T @ tokens
+        through: Array = back * inner
+        gate = through.T @ tokens
         back *= factor
     back *= _slope(head.activation, before)
-    return Folded(head.activation, direct, back.T @ tokens, gate, out)
+    up: Array = back.T @ tokens
+    return Folded(head.activation, direct, up, gate, out)
 
 
 def unfolded(
