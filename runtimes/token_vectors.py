@@ -95,11 +95,15 @@ class TokenVectors:
     def _unpacked(self, rows: slice | NDArray[np.int64]) -> Array:
         records = self._records[rows]
         vectors = unpacked(records)
-        self._read_bytes += records.nbytes
+        self._count(records.nbytes)
+        return vectors
+
+    def _count(self, read_bytes: int) -> None:
+        """Let go of the file's pages where enough of them were read."""
+        self._read_bytes += read_bytes
         if self._read_bytes > WINDOW_BYTES:
             self._file.release()
             self._read_bytes = 0
-        return vectors
 
     def runs(self, first: int, last: int, tokens: int) -> Iterator[tuple[int, int]]:
         """Yield neighbouring texts, first and behind the last, of about so many tokens."""
@@ -115,4 +119,6 @@ class TokenVectors:
         """Yield the file's bytes, a megabyte at a time."""
         step = max(1, (1 << 20) // self._type.itemsize)
         for start in range(0, len(self._records), step):
-            yield self._records[start : start + step].tobytes()
+            part = self._records[start : start + step].tobytes()
+            self._count(len(part))
+            yield part

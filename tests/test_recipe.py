@@ -106,7 +106,12 @@ def test_every_recipe_value_can_reach_the_journal():
     ("task", "key", "value", "advice"),
     [
         ("classify", "photos", "folder", "only by personalize; name data"),
-        ("personalize", "data", "folder", "only by classify, language-model, network; name photos"),
+        (
+            "personalize",
+            "data",
+            "folder",
+            "only by classify, language-model, network, retrieve; name photos",
+        ),
         ("classify", "window", (1, 2), "only by personalize; leave it out"),
     ],
 )

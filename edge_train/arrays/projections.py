@@ -121,17 +121,20 @@ def gradient(head: Folded, tokens: Array, error: Array) -> Folded:
         return Folded(head.activation, direct)
     before = tokens @ head.up.T
     inner = _activated(head.activation, before)
-    back = error @ head.out
-    gate = None
+    back: Array = error @ head.out
+    gate: Array | None = None
+    out: Array
     if head.gate is None:
         out = error.T @ inner
     else:
         factor = tokens @ head.gate.T
         out = error.T @ (inner * factor)
-        gate = (back * inner).T @ tokens
+        through: Array = back * inner
+        gate = through.T @ tokens
         back *= factor
     back *= _slope(head.activation, before)
-    return Folded(head.activation, direct, back.T @ tokens, gate, out)
+    up: Array = back.T @ tokens
+    return Folded(head.activation, direct, up, gate, out)
 
 
 def unfolded(
@@ -197,7 +200,7 @@ def _slope(kind: str, values: Array) -> Array:
 
 def _sigmoid(values: Array) -> Array:
     """Return (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    found = np.tanh(values * values.dtype.type(0.5))
+    found: Array = np.tanh(values * values.dtype.type(0.5))
     found += 1
     found *= values.dtype.type(0.5)
     return found

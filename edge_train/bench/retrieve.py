@@ -94,17 +94,24 @@ def main(
     for kind in kinds:
         some = [runs[f"{best[kind]} {seed}"] for seed in range(seeds)]
         ways[f"late interaction, {kind}"] = np.mean(some, axis=0)
-    ours = ways[f"late interaction, {chosen}"]
     rows = []
     for name, values in ways.items():
-        mean, low, high = interval((ours - values).tolist())
-        gap = "" if values is ours else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-        rows.append((name, f"{values.mean():.3f}", gap))
+        gaps = (_gap(ways[f"late interaction, {kind}"], values) for kind in kinds)
+        rows.append((name, f"{values.mean():.3f}", *gaps))
     inside = [(kind, *(f"{means[f'{kind} {rate:g}']:.3f}" for rate in _RATES)) for kind in KINDS]
     rates = (f"nDCG@10 at rate {rate:g}" for rate in _RATES)
     first = bench.table(("kind, on two folds of the training half", *rates), inside)
-    head = (f"the held-out half, {seeds} seeds", "nDCG@10", f"{chosen} less this, 95 % interval")
+    less = (f"{kind} less this, 95 % interval" for kind in kinds)
+    head = (f"the held-out half, {seeds} seeds", "nDCG@10", *less)
     return f"{first}\n\n{bench.table(head, rows)}"
+
+
+def _gap(ours: Array, others: Array) -> str:
+    """Return a difference and its interval as people read it; empty of a way with itself."""
+    if ours is others:
+        return ""
+    mean, low, high = interval((ours - others).tolist())
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _named(name: str) -> tuple[str, float]:

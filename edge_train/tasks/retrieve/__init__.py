@@ -45,7 +45,7 @@ TASK = Task(
     defaults={
         ("*", "default"): {
             "steps": 100,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "weight_decay": 0.01,
             "schedule": "cosine",
             "samples": 16,

@@ -15,7 +15,8 @@ from edge_train.runtimes.token_vectors import packed
 from edge_train.tasks.retrieve.passages import Reader, Tokens, padded
 
 TOGETHER = 128  # texts that are sorted by length, so that little is padding
-PER_CALL = 16  # texts in a call of the encoder
+PER_CALL = 16  # texts in a call of the encoder at most
+TOKENS_PER_CALL = 1024  # with padding; one text may have more
 
 
 class Encoder(Protocol):
@@ -79,9 +80,12 @@ class Encoding:
 
     def _encoded(self, rows: Sequence[Tokens]) -> list[Array]:
         found: dict[int, Array] = {}
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
-        for start in range(0, len(order), self.per_call):
-            few = order[start : start + self.per_call]
+        # the longest first: a rehearsal makes the first calls only, and is to hold what all will
+        order = sorted(range(len(rows)), key=lambda number: -len(rows[number].ids))
+        while order:
+            room = TOKENS_PER_CALL // max(len(rows[order[0]].ids), 1)
+            count = max(1, min(self.per_call, room))
+            few, order = order[:count], order[count:]
             hidden = self._hidden([rows[number] for number in few])
             for place, number in enumerate(few):
                 # of a text without any letter that is known, what stands for the whole

@@ -17,8 +17,9 @@ from edge_train.formats.json_text import read_text
 from edge_train.formats.tensor_store import load_tensors
 from edge_train.tasks.retrieve.index import CODES, FORMAT, HEAD, PRODUCTS, VERSION, Quantizer
 
-PROBED = 8  # lists that are read for each token of a query
-CANDIDATES = 512  # passages that are scored from their codes
+# Of 100,000 passages 8 and 512 found 90 % of the ten best in 16 ms, these 99 % in 51 ms.
+PROBED = 32  # lists that are read for each token of a query
+CANDIDATES = 2048  # passages that are scored from their codes
 _AGAIN = "make it again with `edge-train run`"
 
 

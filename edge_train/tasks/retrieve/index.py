@@ -42,9 +42,10 @@ _SAMPLE = 1 << 16  # tokens that centroids are found on
 _PER_LIST = 16  # of these for each centroid at least
 _MOST_LISTS = 4096
 _ROUNDS = 6
-_AT_ONCE = 4096  # tokens
+_PRODUCTS = 1 << 22  # at once: 17 MB
 _KEY = Key(0, -6)  # what the sample and the first centroids are drawn by
 _MOST_CODE = 127
+_SOME = 4096  # tokens of a sample whose residuals exist at once
 
 
 class Tokens(Protocol):
@@ -84,13 +85,15 @@ class Quantizer:
 def assign(tokens: Array, centroids: Array) -> NDArray[np.int64]:
     """Return the nearest centroid of each token.
 
-    Memory: the products of `_AT_ONCE` tokens with all centroids.
+    Memory: `_PRODUCTS` products of tokens with centroids.
     """
     half = np.square(centroids).sum(axis=1) / 2
     found = np.empty(len(tokens), np.int64)
-    for start in range(0, len(tokens), _AT_ONCE):
-        at = slice(start, start + _AT_ONCE)
-        found[at] = (tokens[at] @ centroids.T - half).argmax(axis=1)
+    step = max(1, _PRODUCTS // len(centroids))
+    for start in range(0, len(tokens), step):
+        products = tokens[start : start + step] @ centroids.T
+        products -= half
+        found[start : start + step] = products.argmax(axis=1)
     return found
 
 
@@ -115,8 +118,12 @@ def quantizer_of(sample: Array, tokens: int) -> Quantizer:
         sums = np.add.reduceat(sample[order], starts, axis=0)
         counts = np.diff([*starts, len(sample)])
         centroids[there] = sums / counts[:, None].astype(np.float32)
-    residuals = np.abs(sample - centroids[assign(sample, centroids)]).max(axis=0)
-    return Quantizer(centroids, np.maximum(residuals, 1e-6).astype(np.float32) / _MOST_CODE)
+    nearest, residuals = assign(sample, centroids), np.full(sample.shape[1], 1e-6, np.float32)
+    for start in range(0, len(sample), _SOME):
+        at = slice(start, start + _SOME)
+        apart = np.abs(sample[at] - centroids[nearest[at]])
+        np.maximum(residuals, apart.max(axis=0), out=residuals)
+    return Quantizer(centroids, residuals / np.float32(_MOST_CODE))
 
 
 def sample_of(source: Tokens, counts: NDArray[np.int64]) -> Array:

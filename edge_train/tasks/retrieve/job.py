@@ -37,7 +37,13 @@ from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.retrieve import TASK
 from edge_train.tasks.retrieve.corpus import OUTPUTS, TEXTS, Builder, Corpus, load_corpus
 from edge_train.tasks.retrieve.documents import Collection, Columns, read_collection
-from edge_train.tasks.retrieve.encoding import PER_CALL, TOGETHER, Encoding, open_engine
+from edge_train.tasks.retrieve.encoding import (
+    PER_CALL,
+    TOGETHER,
+    TOKENS_PER_CALL,
+    Encoding,
+    open_engine,
+)
 from edge_train.tasks.retrieve.index import write_index
 from edge_train.tasks.retrieve.judged import judged
 from edge_train.tasks.retrieve.model import FIXED, check_fixed, engine_of, length_of, open_model
@@ -115,9 +121,8 @@ class RetrieveJob:
         compared = required(recipe.samples) * (negatives * length + length // 4)
         inner = max(max(shape) for shape in shapes.values())
         step = 4 * (4 * _KEPT_TOKENS * inner + 5 * items + 4 * compared * self._outputs)
-        encoded = (
-            4 * min(recipe.batch_limit or PER_CALL, PER_CALL) * length * (14 * width + length * 12)
-        )
+        texts_at_once = max(1, min(recipe.batch_limit or PER_CALL, TOKENS_PER_CALL // length))
+        encoded = 4 * texts_at_once * length * (14 * width + 40 * length)
         encoded += TOGETHER * length * (width + 4) * 2
         per_text = operations(recipe.projection, recipe.activation, width, self._outputs)
         own = max(1, negatives * length * per_text)

@@ -34,7 +34,7 @@ class RetrieveRecipe(TextKeys, TextColumnKeys, ForwardKeys, DecayKeys, ClipKeys)
         group="data",
     )
     projection: str = key(
-        "upscaled",
+        "linear",
         help="kind of the head: one matrix, or a small network of the paper's kinds",
         choices=("linear", "ffn", "glu", "residual", "upscaled"),
         common=True,
