@@ -121,10 +121,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--for",
         "--to",
         dest="engine",
-        choices=("onnx", "ort-training", "folder", *OF_A_LANGUAGE_MODEL),
+        choices=("onnx", "ort-training", "folder", "backbone", *OF_A_LANGUAGE_MODEL),
         default="onnx",
         help="onnx: forward-only, of a Stable Diffusion; ort-training: of a classifier; folder: "
-        "diffusers' layout, of a single-file checkpoint; of a trained language model adapter-gguf: "
+        "diffusers' layout, of a single-file checkpoint; backbone: a frozen vision model for "
+        "--task images, as one .onnx file; of a trained language model adapter-gguf: "
         "for llama.cpp, merged: for transformers, merged-gguf: base and adapter in one file, "
         "ollama: a Modelfile with what it names",
     )
@@ -184,6 +185,14 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     if options.config is not None:
         raise InputError("--config is for --for folder; leave it out.")
+    if options.engine == "backbone":
+        from edge_train.export.image_backbone import export_backbone
+
+        for name in ("quant", "photos", "directions", "tokens", "trainable", "threads", "blocks"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} is not for --for backbone; leave it out.")
+        export_backbone(options.model, options.out.expanduser(), options.resolution, print)
+        return 0
     if options.model.endswith(".safetensors"):
         from edge_train.export.network_graph import export_network
 
