@@ -186,7 +186,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.config is not None:
         raise InputError("--config is for --for folder; leave it out.")
     if options.engine == "backbone":
-        from edge_train.export.image_backbone import export_backbone
+        from edge_train.tasks.images.export import export_backbone
 
         for name in ("quant", "photos", "directions", "tokens", "trainable", "threads", "blocks"):
             if getattr(options, name) is not None:

@@ -22,6 +22,7 @@ DEVICE = {
     "test_plan",
     "test_resume",
     "test_run_artifact",
+    "test_run_images",
     "test_supervisor",
     "test_wall",
     "test_watch",

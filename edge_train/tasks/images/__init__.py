@@ -6,7 +6,7 @@ from edge_train.methods.method import BLOCKS, FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.images.command import INFER
 from edge_train.tasks.images.recipe import ImagesRecipe
-from edge_train.tasks.task import Saving, Task
+from edge_train.tasks.task import SMALLER_CALLS, Task
 
 _OFFERS = frozenset({FORWARD, GRADIENT, BLOCKS})  # of heads, which NumPy computes
 TASK = Task(
@@ -55,17 +55,7 @@ TASK = Task(
         ("local", "default"): {"learning_rate": 0.1},
         ("drtp", "default"): {"learning_rate": 0.02},
     },
-    savings=(
-        Saving(
-            key="together",
-            values=(
-                (None, ""),
-                (1, "one picture in each call of the backbone"),
-            ),
-            costs="time",
-            title="pictures a call",
-        ),
-    ),
+    savings=(SMALLER_CALLS,),
     sections="edge_train.tasks.images.report:sections",
     title=lambda facts: f"Image classifier, trained on {facts.get('data')}",
     commands=(INFER,),

@@ -12,7 +12,7 @@ from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.tasks.images.heads import Shape, heads, stages_of
 from edge_train.tasks.images.objective import Standard
-from edge_train.tasks.images.stages import HeadStage
+from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.unknowns import Known
 
 CLASSIFIER = "classifier.safetensors"

@@ -11,7 +11,7 @@ from edge_train.arrays.types import Array, Batch, Point
 from edge_train.losses import cross_entropy
 from edge_train.protocols import Apply, Through
 from edge_train.rng import Key
-from edge_train.tasks.images.stages import HeadStage
+from edge_train.tasks.images.stage import HeadStage
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,11 @@ def start_of(stages: Sequence[HeadStage], seed: int) -> dict[str, Array]:
 
 
 class HeadEngine:
-    """A head on features that were computed before; both of its devices are the processor.
+    """A head on features that were computed before.
 
     Args:
       stages: of the head.
       parameters: `stage.name` + `.` + the stage's own name -> array.
-      micro_batch: samples that are differentiated at once.
     """
 
     device = "cpu"
@@ -86,14 +85,12 @@ class HeadEngine:
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return the cross entropy of every sample at every point, shape (points, samples)."""
-        return np.stack(
-            [
-                cross_entropy(self.outputs(batch["inputs"], p), batch["labels"], **_counts(batch))[
-                    0
-                ]
-                for p in points
-            ]
-        )
+        counts = _counts(batch)
+        losses = [
+            cross_entropy(self.outputs(batch["inputs"], point), batch["labels"], **counts)[0]
+            for point in points
+        ]
+        return np.stack(losses)
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` the exact gradient of the mean cross entropy; return losses (samples,)."""
@@ -111,10 +108,15 @@ class HeadEngine:
         return losses
 
     def outputs(self, inputs: Array, point: Point) -> Array:
-        """Return (samples, classes) logits at a point."""
-        for index, stage in enumerate(self.stages):
-            inputs, _ = stage.forward(self._read(index, point), inputs)
-        return inputs
+        """Return (samples, classes) logits at a point, at most `batch_limit` samples at a time."""
+        size = self.batch_limit or max(len(inputs), 1)
+        parts = []
+        for start in range(0, len(inputs), size):
+            values = inputs[start : start + size]
+            for index, stage in enumerate(self.stages):
+                values, _ = stage.forward(self._read(index, point), values)
+            parts.append(values)
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def _read(self, index: int, point: Point) -> "_Part":
         return _Part(point, self.stages[index].name)

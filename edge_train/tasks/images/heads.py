@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_train.registry import Registry
+from edge_train.registry import Registry, load
 
 if TYPE_CHECKING:
-    from edge_train.tasks.images.stages import HeadStage
+    from edge_train.tasks.images.stage import HeadStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,5 @@ heads: Registry[Head] = Registry("head", "edge_train.tasks.images.heads", "HEADS
 
 def stages_of(head: Head, shape: Shape) -> "Sequence[HeadStage]":
     """Return the stages of a head, without their parameters."""
-    from edge_train.registry import load
-
     stages: Sequence[HeadStage] = load(head.stages)(shape)
     return stages

@@ -47,21 +47,20 @@ from edge_train.tasks.images.recipe import ImagesRecipe
 from edge_train.tasks.images.scoring import Scored, score
 from edge_train.tasks.images.shown import shown
 from edge_train.tasks.images.splits import Split, split
-from edge_train.tasks.images.stages import HeadStage
+from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.started import learned_values
 from edge_train.tasks.images.unknowns import known_pictures
 from edge_train.tasks.job import Outcome, Say
 
 FEATURES = "features.safetensors"
-_TOGETHER = 8  # pictures in a call of the backbone
 _VIEWS, _MOST_ROWS = 8, 500  # views of a picture, while there are so many rows
 _MOST_CLASSES = 1000
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
 _REPORTED = 50  # progress of features is said so often at most
 _GRADIENT_COPIES, _FORWARD_COPIES = 2, 2  # of the head in float32
-# Measured of EfficientNet-Lite0 on ONNX Runtime: bytes of a call for each pixel of a picture in it,
-# and what a session holds beside weights, in their size.
-_CALL_BYTES, _SESSION_COPIES = 280, 1.4
+# Measured of EfficientNet-Lite0 on ONNX Runtime: bytes of a call for each pixel of its picture, and
+# what a session holds, in the size of its weights.
+_CALL_BYTES, _SESSION_COPIES = 600, 2.0
 _DECODED_BYTES = 4  # a pixel of a picture while it is read; what is more is drafted by the reader
 _MOST_DECODED = 16_000_000  # pixels; a JPEG with more is decoded smaller
 
@@ -189,7 +188,6 @@ class ImagesJob:
             side=self._backbone.side,
             width=self._backbone.width,
             seed=self.recipe.seed,
-            together=self.recipe.together or _TOGETHER,
             key=self._features_key(),
             earlier=self._earlier(say),
         )
@@ -425,7 +423,7 @@ class ImagesJob:
         samples = required(recipe.samples)
         widest = max(shape.width, shape.size, shape.classes)
         held = max(TOGETHER, samples) * 4 * (2 * shape.width + 4 * (widest + shape.classes))
-        call = (recipe.together or _TOGETHER) * backbone.side**2 * _CALL_BYTES
+        call = backbone.side**2 * _CALL_BYTES
         decoded = _DECODED_BYTES * min(math.prod(job._largest.size), _MOST_DECODED)
         references = 4 * 32 * shape.classes * shape.width
         return Footprint(

@@ -62,9 +62,6 @@ class ImagesRecipe(
     )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")
-    together: int | None = key(
-        help="pictures in a call of the backbone; default: 8", low=1, high=64, group="memory"
-    )
 
     def rehearsed(self) -> int:
         """Return how many pictures a rehearsal reads."""

@@ -17,7 +17,7 @@ from edge_train.tasks.images.engine import HeadEngine
 from edge_train.tasks.images.features import FeatureFile
 from edge_train.tasks.images.objective import TOGETHER
 from edge_train.tasks.images.scoring import Scored
-from edge_train.tasks.images.stages import HasBank
+from edge_train.tasks.images.stage import HasBank
 from edge_train.tasks.images.views import whole
 from edge_train.tasks.mistakes import record
 

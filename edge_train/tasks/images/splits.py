@@ -47,7 +47,8 @@ def split(labels: Numbers, test: NDArray[np.bool_], most: int | None) -> Split:
     for label in np.unique(labels[there]):
         own = there[labels[there] == label]
         if len(own) >= _LEAST:
-            order = Key(0, 0).generator("held out", int(label)).permutation(len(own))
+            # by its size alone: one more class changes nothing for the others
+            order = Key(0, 0).generator("held out of a class").permutation(len(own))
             held += own[order[: max(round(_SHARE * len(own)), 1)]].tolist()
     limit = _MOST if most is None else most
     if len(held) > limit:
