@@ -291,7 +291,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("sd15-lora", "forward-lora"),
+    *("sd15-lora", "forward-lora", "images"),
 )
 
 
@@ -304,7 +304,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=path_word,
         help="encoder of sst2; to export, engine-speed; GGUF of peers; folder of noise-budget, "
-        "likeness, forwards, token-prior",
+        "likeness, forwards, token-prior; backbone of images",
     )
     parser.add_argument(
         "--features", type=path_word, help="folder of feature networks: likeness, forwards"
@@ -314,7 +314,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         type=int,
-        help="of each data set, tpsgd; draws, noise-budget, token-prior; items, forwards",
+        help="of each data set, tpsgd, images; draws, noise-budget, token-prior; items, forwards",
     )
     parser.add_argument(
         "--limit",
@@ -325,7 +325,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--python",
-        help="interpreter of the device environment: engine-quality, engine-speed, container",
+        help="interpreter of the device environment: engine-quality, engine-speed, container, "
+        "images",
     )
 
 

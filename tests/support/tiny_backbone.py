@@ -1,4 +1,4 @@
-"""A backbone of pictures small enough for tests: one product of all pixels, written without onnx."""
+"""A backbone of pictures small enough for tests: one product of all pixels, without onnx."""
 
 import numpy as np
 from PIL import Image

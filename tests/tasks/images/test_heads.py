@@ -15,6 +15,8 @@ from edge_train.tasks.images.tversky import Tversky
 
 CASES = [(head.name, "ignorematch") for head in HEADS] + [("tversky", "subtractmatch")]
 
+STEP = 1e-3  # of float32: smaller ones are lost in rounding
+
 
 def engine(name, difference="ignorematch", width=7, classes=4, size=5, seed=1):
     shape = Shape(width=width, classes=classes, size=size, difference=difference)
@@ -44,14 +46,12 @@ def test_the_gradient_of_every_parameter_is_the_slope_of_the_loss(name, differen
     np.testing.assert_allclose(losses, head.forward(some, [head.parameters])[0], rtol=1e-6)
     for block, gradient in gradients.items():
         direction = np.random.default_rng(4).standard_normal(gradient.shape)
-        step = 1e-3  # float32: smaller ones are lost in rounding
-
         def mean(sign, block=block, direction=direction):
             point = dict(head.parameters)
-            point[block] = (point[block] + sign * step * direction).astype(np.float32)
+            point[block] = (point[block] + sign * STEP * direction).astype(np.float32)
             return head.forward(some, [point])[0].astype(np.float64).mean()
 
-        slope = (mean(1) - mean(-1)) / (2 * step)
+        slope = (mean(1) - mean(-1)) / (2 * STEP)
         # the hard indicators jump at some places, where no slope is exact
         assert slope == pytest.approx(float((gradient * direction).sum()), rel=2e-2, abs=2e-3)
 
