@@ -22,7 +22,7 @@ KINDS = (
     ("tversky", "subtractmatch"),
     ("two-layer", ""),
 )
-RATES, DECAYS = (1e-3, 3e-3, 1e-2), (0.0, 0.01, 0.1)  # the same nine settings for every head
+RATES, DECAYS = (3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.3)  # the same eight settings for every head
 _FINAL_RATE = 0.1
 
 

@@ -1,7 +1,5 @@
 """Task images: labeled pictures in, a head on a frozen backbone out."""
 
-from dataclasses import replace
-
 from edge_train.methods.method import BLOCKS, FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.images.command import INFER
@@ -37,7 +35,6 @@ TASK = Task(
     },
     auto="adamw",
     backward=2,
-    for_rehearsal=lambda recipe: replace(recipe, train_samples=recipe.rehearsed()),
     # Measured with `edge-train bench images`.
     defaults={
         ("*", "default"): {

@@ -54,6 +54,10 @@ class FeatureFile:
     sha256: str
 
     @cached_property
+    def _file(self) -> TensorFile:
+        return TensorFile(self.path)
+
+    @cached_property
     def starts(self) -> NDArray[np.int64]:
         """The first row of each picture, and the end, (pictures + 1,)."""
         return np.cumsum([0, *(sample.views for sample in self.samples)], dtype=np.int64)
@@ -65,12 +69,12 @@ class FeatureFile:
 
     def rows(self, numbers: NDArray[Any]) -> Array:
         """Return some rows, (rows, width) float32."""
-        return TensorFile(self.path).rows(_ROWS, [int(number) for number in numbers])
+        return self._file.rows(_ROWS, numbers.tolist())
 
     def by_content(self) -> dict[bytes, int]:
         """Return the number of each picture by the hash of its file."""
         raw = np.empty(len(self.samples) * _HASH_BYTES, np.uint8)
-        TensorFile(self.path).read_into(_HASHES, raw)
+        self._file.read_into(_HASHES, raw)
         rows = raw.reshape(-1, _HASH_BYTES)
         return {row.tobytes(): number for number, row in enumerate(rows)}
 

@@ -49,13 +49,14 @@ from edge_train.tasks.images.shown import shown
 from edge_train.tasks.images.splits import Split, split
 from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.started import learned_values
-from edge_train.tasks.images.unknowns import known_pictures
+from edge_train.tasks.images.unknowns import known_pictures, references_of
 from edge_train.tasks.job import Outcome, Say
 
 FEATURES = "features.safetensors"
 _VIEWS, _MOST_ROWS = 8, 500  # views of a picture, while there are so many rows
 _MOST_CLASSES = 1000
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
+_REHEARSED = 64  # pictures whose features a rehearsal computes, or one of each class
 _REPORTED = 50  # progress of features is said so often at most
 _GRADIENT_COPIES, _FORWARD_COPIES = 2, 2  # of the head in float32
 # Measured of EfficientNet-Lite0 on ONNX Runtime: bytes of a call for each pixel of its picture, and
@@ -100,6 +101,7 @@ class ImagesJob:
         self.recipe = replace(found, device="cpu", threads=threads)
         self.notes: tuple[str, ...] = self._backbone.notes
         self.name = f"images-{Path(required(recipe.data)).stem}"
+        self._judges_less = False
         self._classes: tuple[str, ...] = ()
         self._samples: tuple[Sample, ...] = ()
         self._files: dict[str, Path] = {}
@@ -144,7 +146,8 @@ class ImagesJob:
             part: [(file, found.root.name(file), numbers[label]) for file, label in some]
             for part, some in found.parts.items()
         }
-        train = _some(listed["train"], recipe.train_samples)
+        most = max(_REHEARSED, len(found.names)) if self._judges_less else None
+        train = _some(listed["train"], most or recipe.train_samples)
         views = recipe.views or max(min(_VIEWS, _MOST_ROWS // len(train)), 1)
         held = split(
             np.array([label for *_, label in train]),
@@ -156,7 +159,7 @@ class ImagesJob:
             Sample(name, label, False, 1 if number in plain else views)
             for number, (_, name, label) in enumerate(train)
         ]
-        test = listed.get("test", [])
+        test = listed.get("test", [])[:most]
         samples += [Sample(name, label, True, 1) for _, name, label in test]
         self._classes, self._samples = found.names, tuple(samples)
         self._files = {name: file for file, name, _ in (*train, *test)}
@@ -179,7 +182,7 @@ class ImagesJob:
 
     def judge_less(self) -> None:
         """Compute the features of few pictures, for a rehearsal."""
-        self.recipe = replace(self.recipe, train_samples=self.recipe.rehearsed())
+        self._judges_less = True
 
     def prepare(self, folder: Path, say: Say) -> None:
         rows = sum(sample.views for sample in self._samples)
@@ -425,7 +428,7 @@ class ImagesJob:
         held = max(TOGETHER, samples) * 4 * (2 * shape.width + 4 * (widest + shape.classes))
         call = backbone.side**2 * _CALL_BYTES
         decoded = _DECODED_BYTES * min(math.prod(job._largest.size), _MOST_DECODED)
-        references = 4 * 32 * shape.classes * shape.width
+        references = 4 * references_of(shape.classes) * shape.classes * shape.width
         return Footprint(
             use.libraries,
             backbone.weight_bytes,

@@ -15,8 +15,6 @@ from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 from edge_train.tasks.table_keys import LabelColumnKeys
 
-_REHEARSED = 8  # pictures: what a call of the backbone holds at most
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesRecipe(
@@ -62,7 +60,3 @@ class ImagesRecipe(
     )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")
-
-    def rehearsed(self) -> int:
-        """Return how many pictures a rehearsal reads."""
-        return min(self.train_samples or _REHEARSED, _REHEARSED)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.types import Array
 from edge_train.rng import Key
 
-_MOST_REFERENCES = 32  # pictures of a class
+_OF_A_CLASS, _OF_ALL = 32, 4096  # references at most
 _DEVIATIONS = 2.0  # about 2 % of known pictures are further away, if they are normal
 _FLOOR = np.float32(1e-6)
 
@@ -43,6 +43,15 @@ class Known:
         return found
 
 
+def references_of(classes: int) -> int:
+    """Return how many references a class has at most.
+
+    >>> references_of(10), references_of(1000)
+    (32, 4)
+    """
+    return max(min(_OF_A_CLASS, _OF_ALL // classes), 1)
+
+
 def unit(rows: Array) -> Array:
     """Return rows of length one."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -60,11 +69,12 @@ def known_pictures(
       labels: (pictures,) of these.
       together: that are read at once.
     """
-    chosen = []
-    for label in np.unique(labels):
+    chosen, classes = [], np.unique(labels)
+    most = references_of(len(classes))
+    for label in classes:
         own = pictures[labels == label]
         order = Key(0, 0).generator("references", int(label)).permutation(len(own))
-        chosen += sorted(own[order[:_MOST_REFERENCES]].tolist())
+        chosen += sorted(own[order[:most]].tolist())
     numbers = np.array(chosen)
     references = unit(rows(numbers))
     classes, counts = np.unique(labels, return_counts=True)
