@@ -20,6 +20,7 @@ import numpy as np
 from edge_train.bench import run, table
 from edge_train.bench.images_features import PHOTOS, Set, features_of
 from edge_train.bench.images_heads import (
+    FEW,
     GRID,
     KINDS,
     Setting,
@@ -212,7 +213,7 @@ def _left_out(kind: Any, features: Any, labels: Any, classes: int, seed: int) ->
                 seed=seed,
             )
 
-        best = min(GRID, key=lambda s: judged(fit(s, kept), known[held], own[held])[0])
+        best = min(FEW, key=lambda s: judged(fit(s, kept), known[held], own[held])[0])
         loss, right = judged(fit(best, np.arange(len(rest))), other, labels[left : left + 1])
         wrong, losses = wrong + (right < 1), [*losses, loss]
     return {"wrong": wrong, "loss": statistics.mean(losses)}

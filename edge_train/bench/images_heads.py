@@ -22,7 +22,7 @@ KINDS = (
     ("tversky", "subtractmatch"),
     ("two-layer", ""),
 )
-RATES, DECAYS = (3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.3)  # the same eight settings for every head
+RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (0.0, 0.3, 1.0)
 _FINAL_RATE = 0.1
 
 
@@ -34,7 +34,10 @@ class Setting:
     decay: float
 
 
-GRID = tuple(Setting(*one) for one in product(RATES, DECAYS))
+GRID = tuple(Setting(*one) for one in product(RATES, DECAYS))  # the same for every head
+FEW = tuple(
+    Setting(*one) for one in product(RATES[1:5], DECAYS[:2])
+)  # where each is tried 31 times
 
 
 def trained(
