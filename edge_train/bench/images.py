@@ -12,6 +12,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,19 @@ class _Rows:
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        self._rows = {json.dumps(one["key"]): one for one in map(json.loads, lines)}
+        found: list[Row] = [json.loads(line) for line in lines]
+        self._rows = {json.dumps(one["key"]): one for one in found}
 
     def get(self, key: Sequence[Any], measure: Callable[[], Row]) -> Row:
         """Return a row by its key."""
         name = json.dumps(list(key))
-        if name not in self._rows:
-            self._rows[name] = {"key": list(key), **measure()}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self._rows[name]) + "\n")
-        return self._rows[name]
+        if name in self._rows:
+            return self._rows[name]
+        row: Row = {"key": list(key), **measure()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._rows[name] = row
+        return row
 
 
 def _words(kind: tuple[str, str]) -> str:
@@ -137,14 +141,14 @@ def _of_cifar(rows: _Rows, train: Set, test: Set, seeds: int, samples: int | Non
             return {"loss": loss, "right": right}
 
         grid = [
-            (rows.get(("cifar grid", samples, words, s.rate, s.decay), lambda s=s: tuned(s)), s)
+            (rows.get(("cifar grid", samples, words, s.rate, s.decay), partial(tuned, s)), s)
             for s in GRID
         ]
         best = max(grid, key=lambda pair: pair[0]["right"])[1]
         found = [
             rows.get(
                 ("cifar", samples, words, best.rate, best.decay, seed),
-                lambda seed=seed, best=best: scored(best, seed),
+                partial(scored, best, seed),
             )
             for seed in range(1, seeds + 1)
         ]
@@ -172,7 +176,7 @@ def _of_photos(rows: _Rows, photos: Set, seeds: int) -> str:
         found = [
             rows.get(
                 ("photos", _words(kind), seed),
-                lambda kind=kind, seed=seed: _left_out(kind, features, labels, classes, seed),
+                partial(_left_out, kind, features, labels, classes, seed),
             )
             for seed in range(1, min(seeds, _PHOTO_SEEDS) + 1)
         ]
@@ -191,7 +195,7 @@ def _of_photos(rows: _Rows, photos: Set, seeds: int) -> str:
 
 def _left_out(kind: Any, features: Any, labels: Any, classes: int, seed: int) -> Row:
     """Leave each photo out; the grid is asked with one photo of each class held out of the rest."""
-    wrong, losses = 0, []
+    wrong, losses = 0, list[float]()
     numbers = np.arange(len(labels))
     for left in numbers:
         rest = numbers[numbers != left]
@@ -253,7 +257,7 @@ def _personal(
             "seconds": report["seconds_total"],
         }
 
-    found = [rows.get(("personal", n), lambda n=n: measure(n)) for n in range(len(files))]
+    found = [rows.get(("personal", n), partial(measure, n)) for n in range(len(files))]
     wrong = [f"{row['photo']} ({row['answer']})" for row in found if not row["right"]]
     refused = [row["refused"] for row in found]
     lines = (
@@ -276,7 +280,7 @@ def _strangers(sets: dict[str, Set]) -> str:
     for label in range(int(labels.max()) + 1):
         own = labels == label
         known, other = standardized(features[~own], features[own])
-        seen = known_pictures(lambda n, k=known: k[n], np.arange(len(known)), labels[~own], 256)
+        seen = known_pictures(known.__getitem__, np.arange(len(known)), labels[~own], 256)
         far += int((seen.nearness(other) < seen.threshold).sum())
     return (
         f"A whole subject left out, harder: {far} of its photos of {len(labels)} are called "

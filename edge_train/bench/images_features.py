@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,9 @@ def features_of(data: Path, backbone: Backbone, out: Path, samples: int | None) 
             for part in ("train", "test")
         }
         parts["photos"] = _photos(data / PHOTOS, network, backbone.side)
-        arrays = {f"{name}_{n}": v for name, pair in parts.items() for n, v in enumerate(pair)}
+        arrays: dict[str, Any] = {
+            f"{name}_{n}": values for name, pair in parts.items() for n, values in enumerate(pair)
+        }
         out.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays)
     with np.load(path, allow_pickle=False) as kept:
