@@ -30,6 +30,7 @@ from edge_train.bench.images_heads import (
     standardized,
     trained,
 )
+from edge_train.errors import InputError
 from edge_train.formats.labeled_pictures import labeled_pictures
 from edge_train.rng import Key
 from edge_train.tasks.images.answering import Answering
@@ -50,8 +51,8 @@ Row = dict[str, Any]
 def main(
     out: Path,
     seeds: int,
-    data: Path,
-    model: Path,
+    data: Path | None = None,
+    model: Path | None = None,
     python: str = sys.executable,
     samples: int | None = None,
 ) -> str:
@@ -62,7 +63,15 @@ def main(
       model: the backbone, an .onnx file.
       python: of the device environment, which the personal classifier is trained by.
       samples: of each part of CIFAR at most, for a trial.
+
+    Raises:
+      InputError: data or backbone is not named, or cannot be used.
     """
+    if data is None or model is None:
+        raise InputError(
+            "bench images needs --data, the folder with CIFAR's subset and the photos, and --model, "
+            "a backbone; docs/benchmarks/images.md says where they are from."
+        )
     folder = out / "images"
     folder.mkdir(parents=True, exist_ok=True)
     rows = _Rows(folder / "rows.jsonl")

@@ -22,7 +22,7 @@ KINDS = (
     ("tversky", "subtractmatch"),
     ("two-layer", ""),
 )
-RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (0.0, 0.3, 1.0)
+RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (0.0, 0.3, 1.0, 3.0)
 _FINAL_RATE = 0.1
 
 
