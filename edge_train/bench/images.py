@@ -69,7 +69,7 @@ def main(
     """
     if data is None or model is None:
         raise InputError(
-            "bench images needs --data, the folder with CIFAR's subset and the photos, and --model, "
+            "bench images needs --data FOLDER with CIFAR's subset and the photos, and --model with "
             "a backbone; docs/benchmarks/images.md says where they are from."
         )
     folder = out / "images"

@@ -24,7 +24,7 @@ class Shape:
     width: int
     classes: int
     size: int
-    difference: str = "ignorematch"
+    difference: str = "subtractmatch"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,9 +44,9 @@ class ImagesRecipe(
         group="model",
     )
     tversky_difference: str = key(
-        "ignorematch",
-        help="what a tversky head counts as missing: features that only one side has, or also by "
-        "how much it has more of a common one",
+        "subtractmatch",
+        help="what a tversky head counts as missing: how much more one side has of a common "
+        "feature, or the features that the other side lacks",
         choices=("ignorematch", "subtractmatch"),
         group="model",
     )
