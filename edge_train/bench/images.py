@@ -153,7 +153,7 @@ def _of_cifar(rows: _Rows, train: Set, test: Set, seeds: int, samples: int | Non
             (rows.get(("cifar grid", samples, words, s.rate, s.decay), partial(tuned, s)), s)
             for s in GRID
         ]
-        best = max(grid, key=lambda pair: pair[0]["right"])[1]
+        best = min(grid, key=lambda pair: float(pair[0]["loss"]))[1]  # as a run picks its step
         found = [
             rows.get(
                 ("cifar", samples, words, best.rate, best.decay, seed),
