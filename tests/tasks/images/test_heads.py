@@ -46,6 +46,7 @@ def test_the_gradient_of_every_parameter_is_the_slope_of_the_loss(name, differen
     np.testing.assert_allclose(losses, head.forward(some, [head.parameters])[0], rtol=1e-6)
     for block, gradient in gradients.items():
         direction = np.random.default_rng(4).standard_normal(gradient.shape)
+
         def mean(sign, block=block, direction=direction):
             point = dict(head.parameters)
             point[block] = (point[block] + sign * STEP * direction).astype(np.float32)

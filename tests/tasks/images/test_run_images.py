@@ -11,7 +11,9 @@ from tiny_backbone import SIDE, write_backbone, write_classes
 
 from edge_train import cli
 from edge_train.formats.tensor_store import load_tensors
+from edge_train.tasks import open_job
 from edge_train.tasks.images.classifier_file import load_classifier
+from edge_train.tasks.images.recipe import ImagesRecipe
 
 pytestmark = pytest.mark.process
 
@@ -231,3 +233,11 @@ def test_the_file_of_a_classifier_is_checked(trained, tmp_path, capsys):
     assert cli.main(["infer", str(tmp_path / "run"), str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "checksum" in err or "no picture" in err
+
+
+def test_a_rehearsal_computes_few_features_and_every_class_is_in_it(given, tmp_path):
+    data = write_classes(tmp_path / "data", names=[f"c{n}" for n in range(70)], count=3, side=8)
+    job = open_job(ImagesRecipe(data=str(data), model=str(given / "tiny.onnx")))
+    job.judge_less()
+    job.load()
+    assert [sample.label for sample in job._samples] == list(range(70))
