@@ -23,6 +23,7 @@ _HOMES = {
     "PersonalizeRecipe": "edge_train.tasks.personalize.recipe:PersonalizeRecipe",
     "ClassifyRecipe": "edge_train.tasks.classify.recipe:ClassifyRecipe",
     "LanguageModelRecipe": "edge_train.tasks.language_model.recipe:LanguageModelRecipe",
+    "ImagesRecipe": "edge_train.tasks.images.recipe:ImagesRecipe",
     "NetworkRecipe": "edge_train.tasks.network.recipe:NetworkRecipe",
     "RetrieveRecipe": "edge_train.tasks.retrieve.recipe:RetrieveRecipe",
     "EdgeTrainError": "edge_train.errors:EdgeTrainError",

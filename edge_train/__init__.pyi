@@ -19,6 +19,7 @@ from edge_train.errors import OutOfMemory as OutOfMemory
 from edge_train.errors import RunFolderError as RunFolderError
 from edge_train.errors import TrainingStopped as TrainingStopped
 from edge_train.tasks.classify.recipe import ClassifyRecipe as ClassifyRecipe
+from edge_train.tasks.images.recipe import ImagesRecipe as ImagesRecipe
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe as LanguageModelRecipe
 from edge_train.tasks.network.recipe import NetworkRecipe as NetworkRecipe
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe as PersonalizeRecipe

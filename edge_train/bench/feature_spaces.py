@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from edge_train.arrays.types import Array
-from edge_train.bench.efficient_net import read
 from edge_train.bench.items import Grey, Pixels
 from edge_train.bench.unlabelled_network import kept, to_tensor
 from edge_train.errors import InputError
+from edge_train.export.efficient_net import read
 
 Tensor = Any  # torch's, which is imported late
 

@@ -13,6 +13,8 @@ from edge_train.formats.picture_folders import (
 from edge_train.formats.picture_tables import kinds_in
 from edge_train.tasks.table_look import columns_of, first_rows, training_file
 
+_ELSE = "from few of them --task images --model BACKBONE learns more"
+
 
 def accepts(path: Path) -> str | None:
     """Return what it is: arrays, a table of numbers with a label, a folder of pictures a class."""
@@ -22,10 +24,10 @@ def accepts(path: Path) -> str | None:
         train = parts_of(folders_in(path)).get("train")
         whole = train if train and holds_classes(train) else path
         if "label" in kinds_in(whole):
-            return "pictures with labels in a table"
+            return f"pictures with labels in a table ({_ELSE})"
         folders = [folder for folder in folders_in(whole) if not repeats_of(folder)]
         if classes := sum(map(pictures_below, folders)):
-            return f"pictures of {classes} classes"
+            return f"pictures of {classes} classes ({_ELSE})"
         if looks_like_pictures(path):
             return None  # whatever table lies beside them
     file = training_file(path)

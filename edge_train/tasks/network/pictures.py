@@ -1,4 +1,4 @@
-"""Labeled pictures: folders of classes, or a folder with a table of names, as equal arrays."""
+"""Labeled pictures as equal arrays, for networks that read pixels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import InputError
-from edge_train.formats.left_aside import lines_of, some_of
-from edge_train.formats.picture_folders import (
-    SHOWN_SUFFIXES,
-    PictureRoot,
-    duplicates,
-    holds_classes,
-    parts_of,
-    shown,
-)
-from edge_train.formats.picture_tables import read_column
-from edge_train.formats.pictures import Fit, Look, look_at, read_picture
-from edge_train.formats.tables.names import LABELS
+from edge_train.formats.labeled_pictures import Labeled, labeled_pictures
+from edge_train.formats.picture_folders import shown
+from edge_train.formats.pictures import Fit, Look, read_picture
 
 _MOST_SIDE = 512  # pixels; networks here are small
-_NAMED = 3  # duplicates and pictures that cannot be read; the rest is counted
-
-Labeled = tuple[Path, str]
 
 
 @dataclass(frozen=True)
@@ -44,12 +32,9 @@ class PictureParts:
 def load_pictures(
     path: Path, resolution: int | None, label_column: str | None = None
 ) -> PictureParts:
-    """Return the pictures of a folder with their classes.
+    """Return the pictures of a folder with their classes; see `labeled_pictures`.
 
-    The folder, or `train` and `test` (or `val`) in it, holds a sub-folder for each class, whose
-    sub-folders belong to it; or pictures with a `metadata.csv` or `metadata.jsonl` of the columns
-    `file_name` and `label`. All pictures are stretched to one size; they are grey where each of
-    them is.
+    All pictures are stretched to one size; they are grey where each of them is.
 
     Args:
       resolution: side of the result; None: the size of the first picture.
@@ -58,134 +43,21 @@ def load_pictures(
     Raises:
       InputError: it cannot be used.
     """
-    root = PictureRoot(path)
-    notices: list[str] = []
-    folders = _parts(root, notices)
-    labeled = {
-        part: _labeled(root, folder, label_column, notices) for part, folder in folders.items()
-    }
-    train = labeled["train"]
-    if not train:
-        raise InputError(
-            f"data {shown(path)}: no subfolder holds pictures ({SHOWN_SUFFIXES}); expected one "
-            "subfolder a class, or a metadata.csv with file_name and label. "
-            + " ".join(f"{line.capitalize()}." for line in lines_of(root.skipped)[:_NAMED])
-        )
-    names = _names({label for _, label in train})
-    numbers = {name: number for number, name in enumerate(names)}
-    for part, some in labeled.items():
-        unknown = Counter(label for _, label in some if label not in numbers)
-        if unknown:
-            notices.append(
-                f"left aside: {unknown.total()} pictures of the {part} part, of classes without "
-                f"any for training ({some_of(sorted(unknown))})"
-            )
-        labeled[part] = [(file, label) for file, label in some if label in numbers]
-        if not labeled[part]:
-            raise InputError(f"data {shown(folders[part])}: its subfolders hold no pictures.")
-    looks = _looks({file for some in labeled.values() for file, _ in some})
-    side = _side(train[0][0], looks, resolution)
+    found = labeled_pictures(path, label_column)
+    looks, notices = found.looks, list(found.notices)
+    numbers = {name: number for number, name in enumerate(found.names)}
+    side = _side(found.parts["train"][0][0], looks, resolution)
     grey = all(look.grey for look in looks.values())
     notes: Counter[str] = Counter()
-    read = {part: _read(some, numbers, Fit(side), grey, notes) for part, some in labeled.items()}
+    fit = Fit(side)
+    read = {part: _read(some, numbers, fit, grey, notes) for part, some in found.parts.items()}
     notices += _of_shapes(looks, side)
     notices += [f"{count} of {len(looks)} pictures: {note}" for note, count in notes.items()]
     if not grey and any(look.grey for look in looks.values()):
         count = sum(look.grey for look in looks.values())
         notices.append(f"{count} of {len(looks)} pictures are grey; all are read as color")
-    notices += _of_classes(train, names)
-    notices += _of_duplicates(root, labeled)
-    notices += lines_of(root.skipped)
-    return PictureParts(read["train"], read.get("test"), names, tuple(notices))
-
-
-def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
-    """Return the folders of the training and test part, by `train` and `test`."""
-    top = root.list(root.path)
-    parts = parts_of(top.folders)
-    if not parts or not holds_classes(parts["train"]):
-        return {"train": root.path}
-    for part in ("val", "test"):
-        if part in parts and not holds_classes(parts[part]):
-            root.skipped[root.name(parts.pop(part))] = "no classes in it, so no part of the data"
-    for other in {*top.folders, *top.pictures} - set(parts.values()):
-        root.skipped[root.name(other)] = "neither train nor test, and beside them"
-    if "val" in parts:
-        name = root.name(parts["val"])
-        if "test" in parts:
-            root.skipped[name] = (
-                "not used: the test part is scored, and samples held out of the training part "
-                "choose the best step"
-            )
-        else:
-            parts["test"] = parts["val"]
-            notices.append(f"{name} is the test part; there is no other")
-        del parts["val"]
-    return parts
-
-
-def _labeled(
-    root: PictureRoot, folder: Path, label_column: str | None, notices: list[str]
-) -> list[Labeled]:
-    """Return the pictures of a part with their labels, class after class."""
-    found = root.list(folder)
-    if found.table is not None:
-        named = read_column(found.table, LABELS, label_column)
-        if named is not None:
-            notices += named.said
-            return _from_table(root, folder, found.table, named.texts)
-        root.skipped[root.name(found.table)] = f"it has no column {LABELS[0]!r}"
-    if label_column is not None:
-        raise InputError(
-            f"data {shown(folder)}: label_column is {label_column!r}, but no metadata.csv lies "
-            "beside the pictures; leave it out, and folders are classes."
-        )
-    labeled = [(file, shown(inner.name)) for inner in found.folders for file in root.below(inner)]
-    for stray in (*(found.pictures if labeled else ()), *found.captions):
-        root.skipped[root.name(stray)] = "in no folder of a class"
-    empty = {shown(inner.name) for inner in found.folders} - {label for _, label in labeled}
-    root.skipped |= dict.fromkeys(sorted(empty), "no pictures in it")
-    return labeled
-
-
-def _from_table(
-    root: PictureRoot, folder: Path, table: Path, labels: Mapping[str, str]
-) -> list[Labeled]:
-    below = {file.relative_to(folder).as_posix(): file for file in root.below(folder)}
-    if missing := [name for name in labels if name not in below]:
-        raise InputError(
-            f"data {shown(table)}: there is no picture {some_of(missing)} beside it; put it there, "
-            "or remove its line."
-        )
-    for name in below.keys() - labels.keys():
-        root.skipped[root.name(below[name])] = f"not in {table.name}"
-    return [(below[name], labels[name]) for name in sorted(labels)]
-
-
-def _names(labels: set[str]) -> tuple[str, ...]:
-    """Return class names in order; whole numbers as numbers.
-
-    >>> _names({"10", "2"}), _names({"b", "a"})
-    (('2', '10'), ('a', 'b'))
-    """
-    if all(label.isdecimal() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
-
-
-def _looks(files: set[Path]) -> dict[Path, Look]:
-    """Return size and kind of all pictures; those that cannot be read are refused together."""
-    looks, broken = {}, []
-    for file in sorted(files):
-        try:
-            looks[file] = look_at(file)
-        except InputError as error:
-            broken.append(error)
-    if broken:
-        more = len(broken) - _NAMED
-        lines = " ".join(map(str, broken[:_NAMED]))
-        raise InputError(f"data {lines}" + (f" So are {more} more." if more > 0 else ""))
-    return looks
+    notices += found.remarks()
+    return PictureParts(read["train"], read.get("test"), found.names, tuple(notices))
 
 
 def _side(first: Path, looks: Mapping[Path, Look], resolution: int | None) -> tuple[int, int]:
@@ -230,27 +102,3 @@ def _of_shapes(looks: Mapping[Path, Look], side: tuple[int, int]) -> list[str]:
     if small:
         lines.append(f"{small} of {len(sizes)} pictures are smaller than {shape} and are enlarged")
     return lines
-
-
-def _of_classes(train: Sequence[Labeled], names: Sequence[str]) -> list[str]:
-    counts = Counter(label for _, label in train)
-    single = [name for name in names if counts[name] == 1]
-    if not single:
-        return []
-    return [f"only one picture to train on: {some_of(single)}; a class needs several"]
-
-
-def _of_duplicates(root: PictureRoot, labeled: Mapping[str, Sequence[Labeled]]) -> list[str]:
-    """Return lines about pictures that are there more than once, the worst kind first."""
-    where = {file: (part, label) for part, some in labeled.items() for file, label in some}
-    kinds: dict[str, list[str]] = {}
-    for group in duplicates(list(where)):
-        parts, labels = ({where[file][i] for file in group} for i in (0, 1))
-        if len(labels) > 1:
-            kind = "the same picture in different classes"
-        elif len(parts) > 1:
-            kind = "the same picture for training and for the test, whose score it flatters"
-        else:
-            kind = "the same picture more than once"
-        kinds.setdefault(kind, []).append(" = ".join(root.name(file) for file in group[:_NAMED]))
-    return [f"{kind}: {some_of(groups)}" for kind, groups in sorted(kinds.items())]

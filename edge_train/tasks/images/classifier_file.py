@@ -1,0 +1,118 @@
+"""What a run learned, as one file: the head, what makes features comparable, known pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError, RunFolderError
+from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.tasks.images.heads import Shape, heads, stages_of
+from edge_train.tasks.images.objective import Standard
+from edge_train.tasks.images.stage import HeadStage
+from edge_train.tasks.images.unknowns import Known
+
+CLASSIFIER = "classifier.safetensors"
+_HEAD = "head."  # before the names of its parameters
+_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained head with all that turns features into an answer.
+
+    Attributes:
+      model: name of the backbone, as the run had it.
+      model_sha256: of the backbone.
+      side: of the pictures that the backbone was given.
+    """
+
+    head: str
+    shape: Shape
+    parameters: Mapping[str, Array]
+    standard: Standard
+    known: Known
+    classes: Sequence[str]
+    model: str
+    model_sha256: str
+    side: int
+
+    @property
+    def stages(self) -> Sequence[HeadStage]:
+        """The stages of its head."""
+        return stages_of(heads.get(self.head), self.shape)
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all.
+
+        Raises:
+          RunFolderError: it cannot be written.
+        """
+        tensors = {f"{_HEAD}{name}": np.array(v) for name, v in self.parameters.items()}
+        tensors |= {"mean": self.standard.mean, "references": self.known.references}
+        about = {
+            "version": _VERSION,
+            "head": self.head,
+            "size": str(self.shape.size),
+            "difference": self.shape.difference,
+            "scale": repr(self.standard.scale),
+            "threshold": repr(self.known.threshold),
+            "classes": json.dumps(list(self.classes)),
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "side": str(self.side),
+        }
+        save_tensors(path, tensors, about)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Return what a run learned.
+
+    Raises:
+      RunFolderError: it is missing, damaged, or of a later version.
+      InputError: its head is not known here.
+    """
+    tensors, about = load_tensors(path)
+    try:
+        if about["version"] != _VERSION:
+            raise ValueError(f"it is of version {about['version']}, this reads {_VERSION}")
+        classes = tuple(map(str, json.loads(about["classes"])))
+        mean, references = tensors["mean"], tensors["references"]
+        shape = Shape(
+            width=len(mean),
+            classes=len(classes),
+            size=int(about["size"]),
+            difference=about["difference"],
+        )
+        parameters = {
+            name.removeprefix(_HEAD): value
+            for name, value in tensors.items()
+            if name.startswith(_HEAD)
+        }
+        found = Classifier(
+            head=about["head"],
+            shape=shape,
+            parameters=parameters,
+            standard=Standard(mean, float(about["scale"])),
+            known=Known(references, float(about["threshold"])),
+            classes=classes,
+            model=about["model"],
+            model_sha256=about["model_sha256"],
+            side=int(about["side"]),
+        )
+        shapes = {
+            f"{stage.name}.{name}": shape
+            for stage in found.stages
+            for name, shape in stage.shapes().items()
+        }
+        given = {name: value.shape for name, value in parameters.items()}
+        if given != shapes or references.shape[1:] != mean.shape:
+            raise ValueError("its arrays do not fit its head")
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{path}: is no classifier of pictures ({error}).") from error
+    return found

@@ -1,0 +1,62 @@
+"""The keys of task images."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edge_train.methods.exact import (
+    ClassKeys,
+    ClipKeys,
+    DecayKeys,
+    MicroBatchKeys,
+    SmoothingKeys,
+)
+from edge_train.methods.layerwise import LayerwiseKeys
+from edge_train.methods.zo import ForwardKeys
+from edge_train.recipe import key
+from edge_train.tasks.table_keys import LabelColumnKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesRecipe(
+    LabelColumnKeys,
+    ForwardKeys,
+    LayerwiseKeys,
+    DecayKeys,
+    ClipKeys,
+    MicroBatchKeys,
+    SmoothingKeys,
+    ClassKeys,
+):
+    """Train a classifier of pictures on the features of a frozen backbone."""
+
+    task: ClassVar[str] = "images"
+
+    head: str = key(
+        "linear",
+        help="what is trained on the features: linear, cosine, tversky or two-layer",
+        group="model",
+        common=True,
+    )
+    head_size: int | None = key(
+        help="features in the bank of a tversky head, or hidden units of a two-layer one",
+        low=1,
+        high=65536,
+        group="model",
+    )
+    tversky_difference: str = key(
+        "subtractmatch",
+        help="what a tversky head counts as missing: how much more one side has of a common "
+        "feature, or the features that the other side lacks",
+        choices=("ignorematch", "subtractmatch"),
+        group="model",
+    )
+    momentum: float = key(0.9, help="momentum of stochastic gradient descent", low=0, high=0.999)
+    views: int | None = key(
+        help="augmentation: views of each training picture, cropped, mirrored and brightened by "
+        "the seed; 1: none; default: as many as 500 features leave room for, at most 8",
+        low=1,
+        high=64,
+        group="data",
+    )
+    resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
+    train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")

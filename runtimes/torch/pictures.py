@@ -1,0 +1,94 @@
+"""A frozen vision model of transformers on torch: pixels in, features out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_train.arrays.types import Array
+from edge_train.errors import ModelError
+from edge_train.formats.vision_folder import KINDS, VisionFolder
+
+_POOLERS = ("pooler",)  # weights that may be missing, since they are not used
+
+
+class VisionNetwork(nn.Module):
+    """Pixels (n, side, side, 3) from 0 to 255, float32, to features (n, width)."""
+
+    def __init__(self, folder: VisionFolder) -> None:
+        super().__init__()
+        self._first = KINDS[folder.kind].first
+        self.network = _loaded(folder)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.tensor(folder.mean) * 255)
+        self.register_buffer("deviation", torch.tensor(folder.deviation) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features."""
+        values = ((pixels - self.mean) / self.deviation).permute(0, 3, 1, 2)
+        found = self.network(pixel_values=values)
+        if self._first:
+            first: Tensor = found.last_hidden_state[:, 0]
+            return first
+        pooled: Tensor = found.pooler_output
+        return pooled.flatten(1)
+
+
+class TorchPictures:
+    """A folder of transformers as a backbone.
+
+    Raises:
+      ModelError: transformers cannot build it, or weights are missing.
+    """
+
+    def __init__(self, folder: VisionFolder, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._folder = folder
+        self._network = VisionNetwork(folder).eval().requires_grad_(False)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Array:
+        """Return features (n, width) of pictures (n, side, side, 3).
+
+        Raises:
+          ModelError: they are of another size than the configuration says.
+        """
+        with torch.no_grad():
+            found: Array = self._network(torch.from_numpy(pixels).float()).numpy()
+        if found.shape != (len(pixels), self._folder.width):
+            raise ModelError(
+                f"{self._folder.path}: it gave features of shape {found.shape}, its configuration "
+                f"says {(len(pixels), self._folder.width)}."
+            )
+        return found
+
+
+def _loaded(folder: VisionFolder) -> Any:
+    """Return the network with its weights."""
+    kinds = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+    kind: Any = getattr(transformers, kinds.get(folder.kind, "AutoModel"))
+    try:
+        network, info = kind.from_pretrained(
+            folder.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # what is in a folder raises what it likes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{folder.path}: transformers cannot load it ({reason}).") from error
+    unused = _POOLERS if KINDS[folder.kind].first else ()
+    missing = sorted(n for n in info["missing_keys"] if not n.startswith(unused))
+    if missing:
+        raise ModelError(
+            f"{folder.path}: weights {missing[0]!r} and {len(missing) - 1} more are missing, so "
+            "its features would be noise; download it again."
+        )
+    return network
