@@ -101,7 +101,8 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
     )
     directions: str | None = key(
         help="what zo draws its directions from: all there are (default), or what the model's "
-        "words respond to (metric) or where earlier ones went (prior), from a file that export makes",
+        "words respond to (metric) or where earlier ones went (prior), from a file that export "
+        "makes",
         choices=(ISOTROPIC, METRIC, PRIOR),
     )
     class_photos: str | None = key(
