@@ -35,7 +35,6 @@ class ImagesRecipe(
         "linear",
         help="what is trained on the features: linear, cosine, tversky or two-layer",
         group="model",
-        common=True,
     )
     head_size: int | None = key(
         help="features in the bank of a tversky head, or hidden units of a two-layer one",

@@ -37,7 +37,6 @@ class RetrieveRecipe(TextKeys, TextColumnKeys, ForwardKeys, DecayKeys, ClipKeys)
         "linear",
         help="kind of the head: one matrix, or a small network of the paper's kinds",
         choices=("linear", "ffn", "glu", "residual", "upscaled"),
-        common=True,
     )
     activation: str = key(
         "silu",
