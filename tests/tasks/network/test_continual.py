@@ -142,7 +142,7 @@ def test_a_layer_of_patches_and_one_of_sequences_are_protected(first, tmp_path):
 
 def test_killed_under_a_cap_and_resumed_it_ends_with_the_same_bits(first, tmp_path):
     words = ("run", "--next", first / "first", "--data", first / "shuffled.npz", "--steps", "600")
-    words = (*words, "--mem", "400MB", "--quant", "int8")
+    words = (*words, "--mem", "2GB", "--quant", "int8")
     run(*words[1:], "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     assert kill((*words, "--out", out), out, 100, 0.005)
