@@ -55,8 +55,8 @@ from edge_train.runtimes.torch.language_model import (
     stored_network,
     stored_values,
 )
-from edge_train.runtimes.torch.last_layer import token_factors
-from edge_train.runtimes.torch.logit_pieces import in_pieces, token_losses
+from edge_train.runtimes.torch.last_layer import head_factors
+from edge_train.runtimes.torch.logit_pieces import token_losses
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
@@ -257,31 +257,12 @@ class AdaptedLanguageModel:
 
     def last_layer(self, batch: Batch) -> LastLayer:
         """Return what the gradient of that layer is made of, token by token."""
-        halves, limit = self._told_apart(), self.batch_limit or SEQUENCES_PER_CALL
-        document: Any = batch.get("document")
-        ids = torch.from_numpy(batch["ids"])[:, :-1]
-
-        def hidden(at: slice) -> Tensor:
-            some = None if document is None else document[at]
-            return self._hidden(ids[at].to(self._device), some)
-
-        def pieces(some: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-            most = self._logits_at_once
-            found = in_pieces(
-                some,
-                targets,
-                halves.head,
-                halves.after,
-                smoothing=smoothing,
-                most=most,
-                sloped=True,
-            )
-            assert found.errors is not None
-            return found.losses, found.errors
-
-        calls = (slice(start, start + limit) for start in range(0, len(ids), limit))
+        together, most = self.batch_limit or SEQUENCES_PER_CALL, self._logits_at_once
         with repeatable(self._device):
-            return token_factors(batch, hidden, pieces, calls)
+            return head_factors(batch, self._before, self._told_apart(), together, most)
+
+    def _before(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
+        return self._hidden(ids.to(self._device), document)
 
     def _told_apart(self) -> Halves:
         if self._halves is None:

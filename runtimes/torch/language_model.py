@@ -44,10 +44,9 @@ from edge_train.runtimes.torch.held_layers import (
     held_embedding,
     is_plain_linear,
 )
-from edge_train.runtimes.torch.last_layer import token_factors
+from edge_train.runtimes.torch.last_layer import head_factors
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
-from edge_train.runtimes.torch.logit_pieces import in_pieces
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 from edge_train.runtimes.torch.trained_head import trained_losses
@@ -219,32 +218,13 @@ class TorchLanguageModel:
 
     def last_layer(self, batch: Batch) -> LastLayer:
         """Return what the gradient of that layer is made of, token by token."""
-        halves, limit = self._told_apart(), self.batch_limit or SEQUENCES_PER_CALL
-        document: Any = batch.get("document")
-        ids = torch.from_numpy(batch["ids"])[:, :-1]
-
-        def hidden(at: slice) -> Tensor:
-            some = None if document is None else document[at]
-            return self._hidden(ids[at].to(self._device), some)
-
-        def pieces(some: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-            most = self._logits_at_once
-            found = in_pieces(
-                some,
-                targets,
-                halves.head,
-                halves.after,
-                smoothing=smoothing,
-                most=most,
-                sloped=True,
-            )
-            assert found.errors is not None
-            return found.losses, found.errors
-
-        calls = (slice(start, start + limit) for start in range(0, len(ids), limit))
+        together, most = self.batch_limit or SEQUENCES_PER_CALL, self._logits_at_once
         with repeatable(self._device):
             self._send_vectors()
-            return token_factors(batch, hidden, pieces, calls)
+            return head_factors(batch, self._before, self._told_apart(), together, most)
+
+    def _before(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
+        return self._hidden(ids.to(self._device), document)
 
     def _told_apart(self) -> Halves:
         if self._halves is None:

@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_train.arrays.types import Array
+from edge_train.arrays.types import Array, Batch
 from edge_train.errors import ModelError
 from edge_train.protocols import LastLayer
+from edge_train.runtimes.torch.halves import Halves
+from edge_train.runtimes.torch.logit_pieces import in_pieces
 
 
 def output_layer(network: Any) -> nn.Linear:
@@ -77,6 +79,37 @@ def _pooled(layer: nn.Linear, entered: Tensor, logits: Tensor) -> Tensor:
     outputs = layer(entered)
     gap = (outputs - logits.unsqueeze(1)).abs().amax(2)
     return entered[torch.arange(len(entered)), gap.argmin(1)]
+
+
+def head_factors(
+    batch: Batch,
+    hidden: Callable[[Tensor, NDArray[Any] | None], Tensor],
+    halves: Halves,
+    together: int,
+    most: int,
+) -> LastLayer:
+    """Return `token_factors` of a network whose head can be told apart.
+
+    Args:
+      hidden: states before the head of ids (sequences, tokens) and the documents they are of.
+      together: sequences in one call.
+      most: logits that exist at once.
+    """
+    document: Any = batch.get("document")
+    ids = torch.from_numpy(batch["ids"])[:, :-1]
+
+    def before(at: slice) -> Tensor:
+        return hidden(ids[at], None if document is None else document[at])
+
+    def pieces(some: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        found = in_pieces(
+            some, targets, halves.head, halves.after, smoothing=smoothing, most=most, sloped=True
+        )
+        assert found.errors is not None
+        return found.losses, found.errors
+
+    calls = (slice(start, start + together) for start in range(0, len(ids), together))
+    return token_factors(batch, before, pieces, calls)
 
 
 def token_factors(
