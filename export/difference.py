@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_train.arrays.factored import tiles
-from edge_train.arrays.parameters import Parameters
+from edge_train.arrays.parameters import Parameters, StoredRows
 from edge_train.arrays.types import Array, Rows
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.atomic import write_bytes, write_parts
@@ -87,7 +86,7 @@ def write_difference(
 
 def rows_of(parameters: Parameters) -> dict[str, Rows]:
     """Return every block as it is trained now, to be read some rows at a time."""
-    return {name: _Block(parameters, name) for name in parameters}
+    return {name: StoredRows(parameters, name) for name in parameters}
 
 
 def check_rank(rank: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -108,19 +107,6 @@ def workspace_bytes(rank: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return what writing a difference of this rank holds at once; 0 for rank 0, which is none."""
     sides = max((sum(shape) for shape in shapes.values() if len(shape) == 2), default=0)
     return 4 * 4 * (rank + 8) * sides if rank else 0
-
-
-@dataclass(frozen=True)
-class _Block:
-    parameters: Parameters
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.parameters.for_transform(self.name).shape
-
-    def __getitem__(self, rows: slice) -> Array:
-        return self.parameters.rows(self.name, rows)
 
 
 class _Written:

@@ -180,7 +180,7 @@ class QuantizedParameters(Parameters):
         if name not in self._codes:
             return super().for_transform(name)
         hidden = self._nothing[name].view(_Hidden)
-        hidden.stored = _StoredRows(self, name)
+        hidden.stored = StoredRows(self, name)
         return hidden
 
     def rows(self, name: str, which: slice | NDArray[Any]) -> NDArray[np.float32]:
@@ -302,8 +302,8 @@ class QuantizedParameters(Parameters):
 
 
 @dataclass(frozen=True)
-class _StoredRows:
-    """A matrix in few bits, of which some rows at a time become float32."""
+class StoredRows:
+    """A matrix of which some rows at a time become float32, however it is stored."""
 
     parameters: Parameters
     name: str
@@ -321,7 +321,7 @@ class _StoredRows:
 class _Hidden(np.ndarray[Any, np.dtype[np.float32]]):
     """NaN in the shape of a matrix in few bits, and where its rows are."""
 
-    stored: _StoredRows
+    stored: StoredRows
 
 
 def readable(param: NDArray[np.float32]) -> Rows:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge_train.arrays.parameters import Parameters, QuantizedParameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.errors import InputError, ModelError
+from edge_train.errors import ModelError
 from edge_train.formats.adapter import Adapter, Target
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.stored_blocks import StoredNetwork, checked_values
@@ -45,7 +45,7 @@ from edge_train.runtimes.torch.card import (
 )
 from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
-from edge_train.runtimes.torch.halves import Halves, halves_of, hidden_states
+from edge_train.runtimes.torch.halves import halves_of, hidden_states
 from edge_train.runtimes.torch.language_model import (
     build_network,
     decoder_layers,
@@ -55,7 +55,7 @@ from edge_train.runtimes.torch.language_model import (
     stored_network,
     stored_values,
 )
-from edge_train.runtimes.torch.last_layer import head_factors
+from edge_train.runtimes.torch.last_layer import head_factors, told_apart
 from edge_train.runtimes.torch.logit_pieces import token_losses
 from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_matrices import (
@@ -252,26 +252,18 @@ class AdaptedLanguageModel:
         Raises:
           InputError: this kind of network has no head that can be told apart.
         """
-        width = self._told_apart().head.inputs
+        width = told_apart(self._network, self._halves).head.inputs
         return width, width
 
     def last_layer(self, batch: Batch) -> LastLayer:
         """Return what the gradient of that layer is made of, token by token."""
+        halves = told_apart(self._network, self._halves)
         together, most = self.batch_limit or SEQUENCES_PER_CALL, self._logits_at_once
         with repeatable(self._device):
-            return head_factors(batch, self._before, self._told_apart(), together, most)
+            return head_factors(batch, self._before, halves, together, most)
 
     def _before(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         return self._hidden(ids.to(self._device), document)
-
-    def _told_apart(self) -> Halves:
-        if self._halves is None:
-            kind = type(self._network).__name__
-            raise InputError(
-                f"a {kind} has no output layer that can be told apart from the rest, which this "
-                "batch selection needs; use --batch-selection loss."
-            )
-        return self._halves
 
     def device_bytes(self) -> int:
         """Return the most that was held on a card, 0 on the host; see `CardMemory`."""

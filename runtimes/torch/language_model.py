@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Block, Point
-from edge_train.errors import InputError, ModelError
+from edge_train.errors import ModelError
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.stored_blocks import Source, StoredNetwork, checked_values
 from edge_train.memory.measure import give_back_memory, map_large_blocks
@@ -36,7 +36,7 @@ from edge_train.runtimes.torch.card import (
 from edge_train.runtimes.torch.documents import sequence_losses
 from edge_train.runtimes.torch.dropping import Draws
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
-from edge_train.runtimes.torch.halves import Halves, halves_of, hidden_states
+from edge_train.runtimes.torch.halves import halves_of, hidden_states
 from edge_train.runtimes.torch.held_layers import (
     HeldHead,
     HeldLinear,
@@ -44,7 +44,7 @@ from edge_train.runtimes.torch.held_layers import (
     held_embedding,
     is_plain_linear,
 )
-from edge_train.runtimes.torch.last_layer import head_factors
+from edge_train.runtimes.torch.last_layer import head_factors, told_apart
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.products import TYPES
@@ -213,27 +213,19 @@ class TorchLanguageModel:
         Raises:
           InputError: this kind of network has no head that can be told apart.
         """
-        width = self._told_apart().head.inputs
+        width = told_apart(self._network, self._halves).head.inputs
         return width, width
 
     def last_layer(self, batch: Batch) -> LastLayer:
         """Return what the gradient of that layer is made of, token by token."""
+        halves = told_apart(self._network, self._halves)
         together, most = self.batch_limit or SEQUENCES_PER_CALL, self._logits_at_once
         with repeatable(self._device):
             self._send_vectors()
-            return head_factors(batch, self._before, self._told_apart(), together, most)
+            return head_factors(batch, self._before, halves, together, most)
 
     def _before(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         return self._hidden(ids.to(self._device), document)
-
-    def _told_apart(self) -> Halves:
-        if self._halves is None:
-            kind = type(self._network).__name__
-            raise InputError(
-                f"a {kind} has no output layer that can be told apart from the rest, which this "
-                "batch selection needs; use --batch-selection loss."
-            )
-        return self._halves
 
     def _send_vectors(self) -> None:
         """Have a card's vectors be those of `parameters`, with which those of the host are one."""

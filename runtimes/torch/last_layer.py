@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_train.arrays.types import Array, Batch
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.protocols import LastLayer
 from edge_train.runtimes.torch.halves import Halves
 from edge_train.runtimes.torch.logit_pieces import in_pieces
@@ -79,6 +79,20 @@ def _pooled(layer: nn.Linear, entered: Tensor, logits: Tensor) -> Tensor:
     outputs = layer(entered)
     gap = (outputs - logits.unsqueeze(1)).abs().amax(2)
     return entered[torch.arange(len(entered)), gap.argmin(1)]
+
+
+def told_apart(network: Any, halves: Halves | None) -> Halves:
+    """Return the halves of a network.
+
+    Raises:
+      InputError: it has no head that can be told apart.
+    """
+    if halves is None:
+        raise InputError(
+            f"a {type(network).__name__} has no output layer that can be told apart from the rest, "
+            "which this batch selection needs; use --batch-selection loss."
+        )
+    return halves
 
 
 def head_factors(
