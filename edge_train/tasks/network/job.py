@@ -20,18 +20,9 @@ from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats import network as networks
 from edge_train.formats import network_file
-from edge_train.formats.learned_tasks import LearnedTasks
 from edge_train.formats.network_file import SavedNetwork
-from edge_train.memory.footprint import (
-    PREPARE,
-    SAVE,
-    TRAIN,
-    Footprint,
-    PlanLine,
-    folder_lines,
-    state_line,
-)
-from edge_train.methods import held_at_once, methods
+from edge_train.memory.footprint import Footprint
+from edge_train.methods import methods
 from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Method, Parts
 from edge_train.optim.transforms import Chain, Momentum
@@ -47,7 +38,8 @@ from edge_train.tasks.mistakes import Mistake
 from edge_train.tasks.network import TASK
 from edge_train.tasks.network.continual import Next, folder_of, opened
 from edge_train.tasks.network.datasets import Dataset, Samples, load
-from edge_train.tasks.network.kept import Ended, bases_bytes, kept_of, makes_bases
+from edge_train.tasks.network.footprint import footprint_of
+from edge_train.tasks.network.kept import Ended, kept_of, makes_bases
 from edge_train.tasks.network.learned import learned_blocks, readable_file
 from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
@@ -69,8 +61,6 @@ _USE = {
 }
 _HASH_FILE = "data.sha256"  # of older versions, whose journals do not have that hash
 _HASH = re.compile(rb"[0-9a-f]{64}")
-_COPIES = 2  # of the weights in float32: gradient, what is being written
-_KEPT_ITEMS = 12  # bytes of a unit and sample: outputs, what the derivative needs, the error
 
 
 class NetworkJob:
@@ -108,61 +98,17 @@ class NetworkJob:
     def footprint(self) -> Footprint:
         job = copy(self)
         job.load()  # the network's shapes depend on the data's; gone when this returns
-        recipe, blocks, data = self.recipe, job._network.blocks, job._data
-        use = TASK.use(recipe.runtime)
-        shapes = {
-            f"{index}.{name}": shape
-            for index, block in enumerate(blocks)
-            for name, shape in networks.parameter_shapes(block).items()
-        }
-        items = sum(map(math.prod, shapes.values()))
-        samples = PlanLine("data", sum(part.inputs.nbytes for part in (data.train, data.test)))
-        weights = PlanLine("weights", int(quants.get(recipe.quant).weight_bytes * items))
-        rule = job._protecting(self._chain(blocks))
-        state = state_line(rule, shapes, _COPIES, held_at_once(recipe))
-        divisible = any(block.divisible for block in blocks)
-        together = (self._together() if divisible else None) or required(recipe.samples)
-        widths = [math.prod(block.output_shape) for block in blocks]
-        one_by_one = BLOCKS in self._method.needs
-        kept = max(widths) if one_by_one else sum(widths)
-        calibration = 4 * _CALIBRATION * max(widths) if _has_norms(job._network) else 0
-        learned = job._next.before.learned if job._next else LearnedTasks((), {})
-        bases = (
-            bases_bytes(job._network, recipe, learned) if makes_bases(recipe, job._network) else 0
-        )
-        old = PlanLine("old tasks", job._next.nbytes if job._next else 0)
-        before = (old,) if old.bytes else ()
-        return Footprint(
-            use.libraries,
-            weights.bytes,
-            {
-                PREPARE: (samples, *before),
-                TRAIN: (samples, weights, state, *before),
-                SAVE: (samples, weights, *before),
-            },
-            {
-                TRAIN: max(_KEPT_ITEMS * together * kept, calibration),
-                **({SAVE: bases + 4 * items} if bases else {}),
-            },
-            use.first_use_bytes,
-            use.libraries_bytes,
-            operations=sum(map(networks.operations, blocks)),
-            products=sum(len(shape) > 1 for shape in shapes.values()),
-            together=required(recipe.samples),
-            evaluated=len(data.train.labels) - job._task.count,
-            after=len(data.test.labels),
-            trained=items,
-            folder=folder_lines(
-                len(shapes),
-                weights.bytes,
-                state_line(rule, shapes, 0, held_at_once(recipe)).bytes,
-                4 * max(widths) * job._task.count if recipe.mode == "sequential" else 0,
-                weights.bytes
-                + sum(part.nbytes for part in (data.mean, data.deviation))
-                + bases
-                + recipe.kept_examples * data.test.inputs[:1].nbytes
-                + old.bytes,
-            ),
+        rule = job._protecting(self._chain(job._network.blocks))
+        divisible = any(block.divisible for block in job._network.blocks)
+        return footprint_of(
+            self.recipe,
+            job._network,
+            job._data,
+            rule,
+            trained_on=job._task.count,
+            together=(self._together() if divisible else None) or required(self.recipe.samples),
+            calibrated=_CALIBRATION if _has_norms(job._network) else 0,
+            following=job._next,
         )
 
     def load(self) -> None:

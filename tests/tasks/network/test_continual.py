@@ -14,6 +14,10 @@ from edge_train.records import journal
 pytestmark = pytest.mark.process
 PATTERNS = np.random.default_rng(5).integers(0, 256, (6, 6, 6))
 SETTINGS = ("--task", "network", "--network", "mlp 20 16", "--steps", "60", "--samples", "20")
+RATES = {
+    **dict.fromkeys(("backprop", "tpsgd", "local", "drtp"), "0.2"),
+    **dict.fromkeys(("adamw", "dfa"), "0.01"),
+}
 PLAIN = ("--method", "backprop", "--momentum", "0.5", "--lr", "0.2")
 
 
@@ -69,18 +73,18 @@ def moved(before, after):
     return inside, whole, max(float(np.abs(new[n] - old[n]).max()) for n in biases)
 
 
-@pytest.mark.parametrize("method", ["backprop", "adamw", "tpsgd"])
+@pytest.mark.parametrize("method", RATES)
 def test_outputs_for_old_inputs_of_the_space_do_not_change(first, tmp_path, method):
     """By less than 1e-5 for an input of length 1, in every layer, whatever the rule."""
-    rate = "0.01" if method == "adamw" else "0.2"
     report = learned(
         *(tmp_path, tmp_path / "run", first / "shuffled.npz"),
-        *("--continual", "gpm", "--method", method, "--lr", rate, "--momentum", "0.9"),
+        *("--continual", "gpm", "--method", method, "--lr", RATES[method], "--momentum", "0.9"),
         before=first / "first",
     )
     inside, whole, biases = moved(first / "first", tmp_path / "run")
     assert inside < 1e-5 and biases == 0 and whole > 1e-2
-    assert report["metrics"]["test_accuracy"] > 0.6
+    if method not in ("dfa", "drtp"):  # random feedback has learned little after 60 steps
+        assert report["metrics"]["test_accuracy"] > 0.6
 
 
 def test_int8_weights_leave_the_space_by_rounding_alone(first, tmp_path):
