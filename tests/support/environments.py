@@ -23,6 +23,7 @@ DEVICE = {
     "test_plan",
     "test_resume",
     "test_run_artifact",
+    "test_run_images",
     "test_search_run",
     "test_supervisor",
     "test_wall",

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -18,19 +19,11 @@ from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.labeled_pictures import labeled_pictures
 from edge_train.formats.pictures import Look
-from edge_train.memory.footprint import (
-    PREPARE,
-    SAVE,
-    TRAIN,
-    Footprint,
-    PlanLine,
-    folder_lines,
-    state_line,
-)
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
-from edge_train.methods import held_at_once, methods
+from edge_train.methods import methods
 from edge_train.methods.exact import rate_of
-from edge_train.methods.method import BLOCKS, FORWARD, Parts
+from edge_train.methods.method import BLOCKS, Parts
 from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required
@@ -41,6 +34,7 @@ from edge_train.tasks.images.backbone import Backbone, find_backbone
 from edge_train.tasks.images.classifier_file import CLASSIFIER, Classifier, load_classifier
 from edge_train.tasks.images.engine import HeadEngine, start_of
 from edge_train.tasks.images.features import FeatureFile, FeatureWriter, Sample, open_features
+from edge_train.tasks.images.footprint import footprint_of
 from edge_train.tasks.images.heads import Shape, heads, stages_of
 from edge_train.tasks.images.objective import TOGETHER, Pictures, Standard, standard_of
 from edge_train.tasks.images.recipe import ImagesRecipe
@@ -49,7 +43,7 @@ from edge_train.tasks.images.shown import shown
 from edge_train.tasks.images.splits import Split, split
 from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.started import learned_values
-from edge_train.tasks.images.unknowns import known_pictures, references_of
+from edge_train.tasks.images.unknowns import known_pictures
 from edge_train.tasks.job import Outcome, Say
 
 FEATURES = "features.safetensors"
@@ -58,12 +52,6 @@ _MOST_CLASSES = 1000
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
 _REHEARSED = 64  # pictures whose features a rehearsal computes, or one of each class
 _REPORTED = 50  # progress of features is said so often at most
-_GRADIENT_COPIES, _FORWARD_COPIES = 2, 2  # of the head in float32
-# Measured of EfficientNet-Lite0 on ONNX Runtime: bytes of a call for each pixel of its picture, and
-# what a session holds, in the size of its weights.
-_CALL_BYTES, _SESSION_COPIES = 600, 2.0
-_DECODED_BYTES = 4  # a pixel of a picture while it is read; what is more is drafted by the reader
-_MOST_DECODED = 16_000_000  # pixels; a JPEG with more is decoded smaller
 
 
 class ImagesJob:
@@ -404,51 +392,23 @@ class ImagesJob:
     # ------------------------------------------------------------------------- plan
 
     def footprint(self) -> Footprint:
-        job = ImagesJob.__new__(ImagesJob)
-        job.__dict__.update(self.__dict__)
+        job = copy(self)
         job.load()  # gone when this returns: a list of names
-        recipe, backbone, shape = self.recipe, self._backbone, job._shape
-        use = TASK.use(backbone.engine)
         shapes = {
             f"{stage.name}.{name}": sizes
-            for stage in stages_of(self._head, shape)
+            for stage in stages_of(self._head, job._shape)
             for name, sizes in stage.shapes().items()
         }
-        items = sum(map(math.prod, shapes.values()))
-        pictures, rows = len(job._samples), sum(sample.views for sample in job._samples)
-        names = PlanLine("list of pictures", 1000 * pictures)
-        weights = PlanLine("head", 4 * items)
-        network = PlanLine("backbone", int(_SESSION_COPIES * backbone.weight_bytes))
-        _, transform = job.method(1.0, dict.fromkeys(shapes, 1.0))
-        forward = methods.get(recipe.method).needs == {FORWARD}
-        copies = _FORWARD_COPIES if forward else _GRADIENT_COPIES
-        state = state_line(transform, shapes, copies, held_at_once(recipe))
-        samples = required(recipe.samples)
-        widest = max(shape.width, shape.size, shape.classes)
-        held = max(TOGETHER, samples) * 4 * (2 * shape.width + 4 * (widest + shape.classes))
-        call = backbone.side**2 * _CALL_BYTES
-        decoded = _DECODED_BYTES * min(math.prod(job._largest.size), _MOST_DECODED)
-        references = 4 * references_of(shape.classes) * shape.classes * shape.width
-        return Footprint(
-            use.libraries,
-            backbone.weight_bytes,
-            {PREPARE: (names, network), TRAIN: (names, weights, state), SAVE: (names, weights)},
-            {PREPARE: call + decoded, TRAIN: held, SAVE: held + 3 * references + decoded},
-            use.first_use_bytes,
-            use.libraries_bytes,
-            operations=2 * items,
-            products=len(shapes),
-            together=samples,
-            evaluated=len(job._held.held_out),
-            before=rows,
-            trained=items,
-            folder=folder_lines(
-                len(shapes),
-                4 * items,
-                state_line(transform, shapes, 0, held_at_once(recipe)).bytes,
-                4 * rows * shape.width + 200 * pictures,
-                4 * (items + shape.width) + references,
-            ),
+        _, rule = job.method(1.0, dict.fromkeys(shapes, 1.0))
+        return footprint_of(
+            self.recipe,
+            self._backbone,
+            job._shape,
+            shapes,
+            rule,
+            job._samples,
+            judged=len(job._held.held_out),
+            largest=math.prod(job._largest.size),
         )
 
 
