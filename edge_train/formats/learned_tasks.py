@@ -126,7 +126,7 @@ def load(path: Path) -> LearnedTasks:
             str(name): _directions(str(name), len(tasks), tensors)
             for name in json.loads(metadata["matrices"])
         }
-    except (LookupError, ValueError, TypeError, RecursionError) as error:
+    except (LookupError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise RunFolderError(f"{path}: damaged, or not written by edge-train ({error}).") from error
     return LearnedTasks(tasks, directions)
 

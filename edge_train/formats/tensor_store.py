@@ -130,6 +130,8 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
       RunFolderError: the file is missing, damaged or not ours.
     """
     tensors, metadata = read_tensors(path)
+    if other := [name for name, value in tensors.items() if value.dtype.str not in _TYPES]:
+        raise RunFolderError(f"{path}: {other[0][:80]!r} is of a type that is never written here.")
     _check_sums(path, kinds_of(tensors), metadata, _checksum(tensors))
     return tensors, metadata
 

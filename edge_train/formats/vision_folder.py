@@ -10,7 +10,7 @@ from edge_train.formats.weight_files import Config, open_weights, read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 _HALF = (0.5, 0.5, 0.5)
-_MOST_SIDE = 4096
+MOST_SIDE = 4096  # pixels of a picture that a backbone reads
 
 
 def _hidden(config: Config) -> Any:
@@ -105,7 +105,7 @@ def open_vision_folder(path: Path) -> VisionFolder:
         if type(width) is not int or not 0 < width < 1 << 20:
             raise ValueError(f"{str(width)[:40]!r} features")
         mean, deviation = (_channels(said.get(name, _HALF)) for name in ("image_mean", "image_std"))
-        if not 0 < side <= _MOST_SIDE or 0 in deviation:
+        if not 0 < side <= MOST_SIDE or 0 in deviation:
             raise ValueError(f"pictures of {side} pixels, deviation {deviation}")
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ModelError(

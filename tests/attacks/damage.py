@@ -57,7 +57,23 @@ def damage(sample: Sample, folder: Path, draws: random.Random) -> str:
     if sealed and draws.random() < 0.8 and not path.is_symlink():
         resealed(folder)
         done.append("resealed")
+    if sample.name.startswith("kept") and path.suffix == ".safetensors" and draws.random() < 0.9:
+        done.append(_sums_anew(path))
     return f"{name}: {', '.join(done)}"
+
+
+def _sums_anew(path: Path) -> str:
+    """Write the checksums of a file that is whole as a safetensors file again."""
+    from edge_train.errors import RunFolderError
+    from edge_train.formats.tensor_store import read_tensors, save_tensors
+
+    try:
+        tensors, about = read_tensors(path)
+        about = {name: value for name, value in about.items() if "crc32" not in name}
+        save_tensors(path, tensors, about)
+    except (RunFolderError, KeyError) as error:
+        return f"not sealed again: {type(error).__name__}"
+    return "sealed again"
 
 
 def _ways(sample: Sample, path: Path) -> list[Callable[..., str]]:
@@ -93,6 +109,8 @@ def _ways(sample: Sample, path: Path) -> list[Callable[..., str]]:
         ways += [_toml] * 6
     if path.suffix == ".safetensors":
         ways += [mutations._header] * 4 + [_header_json] * 8
+    if sample.name.startswith("kept") and path.suffix == ".safetensors":
+        ways += [_told] * 8 + [_values] * 8
     if path.suffix == ".npz":
         ways += [_member] * 12
     if path.suffix == ".png":
@@ -363,6 +381,66 @@ def _header_json(path: Path, other: Path, draws: random.Random) -> str:
     header += b" " * (-len(header) % 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
     return detail
+
+
+def _told(path: Path, other: Path, draws: random.Random) -> str:
+    """Change what the metadata of a safetensors file says, JSON inside of it too."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    name = draws.choice(sorted(header["__metadata__"]))
+    value = header["__metadata__"][name]
+    try:
+        value, detail = changed_json(loaded(value), draws)
+    except ValueError:
+        value = draws.choice(("", "x", "nan", "-1", "1e999", "9" * 400, value * 2))
+        detail = repr(value[:20])
+    header["__metadata__"][name] = value
+    text = json.dumps(header).encode("utf-8", "replace")
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    return f"{name} {detail}"
+
+
+def _values(path: Path, other: Path, draws: random.Random) -> str:
+    """Change numbers, type or shape of one array of a safetensors file, or leave it out."""
+    import numpy as np
+
+    from edge_train.formats.tensor_store import read_tensors, to_safetensors
+
+    tensors, about = read_tensors(path)
+    name = draws.choice(sorted(tensors))
+    values = tensors[name].copy()
+    way = draws.choice(("number", "number", "number", "type", "shape", "fewer", "more", "none"))
+    if way == "number" and values.size:
+        least, most = (0, 1) if values.dtype == np.bool_ else _range_of(values.dtype)
+        number = draws.choice(
+            (least, most, 0, 1, 2, *(("nan",) if values.dtype.kind == "f" else ()))
+        )
+        values.reshape(-1)[draws.randrange(values.size)] = number
+    elif way == "type":
+        values = values.astype(
+            draws.choice(("<f8", "<f4", "<f2", "<i8", "<i4", "|i1", "|u1", "|b1"))
+        )
+    elif way == "shape":
+        values = values.reshape(draws.choice(((-1,), (1, *values.shape), (*values.shape, 1))))
+    elif way == "fewer":
+        values = values[: len(values) // 2] if values.ndim else values
+    elif way == "more":
+        values = np.concatenate([values, values]) if values.ndim else values
+    elif way == "none":
+        del tensors[name]
+    if name in tensors:
+        tensors[name] = values
+    path.write_bytes(to_safetensors(tensors, about))
+    return f"{name} {way}"
+
+
+def _range_of(dtype: Any) -> tuple[Any, Any]:
+    import numpy as np
+
+    found = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return found.min, found.max
 
 
 # ----------------------------------------------------------------------------- archives

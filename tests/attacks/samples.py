@@ -39,6 +39,7 @@ class Sample:
 def samples() -> dict[str, Sample]:
     """Return every sample by its name."""
     from diffusion_samples import diffusion_samples
+    from kept_samples import kept_samples
     from language_samples import language_samples
 
     found = (
@@ -51,6 +52,7 @@ def samples() -> dict[str, Sample]:
         *_words(),
         *language_samples(),
         *diffusion_samples(),
+        *kept_samples(),
     )
     return {sample.name: sample for sample in found}
 

@@ -1,6 +1,7 @@
 """What a run learned, as one file: the head, what makes features comparable, known pictures."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, RunFolderError
 from edge_train.formats.tensor_store import load_tensors, save_tensors
+from edge_train.formats.vision_folder import MOST_SIDE
 from edge_train.tasks.images.heads import Shape, heads, stages_of
 from edge_train.tasks.images.objective import Standard
 from edge_train.tasks.images.stage import HeadStage
@@ -18,6 +20,7 @@ from edge_train.tasks.images.unknowns import Known
 CLASSIFIER = "classifier.safetensors"
 _HEAD = "head."  # before the names of its parameters
 _VERSION = "1"
+_MOST, _MOST_SCALE = 1e6, 1e9  # of any number of a head, and of features: no product overflows
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,28 @@ def load_classifier(path: Path) -> Classifier:
             for name, shape in stage.shapes().items()
         }
         given = {name: value.shape for name, value in parameters.items()}
-        if given != shapes or references.shape[1:] != mean.shape:
+        if given != shapes or mean.ndim != 1 or references.shape[1:] != mean.shape:
             raise ValueError("its arrays do not fit its head")
+        _check_numbers(found)
     except InputError:
         raise
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise RunFolderError(f"{path}: is no classifier of pictures ({error}).") from error
     return found
+
+
+def _check_numbers(found: Classifier) -> None:
+    """Refuse what an answer cannot be computed with.
+
+    Raises:
+      ValueError: as described.
+    """
+    arrays = [found.standard.mean, found.known.references, *found.parameters.values()]
+    if any(one.dtype != np.float32 or not (np.abs(one) < _MOST).all() for one in arrays):
+        raise ValueError(f"an array is not of numbers below {_MOST:g} in float32")
+    if not 1 / _MOST_SCALE < found.standard.scale < _MOST_SCALE:
+        raise ValueError(f"features are divided by {found.standard.scale}")
+    if not len(found.known.references) or not math.isfinite(found.known.threshold):
+        raise ValueError("it says of no picture whether it is known")
+    if not found.classes or not 0 < found.side <= MOST_SIDE:
+        raise ValueError(f"{len(found.classes)} classes, pictures of {found.side} pixels")

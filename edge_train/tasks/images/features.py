@@ -196,7 +196,8 @@ def open_features(path: Path) -> FeatureFile:
     """
     about = load_metadata(path)
     try:
-        entry = TensorFile(path).entries[_ROWS]
+        entries = TensorFile(path).entries
+        entry, hashes, key = entries[_ROWS], entries[_HASHES], about["key"]
         samples = tuple(
             Sample(str(name), int(label), bool(test), int(count))
             for name, label, test, count in json.loads(about["samples"])
@@ -206,7 +207,19 @@ def open_features(path: Path) -> FeatureFile:
             0 <= s.label < len(classes) and s.views > 0 for s in samples
         ):
             raise ValueError("its rows do not fit its pictures")
-    except (ModelError, KeyError, ValueError, TypeError, IndexError) as error:
+        if entry.dtype != "F32" or len(entry.shape) != 2 or not entry.shape[1]:
+            raise ValueError("its rows are no features")
+        if hashes.nbytes != _HASH_BYTES * len(samples):
+            raise ValueError("its hashes do not fit its pictures")
+    except (
+        ModelError,
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise RunFolderError(f"{path}: cannot be used ({error}).") from error
     found = _hash_of(path).hex()
-    return FeatureFile(path, classes, samples, entry.shape[1], about["key"], found)
+    return FeatureFile(path, classes, samples, entry.shape[1], key, found)

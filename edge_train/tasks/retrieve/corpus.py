@@ -149,7 +149,7 @@ def load_corpus(folder: Path, place: Path) -> Corpus:
             start,
             about["token_sum"],
         )
-    except (KeyError, ValueError) as error:
+    except (LookupError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise RunFolderError(f"{folder / START_FILE}: cannot be used ({error}).") from error
     if _sum_of(found.vectors()) != found.token_sum:
         raise RunFolderError(f"{folder / TOKENS}: its checksum does not match; it is damaged.")

@@ -1,5 +1,6 @@
 """What is searched: notes in a folder, rows of a table, or a collection with queries."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,8 @@ def _read_notes(folder: Path, found: Collection) -> None:
             try:
                 if not _read_note(path, name, found):
                     aside[name] = "empty"
+            except OSError as error:
+                aside[name] = f"cannot be read: {error.strerror}"
             except InputError as error:
                 aside[name] = str(error).removeprefix(f"{path}: ").rstrip(".")
     found.notices += lines_of(aside)
@@ -216,7 +219,7 @@ def _read_judged(folder: Path, found: Collection) -> None:
     """Read a collection as BEIR lays it out; an id that nothing has is said and left out."""
     documents: dict[str, int] = {}
     empty = 0
-    for row in _rows(folder / _CORPUS, ("_id", "text")):
+    for row in _rows(folder, _CORPUS, ("_id", "text")):
         text, title = row.get("text") or "", row.get("title") or ""
         if not text.strip() and not title.strip():
             empty += 1
@@ -225,29 +228,34 @@ def _read_judged(folder: Path, found: Collection) -> None:
         found.documents.append(Document(row["_id"], title.strip(), text.strip()))
     if empty:
         found.notices.append(f"{empty} documents of {_CORPUS} are empty and left out")
-    texts = {row["_id"]: row["text"] for row in _rows(folder / _QUERIES, ("_id", "text"))}
+    texts = {row["_id"]: row["text"] for row in _rows(folder, _QUERIES, ("_id", "text"))}
     unknown = 0
     for part in PARTS:
-        path = folder / _JUDGED / f"{part}.tsv"
-        if not path.is_file():
+        name = f"{_JUDGED}/{part}.tsv"
+        if not (folder / name).is_file():
             continue
         asks: dict[str, dict[int, float]] = {}
-        for row in _rows(path, ("query-id", "corpus-id", "score")):
+        for row in _rows(folder, name, ("query-id", "corpus-id", "score")):
             try:
                 score = float(row["score"])
             except ValueError:
-                raise InputError(f"{path}: score {row['score']!r} is no number.") from None
+                score = math.nan
+            if not math.isfinite(score):
+                raise InputError(f"{folder / name}: score {row['score'][:40]!r} is no number.")
             if row["query-id"] not in texts or row["corpus-id"] not in documents:
                 unknown += 1
             elif score > 0:
                 asks.setdefault(row["query-id"], {})[documents[row["corpus-id"]]] = score
-        found.queries[part] = [Query(texts[name], right) for name, right in asks.items()]
+        found.queries[part] = [Query(texts[asked], right) for asked, right in asks.items()]
     if unknown:
         found.notices.append(f"{unknown} judgements name a query or document that is not there")
 
 
-def _rows(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _rows(folder: Path, file: str, names: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """Yield the rows of a file of a collection, every cell as a text."""
+    path = folder / file
+    if reason := wrong_place(path, folder):
+        raise InputError(f"{path}: it is {reason}.")
     table = open_table(path, names)
     if missing := [name for name in names if name not in table.columns]:
         raise InputError(f"{path}: no column {missing[0]!r}; it has {table.names()}.")

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from edge_train.arrays.projections import Folded
 from edge_train.arrays.types import Array
 from edge_train.errors import RunFolderError
+from edge_train.formats.inside import wrong_place
 from edge_train.formats.json_text import read_text
 from edge_train.formats.tensor_store import load_tensors
 from edge_train.tasks.retrieve.index import CODES, FORMAT, HEAD, PRODUCTS, VERSION, Quantizer
+from edge_train.tasks.retrieve.index_check import check_index
 
 # Of 100,000 passages 8 and 512 found 90 % of the ten best in 16 ms, these 99 % in 51 ms.
 PROBED = 32  # lists that are read for each token of a query
@@ -47,6 +49,7 @@ class Index:
     Attributes:
       encoder: the hash of the model that it was made with.
       head: the projection that its tokens went through, for those of a query.
+      hidden: numbers of a token that the head reads.
       owners: (passages,), the document of each.
       passages: how many it holds.
 
@@ -55,6 +58,8 @@ class Index:
     """
 
     def __init__(self, folder: Path, texts: str) -> None:
+        if reason := wrong_place(folder / HEAD, folder):
+            raise RunFolderError(f"{folder / HEAD}: it is {reason}; {_AGAIN}.")
         tensors, about = load_tensors(folder / HEAD)
         if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
             raise RunFolderError(f"{folder / HEAD}: no {FORMAT} of version {VERSION}; {_AGAIN}.")
@@ -66,8 +71,11 @@ class Index:
             products = {name: tensors.get(f"head/{name}") for name in PRODUCTS}
             self.head = Folded(about["activation"], **products)
             self.encoder = about["encoder"]
-        except KeyError as error:
-            raise RunFolderError(f"{folder / HEAD}: lacks {error}; {_AGAIN}.") from error
+            self.hidden = check_index(tensors, self.head.activation)
+        except (KeyError, ValueError) as error:
+            raise RunFolderError(
+                f"{folder / HEAD}: it is no whole index ({error}); {_AGAIN}."
+            ) from error
         self.passages = len(self.owners)
         self.width = self._quantizer.centroids.shape[1]
         self._folder, self._texts_path = folder, folder / texts
@@ -150,13 +158,14 @@ class Index:
         for place, passage in enumerate(passages):
             a, b = (int(self._starts[passage + more]) * each for more in (0, 1))
             record = self._codes[a:b]
-            if zlib.crc32(record) != self._sums[passage]:
-                raise RunFolderError(
-                    f"{self._folder / CODES}: the record of passage {passage} is damaged; {_AGAIN}."
-                )
             at = slice(starts[place], starts[place + 1])
             tokens = at.stop - at.start
             nearest[at] = np.frombuffer(record, "<u2", tokens)
+            beyond = nearest[at].max() >= len(self._quantizer.centroids)
+            if beyond or zlib.crc32(record) != self._sums[passage]:
+                raise RunFolderError(
+                    f"{self._folder / CODES}: the record of passage {passage} is damaged; {_AGAIN}."
+                )
             codes[at] = np.frombuffer(record, np.int8, offset=2 * tokens).reshape(tokens, -1)
         return self._quantizer.decode(nearest, codes), starts
 
@@ -182,6 +191,8 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
     Raises:
       RunFolderError: it is missing, or of another size.
     """
+    if reason := wrong_place(path, path.parent):
+        raise RunFolderError(f"{path}: it is {reason}; {_AGAIN}.")
     try:
         with path.open("rb") as file:
             if (found := path.stat().st_size) != size or not size:
