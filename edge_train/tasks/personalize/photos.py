@@ -25,6 +25,7 @@ from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, look_at, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
 from edge_train.tasks.personalize.buckets import nearest
+from edge_train.tasks.personalize.named_things import things_named
 from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
@@ -120,9 +121,21 @@ def load_photos(
         *_cropped(photos, "the size next to their shape" if sizes else "their central square"),
         *_plain(photos),
         *same,
+        *_named_differently(photos),
         *lines_of(root.skipped),
     )
     return PhotoSet(tuple(photos), said)
+
+
+def _named_differently(photos: Sequence[Photo]) -> list[str]:
+    """Return a line if photos without captions are named after several things."""
+    things = things_named([Path(photo.name).stem for photo in photos if photo.caption is None])
+    if not things:
+        return []
+    return [
+        f"photos are named after {some_of(things)}: one word learns one thing; if they show "
+        "several, train a word for each, on a folder of its own"
+    ]
 
 
 def class_word_of(folder: Path) -> str | None:

@@ -439,3 +439,15 @@ def test_flip_mirrors_left_and_right(tmp_path: Path) -> None:
     pixels = np.asarray(picture(8, 8))
     assert np.array_equal(flip(pixels)[:, 0], pixels[:, -1])
     assert flip(pixels).flags.c_contiguous
+
+
+def test_photos_named_after_two_things_are_said(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("cat-1", "cat-2", "dog 1", "Dog2"):
+        pixels = draws.integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    [said] = load_photos(tmp_path, 16).notices
+    assert said.startswith("photos are named after cat, dog: one word learns one thing")
+    for name in ("cat-1", "cat-2"):
+        (tmp_path / f"{name}.txt").write_text("a photo of {}")
+    assert load_photos(tmp_path, 16).notices == ()
