@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edge_train.report.chart import Points, chart
 from edge_train.report.curves import smoothed
-from edge_train.report.html import render, section, table
+from edge_train.report.html import render, section
 from edge_train.report.mistakes import shown_mistakes
 from edge_train.report.section import Section
 
@@ -47,8 +47,11 @@ def block_curves(facts: Record, records: Sequence[Record]) -> Markup:
     return section("Layer by layer", words + charts, bool(charts))
 
 
-def _percent(score: float | None) -> str:
-    return "not measured" if score is None else f"{100 * score:.1f}"
+def _cell(score: float | None) -> tuple[str, str]:
+    """Return a score in percent, and the share of its color: steep, so that few points show."""
+    if score is None:
+        return "not measured", "0"
+    return f"{100 * score:.1f}", f"{score**3:.2f}"
 
 
 def task_matrix(tasks: Record) -> Markup:
@@ -56,19 +59,21 @@ def task_matrix(tasks: Record) -> Markup:
     names, scores = tasks.get("names") or [], tasks.get("scores") or []
     head = ("after", *(f"{number}: {name}" for number, name in enumerate(names, 1)))
     rows = [
-        (head[number], *map(_percent, row), *[""] * (len(names) - len(row)))
+        (head[number], [*map(_cell, row), *[("", "0")] * (len(names) - len(row))])
         for number, row in enumerate(scores, 1)
     ]
-    rows.append(("now, among all classes", *map(_percent, tasks.get("among_all_classes") or [])))
+    among_all = [*map(_cell, tasks.get("among_all_classes") or [])]
+    rows.append(("now, among all classes", among_all))
     words = [
         "Accuracy in percent on test samples that the run keeps to measure by, each task among its "
-        "own classes. A row is what was learned last, a column what is asked."
+        "own classes. A row is what was learned last, a column what is asked; a column that grows "
+        "pale downwards is a task that is forgotten."
     ]
     for key, what in (("backward_transfer", "Backward transfer"), ("forgetting", "Forgetting")):
         if key in tasks:
             words.append(f"{what}: {100 * tasks[key]:+.2f} points.")
-    sentence = Markup('<p class="quiet">{}</p>').format(" ".join(words))
-    return section("Tasks one after the other", sentence + table(head, rows), bool(scores))
+    body = render("matrix.html", words=" ".join(words), names=head, rows=rows)
+    return section("Tasks one after the other", body, bool(scores))
 
 
 def _loading(summary: Record, facts: Record) -> Markup:
