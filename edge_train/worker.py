@@ -48,6 +48,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
         lambda plan: _again(words, {**given, "plan": plan, "lock": link.lock}),
         given.get("lock"),
     )
+    link.began = given.get("began")
     if cap_bytes is not None:
         watch.give_up = lambda held: _end_before_the_cap(link, held)
         watch.enforce(cap_bytes, wall=True)

@@ -29,6 +29,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
             "paths",
             "arrays",
             "process",
+            "power",
         ),
     ),
     (("protocols",), ("formats",), ("recipe",)),

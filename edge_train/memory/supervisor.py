@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from contextlib import suppress
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
@@ -101,6 +102,7 @@ def _attempts(
     reason = ""
     folder = ""  # of this run, and not of one that it goes on with
     made: Sequence[str] = ()
+    began = time.monotonic()  # of what no journal has counted yet
     lock: int | None = None  # held for all workers, so that nobody comes between two of them
     while True:
         words = {
@@ -111,6 +113,7 @@ def _attempts(
             "reason": reason,
             "stack": resource.getrlimit(resource.RLIMIT_STACK),
             "lock": lock,
+            "began": began,
         }
         kills = Kills(group, limit)
         status, sent, facts = _worker(arguments, words, group)
@@ -123,6 +126,7 @@ def _attempts(
         if ending is not Ending.OUT_OF_MEMORY and not facts.started:
             remove_unstarted(folder, made)  # likewise
         lock = _only(lock, facts.lock)
+        began = time.monotonic() if facts.started else began
         match ending:
             case Ending.PASSED_ON:
                 return status
