@@ -56,6 +56,7 @@ PARENT = (
     "edge_train.memory.handover",
     "edge_train.memory.unstarted",
     "edge_train.process",
+    "edge_train.process.age",
     "edge_train.process.interrupts",
     "edge_train.paths",
     "edge_train.memory.wall",

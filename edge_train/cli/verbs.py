@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         changes = words.caps()
         with beside(words.resume) if words.watch else nullcontext() as page:
             _count_page(options.link, page)
-            return session.resume(words.resume, changes, observer, options.link)
+            return session.resume(words.resume, changes, observer, options.link, options.began)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
@@ -48,11 +48,11 @@ def _run(options: argparse.Namespace) -> int:
         changes = going_on(begun, recipe)
         with beside(begun) if words.watch else nullcontext() as page:
             _count_page(options.link, page)
-            return session.resume(begun, changes, observer, options.link)
+            return session.resume(begun, changes, observer, options.link, options.began)
     out = None if recipe.out is None else Path(recipe.out)
     with beside(out) if words.watch else nullcontext() as page:
         _count_page(options.link, page)
-        return session.run(recipe, observer, options.link)
+        return session.run(recipe, observer, options.link, options.began)
 
 
 def _count_page(link: Any, page: int | None) -> None:

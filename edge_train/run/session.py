@@ -49,17 +49,20 @@ from edge_train.tasks.job import Job, KnowsItsModel, ReadsMoreOfItsModel
 from edge_train.units import format_bytes
 
 
-def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
+def run(
+    recipe: Recipe, observer: Observer, link: Link | None = None, began: float | None = None
+) -> int:
     """Start a run; return the exit status.
 
     Args:
       link: to the supervisor of this process, if it has one; without one nothing outside this
         process enforces the cap, and it is not started again when memory does not suffice.
+      began: without one, when the command was typed, as `time.monotonic` tells; None: now.
 
     Raises:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
-    with _linked(link) as link:
+    with _linked(link, began) as link:
         return _run(recipe, observer, link)
 
 
@@ -130,7 +133,11 @@ def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
 
 
 def resume(
-    folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link | None = None
+    folder: Path,
+    changes: Mapping[str, Any],
+    observer: Observer,
+    link: Link | None = None,
+    began: float | None = None,
 ) -> int:
     """Go on with a run from its last durable step; return the exit status.
 
@@ -141,6 +148,7 @@ def resume(
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
         more than were taken. With the code that the run imports, if any: it is named again.
       link: to the supervisor of this process, if it has one.
+      began: as in `run`.
 
     Raises:
       RunFolderError: there is nothing to resume, it belongs to another model, or it imports code
@@ -152,7 +160,7 @@ def resume(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
     RunFolder(folder).check_kinds()
-    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
+    with _linked(link, began) as link, only_writer(folder, observer.said, link.lock, link.lend):
         return _resume(folder, changes, observer, link)
 
 
@@ -291,14 +299,16 @@ def _check_same_data(folder: Path, start: Mapping[str, Any], job: Job, observer:
 
 
 @contextmanager
-def _linked(link: Link | None) -> Iterator[Link]:
+def _linked(link: Link | None, began: float | None) -> Iterator[Link]:
     """Yield the link, or one of a process that nobody supervises, with a watch of its own."""
     if link is not None:
         yield link
         return
     watch = Watch(None).start()
     try:
-        yield Link(watch)
+        own = Link(watch)
+        own.began = began
+        yield own
     finally:
         watch.stop()
 

@@ -133,8 +133,8 @@ def start_record(
         session.expected = Expected(session.plan.work, spent, evaluation_seconds)
         expected = session.expected.seconds
         if recipe.time_seconds is not None:
-            found = timed_by(session.plan.work, evaluation_seconds, 0.0)
-            check_first_step(recipe.time_seconds, spent, found)
+            found = timed_by(session.plan.work, evaluation_seconds, 0.0, spent)
+            check_first_step(recipe.time_seconds, found)
             expected = min(expected, recipe.time_seconds)
         predicted["predicted_seconds"] = expected
         if expected == session.expected.seconds:  # else how many steps fit is said later

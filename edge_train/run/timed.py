@@ -34,12 +34,13 @@ def open_timing(
       rule: makes the update rule for these fits.
     """
     recipe, is_new = session.job.recipe, loop.next_step == 0
+    spent = session.expected.before if session.expected else time.perf_counter() - session.began
     length, watcher = length_of(records), session.observer
     if is_new and session.expected is not None:
         evaluation = session.expected.evaluation_seconds
     else:
         evaluation = _timed_evaluation(loop)
-    found = timed_by(_work(session), evaluation, save_seconds)
+    found = timed_by(_work(session), evaluation, save_seconds, spent)
     steps = [r["seconds"] for r in records if r["kind"] == "step"][-_NEWEST:]
     return Timing(
         seconds=required(recipe.time_seconds),

@@ -27,7 +27,10 @@ Record = Mapping[str, Any]
 
 # What is left free for the end, beside what was measured: scores and pictures are counted in passes
 # and not timed before; files are written several times; the process has to end.
-_MARGIN, _SAVES, _EDGE_SECONDS, _EDGE_SHARE = 1.5, 4, 0.4, 0.01
+# An end under load takes as much longer as a start did, of which this is a share.
+_MARGIN, _SAVES, _REPORTS, _EDGE_SECONDS, _EDGE_SHARE = 1.5, 4, 2, 0.5, 0.02
+_START_SHARE = 0.1
+_LEAST_SHARE = 0.1  # of a processor, that this process counts on for the end
 # The pace is that of the steps since the oldest of so many marks, a step or this share of the time
 # apart; the longest of the newest steps counts when the end is near.
 _MARKS, _MARK_SHARE, _NEWEST = 10, 0.01, 3
@@ -46,25 +49,28 @@ class Measured:
       evaluation: of the fixed batch.
       after: of what is scored and drawn at the end, by its passes and the pace of an evaluation.
       save: of a checkpoint.
+      spent: of this process until then: libraries, model and data.
       step: by its passes.
     """
 
     evaluation: float
     after: float
     save: float
+    spent: float
     step: float
 
     @property
     def reserve(self) -> float:
         """What the end takes, without the report."""
-        return self.evaluation + _MARGIN * self.after + _SAVES * self.save + _EDGE_SECONDS
+        files = _SAVES * self.save + _START_SHARE * self.spent
+        return self.evaluation + _MARGIN * self.after + files
 
 
-def timed_by(work: Mapping[str, float], evaluation: float, save: float) -> Measured:
+def timed_by(work: Mapping[str, float], evaluation: float, save: float, spent: float) -> Measured:
     """Return what `work_of` counted, at the pace of an evaluation that was timed."""
     counted = Prediction(**work)
     factor = evaluation / counted.evaluation
-    return Measured(evaluation, counted.after * factor, save, counted.step * factor)
+    return Measured(evaluation, counted.after * factor, save, spent, counted.step * factor)
 
 
 @dataclass
@@ -113,8 +119,14 @@ class Timing:
 
     def left(self, steps: int) -> float:
         """Return the seconds for steps that are left after so many, the end taken off."""
-        kept = self.reserve + self._report_seconds(steps) + _EDGE_SHARE * self.seconds
-        return self.seconds - self.elapsed - kept
+        kept = self.reserve + _REPORTS * self._report_seconds(steps) + _EDGE_SHARE * self.seconds
+        return self.seconds - self.elapsed - kept - _EDGE_SECONDS / self._share
+
+    @property
+    def _share(self) -> float:
+        """Return the share of a processor that this process got: others may take the rest."""
+        share = time.process_time() / max(time.perf_counter() - self.began, 1e-3)
+        return min(max(share, _LEAST_SHARE), 1.0)
 
     def start(self, loop: Loop) -> None:
         """Decide how many steps fit, before the first one of this process."""
@@ -222,21 +234,19 @@ class Timing:
         return seconds + grows * max(steps - done, 0)
 
 
-def check_first_step(seconds: float, spent: float, found: Measured) -> None:
+def check_first_step(seconds: float, found: Measured) -> None:
     """Refuse a time into which not one step fits, while nothing has begun.
-
-    Args:
-      spent: seconds until now.
 
     Raises:
       InputError: start, one step and the end take longer.
     """
-    needs = spent + found.step + found.reserve
+    needs = found.spent + found.step + found.reserve + _EDGE_SECONDS
     if needs > (1 - _EDGE_SHARE) * seconds:
         raise InputError(
-            f"no step fits into {format_seconds(seconds)} (--time): {format_seconds(spent)} were "
-            f"spent until the first one, which takes {found.step:.2g} s, and the end "
-            f"{found.reserve:.2g} s. Try --time {math.ceil(2 * needs)}s."
+            f"no step fits into {format_seconds(seconds)} (--time): "
+            f"{format_seconds(found.spent)} were spent until the first one, which takes "
+            f"{found.step:.2g} s, and the end {found.reserve:.2g} s. Try --time "
+            f"{math.ceil(2 * needs)}s."
         )
 
 
