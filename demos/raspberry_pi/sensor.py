@@ -3,7 +3,7 @@
     python demos/raspberry_pi/sensor.py readings.csv            # or - for standard input
     python demos/raspberry_pi/sensor.py /dev/ttyUSB0            # with pyserial, 115200 baud
 
-Rows are numbers and, last, the name of what was going on; the first line has the columns' names. The
+Rows are numbers and, last, the name of what was going on; the first line names the columns. The
 first rows are learned: a GRU, by target projection, with INT8 weights. Later rows are answered
 before they are learned from; where the errors drift (DDM), the rows that follow become the next
 task, and the directions that earlier ones need are protected. Stopped, it goes on with the same
@@ -116,19 +116,17 @@ def main(source, out="runs/sensor", steps=600):
             print(f"{source} is over; {len(taught)} rows are too few to learn")
             return
         metrics = learn(out, part, names, taught, steps).report["metrics"]
-        print(f"learned {len(taught)} rows: {100 * metrics['test_accuracy']:.0f} % right", flush=True)
+        print(f"learned {len(taught)} rows: {100 * metrics['test_accuracy']:.0f} % right")
         if part:
             old = ", ".join(f"{100 * score:.0f} %" for score in metrics["tasks"]["scores"][-1][:-1])
             print(f"what was learned earlier is still answered: {old} right")
-        drift, seen = Drift(), 0
+        drift = Drift()
         for answer, label in answers(out / f"run-{part}", rows):
-            seen += 1
             if drift.wrong(answer != label):
-                rate = drift.errors / drift.answers
-                print(f"drift after {seen} answers, {100 * rate:.0f} % of them wrong; learning")
+                print(f"drift: {drift.errors} of {drift.answers} answers were wrong; learning")
                 break
         else:
-            print(f"{source} is over: {seen} answers, {drift.errors} wrong, no drift")
+            print(f"{source} is over: {drift.errors} of {drift.answers} answers wrong, no drift")
             return
 
 

@@ -189,7 +189,8 @@ class Timing:
             return
         few = abs(steps - loop.steps) <= 1 + _CLEARLY * (loop.steps - done)
         late = steps > loop.steps and self.elapsed > (1 - _CALM_END) * self.seconds
-        if few or late or since < _QUIET * self.seconds:
+        soon = loop.steps - done <= 1  # the end that was planned; there is time for more
+        if few or late or (since < _QUIET * self.seconds and not soon):
             return
         self._change(loop, steps)
 
