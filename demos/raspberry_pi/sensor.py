@@ -5,7 +5,7 @@
 
 Rows are numbers and, last, the name of what was going on; the first line names the columns. The
 first rows are learned: a GRU, by target projection, with INT8 weights. Later rows are answered
-before they are learned from; where the errors drift (DDM), the rows that follow become the next
+before they are learned from; where the errors drift (Page-Hinkley), the rows that follow become the next
 task, and the directions that earlier ones need are protected. Stopped, it goes on with the same
 command.
 """
@@ -24,41 +24,45 @@ from edge_train.runtimes.numpy.network import NumpyNetwork
 
 ROWS = 16  # of a window
 FIRST, AGAIN = 2000, 1000  # rows that are learned at first, and after a drift
+SLACK, ALARM = 0.1, 6  # more errors than the mean that are borne; wrong answers beyond that
 WRONG = 50  # rows in a row that are no numbers: then the sensor is broken
 
 
 class Drift:
-    """DDM: the error rate p after n answers, and its deviation s, against their smallest sum.
+    """Page-Hinkley's test on wrong answers: their excess over the mean so far, since it was least.
 
-    Source: Gama et al., "Learning with Drift Detection" (2004): a drift where p + s is three
-    deviations above the smallest. We differ in counting one more error and right answer than there
-    were, so that a first error after none is no drift.
+    Source: Page, "Continuous inspection schemes" (1954), as drift detectors use it (Gama et al.,
+    "A survey on concept drift adaptation", 2014).
     """
 
     def __init__(self):
-        self.answers, self.errors, self.least, self.deviation = 0, 0, np.inf, 0.0
+        self.answers, self.errors, self.excess, self.least = 0, 0, 0.0, 0.0
 
     def wrong(self, is_wrong):
         """Count an answer; return whether the errors have drifted."""
         self.answers, self.errors = self.answers + 1, self.errors + is_wrong
-        rate = (self.errors + 1) / (self.answers + 2)
-        deviation = np.sqrt(rate * (1 - rate) / self.answers)
-        if self.answers < 30:
-            return False
-        if rate + deviation < self.least + self.deviation:
-            self.least, self.deviation = rate, deviation
-        return rate + deviation >= self.least + 3 * self.deviation
+        self.excess += is_wrong - self.errors / self.answers - SLACK
+        self.least = min(self.least, self.excess)
+        return self.excess - self.least >= ALARM
+
+
+def lines_of(source):
+    """Yield the lines of a serial port, of standard input or of a file."""
+    if source.startswith("/dev/"):
+        from serial import Serial  # pip install pyserial
+
+        with Serial(source, 115200) as port:
+            yield from (line.decode("utf-8", "replace") for line in port)
+    elif source == "-":
+        yield from sys.stdin
+    else:
+        with open(source, newline="") as file:
+            yield from file
 
 
 def rows_of(source):
     """Yield the names of the columns, then (numbers, label) of each row; say what is left out."""
-    if source.startswith("/dev/"):
-        from serial import Serial  # pip install pyserial
-
-        lines = (line.decode("utf-8", "replace") for line in Serial(source, 115200))
-    else:
-        lines = sys.stdin if source == "-" else open(source, newline="")
-    table, wrong = csv.reader(lines), 0
+    table, wrong = csv.reader(lines_of(source)), 0
     names = next(table, [])
     yield names
     for number, cells in enumerate(table, 2):

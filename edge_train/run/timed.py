@@ -47,8 +47,7 @@ def open_timing(
         used=0.0 if session.expected is not None else used_before(records),
         began=session.began,
         asked=recipe.steps or 0,
-        reserve=found.reserve,
-        evaluation=evaluation,
+        found=found,
         every=recipe.evaluate_every or 1,
         step=median(steps) if steps else found.step,  # evaluations are part of neither
         fits=length.fits,

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_train.errors import InputError
@@ -59,6 +59,13 @@ class Measured:
     spent: float
     step: float
 
+    def timed_again(self, evaluation: float) -> "Measured":
+        """Return the same by one more evaluation that was timed, half of what is believed."""
+        if evaluation <= 0:
+            return self
+        mean = (self.evaluation + evaluation) / 2
+        return replace(self, evaluation=mean, after=self.after * mean / self.evaluation)
+
     @property
     def reserve(self) -> float:
         """What the end takes, without the report."""
@@ -82,7 +89,7 @@ class Timing:
       used: by processes before this one.
       began: when this process began, as `time.perf_counter` tells.
       asked: steps of the recipe: never more.
-      reserve: for the end, without the report.
+      found: what was timed, for the end.
       every: steps between two evaluations.
       updates: that were made.
       report: writes the report; timed, since it grows with the steps.
@@ -94,8 +101,7 @@ class Timing:
     used: float
     began: float
     asked: int
-    reserve: float
-    evaluation: float
+    found: Measured
     every: int
     step: float
     fits: tuple[tuple[int, int], ...]
@@ -119,7 +125,9 @@ class Timing:
 
     def left(self, steps: int) -> float:
         """Return the seconds for steps that are left after so many, the end taken off."""
-        kept = self.reserve + _REPORTS * self._report_seconds(steps) + _EDGE_SHARE * self.seconds
+        kept = (
+            self.found.reserve + _REPORTS * self._report_seconds(steps) + _EDGE_SHARE * self.seconds
+        )
         return self.seconds - self.elapsed - kept - _EDGE_SECONDS / self._share
 
     @property
@@ -132,7 +140,7 @@ class Timing:
         """Decide how many steps fit, before the first one of this process."""
         self._time_report(loop.next_step)
         done, left = loop.next_step, self.left(loop.next_step)
-        steps = max(self._fitting(done, left, self.step + self.evaluation / self.every), 1)
+        steps = max(self._fitting(done, left, self.step + self.found.evaluation / self.every), 1)
         self._change(loop, steps)
         time_left = format_seconds(max(self.seconds - self.elapsed, 0.0))
         if steps < self.asked:
@@ -154,14 +162,19 @@ class Timing:
             self._newest.append(took)
         if now - self._marks[-1][0] >= _MARK_SHARE * self.seconds:
             self._marks.append((now, done))
-        if done >= loop.steps:
-            return
-        if self._is_long_since_report(done):
+        if done < loop.steps and self._is_long_since_report(done):
             self._time_report(done)
         left, (since, steps) = self.left(done), self._marks[0]
         pace = (now - since) / (done - steps) if done > steps else took
+        if record.eval is not None:
+            plain = pace if done > steps else self.step
+            self.found = self.found.timed_again(record.seconds - plain)
+            left = self.left(done)
         longest = max([*self._newest, pace])
-        if left < 2 * longest:  # the next one is the last, with an evaluation; or there is none
+        if done >= loop.steps:  # the end that was planned, or much time is left after all
+            if done < self.asked and left > max(2 * longest, _CALM_END * self.seconds):
+                self._change(loop, self._fitting(done, left, pace))
+        elif left < 2 * longest:  # the next one is the last, with an evaluation; or there is none
             self._change(loop, done + 1 if left >= longest else done)
         elif (steps := self._fitting(done, left, pace)) != loop.steps:
             self._consider(loop, done, steps)
@@ -189,8 +202,7 @@ class Timing:
             return
         few = abs(steps - loop.steps) <= 1 + _CLEARLY * (loop.steps - done)
         late = steps > loop.steps and self.elapsed > (1 - _CALM_END) * self.seconds
-        soon = loop.steps - done <= 1  # the end that was planned; there is time for more
-        if few or late or (since < _QUIET * self.seconds and not soon):
+        if few or late or since < _QUIET * self.seconds:
             return
         self._change(loop, steps)
 
@@ -206,7 +218,7 @@ class Timing:
                 "step": loop.next_step,
                 "steps": steps,
                 "used_seconds": self.elapsed,
-                "reserve_seconds": self.reserve,
+                "reserve_seconds": self.found.reserve,
             }
         )
         loop.steps, self._fitted = steps, self.elapsed

@@ -15,7 +15,7 @@ from edge_train.optim.tail_mean import TailMean
 from edge_train.recipe import Recipe
 from edge_train.records import journal
 from edge_train.run import timing
-from edge_train.run.timing import Timing, check_first_step, timed_by
+from edge_train.run.timing import Measured, Timing, check_first_step, timed_by
 from edge_train.tasks import tasks
 from edge_train.tasks.job import FitsATime
 
@@ -40,28 +40,37 @@ class Loop:
         """Do nothing."""
 
 
-def take(clock, pace, seconds=100.0, asked=10**6, reserve=3.0, report=0.001):
-    """Take steps as a run does, each of `pace(step)` seconds; return the loop and the end."""
+def take(clock, pace, seconds=100.0, asked=10**6, reserve=3.0, report=0.001, ends=None):
+    """Take steps as a run does, each of `pace(step)` seconds; return the loop and the end.
+
+    With `ends`, the end takes so long and not `reserve`, and every tenth step has an evaluation
+    from which that can be told.
+    """
 
     def write():
         clock.now += report * (1 + loop.next_step / 1000)
 
     loop, began = Loop(asked), clock.now
     one = Timing(
-        seconds=seconds, used=0.0, began=began, asked=asked, reserve=reserve, evaluation=0.1,
-        every=50, step=0.05, fits=(), updates=0, report=write, rule=lambda fits: None,
+        seconds=seconds, used=0.0, began=began, asked=asked, every=50,
+        found=Measured(evaluation=0.1, after=reserve, save=0.0, spent=0.0, step=0.05), step=0.05, fits=(), updates=0, report=write, rule=lambda fits: None,
         say=lambda text: None, tell=lambda steps: None,
     )  # fmt: skip
     clock.now += 2.0  # until the first step
     one.start(loop)
     while loop.next_step < loop.steps:
-        took = pace(loop.next_step)
+        took, evaluated = (
+            pace(loop.next_step),
+            ends and (loop.next_step % 10 == 9 or loop.next_step + 1 == loop.steps),
+        )
+        took += 0.1 * ends / reserve if evaluated else 0.0
         clock.now += took
-        record = SimpleNamespace(step=loop.next_step, seconds=took, skipped=None)
+        record = SimpleNamespace(step=loop.next_step, seconds=took, skipped=None, eval=None)
+        record.eval = 1.0 if evaluated else None
         loop.next_step += 1
         one.stepped(loop, record)
     write()
-    return loop, clock.now + reserve - began
+    return loop, clock.now + (ends or reserve) - began
 
 
 @pytest.mark.parametrize(
@@ -89,6 +98,12 @@ def test_a_run_whose_steps_all_fit_takes_no_more_of_them(monkeypatch):
     assert loop.next_step == 100
     assert end < 20
     assert {record["steps"] for record in loop.fits} == {100}
+
+
+def test_a_start_that_was_slow_by_chance_does_not_end_a_run(monkeypatch):
+    loop, end = take(Clock(monkeypatch), lambda step: 0.05, reserve=64.0, ends=5.0)
+    assert loop.next_step > 100
+    assert end <= 100.0
 
 
 def test_a_time_for_not_one_step_is_refused_before_it():
