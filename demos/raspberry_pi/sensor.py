@@ -5,9 +5,9 @@
 
 Rows are numbers and, last, the name of what was going on; the first line names the columns. The
 first rows are learned: a GRU, by target projection, with INT8 weights. Later rows are answered
-before they are learned from; where the errors drift (Page-Hinkley), the rows that follow become the next
-task, and the directions that earlier ones need are protected. Stopped, it goes on with the same
-command.
+before they are learned from; where the errors drift (Page-Hinkley), the rows that follow become
+the next task, and the directions that earlier ones need are protected. Stopped, it goes on with
+the same command.
 """
 
 import csv

@@ -51,10 +51,11 @@ def take(clock, pace, seconds=100.0, asked=10**6, reserve=3.0, report=0.001, end
         clock.now += report * (1 + loop.next_step / 1000)
 
     loop, began = Loop(asked), clock.now
+    found = Measured(evaluation=0.1, after=reserve, save=0.0, spent=0.0, step=0.05)
     one = Timing(
-        seconds=seconds, used=0.0, began=began, asked=asked, every=50,
-        found=Measured(evaluation=0.1, after=reserve, save=0.0, spent=0.0, step=0.05), step=0.05, fits=(), updates=0, report=write, rule=lambda fits: None,
-        say=lambda text: None, tell=lambda steps: None,
+        seconds=seconds, used=0.0, began=began, asked=asked, found=found, every=50, step=0.05,
+        fits=(), updates=0, report=write, rule=lambda fits: None, say=lambda text: None,
+        tell=lambda steps: None,
     )  # fmt: skip
     clock.now += 2.0  # until the first step
     one.start(loop)
