@@ -9,6 +9,7 @@ from edge_train.memory.gpu import describe as describe_gpus
 from edge_train.memory.machine import cores, memory_limits
 from edge_train.memory.measure import has_counters, measure
 from edge_train.memory.wall import describe
+from edge_train.power.energy import open_counter
 from edge_train.registry import load
 from edge_train.runtimes.engine import engines
 
@@ -24,7 +25,7 @@ def examine() -> str:
         if engine.doctor is not None:
             found += load(engine.doctor)()
     broken = [f"{name}: {why}" for name, why in engines.broken().items()]
-    return "\n".join([machine, *found, *broken, *_cap()])
+    return "\n".join([machine, *found, *broken, *_cap(), open_counter()[1]])
 
 
 def _cap() -> list[str]:

@@ -18,6 +18,7 @@ from edge_train.memory.child import in_child
 from edge_train.memory.machine import caps_this_machine
 from edge_train.memory.streams import open_streams, settle_streams
 from edge_train.paths import check_path
+from edge_train.process.age import process_began
 from edge_train.units import parse_bytes
 
 try:
@@ -78,7 +79,7 @@ def _run(arguments: list[str]) -> int:
         return error.exit_status
     from edge_train import cli
 
-    return cli.main(arguments)
+    return cli.main(arguments, began=process_began())
 
 
 def _say(text: str) -> None:

@@ -102,6 +102,7 @@ class Loop:
     clip: float | None = None
     best_margin: float = 0.0
     stop_requested: bool = False
+    steps: int = 0  # most that `fit` takes; an observer may change it, to no less than were taken
     unsettled: int = 0  # evaluations before the run was made longer: they settle nothing
 
     def __post_init__(self) -> None:
@@ -256,11 +257,12 @@ class Loop:
         if self._good is None:
             self.save()
         saved = time.monotonic()
-        while self.next_step < steps and not self.stop_requested:
+        self.steps = steps
+        while self.next_step < self.steps and not self.stop_requested:
             if settled(self.evals[self.unsettled :], self.patience):
                 break
             after = self.next_step + 1
-            evaluated = after % self.evaluate_every == 0 or after == steps
+            evaluated = after % self.evaluate_every == 0 or after == self.steps
             record = self.finite_step(self.next_step, evaluated)
             self.journal.append(journal.step_line(record))
             self.advance(record)
@@ -271,9 +273,14 @@ class Loop:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        if self.stop_requested and self.next_step < steps:
+        if self.stop_requested and self.next_step < self.steps:
             return "interrupted"
-        return "done" if self.next_step >= steps else "settled"
+        return "done" if self.next_step >= self.steps else "settled"
+
+    def follow(self, transform: Transform) -> None:
+        """Go on by a rule that differs in its schedule alone; states stay as they are."""
+        self.transform = transform
+        self.rules = {name: for_block(transform, name) for name in self.rules}
 
     def finite_step(self, step: int, evaluated: bool) -> StepRecord:
         """Take a step; if anything in it is not finite, leave the run as it was before it.

@@ -15,6 +15,9 @@ _DOUBT_SHARE, _DOUBT_MOST_BYTES = 0.2, 100_000_000
 _SHOWN = 60  # characters
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_MOST_SECONDS = 366 * 24 * 3600
 _MOST_BYTES = 2**63 - 1  # that an operating system can be told
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
@@ -56,6 +59,25 @@ def parse_bytes(text: str) -> int:
             f"{text!r} is no memory at all; write for example 8GB. The least that works is {LEAST}."
         )
     return count
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that `text` names.
+
+    Raises:
+      InputError: `text` is not a time, is none at all, or is more than a year.
+
+    >>> parse_seconds("90s"), parse_seconds("30m"), parse_seconds("1.5 h")
+    (90.0, 1800.0, 5400.0)
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InputError(f"{shown(text)} is not a time; write for example 90s, 30m or 2h.")
+    seconds = float(match[1]) * _SECONDS[match[2].lower()]
+    if not 0 < seconds <= _MOST_SECONDS:
+        why = "more than a year" if seconds else "no time at all"
+        raise InputError(f"{shown(text)} is {why}; write for example 90s, 30m or 2h.")
+    return seconds
 
 
 def shown(value: object) -> str:

@@ -229,7 +229,7 @@ def test_resuming_what_is_no_run(tmp_path, capsys):
 def test_a_run_is_resumed_as_it_was_recorded_and_the_flag_is_named(finished, capsys, words):
     message = refused(capsys, 2, "run", "--resume", finished, *words.split())
     assert words.split()[0] in message
-    assert "Only --mem, --host-mem and --steps can change" in message
+    assert "Only --mem, --host-mem, --steps, --time and --when can change" in message
     assert "task" not in message
 
 

@@ -28,7 +28,9 @@ def started(monkeypatch):
             return 0
 
         monkeypatch.setattr(entry, "supervise", supervise)
-        monkeypatch.setattr("edge_train.cli.main", lambda arguments: found.append("here") or 0)
+        monkeypatch.setattr(
+            "edge_train.cli.main", lambda arguments, began: found.append("here") or 0
+        )
         monkeypatch.setattr(sys, "argv", ["edge-train", *map(str, words)])
         assert entry.main() == 0
         return found[0]

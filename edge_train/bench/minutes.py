@@ -58,7 +58,7 @@ def main(out: Path, seeds: int, limit: int | None = None) -> str:
     Args:
       limit: runs of this many recipes only, the first ones.
     """
-    recipes = dict(list(_recipes(out).items())[:limit])
+    recipes = dict(list(short_runs(out).items())[:limit])
     found: list[Timed] = []
     rows = []
     for name, words in recipes.items():
@@ -106,7 +106,7 @@ def _done(*words: str) -> "subprocess.CompletedProcess[str]":
     return done
 
 
-def _recipes(out: Path) -> dict[str, tuple[str, ...]]:
+def short_runs(out: Path) -> dict[str, tuple[str, ...]]:
     """Return the words of each run, by its name; models and data are made if they are not there."""
     out.mkdir(parents=True, exist_ok=True)
     model, artifact = _classifier(out)

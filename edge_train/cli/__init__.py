@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(NOT_STARTED, f"edge-train: {message}\nSee `{self.prog} --help`.\n")
 
 
-def main(arguments: Sequence[str], link: Link | None = None) -> int:
+def main(arguments: Sequence[str], link: Link | None = None, *, began: float | None = None) -> int:
     """Run one command in this process; return its exit status (0, 2, 3 or 130).
 
     What was typed comes through `entry.py`, which starts a run that has a cap in a worker.
@@ -43,12 +43,13 @@ def main(arguments: Sequence[str], link: Link | None = None) -> int:
     Args:
       arguments: words.
       link: to the supervisor, in a worker.
+      began: when this process did, which does nothing else; as `time.monotonic` tells.
 
     Raises:
       OutOfMemory: in a worker; its supervisor decides what comes next.
     """
     try:
-        return _command(list(arguments), link)
+        return _command(list(arguments), link, began)
     except OutOfMemory as error:
         if link is not None:
             raise
@@ -76,7 +77,7 @@ def _say(text: str) -> None:
             print(f"edge-train: {line}", file=sys.stderr)
 
 
-def _command(words: list[str], link: Link | None) -> int:
+def _command(words: list[str], link: Link | None, began: float | None) -> int:
     from edge_train.tasks import tasks
 
     known = known_commands()
@@ -85,7 +86,7 @@ def _command(words: list[str], link: Link | None) -> int:
         return NOT_STARTED
     if words and words[0] in ("run", "plan", "init"):
         # their flags are the keys of a task's recipe, so another parser reads them
-        return known[words[0]].run(argparse.Namespace(words=words[1:], link=link))
+        return known[words[0]].run(argparse.Namespace(words=words[1:], link=link, began=began))
     if (own := meant(words, tasks.all())) is not None:
         known[words[0]] = own
     options = _parser(known).parse_args(words)

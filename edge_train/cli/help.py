@@ -39,6 +39,7 @@ def help_text(verb: str, task: Task | None) -> str:
             f"common options:\n{_table(shown)}\n{more}"
             "  --recipe FILE.toml          a run as a file\n"
             "  --resume RUN                go on with a run\n"
+            "  --go-on                     begin the run in --out, or go on with it\n"
             "  --json                      events for programs, on standard output\n"
             "  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard\n"
             "  --watch                     a local page of the run, while it goes on\n\n"

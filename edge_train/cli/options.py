@@ -20,8 +20,9 @@ from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
 # flags that are no keys
-_OTHERS = ("--task", "--recipe", "--resume", "--watch", "--report-to", "--json")
-_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps")  # of a run that goes on
+_OTHERS = ("--task", "--recipe", "--resume", "--go-on", "--watch", "--report-to", "--json")
+# of a run that goes on
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when")
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
 
@@ -32,6 +33,7 @@ class Words:
     Attributes:
       recipe, resume: files that were named.
       as_json: whether events go to standard output.
+      go_on: whether a run that is in `--out` already is gone on with.
       report_to: "tensorboard", or None.
       watch: whether a page of the run is offered beside it.
       given: recipe keys and their values, as they were typed.
@@ -50,7 +52,7 @@ class Words:
         self._left_out, self._hinted = understood.left_out, understood.task
         self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]
-        stray = _stray(spelled, (*alone, "--json", "--watch", "--help"))
+        stray = _stray(spelled, (*alone, "--json", "--watch", "--go-on", "--help"))
         self._faults += stray.values()
         found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
@@ -58,6 +60,7 @@ class Words:
         self.help, self.as_json = found.help, found.json
         self.report_to = self._board(getattr(found, "report_to", None))
         self.watch = resumable and found.watch
+        self.go_on = resumable and found.go_on
         self.resume = self._file("--resume", getattr(found, "resume", None))
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
@@ -210,7 +213,7 @@ class Words:
         for word in typed:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
-                "leave it out. Only --mem, --host-mem and --steps can change."
+                "leave it out. Only --mem, --host-mem, --steps, --time and --when can change."
             )
         keys = {**Recipe.declared(), **code}
         found: dict[str, Any] = {}
@@ -221,6 +224,19 @@ class Words:
                 self._faults.append(str(error))
         self.refuse()
         return found
+
+    def begun(self, recipe: Recipe) -> Path | None:
+        """Return the run in `--out` that `--go-on` goes on with; None where it is to begin.
+
+        Raises:
+          InputError: no `--out` is named.
+        """
+        if not self.go_on:
+            return None
+        if recipe.out is None:
+            raise InputError("--go-on needs --out, the folder of the run that begins or goes on.")
+        run = RunFolder(Path(recipe.out).expanduser())
+        return run.path if run.recipe.is_file() or run.journal.is_file() else None
 
     def refuse(self, *more: str) -> None:
         """Raise everything that was found wrong so far.
@@ -267,6 +283,7 @@ def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
         parser.add_argument(flag, nargs="?", const=_MISSING)
     if resumable:
         parser.add_argument("--watch", action="store_true")
+        parser.add_argument("--go-on", action="store_true")
         parser.add_argument("--report-to", nargs="?", const=_MISSING)
         parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
     for flag, key in flags.items():

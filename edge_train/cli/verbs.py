@@ -23,6 +23,7 @@ def _run(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
     from edge_train.cli.options import Words
     from edge_train.run import session
+    from edge_train.run.going_on import going_on
     from edge_train.run.observer import Bar, JsonEvents, Observer
     from edge_train.watch.start import beside
 
@@ -39,14 +40,19 @@ def _run(options: argparse.Namespace) -> int:
         changes = words.caps()
         with beside(words.resume) if words.watch else nullcontext() as page:
             _count_page(options.link, page)
-            return session.resume(words.resume, changes, observer, options.link)
+            return session.resume(words.resume, changes, observer, options.link, options.began)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
+    if (begun := words.begun(recipe)) is not None:
+        changes = going_on(begun, recipe)
+        with beside(begun) if words.watch else nullcontext() as page:
+            _count_page(options.link, page)
+            return session.resume(begun, changes, observer, options.link, options.began)
     out = None if recipe.out is None else Path(recipe.out)
     with beside(out) if words.watch else nullcontext() as page:
         _count_page(options.link, page)
-        return session.run(recipe, observer, options.link)
+        return session.run(recipe, observer, options.link, options.began)
 
 
 def _count_page(link: Any, page: int | None) -> None:
@@ -74,6 +80,9 @@ def _plan(options: argparse.Namespace) -> int:
     print(found.json() if words.as_json else plan_text(found, everything=everything))
     for note in (*words.sentences(), *notes):  # the answer comes first
         print(note, file=sys.stderr if words.as_json else sys.stdout)
+    if found.too_short:
+        print(f"edge-train: {found.too_short}", file=sys.stderr)
+        return NOT_STARTED
     if found.fits:
         check_container(recipe, found.shown.plan)
         check_disk(found.shown.recipe, found.name, found.shown.plan)
@@ -144,7 +153,7 @@ def _watch(options: argparse.Namespace) -> int:
 BENCHES = (
     *("personalize", "sd15", "engine", "engine-quality", "engine-speed", "streaming", "cap"),
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
-    *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
+    *("plan", "minutes", "time", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images"),

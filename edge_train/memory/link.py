@@ -100,6 +100,8 @@ class Link:
       plan: what a rehearsal in this process, before it became a fresh one, has measured.
       again: makes this process a fresh one that has such a plan; None where it cannot.
       lock: an open file that an earlier process of this run has locked; None for the first.
+      began: by the monotonic clock, when the command was typed, or its last worker was started
+        that goes on with a journal; None where nobody supervises.
       page: process id of the page that `--watch` offers, part of the tree; None without one.
     """
 
@@ -119,6 +121,7 @@ class Link:
         self.changes: Mapping[str, Any] = changes or {}
         self.reason, self._pipe = reason, pipe
         self.plan, self.again, self.lock = plan, again, lock
+        self.began: float | None = None
         self.page: int | None = None
 
     def tell(self, **facts: Any) -> None:

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from contextlib import suppress
 
 from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
@@ -26,6 +27,7 @@ from edge_train.memory.machine import memory_limit
 from edge_train.memory.streams import settle_streams
 from edge_train.memory.unstarted import remove_folder, remove_unstarted
 from edge_train.memory.wall import Group, make_group
+from edge_train.process.age import process_began
 from edge_train.process.interrupts import STOPPING
 from edge_train.units import (
     LEAST_NETWORK_BYTES,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from edge_train.memory.machine import Limit
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-_WORKER = fresh("from edge_train.worker import main; sys.exit(main(sys.argv[1], sys.argv[2:]))")
+_WORKER = fresh("from edge_train.worker import main, leave; leave(main(sys.argv[1], sys.argv[2:]))")
 _RETRY_FACTOR = 1.2  # times a cap that proved too small where the plan had expected it to suffice
 _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without starting a worker
 
@@ -101,6 +103,7 @@ def _attempts(
     reason = ""
     folder = ""  # of this run, and not of one that it goes on with
     made: Sequence[str] = ()
+    began = process_began()  # of what no journal has counted yet
     lock: int | None = None  # held for all workers, so that nobody comes between two of them
     while True:
         words = {
@@ -111,6 +114,7 @@ def _attempts(
             "reason": reason,
             "stack": resource.getrlimit(resource.RLIMIT_STACK),
             "lock": lock,
+            "began": began,
         }
         kills = Kills(group, limit)
         status, sent, facts = _worker(arguments, words, group)
@@ -123,6 +127,7 @@ def _attempts(
         if ending is not Ending.OUT_OF_MEMORY and not facts.started:
             remove_unstarted(folder, made)  # likewise
         lock = _only(lock, facts.lock)
+        began = time.monotonic() if facts.started else began
         match ending:
             case Ending.PASSED_ON:
                 return status

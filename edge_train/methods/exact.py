@@ -150,7 +150,7 @@ def rate_of(recipe: Recipe, rate: float, final: float) -> LearningRate:
     ends = {"cosine": final, "linear": 0.0, "constant": 1.0}
     shape: Literal["cosine", "line"] = "line" if recipe.schedule == "linear" else "cosine"
     end = ends[recipe.schedule or "constant"]
-    return LearningRate(rate, steps, end, False, recipe.warmup or 0, shape, longer)
+    return LearningRate(rate, steps, end, False, recipe.warmup or 0, shape, longer, recipe.fits)
 
 
 _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weights", "dropout")

@@ -76,7 +76,7 @@ def _without_rate(recipe: Recipe) -> Transform:
     from edge_train.optim.transforms import Chain, Momentum
 
     spans = recipe.spans or ((0, required(recipe.steps)),)
-    return Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans)))
+    return Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans, recipe.fits)))
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

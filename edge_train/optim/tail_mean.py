@@ -21,6 +21,8 @@ class TailMean:
     Args:
       spans: (updates before it, steps in all): the length of the run, and what it became where it
         was made longer. Averaged is the last quarter of what the newest span adds.
+      fits: of a run with a time (updates before it, steps that fit): where a span ends instead. A
+        sum that has begun goes on, whatever the steps come to.
 
     Bytes: 4 per coordinate.
 
@@ -29,6 +31,7 @@ class TailMean:
     """
 
     spans: tuple[tuple[int, int], ...]
+    fits: tuple[tuple[int, int], ...] = ()
 
     def init(self, param: Array) -> State:
         """Return a zero sum and zero counts, of steps and of iterates in the sum."""
@@ -44,10 +47,13 @@ class TailMean:
         state["count"] += 1
         count = int(state["count"][0])
         start, end = [span for span in self.spans if span[0] < count][-1]
+        for after, steps in self.fits:
+            end = steps if start <= after < count else end
         if count == start + 1:  # a run that was made longer before its end had begun a sum
             state["sum"][...] = 0
             state["summed"][0] = 0
-        if not end - SHARE * (end - start) < count <= end:
+        in_tail = end - SHARE * (end - start) < count <= end
+        if not (in_tail or (self.fits and state["summed"][0] and count <= end)):
             return update
         state["sum"] += param
         state["sum"] -= update

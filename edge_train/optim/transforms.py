@@ -200,6 +200,8 @@ class LearningRate:
       shape: of the decay: half a cosine, or a line.
       longer: (count, steps): from this count on the decay is one over so many steps. Those before
         keep their rates, so that a run which was made longer can be redone to the same bits.
+      fits: likewise of a run with a time: from this count on so many steps fit into it. The warm-up
+        keeps its share of the steps where they are fewer than `steps`.
     """
 
     rate: float
@@ -209,6 +211,7 @@ class LearningRate:
     warmup: int = 0
     shape: Literal["cosine", "line"] = "cosine"
     longer: tuple[tuple[int, int], ...] = ()
+    fits: tuple[tuple[int, int], ...] = ()
 
     def init(self, param: Array) -> State:
         """Return a zero count and the scale of the block."""
@@ -225,12 +228,16 @@ class LearningRate:
 
     def share(self, count: int) -> float:
         """Return the share of the rate after `count` steps."""
-        if count < self.warmup:
-            return (count + 1) / self.warmup
-        steps = self.steps
+        steps, warmup = self.steps, self.warmup
         for start, longer in self.longer:
             steps = longer if count >= start else steps
-        progress = min((count - self.warmup) / max(steps - self.warmup, 1), 1.0)
+        for start, fitting in self.fits:
+            if count >= start:
+                steps = fitting
+                warmup = min(self.warmup, math.ceil(self.warmup * fitting / self.steps))
+        if count < warmup:
+            return (count + 1) / warmup
+        progress = min((count - warmup) / max(steps - warmup, 1), 1.0)
         if self.shape == "line":
             return 1 - (1 - self.final) * progress
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -16,6 +16,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_train.errors import InputError
+from edge_train.power.when import parse_when
 from edge_train.recipe.key import DETAILS
 from edge_train.recipe.key import Key as Key
 from edge_train.recipe.key import key as key
@@ -112,6 +113,21 @@ class Recipe:
         is_bytes=True,
         group="memory",
     )
+    time_seconds: float | None = key(
+        help="most time that the run may take, such as 90s, 30m or 2h: it ends with what it has",
+        flags=("--time",),
+        also=("time",),
+        is_duration=True,
+        low=1,
+        high=366 * 24 * 3600,
+        group="run",
+        common=True,
+    )
+    when: str | None = key(
+        help="when to train: mains (on mains power), night, or a time of day such as 22:00-06:00",
+        check=parse_when,
+        group="run",
+    )
     batch_limit: int | None = key(
         help="most samples in one forward pass of the model", low=1, high=4096, group="memory"
     )
@@ -167,6 +183,8 @@ class Recipe:
     )  # keys of other packages
     # of a run that was made longer (`records.longer`); its journal has them, not its file
     spans: tuple[tuple[int, int], ...] = ()
+    # of a run with a time (`records.longer`): (updates before it, steps in all that fit); likewise
+    fits: tuple[tuple[int, int], ...] = ()
     # the version of update rules that a run began with; its journal has it (`RULES`)
     rules: int = RULES
 

@@ -1,7 +1,7 @@
 """One key of a recipe: its type, range, flags and help, and what may be its value."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 from edge_train.errors import InputError
 from edge_train.paths import check_path
 from edge_train.registry import nearest
-from edge_train.units import parse_bytes, shown
+from edge_train.units import parse_bytes, parse_seconds, shown
 
 DETAILS = "key"  # of a field's metadata
 
@@ -29,6 +29,8 @@ class Key:
       low, high: range of a number, and of every number of a tuple.
       choices: the words that it may be; empty where a registry knows them, or nothing does.
       is_bytes: a size, which may be spelled `8GB`.
+      is_duration: a time, which may be spelled `30m`.
+      check: refuses a text that is none of what the key may say.
       is_path: a file or folder; made absolute before a run folder keeps it.
       may_be_path: a file or folder, or a name; kept as it is.
       beside_recipe: a path in a recipe's file is relative to that file.
@@ -49,6 +51,8 @@ class Key:
     high: float | None = None
     choices: tuple[str, ...] = ()
     is_bytes: bool = False
+    is_duration: bool = False
+    check: Callable[[str], object] | None = None
     is_path: bool = False
     may_be_path: bool = False
     beside_recipe: bool = False
@@ -84,7 +88,7 @@ class Key:
         if get_origin(self.kind) is tuple:
             item = get_args(self.kind)[0]
             return tuple(_number(part, item) for part in text.split(","))
-        return text if self.is_bytes else _number(text, self.kind)
+        return text if self.is_bytes or self.is_duration else _number(text, self.kind)
 
     def checked(self, value: Any, source: str) -> Any:
         """Return a value of this key's type and range.
@@ -97,6 +101,8 @@ class Key:
             return None
         if self.is_bytes and type(value) in (int, str):
             return parse_bytes(value if isinstance(value, str) else shown(value))
+        if self.is_duration and isinstance(value, str):
+            value = parse_seconds(value)
         if isinstance(value, list):
             value = tuple(value)
         if not self._fits(value):
@@ -106,6 +112,8 @@ class Key:
             self._check_text(part, lead)
         if self.kind is float:
             value = float(value)  # a whole number may stand for it
+        if self.check is not None:
+            self.check(value)
         if self.choices and value not in self.choices:
             raise InputError(
                 f"{lead}{self.name} {shown(value)} is not known; "

@@ -77,6 +77,8 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         **{name: facts.get(name) for name in _FACTS},
         "cap_bytes": found.cap,
         "wall": found.wall,
+        "time_seconds": found.time,
+        "ended_by_time": found.status == "done" and end.get("ended_by") == "time",
         "plan_peak_bytes": found.plan,
         "measured_peak_bytes": found.peak,
         "measured_anon_bytes": max((r.get("measured_anon_bytes") or 0 for r in ends), default=None),
@@ -87,6 +89,8 @@ def summary_of(records: Iterable[Record]) -> dict[str, Any]:
         "selection_seconds": found.selection,
         "seconds_total": found.total + found.counted,
         "predicted_seconds": found.predicted,
+        "joules": sum(r["joules"] for r in ends if "joules" in r) if found.from_counter else None,
+        "joules_from": found.from_counter,
         "seconds_per_step": statistics.median(found.seconds) if found.seconds else None,
         "resumed": found.resumed,
         "eval": found.eval,
@@ -106,6 +110,7 @@ class _Facts:
       cap: that is in force; peak: the most that a process held which had it.
       over_cap: whether any process of the run held more than the cap that it was given.
       status: the last word: `running` if steps follow the last end.
+      time: seconds that the run may take; from_counter: what counted its joules.
       predicted: seconds that the run was to take, as it said before its first step, or after a few.
       selection: seconds in which candidates were scored and chosen from; None: nothing chose.
       total: seconds of the processes that are over; counted: of one that was killed, its steps.
@@ -115,6 +120,8 @@ class _Facts:
     facts: Record = field(default_factory=dict)
     cap: int | None = None
     peak: int | None = None
+    time: float | None = None
+    from_counter: str | None = None
     wall: str | None = None
     plan: int | None = None
     predicted: float | None = None
@@ -140,6 +147,7 @@ class _Facts:
             self.facts = facts = record["facts"]
             self.cap, self.wall = facts.get("cap_bytes"), facts.get("wall")
             self.plan = facts.get("plan_peak_bytes")
+            self.time = facts.get("time_seconds")
             self.predicted = facts.get("predicted_seconds")
             self.forwards = record.get("forwards", 0)
             self.eval["first"] = record.get("eval")
@@ -162,11 +170,13 @@ class _Facts:
         elif kind == "resume":
             self.status = "running"
             self.resumed += 1
+            self.time = record.get("time_seconds", self.time)
             if record.get("cap_bytes", self.cap) != self.cap:
                 self.cap, self.peak = record["cap_bytes"], None
         elif kind == "end":
             self.status = str(record["status"])
             self.ends.append(record)
+            self.from_counter = record.get("joules_from", self.from_counter)
             self.total, self.counted = self.total + record["seconds_total"], 0.0
         if kind in ("start", "resume"):
             self.total, self.counted = self.total + self.counted, record.get("seconds", 0.0)
@@ -194,6 +204,17 @@ def cap_in_force(records: Iterable[Record]) -> int | None:
         elif record["kind"] == "resume":
             cap = record.get("cap_bytes", cap)
     return cap
+
+
+def time_in_force(records: Iterable[Record]) -> float | None:
+    """Return the seconds that a run may take, by the end of a journal's records."""
+    seconds: float | None = None
+    for record in records:
+        if record["kind"] == "start":
+            seconds = record["facts"].get("time_seconds")
+        elif record["kind"] == "resume":
+            seconds = record.get("time_seconds", seconds)
+    return seconds
 
 
 def changes_for_memory(

@@ -44,9 +44,16 @@ class Order:
             _need(_whole(record.get("step"), self.next_step), "a resume of another step")
             _need(isinstance(record.get("changes", {}), dict), "changes")
             _need(_number(record.get("seconds", 0.0)), "seconds")
+            given = record.get("time_seconds")
+            _need(given is None or _number(given), "time")
         elif kind == "extend":
             _need(_whole(record.get("step"), self.next_step), "an extension of another step")
             _need(_whole(record.get("steps")) and record["steps"] > self.next_step, "steps")
+        elif kind == "fit":
+            _need(_whole(record.get("step"), self.next_step), "a fit of another step")
+            _need(_whole(record.get("steps")) and record["steps"] >= self.next_step, "steps")
+            for name in ("used_seconds", "reserve_seconds"):
+                _need(_number(record.get(name, 0.0)), name)
         elif kind == "end":
             ended = record.get(
                 "step", self.next_step
@@ -94,6 +101,7 @@ def _check_start(record: Record) -> None:
     _need(record.get("eval") is None or _number(record["eval"]), "eval")
     _need(_number(record.get("seconds", 0.0)), "seconds")
     _need(_whole(record.get("forwards", 0)), "forwards")
+    _need(_number(facts.get("time_seconds", 0.0)), "time")
     recipe = record.get("recipe", {"sha256": "", "values": {}})
     _need(isinstance(recipe, dict) and isinstance(recipe.get("sha256"), str), "recipe")
     for name in ("values", "others"):
@@ -122,6 +130,8 @@ def _check_step(record: Record) -> None:
 def _check_end(record: Record) -> None:
     _need(isinstance(record.get("status"), str), "status")
     _need(_number(record.get("seconds_total")), "seconds_total")
+    _need(_number(record.get("joules", 0.0)), "joules")
+    _need(isinstance(record.get("joules_from", ""), str), "joules")
     _need(isinstance(record.get("metrics", {}), dict), "metrics")
     for name in ("weights_passes", "weights_evaluations"):
         _need(_number(record.get(name, 0)), name)

@@ -22,7 +22,7 @@ Facts = Mapping[str, Any]  # of a journal's first record
 _SETTINGS = ("device", "dtype", "threads", "lean")
 # Keys of a recipe that compute nothing: `--resume` takes the caps, a folder may have been moved,
 # and the model behind another name, or what a run started from, is known by its hash.
-_CAPS = ("cap_bytes", "host_cap_bytes")
+_CAPS = ("cap_bytes", "host_cap_bytes", "time_seconds", "when")
 _OTHERS = (*_CAPS, "model", "start")
 _MAY_CHANGE = (*_OTHERS, "out")
 

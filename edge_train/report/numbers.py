@@ -43,6 +43,9 @@ def sentence(summary: Record, planned: int | None) -> str:
         held = f", held {format_bytes(peak)}" + (f" of {format_bytes(cap)}" if cap else "")
     of = f" of {planned:,}" if planned and planned != summary["steps"] else ""
     status = summary["status"]
+    if status == "done" and summary.get("ended_by_time"):
+        asked = format_seconds(summary["time_seconds"])
+        return f"Learned in {took}{held}; ended by its time of {asked} after {steps}{of} steps."
     if status == "done":
         return f"Learned in {took}{held}."
     if status == "over cap":

@@ -153,6 +153,8 @@ def _events(records: Sequence[Record]) -> Markup:
             text = f"ended: {record['status']}"
         elif record["kind"] == "extend":
             text = f"made longer: {record['steps']} steps in all"
+        elif record["kind"] == "fit":
+            text = f"{record['steps']} steps fit into the time"
         elif record["kind"] == "step" and record.get("skipped"):
             text = f"rolled back: {record['skipped']}"
         if text:
@@ -181,6 +183,9 @@ def _settings(summary: Record, facts: Record, hidden: Collection[str]) -> Markup
             rows.append(("Reading order of the weights", _passes(summary)))
     if summary["selection_seconds"] is not None:
         rows.append(("Choosing batches", format_seconds(summary["selection_seconds"])))
+    if summary.get("joules") is not None:
+        used = f"{summary['joules']:.3g} J by {summary['joules_from']}, other programs included"
+        rows.append(("Energy", used))
     rows.append(("Times resumed", str(summary["resumed"])))
     metrics = {k: v for k, v in summary["metrics"].items() if k not in hidden}
     rows += [(words_of(k), value_of(k, v)) for k, v in metrics.items()]

@@ -80,6 +80,11 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
         text = f"the evaluation settled after {loop.next_step} of {job.recipe.steps} steps"
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    ended_by_time = session.timing is not None and session.timing.is_over(loop, ending)
+    if session.timing is not None and ended_by_time:
+        text = session.timing.sentence(loop)
+        session.observer.said(text)
+        loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
     if bases := choices(loop.state):
         text = summary(bases)
         session.observer.said(text)
@@ -90,8 +95,8 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
     _check_scores(outcome)
-    early = "stopped" if session.link.watch.short else "interrupted"
-    status = end_run(loop, session, "done" if whole else early, outcome)
+    early = "stopped" if session.stopped_for else "interrupted"
+    status = end_run(loop, session, "done" if whole else early, outcome, by_time=ended_by_time)
     write_report(folder)
     return status, outcome.line
 
@@ -110,8 +115,14 @@ def _check_scores(outcome: Outcome) -> None:
             )
 
 
-def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
-    """Write the last record; return the status, which is `over cap` when memory says so."""
+def end_run(
+    loop: Loop, session: Session, status: str, outcome: Outcome, *, by_time: bool = False
+) -> str:
+    """Write the last record; return the status, which is `over cap` when memory says so.
+
+    Args:
+      by_time: the run ended because its time did.
+    """
     watch = session.link.watch
     for line in watch.drain(loop.next_step, last=True):
         loop.journal.append(line)
@@ -134,11 +145,21 @@ def end_run(loop: Loop, session: Session, status: str, outcome: Outcome) -> str:
             "measured_peak_bytes": usage.peak_bytes,
             "measured_anon_bytes": max(usage.anon_bytes, watch.anon_peak_bytes),
             **_weights(loop.runtime, watch),
+            **({"ended_by": "time"} if by_time else {}),
+            **_energy(session),
             "seconds_total": time.perf_counter() - session.began,
         },
         durable=True,
     )
     return status
+
+
+def _energy(session: Session) -> dict[str, Any]:
+    """Return the joules of this process, where a counter of them can be read."""
+    joules = session.meter.joules() if session.meter is not None else None
+    if session.meter is None or joules is None:
+        return {}
+    return {"joules": joules, "joules_from": session.meter.name}
 
 
 def _weights(runtime: Any, watch: Watch) -> dict[str, int]:

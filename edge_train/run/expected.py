@@ -20,18 +20,20 @@ class Expected:
       work: of the whole run, as `work_of` counted it.
       spent: until the first step.
       evaluation_seconds: that the evaluation in them took.
-      seconds: what was said at first.
+      seconds: what was said at first; before: what was spent until then.
     """
 
     work: Mapping[str, float]
     spent: float
     evaluation_seconds: float
     seconds: float = field(init=False)
+    before: float = field(init=False)
     _settled: bool = False
     _times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         counted = Prediction(**self.work)
+        self.before = self.spent
         factor = self.evaluation_seconds / counted.evaluation
         self.seconds = self.spent + counted.rest * factor
 

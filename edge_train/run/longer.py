@@ -33,7 +33,8 @@ def lengthened(
         # a power cut came between the journal and the recipe's file
         stored = replace(stored, steps=length.spans[-1][1])
     check_same_recipe(folder, records[0], stored, length.spans)
-    recipe = replace(stored, **{**changes, "steps": stored.steps}, spans=length.spans)
+    own = {**changes, "steps": stored.steps}
+    recipe = replace(stored, **own, spans=length.spans, fits=length.fits)
     if wanted is None:
         return recipe, None
     if wanted <= length.done:

@@ -57,6 +57,11 @@ class Bar:
         held = memory(record.resident_bytes, self._cap_bytes)
         self._line.stepped(record.step + 1, self._loss, f" mem {held}{self._eval}")
 
+    def fitted(self, steps: int) -> None:
+        """Draw the line for another number of steps from now on."""
+        if self._line is not None:
+            self._line.total = steps
+
     def said(self, text: str) -> None:
         """Write a message on a line of its own."""
         if self._line is not None:
@@ -187,6 +192,10 @@ class JsonEvents:
         found = None if best is None else {"step": best[0], "eval": best[1]}
         self._write(event="step", **values, best=found)
 
+    def fitted(self, steps: int) -> None:
+        """Write the event `fitted`."""
+        self._write(event="fitted", steps=steps)
+
     def said(self, text: str) -> None:
         """Write the event `message`."""
         self._write(event="message", text=text)
@@ -236,3 +245,11 @@ class Placed(Protocol):
 
     def placed(self, folder: Path, first_step: int, rate: Callable[[int], float | None]) -> None:
         """The folder is there; `rate` tells the learning rate of a step. Comes before `started`."""
+
+
+@runtime_checkable
+class FollowsLength(Protocol):
+    """An observer that shows of how many steps a run is, which a time may change."""
+
+    def fitted(self, steps: int) -> None:
+        """So many steps fit into the time of the run."""

@@ -70,6 +70,14 @@ class Prediction:
         """Of the whole run."""
         return self.start + self.rest + self.evaluation
 
+    def steps_within(self, seconds: float) -> int:
+        """Return how many steps fit into a time, with start, evaluations and end; 0: none."""
+        around = self.start + self.after + 2 * self.evaluation
+        every = max(self.steps / max(self.evaluations - 1, 1), 1.0)  # steps between evaluations
+        each = self.step + self.evaluation / every
+        fit = math.floor((seconds - around) / each) if each > 0 else int(self.steps)
+        return max(min(fit, int(self.steps)), 0)
+
     @property
     def rest(self) -> float:
         """Of all that follows the first evaluation."""

@@ -8,7 +8,7 @@ from edge_train.run.pace import in_words
 from edge_train.run.savings import words
 from edge_train.run.survey import Choice, Survey
 from edge_train.tasks import task_of
-from edge_train.units import format_bytes
+from edge_train.units import format_bytes, format_seconds
 
 _LINES, _RUNGS = 5, 3  # what is held most, and what a run gives up first
 
@@ -19,7 +19,7 @@ def plan_text(survey: Survey, *, everything: bool = False) -> str:
     Args:
       everything: every line of every phase, and every choice.
     """
-    rows = [_answer(survey), ""]
+    rows = [_answer(survey), *_time(survey), ""]
     if everything:
         rows += [survey.shown.plan.text(), _folder(survey), "", *_table(survey)]
     else:
@@ -51,6 +51,19 @@ def _answer(survey: Survey) -> str:
         smaller = words(task_of(recipe), survey.taken.changes)
         return f"fits, with {smaller}: about {held} of {cap}; {about} ({how})"
     return f"fits: about {held} of {cap}; {about} ({how})"
+
+
+def _time(survey: Survey) -> list[str]:
+    """Return what fits into the time that was named."""
+    recipe, predicted, fit = survey.shown.recipe, survey.shown.predicted, survey.steps_in_time
+    if recipe.time_seconds is None:
+        return []
+    time = format_seconds(recipe.time_seconds)
+    if fit is None or predicted is None:
+        return [f"it is not known how many steps fit into {time}; the run finds out and ends in it"]
+    if fit >= predicted.steps:
+        return [f"all {recipe.steps} steps fit into {time}"]
+    return [f"about {fit} of {recipe.steps} steps fit into {time}; the schedule is fitted to them"]
 
 
 def _held(choice: Choice) -> list[str]:

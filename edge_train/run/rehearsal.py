@@ -138,7 +138,8 @@ def _make_parts(folder: Path) -> None:
 
 def _rehearsal_recipe(recipe: Recipe) -> Recipe:
     """Return a recipe of few steps, too few to warm up in, that holds what the whole run will."""
-    return task_of(recipe).for_rehearsal(replace(recipe, steps=_STEPS, warmup=0, patience=0))
+    small = replace(recipe, steps=_STEPS, warmup=0, patience=0, time_seconds=None, when=None)
+    return task_of(recipe).for_rehearsal(small)
 
 
 def rehearse_apart(recipe: Recipe) -> Plan:

@@ -20,10 +20,16 @@ from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.agreement import agreed_steps
 from edge_train.records.folder import RunFolder
-from edge_train.records.history import cap_in_force, changes_for_memory, has_begun
+from edge_train.records.history import (
+    cap_in_force,
+    changes_for_memory,
+    has_begun,
+    time_in_force,
+)
 from edge_train.records.lock import only_writer
 from edge_train.records.results import gone_or_damaged
 from edge_train.records.resume import check_same_model, rules_of, threads_of
+from edge_train.run.conditions import wait_until_allowed
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
@@ -35,6 +41,7 @@ from edge_train.run.planning import choice_of, load, make_plan
 from edge_train.run.recipe_file import recipe_in_folder
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session
+from edge_train.run.timing import check_time
 from edge_train.run.training import train
 from edge_train.runtimes.threads import Threaded
 from edge_train.tasks import open_job, task_of
@@ -42,29 +49,34 @@ from edge_train.tasks.job import Job, KnowsItsModel, ReadsMoreOfItsModel
 from edge_train.units import format_bytes
 
 
-def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
+def run(
+    recipe: Recipe, observer: Observer, link: Link | None = None, began: float | None = None
+) -> int:
     """Start a run; return the exit status.
 
     Args:
       link: to the supervisor of this process, if it has one; without one nothing outside this
         process enforces the cap, and it is not started again when memory does not suffice.
+      began: without one, when the command was typed, as `time.monotonic` tells; None: now.
 
     Raises:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
-    with _linked(link) as link:
+    with _linked(link, began) as link:
         return _run(recipe, observer, link)
 
 
 def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = None) -> int:
     """Start a run in a folder of its own, or in the `folder` that this process holds already."""
-    began = time.perf_counter()
     link.tell(code=code_words(recipe))
+    wait_until_allowed(recipe, observer.said, link)
+    began = _beginning(recipe, link)
     recipe = _fitted(recipe, observer, link)
     if folder is None:
         check_out(recipe.out)
     _announce_restart(recipe, observer, link)
     job = _open(recipe, link)
+    check_time(recipe, job)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe, recipe))
     plan = make_plan(job, recipe, link, observer.said)
@@ -121,7 +133,11 @@ def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
 
 
 def resume(
-    folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link | None = None
+    folder: Path,
+    changes: Mapping[str, Any],
+    observer: Observer,
+    link: Link | None = None,
+    began: float | None = None,
 ) -> int:
     """Go on with a run from its last durable step; return the exit status.
 
@@ -132,6 +148,7 @@ def resume(
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
         more than were taken. With the code that the run imports, if any: it is named again.
       link: to the supervisor of this process, if it has one.
+      began: as in `run`.
 
     Raises:
       RunFolderError: there is nothing to resume, it belongs to another model, or it imports code
@@ -143,12 +160,11 @@ def resume(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
     RunFolder(folder).check_kinds()
-    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
+    with _linked(link, began) as link, only_writer(folder, observer.said, link.lock, link.lend):
         return _resume(folder, changes, observer, link)
 
 
 def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
-    began = time.perf_counter()
     path = RunFolder(folder).journal
     records, intact, wrong = _believed(folder)
     more = None
@@ -159,7 +175,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         recipe, more = lengthened(folder, records, stored, changes)
     else:
         recipe = replace(stored, **changes)
-    kept = replace(recipe, spans=())
+    kept = replace(recipe, spans=(), fits=())
     if more is None and kept != stored:
         write_bytes(RunFolder(folder).recipe, to_toml(kept).encode())
     recipe = replace(recipe, out=str(folder))
@@ -174,6 +190,10 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link, folder)
+    finished = more is None and _is_finished(records, recipe)
+    if not finished:
+        wait_until_allowed(recipe, observer.said, link)
+    began = _beginning(recipe, link)
     recipe = _fitted(replace(recipe, rules=rules_of(folder, records[0])), observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
@@ -181,6 +201,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     if recipe.threads is None:
         recipe = replace(recipe, threads=threads.before)
     job = _open(recipe, link)
+    check_time(recipe, job)
     _look_at_gpus(job, link)
     link.tell(smaller=next_smaller(job.recipe), started=True)
     check_same_model(
@@ -193,7 +214,6 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     )
     if more is None:  # else a smaller process still needs the words that say how many steps
         link.tell(folder=str(folder))
-    finished = more is None and records[-1]["kind"] == "end" and records[-1]["status"] == "done"
     if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
         observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
     elif finished:
@@ -220,6 +240,24 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         records, _ = journal.read(path)
         link.tell(folder=str(folder))
     return train(Session(folder, job, observer, began, link, plan), records, intact)
+
+
+def _beginning(recipe: Recipe, link: Link) -> float:
+    """Return when a run began, as `time.perf_counter` tells: with a time, what led to it counts."""
+    before = 0.0
+    if recipe.time_seconds is not None and link.began is not None:
+        before = time.monotonic() - link.began
+    return time.perf_counter() - before
+
+
+def _is_finished(records: Sequence[Mapping[str, Any]], recipe: Recipe) -> bool:
+    """Return whether there is nothing to go on with: one that its time ended may have more now."""
+    end = records[-1]
+    if end["kind"] != "end" or end["status"] != "done":
+        return False
+    if end.get("ended_by") != "time" or recipe.time_seconds is None:
+        return True
+    return recipe.time_seconds <= (time_in_force(records) or 0.0)
 
 
 def _believed(folder: Path) -> tuple[Sequence[Mapping[str, Any]], int, str]:
@@ -261,14 +299,16 @@ def _check_same_data(folder: Path, start: Mapping[str, Any], job: Job, observer:
 
 
 @contextmanager
-def _linked(link: Link | None) -> Iterator[Link]:
+def _linked(link: Link | None, began: float | None) -> Iterator[Link]:
     """Yield the link, or one of a process that nobody supervises, with a watch of its own."""
     if link is not None:
         yield link
         return
     watch = Watch(None).start()
     try:
-        yield Link(watch)
+        own = Link(watch)
+        own.began = began
+        yield own
     finally:
         watch.stop()
 

@@ -18,13 +18,16 @@ from edge_train.memory.machine import memory_limit
 from edge_train.memory.plan import Plan
 from edge_train.methods import methods, schedules
 from edge_train.optim.transforms import root_mean_square
+from edge_train.power.energy import Meter
 from edge_train.protocols import Objective
 from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
+from edge_train.run.conditions import Conditions
 from edge_train.run.expected import Expected
 from edge_train.run.observer import Observer
 from edge_train.run.pace import in_words
+from edge_train.run.timing import Timing, check_first_step, timed_by
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, KnowsItsRadius, OpenRuntime
@@ -39,6 +42,8 @@ class Session:
     `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
     nobody named a number, so measure it. `expected`: how long a new run will take.
+    `timing`: of a run with a time. `stopped_for`: why it has to stop between two steps.
+    `conditions`: looked at between them. `meter`: counts the joules of this process.
     """
 
     folder: Path
@@ -52,6 +57,10 @@ class Session:
     threads: Threads | None = None
     measure_threads: bool = False
     expected: Expected | None = None
+    timing: Timing | None = None
+    stopped_for: str = ""
+    conditions: Conditions | None = None
+    meter: Meter | None = None
 
 
 def scales_of(parameters: Point) -> dict[str, float]:
@@ -122,9 +131,14 @@ def start_record(
     if session.plan is not None and session.plan.work is not None:
         spent = time.perf_counter() - session.began
         session.expected = Expected(session.plan.work, spent, evaluation_seconds)
-        predicted["predicted_seconds"] = session.expected.seconds
-        about = in_words(session.expected.seconds)
-        session.observer.said(f"{about} for {recipe.steps} steps, all in all")
+        expected = session.expected.seconds
+        if recipe.time_seconds is not None:
+            found = timed_by(session.plan.work, evaluation_seconds, 0.0, spent)
+            check_first_step(recipe.time_seconds, found)
+            expected = min(expected, recipe.time_seconds)
+        predicted["predicted_seconds"] = expected
+        if expected == session.expected.seconds:  # else how many steps fit is said later
+            session.observer.said(f"{in_words(expected)} for {recipe.steps} steps, all in all")
     return {
         "kind": "start",
         "version": FORMAT_VERSION,
@@ -168,6 +182,8 @@ def facts_of(session: Session, runtime: OpenRuntime) -> dict[str, Any]:
         "threads": recipe.threads,
         "lean": recipe.lean,
         "cap_bytes": recipe.cap_bytes,
+        **({"time_seconds": recipe.time_seconds} if recipe.time_seconds is not None else {}),
+        **({"when": recipe.when} if recipe.when is not None else {}),
         **container,
         "plan_peak_bytes": session.plan.peak_bytes if session.plan else None,
         "plan_source": session.plan.source if session.plan else None,

@@ -6,6 +6,7 @@ is made where it is asked for.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,12 +19,13 @@ from edge_train.memory.plan import Plan, estimate, is_too_large, needs
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.run.disk import folder_needs
-from edge_train.run.pace import Prediction, predict
+from edge_train.run.pace import Prediction, in_words, predict
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import next_smaller
+from edge_train.run.timing import check_time
 from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job
-from edge_train.units import advised_bytes, format_bytes
+from edge_train.units import advised_bytes, format_bytes, format_seconds
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,27 @@ class Survey:
         return self.taken or self.asked
 
     @property
+    def steps_in_time(self) -> int | None:
+        """How many steps fit into the time that was named; None: no time, or nobody counted."""
+        recipe, predicted = self.shown.recipe, self.shown.predicted
+        if recipe.time_seconds is None or predicted is None:
+            return None
+        return predicted.steps_within(recipe.time_seconds)
+
+    @property
+    def too_short(self) -> str:
+        """Why the time that was named is too short for a single step; empty where it is not."""
+        predicted, seconds = self.shown.predicted, self.shown.recipe.time_seconds
+        if self.steps_in_time != 0 or predicted is None or seconds is None:
+            return ""
+        around = predicted.start + predicted.after + 2 * predicted.evaluation
+        return (
+            f"no step fits into {format_seconds(seconds)} (--time): start and end take "
+            f"{in_words(around)}, a step about {predicted.step:.2g} s. Try --time "
+            f"{math.ceil(2 * (around + predicted.step))}s."
+        )
+
+    @property
     def folder(self) -> tuple[PlanLine, ...]:
         """What the run folder of the shown plan will need on its disk at most."""
         return folder_needs(self.shown.recipe, self.shown.plan)
@@ -156,6 +179,8 @@ class Survey:
             "gives_up": dict(self.taken.changes) if self.taken else {},
             "plan": self.shown.plan.record(),
             "predicted_seconds": self.shown.predicted.seconds if self.shown.predicted else None,
+            "time_seconds": self.shown.recipe.time_seconds,
+            "steps_in_time": self.steps_in_time,
             "folder_bytes": sum(line.bytes for line in self.folder),
             "choices": [choice.record(self.cap_bytes) for choice in self.choices],
             "refusal": None if self.fits else self.refusal(),
@@ -180,6 +205,7 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
       InputError, ModelError: the recipe cannot be run at all.
     """
     job, limit = open_job(recipe), memory_limit()
+    check_time(recipe, job)
     asked = _choice({}, job)
     if rehearse and _can_rehearse(asked.plan, limit):
         asked = replace(asked, plan=rehearse_apart(recipe))

@@ -27,8 +27,9 @@ from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.exact import ClipKeys
 from edge_train.optim.transforms import LearningRate
+from edge_train.power.energy import Meter, open_counter
 from edge_train.process.interrupts import STOPPING
-from edge_train.protocols import Objective, StepRecord
+from edge_train.protocols import Objective, StepRecord, Transform
 from edge_train.recipe import Recipe, required
 from edge_train.records import journal
 from edge_train.records.checkpoint import Best
@@ -37,15 +38,17 @@ from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
+from edge_train.run.conditions import conditions_of
 from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.observer import Placed
 from edge_train.run.pace import in_words
 from edge_train.run.savings import next_smaller, words
 from edge_train.run.start import Session, facts_of, scales_of, start_record
+from edge_train.run.timed import open_timing
 from edge_train.runtimes.engine import engines
 from edge_train.runtimes.threads import Threaded, choose
 from edge_train.tasks import task_of
-from edge_train.tasks.job import OpenRuntime, Outcome
+from edge_train.tasks.job import FitsATime, Job, OpenRuntime, Outcome
 from edge_train.units import format_bytes
 
 _LONG_PASS_SECONDS = 0.5  # of one sample; then one sample is enough to time
@@ -59,14 +62,19 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
     with (
         closing(job.open_runtime()) as runtime,
         closing(Journal(RunFolder(session.folder).journal, intact)) as book,
+        closing(Meter(open_counter()[0])) as meter,
     ):
+        session.meter, session.conditions = meter, conditions_of(job.recipe)
         loop = _loop(session, runtime, book, records)
         if isinstance(session.observer, Placed):
             session.observer.placed(session.folder, loop.next_step, partial(_rate, loop))
-        session.observer.started(loop.next_step, job.recipe.steps or 0, job.recipe.cap_bytes)
         try:
             with _stoppable(loop):
-                ending = loop.fit(job.recipe.steps or 0)
+                loop.steps = job.recipe.steps or 0
+                if session.timing is not None:
+                    session.timing.start(loop)
+                session.observer.started(loop.next_step, loop.steps, job.recipe.cap_bytes)
+                ending = loop.fit(loop.steps)
             status, line = finish_run(session, loop, ending)
         except (EdgeTrainError, OSError, NonFinite) as caught:
             error = _in_words(caught)
@@ -94,7 +102,7 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
     _announce_result(session)
     if status == "stopped":
         raise TrainingStopped(
-            f"{session.link.watch.short}; stopped with everything saved. {loop.next_step} steps "
+            f"{session.stopped_for}; stopped with everything saved. {loop.next_step} steps "
             f"are in {session.folder}; resume with `edge-train run --resume {session.folder}`."
         )
     if status == "over cap":
@@ -194,10 +202,24 @@ def _loop(
     if not new:
         loop.unsettled = length_of(records).evaluations
     loop.observe = partial(_observe, session, loop)
+    began = time.perf_counter()
     loop.begin(records[0]["eval"], records[0].get("recipe", {}).get("sha256", ""))
+    save_seconds = time.perf_counter() - began
     if not new:
         _go_on(session, loop, records)
+    if recipe.time_seconds is not None:
+        rule = partial(_rule_of, job, epsilon, scale)
+        session.timing = open_timing(session, loop, records, save_seconds, rule)
     return loop
+
+
+def _rule_of(
+    job: Job, epsilon: float, scale: Mapping[str, float], fits: tuple[tuple[int, int], ...]
+) -> Transform:
+    """Return the update rule of a run into whose time so many steps fit."""
+    assert isinstance(job, FitsATime)
+    job.use_fits(fits)
+    return job.method(epsilon, scale)[1]
 
 
 def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -> None:
@@ -210,9 +232,10 @@ def _go_on(session: Session, loop: Loop, records: Sequence[Mapping[str, Any]]) -
         {
             "kind": "resume",
             "step": loop.next_step,
-            "seconds": 0.0,
+            "seconds": time.perf_counter() - session.began,
             "cap_bytes": recipe.cap_bytes,
             "host_cap_bytes": recipe.host_cap_bytes,
+            **{name: getattr(recipe, name) for name in ("time_seconds", "when")},
             "changes": dict(link.changes),
             "reason": link.reason,
             "wall": link.wall,
@@ -293,7 +316,8 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
         session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
-    if session.expected and (seconds := session.expected.corrected(record)) is not None:
+    expected = session.expected if session.timing is None else None  # a time corrects itself
+    if expected and (seconds := expected.corrected(record)) is not None:
         text = f"by its first steps: {in_words(seconds)}, all in all"
         session.observer.said(text)
         event = {"kind": "event", "step": record.step, "text": text, "predicted_seconds": seconds}
@@ -302,6 +326,8 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     shown = session.job.preview(session.folder, record.step + 1, loop.runtime)
     if shown is not None:
         loop.journal.append({"kind": "event", "step": record.step, "text": shown})
+    if session.timing is not None:
+        session.timing.stepped(loop, record)
 
 
 def _react(session: Session, loop: Loop, step: int) -> None:
@@ -318,8 +344,13 @@ def _react(session: Session, loop: Loop, step: int) -> None:
         text = f"memory: close to the cap; from here on {smaller}"
         loop.journal.append({"kind": "event", "step": step, "text": text, "changes": changes})
         session.observer.said(text)
-    if watch.short and not loop.stop_requested:
-        session.observer.said(f"{watch.short}; saving and stopping")
+    objection, news = session.conditions.objection() if session.conditions else ("", "")
+    if news:
+        session.observer.said(news)
+        loop.journal.append({"kind": "event", "step": step, "text": news})
+    if (why := watch.short or objection) and not loop.stop_requested:
+        session.stopped_for = why
+        session.observer.said(f"{why}; saving and stopping")
         loop.stop_requested = True
 
 

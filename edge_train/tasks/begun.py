@@ -12,7 +12,10 @@ from edge_train.tasks.task import Task
 
 R = TypeVar("R", bound=Recipe)
 # Of another run's recipe: its folder, what it was allowed to hold, what it started from itself.
-NOT_INHERITED = ("out", "cap_bytes", "mem", "host_cap_bytes", "host_mem", "start", "next")
+NOT_INHERITED = (
+    *("out", "cap_bytes", "mem", "host_cap_bytes", "host_mem"),
+    *("time_seconds", "time", "when", "start", "next"),
+)
 _ADAPTERS = "adapter_config.json"
 
 

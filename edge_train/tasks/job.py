@@ -170,6 +170,15 @@ class KnowsItsRadius(Protocol):
 
 
 @runtime_checkable
+class FitsATime(Protocol):
+    """A job whose schedule can be fitted to the steps that a time leaves room for."""
+
+    def use_fits(self, fits: tuple[tuple[int, int], ...]) -> None:
+        """Take the `fits` of a recipe; `method` goes by them from the next call on."""
+        ...
+
+
+@runtime_checkable
 class ReadsMoreOfItsModel(Protocol):
     """A job whose model has more than weights: a configuration and a tokenizer belong to a run."""
 

@@ -109,6 +109,8 @@ class Live:
         elif kind == "extend":
             self.planned = record["steps"]
             self._events.append([record["step"], f"made longer: {record['steps']} steps in all"])
+        elif kind == "fit":
+            self.planned = record["steps"]
         elif kind == "event":
             self._events.append([record.get("step"), record["text"][:500]])
         elif kind == "end":

@@ -97,7 +97,7 @@ def a_value(key):
             return 10**9  # bytes
         return key.kind(key.low if key.low != key.default else key.high)
     if key.kind is str:
-        return {"method": "adamw", "preset": "default"}.get(key.name, "word")
+        return {"method": "adamw", "preset": "default", "when": "night"}.get(key.name, "word")
     return (1, 2) if "int" in str(key.kind) else ("one", "two")
 
 

@@ -1,6 +1,7 @@
 """The job of training somebody's own module: a module and a loss in, trained parameters out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,9 @@ class ModuleJob:
 
     def smallest_radius(self) -> float:
         return 0.0  # float weights and activations
+
+    def use_fits(self, fits: tuple[tuple[int, int], ...]) -> None:
+        self.recipe = replace(self.recipe, fits=fits)
 
     def method(
         self, epsilon: float, scale: Mapping[str, float]

@@ -187,6 +187,9 @@ class PersonalizeJob:
         """Return where slopes hold from the first step to the last; see bench slopes."""
         return wanted_radius(self.recipe, self.smallest_radius())
 
+    def use_fits(self, fits: tuple[tuple[int, int], ...]) -> None:
+        self.recipe = replace(self.recipe, fits=fits)
+
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
