@@ -24,6 +24,7 @@ from edge_train.records.history import cap_in_force, changes_for_memory, has_beg
 from edge_train.records.lock import only_writer
 from edge_train.records.results import gone_or_damaged
 from edge_train.records.resume import check_same_model, rules_of, threads_of
+from edge_train.run.card import in_words
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
@@ -52,7 +53,7 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
     Raises:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
-    with _linked(link) as link:
+    with _linked(link) as link, in_words(link):
         return _run(recipe, observer, link)
 
 
@@ -143,7 +144,11 @@ def resume(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
     RunFolder(folder).check_kinds()
-    with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
+    with (
+        _linked(link) as link,
+        only_writer(folder, observer.said, link.lock, link.lend),
+        in_words(link),
+    ):
         return _resume(folder, changes, observer, link)
 
 

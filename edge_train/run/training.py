@@ -23,7 +23,7 @@ from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
-from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
+from edge_train.memory.shortage import bytes_asked, is_shortage, lost_card, shortage
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.exact import ClipKeys
 from edge_train.optim.transforms import LearningRate
@@ -37,6 +37,7 @@ from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
+from edge_train.run.card import stopped_by_card
 from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.observer import Placed
 from edge_train.run.pace import in_words
@@ -83,6 +84,12 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
                 f"`edge-train run --resume {session.folder}`."
             ) from error
         except Exception as error:  # engines have no class in common for memory that is not there
+            if reason := lost_card(error):
+                session.observer.ended("stopped")
+                with suppress(RunFolderError):
+                    end_run(loop, session, "stopped", Outcome())
+                    write_report(session.folder)
+                raise stopped_by_card(reason, loop.next_step, session.folder) from error
             if not is_shortage(error):
                 raise
             raise _out_of_memory(session, loop, error) from None
