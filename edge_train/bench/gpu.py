@@ -6,7 +6,6 @@ time it is given: parts are timed, and one that no longer fits is left out by na
 cpu --size tiny` the same code runs in a minute or two on a processor, which says nothing of speed.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -27,7 +26,7 @@ _RUN = ("numpy", "safetensors", "tokenizers", "PIL", "jinja2", "tqdm", "torch", 
 _DIFFUSION = (*_RUN, "accelerate", "diffusers")
 _SIDE = {"sd15": 512, "sdxl": 1024}
 _STEPS = {"full": 10, "tiny": 2}
-_HEAD = ("model", "what", "weights", "seconds per step", "peak on the card", "steps in", "state")
+_HEAD = ("model", "what", "weights", "seconds per step", "peak", "products", "state")
 _NAMES = {
     "sd15": "Stable Diffusion 1.5, 512 px",
     "sdxl": "Stable Diffusion XL, 1024 px",
@@ -188,7 +187,8 @@ def row_of(result: Result, out: Path) -> dict[str, Any]:
 def markdown(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], size: str) -> str:
     """Return the table of rows under a line that says what they were measured on."""
     card = machine.get("card", machine.get("processor", "unknown"))
-    about = f"{card}, torch {machine.get('torch')}, CUDA {machine.get('cuda')}"
+    about = f"{card}, torch {machine.get('torch')}, CUDA {machine.get('cuda')}. Peak: "
+    about += "of the card, as the driver counts" if "card" in machine else "of the process tree"
     if size != "full":
         about += f". Size **{size}**: these numbers show the shape of the table and nothing else"
     lines = []
@@ -225,23 +225,3 @@ def _photos() -> str:
     from edge_train.formats.embedded import DATA
 
     return str(DATA / "photos" / "bag")
-
-
-def _typed(words: Sequence[str] | None = None) -> int:
-    """Run as `python -m edge_train.bench.gpu`: what `make bench-gpu` does; return the status."""
-    parser = argparse.ArgumentParser(prog="bench gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu"))
-    parser.add_argument("--device", default="cuda", choices=DEVICES)
-    parser.add_argument("--size", default="full", choices=SIZES)
-    parser.add_argument("--limit", type=int, default=BUDGET_SECONDS, help="seconds for all of it")
-    asked = parser.parse_args(words)
-    try:
-        print(main(asked.out, 1, asked.device, asked.size, asked.limit))
-    except (InputError, TrainingStopped) as error:
-        print(f"bench gpu: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_typed())

@@ -295,13 +295,13 @@ def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:
     """Tell the watch what it guards, now that it is known where the model runs."""
     shared_bytes = _shared_with_card(runtime)
     on_machine = runtime.device == "cpu" or shared_bytes is not None
+    if on_machine or not runtime.device.startswith("cuda"):
+        link.watch.gpu = None  # counted once
     cap_bytes = recipe.cap_bytes if on_machine else recipe.host_cap_bytes
     if cap_bytes is not None:
         # of an integrated card, the watch sees the rest; its allocator has a limit of its own
         cap_bytes -= shared_bytes() if shared_bytes is not None else 0
         link.watch.enforce(cap_bytes, wall=link.supervisor is not None)
-    if on_machine or not runtime.device.startswith("cuda"):
-        link.watch.gpu = None  # counted once
     link.watch.adopt(runtime.pages)
     if recipe.batch_limit is not None:
         runtime.batch_limit = recipe.batch_limit

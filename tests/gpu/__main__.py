@@ -10,12 +10,12 @@ import json
 import os
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from given import about, unusable
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET_SECONDS = 450  # under eight minutes, with what ends a part that is late
-_OLDEST_TORCH = (2, 8)
 _BASE = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "accelerate")
 _RUNS = (*_BASE, "jinja2", "tqdm", "PIL")
 # Function, modules it needs, the least seconds for it; the most telling first.
@@ -48,9 +48,10 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     if asked.check:
         return _check(asked.check, asked.device)
-    if reason := _unusable(asked.device):
+    if reason := unusable(asked.device, "make test-gpu"):
         print(f"test-gpu: {reason}", file=sys.stderr)
         return 2
+    print("\n".join(about(asked.device)), flush=True)
     from edge_train.bench.parts import FAILED, OK, Part, run_parts
 
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -74,28 +75,6 @@ def main(words: list[str] | None = None) -> int:
     if asked.json is not None:
         asked.json.write_text(json.dumps([vars(result) for result in results], indent=2) + "\n")
     return 1 if counts[FAILED] else 0
-
-
-def _unusable(device: str) -> str:
-    """Return why nothing can be checked with this Python; empty where something can."""
-    try:
-        import numpy  # noqa: F401
-        import torch
-    except ModuleNotFoundError as error:
-        return f"{sys.executable} has no {error.name}; name a Python that has: make test-gpu PYTHON=..."
-    numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if numbers < _OLDEST_TORCH:
-        return f"torch is {torch.__version__}, must be 2.8 or newer."
-    if device == "cuda" and not torch.cuda.is_available():
-        return f"torch {torch.__version__} sees no card; `nvidia-smi` says whether there is a driver."
-    for name in ("torch", "numpy", "transformers", "diffusers", "optimum-quanto", "onnxruntime"):
-        try:
-            print(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            print(f"{name} is not here")
-    if device == "cuda":
-        print(f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
-    return ""
 
 
 def _check(name: str, device: str) -> int:

@@ -1,7 +1,7 @@
 """Language models on a card: nothing meets a tensor of the host, and the numbers are the same.
 
 A card that is made of the host stands in for one (`stand_in_card`), so what is tested is where
-tensors are, not the kernels of a real card; those are in `test_cuda.py`.
+tensors are, not the kernels of a real card; those are in `tests/gpu`.
 """
 
 import gguf_models
