@@ -93,8 +93,8 @@ def main(
     if failed := [result.name for result in results if result.state == FAILED]:
         print(text)
         raise TrainingStopped(
-            f"{len(failed)} of {len(results)} parts failed, first {failed[0]!r}; {out / 'gpu.json'} "
-            "has what each of them said."
+            f"{len(failed)} of {len(results)} parts failed, first {failed[0]!r}; "
+            f"{out / 'gpu.json'} has what each of them said."
         )
     return text
 
@@ -213,7 +213,8 @@ def _cell(text: str) -> str:
 
 
 def _module(name: str, *words: str) -> list[str]:
-    code = f"from edge_train.bench.{name} import main; main(sys.argv[1:])"
+    function = {"gpu_models": "made", "gpu_script": "measured"}[name]
+    code = f"from edge_train.bench.{name} import {function}; {function}(sys.argv[1:])"
     return [sys.executable, *fresh(code), *words]
 
 

@@ -1,4 +1,4 @@
-"""Models of random weights that `bench gpu` measures with: Stable Diffusion 1.5 and XL, a 7B's shape.
+"""Models of random weights that `bench gpu` measures with: Stable Diffusion 1.5 and XL, a 7B.
 
 Written on the card where there is one, which takes seconds; the numbers mean nothing and cost what
 real ones do. `tiny` is the same code at a size for a processor.
@@ -185,10 +185,12 @@ def _fill(network: Any) -> None:
 def _write_tokenizer(folder: Path, length: int) -> None:
     shutil.copytree(DATA / "tiny_sd" / "tokenizer", folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": length}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**config, "model_max_length": length})
+    )
 
 
-def main(words: list[str]) -> None:
+def made(words: list[str]) -> None:
     """Write one model: KIND FOLDER SIZE DEVICE; nothing where it is there already."""
     kind, folder, size, device = words[0], Path(words[1]), words[2], words[3]
     if kind != "llama":
@@ -203,4 +205,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    made(sys.argv[1:])

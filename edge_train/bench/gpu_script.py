@@ -56,7 +56,7 @@ def script(model: Path, steps: int, dtype: str, device: str, side: int) -> dict[
     }
 
 
-def main(words: list[str]) -> None:
+def measured(words: list[str]) -> None:
     """Print what `machine DEVICE` or `script MODEL STEPS DTYPE DEVICE SIDE` found, as JSON."""
     if words[0] == "machine":
         found = machine(words[1])
@@ -66,4 +66,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    measured(sys.argv[1:])

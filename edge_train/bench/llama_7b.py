@@ -28,7 +28,6 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.units import format_bytes
 
 
-
 @dataclass(frozen=True)
 class Shape:
     """How large a model of the Llama family is."""
@@ -100,7 +99,8 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     ]
     return "\n\n".join(
         [
-            f"LLaMA-7B's shape ({SEVEN_B.layers} layers, width {SEVEN_B.width}), random weights, {_STEPS} steps "
+            f"LLaMA-7B's shape ({SEVEN_B.layers} layers, width {SEVEN_B.width}), random "
+            f"weights, {_STEPS} steps "
             f"at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained, products of "
             f"{dtype}. The update of scale-sgd has full rank, that of q-galore rank {_RANK}, "
             "of the output layer too.",

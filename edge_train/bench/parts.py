@@ -1,7 +1,7 @@
 """Parts of a long check, each in a process of its own, that end in the time they are given.
 
-What a part needs and this Python lacks is said by name, and the part is skipped; so is one for which
-no time is left. Standard library only, so that this much works in any Python.
+What a part needs and this Python lacks is said by name, and the part is skipped; so is one for
+which no time is left. Standard library only, so that this much works in any Python.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def run_parts(
         elif before:
             result = Result(part.name, SKIPPED, f"without {before[0]!r}")
         elif left < part.seconds:
-            why = f"{max(left, 0):.0f} s of {budget_seconds:.0f} were left, it wants {part.seconds:.0f}"
+            why = f"{max(left, 0):.0f} s of {budget_seconds:.0f} were left, "
+            why += f"it wants {part.seconds:.0f}"
             result = Result(part.name, SKIPPED, why)
         else:
             result = _run(part, left, environment)

@@ -19,9 +19,7 @@ _SIDE, _TOKENS = 512, 77
 _RATE, _DECAY, _CLIP = 1e-4, 1e-2, 1.0
 
 
-def lora(
-    model: Path, steps: int, dtype: str, rank: int, device: str = "cpu"
-) -> dict[str, Any]:
+def lora(model: Path, steps: int, dtype: str, rank: int, device: str = "cpu") -> dict[str, Any]:
     """Take steps of a LoRA beside the U-Net's attentions; return what they cost."""
     import torch
     from diffusers.training_utils import cast_training_params
@@ -75,9 +73,7 @@ def textual_inversion(
 class _Parts:
     """The parts of a pipeline as the scripts hold them: frozen, the U-Net recomputing."""
 
-    def __init__(
-        self, model: Path, dtype: str, device: str = "cpu", side: int = _SIDE
-    ) -> None:
+    def __init__(self, model: Path, dtype: str, device: str = "cpu", side: int = _SIDE) -> None:
         import torch
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel

@@ -47,9 +47,9 @@ def pick_device(name: str) -> torch.device:
 def products_type(device: torch.device) -> str:
     """Return the type of products that `--dtype auto` means on a device.
 
-    bfloat16 on a card with units for it (compute capability 8.0, Ampere, and later): weights that are
-    trained, sums and losses stay in float32. float16 needs its loss scaled, which no update rule
-    here knows, so an older card multiplies float32, and so does a processor.
+    bfloat16 on a card with units for it (compute capability 8.0, Ampere, and later): weights that
+    are trained, sums and losses stay in float32. float16 needs its loss scaled, which no update
+    rule here knows, so an older card multiplies float32, and so does a processor.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _HAS_BFLOAT16:
         return "float32"

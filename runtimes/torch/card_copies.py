@@ -12,10 +12,10 @@ from edge_train.runtimes.torch.card import move_buffers
 class CardCopies:
     """The trained parameters of a network that lies on a card, taken anew from the host.
 
-    Update rules work on the host, on NumPy arrays, as they do for every engine; a card holds copies.
-    They are taken before every call, whatever changed the blocks (a step, a checkpoint, a step that
-    was rolled back), so a call costs the bytes of all trained blocks once over the bus, and a step
-    with gradients the same bytes back.
+    Update rules work on the host, on NumPy arrays, as they do for every engine; a card holds
+    copies. They are taken before every call, whatever changed the blocks (a step, a checkpoint, a
+    step that was rolled back), so a call costs the bytes of all trained blocks once over the bus,
+    and a step with gradients the same bytes back.
 
     Args:
       network: on the card.

@@ -92,7 +92,7 @@ class CardMemory:
         return self._peak_bytes
 
     def shared_bytes(self) -> int:
-        """Return the most that torch's allocator held of the machine's memory: of an integrated card.
+        """Return the most that an integrated card's allocator held of the machine's memory.
 
         The kernel counts none of it as memory of this process.
         """

@@ -1,8 +1,8 @@
 """`make test-gpu`: what only a CUDA card can say, in parts that end in under eight minutes.
 
 Installs nothing and needs no pytest: `PYTHON tests/gpu`, with a torch of 2.8 or newer that sees a
-card. What this Python lacks is named, and what needs it is left out by name. `--device cpu` runs the
-same code on a processor, which tests these checks and not the card.
+card. What this Python lacks is named, and what needs it is left out by name. `--device cpu` runs
+the same code on a processor, which tests these checks and not the card.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Whether the Python that was given can check or measure a card; standard library until it is asked."""
+"""Whether the Python that was given can check or measure a card."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +17,6 @@ def unusable(device: str, command: str) -> str:
       device: `cuda` or `cpu`.
       command: that another Python would be named to.
     """
-    if sys.version_info < (3, 10):
-        return f"Python is {sys.version.split()[0]}, must be 3.10 or newer."
     try:
         import numpy  # noqa: F401
         import safetensors  # noqa: F401
@@ -29,7 +27,9 @@ def unusable(device: str, command: str) -> str:
     if numbers < _OLDEST_TORCH:
         return f"torch is {torch.__version__}, must be 2.8 or newer."
     if device == "cuda" and not torch.cuda.is_available():
-        return f"torch {torch.__version__} sees no card; `nvidia-smi` says whether there is a driver."
+        return (
+            f"torch {torch.__version__} sees no card; `nvidia-smi` says whether there is a driver."
+        )
     return ""
 
 

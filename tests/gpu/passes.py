@@ -1,10 +1,10 @@
-"""Checks of losses and gradients: a card and the host compute the same, and a card the same again."""
+"""Checks of losses and gradients: a card computes what the host does, and the same again."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import made_models
+import numpy as np
 from comparing import ROUNDED, SAME, assert_close, assert_equal
 
 

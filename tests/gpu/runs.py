@@ -145,7 +145,9 @@ def allocator(root: Path, device: str) -> dict[str, Any]:
         values = torch.randn(size, size, device=card)
         (values @ values).softmax(1).sum().item()
         (values.bfloat16() @ values.bfloat16()).sum().item()
-    torch.nn.functional.conv2d(values[None, None], torch.randn(4, 1, 3, 3, device=card)).sum().item()
+    torch.nn.functional.conv2d(
+        values[None, None], torch.randn(4, 1, 3, 3, device=card)
+    ).sum().item()
     held = driver.sample() if driver is not None else 0
     kernels = max(held - context - torch.cuda.memory_reserved(card), 0)
     assert driver is None or held >= len(kept), held

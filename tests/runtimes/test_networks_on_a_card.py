@@ -1,7 +1,7 @@
 """Classifiers, backbones, encoders and Stable Diffusion on a card: the numbers are the host's.
 
-On the stand-in of `stand_in_card`, where a tensor that was left on the host is found. The kernels of
-a real card are in `make test-gpu`.
+On the stand-in of `stand_in_card`, where a tensor that was left on the host is found. The kernels
+of a real card are in `make test-gpu`.
 """
 
 import numpy as np
@@ -252,7 +252,9 @@ def test_the_vae_computes_on_a_card_what_it_does_on_the_host(models, monkeypatch
     drawn = vae.decode_latents(models("sd1"), mean, "cpu", threads=1)
     with on_card(monkeypatch, vae):
         found = dict(
-            zip(("mean", "deviation"), vae.encode_photos(models("sd1"), images, "cuda"), strict=True)
+            zip(
+                ("mean", "deviation"), vae.encode_photos(models("sd1"), images, "cuda"), strict=True
+            )
         )
         assert_same(found, {"mean": mean, "deviation": deviation})
         levels = vae.decode_latents(models("sd1"), mean, "cuda").astype(int)

@@ -1,11 +1,12 @@
-"""`--device auto` takes a card that has room, else the CPU, and says which; a cap is about one memory."""
+"""`--device auto` takes a card that has room, else the CPU; a cap is about one memory."""
 
 from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from fake_cuda import GB, FakeCuda
 
 from edge_train.errors import InputError
@@ -58,7 +59,9 @@ def test_features_are_computed_on_a_card_only_where_that_is_asked_for(driver, mo
     FakeCuda().install(monkeypatch)
     assert device.features_device("auto", "images", "torch") == "cpu"
     assert device.features_device("cuda", "images", "torch") == "cuda"
-    with pytest.raises(InputError, match="device 'cuda' is not for task 'images' with engine 'onnx'"):
+    with pytest.raises(
+        InputError, match="device 'cuda' is not for task 'images' with engine 'onnx'"
+    ):
         device.features_device("cuda", "images", "onnx")
 
 
@@ -131,5 +134,3 @@ def test_a_card_that_is_gone_leaves_what_was_measured(monkeypatch):
     cuda.gone = True
     card.give_back()
     assert card.shared_bytes() == 7
-
-

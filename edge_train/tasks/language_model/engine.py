@@ -36,9 +36,7 @@ def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
     return wanted
 
 
-def device_for(
-    recipe: LanguageModelRecipe, engine: str, model: LanguageFolder
-) -> tuple[str, str]:
+def device_for(recipe: LanguageModelRecipe, engine: str, model: LanguageFolder) -> tuple[str, str]:
     """Return where an engine computes, `cpu` or `cuda`, and why, where `auto` had a choice.
 
     Raises:

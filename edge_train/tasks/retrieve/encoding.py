@@ -31,9 +31,7 @@ class Encoder(Protocol):
         ...
 
 
-def open_engine(
-    folder: EncoderFolder, engine: str, threads: int, device: str = "cpu"
-) -> Encoder:
+def open_engine(folder: EncoderFolder, engine: str, threads: int, device: str = "cpu") -> Encoder:
     """Return the encoder of a folder on an engine, of torch on a device.
 
     Raises:

@@ -33,11 +33,11 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.late_interaction import LateInteraction
 from edge_train.runtimes.token_vectors import WINDOW_BYTES
+from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.retrieve import TASK
 from edge_train.tasks.retrieve.corpus import OUTPUTS, TEXTS, Builder, Corpus, load_corpus
 from edge_train.tasks.retrieve.documents import Collection, Columns, read_collection
-from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.retrieve.encoding import (
     PER_CALL,
     TOGETHER,
