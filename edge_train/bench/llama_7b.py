@@ -9,6 +9,7 @@ are through.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,19 @@ from edge_train.records.folder import RunFolder
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.units import format_bytes
 
-_WIDTH, _INNER, _LAYERS, _VOCABULARY = 4096, 11008, 32, 32000
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a model of the Llama family is."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    vocabulary: int
+
+
+SEVEN_B = Shape(4096, 11008, 32, 32, 32000)
 _CAP_BYTES, _RANK, _LENGTH, _STEPS = 8_000_000_000, 32, 256, 2
 _TEXT_CHARACTERS = 12_000  # enough for some steps, with one sequence held out
 _TOKENS = 1000  # of a tokenizer made of that text; the model's table has more rows
@@ -61,7 +74,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     text = folder / "text.txt"
     text.write_text(data.read_text()[:_TEXT_CHARACTERS])
     if not (folder / "model.safetensors.index.json").is_file():
-        _write_model(folder, text)
+        write_model(folder, text)
     dtype = "bfloat16" if multiplies_bfloat16() else "float32"
     found: dict[str, dict[str, str]] = {}
     for name, own in _METHODS.items():
@@ -86,7 +99,8 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _CAP_BYTE
     ]
     return "\n\n".join(
         [
-            f"LLaMA-7B's shape ({_LAYERS} layers, width {_WIDTH}), random weights, {_STEPS} steps "
+            f"LLaMA-7B's shape ({SEVEN_B.layers} layers, width {SEVEN_B.width}), random "
+            f"weights, {_STEPS} steps "
             f"at sequence {_LENGTH}, batch 1, INT8 weights, all of them trained, products of "
             f"{dtype}. The update of scale-sgd has full rank, that of q-galore rank {_RANK}, "
             "of the output layer too.",
@@ -140,24 +154,24 @@ def _state_bytes(state: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
     return sum(bytes_of.values()) - ends, ends
 
 
-def _write_model(folder: Path, text: Path) -> None:
+def write_model(folder: Path, text: Path, shape: Shape = SEVEN_B) -> None:
     """Write configuration, tokenizer and weights in shards, the index last."""
     write_folder(
         folder,
         text,
-        _TOKENS,
-        vocab_size=_VOCABULARY,
-        hidden_size=_WIDTH,
-        intermediate_size=_INNER,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=32,
-        num_key_value_heads=32,
+        min(_TOKENS, shape.vocabulary),
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
         max_position_embeddings=2048,
         dtype="bfloat16",
     )
     values = np.random.default_rng(0).standard_normal(_BLOCK, np.float32) * np.float32(0.02)
     block = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    shards = [_layer(number) for number in range(_LAYERS)] + [_ends()]
+    shards = [_layer(number, shape) for number in range(shape.layers)] + [_ends(shape)]
     names: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -167,35 +181,35 @@ def _write_model(folder: Path, text: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _layer(number: int) -> dict[str, tuple[int, ...]]:
-    own = f"model.layers.{number}"
-    square, wide = (_WIDTH, _WIDTH), (_INNER, _WIDTH)
+def _layer(number: int, shape: Shape) -> dict[str, tuple[int, ...]]:
+    own, width, inner = f"model.layers.{number}", shape.width, shape.inner
+    square, wide = (width, width), (inner, width)
     return {
         **{f"{own}.self_attn.{part}_proj.weight": square for part in "qkvo"},
         **{f"{own}.mlp.{part}_proj.weight": wide for part in ("gate", "up")},
-        f"{own}.mlp.down_proj.weight": (_WIDTH, _INNER),
-        f"{own}.input_layernorm.weight": (_WIDTH,),
-        f"{own}.post_attention_layernorm.weight": (_WIDTH,),
+        f"{own}.mlp.down_proj.weight": (width, inner),
+        f"{own}.input_layernorm.weight": (width,),
+        f"{own}.post_attention_layernorm.weight": (width,),
     }
 
 
-def _ends() -> dict[str, tuple[int, ...]]:
-    table = (_VOCABULARY, _WIDTH)
+def _ends(shape: Shape = SEVEN_B) -> dict[str, tuple[int, ...]]:
+    table = (shape.vocabulary, shape.width)
     return {
         "model.embed_tokens.weight": table,
         "lm_head.weight": table,
-        _NORM: (_WIDTH,),
+        _NORM: (shape.width,),
     }
 
 
 def _shard(shapes: dict[str, tuple[int, ...]], block: bytes) -> Iterator[bytes | memoryview]:
     kinds = {name: ("BF16", shape) for name, shape in shapes.items()}
     yield safetensors_header(kinds, {"format": "pt"})
-    view, ones = memoryview(block), np.full(_WIDTH, 0x3F80, "<u2").tobytes()  # 1.0 in bfloat16
+    view, one = memoryview(block), np.full(1, 0x3F80, "<u2").tobytes()  # 1.0 in bfloat16
     for name in sorted(shapes):
         left = 2 * int(np.prod(shapes[name]))
         if len(shapes[name]) == 1:
-            yield ones
+            yield one * shapes[name][0]
             continue
         while left:
             part = view[: min(left, len(block))]

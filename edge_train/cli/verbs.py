@@ -156,7 +156,7 @@ BENCHES = (
     *("plan", "minutes", "time", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
-    *("retrieve", "search-speed", "images"),
+    *("retrieve", "search-speed", "images", "gpu"),
 )
 
 
@@ -173,6 +173,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, help="where it ends: steps, forward passes, runs, tasks or bytes"
     )
     parser.add_argument("--python", help="interpreter of the device environment")
+    parser.add_argument("--device", help="where it computes, for a bench that has a choice")
+    parser.add_argument("--size", help="of its models: full or tiny, where the shape is shown")
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -182,7 +184,7 @@ def _bench(options: argparse.Namespace) -> int:
     from edge_train.bench.ended import ends_what_it_started
 
     bench = import_module(f"edge_train.bench.{options.name.replace('-', '_')}")
-    keys = ("data", "model", "features", "python", "samples", "limit")
+    keys = ("data", "model", "features", "python", "samples", "limit", "device", "size")
     typed: dict[str, Any] = {key: getattr(options, key) for key in keys}
     given = {name: value for name, value in typed.items() if value is not None}
     takes = inspect.signature(bench.main).parameters

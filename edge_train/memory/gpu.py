@@ -99,6 +99,16 @@ class GpuMemory:
         self.peak_bytes = max(self.peak_bytes, found)
         return found
 
+    def free_bytes(self) -> int:
+        """Return what the GPU with the most memory free has; 0 where the driver does not say."""
+        found = [0]
+        for gpu in self._gpus:
+            memory = _Memory()
+            with suppress(OSError):
+                _ask(self._nvml.nvmlDeviceGetMemoryInfo, gpu, ctypes.byref(memory))
+                found.append(memory.free_bytes)
+        return max(found)
+
     def most(self) -> int:
         """Return the most that was held, now included."""
         self.sample()
@@ -137,6 +147,11 @@ def open_gpu_memory(
         return GpuMemory(load(_LIBRARY), root)
     except (OSError, AttributeError):  # an old driver lacks some of the functions
         return None
+
+
+def counts_gpus() -> bool:
+    """Return whether the driver counts what is held on GPUs here."""
+    return open_gpu_memory() is not None
 
 
 def describe(load: Callable[[str], Any] = ctypes.CDLL) -> str:

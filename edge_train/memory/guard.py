@@ -1,6 +1,7 @@
 """Measures at every step, and stops the run when it holds more than the cap."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge_train.errors import TrainingStopped
 from edge_train.memory.measure import Usage, measure
@@ -18,6 +19,8 @@ class Guard:
       root: the process whose tree is measured; this one if not given.
       driver_bytes: the most held there as the driver counts, context included; 0 where it does
         not. The larger of the two counts.
+      shared_bytes: the most that an integrated accelerator holds of the machine's memory, which is
+        not counted as memory of any process.
     """
 
     def __init__(
@@ -27,11 +30,12 @@ class Guard:
         host_cap_bytes: int | None = None,
         root: int | None = None,
         driver_bytes: Callable[[], int] = lambda: 0,
+        shared_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.cap_bytes = cap_bytes
         self._device_bytes = device_bytes
         self._host_cap_bytes = host_cap_bytes
-        self._driver_bytes = driver_bytes
+        self._driver_bytes, self._shared_bytes = driver_bytes, shared_bytes
         self._device_peak = 0
         self._root = root
 
@@ -40,7 +44,12 @@ class Guard:
         usage = measure(self._root)
         device = max(self._device_bytes(), self._driver_bytes())
         if device == 0:
-            return usage
+            shared = self._shared_bytes()
+            return replace(
+                usage,
+                resident_bytes=usage.resident_bytes + shared,
+                peak_bytes=usage.peak_bytes + shared,
+            )
         self._device_peak = max(self._device_peak, device)
         return Usage(device, self._device_peak, device)
 

@@ -12,8 +12,15 @@ _SHORTAGE = re.compile(
     r"|failed to map segment|could not (create|execute) a (primitive|memory)"
     r"|(error return|returned NULL) without (exception set|setting an exception)"  # Python lost it
     r"|codec configuration error"  # Pillow, where zlib found no room for its tables
+    r"|STATUS_ALLOC_FAILED"  # cuBLAS and cuDNN, where a card has no room for their own
 )
-_ON_GPU = "CUDA out of memory"
+_ON_GPU = re.compile(r"CUDA.*out of memory|STATUS_ALLOC_FAILED")
+# How torch and ONNX Runtime say that a card, its driver or a kernel failed; none is about memory.
+_LOST = re.compile(
+    r"CUDA (driver )?error: (?!out of memory)[^\n]*|cuDNN error: (?!\S*ALLOC_FAILED)[^\n]*"
+    r"|CUDA error: (?!\S*ALLOC_FAILED)CUBLAS_[^\n]*|CUDA failure \d+: (?!out of memory)[^\n;]*"
+    r"|No CUDA GPUs are available|Found no NVIDIA driver[^\n.]*"
+)
 _ASKED = re.compile(r"(?:allocate|buffer of size|size:) (\d+(?:\.\d+)?) ?([KMG]iB)?")
 
 
@@ -62,6 +69,33 @@ def shortage(error: BaseException, held_bytes: int) -> str:
     """
     asked = bytes_asked(error)
     more = f"{format_bytes(asked)} more" if asked else "an allocation"
-    if _ON_GPU in str(error):  # what the host holds is beside the point
+    if is_on_gpu(error):  # what the host holds is beside the point
         return f"{more} did not fit on the GPU"
     return f"{more} did not fit beside {format_bytes(held_bytes)} in use"
+
+
+def is_on_gpu(error: BaseException) -> bool:
+    """Return whether it is a card that has no memory left.
+
+    >>> is_on_gpu(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    True
+    """
+    return _ON_GPU.search(str(error)) is not None
+
+
+def lost_card(error: BaseException | None) -> str:
+    """Return why a card no longer computes, empty where an error is about something else.
+
+    After any of these errors a process cannot use the card again; another one may.
+
+    >>> lost_card(RuntimeError("CUDA error: unspecified launch failure\\nCUDA kernel errors might"))
+    'CUDA error: unspecified launch failure'
+    >>> lost_card(RuntimeError("CUDA error: out of memory")), lost_card(ValueError("shapes differ"))
+    ('', '')
+    """
+    while error is not None:
+        found = _LOST.search(str(error))
+        if found is not None and not _SHORTAGE.search(found[0]):
+            return found[0].strip()
+        error = error.__cause__ or error.__context__
+    return ""

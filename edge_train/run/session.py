@@ -29,6 +29,7 @@ from edge_train.records.history import (
 from edge_train.records.lock import only_writer
 from edge_train.records.results import gone_or_damaged
 from edge_train.records.resume import check_same_model, rules_of, threads_of
+from edge_train.run.card import in_words
 from edge_train.run.conditions import wait_until_allowed
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
@@ -62,7 +63,7 @@ def run(
     Raises:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
-    with _linked(link, began) as link:
+    with _linked(link, began) as link, in_words(link):
         return _run(recipe, observer, link)
 
 
@@ -160,7 +161,11 @@ def resume(
             f"{folder}: no recipe.toml; this is not a run folder. `edge-train run` starts one."
         )
     RunFolder(folder).check_kinds()
-    with _linked(link, began) as link, only_writer(folder, observer.said, link.lock, link.lend):
+    with (
+        _linked(link, began) as link,
+        only_writer(folder, observer.said, link.lock, link.lend),
+        in_words(link),
+    ):
         return _resume(folder, changes, observer, link)
 
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
-from edge_train.memory.shortage import bytes_asked, is_shortage, shortage
+from edge_train.memory.shortage import bytes_asked, is_shortage, lost_card, shortage
 from edge_train.methods import methods, schedules, selections
 from edge_train.methods.exact import ClipKeys
 from edge_train.optim.transforms import LearningRate
@@ -38,6 +38,7 @@ from edge_train.records.history import summarize
 from edge_train.records.journal import Journal
 from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
+from edge_train.run.card import stopped_by_card
 from edge_train.run.conditions import conditions_of
 from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.observer import Placed
@@ -48,7 +49,7 @@ from edge_train.run.timed import open_timing
 from edge_train.runtimes.engine import engines
 from edge_train.runtimes.threads import Threaded, choose
 from edge_train.tasks import task_of
-from edge_train.tasks.job import FitsATime, Job, OpenRuntime, Outcome
+from edge_train.tasks.job import FitsATime, HasCard, Job, OpenRuntime, Outcome
 from edge_train.units import format_bytes
 
 _LONG_PASS_SECONDS = 0.5  # of one sample; then one sample is enough to time
@@ -91,6 +92,12 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
                 f"`edge-train run --resume {session.folder}`."
             ) from error
         except Exception as error:  # engines have no class in common for memory that is not there
+            if reason := lost_card(error):
+                session.observer.ended("stopped")
+                with suppress(RunFolderError):
+                    end_run(loop, session, "stopped", Outcome())
+                    write_report(session.folder)
+                raise stopped_by_card(reason, loop.next_step, session.folder) from error
             if not is_shortage(error):
                 raise
             raise _out_of_memory(session, loop, error) from None
@@ -161,6 +168,12 @@ def _loop(
     task = job.task()
     if recipe.host_cap_bytes is not None and runtime.device == "cpu":
         raise InputError("--host-mem is for the host beside a GPU; this run is on cpu, use --mem.")
+    shared_bytes = _shared_with_card(runtime)
+    if recipe.host_cap_bytes is not None and shared_bytes is not None:
+        raise InputError(
+            "--host-mem is for the host beside a GPU with memory of its own; this one computes in "
+            "the machine's, use --mem for both."
+        )
     link = session.link
     _set_to_work(link, recipe, runtime)
     if not records and session.measure_threads:
@@ -171,6 +184,7 @@ def _loop(
         recipe.host_cap_bytes,
         link.supervisor,
         link.watch.gpu.most if link.watch.gpu is not None else lambda: 0,
+        shared_bytes or (lambda: 0),
     )
     _say_where(session, runtime)
     # who perturbs nothing does not ask, and INT8 blocks would become float32 to be measured
@@ -302,14 +316,25 @@ def _choosing(
 
 def _set_to_work(link: Link, recipe: Recipe, runtime: OpenRuntime) -> None:
     """Tell the watch what it guards, now that it is known where the model runs."""
-    cap_bytes = recipe.cap_bytes if runtime.device == "cpu" else recipe.host_cap_bytes
+    shared_bytes = _shared_with_card(runtime)
+    on_machine = runtime.device == "cpu" or shared_bytes is not None
+    if on_machine or not runtime.device.startswith("cuda"):
+        link.watch.gpu = None  # counted once
+    cap_bytes = recipe.cap_bytes if on_machine else recipe.host_cap_bytes
     if cap_bytes is not None:
+        # of an integrated card, the watch sees the rest; its allocator has a limit of its own
+        cap_bytes -= shared_bytes() if shared_bytes is not None else 0
         link.watch.enforce(cap_bytes, wall=link.supervisor is not None)
-    if not runtime.device.startswith("cuda"):
-        link.watch.gpu = None
     link.watch.adopt(runtime.pages)
     if recipe.batch_limit is not None:
         runtime.batch_limit = recipe.batch_limit
+
+
+def _shared_with_card(runtime: OpenRuntime) -> Callable[[], int] | None:
+    """Return what tells the bytes that an integrated card holds, None where none computes."""
+    if isinstance(runtime, HasCard) and runtime.card.integrated:
+        return runtime.card.shared_bytes
+    return None
 
 
 def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:

@@ -35,6 +35,23 @@ class OpenRuntime(Runtime, Protocol):
         ...
 
 
+class Card(Protocol):
+    """What a runtime holds on a card: `runtimes/torch/card_memory.py`."""
+
+    integrated: bool  # it computes in the memory of the machine
+
+    def shared_bytes(self) -> int:
+        """Return the most held of the machine's memory by an integrated card; 0 of another."""
+        ...
+
+
+@runtime_checkable
+class HasCard(Protocol):
+    """A runtime of an engine that knows cards; there need not be one."""
+
+    card: Card
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run leaves: scores by name, files by kind, and the scores as a line for people."""

@@ -107,7 +107,7 @@ class AdaptedLanguageModel:
         device: torch.device = HOST,
     ) -> None:
         self.dtype, self.device = dtype, device.type
-        self._device, self._card = device, CardMemory(device)
+        self._device, self.card = device, CardMemory(device)
         self.parameters = parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
         self._network: Any = network
@@ -267,7 +267,7 @@ class AdaptedLanguageModel:
 
     def device_bytes(self) -> int:
         """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
-        return self._card.peak_bytes()
+        return self.card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
@@ -281,7 +281,7 @@ class AdaptedLanguageModel:
             )
         gc.collect()
         give_back_memory()
-        self._card.give_back()
+        self.card.give_back()
 
     def _at(self, point: Point) -> None:
         self._adapting.values = _values_of(point, self._device)

@@ -13,8 +13,21 @@ from torch import Tensor, nn
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
+from edge_train.runtimes.torch.card_memory import CardMemory, limit_memory
+
+__all__ = [
+    "HOST",
+    "CardMemory",
+    "limit_memory",
+    "move_buffers",
+    "on_host",
+    "pick_device",
+    "products_type",
+    "repeatable",
+]
 
 HOST = torch.device("cpu")
+_HAS_BFLOAT16 = (8, 0)  # compute capability
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,38 +44,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cpu" if found == "auto" else found)
 
 
-def limit_memory(device: torch.device, cap_bytes: int | None) -> None:
-    """Have torch's allocator take no more of a card than a cap; more fails as out of memory."""
-    if device.type == "cuda" and cap_bytes is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), device)
+def products_type(device: torch.device) -> str:
+    """Return the type of products that `--dtype auto` means on a device.
 
-
-class CardMemory:
-    """Counts what this process holds on a card, from when it is made; 0 on the host."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._free_bytes = device, 0
-        if device.type == "cuda":  # but for what torch's allocator took already
-            self._free_bytes = torch.cuda.mem_get_info(device)[0]
-            self._free_bytes += torch.cuda.memory_reserved(device)
-
-    def peak_bytes(self) -> int:
-        """Return the most that torch's allocator held.
-
-        Or what is less free there than at the start, if that is more: workspaces of libraries, and
-        what other programs took. The context was there before; the driver's own count
-        (`memory/gpu.py`) has it.
-        """
-        if self._device.type != "cuda":
-            return 0
-        taken = self._free_bytes - torch.cuda.mem_get_info(self._device)[0]
-        return max(int(torch.cuda.max_memory_reserved(self._device)), taken)
-
-    def give_back(self) -> None:
-        """Give back what torch's allocator keeps of what was freed."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+    bfloat16 on a card with units for it (compute capability 8.0, Ampere, and later): weights that
+    are trained, sums and losses stay in float32. float16 needs its loss scaled, which no update
+    rule here knows, so an older card multiplies float32, and so does a processor.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _HAS_BFLOAT16:
+        return "float32"
+    return "bfloat16"
 
 
 def on_host(values: Tensor) -> Array:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -17,30 +17,56 @@ from edge_train.formats.tensor_file import StoredTensor
 from edge_train.memory.measure import give_back_memory
 from edge_train.protocols import Apply, LastLayer, Layer
 from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
+from edge_train.runtimes.torch.card import (
+    HOST,
+    CardMemory,
+    limit_memory,
+    on_host,
+    pick_device,
+    repeatable,
+)
+from edge_train.runtimes.torch.card_copies import CardCopies, move_network
 from edge_train.runtimes.torch.dropping import Dropping
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.last_layer import classifier_factors, output_layer
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
+from edge_train.runtimes.torch.products import TYPES
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
 _WHAT = "sequence classifier"
 
 
 class TorchClassifier:
-    """A transformers classifier on the CPU in float32; a `GradientRuntime`.
+    """A transformers classifier on the CPU in float32, or on a card; a `GradientRuntime`.
 
     The trainable blocks are the network's own parameters: `parameters` and the network share their
-    memory. Dropout is off unless a batch holds the numbers that its masks are drawn from, so that a
-    step is a function of its batch and a run can be resumed.
+    memory. On a card the network is a copy, whose trained blocks are taken anew before every call
+    (`card_copies.py`). Dropout is off unless a batch holds the numbers that its masks are drawn
+    from, so that a step is a function of its batch and a run can be resumed.
+
+    Attributes:
+      device: where it computes.
+      dtype: of products: `float32`, or `bfloat16` by torch's autocast; parameters, gradients and
+        losses are float32 with both.
     """
 
-    device = "cpu"
-    dtype = "float32"
+    device: str
+    dtype: str
     pages = None
 
-    def __init__(self, network: nn.Module, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        parameters: Parameters,
+        device: torch.device = HOST,
+        dtype: str = "float32",
+    ) -> None:
         self.parameters = parameters
+        self.device, self.dtype = device.type, dtype
+        self._device, self._kind = device, TYPES[dtype]
+        self.card = CardMemory(device)
+        self._copies = None if device == HOST else CardCopies(network, parameters)
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once
         self._network = network
         self._read_apart: set[str] = set()  # blocks that are read without a call of their layer
@@ -56,6 +82,9 @@ class TorchClassifier:
         threads: int,
         seed: int = 0,
         attention: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cap_bytes: int | None = None,
     ) -> "TorchClassifier":
         """Load a folder.
 
@@ -66,14 +95,19 @@ class TorchClassifier:
           seed: of a head that the folder lacks.
           attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
             transformers takes.
+          device, dtype: `cpu` or `cuda`; `float32` or `bfloat16`.
+          cap_bytes: of a card, what this process may take of it; more fails as out of memory.
 
         Raises:
+          InputError: `cuda` was named and there is none, or the cap is less than it takes empty.
           ModelError: a weight file is damaged or does not fit its configuration.
 
         Memory:
-          The weights once, in float32.
+          The weights once, in float32; with a card the trained ones here, and all of them there.
         """
         torch.set_num_threads(threads)
+        where = pick_device(device)
+        limit_memory(where, cap_bytes)
         network, blocks = load_classifier(folder, attention, seed=seed)
         trained = set(blocks)
         if trainable != "all":
@@ -83,7 +117,9 @@ class TorchClassifier:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         parameters = Parameters.sharing({n: v for n, v in blocks.items() if n in trained})
-        return cls(network, parameters)
+        if where != HOST:
+            move_network(network, where)
+        return cls(network, parameters, where, dtype)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""
@@ -96,13 +132,13 @@ class TorchClassifier:
             with self._encoder_shared():
                 for number, point in enumerate(points):
                     logits = self._run_at(point, batch, at)
-                    losses[number, at] = _losses(logits, batch, at).numpy()
+                    losses[number, at] = on_host(_losses(logits, batch, at))
         return losses
 
     def logits(self, batch: Batch, point: Point) -> Array:
         """Return the outputs (texts, classes) before the softmax."""
         parts = (self._run_at(point, batch, at) for at in self._few_texts(batch))
-        return np.concatenate([part.numpy() for part in parts])
+        return np.concatenate([on_host(part) for part in parts])
 
     def backward(self, batch: Batch, apply: Apply) -> Array:
         """Hand `apply` every block's gradient as soon as it is whole; return losses (samples,).
@@ -121,6 +157,7 @@ class TorchClassifier:
             for name, parameter in self._network.named_parameters()
             if parameter.requires_grad
         ]
+        self._refresh()
         count = len(batch["labels"])
         size = min(self.batch_limit or count, count)
         losses = torch.empty(count)
@@ -129,7 +166,7 @@ class TorchClassifier:
             for start in range(0, count, size):
                 at = slice(start, start + size)
                 own = _losses(self._in_training(batch, at), batch, at)
-                losses[at] = own.detach()
+                losses[at] = own.detach().cpu()
                 if not bool(torch.isfinite(losses[: at.stop]).all()):
                     losses[at.stop :] = torch.nan  # not computed
                     break
@@ -149,7 +186,8 @@ class TorchClassifier:
         """Yield what enters every trained linear layer, padding left out; see `TellsInputs`."""
         names = ((self._names[id(m.weight)], m) for m in self._network.modules() if _is_linear(m))
         layers = [(name, layer, False) for name, layer in names if name in self.parameters]
-        mask = torch.from_numpy(batch["mask"]).bool()
+        mask = torch.from_numpy(batch["mask"]).bool().to(self._device)
+        self._refresh()
 
         def counted(inputs: Tensor) -> Tensor:
             return inputs[mask] if inputs.shape[:2] == mask.shape else inputs
@@ -164,6 +202,7 @@ class TorchClassifier:
 
     def last_layer(self, batch: Batch) -> LastLayer:
         """Return what the gradient of that layer is made of, text by text."""
+        self._refresh()
         return classifier_factors(
             output_layer(self._network),
             self._few_texts(batch),
@@ -180,7 +219,7 @@ class TorchClassifier:
 
     def weights(self, point: Point) -> dict[str, Array]:
         """Return every parameter of the network by name; trainable ones are those of `point`."""
-        own = {n: p.detach().numpy() for n, p in self._network.named_parameters()}
+        own = {n: on_host(p) for n, p in self._network.named_parameters() if n not in point}
         return own | dict(point)
 
     def layers(self) -> list[Layer]:
@@ -202,8 +241,8 @@ class TorchClassifier:
         return plain(_stored(folder, self._network).sources)
 
     def device_bytes(self) -> int:
-        """Return 0: there is no device beside the host."""
-        return 0
+        """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
+        return self.card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
@@ -211,6 +250,12 @@ class TorchClassifier:
             del self._network
         gc.collect()
         give_back_memory()
+        self.card.give_back()
+
+    def _refresh(self) -> None:
+        """Take what was changed on the host since the last call, where a card computes."""
+        if self._copies is not None:
+            self._copies.take(self.parameters)
 
     def _few_texts(self, batch: Batch) -> Iterator[slice]:
         limit = self.batch_limit or TEXTS_PER_CALL
@@ -253,6 +298,10 @@ class TorchClassifier:
         left in it was not moved.
         """
         unread: set[str] = set()
+        if self._copies is not None:
+            self._copies.take(point)
+            yield unread
+            return
         if point is self.parameters:
             yield unread
             return
@@ -308,14 +357,21 @@ class TorchClassifier:
     def _run(self, batch: Batch, at: slice) -> Tensor:
         types = {}
         if "types" in batch:
-            types["token_type_ids"] = torch.from_numpy(batch["types"][at])
-        output: Any = self._network(
-            input_ids=torch.from_numpy(batch["ids"][at]),
-            attention_mask=torch.from_numpy(batch["mask"][at]),
-            **types,
-        )
-        logits: Tensor = output.logits
+            types["token_type_ids"] = torch.from_numpy(batch["types"][at]).to(self._device)
+        with repeatable(self._device), self._products():
+            output: Any = self._network(
+                input_ids=torch.from_numpy(batch["ids"][at]).to(self._device),
+                attention_mask=torch.from_numpy(batch["mask"][at]).to(self._device),
+                **types,
+            )
+        logits: Tensor = output.logits.float()
         return logits
+
+    def _products(self) -> AbstractContextManager[object]:
+        """Have products made in the type of this engine in here."""
+        if self._kind == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device, dtype=self._kind)
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -338,21 +394,23 @@ class _Once(nn.Module):
 
 def _losses(logits: Tensor, batch: Batch, at: slice) -> Tensor:
     """Return the loss of some texts: of numbers the squared error, of classes cross-entropy."""
-    labels = torch.from_numpy(batch["labels"][at])
+    labels = torch.from_numpy(batch["labels"][at]).to(logits.device)
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits[:, 0], labels, reduction="none")
     smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
     losses = nn.functional.cross_entropy(
         logits, labels, reduction="none", label_smoothing=smoothing
     )
-    return losses * torch.from_numpy(batch["weights"][at]) if "weights" in batch else losses
+    if "weights" not in batch:
+        return losses
+    return losses * torch.from_numpy(batch["weights"][at]).to(logits.device)
 
 
 def _hand_over(name: str, apply: Apply) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        apply(name, gradient.numpy())
+        apply(name, on_host(gradient))
 
     return hook
 

@@ -89,7 +89,7 @@ class TorchDiffusion:
         weight = next(unet.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self.device, self.dtype = self._device.type, str(self._dtype).removeprefix("torch.")
-        self._card = CardMemory(self._device)
+        self.card = CardMemory(self._device)
 
     @classmethod
     def open(
@@ -281,7 +281,7 @@ class TorchDiffusion:
 
     def device_bytes(self) -> int:
         """Return the most that was held on the CUDA device, 0 on a CPU; see `CardMemory`."""
-        return self._card.peak_bytes()
+        return self.card.peak_bytes()
 
     def close(self) -> None:
         """Let go of every weight; the runtime cannot be used afterwards. Twice is as good as once.
@@ -295,7 +295,7 @@ class TorchDiffusion:
         self._token_rows.clear()
         gc.collect()
         give_back_memory()
-        self._card.give_back()
+        self.card.give_back()
 
     @property
     def _ids_keys(self) -> tuple[str, ...]:

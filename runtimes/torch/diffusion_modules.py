@@ -10,6 +10,7 @@ from torch import nn
 from edge_train.errors import InputError
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.quant import names_with, quants
+from edge_train.runtimes.torch.card import products_type
 from edge_train.runtimes.torch.layered_loading import load_layers
 from edge_train.runtimes.torch.spilled_weights import SpilledWeights
 from edge_train.runtimes.torch.token_rows import TokenRows
@@ -33,7 +34,9 @@ def pick_dtype(name: str, device: torch.device, quant: str, model: ModelFolder) 
             raise InputError(f"unknown dtype {name!r}; expected auto, {', '.join(_DTYPES)}.")
         return _DTYPES[name]
     if device.type == "cuda":
-        return torch.bfloat16 if quant == "int4" else torch.float16
+        if quant == "int4" and products_type(device) == "bfloat16":
+            return torch.bfloat16
+        return torch.float16
     native = not _BFLOAT16_FLAGS.isdisjoint(_processor_flags())
     large = model.parameter_count("unet") > _LARGE_UNET
     return torch.bfloat16 if native and large else torch.float32

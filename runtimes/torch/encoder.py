@@ -12,6 +12,8 @@ from edge_train.arrays.types import Array
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.stored_blocks import checked_values
 from edge_train.memory.measure import give_back_memory
+from edge_train.runtimes.torch.card import HOST, on_host, pick_device, repeatable
+from edge_train.runtimes.torch.card_copies import move_network
 from edge_train.runtimes.torch.empty_network import configuration, empty_network
 from edge_train.runtimes.torch.stored_network import load_buffers, look_up, refuse_missing
 
@@ -19,28 +21,40 @@ _WHAT = "text encoder"
 
 
 class TorchEncoder:
-    """The encoder of a transformers folder on the CPU in float32; nothing of it is trained.
+    """The encoder of a transformers folder in float32; nothing of it is trained.
+
+    Args:
+      device: `cpu` or `cuda`.
 
     Raises:
+      InputError: `cuda` was named and there is none.
       ModelError: a weight file is damaged or does not fit its configuration.
 
     Memory: the weights once, and what a layer keeps of a call's texts.
     """
 
     def __init__(
-        self, folder: ClassifierFolder, *, threads: int, attention: str | None = None
+        self,
+        folder: ClassifierFolder,
+        *,
+        threads: int,
+        attention: str | None = None,
+        device: str = "cpu",
     ) -> None:
         torch.set_num_threads(threads)
+        self._device = pick_device(device)
         self.network: Any = load_encoder(folder, attention)
+        if self._device != HOST:
+            move_network(self.network, self._device)
 
     def hidden(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
         """Return the last hidden values (texts, tokens, width) of padded ids (texts, tokens)."""
-        with torch.no_grad():
+        with torch.no_grad(), repeatable(self._device):
             found = self.network(
-                input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+                input_ids=torch.from_numpy(ids).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
             )
-        values: Array = found.last_hidden_state.numpy()
-        return values
+        return on_host(found.last_hidden_state)
 
     def close(self) -> None:
         """Let go of the network."""

@@ -87,7 +87,7 @@ class TorchLanguageModel:
         logits_at_once: int = LOGITS_AT_ONCE,
     ) -> None:
         self.dtype, self.device = dtype, weights.device.type
-        self._device, self._card = weights.device, CardMemory(weights.device)
+        self._device, self.card = weights.device, CardMemory(weights.device)
         self._draws = draws or Draws()
         self.parameters = weights.parameters
         self.batch_limit: int | None = None  # of an evaluation; a gradient takes the whole batch
@@ -271,7 +271,7 @@ class TorchLanguageModel:
 
     def device_bytes(self) -> int:
         """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
-        return self._card.peak_bytes()
+        return self.card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the network; the runtime cannot be used afterwards."""
@@ -279,7 +279,7 @@ class TorchLanguageModel:
             del self._network, self._halves, self._weights, self._written, self.parameters
         gc.collect()
         give_back_memory()
-        self._card.give_back()
+        self.card.give_back()
 
     def _losses(self, batch: Batch) -> Tensor:
         """Return the loss of each sequence's next tokens."""

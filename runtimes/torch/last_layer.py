@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edge_train.arrays.types import Array, Batch
 from edge_train.errors import InputError, ModelError
 from edge_train.protocols import LastLayer
+from edge_train.runtimes.torch.card import on_host
 from edge_train.runtimes.torch.halves import Halves
 from edge_train.runtimes.torch.logit_pieces import in_pieces
 
@@ -58,13 +59,13 @@ def classifier_factors(
             entered.clear()
             with torch.no_grad():
                 logits = run(at)
-                inputs.append(_pooled(layer, entered[-1], logits).numpy())
+                inputs.append(on_host(_pooled(layer, entered[-1], logits).float()))
             with torch.enable_grad():
                 outputs = logits.detach().requires_grad_()
                 own = losses(outputs, at)
                 (slope,) = torch.autograd.grad(own.sum(), outputs)
-            errors.append(slope.numpy())
-            found.append(own.detach().numpy())
+            errors.append(on_host(slope))
+            found.append(on_host(own))
     finally:
         hook.remove()
     joined = np.concatenate(found)
@@ -76,9 +77,9 @@ def _pooled(layer: nn.Linear, entered: Tensor, logits: Tensor) -> Tensor:
     """Return the row of each text that its logits are made of: decoders compute one a token."""
     if entered.ndim == 2:
         return entered
-    outputs = layer(entered)
+    outputs = layer(entered.to(layer.weight.dtype))
     gap = (outputs - logits.unsqueeze(1)).abs().amax(2)
-    return entered[torch.arange(len(entered)), gap.argmin(1)]
+    return entered[torch.arange(len(entered), device=entered.device), gap.argmin(1)]
 
 
 def told_apart(network: Any, halves: Halves | None) -> Halves:

@@ -16,6 +16,8 @@ from edge_train.formats.atomic import write_parts
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.tensor_store import safetensors_parts
 from edge_train.rng import Key
+from edge_train.runtimes.torch.card import HOST, limit_memory, on_host, pick_device
+from edge_train.runtimes.torch.card_copies import move_network
 from edge_train.runtimes.torch.classifier import (
     TorchClassifier,
     head_names,
@@ -40,9 +42,15 @@ class TorchLora(TorchClassifier):
     """
 
     def __init__(
-        self, network: Any, adapted: Any, parameters: Parameters, blocks: dict[str, Array]
+        self,
+        network: Any,
+        adapted: Any,
+        parameters: Parameters,
+        blocks: dict[str, Array],
+        device: torch.device = HOST,
+        dtype: str = "float32",
     ) -> None:
-        super().__init__(network, parameters)
+        super().__init__(network, parameters, device, dtype)
         self._adapted = adapted  # the same network, as peft sees it
         self._blocks = blocks
 
@@ -56,6 +64,9 @@ class TorchLora(TorchClassifier):
         threads: int,
         seed: int = 0,
         attention: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cap_bytes: int | None = None,
     ) -> "TorchLora":
         """Load a folder and put adapters into it.
 
@@ -63,7 +74,7 @@ class TorchLora(TorchClassifier):
           rank: columns of B and rows of A.
           scale: what their product is multiplied by; LoRA's alpha / rank.
           seed: of A, and of a head that the folder lacks.
-          attention: as of `TorchClassifier.open`.
+          attention, device, dtype, cap_bytes: as of `TorchClassifier.open`.
 
         Raises:
           ModelError: a weight file does not fit, or there is no layer that an adapter fits.
@@ -71,6 +82,8 @@ class TorchLora(TorchClassifier):
         from peft import LoraConfig, get_peft_model
 
         torch.set_num_threads(threads)
+        where = pick_device(device)
+        limit_memory(where, cap_bytes)
         network: Any
         network, blocks = load_classifier(folder, attention, seed=seed)
         network.name_or_path = folder.base  # what the adapter says it belongs to
@@ -94,7 +107,9 @@ class TorchLora(TorchClassifier):
                     torch.from_numpy(draw.uniform(-bound, bound, values.shape).astype(np.float32))
                 )
         parameters = Parameters.sharing({name: value.numpy() for name, value in trained.items()})
-        return cls(network.eval(), adapted, parameters, blocks)
+        if where != HOST:
+            move_network(network, where)
+        return cls(network.eval(), adapted, parameters, blocks, where, dtype)
 
     def weights(self, point: Point) -> dict[str, Array]:
         """Return every parameter of the plain network by name, adapters of `point` merged in.
@@ -104,12 +119,13 @@ class TorchLora(TorchClassifier):
         from peft.tuners.lora import LoraLayer
 
         self.parameters.load(point)
+        self._refresh()
         merged = dict(self._blocks)
         for name, module in self._network.named_modules():
             if isinstance(module, LoraLayer):
                 with torch.no_grad():
                     change: Any = module.get_delta_weight("default")
-                merged[f"{name}.weight"] = merged[f"{name}.weight"] + change.numpy()
+                merged[f"{name}.weight"] = merged[f"{name}.weight"] + on_host(change)
         for name, value in self.parameters.items():
             if ".modules_to_save.default." in name:
                 merged[name.replace(".modules_to_save.default.", ".")] = value
@@ -124,8 +140,9 @@ class TorchLora(TorchClassifier):
         from peft import get_peft_model_state_dict
 
         self.parameters.load(point)
+        self._refresh()
         found = get_peft_model_state_dict(self._adapted, save_embedding_layers=False)
-        tensors = {name: value.detach().numpy() for name, value in found.items()}
+        tensors = {name: on_host(value) for name, value in found.items()}
         try:
             folder.mkdir(exist_ok=True)
             self._adapted.peft_config["default"].save_pretrained(str(folder))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from edge_train.arrays.types import Array
 from edge_train.errors import ModelError
 from edge_train.formats.vision_folder import KINDS, VisionFolder
+from edge_train.runtimes.torch.card import HOST, on_host, pick_device, repeatable
+from edge_train.runtimes.torch.card_copies import move_network
 
 _POOLERS = ("pooler",)  # weights that may be missing, since they are not used
 
@@ -39,16 +41,22 @@ class VisionNetwork(nn.Module):
 
 
 class TorchPictures:
-    """A folder of transformers as a backbone.
+    """A folder of transformers as a backbone, in float32.
+
+    Args:
+      device: `cpu` or `cuda`.
 
     Raises:
+      InputError: `cuda` was named and there is none.
       ModelError: transformers cannot build it, or weights are missing.
     """
 
-    def __init__(self, folder: VisionFolder, threads: int) -> None:
+    def __init__(self, folder: VisionFolder, threads: int, device: str = "cpu") -> None:
         torch.set_num_threads(threads)
-        self._folder = folder
+        self._folder, self._device = folder, pick_device(device)
         self._network = VisionNetwork(folder).eval().requires_grad_(False)
+        if self._device != HOST:
+            move_network(self._network, self._device)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Array:
         """Return features (n, width) of pictures (n, side, side, 3).
@@ -56,8 +64,9 @@ class TorchPictures:
         Raises:
           ModelError: they are of another size than the configuration says.
         """
-        with torch.no_grad():
-            found: Array = self._network(torch.from_numpy(pixels).float()).numpy()
+        with torch.no_grad(), repeatable(self._device):
+            given = torch.from_numpy(pixels).to(self._device)
+            found = on_host(self._network(given.float()))
         if found.shape != (len(pixels), self._folder.width):
             raise ModelError(
                 f"{self._folder.path}: it gave features of shape {found.shape}, its configuration "

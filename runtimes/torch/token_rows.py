@@ -29,7 +29,7 @@ class TokenRows(nn.Module):
     def __init__(self, ids: Collection[int], rows: Tensor) -> None:
         super().__init__()
         self._known = frozenset(ids)
-        table = torch.tensor(sorted(self._known), dtype=torch.int64, device=rows.device)
+        table = torch.tensor(sorted(self._known), dtype=torch.int64).to(rows.device)
         self.register_buffer("_ids", table, persistent=False)
         self.register_buffer("_rows", rows, persistent=False)
 

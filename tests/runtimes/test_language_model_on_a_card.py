@@ -1,15 +1,14 @@
 """Language models on a card: nothing meets a tensor of the host, and the numbers are the same.
 
 A card that is made of the host stands in for one (`stand_in_card`), so what is tested is where
-tensors are, not the kernels of a real card; those are in `test_cuda.py`.
+tensors are, not the kernels of a real card; those are in `tests/gpu`.
 """
-
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import gguf_models
 import numpy as np
 import pytest
+import stand_in_card
+from fake_cuda import FakeCuda
 from gguf_files import F16, Q4_0, Q8_0
 
 pytest.importorskip("torch")
@@ -17,14 +16,13 @@ pytest.importorskip("torch")
 import torch
 import transformers
 from stand_in_card import CARD, MixedDevices, StandInCard
-from torch.utils._python_dispatch import _disable_current_modes
 
 from edge_train.arrays.factored import dense
 from edge_train.errors import InputError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.gguf.model import open_gguf
 from edge_train.formats.language_folder import open_language_model
-from edge_train.runtimes.torch import adapted_language_model, card, language_model
+from edge_train.runtimes.torch import adapted_language_model, card, card_memory, language_model
 from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
 from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
@@ -89,21 +87,8 @@ def folders(tmp_path_factory):
     return make
 
 
-@contextmanager
 def on_card(monkeypatch):
-    build = language_model.build_network
-
-    def empty(*words):  # on torch's own `meta`, where an empty network has its parameters
-        with _disable_current_modes():
-            return build(*words)
-
-    with monkeypatch.context() as patched, StandInCard() as stand_in:
-        patched.setattr(adapted_language_model, "build_network", empty)
-        patched.setattr(language_model, "build_network", empty)
-        for module in (adapted_language_model, language_model):
-            patched.setattr(module, "pick_device", lambda name: CARD)
-        yield stand_in
-    assert stand_in.calls > 100  # it was computed there
+    return stand_in_card.on_card(monkeypatch, adapted_language_model, language_model, calls=100)
 
 
 def batch_of(vocabulary=60, sequences=2, length=12):
@@ -247,13 +232,7 @@ def test_the_stand_in_finds_a_tensor_of_the_host():
 
 def test_a_cap_limits_what_torch_takes_of_a_card(folders, monkeypatch):
     """And more than that is out of memory by torch's own allocator."""
-    seen = []
-    properties = SimpleNamespace(total_memory=8 * 10**9)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda share, device: seen.append(share)
-    )
+    cuda = FakeCuda().install(monkeypatch)
     folder = folders("llama")
     words = {"quant": "none", "threads": 1, "seed": 3, "device": "cuda", "cap_bytes": 2 * 10**9}
     for start in (
@@ -262,7 +241,8 @@ def test_a_cap_limits_what_torch_takes_of_a_card(folders, monkeypatch):
     ):
         with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):  # there is none
             start()
-    assert seen == [0.25, 0.25]
+    kernels = card_memory._KERNEL_BYTES  # off the cap, as what the driver counts beside would be
+    assert cuda.shares == [pytest.approx((2 * 10**9 - kernels) / (8 * 10**9))] * 2
 
 
 def test_a_card_that_is_not_there_is_one_sentence(folders, monkeypatch):

@@ -1,12 +1,13 @@
 """A card made of the host: tensors that say they are elsewhere, and refuse to meet others.
 
-A tensor of it calls torch's `meta` device its own and holds its numbers on the host, so that code
+A tensor of it calls `meta:1` its device and holds its numbers on the host, so that code
 for a card computes real numbers here. What a card would refuse is refused: a tensor of the host in
 the same call, and reading its memory from NumPy. A tensor that is made without a device is one of
 the host, and is found where it meets the first of the card.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-CARD = torch.device("meta")
+CARD = torch.device("meta", 1)  # `meta` itself keeps what it is for: networks without memory
 _SENT = {"_to_copy.default", "copy_.default"}  # what takes tensors of both
 
 
@@ -65,11 +66,21 @@ class StandInCard(TorchDispatchMode):
         return _call(func, args, kwargs)
 
 
+@contextmanager
+def on_card(monkeypatch: Any, *modules: Any, calls: int = 20) -> Iterator[StandInCard]:
+    """Have `pick_device` of some modules mean the stand-in; at least so many calls are on it."""
+    with monkeypatch.context() as patched, StandInCard() as stand_in:
+        for module in modules:
+            patched.setattr(module, "pick_device", lambda name: CARD)
+        yield stand_in
+    assert stand_in.calls > calls  # it was computed there
+
+
 def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
     there = any(isinstance(one, _OnCard) for one in given)
     wanted = kwargs.get("device")
-    made_there = wanted is not None and torch.device(wanted).type == CARD.type
+    made_there = wanted is not None and torch.device(wanted) == CARD
     if not there and not made_there:
         return func(*args, **kwargs)
     name = getattr(func, "__name__", str(func))

@@ -58,6 +58,7 @@ from edge_train.tasks.classify.model import (
     notes_of,
     open_model,
     operations_of,
+    place_of,
     shapes_of,
     takes_types,
     trained_shapes,
@@ -109,6 +110,7 @@ class ClassifyTextJob:
     def __init__(self, recipe: ClassifyRecipe) -> None:
         self._model = open_model(recipe)
         fixed = fixed_by(recipe, self._model)
+        fixed["device"], fixed["dtype"], why_there = place_of(recipe, self._model)
         for name, value in fixed.items():
             if name != "trainable" and (wanted := getattr(recipe, name)) not in (value, "auto"):
                 raise InputError(
@@ -134,6 +136,8 @@ class ClassifyTextJob:
             self._model.path, self._model.pad, self._model.vocabulary
         )
         self.notes = notes_of(self.recipe, self._model)
+        if why_there:
+            self.notes += (why_there,)
         if isinstance(self._model, ClassifierFolder):
             config = self._model.config
             self.notes += dropout_notes(self._model.path, config, self.recipe.dropout)

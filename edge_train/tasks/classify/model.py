@@ -21,7 +21,9 @@ from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT, MATRICES
 from edge_train.optim.low_rank import is_embedding
 from edge_train.recipe import required
+from edge_train.tasks.classify import TASK
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.device import settle
 
 Model = ClassifierFolder | TrainingArtifact
 Shapes = Mapping[str, tuple[int, ...]]
@@ -207,6 +209,29 @@ def fixed_by(recipe: ClassifyRecipe, model: Model) -> dict[str, Any]:
         )
     trainable = "head" if head_only else "all"
     return {**fixed, "runtime": "ort-training", "trainable": trainable}
+
+
+def place_of(recipe: ClassifyRecipe, model: Model) -> tuple[str, str, str]:
+    """Return where a model computes, its type of products, and why, where `auto` had a choice.
+
+    Raises:
+      InputError: torch sees no card, or a type that has no room for small gradients.
+    """
+    if not isinstance(model, ClassifierFolder):
+        return "cpu", "float32", ""
+    weights = sum(file.path.stat().st_size for file in model.weight_files())
+    device, why = settle(recipe.device, TASK.name, weights)
+    if device == "cpu":
+        return device, "float32", why
+    from edge_train.runtimes.torch.card import pick_device, products_type
+
+    dtype = recipe.dtype if recipe.dtype != "auto" else products_type(pick_device(device))
+    if dtype == "float16":
+        raise InputError(
+            "dtype 'float16' is not for task 'classify': its gradients would vanish; use --dtype "
+            "bfloat16, or leave it out."
+        )
+    return device, dtype, why
 
 
 def takes_types(model: Model) -> bool:

@@ -1,6 +1,6 @@
 """The engine that computes a classifier: of an artifact, of a model folder, or with adapters."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_train.formats.training_artifact import TrainingArtifact
 from edge_train.methods import methods
@@ -26,16 +26,19 @@ def open_runtime(model: Model, recipe: ClassifyRecipe) -> "Classifier":
         return OrtClassifier(
             model, threads=threads, lean=recipe.lean, gradients=gradients, seed=seed
         )
-    attention = "eager" if recipe.dropout else None
+    words: dict[str, Any] = {
+        "threads": threads,
+        "seed": seed,
+        "attention": "eager" if recipe.dropout else None,
+        "device": recipe.device,
+        "dtype": recipe.dtype,
+        "cap_bytes": recipe.cap_bytes,
+    }
     if recipe.trainable == "lora":
         from edge_train.runtimes.torch.lora import TorchLora
 
         rank, scale = required(recipe.rank), required(recipe.scale)
-        return TorchLora.open_adapted(
-            model, rank=rank, scale=scale, threads=threads, seed=seed, attention=attention
-        )
+        return TorchLora.open_adapted(model, rank=rank, scale=scale, **words)
     from edge_train.runtimes.torch.classifier import TorchClassifier
 
-    return TorchClassifier.open(
-        model, trainable=recipe.trainable, threads=threads, seed=seed, attention=attention
-    )
+    return TorchClassifier.open(model, trainable=recipe.trainable, **words)

@@ -65,10 +65,11 @@ class Backbone:
             beside = [path / PREPROCESSOR]
         return hash_of((one.name, one) for one in (*files, *beside) if one.is_file())
 
-    def opened(self, threads: int) -> Features:
-        """Return the network.
+    def opened(self, threads: int, device: str = "cpu") -> Features:
+        """Return the network, of a folder on a device.
 
         Raises:
+          InputError: the device is not there.
           ModelError: the engine is missing, or cannot read it.
         """
         if isinstance(self.source, PictureGraph):
@@ -83,7 +84,7 @@ class Backbone:
                 f"({error}); on a desk, `edge-train export {self.source.path} OUT.onnx --for "
                 "backbone` makes a file that needs none."
             ) from error
-        network: Features = opener(self.source, threads)
+        network: Features = opener(self.source, threads, device)
         return network
 
 

@@ -29,6 +29,7 @@ from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.class_weights import class_weights
+from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.images import TASK
 from edge_train.tasks.images.backbone import Backbone, find_backbone
 from edge_train.tasks.images.classifier_file import CLASSIFIER, Classifier, load_classifier
@@ -66,11 +67,8 @@ class ImagesJob:
             raise InputError(
                 "task 'images' needs --data, a folder with a subfolder of pictures for each class."
             )
-        if recipe.device not in ("auto", "cpu"):
-            raise InputError(
-                f"task 'images' runs on the cpu, not on device {recipe.device!r}; leave it out."
-            )
         self._backbone: Backbone = find_backbone(recipe.model, recipe.resolution)
+        device = features_device(recipe.device, "images", self._backbone.engine)
         if recipe.runtime not in ("auto", self._backbone.engine):
             raise InputError(
                 f"runtime is {recipe.runtime!r}, but {recipe.model} is run by "
@@ -86,8 +84,10 @@ class ImagesJob:
                 raise InputError(f"{name} is not read by head {self._head.name!r}; leave it out.")
         threads = recipe.threads or cores()
         found = TASK.resolve(recipe, self._backbone.engine, {"threads": threads})
-        self.recipe = replace(found, device="cpu", threads=threads)
+        self.recipe = replace(found, device=device, threads=threads)
         self.notes: tuple[str, ...] = self._backbone.notes
+        if device == "cuda":
+            self.notes += (FEATURES_ALONE,)
         self.name = f"images-{Path(required(recipe.data)).stem}"
         self._judges_less = False
         self._classes: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class ImagesJob:
     def prepare(self, folder: Path, say: Say) -> None:
         rows = sum(sample.views for sample in self._samples)
         writer = FeatureWriter(
-            lambda: self._backbone.opened(required(self.recipe.threads)),
+            lambda: self._backbone.opened(required(self.recipe.threads), self.recipe.device),
             side=self._backbone.side,
             width=self._backbone.width,
             seed=self.recipe.seed,
@@ -198,7 +198,8 @@ class ImagesJob:
 
     def _features_key(self) -> str:
         """Return the hash of what features depend on beside the pictures."""
-        words = repr((self._backbone.sha256, self._backbone.side, self.recipe.seed))
+        where = [self.recipe.device] if self.recipe.device != "cpu" else []  # other last bits
+        words = repr((self._backbone.sha256, self._backbone.side, self.recipe.seed, *where))
         return hashlib.sha256(words.encode()).hexdigest()
 
     def _earlier(self, say: Say) -> FeatureFile | None:

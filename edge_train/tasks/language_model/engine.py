@@ -6,6 +6,7 @@ from edge_train.errors import InputError
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.language_shapes import shapes_in_files
 from edge_train.runtimes.numpy.decoder import decoder_of
+from edge_train.tasks.device import settle
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.adapting import is_adapting
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
@@ -35,33 +36,23 @@ def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
     return wanted
 
 
-def device_for(recipe: LanguageModelRecipe, engine: str) -> str:
-    """Return where an engine computes: `cpu`, or `cuda` where that is asked for.
-
-    `auto` is the CPU: whether torch sees a card is known only once it is loaded, and a cap would be
-    about another memory.
+def device_for(recipe: LanguageModelRecipe, engine: str, model: LanguageFolder) -> tuple[str, str]:
+    """Return where an engine computes, `cpu` or `cuda`, and why, where `auto` had a choice.
 
     Raises:
       InputError: the engine does not compute there, or torch sees no card.
     """
-    if recipe.device in ("auto", "cpu"):
-        return "cpu"
-    if recipe.device != "cuda":
-        raise InputError(
-            f"device {recipe.device!r} is not for task 'language-model', only cpu and cuda; leave "
-            "it out."
-        )
-    if engine != "torch":
+    if engine != "torch" and recipe.device == "cuda":
         raise InputError(
             f"device 'cuda' is not for runtime {engine!r}, which computes on the cpu; leave it "
             "out, or use --runtime torch."
         )
-    from edge_train.runtimes.torch.card import pick_device
+    device = "cpu" if engine != "torch" and recipe.device == "auto" else recipe.device
+    weights = sum(file.path.stat().st_size for file in model.files)
+    return settle(device, TASK.name, weights)
 
-    return pick_device(recipe.device).type
 
-
-def dtype_for(recipe: LanguageModelRecipe, engine: str) -> str:
+def dtype_for(recipe: LanguageModelRecipe, engine: str, device: str) -> str:
     """Return what products with weights are made of: `float32` or `bfloat16`.
 
     Raises:
@@ -77,6 +68,10 @@ def dtype_for(recipe: LanguageModelRecipe, engine: str) -> str:
             "dtype 'bfloat16' is not for runtime 'numpy', which multiplies float32; leave it out, "
             "or use --runtime torch."
         )
+    if recipe.dtype == "auto" and device == "cuda":
+        from edge_train.runtimes.torch.card import pick_device, products_type
+
+        return products_type(pick_device(device))
     return "float32" if recipe.dtype == "auto" else recipe.dtype
 
 

@@ -90,8 +90,8 @@ class LanguageModelJob:
         check_sources(recipe)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
-        device = device_for(recipe, engine)
-        dtype = dtype_for(recipe, engine)
+        device, why_there = device_for(recipe, engine, self._model)
+        dtype = dtype_for(recipe, engine, device)
         own: dict[str, Any] = {"rank": recipe.rank, "targets": recipe.targets}
         if adapts:  # rules have keys of these names, too
             recipe = with_defaults(replace(recipe, rank=None, targets=None))
@@ -135,6 +135,8 @@ class LanguageModelJob:
                 f"{recipe.model} holds no weights: it starts from random ones (seed "
                 f"{self.recipe.seed})",
             )
+        if why_there:
+            self.notes += (why_there,)
         if self.recipe.difference_rank is not None:
             self.notes += (f"the adapter will name its base as {self._model.base}",)
         if self.recipe.trainable == "dora" and self._model.made:

@@ -21,6 +21,8 @@ from edge_train.formats.chat_template import ChatTemplate, Message, chat_templat
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.memory.machine import cores, machine_bytes
 from edge_train.rng import Key
+from edge_train.tasks.device import settle
+from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.ends import ends_of
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in, open_base
 from edge_train.tasks.language_model.sampling import Sampling
@@ -174,14 +176,18 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
 
     An adapter is merged into float weights, which costs a token nothing. Where these would take
     more than half of this machine, weights stay in their file, and every token reads them all.
+    A card that has room for them holds them as they are stored, with the adapter beside them.
     """
     from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.card import pick_device, products_type
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
     adapter = None if learned is None else learned.adapter
     blocks = {} if learned is None else learned.blocks
     numbers = sum(math.prod(e.shape) for file in model.files for e in file.entries.values())
-    if _FLOAT_BYTES * numbers > _MOST_SHARE * (machine_bytes() or math.inf):
+    stored = sum(file.path.stat().st_size for file in model.files)
+    device, _ = settle("auto", TASK.name, stored)
+    if device == "cuda" or _FLOAT_BYTES * numbers > _MOST_SHARE * (machine_bytes() or math.inf):
         return AdaptedLanguageModel.open(
             model,
             adapter or NO_ADAPTER,
@@ -189,7 +195,9 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
             threads=threads,
             seed=0,
             blocks=blocks,
-            lean=True,
+            lean=device == "cpu",
+            device=device,
+            dtype=products_type(pick_device(device)),
         )
     opened = TorchLanguageModel.open(model, quant="none", threads=threads, seed=0)
     if adapter is None:

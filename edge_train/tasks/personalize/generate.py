@@ -53,7 +53,8 @@ def generate(
     recipe = read_recipe(RunFolder(run).recipe)
     if not isinstance(recipe, PersonalizeRecipe):
         raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
-    recipe = replace(recipe, preview_steps=steps, start=None)  # what it began from may be gone
+    # what it began from may be gone, and so may the card that it was trained on
+    recipe = replace(recipe, preview_steps=steps, start=None, device="auto")
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
     if recipe.threads is None:  # it was measured how many pay for this model

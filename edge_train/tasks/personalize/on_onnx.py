@@ -8,6 +8,7 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.formats.artifact import STRIP_GRAPHS, Artifact
+from edge_train.memory.gpu import counts_gpus
 from edge_train.quant import quants
 from edge_train.recipe import required
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -93,7 +94,12 @@ def device_notes(recipe: PersonalizeRecipe, model: Artifact) -> list[str]:
             f"epsilon {recipe.epsilon:g} is below {model.manifest.safe_epsilon:g}, the smallest "
             "radius whose slopes are signal in this artifact; leave it out, and a check picks one."
         )
-    if recipe.cap_bytes is not None and provider.device != "cpu":
+    if recipe.cap_bytes is not None and provider.device == "cuda" and counts_gpus():
+        notes.append(
+            "--mem is about the card: the engine's arena is limited to it, and what the driver "
+            "counts is compared with it after every step"
+        )
+    elif recipe.cap_bytes is not None and provider.device != "cpu":
         notes.append(
             f"memory that device {provider.device} has of its own is not measured; --mem is about "
             "this process" + (" and the engine's CUDA arena" * (provider.device == "cuda"))

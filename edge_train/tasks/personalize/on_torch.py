@@ -1,6 +1,7 @@
 """Personalizing on torch: a model folder in the diffusers layout, with gradients."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,7 @@ from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT
 from edge_train.quant import quants
 from edge_train.recipe import required
+from edge_train.tasks.device import settle
 from edge_train.tasks.personalize import TASK
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call, Denoiser, Model, Pictures, WeightBytes
@@ -64,7 +66,13 @@ def fix(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
             "edge-train[desk]`, or export the model where torch is and copy the artifact here: "
             "--model ARTIFACT."
         )
-    return recipe
+    return replace(recipe, device=_place(recipe, model)[0])
+
+
+def _place(recipe: PersonalizeRecipe, model: ModelFolder) -> tuple[str, str]:
+    """Return where a model computes, and why, where `auto` had a choice."""
+    as_on_card = replace(recipe, quant="none", dtype="float16")
+    return settle(recipe.device, TASK.name, weight_bytes(as_on_card, model).step)
 
 
 def origin(recipe: PersonalizeRecipe, model: ModelFolder) -> str:
@@ -73,8 +81,15 @@ def origin(recipe: PersonalizeRecipe, model: ModelFolder) -> str:
 
 
 def device_notes(recipe: PersonalizeRecipe, model: ModelFolder) -> list[str]:
-    """Return nothing: torch says its device when it is opened."""
-    return []
+    """Return why `auto` is what it is, and what a card does with weights in few bits."""
+    device, why = _place(recipe, model)
+    notes = [why] if why else []
+    if device == "cuda" and recipe.quant in ("int8", "int4"):
+        notes.append(
+            f"on the card weights in {recipe.quant} are unpacked layer by layer: they save its "
+            "memory, not time"
+        )
+    return notes
 
 
 def encode(

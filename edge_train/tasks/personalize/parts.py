@@ -142,6 +142,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     model = _open_model(recipe.model)
     engine = _engine(recipe, model)
     serving = _serving(engine)
+    device = recipe.device  # as it was asked for
     recipe = replace(serving.fix(recipe, model), runtime=engine)
     embedded = serving.origin(recipe, model) == EMBEDDED
     recipe = adapting.settled(recipe, model, embedded=embedded)
@@ -151,7 +152,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
             "--trainable token."
         )
-    notes = list(serving.device_notes(recipe, model))
+    notes = list(serving.device_notes(replace(recipe, device=device), model))
     if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
         notes.append(f"class word {word!r}, from the names of the folders; --class says another")
         recipe = replace(recipe, class_word=word)

@@ -31,10 +31,11 @@ class Encoder(Protocol):
         ...
 
 
-def open_engine(folder: EncoderFolder, engine: str, threads: int) -> Encoder:
-    """Return the encoder of a folder on an engine.
+def open_engine(folder: EncoderFolder, engine: str, threads: int, device: str = "cpu") -> Encoder:
+    """Return the encoder of a folder on an engine, of torch on a device.
 
     Raises:
+      InputError: the device is not there.
       ModelError: it cannot be used.
     """
     if engine == "onnx":
@@ -44,7 +45,7 @@ def open_engine(folder: EncoderFolder, engine: str, threads: int) -> Encoder:
         return OnnxEncoder(folder.graph, threads=threads)
     from edge_train.runtimes.torch.encoder import TorchEncoder
 
-    return TorchEncoder(open_classifier(folder.path), threads=threads)
+    return TorchEncoder(open_classifier(folder.path), threads=threads, device=device)
 
 
 @dataclass

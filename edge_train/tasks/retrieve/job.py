@@ -33,6 +33,7 @@ from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.late_interaction import LateInteraction
 from edge_train.runtimes.token_vectors import WINDOW_BYTES
+from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.retrieve import TASK
 from edge_train.tasks.retrieve.corpus import OUTPUTS, TEXTS, Builder, Corpus, load_corpus
@@ -72,12 +73,13 @@ class RetrieveJob:
         self._model = open_model(recipe)
         check_fixed(recipe)
         engine = engine_of(recipe, self._model)
+        device = features_device(recipe.device, "retrieve", engine)
         resolved = TASK.resolve(recipe, engine, {"threads": cores()})
         length = length_of(recipe, self._model)
-        self.recipe = replace(resolved, **FIXED, runtime=engine, length=length)
+        self.recipe = replace(resolved, **FIXED, device=device, runtime=engine, length=length)
         tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
         self._reader = Reader(tokenizer, length)
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = (FEATURES_ALONE,) if device == "cuda" else ()
         self.name = f"retrieve-{Path(required(self.recipe.data)).stem}"
         self._rehearsed: int | None = None
         self._found: Collection
@@ -164,7 +166,7 @@ class RetrieveJob:
         recipe, model = self.recipe, self._model
         place = folder / INDEX_FOLDER
         place.mkdir(exist_ok=True)
-        encoder = open_engine(model, recipe.runtime, required(recipe.threads))
+        encoder = open_engine(model, recipe.runtime, required(recipe.threads), recipe.device)
         per_call = min(recipe.batch_limit or PER_CALL, PER_CALL)
         encoding = Encoding(
             encoder, self._reader, model.pad, model.width, per_call, self._rehearsed

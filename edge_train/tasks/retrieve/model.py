@@ -9,7 +9,7 @@ from edge_train.formats.encoder_folder import EncoderFolder, open_encoder
 from edge_train.formats.hub import find_folder
 from edge_train.tasks.retrieve.recipe import RetrieveRecipe
 
-FIXED: dict[str, Any] = {"device": "cpu", "dtype": "float32", "quant": "none", "lean": False}
+FIXED: dict[str, Any] = {"dtype": "float32", "quant": "none", "lean": False}
 _NEEDED = ("torch", "transformers", "accelerate")
 _LENGTH = 256  # tokens of a passage, unless the recipe says otherwise
 

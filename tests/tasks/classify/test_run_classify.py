@@ -177,7 +177,9 @@ def test_only_the_head_changes_where_only_it_is_trained(classifiers, tmp_path):
     ("engine", "options", "sentence"),
     [
         ("torch", ("--runtime", "ort-training"), "--for ort-training`, then run --model OUT"),
-        ("torch", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
+        ("torch", ("--device", "cuda"), "torch finds none; use --device cpu"),
+        ("torch", ("--device", "qnn"), "device 'qnn' is not for task 'classify'"),
+        ("ort-training", ("--device", "cuda"), "device 'cuda' is not for task 'classify'"),
         ("torch", ("--quant", "int8"), "quant 'int8' is not for task 'classify'"),
         ("torch", ("--lean",), "lean True is not for task 'classify' with this model"),
         ("torch", ("--data", "nowhere"), "there is no such file or folder"),

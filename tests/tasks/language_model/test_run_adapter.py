@@ -242,6 +242,54 @@ def test_a_card_that_runs_short_is_named_and_the_run_can_be_resumed(
     assert cli.main(["run", "--resume", str(out), "--json"]) == 0
 
 
+def test_a_driver_that_goes_away_is_one_sentence_and_the_run_goes_on_to_the_same_bits(
+    place, tmp_path, capsys, monkeypatch
+):
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+
+    out, backward, calls = tmp_path / "run", AdaptedLanguageModel.backward, []
+    text = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously..."
+
+    def gone(runtime, *given):
+        calls.append(None)
+        if len(calls) == 3:
+            raise RuntimeError(text)
+        return backward(runtime, *given)
+
+    assert run(place, tmp_path / "whole", "--steps", "5") == 0
+    monkeypatch.setattr(AdaptedLanguageModel, "backward", gone)
+    capsys.readouterr()
+    assert run(place, out, "--steps", "5") == 3
+    message = capsys.readouterr().err
+    assert "step 2: the GPU stopped answering (CUDA error: unspecified launch failure)" in message
+    assert "nvidia-smi" in message and f"--resume {out}" in message and "Traceback" not in message
+    assert cli.main(["run", "--resume", str(out), "--json"]) == 0
+    ends = [json.loads((f / "report.json").read_text())["eval"] for f in (out, tmp_path / "whole")]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("CUDA error: no kernel image is available", "the GPU does not answer (CUDA error: no ke"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", "2.15 GB more did not fit on the GPU"),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "an allocation did not fit on the GPU"),
+    ],
+)
+def test_a_card_that_cannot_hold_the_model_is_one_sentence_before_the_first_step(
+    place, tmp_path, capsys, monkeypatch, error, sentence
+):
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+
+    def open_(*_, **__):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(AdaptedLanguageModel, "open", open_)
+    assert run(place, tmp_path / "run") == 2
+    message = capsys.readouterr().err
+    assert sentence in message and "--device cpu" in message and "Traceback" not in message
+
+
 def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys):
     other = shutil.copytree(place / "model", tmp_path / "other")
     values = load_file(other / "model.safetensors")
