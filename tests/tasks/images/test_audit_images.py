@@ -12,6 +12,7 @@ import pytest
 from tiny_backbone import write_backbone, write_classes
 
 from edge_train import cli
+from edge_train.tasks.images.audit.conditions import RULES
 
 pytestmark = pytest.mark.process
 
@@ -38,7 +39,10 @@ def test_every_patch_is_scored_before_and_after_hardening_and_no_patch_is_kept(m
     found = audited(made / "run", "--harden")
     names = {(row["head"], row["patch"]) for row in found["rows"]}
     assert len(names) == 10
-    assert all(0 <= row[rule] <= 1 for row in found["rows"] for rule in list(row)[2:])
+    assert all(0 <= row[rule] <= 1 for row in found["rows"] for rule in RULES)
+    leads = {(row["head"], row["patch"]): row["lead"] for row in found["rows"]}
+    assert leads["before", "fitted through 1 view"] < leads["before", "random"]
+    assert leads["hardened", "none"] != leads["before", "none"]
     assert found["slopes"] == "forward passes"
     assert set(found["won_back"]) == {"one view", "mean of three"}
     assert {path.name for path in (made / "run").rglob("*")} - before == {"audit.json"}
@@ -55,6 +59,7 @@ def test_a_killed_audit_goes_on_to_the_same_bits(made, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     shutil.copytree(made / "run", whole)
     shutil.copytree(made / "run", cut)
+    (cut / "audit.json").unlink(missing_ok=True)
     expected = audited(whole)
     command = [sys.executable, "-m", "edge_train", "audit", str(cut), *FEW, "--mem", "1GB"]
     started = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)

@@ -16,7 +16,7 @@ from edge_train.memory.machine import cores
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.auditing import VERSION, Audit, Parts
-from edge_train.tasks.images.audit.conditions import GREY, VIEWS, accuracies, noise
+from edge_train.tasks.images.audit.conditions import GREY, RULES, VIEWS, accuracies, noise
 from edge_train.tasks.images.audit.fitting import cost_of, fitted, start_of
 from edge_train.tasks.images.audit.patches import (
     Differentiable,
@@ -210,9 +210,7 @@ class _Work:
         return accuracies(features, head, self.subject.photos.labels[self._which])
 
     def _say(self, name: str, row: Mapping[str, Any]) -> None:
-        shares = ", ".join(
-            f"{rule} {100 * value:.1f} %" for rule, value in row.items() if rule != "patch"
-        )
+        shares = ", ".join(f"{rule} {100 * row[rule]:.1f} %" for rule in RULES)
         self.one.say(f"{name}, patch {row['patch']}: {shares}")
 
 

@@ -29,7 +29,9 @@ def noise(seed: int) -> Array:
 def accuracies(
     features: Array, head: Callable[[Array], Array], labels: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return the share of samples that is classified correctly by each rule.
+    """Return the share of samples that is classified correctly by each rule, and `lead`.
+
+    The lead is the mean logit of the right class less the largest other, by one view.
 
     Args:
       features: (samples, views, width).
@@ -37,6 +39,10 @@ def accuracies(
     """
     samples, views, width = features.shape
     logits = head(features.reshape(-1, width)).reshape(samples, views, -1)
-    return {
+    found = {
         name: float((rule(logits).argmax(axis=1) == labels).mean()) for name, rule in RULES.items()
     }
+    one, rows = logits[:, 0].astype(np.float64), np.arange(samples)
+    right = one[rows, labels]
+    one[rows, labels] = -np.inf
+    return {**found, "lead": float((right - one.max(axis=1)).mean())}
