@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_train.rng import Key
+from edge_train.tasks.images.audit.patches import PATCH, PatchEngine, PatchTask, Photos
 from edge_train.tasks.images.audit.warps import AREA, drawn, seen, size_of
 
 SIDE = 24
@@ -46,3 +47,48 @@ def test_numbers_that_were_cut_at_white_have_no_slope():
     warp = np.array([1, 0, 0, 0, 1.2], np.float32)
     view = seen(photo(), np.full((2, 2, 3), 250, np.float32), np.zeros(2), size_of(SIDE), warp)
     assert not view.back(np.ones((SIDE, SIDE, 3), np.float32)).any()
+
+
+class Squares:
+    """A backbone with known slopes: weighted sums of squared pixels."""
+
+    def __init__(self):
+        draw = Key(3, 0).generator("weights").standard_normal((2, SIDE * SIDE * 3), np.float32)
+        self.weights = draw / 10
+
+    def __call__(self, pixels):
+        return np.square(pixels.reshape(len(pixels), -1) / 255) @ self.weights.T
+
+    def differentiable(self, pixels):
+        def back(error):
+            values = 2 * pixels.reshape(len(pixels), -1) / 255**2
+            return (values * (error @ self.weights)).reshape(pixels.shape)
+
+        return self(pixels), back
+
+
+class Plain:
+    """A head whose logits are its features."""
+
+    def __call__(self, features):
+        return features
+
+    def back(self, features, error):
+        return error
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_slopes_of_all_views_are_summed_as_differences_say(views):
+    photos = Photos(np.stack([photo(), photo()[::-1]]), np.array([0, 1]))
+    start = Key(4, 0).generator("start").standard_normal((4, 4, 3)).astype(np.float32)
+    engine = PatchEngine(Squares(), Plain(), photos, start.copy())
+    task = PatchTask(photos, 2, views, 0)
+    batch, found = task.batch(Key(0, 5)), {}
+    engine.backward(batch, lambda name, gradient: found.update({name: gradient}))
+    change = found[PATCH] / np.linalg.norm(found[PATCH])
+    radius = np.float32(1e-2)
+    points = [{PATCH: start + radius * change}, {PATCH: start - radius * change}]
+    ahead, behind = task.loss(engine, batch, points).astype(np.float64).mean(axis=1)
+    slope = (ahead - behind) / (2 * float(radius))
+    assert slope > 0.01
+    assert float(np.linalg.norm(found[PATCH])) == pytest.approx(slope, rel=2e-2)
