@@ -34,7 +34,8 @@ _MOST_WORDS = 2000  # that texts are made of: the commonest
 _FLAGGED = 0.01  # share of the own passages that the perplexity filter may take for foreign
 _ALIKE = 0.6  # overlap from which on a text repeats a query
 _CLIP = 0.7  # no token of a query counts more than this
-_TOGETHER = 256  # passages that are scored at once
+_TOGETHER = 64  # passages that are scored at once
+_LOOKED_AT = 100  # passages that a near-duplicate filter looks at
 WAYS = ("random words", "searched words", "the query, repeated")
 DEFENCES = ("none", "perplexity filter", "near-duplicate filter", "score clipping")
 
@@ -46,7 +47,8 @@ def audit(one: Audit) -> tuple[dict[str, Any], str]:
       InputError, ModelError, RunFolderError: the run, its index or its model cannot be used.
     """
     assert isinstance(one.recipe, RetrieveRecipe)
-    scored = load_corpus(one.run, one.run / INDEX_FOLDER).scored
+    corpus = load_corpus(one.run, one.run / INDEX_FOLDER)
+    scored, passages = corpus.scored, corpus.passages
     if not scored.words:
         raise InputError(
             f"{one.run}: it has no judged queries that could be audited; train it with queries or "
@@ -55,7 +57,9 @@ def audit(one: Audit) -> tuple[dict[str, Any], str]:
     queries = _spread(scored, one.options.queries)
     footprint = RetrieveJob(one.recipe).footprint()
     [prepare] = [lines for name, lines in footprint.known.items() if name == "prepare"]
-    one.plan(footprint, (*prepare, PlanLine("scores", 8_000_000 + 4 * len(scored.words))))
+    one.plan(
+        footprint, (*prepare, PlanLine("scores", 20_000_000 + 8 * len(scored.words) * passages))
+    )
     link = one.options.link
     if link is None:
         searcher = open_searcher(one.run, one.options.threads)
@@ -94,13 +98,20 @@ def _numbers(
     guard = one.guard()
     key = (VERSION, index.encoder, texts, queries, one.options.forwards, count, one.recipe.seed)
     with Parts(one.run, key) as parts:
-        cost = parts.part("cost", lambda: _cost(one, searcher, scored, texts, odd))
+        vectors = [searcher.vectors(query) for query in scored.words]
+        scores = _all_scores(one, searcher, vectors)
+        guard.check(0)
+        cost = parts.part("cost", lambda: _cost(searcher, scored, texts, odd, scores))
         rows = []
         for done, number in enumerate(queries, 1):
             query = scored.words[number]
             name = f"query {number}"
             if not parts.of(name):
-                work = _Query(searcher, query, count)
+                enough = [
+                    float(np.sort(_by_document(searcher, values[number]))[-count])
+                    for values in scores
+                ]
+                work = _Query(searcher, query, vectors[number], *enough)
                 parts.keep(name, work.audited(one, words, model, limit, number))
                 guard.check(done)
                 one.say(f"{done} of {len(queries)} queries")
@@ -125,28 +136,26 @@ def _numbers(
 
 @dataclass
 class _Query:
-    """One query against the index and foreign documents."""
+    """One query against foreign documents.
+
+    Attributes:
+      enough, enough_clipped: scores of the last of the first documents, plain and clipped.
+    """
 
     searcher: Searcher
     query: str
-    count: int
-
-    def __post_init__(self) -> None:
-        self._vectors = self.searcher.vectors(self.query)
-        self._enough = {}
-        for clip in (None, _CLIP):
-            best = _by_document(self.searcher, _all_scores(self.searcher, self._vectors, clip))
-            self._enough[clip] = float(np.sort(best)[-self.count])
+    vectors: Array
+    enough: float
+    enough_clipped: float
 
     def audited(
         self, one: Audit, words: Sequence[str], model: WordModel, limit: float, number: int
     ) -> list[Any]:
         """Return for each way which defences still let it rise, and the forwards of the search."""
-        enough = self._enough[None]
         own = set(words_of(self.query))
         others = [word for word in words if word not in own]  # whose queries they are is not known
         key = Key(one.recipe.seed, number)
-        found = risen(self._scores, others, enough, one.options.forwards, key)
+        found = risen(self._scores, others, self.enough, one.options.forwards, key)
         first = key.generator("words of a foreign document").integers(len(others), size=WORDS)
         start = " ".join(others[place] for place in first)
         ways = [self._passes(text, model, limit) for text in (start, found.text, self.query)]
@@ -154,8 +163,8 @@ class _Query:
 
     def _passes(self, text: str, model: WordModel, limit: float) -> dict[str, bool]:
         tokens = self._tokens([text])[0]
-        rises = float(_best(self._vectors, tokens, None).sum()) > self._enough[None]
-        clipped = float(_best(self._vectors, tokens, _CLIP).sum()) > self._enough[_CLIP]
+        rises = float(_best(self.vectors, tokens, None).sum()) > self.enough
+        clipped = float(_best(self.vectors, tokens, _CLIP).sum()) > self.enough_clipped
         return {
             "none": rises,
             "perplexity filter": rises and model.oddness(text) <= limit,
@@ -164,7 +173,7 @@ class _Query:
         }
 
     def _scores(self, texts: Sequence[str]) -> Array:
-        found = [_best(self._vectors, one, None).sum() for one in self._tokens(texts)]
+        found = [_best(self.vectors, one, None).sum() for one in self._tokens(texts)]
         return np.array(found, np.float32)
 
     def _tokens(self, texts: Sequence[str]) -> list[Array]:
@@ -189,17 +198,25 @@ def _best(query: Array, tokens: Array, clip: float | None) -> Array:
     return best if clip is None else np.minimum(best, np.float32(clip))
 
 
-def _all_scores(searcher: Searcher, query: Array, clip: float | None) -> Array:
-    """Return the score of every passage, (passages,); a few are decoded at a time."""
-    index, found = searcher.index, []
+def _all_scores(one: Audit, searcher: Searcher, queries: Sequence[Array]) -> tuple[Array, Array]:
+    """Return the score of every passage for every query, as it is and clipped.
+
+    Memory: both, (queries, passages) each, and the products of a few passages' tokens.
+    """
+    index = searcher.index
+    plain = np.empty((len(queries), index.passages), np.float32)
+    clipped = np.empty_like(plain)
+    every = max(index.passages // 5, 1)
     for start in range(0, index.passages, _TOGETHER):
         some = np.arange(start, min(start + _TOGETHER, index.passages))
         tokens, starts = index.tokens(some)
-        best = np.maximum.reduceat(query @ tokens.T, starts[:-1], axis=1)
-        if clip is not None:
-            best = np.minimum(best, np.float32(clip))
-        found.append(best.sum(axis=0))
-    return np.concatenate(found)
+        for number, query in enumerate(queries):
+            best = np.maximum.reduceat(query @ tokens.T, starts[:-1], axis=1)
+            plain[number, some] = best.sum(axis=0)
+            clipped[number, some] = np.minimum(best, np.float32(_CLIP)).sum(axis=0)
+        if some[-1] // every > start // every:
+            one.say(f"{some[-1] + 1} of {index.passages} passages are scored")
+    return plain, clipped
 
 
 def _by_document(searcher: Searcher, scores: Array) -> Array:
@@ -210,31 +227,27 @@ def _by_document(searcher: Searcher, scores: Array) -> Array:
 
 
 def _cost(
-    one: Audit,
     searcher: Searcher,
     scored: Scored,
     texts: Sequence[str],
     odd: NDArray[np.bool_],
+    scores: tuple[Array, Array],
 ) -> dict[str, float]:
     """Return nDCG@10 of all judged queries under each defence, with nothing foreign there."""
     found: dict[str, list[float]] = {name: [] for name in DEFENCES}
-    every = max(len(scored.words) // 5, 1)
-    for done, (query, right) in enumerate(zip(scored.words, scored.right, strict=True), 1):
-        vectors = searcher.vectors(query)
-        plain = _all_scores(searcher, vectors, None)
+    rows = zip(scored.words, scored.right, *scores, strict=True)
+    for query, right, plain, clipped in rows:
         repeats = np.zeros(len(plain), np.bool_)
-        for number in np.argsort(-plain)[:100].tolist():  # behind these nobody looks
+        for number in np.argsort(-plain)[:_LOOKED_AT].tolist():
             repeats[number] = overlap(texts[number], query) >= _ALIKE
         ways = {
             "none": plain,
             "perplexity filter": np.where(odd, -np.inf, plain),
             "near-duplicate filter": np.where(repeats, -np.inf, plain),
-            "score clipping": _all_scores(searcher, vectors, _CLIP),
+            "score clipping": clipped,
         }
-        for name, scores in ways.items():
-            found[name].append(ndcg(ranking(scores, searcher.index.owners), right))
-        if done % every == 0:
-            one.say(f"cost of the defences: {done} of {len(scored.words)} judged queries")
+        for name, values in ways.items():
+            found[name].append(ndcg(ranking(values, searcher.index.owners), right))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
