@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +177,11 @@ class _Work:
             "random": noise(self.one.recipe.seed),
         }
         for words, patch in plain.items():
-            row = self.parts.part(f"{name}, {words}", lambda p=patch: self._scored(head, p))
+            row = self.parts.part(f"{name}, {words}", partial(self._scored, head, patch))
             found.append({"patch": words, **row})
             self._say(name, found[-1])
         for views in (1, VIEWS):
-            row = self.parts.part(
-                f"{name}, {views} views", lambda v=views: self._fit(head, v, name)
-            )
+            row = self.parts.part(f"{name}, {views} views", partial(self._fit, head, views, name))
             found.append({"patch": f"fitted through {views} view{'s' * (views > 1)}", **row})
             self._say(name, found[-1])
         return found

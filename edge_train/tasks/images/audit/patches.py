@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
-from edge_train.protocols import Apply
+from edge_train.protocols import Apply, Runtime
 from edge_train.rng import Key
 from edge_train.tasks.images.audit.warps import Seen, drawn, seen, size_of
 from edge_train.tasks.images.classifier_file import Classifier
@@ -37,7 +37,7 @@ class Photos:
     @property
     def side(self) -> int:
         """Of each picture, in pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
 
 def pixels_of(block: Array) -> Array:
@@ -98,7 +98,8 @@ class PatchEngine:
     def __init__(
         self, backbone: Callable[[Any], Array], head: HeadLogits, photos: Photos, start: Array
     ) -> None:
-        self._backbone, self._head, self._photos = backbone, head, photos
+        self._backbone: Any = backbone  # `Differentiable` where gradients are asked for
+        self._head, self._photos = head, photos
         self.parameters = Parameters({PATCH: start})
         self.forwards = 0  # views that went through the backbone
 
@@ -209,6 +210,6 @@ class PatchTask:
             self.photos, Key(self.seed, -7), np.arange(len(self.photos.labels)), self.views
         )
 
-    def loss(self, runtime: PatchEngine, batch: Batch, points: Sequence[Point]) -> Array:
+    def loss(self, runtime: Runtime, batch: Batch, points: Sequence[Point]) -> Array:
         """Return leads (points, samples)."""
         return runtime.forward(batch, points)
