@@ -144,7 +144,7 @@ class ImagesJob:
         )
         plain = set(held.held_out.tolist())
         samples = [
-            Sample(name, label, False, 1 if number in plain else views + recipe.patch_views)
+            Sample(name, label, False, (1 if number in plain else views) + recipe.patch_views)
             for number, (_, name, label) in enumerate(train)
         ]
         test = listed.get("test", [])[:most]
@@ -284,6 +284,7 @@ class ImagesJob:
             smoothing=recipe.label_smoothing,
             weights=self._class_weights(),
             dropout=recipe.view_dropout,
+            every_view=recipe.patch_views > 0,
         )
 
     def _class_weights(self) -> NDArray[np.float32] | None:

@@ -59,6 +59,7 @@ class Pictures:
       weights: (classes,), what pictures of each class count; None: 1.
       dropout: a picture's input is the mean of its views, each left out with this probability;
         None: one of its views.
+      every_view: held-out pictures count with all their views; else as a whole.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class Pictures:
         smoothing: float = 0.0,
         weights: NDArray[np.float32] | None = None,
         dropout: float | None = None,
+        every_view: bool = False,
     ) -> None:
         self._file, self._standard = file, standard
         self._train, self._evaluation = train, evaluation
         self._samples = min(samples, len(train))
         self._smoothing, self._weights, self._dropout = smoothing, weights, dropout
+        self._every_view = every_view
         self._epoch = lru_cache(maxsize=1)(lambda epoch: self._rows(Key(seed, epoch)))
 
     @property
@@ -124,6 +127,14 @@ class Pictures:
 
     def evaluation(self) -> Batch:
         """Return `rows` and `labels` of the held-out pictures; `loss` reads a few at a time."""
+        if self._every_view:
+            first, end = (
+                self._file.starts[self._evaluation],
+                self._file.starts[self._evaluation + 1],
+            )
+            rows = [np.arange(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+            labels = np.repeat(self._file.labels[self._evaluation], end - first)
+            return {"rows": np.concatenate(rows), "labels": labels}
         return {
             "rows": self._file.starts[self._evaluation],
             "labels": self._file.labels[self._evaluation],
