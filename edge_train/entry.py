@@ -1,4 +1,4 @@
-"""What `edge-train` does first: a run with a cap begins in a worker, all else in this process.
+"""What `edge-train` does first: what has a cap begins in a worker, all else in this process.
 
 This process stays as long as the run and its bytes count, so it knows five words of a recipe and
 those about talking, and imports a megabyte or two. All other words are read by `cli.py`, in the
@@ -51,6 +51,7 @@ TALKING = {
 _MEM = ("mem", "cap_bytes")  # both spellings of a recipe file
 _HOST_MEM = ("host_mem", "host_cap_bytes")
 _WRITTEN = (*_MEM, *_HOST_MEM, "device")
+SUPERVISED = ("run", "audit")  # verbs whose cap is held from outside
 _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator may be used
 
 
@@ -69,7 +70,7 @@ def main() -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        if arguments[:1] == ["run"] and HAS_WORKERS:
+        if arguments[:1] and arguments[0] in SUPERVISED and HAS_WORKERS:
             said, talk = read_words(arguments[1:])
             cap_bytes, host = find_cap(said)
             if cap_bytes is not None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from edge_train import __version__
+from edge_train.cli.house import Above
 from edge_train.cli.shared_verbs import commands_of, meant
 from edge_train.command import Command
 from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
@@ -90,7 +91,7 @@ def _command(words: list[str], link: Link | None, began: float | None) -> int:
     if (own := meant(words, tasks.all())) is not None:
         known[words[0]] = own
     options = _parser(known).parse_args(words)
-    options.link = link
+    options.link, options.house = link, Above()
     status: int = options.command(options)
     return status
 

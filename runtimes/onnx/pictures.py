@@ -1,6 +1,7 @@
 """A frozen backbone of pictures on ONNX Runtime: pixels in, features out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class OnnxPictures:
         settings.enable_cpu_mem_arena = False
         self._session = load_graph(graph.path, settings, ["CPUExecutionProvider"])
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Array:
+    def __call__(self, pixels: NDArray[Any]) -> Array:
         """Return features (n, width) of pictures (n, side, side, 3).
 
         Raises:

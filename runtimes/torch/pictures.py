@@ -1,8 +1,8 @@
 """A frozen vision model of transformers on torch: pixels in, features out."""
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class TorchPictures:
         if self._device != HOST:
             move_network(self._network, self._device)
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Array:
+    def __call__(self, pixels: NDArray[Any]) -> Array:
         """Return features (n, width) of pictures (n, side, side, 3).
 
         Raises:
@@ -73,6 +73,21 @@ class TorchPictures:
                 f"says {(len(pixels), self._folder.width)}."
             )
         return found
+
+    def differentiable(self, pixels: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return features of pictures (n, side, side, 3) of float32, and the way back to pixels.
+
+        The way back turns a gradient at the features, (n, width), into one at the pixels.
+        """
+        values = torch.from_numpy(pixels).requires_grad_(True)
+        features = self._network(values)
+
+        def back(error: Array) -> Array:
+            (found,) = torch.autograd.grad(features, values, torch.from_numpy(error))
+            gradient: Array = found.numpy()
+            return gradient
+
+        return features.detach().numpy(), back
 
 
 def _loaded(folder: VisionFolder) -> Any:

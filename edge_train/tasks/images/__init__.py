@@ -2,7 +2,7 @@
 
 from edge_train.methods.method import BLOCKS, FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
-from edge_train.tasks.images.command import INFER
+from edge_train.tasks.images.command import AUDIT, INFER
 from edge_train.tasks.images.recipe import ImagesRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Task
 
@@ -62,5 +62,5 @@ TASK = Task(
     savings=(SMALLER_CALLS,),
     sections="edge_train.tasks.images.report:sections",
     title=lambda facts: f"Image classifier, trained on {facts.get('data')}",
-    commands=(INFER,),
+    commands=(INFER, AUDIT),
 )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
@@ -21,7 +21,7 @@ from edge_train.formats.vision_folder import (
 from edge_train.formats.weight_files import choose_weights, hash_of
 from edge_train.registry import load
 
-Features = Callable[[NDArray[np.uint8]], Array]
+Features = Callable[[NDArray[Any]], Array]
 _SIDE = 224  # where a graph takes any
 _IN_FOLDER = ("model.onnx", "onnx/model.onnx")  # as optimum writes them
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import load_metadata, safetensors_header
 from edge_train.formats.weight_files import blocks_of
 from edge_train.tasks.images.backbone import Features
-from edge_train.tasks.images.views import views
+from edge_train.tasks.images.views import patched, views
 
 _ROWS, _HASHES = "features", "sha256"  # in this order in the file: hashes are known last
 _HASH_BYTES = 32
@@ -87,6 +88,8 @@ class FeatureWriter:
       side, width: of the pictures that it reads, and of what it gives.
       seed: of views; those of a picture follow from it and the picture's pixels.
       key: what the rows depend on beside the pictures.
+      patched: of a picture's views, the last so many that have a patch on them; pictures of one
+        view have none.
       earlier: an earlier run's, whose rows of the same key are taken over.
     """
 
@@ -98,10 +101,11 @@ class FeatureWriter:
         width: int,
         seed: int,
         key: str,
+        patched: int = 0,
         earlier: FeatureFile | None = None,
     ) -> None:
         self._open, self._side, self._width = backbone, side, width
-        self._seed, self._key = seed, key
+        self._seed, self._key, self._patched = seed, key, patched
         self._earlier = earlier if earlier is not None and earlier.key == key else None
         self._known = self._earlier.by_content() if self._earlier else {}
         self._network: Features | None = None
@@ -151,18 +155,23 @@ class FeatureWriter:
         self._network = None
 
     def _rows_of(self, sample: Sample, file: Path, digest: bytes) -> Iterator[bytes]:
-        number = self._known.get(digest)
+        number, made = self._known.get(digest), 0
+        plain = sample.views - (self._patched if sample.views > 1 else 0)
         if self._earlier is not None and number is not None:
             start, end = self._earlier.starts[number : number + 2].tolist()
-            if end - start >= sample.views:
+            if end - start >= plain:
                 self.taken_over += 1
-                rows = self._earlier.rows(np.arange(start, start + sample.views))
+                rows = self._earlier.rows(np.arange(start, start + plain))
                 yield rows.astype("<f4").tobytes()
-                return
-        if self._network is None:
-            self._network = self._open()
+                made = plain
+        looks = [views(file, digest.hex(), plain, self._side, self._seed)] if not made else []
+        if sample.views > plain:
+            count = sample.views - plain
+            looks.append(patched(file, digest.hex(), count, self._side, self._seed))
         # one at a time: a call of more was no faster on one core, and held up to 75 MB more
-        for pixels in views(file, digest.hex(), sample.views, self._side, self._seed):
+        for pixels in chain(*looks):
+            if self._network is None:
+                self._network = self._open()
             yield _computed(self._network, pixels, sample.name)
 
 

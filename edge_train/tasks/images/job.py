@@ -144,7 +144,7 @@ class ImagesJob:
         )
         plain = set(held.held_out.tolist())
         samples = [
-            Sample(name, label, False, 1 if number in plain else views)
+            Sample(name, label, False, (1 if number in plain else views) + recipe.patch_views)
             for number, (_, name, label) in enumerate(train)
         ]
         test = listed.get("test", [])[:most]
@@ -157,6 +157,11 @@ class ImagesJob:
             self._say_once(
                 f"augmentation: {views} views of each picture to train on, of which one is the "
                 "whole; the others are crops, mirrored and brightened by the seed"
+            )
+        if recipe.patch_views:
+            self._say_once(
+                f"hardening: {recipe.patch_views} more views of each picture to train on, with a "
+                "patch of random colours on a tenth of it"
             )
         if not len(held.held_out):
             self._say_once(
@@ -180,6 +185,7 @@ class ImagesJob:
             width=self._backbone.width,
             seed=self.recipe.seed,
             key=self._features_key(),
+            patched=self.recipe.patch_views,
             earlier=self._earlier(say),
         )
         every = max(-(-len(self._samples) // _REPORTED), 200)
@@ -278,6 +284,8 @@ class ImagesJob:
             samples=required(recipe.samples),
             smoothing=recipe.label_smoothing,
             weights=self._class_weights(),
+            dropout=recipe.view_dropout,
+            every_view=recipe.patch_views > 0,
         )
 
     def _class_weights(self) -> NDArray[np.float32] | None:

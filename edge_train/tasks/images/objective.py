@@ -57,6 +57,9 @@ class Pictures:
       samples: pictures of a step.
       smoothing: share of a target that all classes get; of training only, as are
       weights: (classes,), what pictures of each class count; None: 1.
+      dropout: a picture's input is the mean of its views, each left out with this probability;
+        None: one of its views.
+      every_view: held-out pictures count with all their views; else as a whole.
     """
 
     def __init__(
@@ -70,11 +73,14 @@ class Pictures:
         samples: int,
         smoothing: float = 0.0,
         weights: NDArray[np.float32] | None = None,
+        dropout: float | None = None,
+        every_view: bool = False,
     ) -> None:
         self._file, self._standard = file, standard
         self._train, self._evaluation = train, evaluation
         self._samples = min(samples, len(train))
-        self._smoothing, self._weights = smoothing, weights
+        self._smoothing, self._weights, self._dropout = smoothing, weights, dropout
+        self._every_view = every_view
         self._epoch = lru_cache(maxsize=1)(lambda epoch: self._rows(Key(seed, epoch)))
 
     @property
@@ -89,7 +95,7 @@ class Pictures:
         index = order[part * self._samples : (part + 1) * self._samples]
         labels = self._file.labels[self._train[index]]
         batch: dict[str, Any] = {
-            "inputs": self.inputs(rows[index]),
+            "inputs": self._inputs(key, index, rows),
             "labels": labels,
             "index": index,
         }
@@ -98,6 +104,18 @@ class Pictures:
         if self._weights is not None:
             batch["weights"] = self._weights[labels]
         return batch
+
+    def _inputs(self, key: Key, index: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:
+        """Return the inputs of pictures: a view of each, or the mean of some of its views."""
+        if self._dropout is None:
+            return self.inputs(rows[index])
+        draw, found = key.generator("views that are left out"), []
+        for picture, drawn in zip(self._train[index].tolist(), rows[index].tolist(), strict=True):
+            first, end = self._file.starts[picture : picture + 2].tolist()
+            kept = first + np.flatnonzero(draw.random(end - first) >= self._dropout)
+            some = kept if len(kept) else np.array([drawn])
+            found.append(self.inputs(some).mean(axis=0))
+        return np.stack(found)
 
     def inputs(self, rows: NDArray[np.int64]) -> Array:
         """Return rows of the file as heads read them."""
@@ -109,6 +127,14 @@ class Pictures:
 
     def evaluation(self) -> Batch:
         """Return `rows` and `labels` of the held-out pictures; `loss` reads a few at a time."""
+        if self._every_view:
+            first, end = (
+                self._file.starts[self._evaluation],
+                self._file.starts[self._evaluation + 1],
+            )
+            rows = [np.arange(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+            labels = np.repeat(self._file.labels[self._evaluation], end - first)
+            return {"rows": np.concatenate(rows), "labels": labels}
         return {
             "rows": self._file.starts[self._evaluation],
             "labels": self._file.labels[self._evaluation],

@@ -57,5 +57,20 @@ class ImagesRecipe(
         high=64,
         group="data",
     )
+    patch_views: int = key(
+        0,
+        help="hardening: further views of each training picture with a patch of random colours on "
+        "a tenth of it; `edge-train audit RUN --harden` sets it",
+        low=0,
+        high=64,
+        group="data",
+    )
+    view_dropout: float | None = key(
+        help="hardening: train on the mean of a picture's views, each left out with this "
+        "probability; default: on one view at a time",
+        low=0,
+        high=0.95,
+        group="data",
+    )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from edge_train.report.html import inside, picture, render, section
 from edge_train.report.mistakes import shown_mistakes
 from edge_train.report.section import Section
+from edge_train.tasks.images.audit.shown import shown_audit
 
 Record = Mapping[str, Any]
 
@@ -53,6 +54,11 @@ def sections() -> tuple[Section, ...]:
             ),
             place="result",
             shows=("mistakes",),
+        ),
+        Section(
+            name="audit",
+            render=lambda run, summary, records: shown_audit(run),
+            place="result",
         ),
         Section(
             name="loading",

@@ -7,9 +7,11 @@ import numpy as np
 
 from edge_train.formats.pictures import Fit, Pixels, read_picture
 from edge_train.rng import Key
+from edge_train.tasks.images.audit.warps import drawn, seen, size_of
 
 _SMALLEST_CROP = 0.6  # share of the area that a view keeps at least
 _BRIGHTNESS = 0.2  # views are brighter or darker by at most this share
+_PATCH_GRIDS = (1, 2, 4, 8, 16)
 _LARGER = 1.25  # a picture is read this much larger than a view, so that crops stay sharp
 
 
@@ -32,6 +34,26 @@ def views(file: Path, digest: str, count: int, side: int, seed: int) -> Iterator
     pixels = whole(file, round(_LARGER * side))
     for number in range(1, count):
         yield _view(pixels, side, Key(seed, 0).generator("view", digest, number))
+
+
+def patched(file: Path, digest: str, count: int, side: int, seed: int) -> Iterator[Pixels]:
+    """Yield views of a picture with a patch of random colours on a tenth of it.
+
+    Colours, place and warp follow from the seed and the picture's bytes; a patch is of 1 to 16
+    colours along a side, so that some are flat and some are noise.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    photo = whole(file, side)
+    size = size_of(side)
+    for number in range(count):
+        draw = Key(seed, 0).generator("patched view", digest, number)
+        grid = int(draw.choice(_PATCH_GRIDS))
+        patch = draw.uniform(0, 255, (grid, grid, 3)).astype(np.float32)
+        place = draw.uniform(0, side - size, 2).astype(np.float32)
+        warp = drawn(draw, 1, 2)[0, 1]
+        yield seen(photo, patch, place, size, warp).pixels.astype(np.uint8)
 
 
 def whole(file: Path, side: int) -> Pixels:

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
-from edge_train.tasks.retrieve.command import SEARCH
+from edge_train.tasks.retrieve.command import AUDIT, SEARCH
 from edge_train.tasks.retrieve.recipe import RetrieveRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Task
 
@@ -64,5 +64,5 @@ TASK = Task(
     },
     savings=(SMALLER_CALLS,),
     sections="edge_train.tasks.retrieve.report:sections",
-    commands=(SEARCH,),
+    commands=(SEARCH, AUDIT),
 )

@@ -1,4 +1,4 @@
-"""`edge-train search`: ask the documents of a run."""
+"""`edge-train search`, which asks the documents of a run, and `edge-train audit` of it."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from edge_train.command import Command
 from edge_train.paths import path_word
 from edge_train.registry import load
+from edge_train.tasks.audits import audit_command
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -34,3 +35,26 @@ def _run(options: argparse.Namespace) -> int:
 
 
 SEARCH = Command(name="search", help="ask the documents of a trained search", add=_add, run=_run)
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--queries", type=int, default=20, help="own judged queries that are tried; default: 20"
+    )
+    parser.add_argument(
+        "--forwards",
+        type=int,
+        default=200,
+        help="texts that the encoder may read for each query; default: 200",
+    )
+    parser.add_argument(
+        "--count", type=int, default=10, help="first documents that count as risen; default: 10"
+    )
+
+
+AUDIT = audit_command(
+    "retrieve",
+    "how easily a foreign document rises in a search",
+    _add_audit,
+    "edge_train.tasks.retrieve.audit.audit:audit",
+)

@@ -169,6 +169,10 @@ class Index:
             codes[at] = np.frombuffer(record, np.int8, offset=2 * tokens).reshape(tokens, -1)
         return self._quantizer.decode(nearest, codes), starts
 
+    def as_kept(self, tokens: Array) -> Array:
+        """Return tokens (tokens, width) as this index would give them back; nothing is added."""
+        return self._quantizer.decode(*self._quantizer.encode(tokens))
+
     def text(self, passage: int) -> Text:
         """Return what a passage says.
 

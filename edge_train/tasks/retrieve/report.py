@@ -6,6 +6,7 @@ from typing import Any
 
 from edge_train.report.html import render, section, table
 from edge_train.report.section import Section
+from edge_train.tasks.retrieve.audit.shown import shown_audit
 
 Record = Mapping[str, Any]
 _MEASURES = (
@@ -69,6 +70,11 @@ def sections() -> tuple[Section, ...]:
             render=lambda run, summary, records: _examples(summary),
             place="result",
             shows=("examples",),
+        ),
+        Section(
+            name="audit",
+            render=lambda run, summary, records: shown_audit(run),
+            place="result",
         ),
         Section(
             name="search use",

@@ -80,6 +80,14 @@ class Searcher:
         hits = self.index.search(vectors, count)
         return [self._shown(hit, vectors) for hit in hits], said
 
+    def vectors(self, query: str) -> Array:
+        """Return the tokens of a query, (tokens, width), each of length 1.
+
+        Raises:
+          InputError: it is empty, or the model knows no word of it.
+        """
+        return self._vectors(self._read(query))
+
     def _read(self, query: str) -> Tokens:
         if not query.strip():
             raise InputError("the query is empty; write what you look for, in quotes.")

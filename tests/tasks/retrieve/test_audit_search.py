@@ -1,0 +1,104 @@
+"""`edge-train audit` of a search: what rises, what is kept of it, what is refused."""
+
+import json
+import shutil
+
+import pytest
+from tiny_encoder import make_encoder, make_notes
+
+from edge_train import cli
+from edge_train.rng import Key
+from edge_train.tasks.retrieve.audit.rising import WORDS, risen
+from edge_train.tasks.retrieve.audit.words import WordModel
+
+FEW = ("--forwards", "40", "--queries", "4", "--count", "3", "--threads", "1")
+
+
+def run(*words):
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    place = tmp_path_factory.mktemp("audit")
+    model, notes = make_encoder(place / "model"), make_notes(place / "notes", 40)
+    words = ("--task", "retrieve", "--model", model, "--steps", "10", "--threads", "1")
+    assert run("run", notes, *words, "--out", place / "run") == 0
+    return place
+
+
+def test_rates_and_costs_are_left_and_no_text(made):
+    before = {path: path.read_bytes() for path in (made / "run" / "index").iterdir()}
+    names = {path.name for path in (made / "run").rglob("*")}
+    assert run("audit", made / "run", *FEW) == 0
+    found = json.loads((made / "run" / "audit.json").read_text())
+    assert [row["way"] for row in found["rows"]] == [
+        "random words",
+        "searched words",
+        "the query, repeated",
+    ]
+    for row in found["rows"]:
+        defended = [value for name, value in row.items() if name not in ("way", "none")]
+        assert all(0 <= value <= row["none"] <= 1 for value in defended)
+    random, searched, repeated = (row["none"] for row in found["rows"])
+    assert random <= searched
+    assert repeated > 0
+    assert found["rows"][2]["near-duplicate filter"] == 0  # it says what the query says
+    assert 0 < found["spent"] <= 40
+    assert all(0 <= value <= 1 for value in found["cost"].values())
+    assert {path.name for path in (made / "run").rglob("*")} - names == {"audit.json"}
+    assert {path: path.read_bytes() for path in (made / "run" / "index").iterdir()} == before
+    assert "Foreign documents" in (made / "run" / "report.html").read_text()
+    kept = (made / "run" / "audit.json").read_text()
+    assert run("audit", made / "run", *FEW) == 0
+    assert (made / "run" / "audit.json").read_text() == kept
+
+
+def test_the_search_keeps_its_budget_and_only_gets_better():
+    def scores(texts):
+        asked.extend(texts)
+        return [float(text.split().count("flow")) for text in texts]
+
+    import numpy as np
+
+    asked = []
+    words = ["flow", "air", "heat", "wing", "slip", "mach"]
+    found = risen(lambda texts: np.array(scores(texts)), words, 1e9, 60, Key(0, 0))
+    assert found.forwards == len(asked) == 60
+    assert found.score > found.first
+    assert len(found.text.split()) == WORDS
+    assert found.score == found.text.split().count("flow")
+
+
+def test_a_word_model_finds_shuffled_words_odder():
+    texts = [
+        f"the {a} of the {b} is high" for a in ("flow", "heat", "slip") for b in ("air", "wing")
+    ]
+    model = WordModel(texts)
+    assert model.oddness("the flow of the wing") < model.oddness("wing the high of flow")
+
+
+def test_an_index_of_one_document_and_runs_of_others_are_refused(
+    made, tmp_path, capsys, monkeypatch
+):
+    one = shutil.copytree(made / "run", tmp_path / "one")
+    from edge_train.tasks.retrieve.finding import Index
+
+    read = Index.__init__
+
+    def alone(self, folder, texts):
+        read(self, folder, texts)
+        self.owners = self.owners * 0
+
+    monkeypatch.setattr(Index, "__init__", alone)
+    capsys.readouterr()
+    assert run("audit", one, *FEW) == 2
+    assert "one document" in capsys.readouterr().err
+    monkeypatch.undo()
+    recipe = tmp_path / "other"
+    recipe.mkdir()
+    (recipe / "recipe.toml").write_text('task = "network"\n')
+    assert run("audit", recipe) == 2
+    assert "retrieve" in capsys.readouterr().err
+    shutil.rmtree(one / "index")
+    assert run("audit", one, *FEW) == 2
