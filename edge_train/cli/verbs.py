@@ -148,6 +148,7 @@ BENCHES = (
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images"),
+    *("points", "surface"),
 )
 
 

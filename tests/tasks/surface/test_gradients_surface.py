@@ -64,9 +64,7 @@ def torch_loss(field, batch):
     table = (moved[:, None] - near[None]).square().sum(2)
     ends = (table.min(1)[0] + 1e-20).sqrt(), (table.min(0)[0] + 1e-20).sqrt()
     chamfer = (ends[0].mean() + ends[1].mean()) / 2
-    return (
-        chamfer + AGREE * agree.mean() + SURFACE * field(surface).mean() + AIM * aim.mean()
-    )
+    return chamfer + AGREE * agree.mean() + SURFACE * field(surface).mean() + AIM * aim.mean()
 
 
 def test_distances_and_slopes_are_those_of_torch():
