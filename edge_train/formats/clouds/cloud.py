@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ def read_clouds(path: Path, most: int, key: Key) -> Iterator[Cloud]:
         raise InputError(f"{path}: {error}") from error
 
 
-def _thinned(path: Path, parts: Iterator[NDArray[np.generic]], most: int, key: Key) -> Cloud:
+def _thinned(path: Path, parts: Iterator[NDArray[Any]], most: int, key: Key) -> Cloud:
     kept: list[Points] = []
     held, stride, found, wrong = 0, 1, 0, 0
     for part in parts:
@@ -163,7 +163,7 @@ def _check(path: Path, points: Points, found: int) -> None:
 
 def _of_surface(path: Path, source: Source, most: int, key: Key) -> Cloud:
     points, triangles = mesh_of(source)
-    fine = np.isfinite(points).all(axis=1)
+    fine: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
     _check(path, points[fine], len(points))
     triangles = triangles[fine[triangles].all(axis=1)]
     sampled = surface_points(points, triangles, most, key)

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Source:
       has_faces: whether there are triangles or polygons.
     """
 
-    parts: Callable[[], Iterator[NDArray[np.generic]]]
+    parts: Callable[[], Iterator[NDArray[Any]]]
     has_faces: bool = False
 
 

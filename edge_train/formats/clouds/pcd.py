@@ -137,15 +137,15 @@ def _compressed(path: Path, header: _Header) -> Iterator[NDArray[np.float64]]:
     """Yield all points at once: fields lie one after another, each with all points."""
     with open(path, "rb") as file:
         file.seek(header.start)
-        sizes = np.frombuffer(file.read(8), "<u4")
-        whole = header.points * header.row_bytes
-        if len(sizes) != 2 or sizes[1] != whole or whole > _MOST_BYTES:
+        first, whole = file.read(8), header.points * header.row_bytes
+        packed_bytes, size = (int.from_bytes(first[at : at + 4], "little") for at in (0, 4))
+        if len(first) < 8 or size != whole or whole > _MOST_BYTES:
             raise DamagedCloud(
                 f"its {header.points:,} points do not fit the size that its data name, or are more "
                 f"than {_MOST_BYTES:,} bytes."
             )
-        packed = file.read(int(sizes[0]))
-    if len(packed) < sizes[0]:
+        packed = file.read(packed_bytes)
+    if len(packed) < packed_bytes:
         raise DamagedCloud("is cut off: it has fewer bytes than it says.")
     content = unpacked(packed, whole)
     starts, at = {}, 0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,8 @@ def _add(element: _Element, words: list[str]) -> bool:
         element.types[words[1]] = _TYPES[words[0]]
         return True
     if len(words) == 4 and words[0] == "list" and {words[1], words[2]} <= _TYPES.keys():
+        if _TYPES[words[1]][0] == "f" or (words[3] in _INDICES and _TYPES[words[2]][0] == "f"):
+            return False  # neither a length nor a corner is a fraction
         element.lists[words[3]] = _TYPES[words[1]]
         element.types[words[3]] = _TYPES[words[2]]
         return True
@@ -134,7 +136,7 @@ def _add(element: _Element, words: list[str]) -> bool:
 
 def _parts(
     path: Path, order: str, start: int, corners: _Element, faces: _Element | None
-) -> Iterator[NDArray[np.generic]]:
+) -> Iterator[NDArray[Any]]:
     with open(path, "rb") as file:
         file.seek(start)
         if order == "":
@@ -163,9 +165,7 @@ def _read(file: IO[bytes], size: int) -> bytes:
     return content
 
 
-def _text(
-    file: IO[bytes], corners: _Element, faces: _Element | None
-) -> Iterator[NDArray[np.generic]]:
+def _text(file: IO[bytes], corners: _Element, faces: _Element | None) -> Iterator[NDArray[Any]]:
     places = [list(corners.types).index(axis) for axis in "xyz"]
     points, polygons = corners.count, faces.count if faces else 0
     for lines in lines_of(file):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def open_obj(path: Path) -> Source:
     return Source(lambda: _obj(path), has_faces)
 
 
-def _obj(path: Path) -> Iterator[NDArray[np.generic]]:
+def _obj(path: Path) -> Iterator[NDArray[Any]]:
     count = 0
     with open(path, "rb") as file:
         for lines in lines_of(file):

@@ -90,8 +90,10 @@ class CloudEngine:
         losses = np.empty(count, np.float32)
         total: dict[str, Array] = {}
         for some in parts:
-            tape, back = taped.pop() if taped else ({}, None)
-            if back is None:
+            if taped:
+                tape, back = taped.pop()
+            else:
+                tape = {}
                 back = network.forward(batch["clouds"][some], tape)
             errors = np.empty_like(back)
             for number, (x, y) in enumerate(zip(batch["clouds"][some], back, strict=True)):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.formats.clouds.cloud import read_clouds
 from edge_train.formats.clouds.ply import write_ply
@@ -35,8 +37,11 @@ def score(
     file = run / AUTOENCODER if run.is_dir() else run
     if not file.is_file():
         raise InputError(f"{run}: has no {AUTOENCODER}; name a run of task points.")
-    model, points = load_model(file), load_model(file).shape.points
-    codes, frames, names = [], [], []
+    model = load_model(file)
+    points = model.shape.points
+    codes: list[Array] = []
+    frames: list[list[float]] = []
+    names: list[str] = []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     for path in scans:
@@ -61,7 +66,10 @@ def score(
                     found["reconstruction"] = str(out / name)
                 yield json.dumps(found) if as_json else _words(found)
     if out is not None:
-        tensors = {"codes": np.stack(codes), "frames": np.array(frames, np.float64)}
+        tensors: dict[str, NDArray[Any]] = {
+            "codes": np.stack(codes),
+            "frames": np.array(frames, np.float64),
+        }
         save_tensors(out / CODES, tensors, {"names": json.dumps(names)})
 
 

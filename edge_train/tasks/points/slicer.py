@@ -33,7 +33,7 @@ def start_of(seed: int) -> dict[str, Array]:
 
 
 def _softmax(values: Array, axis: int) -> Array:
-    found = np.exp(values - values.max(axis=axis, keepdims=True))
+    found: Array = np.exp(values - values.max(axis=axis, keepdims=True))
     found /= found.sum(axis=axis, keepdims=True)
     return found
 
@@ -106,13 +106,15 @@ def turn_of(draws: Array, unit: Array, errors: Array) -> Array:
     mirror, length = _mirror(unit)
     if length < _TINY:
         return np.zeros(3, np.float32)
-    of_mirror = -2 * ((draws @ mirror) @ errors + (errors @ mirror) @ draws)
-    found: Array = -(of_mirror - mirror * (mirror @ of_mirror)) / length
-    return found
+    first: Array = (draws @ mirror) @ errors
+    second: Array = (errors @ mirror) @ draws
+    of_mirror: Array = np.float32(-2) * (first + second)
+    of_between: Array = of_mirror - mirror * (mirror @ of_mirror)
+    return of_between * np.float32(-1 / length)
 
 
 def _mirror(unit: Array) -> tuple[Array, np.float32]:
     """Return the normal of the mirror between the first axis and `unit`, and their distance."""
-    between = np.array([1, 0, 0], np.float32) - unit
+    between: Array = np.array([1, 0, 0], np.float32) - unit
     length = np.sqrt(np.square(between).sum())
     return between / np.maximum(length, _TINY), length

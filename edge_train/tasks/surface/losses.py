@@ -48,12 +48,12 @@ def chamfer_l1(moved: Array, points: Array) -> tuple[Array, Array]:
     Args:
       moved, points: (queries, 3) each.
     """
-    count = np.float32(len(moved))
+    twice = np.float32(2 * len(moved))
     ahead, far = nearest(moved, points)
     back, far_back = nearest(points, moved)
-    losses: Array = (far + far_back) / 2
-    slopes = (moved - points[ahead]) / (2 * count * np.maximum(far, _TINY))[:, None]
-    pulled = (moved[back] - points) / (2 * count * np.maximum(far_back, _TINY))[:, None]
+    losses: Array = (far + far_back) * np.float32(0.5)
+    slopes = (moved - points[ahead]) / (twice * np.maximum(far, _TINY))[:, None]
+    pulled = (moved[back] - points) / (twice * np.maximum(far_back, _TINY))[:, None]
     np.add.at(slopes, back, pulled)
     return losses, slopes
 
