@@ -239,7 +239,7 @@ def test_archives_that_lie_or_hold_something_else_are_refused(tmp_path):
     }
     for words, arrays in wrong.items():
         np.savez(path, **arrays)
-        with pytest.raises(InputError, match="a.npz") as caught:
+        with pytest.raises(InputError, match=r"a\.npz") as caught:
             clouds_in(path)
         if words != "pickled":
             assert words in str(caught.value)

@@ -24,6 +24,8 @@ DEVICE = {
     "test_resume",
     "test_run_artifact",
     "test_run_images",
+    "test_run_points",
+    "test_run_surface",
     "test_search_run",
     "test_supervisor",
     "test_wall",

@@ -106,8 +106,8 @@ def turn_of(draws: Array, unit: Array, errors: Array) -> Array:
     mirror, length = _mirror(unit)
     if length < _TINY:
         return np.zeros(3, np.float32)
-    first: Array = (draws @ mirror) @ errors
-    second: Array = (errors @ mirror) @ draws
+    first: Array = np.einsum("ni,i,nj->j", draws, mirror, errors)
+    second: Array = np.einsum("ni,i,nj->j", errors, mirror, draws)
     of_mirror: Array = np.float32(-2) * (first + second)
     of_between: Array = of_mirror - mirror * (mirror @ of_mirror)
     return of_between * np.float32(-1 / length)
