@@ -31,7 +31,7 @@ from edge_train.tasks.points.slicer import start_of as start_of_slicer
 _LOSSES = ("v-dsw", "sliced", "max-sliced", "chamfer")
 _RATES = (1e-3, 3e-3)
 _SECONDS = 20  # of the processor, of each training
-_POINTS, _SLICES, _KAPPA, _BATCH = 256, 32, 10.0, 16
+_POINTS, _SLICES, _KAPPA, _BATCH = 256, 16, 10.0, 16
 _SHAPE = Shape(points=_POINTS, code=32, width=64, decoder="mlp")
 _TRAINED, _CHOSEN_ON, _TESTED = 600, 16, 48  # clouds
 Row = dict[str, Any]

@@ -51,22 +51,22 @@ def trained(scans, tmp_path_factory):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_clouds_are_reconstructed_by_every_loss(loss, scans, tmp_path):
-    report = run(tmp_path / "run", scans, *SMALL, "--steps", "200", "--loss", loss)
+    report = run(tmp_path / "run", scans, *SMALL, "--steps", "80", "--loss", loss)
     assert report["task"] == "points"
-    assert report["eval"]["best"] < 0.2 * report["eval"]["first"]
+    assert report["eval"]["best"] < 0.3 * report["eval"]["first"]
 
 
 @pytest.mark.parametrize("method", [m for m in TASK.able() if m not in ("adamw", "lora")])
 def test_an_autoencoder_learns_by_every_able_method(method, scans, tmp_path):
     loss = "sliced" if methods.get(method).perturbs else "v-dsw"
-    words = ("--method", method, "--loss", loss, "--steps", "40")
+    words = ("--method", method, "--loss", loss, "--steps", "15")
     report = run(tmp_path / "run", scans, *SMALL, *words)
     assert report["method"] == method
     assert report["eval"]["best"] < report["eval"]["first"]
 
 
 def test_a_folded_grid_learns_too(scans, tmp_path):
-    report = run(tmp_path / "run", scans, *SMALL, "--steps", "150", "--decoder", "folding")
+    report = run(tmp_path / "run", scans, *SMALL, "--steps", "80", "--decoder", "folding")
     assert report["eval"]["best"] < 0.7 * report["eval"]["first"]
 
 
@@ -118,18 +118,25 @@ def test_clouds_far_away_in_kilometers_train_like_those_near_zero(tmp_path):
     assert "divided by their radius" in " ".join(reports[1]["notices"])
 
 
-@pytest.mark.parametrize("loss", ["v-dsw", "sliced"])
-def test_killed_ten_times_it_ends_with_the_same_bits(loss, scans, tmp_path):
-    steps = 500
+@pytest.mark.parametrize(
+    ("loss", "kills"),
+    [
+        ("v-dsw", 2),
+        pytest.param("v-dsw", 10, marks=pytest.mark.slow),
+        pytest.param("sliced", 10, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_so_often_it_ends_with_the_same_bits(loss, kills, scans, tmp_path):
+    steps = 50 * kills
     words = ("run", scans, *SMALL, "--loss", loss, "--steps", steps, "--samples", "8")
     whole, out = tmp_path / "whole", tmp_path / "run"
     run_to_the_end(*words, "--out", whole, out=whole)
     landed = []
-    for number in range(10):
+    for number in range(kills):
         if not kill((*words, "--out", out), out, 1 + 3 * number, 0.002):
             break
         landed.append(steps_in(out))
-    assert len(landed) == 10 and landed == sorted(landed) and landed[-1] < steps
+    assert len(landed) == kills and landed == sorted(landed) and landed[-1] < steps
     run_to_the_end("run", "--resume", out, out=out)
     assert steps_in(out) == steps_in(whole) == steps
     assert (out / AUTOENCODER).read_bytes() == (whole / AUTOENCODER).read_bytes()
@@ -152,7 +159,8 @@ def test_an_estimate_is_not_far_below_what_is_held(scans, tmp_path):
     out = tmp_path / "run"
     words = ("run", scans, "--points", "1024", "--width", "128", "--steps", "4")
     command = [sys.executable, "-m", "edge_train", *map(str, words), "--mem", "2GB"]
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
+    command += ["--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     plan = json.loads((out / "plan.json").read_text())
     held = json.loads((out / "report.json").read_text())["measured_peak_bytes"]
