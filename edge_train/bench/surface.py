@@ -70,7 +70,7 @@ def main(
         *("borders (true)", "border edges", "triangles", "most held, MB"),
     )
     title = (
-        f"{seeds} seeds, {limit} steps of 1,000 queries, {_POINTS:,} points, width {_WIDTH}, "
+        f"Seeds: {seeds}. {limit:,} steps of 1,000 queries, {_POINTS:,} points, width {_WIDTH}, "
         f"--mem {_CAP}:"
     )
     return f"{title}\n\n{table(head, lines)}"

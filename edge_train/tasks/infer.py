@@ -31,12 +31,13 @@ def infer(path: Path) -> tuple[Task, str]:
     if len(found) == 1:
         task, what = found[0]
         return task, "; ".join([what, *broken])
-    able = [task for task, _ in found] or list(tasks.all().values())
-    lines = "\n".join(f"  edge-train run {path} --task {task.name}    {task.says}" for task in able)
     if found:
         start = f"{path} may be data of {len(found)} tasks; say which:"
+        words, able = f"edge-train run {path} --task", [task for task, _ in found]
     else:
-        start = f"{path} looks like data of no task; say which it is of:"
+        start = f"{path} looks like data of no task; say which it is of, with one of:"
+        words, able = "--task", list(tasks.all().values())
+    lines = "\n".join(f"  {words} {task.name}    {task.says}" for task in able)
     raise InputError("\n".join([*broken, start, lines]))
 
 

@@ -38,6 +38,7 @@ class Sample:
 
 def samples() -> dict[str, Sample]:
     """Return every sample by its name."""
+    from cloud_samples import cloud_samples
     from diffusion_samples import diffusion_samples
     from language_samples import language_samples
 
@@ -51,6 +52,7 @@ def samples() -> dict[str, Sample]:
         *_words(),
         *language_samples(),
         *diffusion_samples(),
+        *cloud_samples(),
     )
     return {sample.name: sample for sample in found}
 
