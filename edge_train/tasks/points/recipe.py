@@ -20,7 +20,6 @@ class PointsRecipe(DataKeys, ForwardKeys, LowRankKeys, DecayKeys, ClipKeys, Micr
         help="distance between a cloud and its reconstruction: sliced, max-sliced or v-dsw "
         "(Wasserstein along lines of any direction, the worst, or learned ones), or chamfer",
         choices=("sliced", "chamfer", "max-sliced", "v-dsw"),
-        common=True,
     )
     points: int = key(
         256,

@@ -19,7 +19,6 @@ class SurfaceRecipe(DataKeys, LowRankKeys, DecayKeys, ClipKeys, MicroBatchKeys):
         help="level-set: queries are pulled to the surface, and level sets agree; distance: the "
         "network tells the distance to the nearest point, for comparison",
         choices=("level-set", "distance"),
-        common=True,
     )
     points: int = key(
         20_000,
