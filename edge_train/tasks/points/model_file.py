@@ -81,13 +81,13 @@ class Model:
         save_tensors(path, {name: np.array(v) for name, v in self.parameters.items()}, about)
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path | str) -> Model:
     """Return what a run learned.
 
     Raises:
       RunFolderError: it is missing, damaged, or of a later version.
     """
-    tensors, about = load_tensors(path)
+    tensors, about = load_tensors(Path(path))
     try:
         if about["version"] != _VERSION:
             raise ValueError(f"it is of version {about['version']}, this reads {_VERSION}")

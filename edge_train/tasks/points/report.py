@@ -27,19 +27,14 @@ def _loading(summary: Record) -> Markup:
     return section("Use it like this", render("loading.html", intro=intro, ways=ways), True)
 
 
-def _rows(run: Path, pictures: Sequence[Record]) -> Markup:
-    photos = []
-    for one in pictures:
-        path = inside(run, one["picture"])
-        if path is not None:
-            words = f"{one['name']}, score {one['score']:.4g}"
-            photos.append({"picture": picture(path, words), "caption": words, "note": None})
+def _rows(run: Path, drawn: Sequence[Record]) -> Markup:
+    found = [(inside(run, one["picture"]), one) for one in drawn]
+    pictures = [
+        picture(path, f"{one['name']}, score {one['score']:.4g}") for path, one in found if path
+    ]
     intro = "Left as it was read, right as it comes back; clouds that were never trained on."
-    return section(
-        "Clouds and their reconstructions",
-        render("photos.html", intro=intro, photos=photos),
-        bool(photos),
-    )
+    figures = render("figures.html", intro=intro, pictures=pictures)
+    return section("Clouds and their reconstructions", figures, bool(pictures))
 
 
 def sections() -> tuple[Section, ...]:

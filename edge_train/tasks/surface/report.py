@@ -21,11 +21,10 @@ print(model.frame.radius * model.field.distance(points))"""
 
 def _seen(run: Path, summary: Record) -> Markup:
     path = inside(run, summary["metrics"].get("picture"))
-    photos = []
-    if path is not None:
-        words = "The cloud as it was read, points on the mesh, and the denser cloud."
-        photos.append({"picture": picture(path, words), "caption": words, "note": None})
-    return section("The surface", render("photos.html", intro="", photos=photos), bool(photos))
+    words = "The cloud as it was read, points on the mesh, and the denser cloud."
+    pictures = [picture(path, words)] if path is not None else []
+    figures = render("figures.html", intro="", pictures=pictures)
+    return section("The surface", figures, bool(pictures))
 
 
 def _loading(summary: Record) -> Markup:

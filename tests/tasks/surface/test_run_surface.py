@@ -74,7 +74,7 @@ def test_normals_point_away_from_the_surface(trained):
 
 
 def test_distances_are_answered_in_the_units_of_the_cloud(trained):
-    model = load_model(trained[0] / FIELD)
+    model = load_model(str(trained[0] / FIELD))  # a word, as the page has it
     asked = np.array([[0.0, -1.15, 0.0], [0.0, -1.0, 0.0]])
     found = model.frame.radius * model.field.distance(model.frame.inward(asked))
     assert found[0] == pytest.approx(0.15, abs=0.06) and found[1] < 0.06
