@@ -110,7 +110,8 @@ def test_every_recipe_value_can_reach_the_journal():
             "personalize",
             "data",
             "folder",
-            "only by classify, images, language-model, network, retrieve; name photos",
+            "only by classify, images, language-model, network, points, retrieve, surface; "
+            "name photos",
         ),
         ("classify", "window", (1, 2), "only by personalize; leave it out"),
     ],

@@ -31,12 +31,15 @@ def infer(path: Path) -> tuple[Task, str]:
     if len(found) == 1:
         task, what = found[0]
         return task, "; ".join([what, *broken])
-    able = [task for task, _ in found] or list(tasks.all().values())
-    lines = "\n".join(f"  edge-train run {path} --task {task.name}    {task.says}" for task in able)
     if found:
         start = f"{path} may be data of {len(found)} tasks; say which:"
+        words, able = f"edge-train run {path} --task", [task for task, _ in found]
     else:
-        start = f"{path} looks like data of no task; say which it is of:"
+        start = f"{path} looks like data of no task; say which it is of, by one of these:"
+        words, able = "--task", list(tasks.all().values())
+    lines = "\n".join(f"  {words} {task.name}    {task.says}" for task in able)
+    if not found:
+        lines += f"\nafter edge-train run {path}"
     raise InputError("\n".join([*broken, start, lines]))
 
 

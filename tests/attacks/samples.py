@@ -38,6 +38,7 @@ class Sample:
 
 def samples() -> dict[str, Sample]:
     """Return every sample by its name."""
+    from cloud_samples import cloud_samples
     from diffusion_samples import diffusion_samples
     from kept_samples import kept_samples
     from language_samples import language_samples
@@ -53,6 +54,7 @@ def samples() -> dict[str, Sample]:
         *language_samples(),
         *diffusion_samples(),
         *kept_samples(),
+        *cloud_samples(),
     )
     return {sample.name: sample for sample in found}
 

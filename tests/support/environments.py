@@ -27,6 +27,8 @@ DEVICE = {
     "test_audit_images",
     "test_audit_search",
     "test_warps",
+    "test_run_points",
+    "test_run_surface",
     "test_search_run",
     "test_supervisor",
     "test_wall",

@@ -22,6 +22,7 @@ def pictures(folder, count=2):
 
 
 def text(path, content):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(content)
     return path
 
@@ -123,6 +124,15 @@ DATA = {
         lambda f: text(f / "c.jsonl", rows({"messages": [{"role": "user", "content": "hi"}]})),
         "language-model",
     ),
+    "clouds": (
+        lambda f: (
+            (
+                text(f / "clouds" / "a.xyz", "0 0 1\n") and text(f / "clouds" / "b.xyz", "1 2 3\n")
+            ).parent
+        ),
+        "points",
+    ),
+    "one cloud": (lambda f: text(f / "scan.obj", "v 0 0 1\nv 1 0 0\n"), "surface"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Clouds of points as scanners and modelling programs write them."""
