@@ -12,6 +12,7 @@ DEVICE = {
     "test_crash_chats",
     "test_crash_network",
     "test_crash_retrieve",
+    "test_device_alone",
     "test_engine_import",
     "test_mapped_weights",
     "test_measure",
