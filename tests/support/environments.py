@@ -8,6 +8,7 @@ no torch is needed. A file that is not named here is the desk's.
 from importlib.util import find_spec
 
 DEVICE = {
+    "test_camera",
     "test_crash_artifact",
     "test_crash_chats",
     "test_crash_network",
