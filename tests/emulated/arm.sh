@@ -133,12 +133,19 @@ if wanted tpsgd "a network on NumPy, layer by layer; killed and resumed to the s
     emulated edge-train run --resume /opt/runs/network-killed
     same network network-killed network.safetensors
 fi
+if wanted camera "the camera demo, a folder as camera, a tiny backbone of the tests"; then
+    PYTHONPATH=$here:$here/tests/support "$desk" -c "import sys; from pathlib import Path
+from tiny_backbone import write_backbone, write_classes
+folder = Path(sys.argv[1]); folder.mkdir(exist_ok=True)
+write_backbone(folder / 'tiny.onnx'); write_classes(folder / 'shown')" "$root/opt/camera"
+    emulated python3 /opt/edge-train/demos/raspberry_pi/camera.py /opt/runs/pictures --every 9 \
+        --model /opt/camera/tiny.onnx --camera /opt/camera/shown --runs /opt/runs/camera --mem 2GB
+fi
 if [ -x "$device" ] && wanted machines "the same recipes on this machine"; then
     (
         cd "$here"
-        export PYTHONPATH="$here" ARM_CLONE="$clone"
-        edge_train="$device -m edge_train"
-        $edge_train run $few --mem 2GB --out "$runs/here"
+        export PYTHONPATH="$here"
+        "$device" -m edge_train run $few --mem 2GB --out "$runs/here"
         "$device" tests/support/two_machines.py "$runs/here" "$runs/whole"
     )
 fi
