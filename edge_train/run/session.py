@@ -10,8 +10,8 @@ from typing import Any
 
 from edge_train.errors import OutOfMemory, RunFolderError
 from edge_train.formats.artifact import is_artifact
-from edge_train.formats.embedded import embedded_artifact
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.embedded import embedded_artifact
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link

@@ -124,10 +124,10 @@ if wanted killed "killed after two records, resumed to the same bits"; then
     emulated edge-train run --resume /opt/runs/killed
     for token in "$runs"/whole/*.safetensors; do same whole killed "$(basename "$token")"; done
 fi
-network="--recipe /opt/edge-train/demos/tpsgd_fashion.toml --steps 40 --evaluation-samples 200"
+network="--recipe /opt/edge-train/demos/tpsgd_fashion.toml --steps 8 --evaluation-samples 200"
 if wanted tpsgd "a network on NumPy, layer by layer; killed and resumed to the same bits"; then
     emulated edge-train run $network --mem 1GB --out /opt/runs/network
-    if support support/dying.py 20 0.01 run $network --out /opt/runs/network-killed; then
+    if support support/dying.py 4 0.01 run $network --out /opt/runs/network-killed; then
         stop "the run was not killed"
     fi
     emulated edge-train run --resume /opt/runs/network-killed

@@ -70,7 +70,11 @@ def test_the_kind_of_model_picks_the_engine_where_nobody_named_one(toy, monkeypa
 @pytest.mark.parametrize(
     ("model", "runtime", "sentence"),
     [
-        (str(MODEL_FOLDER), "onnx", "runtime 'onnx' runs exported models; write one with `edge-train exp"),
+        (
+            str(MODEL_FOLDER),
+            "onnx",
+            "runtime 'onnx' runs exported models; write one with `edge-train exp",
+        ),
         (EMBEDDED, "ort-training", "runtime 'ort-training' has no gradient for the GroupNorm"),
         (EMBEDDED, "numpy", "runtime 'numpy' does not serve task 'personalize'"),
         (str(GOLDEN), "torch", "runtime 'torch' was asked for, but artifact .* for 'onnx'; leave"),
