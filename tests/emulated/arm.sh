@@ -78,9 +78,10 @@ if [ ! -e $handler/qemu-aarch64 ]; then
     cat /usr/lib/binfmt.d/qemu-aarch64.conf > $handler/register
 fi
 
+# One thread of BLAS, as under a cap: with two, sums are in another order, and so are bits.
 emulated() { # a command of the root, with nothing of ours in its environment
     chroot "$root" /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
-        QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 "$@" &
+        QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 "$@" &
     child=$!
     wait "$child" || { status=$? && child= && return "$status"; }
     child=
