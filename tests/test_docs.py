@@ -140,7 +140,7 @@ def test_four_newcomers_find_commands_to_copy():
         "My notes",
         "An app in Python",
     ]
-    assert [block.device for block in found["A device without a screen"]] == [False, True]
+    assert [block.device for block in found["A device without a screen"]] == [True]
     for blocks in found.values():
         for block in blocks:
             if block.language == "python":

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -64,6 +65,14 @@ def test_wheel_holds_every_module(wheel_names: set[str]) -> None:
 def test_wheel_holds_every_data_file(wheel_names: set[str]) -> None:
     files = {path for path in (ROOT / DATA).rglob("*") if path.is_file()}
     assert {path.relative_to(ROOT).as_posix() for path in files} <= wheel_names
+
+
+def test_wheel_holds_the_artifact_that_a_device_alone_learns_with(wheel_names: set[str]) -> None:
+    folder = ROOT / DATA / "tiny_sd_int8_fast"
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {"step.onnx", "step.weights", "tokenizer/vocab.json"} <= listed.keys()
+    names = {f"{DATA}/{folder.name}/{name}" for name in ("manifest.json", *listed)}
+    assert names <= wheel_names
 
 
 def test_wheel_holds_the_style_sheet_and_templates_of_the_report(wheel_names: set[str]) -> None:

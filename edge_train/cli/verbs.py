@@ -156,7 +156,7 @@ BENCHES = (
     *("plan", "minutes", "time", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
-    *("retrieve", "search-speed", "images", "gpu", "audit", "points", "surface"),
+    *("retrieve", "search-speed", "images", "camera", "gpu", "audit", "points", "surface"),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edge_train.errors import OutOfMemory, RunFolderError
 from edge_train.formats.artifact import is_artifact
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.embedded import embedded_artifact
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
@@ -121,7 +122,8 @@ def _open(recipe: Recipe, link: Link) -> Job:
     Raises:
       OutOfMemory: the cap of a worker cannot hold that engine.
     """
-    engine = is_artifact(Path(recipe.model).expanduser())
+    shipped = embedded_artifact(recipe.model, recipe.runtime)
+    engine = shipped is not None or is_artifact(Path(recipe.model).expanduser())
     if link.supervisor and engine and not has_room(recipe.cap_bytes, ONNX_BYTES):
         raise OutOfMemory(f"libraries alone hold {format_bytes(ONNX_BYTES)}", ONNX_BYTES)
     with link.watch.loading(task_of(recipe).loads):

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Run the core of the device suite on an emulated 64-bit Arm: `tests/emulated/arm.sh FOLDER`.
+# What a device can do, on an emulated 64-bit Arm: `tests/emulated/arm.sh FOLDER`.
 #
-# FOLDER, or $ARM_ROOT, gets a Debian root, the aarch64 wheels of the device environment and an
-# exported model; it is used again. It lies outside the repository (about 0.6 GB). Needs root, for
-# chroot and mounts; the packages debootstrap and qemu-user-static; and a network the first time.
-# MIRROR: of Debian. DESK: the Python that exports and downloads; DEVICE: the one that runs the same
-# recipe here, to compare. QEMU_CPU: cortex-a76 is a Raspberry Pi 5, cortex-a72 a Pi 4.
+# FOLDER, or $ARM_ROOT, gets a Debian root, and our wheel installed in a virtual environment as
+# demos/raspberry_pi/README.md says; it is used again. It lies outside the repository (0.7 GB). Needs
+# root, for chroot and mounts; the packages debootstrap and qemu-user-static; and a network the first
+# time. MIRROR: of Debian. DESK: the Python that builds the wheel and downloads; DEVICE: the one that
+# runs the same recipes here, to compare. QEMU_CPU: cortex-a76 is a Raspberry Pi 5, cortex-a72 a Pi 4.
+# ARM_SECONDS: device tests begin no later than so many seconds after the first of them (an hour).
+# ARM_ONLY: the steps to take, by the words after "==" (doctor alone caps ...); all of them otherwise.
 #
 # An emulator proves that it runs, and which bits come out; never how fast it is.
 set -eu
@@ -30,32 +32,31 @@ if [ "${ARM_INSIDE:-}" != yes ]; then
     exec unshare --mount --propagation private -- "$0" "$root"
 fi
 
-if [ ! -e "$root/.ready" ]; then
+if [ ! -e "$root/.files" ]; then
     mkdir -p "$root"
     debootstrap --arch=arm64 --foreign --variant=minbase \
-        --include=python3,libgomp1,libstdc++6 bookworm "$root" "$mirror"
+        --include=python3,python3-venv,libgomp1,libstdc++6 bookworm "$root" "$mirror"
     # Its second stage would run every package's scripts in the emulator; files are all we need.
     for package in "$root"/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
-    version() { sed -n "s/^$1==\([^;]*\).*/\1/p" "$here/constraints.txt" | tr -d ' '; }
-    wheels=$root/opt/wheels
-    mkdir -p "$wheels" "$root/opt/site"
-    "$desk" -m pip download --quiet --only-binary=:all: --no-deps --python-version 3.11 \
+    touch "$root/.files"
+fi
+wheels=$root/opt/wheels
+clone=$root/opt/edge-train
+rm -rf "$clone" "$root/opt/runs" "$wheels"/edge_train-*.whl
+mkdir -p "$clone" "$root/opt/runs" "$wheels"
+(cd "$here" && tar -cf - --exclude=__pycache__ edge_train export runtimes tests demos pyproject.toml \
+    LICENSE NOTICE README.md) | tar -xf - -C "$clone"
+(cd "$clone" && "$desk" -c \
+    "from setuptools import build_meta; build_meta.build_wheel('$wheels')" > /dev/null 2>&1)
+rm -rf "$clone/build" "$clone"/*.egg-info
+ours=$(echo "$wheels"/edge_train-*.whl)
+if [ ! -e "$root/.wheels" ]; then # what the wheel asks for, and pytest
+    "$desk" -m pip download --quiet --only-binary=:all: --python-version 3.11 \
         --implementation cp --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
-        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 -d "$wheels" \
-        "onnxruntime==$(version onnxruntime)" "numpy==$(version numpy)" "pillow==$(version pillow)" \
-        "safetensors==$(version safetensors)" "tokenizers==$(version tokenizers)" \
-        flatbuffers protobuf packaging
-    for wheel in "$wheels"/*.whl; do "$desk" -m zipfile -e "$wheel" "$root/opt/site"; done
-    touch "$root/.ready"
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 --platform any \
+        -c "$here/constraints.txt" -d "$wheels" "${ours}[device]" pytest
+    touch "$root/.wheels"
 fi
-if [ ! -e "$root/opt/model/manifest.json" ]; then
-    (cd "$here" && PYTHONPATH=$here "$desk" -m edge_train export tiny-sd "$root/opt/model" \
-        --quant int8-fast --threads 1)
-fi
-rm -rf "$root/opt/edge-train" "$root/opt/runs"
-mkdir -p "$root/opt/edge-train" "$root/opt/runs"
-(cd "$here" && tar -cf - --exclude=__pycache__ edge_train export runtimes tests pyproject.toml) |
-    tar -xf - -C "$root/opt/edge-train"
 
 # A shell hears a signal only after the program in its foreground, so programs run in the background.
 registered=no child=
@@ -77,38 +78,98 @@ if [ ! -e $handler/qemu-aarch64 ]; then
     cat /usr/lib/binfmt.d/qemu-aarch64.conf > $handler/register
 fi
 
-arm() {
-    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
-        QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 \
-        PYTHONPATH=/opt/edge-train:/opt/edge-train/tests/support:/opt/site \
-        python3 "$@" &
+# One thread of BLAS, as under a cap: with two, sums are in another order, and so are bits.
+emulated() { # a command of the root, with nothing of ours in its environment
+    chroot "$root" /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
+        QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 "$@" &
     child=$!
     wait "$child" || { status=$? && child= && return "$status"; }
     child=
 }
-same() { cmp "$root/opt/runs/whole/$1" "$root/opt/runs/killed/$1"; }
+support() { # a Python file of tests/, with its neighbours
+    script=$1
+    shift
+    emulated env PYTHONPATH=/opt/edge-train/tests/support python3 "/opt/edge-train/tests/$script" "$@"
+}
+runs=$root/opt/runs
+same() { cmp "$runs/$1/$3" "$runs/$2/$3"; }
+# The parent of a step that is left out returns; `"$@"` of a step are its words.
+wanted() {
+    case " ${ARM_ONLY:-$1} " in *" $1 "*) echo "== $1: $2" ;; *) return 1 ;; esac
+}
+few="--threads 1 --steps 4 --no-previews"
 
-echo "== doctor"
-arm -m edge_train doctor
-echo "== exact sums"
-arm /opt/edge-train/tests/support/emulated_products.py
-# With 1 GB a rehearsal would come first: the emulator holds memory too, and it takes minutes.
-echo "== four steps under a cap"
-steps="--threads 1 --steps 4 --no-previews"
-arm -m edge_train run --model /opt/model $steps --mem 2GB --out /opt/runs/whole
-echo "== killed after two records, resumed to the same bits"
-if arm /opt/edge-train/tests/support/dying.py 3 0.01 run --model /opt/model $steps \
-    --out /opt/runs/killed; then
-    stop "the run was not killed"
+install="pip install --quiet --disable-pip-version-check --no-index --find-links /opt/wheels"
+if [ ! -e "$root/.installed" ]; then
+    echo "== install: python3 -m venv, pip install 'edge-train[device]'"
+    emulated python3 -m venv /opt/edge
+    emulated $install 'edge-train[device]' pytest
+    touch "$root/.installed"
 fi
-arm -m edge_train run --resume /opt/runs/killed
-for token in "$root"/opt/runs/whole/*.safetensors; do same "$(basename "$token")"; done
-if [ -x "$device" ]; then
-    echo "== the same recipe on this machine"
-    cd "$here"
-    export PYTHONPATH="$here"
-    "$device" -m edge_train run --model "$root/opt/model" $steps --mem 2GB \
-        --out "$root/opt/runs/here"
-    "$device" tests/support/two_machines.py "$root/opt/runs/here" "$root/opt/runs/whole"
+emulated $install --no-deps --force-reinstall edge-train
+
+if wanted doctor "engines, processor, how a cap is kept"; then
+    emulated edge-train doctor
+fi
+if wanted sums "integer products are exact"; then
+    support support/emulated_products.py
+fi
+# With 1 GB a rehearsal would come first: the emulator holds memory too, and it takes minutes.
+if wanted alone "the embedded photos and the artifact that comes with the program, under a cap"; then
+    emulated edge-train run $few --mem 2GB --out /opt/runs/whole
+fi
+if wanted killed "killed after two records, resumed to the same bits"; then
+    if support support/dying.py 3 0.01 run $few --out /opt/runs/killed; then
+        stop "the run was not killed"
+    fi
+    emulated edge-train run --resume /opt/runs/killed
+    for token in "$runs"/whole/*.safetensors; do same whole killed "$(basename "$token")"; done
+fi
+network="--recipe /opt/edge-train/demos/tpsgd_fashion.toml --steps 8 --evaluation-samples 200"
+if wanted tpsgd "a network on NumPy, layer by layer; killed and resumed to the same bits"; then
+    emulated edge-train run $network --mem 1GB --out /opt/runs/network
+    if support support/dying.py 4 0.01 run $network --out /opt/runs/network-killed; then
+        stop "the run was not killed"
+    fi
+    emulated edge-train run --resume /opt/runs/network-killed
+    same network network-killed network.safetensors
+fi
+if wanted camera "the camera demo, a folder as camera, a tiny backbone of the tests"; then
+    PYTHONPATH=$here:$here/tests/support "$desk" -c "import sys; from pathlib import Path
+from tiny_backbone import write_backbone, write_classes
+folder = Path(sys.argv[1]); folder.mkdir(exist_ok=True)
+write_backbone(folder / 'tiny.onnx'); write_classes(folder / 'shown')" "$root/opt/camera"
+    emulated python3 /opt/edge-train/demos/raspberry_pi/camera.py /opt/runs/pictures --every 9 \
+        --model /opt/camera/tiny.onnx --camera /opt/camera/shown --runs /opt/runs/camera --mem 2GB
+fi
+if [ -x "$device" ] && wanted machines "the same recipes on this machine"; then
+    (
+        cd "$here"
+        export PYTHONPATH="$here"
+        "$device" -m edge_train run $few --mem 2GB --out "$runs/here"
+        "$device" tests/support/two_machines.py "$runs/here" "$runs/whole"
+    )
+fi
+if wanted caps "ten runs under caps of 400 MB and more, watched from outside"; then
+    for cap in 400MB 450MB 500MB 600MB 800MB; do
+        for words in "run $few" "run $network"; do
+            PYTHONPATH=$here "$desk" "$here/tests/emulated/watched.py" $cap 1800 chroot "$root" \
+                /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
+                QEMU_CPU="$QEMU_CPU" edge-train $words --mem $cap --out "/opt/runs/cap"
+            rm -rf "$runs/cap"
+        done
+    done
+fi
+if wanted tests "fast tests of the device environment, until ARM_SECONDS are over"; then
+    ends=$(($(date +%s) + ${ARM_SECONDS:-3600}))
+    files=$("$desk" -c "import sys; sys.path.insert(0, '$here/tests/support')
+from environments import DEVICE
+print(*sorted(DEVICE))")
+    for name in $files; do
+        file=$(cd "$here" && find tests -name "$name.py")
+        if [ "$(date +%s)" -gt "$ends" ]; then echo "$file: not begun, no time left"; continue; fi
+        emulated sh -c "cd /opt/edge-train && exec python3 -m pytest -q -p no:cacheprovider \
+            -m 'not process and not slow and not device' $file" || [ $? = 5 ]
+    done
 fi
 echo "arm: all is well on $QEMU_CPU"

@@ -8,10 +8,12 @@ no torch is needed. A file that is not named here is the desk's.
 from importlib.util import find_spec
 
 DEVICE = {
+    "test_camera",
     "test_crash_artifact",
     "test_crash_chats",
     "test_crash_network",
     "test_crash_retrieve",
+    "test_device_alone",
     "test_engine_import",
     "test_mapped_weights",
     "test_measure",

@@ -13,6 +13,7 @@ from edge_train.errors import InputError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.methods import methods
 from edge_train.methods.method import GRADIENT
 from edge_train.quant import quants
@@ -61,10 +62,14 @@ def fix(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
             f"{recipe.model} OUT --quant int8-fast`."
         )
     if find_spec("torch") is None:
+        instead = (
+            "leave out --runtime: it comes as an artifact, too."
+            if recipe.model == EMBEDDED
+            else "export the model where torch is and copy the artifact here: --model ARTIFACT."
+        )
         raise InputError(
-            f"training {recipe.model} needs torch, which is not installed; `pip install "
-            "edge-train[desk]`, or export the model where torch is and copy the artifact here: "
-            "--model ARTIFACT."
+            f"training {recipe.model} with torch needs torch, which is not installed; `pip install "
+            f"edge-train[desk]`, or {instead}"
         )
     return replace(recipe, device=_place(recipe, model)[0])
 

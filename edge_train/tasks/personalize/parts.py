@@ -15,7 +15,7 @@ from edge_train.errors import InputError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.formats.embedded import EMBEDDED, PHOTOS
+from edge_train.formats.embedded import EMBEDDED, PHOTOS, embedded_artifact
 from edge_train.formats.hub import find_model
 from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
@@ -139,7 +139,8 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             f"prior_weight is {recipe.prior_weight:g}, but no pictures of the class are trained "
             "on; add --class-count 100, or --class-photos FOLDER, or leave it out."
         )
-    model = _open_model(recipe.model)
+    shipped = embedded_artifact(recipe.model, recipe.runtime)
+    model = _open_model(recipe.model) if shipped is None else open_artifact(shipped)
     engine = _engine(recipe, model)
     serving = _serving(engine)
     device = recipe.device  # as it was asked for
@@ -153,6 +154,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             "--trainable token."
         )
     notes = list(serving.device_notes(replace(recipe, device=device), model))
+    if shipped is not None:
+        notes.append(
+            f"{EMBEDDED} as the {recipe.quant} artifact that comes with the program: it learns by "
+            "forward passes alone, and needs no torch"
+        )
     if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
         notes.append(f"class word {word!r}, from the names of the folders; --class says another")
         recipe = replace(recipe, class_word=word)

@@ -10,7 +10,7 @@ import pytest
 from places import GOLDEN
 
 from edge_train.errors import InputError
-from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.methods.method import FORWARD
 from edge_train.runtimes.engine import Engine, Use, engines
 from edge_train.tasks.personalize import on_onnx, parts
@@ -70,7 +70,11 @@ def test_the_kind_of_model_picks_the_engine_where_nobody_named_one(toy, monkeypa
 @pytest.mark.parametrize(
     ("model", "runtime", "sentence"),
     [
-        (EMBEDDED, "onnx", "runtime 'onnx' runs exported models; write one with `edge-train exp"),
+        (
+            str(MODEL_FOLDER),
+            "onnx",
+            "runtime 'onnx' runs exported models; write one with `edge-train exp",
+        ),
         (EMBEDDED, "ort-training", "runtime 'ort-training' has no gradient for the GroupNorm"),
         (EMBEDDED, "numpy", "runtime 'numpy' does not serve task 'personalize'"),
         (str(GOLDEN), "torch", "runtime 'torch' was asked for, but artifact .* for 'onnx'; leave"),

@@ -1,0 +1,209 @@
+"""demos/raspberry_pi/camera.py with a fake camera: it teaches, goes on, and loses nothing."""
+
+import errno
+import importlib.util
+import io
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from places import DEMOS
+from tiny_backbone import write_backbone, write_classes
+
+pytest.importorskip("onnxruntime")
+
+
+def load():
+    path = DEMOS / "raspberry_pi" / "camera.py"
+    spec = importlib.util.spec_from_file_location("camera_demo", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+demo = load()
+
+
+class FakeCamera:
+    """Shows pictures in turn, and is unplugged where there are no more."""
+
+    def __init__(self, pictures):
+        self._pictures = list(pictures)
+
+    def take(self):
+        if not self._pictures:
+            raise OSError("no such device")
+        return self._pictures.pop(0)
+
+
+def shown(folder, *names, count=3):
+    """Return pictures of some classes, one class after the other."""
+    write_classes(folder, ("cat", "dog", "owl"), count=count)
+    return [
+        Image.open(file).convert("RGB") for n in names for file in sorted((folder / n).iterdir())
+    ]
+
+
+def words(tmp_path, *more):
+    model = tmp_path / "tiny.onnx"
+    if not model.exists():
+        write_backbone(model)
+    runs = ("--runs", str(tmp_path / "runs"), "--mem", "2GB")
+    return [str(tmp_path / "pictures"), "--model", str(model), *runs, *more]
+
+
+def kept(tmp_path):
+    return sorted(str(f.relative_to(tmp_path / "pictures")) for f in tmp_path.rglob("0*.jpg"))
+
+
+@pytest.mark.process
+def test_typed_names_teach_and_enter_alone_asks(tmp_path, monkeypatch, capfd):
+    pictures = shown(tmp_path / "shown", "cat", "dog")
+    typed = "\n" + "cat\n" * 3 + "../up\n" + "dog\n" * 2 + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    camera = FakeCamera([pictures[0], *pictures[:3], pictures[0], *pictures[3:5], pictures[5]])
+    assert demo.main(words(tmp_path), camera) == 0
+    said = capfd.readouterr().out
+    assert "nothing is learned yet" in said
+    assert "'../up' cannot be a name" in said
+    assert "learned 2 things: cat, dog" in said
+    assert "0001.jpg: " in said.splitlines()[-1]  # the answer of `edge-train infer`
+    assert kept(tmp_path) == [
+        *(f"cat/000{n}.jpg" for n in (1, 2, 3)),
+        "dog/0001.jpg",
+        "dog/0002.jpg",
+    ]
+
+
+@pytest.mark.process
+def test_it_goes_on_from_what_it_learned_and_from_what_a_power_cut_left(tmp_path, capfd):
+    pictures = shown(tmp_path / "shown", "cat", "dog", "owl", count=2)
+    for number, name in enumerate(("cat", "dog", "owl")):
+        camera = FakeCamera(pictures[2 * number : 2 * number + 2])
+        more = ("--label", name, "--count", "2", "--pause", "0")
+        assert demo.main(words(tmp_path, *more), camera) == 0
+        if name == "dog":  # of this run nothing but its journal and checkpoints is left
+            for file in ("report.json", "report.html", "classifier.safetensors"):
+                (tmp_path / "runs" / "0001" / file).unlink()
+    said = "".join(capfd.readouterr())
+    assert (tmp_path / "runs" / "0001" / "classifier.safetensors").is_file()
+    assert "learned 3 things: cat, dog, owl" in said
+    assert "4 pictures from the earlier run" in said
+    report = json.loads((tmp_path / "runs" / "0002" / "report.json").read_text())
+    assert (report["status"], report["method"]) == ("done", "adamw")
+
+
+def test_a_run_that_took_no_step_is_begun_anew(tmp_path):
+    (tmp_path / "runs" / "0001").mkdir(parents=True)
+    demo.Classifier(demo.arguments(words(tmp_path))).go_on()
+    assert not (tmp_path / "runs" / "0001").exists()
+
+
+def test_a_camera_that_vanishes_is_one_sentence_and_loses_no_picture(tmp_path, capsys):
+    camera = FakeCamera(shown(tmp_path / "shown", "cat", count=2))
+    assert demo.main(words(tmp_path, "--label", "cat", "--pause", "0"), camera) == 3
+    said = capsys.readouterr().err
+    assert "the camera is gone (no such device); plug it in, then start this command again" in said
+    assert len(said.splitlines()) == 1
+    assert kept(tmp_path) == ["cat/0001.jpg", "cat/0002.jpg"]
+
+
+def test_a_card_that_fills_is_one_sentence_and_leaves_no_half_picture(
+    tmp_path, monkeypatch, capsys
+):
+    pictures, save, saved = shown(tmp_path / "shown", "cat"), Image.Image.save, []
+
+    def filling(picture, file, *rest, **options):
+        saved.append(None)
+        if len(saved) == 2:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(picture, file, *rest, **options)
+
+    monkeypatch.setattr(Image.Image, "save", filling)
+    more = ("--label", "cat", "--count", "3", "--pause", "0")
+    assert demo.main(words(tmp_path, *more), FakeCamera(pictures)) == 3
+    said = capsys.readouterr().err
+    assert "No space left on device; make room there" in said
+    assert len(said.splitlines()) == 1
+    assert kept(tmp_path) == ["cat/0001.jpg"]
+    assert not list(tmp_path.rglob(".part.jpg"))
+
+
+def test_a_broken_picture_of_a_folder_is_left_aside(tmp_path, capsys):
+    folder = tmp_path / "shown"
+    shown(folder, count=1)
+    (folder / "cat" / "broken.jpg").write_bytes(b"no picture")
+    options = demo.arguments(words(tmp_path, "--camera", str(folder)))
+    assert [label for label, _ in demo.shots(options, None)] == ["cat", "dog", "owl"]
+    assert "broken.jpg: left aside" in capsys.readouterr().out
+
+
+def picamera2(monkeypatch):
+    class Picamera2:
+        def create_still_configuration(self, main):
+            return main
+
+        def configure(self, configuration):
+            self.size = configuration["size"]
+
+        def start(self):
+            pass
+
+        def capture_image(self, name):
+            return Image.new("RGBA", self.size)
+
+    module = ModuleType("picamera2")
+    module.Picamera2 = Picamera2
+    monkeypatch.setitem(sys.modules, "picamera2", module)
+
+
+def opencv(monkeypatch, opened):
+    class VideoCapture:
+        def __init__(self, source, interface):
+            self.asked = (source, interface)
+
+        def isOpened(self):
+            return opened
+
+        def read(self):
+            return True, np.full((4, 6, 3), (1, 2, 3), np.uint8)
+
+    module = ModuleType("cv2")
+    module.VideoCapture, module.CAP_V4L2, module.CAP_GSTREAMER = VideoCapture, "v4l2", "gst"
+    monkeypatch.setitem(sys.modules, "cv2", module)
+
+
+def test_the_ribbon_camera_comes_first_then_usb_then_a_pipeline(monkeypatch):
+    opencv(monkeypatch, opened=True)
+    monkeypatch.setitem(sys.modules, "picamera2", None)  # not installed
+    usb = demo.open_camera("auto")
+    assert usb._camera.asked == (0, "v4l2")
+    assert usb.take().getpixel((0, 0)) == (3, 2, 1)
+    assert demo.open_camera("nvarguscamerasrc ! appsink")._camera.asked[1] == "gst"
+    picamera2(monkeypatch)
+    assert demo.open_camera("auto").take().size == demo.SIZE
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("auto", "cv2 is not installed, which reads camera 'auto'"),
+        ("pi", "picamera2 is not installed, which reads camera 'pi'"),
+    ],
+)
+def test_without_a_library_it_says_which_to_install(monkeypatch, name, sentence):
+    for library in ("picamera2", "cv2"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(demo.Stopped, match=sentence):
+        demo.open_camera(name)
+
+
+@pytest.mark.parametrize("name", ["0", "no-such-folder"])
+def test_a_camera_that_is_not_there_is_one_sentence(monkeypatch, name):
+    opencv(monkeypatch, opened=False)
+    with pytest.raises(demo.Stopped, match=f"camera '{name}': .*plug it in, or name a number"):
+        demo.open_camera(name)
