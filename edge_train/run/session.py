@@ -16,6 +16,7 @@ from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
+from edge_train.protocols import Company
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.agreement import agreed_steps
@@ -42,10 +43,16 @@ from edge_train.tasks.job import Job, KnowsItsModel, ReadsMoreOfItsModel
 from edge_train.units import format_bytes
 
 
-def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
+def run(
+    recipe: Recipe,
+    observer: Observer,
+    link: Link | None = None,
+    company: Company | None = None,
+) -> int:
     """Start a run; return the exit status.
 
     Args:
+      company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one; without one nothing outside this
         process enforces the cap, and it is not started again when memory does not suffice.
 
@@ -53,10 +60,16 @@ def run(recipe: Recipe, observer: Observer, link: Link | None = None) -> int:
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
     with _linked(link) as link:
-        return _run(recipe, observer, link)
+        return _run(recipe, observer, link, company)
 
 
-def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = None) -> int:
+def _run(
+    recipe: Recipe,
+    observer: Observer,
+    link: Link,
+    company: Company | None,
+    folder: Path | None = None,
+) -> int:
     """Start a run in a folder of its own, or in the `folder` that this process holds already."""
     began = time.perf_counter()
     link.tell(code=code_words(recipe))
@@ -74,9 +87,16 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
     if folder is not None:
         RunFolder(folder).make()
         link.tell(folder=str(folder))
-        return _begin(Session(folder, job, observer, began, link, plan), recipe)
+        session = Session(folder, job, observer, began, link, plan)
+        return _begin(_with(session, company), recipe)
     with new_folder(job.recipe.out, job.name, link, observer.said) as made:
-        return _begin(Session(made, job, observer, began, link, plan), recipe)
+        return _begin(_with(Session(made, job, observer, began, link, plan), company), recipe)
+
+
+def _with(session: Session, company: Company | None) -> Session:
+    if company is not None:
+        session.company = company
+    return session
 
 
 def _begin(session: Session, recipe: Recipe) -> int:
@@ -121,7 +141,11 @@ def _write_plan(folder: Path, recipe: Recipe, choice: str, plan: Plan) -> None:
 
 
 def resume(
-    folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link | None = None
+    folder: Path,
+    changes: Mapping[str, Any],
+    observer: Observer,
+    link: Link | None = None,
+    company: Company | None = None,
 ) -> int:
     """Go on with a run from its last durable step; return the exit status.
 
@@ -131,6 +155,7 @@ def resume(
     Args:
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
         more than were taken. With the code that the run imports, if any: it is named again.
+      company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one.
 
     Raises:
@@ -144,10 +169,16 @@ def resume(
         )
     RunFolder(folder).check_kinds()
     with _linked(link) as link, only_writer(folder, observer.said, link.lock, link.lend):
-        return _resume(folder, changes, observer, link)
+        return _resume(folder, changes, observer, link, company)
 
 
-def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
+def _resume(
+    folder: Path,
+    changes: Mapping[str, Any],
+    observer: Observer,
+    link: Link,
+    company: Company | None,
+) -> int:
     began = time.perf_counter()
     path = RunFolder(folder).journal
     records, intact, wrong = _believed(folder)
@@ -173,7 +204,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     if not records:
         observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
-        return _run(recipe, observer, link, folder)
+        return _run(recipe, observer, link, company, folder)
     recipe = _fitted(replace(recipe, rules=rules_of(folder, records[0])), observer, link)
     _announce_restart(recipe, observer, link)
     link.changes = {**changes_for_memory(records, recipe.cap_bytes), **link.changes}
@@ -219,7 +250,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         intact = lengthen(folder, path, intact, kept, more, observer.said)
         records, _ = journal.read(path)
         link.tell(folder=str(folder))
-    return train(Session(folder, job, observer, began, link, plan), records, intact)
+    session = _with(Session(folder, job, observer, began, link, plan), company)
+    return train(session, records, intact)
 
 
 def _believed(folder: Path) -> tuple[Sequence[Mapping[str, Any]], int, str]:

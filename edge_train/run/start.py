@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 from edge_train import __version__
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError, TrainingStopped
+from edge_train.loop import Alone
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.machine import memory_limit
 from edge_train.memory.plan import Plan
 from edge_train.methods import methods, schedules
 from edge_train.optim.transforms import root_mean_square
-from edge_train.protocols import Objective
+from edge_train.protocols import Company, Objective
 from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
@@ -38,7 +39,8 @@ class Session:
 
     `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
-    nobody named a number, so measure it. `expected`: how long a new run will take.
+    nobody named a number, so measure it. `expected`: how long a new run will take. `company`: who
+    takes the steps together.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Session:
     threads: Threads | None = None
     measure_threads: bool = False
     expected: Expected | None = None
+    company: Company = field(default_factory=Alone)
 
 
 def scales_of(parameters: Point) -> dict[str, float]:

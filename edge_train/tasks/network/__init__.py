@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from edge_train.methods.method import BLOCKS, GRADIENT
+from edge_train.methods.method import BLOCKS, FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
@@ -24,7 +24,7 @@ TASK = Task(
     accepts="edge_train.tasks.network.accepts:accepts",
     uses={
         "numpy": Use(
-            offers=frozenset({GRADIENT, BLOCKS}),
+            offers=frozenset({FORWARD, GRADIENT, BLOCKS}),
             open="edge_train.runtimes.numpy.network:NumpyNetwork",
             quants=("none", "int8"),
             libraries=("edge_train.runtimes.numpy.network",),
@@ -47,6 +47,7 @@ TASK = Task(
         },
         ("backprop", "default"): {"learning_rate": 0.5},
         ("adamw", "default"): {"learning_rate": 1e-3},
+        ("zo", "default"): {"learning_rate": 1e-3, "queries": 4, "sides": 1},
     },
     savings=(
         SMALLER_CALLS,

@@ -120,6 +120,7 @@ class NetworkJob:
             resolution=recipe.resolution,
             window=recipe.series,
             label_column=recipe.label_column,
+            standardization=recipe.standardization,
         )
         if recipe.next:
             before = opened(recipe.next, recipe.continual)
@@ -261,7 +262,8 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        parts = replace(self._parts(), epsilon=epsilon, scale=scale)
+        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, parts)
         return estimator, self._protecting(rule)
 
     def _protecting(self, rule: Transform) -> Transform:
