@@ -36,7 +36,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("loop",), ("methods",), ("export",), ("runtimes",), ("report",)),
     (("tasks",),),
     (("run",),),
-    (("cli", "entry", "worker", "doctor", "bench", "watch", "api", "__main__"),),
+    (("cli", "entry", "worker", "doctor", "bench", "watch", "api", "fleet", "__main__"),),
 )
 # What the parent of a run imports: a few megabytes beside a training that needs them all.
 PARENT = (

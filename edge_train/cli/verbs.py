@@ -9,6 +9,7 @@ from typing import Any
 from edge_train.cli import exports
 from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
+from edge_train.fleet.command import FLEET
 from edge_train.paths import path_word
 
 PLAN_ONLY = ("--all", "--rehearse")
@@ -35,18 +36,23 @@ def _run(options: argparse.Namespace) -> int:
         from edge_train.run.board import Board
 
         observer = Board(observer)
+    company = None
+    if words.fleet is not None:
+        from edge_train.fleet.device import company_of
+
+        company = company_of(words.fleet, observer.said)
     if words.resume is not None:
         changes = words.caps()
         with beside(words.resume) if words.watch else nullcontext() as page:
             _count_page(options.link, page)
-            return session.resume(words.resume, changes, observer, options.link)
+            return session.resume(words.resume, changes, observer, options.link, company)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
     out = None if recipe.out is None else Path(recipe.out)
     with beside(out) if words.watch else nullcontext() as page:
         _count_page(options.link, page)
-        return session.run(recipe, observer, options.link)
+        return session.run(recipe, observer, options.link, company)
 
 
 def _count_page(link: Any, page: int | None) -> None:
@@ -223,6 +229,7 @@ COMMANDS = (
         add=_add_watch,
         run=_watch,
     ),
+    FLEET,
     Command(
         name="bench",
         help="the benchmarks behind every published number",

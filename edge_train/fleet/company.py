@@ -54,6 +54,7 @@ class Fleet:
       calls: where the server's messages come from.
       privacy: noise on what is sent; None: none.
       idle_seconds: without a message, after which the run is stopped with everything saved.
+      say: takes a sentence for people.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Fleet:
         calls: Calls,
         privacy: Privacy | None = None,
         idle_seconds: float = IDLE_SECONDS,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._calls, self._privacy, self._idle = calls, privacy, idle_seconds
+        self._calls, self._privacy, self._idle, self._say = calls, privacy, idle_seconds, say
         self._known: dict[int, Values | None] = {}
         self._waiting: Call | None = None  # for its answer
         self._own: tuple[int, Values] | None = None  # what was measured last
@@ -93,6 +95,9 @@ class Fleet:
                     "check finds on private data has no noise."
                 )
             own = (self._privacy.loss(own[0]), 0.0)
+            about = self._identity["about"]
+            evaluations = 1 + -(-about["steps"] // about["evaluate_every"])
+            self._say(self._privacy.sentence(about["steps"], evaluations))
         agreed = self._agreed(START, lambda: own)
         if agreed is None or len(agreed) != len(own):
             raise ModelError("fleet: no device's loss is finite before the first step.")

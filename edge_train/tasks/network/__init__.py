@@ -15,6 +15,17 @@ def _for_rehearsal(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(recipe, steps=steps, preview_every=0)
 
 
+def _together(recipe: NetworkRecipe) -> str | None:
+    if recipe.next or recipe.backbone:
+        return "--next and --backbone are of one machine"
+    if recipe.standardization is None:
+        return (
+            "each device would standardise by its own data; set standardization, the mean and "
+            "deviation of each channel or column, such as '72.9 90.0'"
+        )
+    return None
+
+
 TASK = Task(
     name="network",
     says="a small network, from tables, arrays or pictures",
@@ -81,6 +92,7 @@ TASK = Task(
         ("numpy", "drtp", "none"): ("drtp", "81.7"),
     },
     measured_on="Fashion-MNIST",
+    together=_together,
     sections="edge_train.tasks.network.report:sections",
     title=lambda facts: f"{facts.get('network')} on {facts.get('data')}",
 )

@@ -366,7 +366,8 @@ class NetworkJob:
     ) -> tuple[dict[str, Any], str]:
         """Write what the next task will need; return scores of all tasks, and words for people."""
         recipe, estimator = self.recipe, None
-        if makes_bases(recipe, self._network) and recipe.mode == "online":
+        differentiates = not self._method.perturbs  # else what it sees of a gradient is noise
+        if makes_bases(recipe, self._network) and recipe.mode == "online" and differentiates:
             estimator, _ = self.method(0.0, {})
         ended = Ended(recipe, self._data, self._next, runtime, self._task, saved, self._prepare)
         return ended.kept(folder, estimator, accuracy)
