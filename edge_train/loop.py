@@ -191,9 +191,7 @@ class Loop:
         chosen = time.perf_counter() - start
         before, share = self._clipped(batch, key)
         apply = partial(self.apply, key, share=share)
-        estimate = self.company.step(
-            self.estimator, self.runtime, self.task, batch, key, apply
-        )
+        estimate = self.company.step(self.estimator, self.runtime, self.task, batch, key, apply)
         usage = self.guard.check(step)
         return StepRecord(
             step=step,

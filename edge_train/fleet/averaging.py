@@ -1,15 +1,14 @@
 """One value of many: means of what devices measured, some of which may lie."""
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 Rule = Literal["mean", "trimmed", "median"]
 RULES: tuple[Rule, ...] = ("mean", "trimmed", "median")
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Average:
     """How the numbers of devices become one of each.
 
     `mean` is what a single machine with the data of all would take; one device can move it
-    anywhere. `trimmed` leaves out a share of the devices at each end, number by number, and `median`
+    anywhere. `trimmed` leaves out a share of the devices at each end, number by number, `median`
     all but the middle: fewer liars than that move them no further than honest devices reach (Yin et
     al. 2018, arXiv:1803.01498). Both are blind to weights.
 
@@ -32,32 +31,31 @@ class Average:
     def of(self, rows: Sequence[Sequence[float]], weights: Sequence[float] = ()) -> list[float]:
         """Return one number of each column.
 
-        The mean of one device is what it measured, bit for bit.
+        The mean of one device is what it measured, bit for bit, and no order of devices changes a
+        bit of it.
 
         Args:
           rows: a row for each device, finite.
           weights: of the rows in a mean; none: all count the same.
         """
-        table: Numbers = np.array(rows, np.float64)
+        columns = list(zip(*rows, strict=True))
         if self.rule == "median":
-            found = np.median(table, axis=0)
-        elif self.rule == "trimmed":
-            cut = min(int(self.trim * len(table)), (len(table) - 1) // 2)
-            found = np.sort(table, axis=0)[cut : len(table) - cut].mean(axis=0)
+            return [statistics.median(column) for column in columns]
+        if self.rule == "trimmed":
+            cut = min(int(self.trim * len(rows)), (len(rows) - 1) // 2)
+            columns = [tuple(sorted(column)[cut : len(rows) - cut]) for column in columns]
         elif len(set(weights)) > 1:
-            shares = np.array(weights) / np.sum(weights)
-            found = (table * shares[:, None]).sum(axis=0)
-        else:
-            found = table.mean(axis=0)
-        return [float(value) for value in found]
+            total = math.fsum(weights)
+            return [math.fsum(map(mul, weights, column)) / total for column in columns]
+        return [math.fsum(column) / len(column) for column in columns]
 
 
 def weight_of(slope_check: Mapping[str, object] | None) -> float:
     """Return what the slopes of a device count: less where rounding is a share of them.
 
     Slopes at a radius and its double agree to a = 1 - sqrt(1.25 v / (1 + v)) where rounding is the
-    share v of their variance (`estimators.slope_check`). The best weight of a mean is the inverse of
-    the variance, here 1 / (1 + v), where devices see slopes of the same size. Never more than 1, so
+    share v of their variance (`estimators.slope_check`). The best weight in a mean is the inverse
+    of the variance, here 1 / (1 + v), where devices see slopes of the same size. Never more than 1, so
     that a device that lies about it gains nothing.
 
     >>> weight_of({"epsilon": 0.1, "rows": [{"epsilon": 0.1, "agreement": 1.0}]})

@@ -5,7 +5,6 @@ read them; a step has the numbers that all agreed on, and in `fleet` who was ave
 evaluation is still to come has an event before it, so that what devices were told is never lost.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ class Book:
         intact: int | None = None
         if path.exists():
             records, intact = journal.read(path)
-            if os.path.getsize(path) > intact:
+            if path.stat().st_size > intact:
                 copy = RunFolder(folder).damaged_journal
                 copy.write_bytes(path.read_bytes())
                 say(
@@ -96,7 +95,13 @@ class Book:
             "forwards": 0,
             "seconds": time.monotonic() - self._began,
             "peak_bytes": 0,
-            "fleet": {"tag": tag, "must": dict(must), "about": dict(about), "epsilon": epsilon, **took},
+            "fleet": {
+                "tag": tag,
+                "must": dict(must),
+                "about": dict(about),
+                "epsilon": epsilon,
+                **took,
+            },
         }
         self._journal.append(self.start, durable=True)
         self._note(START, values)
@@ -120,7 +125,7 @@ class Book:
         else:
             assert self._pending is not None  # slopes come first
             if values is None and number == evaluation_after(step):
-                bad = {"loss": None, "scalars": [], "skipped": _EVALUATION_SKIPPED}
+                bad: dict[str, Any] = {"loss": None, "scalars": [], "skipped": _EVALUATION_SKIPPED}
                 self._pending = {**self._pending, **bad, "undone": self._pending}
                 event = {"kind": "event", "step": step - 1, "text": _EVALUATION_SKIPPED}
                 self._journal.append({**event, "agreed": self._pending}, durable=True)

@@ -1,4 +1,4 @@
-"""How messages reach the training process of a device: through a socket of its folder, or a file."""
+"""How messages reach the training process of a device: a socket of its folder, or a file."""
 
 import contextlib
 import os

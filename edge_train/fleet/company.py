@@ -113,7 +113,9 @@ class Fleet:
           InputError: it is the journal of a run by itself.
         """
         if "fleet" not in record:
-            raise InputError("this run trained by itself; a device of a fleet begins with a new one.")
+            raise InputError(
+                "this run trained by itself; a device of a fleet begins with a new one."
+            )
         self._tag = bytes.fromhex(str(record["fleet"]["tag"]))
         self._identity, self._stopping = identity_of(record), stopping
 
@@ -173,7 +175,7 @@ class Fleet:
         return agreed[0]
 
     def _agreed(self, number: int, measure: Callable[[], Values]) -> Values | None:
-        """Return what all agree on in a round: measure when it is asked for, wait until it is known.
+        """Return what all agree on in a round: measure when asked, wait until it is known.
 
         Raises:
           TrainingStopped: the run is to stop, or nothing was heard for long.

@@ -3,10 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from typing import Any
 
 from edge_train.errors import EdgeTrainError
 from edge_train.fleet.averaging import Average
@@ -21,16 +18,18 @@ _PAUSE_SECONDS = 0.2  # between two looks for answers
 _WAIT_SECONDS = 1.0  # where no device is there
 
 
-def server_app(file: str) -> ServerApp:
+def server_app(file: str) -> Any:
     """Return the app of the server.
 
     Args:
       file: of the app's module, beside which its recipe lies.
     """
+    from flwr.serverapp import ServerApp
+
     app = ServerApp()
 
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
+    @app.main()  # type: ignore[untyped-decorator] # Flower may not be installed
+    def main(grid: Any, context: Any) -> None:
         config = context.run_config
         folder = Path(str(config["folder"])).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ def server_app(file: str) -> ServerApp:
 class FlowerGrid:
     """The devices that Flower reaches."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Any) -> None:
         self._grid = grid
 
     def nodes(self) -> list[int]:
@@ -63,6 +62,8 @@ class FlowerGrid:
 
     def exchange(self, messages: Mapping[int, bytes], seconds: float) -> list[tuple[int, bytes]]:
         """Return what was answered within some seconds, or by all."""
+        from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
         pushed = [
             Message(
                 RecordDict({_RECORD: ConfigRecord({_CONTENT: content})}),
@@ -86,32 +87,35 @@ class FlowerGrid:
         return found
 
 
-def _content_of(message: Message) -> bytes | None:
-    """Return our bytes in a message; None where there are none: a client failed, or is no app of ours."""
+def _content_of(message: Any) -> bytes | None:
+    """Return our bytes in a message; None where a client failed, empty in a message of others."""
     if not message.has_content():
         return None
     record = message.content.get(_RECORD)
-    content = record.get(_CONTENT) if isinstance(record, ConfigRecord) else None
+    content = record.get(_CONTENT) if isinstance(record, Mapping) else None
     return content if isinstance(content, bytes) else b""
 
 
-def client_app(file: str) -> ClientApp:
+def client_app(file: str) -> Any:
     """Return the app of a device.
 
     Args:
       file: of the app's module, beside which its recipe lies.
     """
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.clientapp import ClientApp
+
     app = ClientApp()
 
-    @app.train()
-    def measure(message: Message, context: Context) -> Message:
+    @app.train()  # type: ignore[untyped-decorator]
+    def measure(message: Any, context: Any) -> Any:
         content = _answer(Path(file).parent / "recipe.toml", message, context)
         return Message(RecordDict({_RECORD: ConfigRecord({_CONTENT: content})}), reply_to=message)
 
     return app
 
 
-def _answer(recipe: Path, message: Message, context: Context) -> bytes:
+def _answer(recipe: Path, message: Any, context: Any) -> bytes:
     config, node = context.run_config, context.node_config
     try:
         folder = Path(str(node.get("folder", f"fleet-{context.node_id}"))).expanduser().absolute()

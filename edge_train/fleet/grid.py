@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edge_train.errors import EdgeTrainError
@@ -38,18 +39,29 @@ class Silent:
         """Do nothing."""
 
 
+class Killed(Exception):
+    """A device ended at once, with nothing saved, as `kill -9` does it."""
+
+
 class QueueCalls:
-    """Messages through a queue."""
+    """Messages through a queue; None in it ends the device at once."""
 
     def __init__(self) -> None:
-        self.queue: queue.Queue[Call] = queue.Queue()
+        self.queue: queue.Queue[Call | None] = queue.Queue()
 
     def next(self, seconds: float) -> Call | None:
-        """Return the next message; None if there is none within some seconds."""
+        """Return the next message; None if there is none within some seconds.
+
+        Raises:
+          Killed: the device ends here.
+        """
         try:
-            return self.queue.get(timeout=seconds)
+            call = self.queue.get(timeout=seconds)
         except queue.Empty:
             return None
+        if call is None:
+            raise Killed
+        return call
 
 
 class LocalDevice:
@@ -75,6 +87,13 @@ class LocalDevice:
                 session.run(self._recipe, Silent(), None, company)
         except EdgeTrainError as error:
             self.error = str(error)
+        except Killed:
+            self.error = "killed"
+
+    def kill(self) -> None:
+        """End it at once: no checkpoint, no end of its journal."""
+        self.calls.queue.put(None)
+        self.thread.join()
 
     def ask(self, content: bytes, answered: Callable[[bytes], None]) -> None:
         """Hand it a message."""
@@ -103,7 +122,7 @@ class LocalGrid:
         """Return what was answered within some seconds, or by all."""
         answers: queue.Queue[tuple[int, bytes]] = queue.Queue()
         for node, content in messages.items():
-            self.devices[node].ask(content, lambda found, n=node: answers.put((n, found)))
+            self.devices[node].ask(content, partial(_put, answers, node))
         found: list[tuple[int, bytes]] = []
         waiting, end = set(messages), time.monotonic() + seconds
         while waiting and time.monotonic() < end:
@@ -115,3 +134,7 @@ class LocalGrid:
             waiting.discard(node)
             found += [(node, one) for one in self._change(node, content)]
         return found
+
+
+def _put(answers: "queue.Queue[tuple[int, bytes]]", node: int, content: bytes) -> None:
+    answers.put((node, content))

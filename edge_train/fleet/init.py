@@ -95,8 +95,8 @@ def check(recipe: Recipe, source: Path) -> None:
     if method is None or not method.perturbs:
         able = ", ".join(one.name for one in methods.all().values() if one.perturbs)
         raise InputError(
-            f"{source}: method {recipe.method!r} is not for a fleet, whose steps are rebuilt from a "
-            f"few numbers; write method = {able!r}."
+            f"{source}: method {recipe.method!r} is not for a fleet, whose steps are rebuilt from "
+            f"a few numbers; write method = {able!r}."
         )
     for name in ("batch_selection", "block_schedule", "clip"):
         if getattr(recipe, name, None):

@@ -113,7 +113,9 @@ class Server:
             n for n in _MUST if not (mixed and n in ("model_sha256", "runtime", "dtype", "quant"))
         )
         start = self.book.start
-        self._tag = bytes.fromhex(start["fleet"]["tag"]) if start else secrets.token_bytes(TAG_BYTES)
+        self._tag = (
+            bytes.fromhex(start["fleet"]["tag"]) if start else secrets.token_bytes(TAG_BYTES)
+        )
         self._reference: Mapping[str, Any] | None = start["fleet"] if start else None
         self._said: set[str] = set()
         self._bad = 0
@@ -186,10 +188,11 @@ class Server:
 
     def _needs(self, node: int, device: Device, number: int) -> None:
         if number > self.open:
-            device.status, device.why = "refusing", (
+            device.status = "refusing"
+            device.why = (
                 f"it has taken step {round_of(number).step}, the server's journal ends at step "
-                f"{round_of(self.open).step}: that was cut or edited. Put the whole journal back, "
-                "or give the device a new folder"
+                f"{round_of(self.open).step}: that was cut or edited. Put the whole journal back, or "
+                "give the device a new folder"
             )
             self._say(f"device {device.number} is refused: {device.why}")
         device.known = number
@@ -218,7 +221,11 @@ class Server:
             found = json.loads(answer.text)
             must, about = found["must"], found["about"]
             missing = [name for name in _MUST if name not in must]
-            if missing or type(about["steps"]) is not int or type(about["evaluate_every"]) is not int:
+            if (
+                missing
+                or type(about["steps"]) is not int
+                or type(about["evaluate_every"]) is not int
+            ):
                 raise ValueError(f"no {missing[0]}" if missing else "no steps")
             device.weight = min(1.0, max(0.0, float(about["weight"])))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -320,7 +327,8 @@ class Server:
     def _is_evaluated(self, step: int) -> bool:
         assert self._reference is not None
         about = self._reference["about"]
-        return (step + 1) % about["evaluate_every"] == 0 or step + 1 == about["steps"]
+        after = step + 1
+        return bool(after % about["evaluate_every"] == 0 or after == about["steps"])
 
     def _next(self, number: int, values: Values | None) -> int:
         """Return the round after one that was agreed on; `NONE` after the last."""

@@ -143,9 +143,7 @@ def _some(samples: Samples, count: int | None) -> Samples:
     return samples.taken(np.sort(order[:count]))
 
 
-def _given(
-    path: Path, text: str, channels: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _given(path: Path, text: str, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean and deviation of each channel that a recipe names."""
     try:
         values = [float(word) for word in text.split()]
@@ -156,15 +154,13 @@ def _given(
     if len(values) != 2 * channels or min(values[channels:]) <= 0:
         raise InputError(
             f"standardization is {text!r}, data {path} needs {2 * channels} numbers: "
-            f"the mean of each of {channels} channels or columns, then its deviation, larger than 0."
+            f"the mean of each of {channels} channels or columns, then its deviation, above 0."
         )
     mean, deviation = np.array(values, np.float32).reshape(2, channels)
     return mean, deviation
 
 
-def _check(
-    path: Path, train: Samples, test: Samples, names: Sequence[str], fewest: int
-) -> None:
+def _check(path: Path, train: Samples, test: Samples, names: Sequence[str], fewest: int) -> None:
     for part, samples in (("train", train), ("test", test)):
         labels = samples.labels
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
