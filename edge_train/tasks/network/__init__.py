@@ -58,7 +58,7 @@ TASK = Task(
         },
         ("backprop", "default"): {"learning_rate": 0.5},
         ("adamw", "default"): {"learning_rate": 1e-3},
-        ("zo", "default"): {"learning_rate": 1e-3, "queries": 4, "sides": 1},
+        ("zo", "default"): {"learning_rate": 3e-3, "queries": 4, "sides": 1},
     },
     savings=(
         SMALLER_CALLS,
