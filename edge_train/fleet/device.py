@@ -28,6 +28,7 @@ from edge_train.tasks import DEFAULT, tasks
 
 _SOCKET, _SETTINGS, _LOG, _PID, _RUN = "socket", "device.json", "run.log", "pid", "run"
 _PAUSE_SECONDS = 0.1
+_started: "list[subprocess.Popen[bytes]]" = []  # by this process; they outlive it
 _MOST_LOG = 4000
 
 
@@ -94,6 +95,7 @@ class Device:
         socket, end = self.folder / _SOCKET, time.monotonic() + seconds
         check_socket_path(socket)
         started: subprocess.Popen[bytes] | None = None
+        reap()
         while time.monotonic() < end:
             found = call(socket, content, max(1.0, end - time.monotonic()))
             if found is not None:
@@ -123,6 +125,7 @@ class Device:
                 start_new_session=True,  # it outlives the client that starts it
             )
         write_bytes(self.folder / _PID, str(started.pid).encode())
+        _started.append(started)
         return started
 
     def _words(self, run: Path) -> list[str]:
@@ -166,6 +169,11 @@ class Device:
             lines = (self.folder / _LOG).read_bytes()[-_MOST_LOG:].decode("utf-8", "replace")
             return f"its run ended with status {status}: {lines.strip().rpartition(chr(10))[2]}"
         return f"its run ended with status {status}"
+
+
+def reap() -> None:
+    """Let go of training processes that this process started and that have ended."""
+    _started[:] = [one for one in _started if one.poll() is None]
 
 
 def _stopped(tag: bytes, text: str) -> bytes:
