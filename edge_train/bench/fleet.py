@@ -121,10 +121,21 @@ def _answer(content: bytes, draw: np.random.Generator) -> bytes:
 _IDENTITY: dict[str, Any] = {
     "must": {
         **dict.fromkeys(("edge-train", "recipe", "model_sha256", "start_sha256"), "0" * 64),
-        "rules": 2, "runtime": "numpy", "dtype": "float32", "quant": "none",
+        "rules": 2,
+        "runtime": "numpy",
+        "dtype": "float32",
+        "quant": "none",
     },
     "about": {
-        "task": "network", "method": "zo", "seed": 0, "steps": 10**6, "evaluate_every": 10**6,
-        "patience": 0, "best_margin": 0.0, "weight": 1.0, "device": "cpu", "versions": {},
+        "task": "network",
+        "method": "zo",
+        "seed": 0,
+        "steps": 10**6,
+        "evaluate_every": 10**6,
+        "patience": 0,
+        "best_margin": 0.0,
+        "weight": 1.0,
+        "device": "cpu",
+        "versions": {},
     },
 }

@@ -55,8 +55,8 @@ def weight_of(slope_check: Mapping[str, object] | None) -> float:
 
     Slopes at a radius and its double agree to a = 1 - sqrt(1.25 v / (1 + v)) where rounding is the
     share v of their variance (`estimators.slope_check`). The best weight in a mean is the inverse
-    of the variance, here 1 / (1 + v), where devices see slopes of the same size. Never more than 1, so
-    that a device that lies about it gains nothing.
+    of the variance, here 1 / (1 + v), where devices see slopes of the same size. Never more than
+    1, so that a device that lies about it gains nothing.
 
     >>> weight_of({"epsilon": 0.1, "rows": [{"epsilon": 0.1, "agreement": 1.0}]})
     1.0

@@ -191,8 +191,8 @@ class Server:
             device.status = "refusing"
             device.why = (
                 f"it has taken step {round_of(number).step}, the server's journal ends at step "
-                f"{round_of(self.open).step}: that was cut or edited. Put the whole journal back, or "
-                "give the device a new folder"
+                f"{round_of(self.open).step}: that was cut or edited. Put the whole journal back, "
+                "or give the device a new folder"
             )
             self._say(f"device {device.number} is refused: {device.why}")
         device.known = number

@@ -42,6 +42,7 @@ class Counted:
     def __init__(self, port: int) -> None:
         self._to = port
         self.up = self.down = 0
+        self._closing: list[socket.socket] = []
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
         threading.Thread(target=self._open, daemon=True).start()
@@ -65,6 +66,13 @@ class Counted:
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+        if name == "up":  # the other direction ends by that
+            self._closing += [source, target]
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        for one in (self._door, *self._closing):
+            one.close()
 
 
 @pytest.fixture
@@ -108,6 +116,7 @@ def _end(one: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its door
 def test_three_processes_of_which_one_is_killed(tmp_path, started):
     _write(tmp_path)
     port = _free_port()

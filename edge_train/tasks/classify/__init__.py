@@ -16,6 +16,8 @@ from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
 _TEXTS = {"evaluation_samples": 256, "patience": 0}
+
+
 def _together(recipe: ClassifyRecipe) -> str | None:
     if recipe.new_head:
         return "--new-head names its outputs by the data of each device; save a model with its head"
