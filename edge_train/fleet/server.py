@@ -320,6 +320,9 @@ class Server:
         else:
             step, what = round_of(self.open)
             self.book.agree(self.open, values, self._is_evaluated(step), took)
+            if what == "evaluation":  # for whoever watches
+                sent = f"{took['up_bytes']} bytes up, {took['down_bytes']} down"
+                self.book.said(f"{len(names)} devices in this round ({took['devices']}), {sent}")
             if what == "slopes":
                 self._bad = 0 if values else self._bad + 1
         self.open = self._next(self.open, values)

@@ -14,6 +14,8 @@ from edge_train.fleet.privacy import Privacy
 from edge_train.fleet.wire import Answer, read_answer
 from edge_train.records import journal
 from edge_train.run import session
+from edge_train.run.ending import write_report
+from edge_train.watch.live import Live
 
 
 @pytest.fixture
@@ -211,6 +213,20 @@ def test_a_journal_that_ends_early_stops_its_replay(tmp_path, data):
     with pytest.raises(EdgeTrainError, match="it ends here"):
         session.run(again, Silent(), None, Fleet(BookCalls(tmp_path / "s" / "journal.jsonl")))
     assert len(steps(tmp_path / "again")) == 3
+
+
+def test_the_report_and_the_page_say_who_took_part(tmp_path, data):
+    grid = LocalGrid({n: device(tmp_path / f"d{n}", data[n]) for n in range(2)})
+    finish(server(tmp_path / "s", 2, []), grid)
+    page = write_report(tmp_path / "s").read_text()
+    assert "Who took part" in page
+    assert "12 of 12 steps" in page
+    assert "Who took part" not in write_report(tmp_path / "d0").read_text()
+    live = Live()
+    live.look(str(tmp_path / "s"), "journal.jsonl")
+    assert not live.damaged
+    assert live.steps == 12
+    assert "2 devices in this round (0-1)" in str(live.curves()) + str(live.summary())
 
 
 def _one_round(one, grid):
