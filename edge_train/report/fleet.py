@@ -14,6 +14,7 @@ _MOST = 50  # devices in the table
 
 def render(run: Path, summary: Record, records: Sequence[Record]) -> str:
     """Return the section; empty for a run that is no fleet's server."""
+    del run, summary  # the journal has it all
     rounds, left = Counter[int](), dict[int, Counter[str]]()
     steps, up, down = 0, 0, 0
     for record in records:
