@@ -47,6 +47,7 @@ TALKING = {
     "--json": False,
     "--watch": False,
     "--report-to": True,
+    "--fleet": True,
 }
 _MEM = ("mem", "cap_bytes")  # both spellings of a recipe file
 _HOST_MEM = ("host_mem", "host_cap_bytes")

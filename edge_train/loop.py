@@ -1,7 +1,7 @@
 """The step, `fit` that repeats it, and `redo` that rebuilds it from a journal. Read this first."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ from edge_train.optim.transforms import for_block
 from edge_train.protocols import (
     BatchSelection,
     BlockSchedule,
+    Company,
     Estimate,
     Estimator,
     LetsRest,
@@ -64,6 +65,33 @@ class EveryBlock:
         return True
 
 
+class Alone:
+    """The `Company` of a run that trains by itself."""
+
+    def start(self, record: Mapping[str, Any], parameters: Any) -> dict[str, Any]:
+        """Return the first record as it is."""
+        return dict(record)
+
+    def resume(self, record: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
+        """Do nothing."""
+
+    def step(
+        self,
+        estimator: Estimator[Any],
+        runtime: Any,
+        task: Objective,
+        batch: Batch,
+        key: Key,
+        apply: Callable[[str, Any], None],
+    ) -> Estimate:
+        """Let the estimator take the step."""
+        return estimator.estimate(runtime, task, batch, key, apply)
+
+    def evaluation(self, step: int, measure: Callable[[], float]) -> float:
+        """Return the loss that is measured here."""
+        return measure()
+
+
 @dataclass
 class Loop:
     """A run in progress: data -> loss -> estimator -> transform -> parameters -> guard -> journal.
@@ -79,6 +107,7 @@ class Loop:
       clip: length to which a longer gradient of a step is shortened.
       best_margin: by how much a later evaluation may miss the best one (`records.best`).
       observe: called after every step that is in the journal.
+      company: who takes the steps together.
     """
 
     runtime: (
@@ -97,6 +126,7 @@ class Loop:
     selection: BatchSelection = field(default_factory=WholeBatch)
     schedule: BlockSchedule = field(default_factory=EveryBlock)
     observe: Callable[[StepRecord, Best], None] = lambda record, best: None
+    company: Company = field(default_factory=Alone)
     next_step: int = 0
     evals: list[float] = field(default_factory=list)
     clip: float | None = None
@@ -162,7 +192,7 @@ class Loop:
         chosen = time.perf_counter() - start
         before, share = self._clipped(batch, key)
         apply = partial(self.apply, key, share=share)
-        estimate = self.estimator.estimate(self.runtime, self.task, batch, key, apply)
+        estimate = self.company.step(self.estimator, self.runtime, self.task, batch, key, apply)
         usage = self.guard.check(step)
         return StepRecord(
             step=step,
@@ -325,15 +355,21 @@ class Loop:
         Raises:
           NonFinite: that loss is not finite.
         """
-        start = time.perf_counter()
-        losses = self.task.loss(self.runtime, self.task.evaluation(), [self.runtime.parameters])
-        mean = float(losses.astype(np.float64).mean())
+        start, forwards = time.perf_counter(), record.forwards
+
+        def measured() -> float:
+            nonlocal forwards
+            losses = self.task.loss(self.runtime, self.task.evaluation(), [self.runtime.parameters])
+            forwards += losses.size
+            return float(losses.astype(np.float64).mean())
+
+        mean = self.company.evaluation(record.step, measured)
         if not np.isfinite(mean):
             raise NonFinite("the evaluation loss is not finite")
         return replace(
             record,
             eval=mean,
-            forwards=record.forwards + losses.size,
+            forwards=forwards,
             seconds=record.seconds + time.perf_counter() - start,
         )
 

@@ -274,6 +274,56 @@ class Replayable(Protocol):
 
 
 @runtime_checkable
+class Measuring(Replayable, Protocol):
+    """A replayable estimator whose scalars can be had without a step being taken."""
+
+    def measure(self, runtime: Any, task: Any, batch: Batch, key: Key) -> Estimate:
+        """Return what `estimate` does; nothing is applied and nothing remembered.
+
+        Raises:
+          NonFinite: a loss was not finite.
+        """
+        ...
+
+
+class Company(Protocol):
+    """Who takes the steps of a run together; a run by itself is alone (`loop.Alone`).
+
+    All of them take the same step from numbers that they agree on, so that they hold the same
+    parameters without ever sending any.
+    """
+
+    def start(self, record: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+        """Return the first record of a new run with what all agree on in it."""
+        ...
+
+    def resume(self, record: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
+        """Note the first record of the journal, and who knows whether this run is to stop."""
+        ...
+
+    def step(
+        self, estimator: Any, runtime: Any, task: Objective, batch: Batch, key: Key, apply: Apply
+    ) -> Estimate:
+        """Take a step: measure, agree, and hand `apply` the gradient that all agree on.
+
+        Raises:
+          NonFinite: as of `Estimator.estimate`; then it is skipped by all.
+        """
+        ...
+
+    def evaluation(self, step: int, measure: Callable[[], float]) -> float:
+        """Return the loss after a step on the evaluation batches of all.
+
+        Args:
+          measure: returns that on the batch of this run.
+
+        Raises:
+          NonFinite: it is not finite.
+        """
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """An estimator that remembers something from one step to the next."""
 

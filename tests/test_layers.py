@@ -37,7 +37,7 @@ TABLE: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("loop",), ("methods",), ("export",), ("runtimes",), ("report",)),
     (("tasks",),),
     (("run",),),
-    (("cli", "entry", "worker", "doctor", "bench", "watch", "api", "__main__"),),
+    (("cli", "entry", "worker", "doctor", "bench", "watch", "api", "fleet", "__main__"),),
 )
 # What the parent of a run imports: a few megabytes beside a training that needs them all.
 PARENT = (
@@ -71,7 +71,18 @@ PLACE = {
     for name in names
 }
 # They turn names into classes and load only what a run needs.
-IMPORT_LATE = {"methods", "tasks", "run", "cli", "entry", "__main__", "worker", "bench", "api"}
+IMPORT_LATE = {
+    "methods",
+    "tasks",
+    "run",
+    "cli",
+    "entry",
+    "__main__",
+    "worker",
+    "bench",
+    "api",
+    "fleet",
+}
 # Installed with edge-train in every environment; everything else may be missing. (So is
 # charset_normalizer, which is imported late: few texts need it.)
 CORE = {"jinja2", "markupsafe", "numpy", "PIL", "safetensors", "tokenizers", "tomli", "tqdm"}

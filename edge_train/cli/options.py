@@ -20,7 +20,9 @@ from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
 # flags that are no keys
-_OTHERS = ("--task", "--recipe", "--resume", "--go-on", "--watch", "--report-to", "--json")
+_OTHERS = (
+    *("--task", "--recipe", "--resume", "--go-on", "--watch", "--report-to", "--json", "--fleet"),
+)
 # of a run that goes on
 _CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when")
 _MISSING = object()  # a flag that nothing follows
@@ -36,6 +38,7 @@ class Words:
       go_on: whether a run that is in `--out` already is gone on with.
       report_to: "tensorboard", or None.
       watch: whether a page of the run is offered beside it.
+      fleet: folder of the fleet's device that this run is, or the journal of a fleet; None: none.
       given: recipe keys and their values, as they were typed.
       task: that was named or inferred; None where a recipe's file or nothing says.
       understood: what the data is, in words, where that was inferred.
@@ -61,6 +64,7 @@ class Words:
         self.report_to = self._board(getattr(found, "report_to", None))
         self.watch = resumable and found.watch
         self.go_on = resumable and found.go_on
+        self.fleet = self._file("--fleet", getattr(found, "fleet", None))
         self.resume = self._file("--resume", getattr(found, "resume", None))
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
@@ -285,6 +289,7 @@ def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
         parser.add_argument("--watch", action="store_true")
         parser.add_argument("--go-on", action="store_true")
         parser.add_argument("--report-to", nargs="?", const=_MISSING)
+        parser.add_argument("--fleet", nargs="?", const=_MISSING)
         parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
     for flag, key in flags.items():
         if key.is_switch:

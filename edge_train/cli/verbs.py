@@ -9,6 +9,7 @@ from typing import Any
 from edge_train.cli import exports
 from edge_train.command import Command
 from edge_train.errors import NOT_STARTED, InputError
+from edge_train.fleet.command import FLEET
 from edge_train.paths import path_word
 
 PLAN_ONLY = ("--all", "--rehearse")
@@ -36,23 +37,28 @@ def _run(options: argparse.Namespace) -> int:
         from edge_train.run.board import Board
 
         observer = Board(observer)
+    link, began, company = options.link, options.began, None
+    if words.fleet is not None:
+        from edge_train.fleet.device import company_of
+
+        company = company_of(words.fleet, observer.said)
     if words.resume is not None:
         changes = words.caps()
         with beside(words.resume) if words.watch else nullcontext() as page:
-            _count_page(options.link, page)
-            return session.resume(words.resume, changes, observer, options.link, options.began)
+            _count_page(link, page)
+            return session.resume(words.resume, changes, observer, link, began, company)
     recipe = words.read()
     for sentence in words.sentences():
         observer.said(sentence)
     if (begun := words.begun(recipe)) is not None:
         changes = going_on(begun, recipe)
         with beside(begun) if words.watch else nullcontext() as page:
-            _count_page(options.link, page)
-            return session.resume(begun, changes, observer, options.link, options.began)
+            _count_page(link, page)
+            return session.resume(begun, changes, observer, link, began, company)
     out = None if recipe.out is None else Path(recipe.out)
     with beside(out) if words.watch else nullcontext() as page:
-        _count_page(options.link, page)
-        return session.run(recipe, observer, options.link, options.began)
+        _count_page(link, page)
+        return session.run(recipe, observer, link, began, company)
 
 
 def _count_page(link: Any, page: int | None) -> None:
@@ -157,6 +163,7 @@ BENCHES = (
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images", "camera", "gpu", "audit", "points", "surface"),
+    "fleet",
 )
 
 
@@ -234,6 +241,7 @@ COMMANDS = (
         add=_add_watch,
         run=_watch,
     ),
+    FLEET,
     Command(
         name="bench",
         help="the benchmarks behind every published number",

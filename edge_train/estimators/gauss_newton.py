@@ -66,6 +66,17 @@ class GaussNewton:
           NonFinite: a loss was not finite; nothing was applied.
           TypeError: the loss of the task is no sum of squares.
         """
+        found = self.measure(runtime, task, batch, key)
+        self.replay(found.scalars, runtime.parameters, key, apply)
+        return found
+
+    def measure(self, runtime: Runtime, task: Objective, batch: Batch, key: Key) -> Estimate:
+        """Measure slopes and curvature; the running mean is read and not changed.
+
+        Raises:
+          NonFinite: a loss was not finite.
+          TypeError: the loss of the task is no sum of squares.
+        """
         if not isinstance(task, LeastSquares):
             raise TypeError(f"the loss of {type(task).__name__} is no sum of squares")
         parameters = runtime.parameters
@@ -87,7 +98,6 @@ class GaussNewton:
         if damping > 0:  # else no direction changes any answer
             lengths = np.linalg.solve(found.curvature + damping * np.eye(self.queries), slopes)
         scalars = (*lengths.tolist(), own)
-        self.replay(scalars, parameters, key, apply)
         center = found.losses[self.queries :] if self.sides == 1 else found.losses
         return Estimate(float(center.mean()), scalars, found.losses.size)
 

@@ -52,6 +52,16 @@ class ZerothOrder:
         Raises:
           NonFinite: a loss was not finite; nothing was applied.
         """
+        found = self.measure(runtime, task, batch, key)
+        self.replay(found.scalars, runtime.parameters, key, apply)
+        return found
+
+    def measure(self, runtime: Runtime, task: Objective, batch: Batch, key: Key) -> Estimate:
+        """Measure `queries` projected gradients.
+
+        Raises:
+          NonFinite: a loss was not finite.
+        """
         parameters = runtime.parameters
         queries = range(self.queries)
         points: list[Point] = [
@@ -67,7 +77,6 @@ class ZerothOrder:
         means = losses.astype(np.float64).mean(axis=1)
         slopes = (means[: self.queries] - means[self.queries :]) / (self.sides * self.epsilon)
         scalars = tuple(slopes.tolist())
-        self.replay(scalars, parameters, key, apply)
         center = means[-1] if self.sides == 1 else means.mean()
         return Estimate(float(center), scalars, forwards=losses.size)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_train.registry import Registry
+from edge_train.registry import Registry, load
 
 Record = Mapping[str, Any]
 PLACES = (
@@ -44,5 +44,10 @@ class Section:
             raise ValueError(f"section {self.name!r}: place {self.place!r} is none of {PLACES}")
 
 
-SECTIONS: tuple[Section, ...] = ()
+def _fleet(run: Path, summary: Record, records: Sequence[Record]) -> str:
+    html: str = load("edge_train.report.fleet:render")(run, summary, records)
+    return html
+
+
+SECTIONS: tuple[Section, ...] = (Section(name="fleet", render=_fleet, place="curves"),)
 sections: Registry[Section] = Registry("section", "edge_train.report.section", "SECTIONS")

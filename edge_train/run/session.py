@@ -17,6 +17,7 @@ from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
+from edge_train.protocols import Company
 from edge_train.recipe import Recipe, to_toml, with_absolute_paths
 from edge_train.records import journal
 from edge_train.records.agreement import agreed_steps
@@ -52,11 +53,16 @@ from edge_train.units import format_bytes
 
 
 def run(
-    recipe: Recipe, observer: Observer, link: Link | None = None, began: float | None = None
+    recipe: Recipe,
+    observer: Observer,
+    link: Link | None = None,
+    began: float | None = None,
+    company: Company | None = None,
 ) -> int:
     """Start a run; return the exit status.
 
     Args:
+      company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one; without one nothing outside this
         process enforces the cap, and it is not started again when memory does not suffice.
       began: without one, when the command was typed, as `time.monotonic` tells; None: now.
@@ -65,10 +71,16 @@ def run(
       EdgeTrainError: the user must change something, or training stopped; see `exit_status`.
     """
     with _linked(link, began) as link, in_words(link):
-        return _run(recipe, observer, link)
+        return _run(recipe, observer, link, company)
 
 
-def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = None) -> int:
+def _run(
+    recipe: Recipe,
+    observer: Observer,
+    link: Link,
+    company: Company | None,
+    folder: Path | None = None,
+) -> int:
     """Start a run in a folder of its own, or in the `folder` that this process holds already."""
     link.tell(code=code_words(recipe))
     wait_until_allowed(recipe, observer.said, link)
@@ -88,9 +100,16 @@ def _run(recipe: Recipe, observer: Observer, link: Link, folder: Path | None = N
     if folder is not None:
         RunFolder(folder).make()
         link.tell(folder=str(folder))
-        return _begin(Session(folder, job, observer, began, link, plan), recipe)
+        session = Session(folder, job, observer, began, link, plan)
+        return _begin(_with(session, company), recipe)
     with new_folder(job.recipe.out, job.name, link, observer.said) as made:
-        return _begin(Session(made, job, observer, began, link, plan), recipe)
+        return _begin(_with(Session(made, job, observer, began, link, plan), company), recipe)
+
+
+def _with(session: Session, company: Company | None) -> Session:
+    if company is not None:
+        session.company = company
+    return session
 
 
 def _begin(session: Session, recipe: Recipe) -> int:
@@ -141,6 +160,7 @@ def resume(
     observer: Observer,
     link: Link | None = None,
     began: float | None = None,
+    company: Company | None = None,
 ) -> int:
     """Go on with a run from its last durable step; return the exit status.
 
@@ -150,6 +170,7 @@ def resume(
     Args:
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
         more than were taken. With the code that the run imports, if any: it is named again.
+      company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one.
       began: as in `run`.
 
@@ -168,10 +189,16 @@ def resume(
         only_writer(folder, observer.said, link.lock, link.lend),
         in_words(link),
     ):
-        return _resume(folder, changes, observer, link)
+        return _resume(folder, changes, observer, link, company)
 
 
-def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: Link) -> int:
+def _resume(
+    folder: Path,
+    changes: Mapping[str, Any],
+    observer: Observer,
+    link: Link,
+    company: Company | None,
+) -> int:
     path = RunFolder(folder).journal
     records, intact, wrong = _believed(folder)
     more = None
@@ -196,7 +223,7 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
     if not records:
         observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
-        return _run(recipe, observer, link, folder)
+        return _run(recipe, observer, link, company, folder)
     finished = more is None and _is_finished(records, recipe)
     if not finished:
         wait_until_allowed(recipe, observer.said, link)
@@ -246,7 +273,8 @@ def _resume(folder: Path, changes: Mapping[str, Any], observer: Observer, link: 
         intact = lengthen(folder, path, intact, kept, more, observer.said)
         records, _ = journal.read(path)
         link.tell(folder=str(folder))
-    return train(Session(folder, job, observer, began, link, plan), records, intact)
+    session = _with(Session(folder, job, observer, began, link, plan), company)
+    return train(session, records, intact)
 
 
 def _beginning(recipe: Recipe, link: Link) -> float:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from edge_train import __version__
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError, TrainingStopped
+from edge_train.loop import Alone
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.machine import memory_limit
@@ -19,7 +20,7 @@ from edge_train.memory.plan import Plan
 from edge_train.methods import methods, schedules
 from edge_train.optim.transforms import root_mean_square
 from edge_train.power.energy import Meter
-from edge_train.protocols import Objective
+from edge_train.protocols import Company, Objective
 from edge_train.recipe import Recipe
 from edge_train.records.order import FORMAT_VERSION
 from edge_train.records.resume import recorded
@@ -43,7 +44,8 @@ class Session:
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
     nobody named a number, so measure it. `expected`: how long a new run will take.
     `timing`: of a run with a time. `stopped_for`: why it has to stop between two steps.
-    `conditions`: looked at between them. `meter`: counts the joules of this process.
+    `conditions`: looked at between them. `meter`: counts the joules of this process. `company`: who
+    takes the steps together.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Session:
     stopped_for: str = ""
     conditions: Conditions | None = None
     meter: Meter | None = None
+    company: Company = field(default_factory=Alone)
 
 
 def scales_of(parameters: Point) -> dict[str, float]:

@@ -192,7 +192,8 @@ def _loop(
     scale = scales_of(runtime.parameters) if method.perturbs else {}
     new = not records
     if new:
-        records = [start_record(session, runtime, task, scale, guard)]
+        first = start_record(session, runtime, task, scale, guard)
+        records = [session.company.start(first, runtime.parameters)]
         book.append(records[0], durable=True)
         link.tell(started=True)
     check = records[0]["slope_check"]
@@ -210,11 +211,13 @@ def _loop(
         evaluate_every=recipe.evaluate_every or 1,
         patience=recipe.patience or 0,
         best_margin=records[0].get("best_margin", 0.0),
+        company=session.company,
         clip=recipe.clip if isinstance(recipe, ClipKeys) else None,
         **_choosing(recipe, runtime.parameters, records[0].get("measured") or {}),
     )
     if not new:
         loop.unsettled = length_of(records).evaluations
+    session.company.resume(records[0], lambda: loop.stop_requested)
     loop.observe = partial(_observe, session, loop)
     began = time.perf_counter()
     loop.begin(records[0]["eval"], records[0].get("recipe", {}).get("sha256", ""))

@@ -113,6 +113,8 @@ class Task:
       learned: what its runs write that a new one can start from (`--from`), the best first, and
         the key that takes it: `model`, or `start`.
       commands: verbs of its own, `edge-train VERB RUN`.
+      together: returns why devices that each have data of their own cannot train a recipe as one
+        fleet; None: they can.
     """
 
     name: str
@@ -136,6 +138,9 @@ class Task:
     data: str = "data"
     learned: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[Command, ...] = ()
+    together: Callable[[Any], str | None] = lambda recipe: (
+        f"a fleet was not tried on task {recipe.task!r}"
+    )
 
     def use(self, engine: str) -> Use:
         """Return how an engine serves this task.

@@ -16,6 +16,14 @@ from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
 _TEXTS = {"evaluation_samples": 256, "patience": 0}
+
+
+def _together(recipe: ClassifyRecipe) -> str | None:
+    if recipe.new_head:
+        return "--new-head names its outputs by the data of each device; save a model with its head"
+    return None
+
+
 TASK = Task(
     name="classify",
     says="a text classifier, from labeled texts",
@@ -128,5 +136,6 @@ TASK = Task(
         ("ort-training", "backprop", "none"): ("ort-training", "77.1 %"),
     },
     measured_on="SST-2",
+    together=_together,
     sections="edge_train.tasks.classify.report:sections",
 )

@@ -41,6 +41,7 @@ TASK = Task(
     learned={"model": "model", "adapter": "start"},
     title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
+    together=lambda recipe: None,
     sections="edge_train.tasks.language_model.report:sections",
     commands=(GENERATE, CHAT),
     uses={

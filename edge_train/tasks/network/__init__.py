@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from edge_train.methods.method import BLOCKS, GRADIENT
+from edge_train.methods.method import BLOCKS, FORWARD, GRADIENT
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
@@ -15,6 +15,17 @@ def _for_rehearsal(recipe: NetworkRecipe) -> NetworkRecipe:
     return replace(recipe, steps=steps, preview_every=0)
 
 
+def _together(recipe: NetworkRecipe) -> str | None:
+    if recipe.next or recipe.backbone:
+        return "--next and --backbone are of one machine"
+    if recipe.standardization is None:
+        return (
+            "each device would standardise by its own data; set standardization, the mean and "
+            "deviation of each channel or column, such as '72.9 90.0'"
+        )
+    return None
+
+
 TASK = Task(
     name="network",
     says="a small network, from tables, arrays or pictures",
@@ -24,7 +35,7 @@ TASK = Task(
     accepts="edge_train.tasks.network.accepts:accepts",
     uses={
         "numpy": Use(
-            offers=frozenset({GRADIENT, BLOCKS}),
+            offers=frozenset({FORWARD, GRADIENT, BLOCKS}),
             open="edge_train.runtimes.numpy.network:NumpyNetwork",
             quants=("none", "int8"),
             libraries=("edge_train.runtimes.numpy.network",),
@@ -47,6 +58,7 @@ TASK = Task(
         },
         ("backprop", "default"): {"learning_rate": 0.5},
         ("adamw", "default"): {"learning_rate": 1e-3},
+        ("zo", "default"): {"learning_rate": 3e-3, "queries": 4, "sides": 1},
     },
     savings=(
         SMALLER_CALLS,
@@ -80,6 +92,7 @@ TASK = Task(
         ("numpy", "drtp", "none"): ("drtp", "81.7"),
     },
     measured_on="Fashion-MNIST",
+    together=_together,
     sections="edge_train.tasks.network.report:sections",
     title=lambda facts: f"{facts.get('network')} on {facts.get('data')}",
 )

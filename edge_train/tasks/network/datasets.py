@@ -71,6 +71,7 @@ def load(
     resolution: int | None = None,
     window: tuple[int, int] | None = None,
     label_column: str | None = None,
+    standardization: str | None = None,
 ) -> Dataset:
     """Return the samples in a file or folder.
 
@@ -90,6 +91,8 @@ def load(
       window: (rows, stride) reads a table as a series in time: every `stride` rows, a window of
         `rows` with one label throughout becomes a sample.
       label_column: of a table; default: `label` or the like, else the last one.
+      standardization: mean, then deviation, of each channel or column, as text; None: those of
+        the training samples, which are then of two classes at least.
 
     Raises:
       InputError: what is there cannot be used.
@@ -119,7 +122,10 @@ def load(
         aside = max(1, round(_TEST_SHARE * len(order)))
         train, test = train.taken(order[aside:]), train.taken(order[:aside])
     train, test = _some(train, train_samples), _some(test, test_samples)
-    _check(path, train, test, names)
+    _check(path, train, test, names, fewest=1 if standardization else 2)
+    if standardization:
+        mean, deviation = _given(path, standardization, train.inputs.shape[-1])
+        return Dataset(train, test, names, mean, deviation, notices)
     mean, deviation = _statistics(train.inputs)
     if not (deviation > 0).any():
         raise InputError(
@@ -137,7 +143,24 @@ def _some(samples: Samples, count: int | None) -> Samples:
     return samples.taken(np.sort(order[:count]))
 
 
-def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> None:
+def _given(path: Path, text: str, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean and deviation of each channel that a recipe names."""
+    try:
+        values = [float(word) for word in text.split()]
+    except ValueError:
+        values = []
+    if not all(map(math.isfinite, values)):
+        values = []
+    if len(values) != 2 * channels or min(values[channels:]) <= 0:
+        raise InputError(
+            f"standardization is {text!r}, data {path} needs {2 * channels} numbers: "
+            f"the mean of each of {channels} channels or columns, then its deviation, above 0."
+        )
+    mean, deviation = np.array(values, np.float32).reshape(2, channels)
+    return mean, deviation
+
+
+def _check(path: Path, train: Samples, test: Samples, names: Sequence[str], fewest: int) -> None:
     for part, samples in (("train", train), ("test", test)):
         labels = samples.labels
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
@@ -158,7 +181,7 @@ def _check(path: Path, train: Samples, test: Samples, names: Sequence[str]) -> N
             f"too few; at least {_FEWEST} and 1 are needed."
         )
     found = np.unique(train.labels)
-    if len(found) < 2:
+    if len(found) < fewest:
         raise InputError(
             f"data {path}: all training samples are of one class ({names[found[0]]!r}); two are "
             "the fewest that can be told apart."

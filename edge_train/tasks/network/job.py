@@ -120,6 +120,7 @@ class NetworkJob:
             resolution=recipe.resolution,
             window=recipe.series,
             label_column=recipe.label_column,
+            standardization=recipe.standardization,
         )
         if recipe.next:
             before = opened(recipe.next, recipe.continual)
@@ -264,7 +265,8 @@ class NetworkJob:
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
-        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, self._parts())
+        parts = replace(self._parts(), epsilon=epsilon, scale=scale)
+        estimator, rule = self._method.builder(self.recipe.preset)(self.recipe, parts)
         return estimator, self._protecting(rule)
 
     def _protecting(self, rule: Transform) -> Transform:
@@ -367,7 +369,8 @@ class NetworkJob:
     ) -> tuple[dict[str, Any], str]:
         """Write what the next task will need; return scores of all tasks, and words for people."""
         recipe, estimator = self.recipe, None
-        if makes_bases(recipe, self._network) and recipe.mode == "online":
+        differentiates = not self._method.perturbs  # else what it sees of a gradient is noise
+        if makes_bases(recipe, self._network) and recipe.mode == "online" and differentiates:
             estimator, _ = self.method(0.0, {})
         ended = Ended(recipe, self._data, self._next, runtime, self._task, saved, self._prepare)
         return ended.kept(folder, estimator, accuracy)

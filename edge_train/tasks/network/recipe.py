@@ -6,6 +6,7 @@ from typing import ClassVar
 from edge_train.methods.continual import ContinualKeys
 from edge_train.methods.exact import ClassKeys, ClipKeys, MicroBatchKeys, SmoothingKeys
 from edge_train.methods.layerwise import LayerwiseKeys
+from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
 from edge_train.tasks.table_keys import LabelColumnKeys
 
@@ -15,6 +16,7 @@ class NetworkRecipe(
     LabelColumnKeys,
     ContinualKeys,
     LayerwiseKeys,
+    ForwardKeys,
     MicroBatchKeys,
     ClipKeys,
     SmoothingKeys,
@@ -45,6 +47,11 @@ class NetworkRecipe(
         help="blocks of the backbone that are used; default: all but the last",
         low=1,
         high=1000,
+        group="data",
+    )
+    standardization: str | None = key(
+        help="mean, then deviation, of each channel or column, such as '72.9 90.0', instead of "
+        "those of the data: for devices of a fleet, which may then hold one class each",
         group="data",
     )
     old_data: str | None = key(

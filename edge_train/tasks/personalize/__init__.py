@@ -133,6 +133,7 @@ TASK = Task(
         ("onnx", "zo", "int4"): ("onnx, int4", "95 %"),
     },
     measured_on="bag",
+    together=lambda recipe: None,
     sections="edge_train.tasks.personalize.report:sections",
     title=lambda facts: f"Learning {facts.get('token')}",
     commands=(GENERATE,),
