@@ -173,6 +173,9 @@ class SurfaceJob:
     def smallest_radius(self) -> float:
         return 0.0
 
+    def use_fits(self, fits: tuple[tuple[int, int], ...]) -> None:
+        self.recipe = replace(self.recipe, fits=fits)
+
     def method(
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
