@@ -128,7 +128,7 @@ def test_a_key_of_another_task_is_refused_by_name(task, key, value, advice):
         ("classify", {"method": "apollo", "basis": "dct"}, "only by galore, q-galore"),
         ("personalize", {"method": "backprop", "queries": 4}, "only by zo"),
         ("network", {"method": "dfa", "mode": "sequential"}, "mode is not read by method 'dfa'"),
-        ("network", {"method": "zo"}, "method 'zo' is not for task 'network', only"),
+        ("network", {"method": "lora"}, "method 'lora' is not for task 'network', only"),
         ("personalize", {"method": "galor"}, "did you mean 'galore'"),
         ("personalize", {"method": "galore"}, "method 'galore' is not for task 'personalize'"),
         (

@@ -55,7 +55,7 @@ class Privacy:
         (epsilon, delta) follows from rho as rho + 2 sqrt(rho ln(1 / delta)) (proposition 1.3).
 
         >>> round(Privacy(1.0, 100.0).epsilon(steps=100, evaluations=2), 2)
-        1.11
+        1.1
         """
         rho = (2.5 * steps + 0.5 * evaluations) / self.noise**2
         return rho + 2 * math.sqrt(rho * math.log(1 / delta))

@@ -213,7 +213,6 @@ class DataKeys(Recipe):
         is_path=True,
         beside_recipe=True,
         group="data",
-        common=True,
     )
 
 

@@ -38,7 +38,7 @@ def test_journal_of_the_server_is_the_model(tmp_path, data):
     ends = {bits(tmp_path / f"d{n}") for n in range(3)}
     assert len(ends) == 1
     alone = replace(recipe(data[1]), out=str(tmp_path / "again"))
-    session.run(alone, Silent(), None, Fleet(BookCalls(tmp_path / "s" / "journal.jsonl")))
+    session.run(alone, Silent(), company=Fleet(BookCalls(tmp_path / "s" / "journal.jsonl")))
     assert bits(tmp_path / "again") in ends
     # each saw one class; together they tell all three apart better than at the beginning
     first, last = (float(steps(tmp_path / "s")[n][3]) for n in (4, -1))
@@ -211,7 +211,7 @@ def test_a_journal_that_ends_early_stops_its_replay(tmp_path, data):
     grid.devices[1].kill()
     again = replace(recipe(data[1]), out=str(tmp_path / "again"))
     with pytest.raises(EdgeTrainError, match="it ends here"):
-        session.run(again, Silent(), None, Fleet(BookCalls(tmp_path / "s" / "journal.jsonl")))
+        session.run(again, Silent(), company=Fleet(BookCalls(tmp_path / "s" / "journal.jsonl")))
     assert len(steps(tmp_path / "again")) == 3
 
 

@@ -36,7 +36,6 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
         flags=("--photos", "--train_data_dir", "--instance_data_dir"),
         is_path=True,
         group="data",
-        common=True,
     )
     token: str | None = key(
         help="spelling of the new word, such as <my-dog>",
@@ -71,7 +70,6 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
         "token",
         help="what is trained: the vectors of a new word, or a LoRA of the U-Net",
         choices=("token", "lora"),
-        common=True,
     )
     alpha: float | None = key(
         help="alpha of a LoRA, which is scaled by alpha / rank; default: the rank",
