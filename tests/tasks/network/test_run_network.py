@@ -250,7 +250,7 @@ BAD = {
         "'skip' carries values past trainable layers",
     ),
     "unknown loss": ({"loss": "l3"}, "loss 'l3' is not known"),
-    "method": ({"method": "zo"}, "method 'zo' is not for task 'network', only"),
+    "method": ({"method": "galore"}, "method 'galore' is not for task 'network', only"),
     "runtime": ({"runtime": "torch"}, "does not serve task 'network'"),
     "quant": ({"quant": "int4"}, "only none, int8"),
     "threads": ({"threads": 2}, "OPENBLAS_NUM_THREADS"),
