@@ -12,7 +12,7 @@ the same command.
 
 import csv
 import sys
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,15 @@ def main(source, out="runs/sensor", steps=600):
     out, rows = Path(out), rows_of(source)
     out.mkdir(parents=True, exist_ok=True)
     names = next(rows)
-    for part in count(len(list(out.glob("run-*/network.safetensors")))):
+    part = len(list(out.glob("run-*/network.safetensors")))  # tasks that are learned
+    while True:
+        if part == 0 or (out / f"run-{part}").exists():  # the first, or one that was cut off
+            drifted = True
+        else:
+            drifted = watch(out / f"run-{part - 1}", rows)
+        if not drifted:
+            print(f"{source} is over")
+            return
         taught = list(islice(rows, AGAIN if part else FIRST))
         if len(taught) < AGAIN and not (out / f"run-{part}").exists():
             print(f"{source} is over; {len(taught)} rows are too few to learn")
@@ -124,14 +132,18 @@ def main(source, out="runs/sensor", steps=600):
         if part:
             old = ", ".join(f"{100 * score:.0f} %" for score in metrics["tasks"]["scores"][-1][:-1])
             print(f"what was learned earlier is still answered: {old} right")
-        drift = Drift()
-        for answer, label in answers(out / f"run-{part}", rows):
-            if drift.wrong(answer != label):
-                print(f"drift: {drift.errors} of {drift.answers} answers were wrong; learning")
-                break
-        else:
-            print(f"{source} is over: {drift.errors} of {drift.answers} answers wrong, no drift")
-            return
+        part += 1
+
+
+def watch(run, rows):
+    """Answer rows by what was learned; return whether their errors drifted before they ended."""
+    drift = Drift()
+    for answer, label in answers(run, rows):
+        if drift.wrong(answer != label):
+            print(f"drift: {drift.errors} of {drift.answers} answers were wrong; learning")
+            return True
+    print(f"no drift; {drift.errors} of {drift.answers} answers wrong")
+    return False
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from edge_train.methods.exact import rate_of
 from edge_train.methods.method import BLOCKS, Parts
 from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
-from edge_train.recipe import required
+from edge_train.recipe import required, with_absolute_paths
 from edge_train.rng import Key
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.device import FEATURES_ALONE, features_device
@@ -365,7 +365,7 @@ class ImagesJob:
             standard=self._standard,
             known=known_pictures(self._rows, known, self._features.labels[known], TOGETHER),
             classes=self._classes,
-            model=self.recipe.model,
+            model=with_absolute_paths(self.recipe).model,
             model_sha256=self._backbone.sha256,
             side=self._backbone.side,
         )

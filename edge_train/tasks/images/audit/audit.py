@@ -224,7 +224,6 @@ def _hardened(one: Audit) -> Classifier:
     folder = _folder_of(one.run)
     wanted = replace(
         one.recipe,
-        start=str(one.run.resolve() / CLASSIFIER),
         patch_views=_PATCH_VIEWS,
         view_dropout=_DROPOUT,
         cap_bytes=None,
