@@ -147,7 +147,7 @@ BENCHES = (
     *("plan", "minutes", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
-    *("retrieve", "search-speed", "images"),
+    *("retrieve", "search-speed", "images", "discrete"),
 )
 
 
