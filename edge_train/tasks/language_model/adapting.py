@@ -103,7 +103,8 @@ def _with_prompt(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
             f"method 'discrete' searches a prompt, --trainable says {recipe.trainable!r}; leave "
             "one of them out."
         )
-    others = [*_asked(recipe), *(n for n in ("start", "difference_rank") if getattr(recipe, n))]
+    names = ("rank", "start", "difference_rank")
+    others = [*_asked(recipe), *(name for name in names if getattr(recipe, name) is not None)]
     if others:
         raise InputError(f"{others[0]} is of weights, and this run trains a prompt; leave it out.")
     if recipe.method not in (*_METHODS, _DISCRETE):

@@ -122,7 +122,8 @@ def begin(
                 f"prompt_tokens is {wanted}, but --prompt-start {text!r} has {len(ids)}; leave one "
                 "of them out."
             )
-        if not reads_as(tokenizer, place, text, ids):
+        special = {n for n, one in tokenizer.get_added_tokens_decoder().items() if one.special}
+        if not special.isdisjoint(ids) or not reads_as(tokenizer, place, text, ids):
             raise InputError(
                 f"--prompt-start {text!r} is not read as the same {len(ids)} tokens inside a chat; "
                 "write other words."
