@@ -30,7 +30,7 @@ _COMMON = (
     *("--task", "language-model", "--loss-on", "labels", "--length", str(_LENGTH)),
     *("--threads", "1", "--evaluation-samples", str(_CHOOSING), "--prompt-start", _START),
 )
-_SEARCH = {"candidates": 12, "samples": 32}
+_TRIES, _SEARCH = 12, {"samples": 32}
 _SOFT = {"queries": 4, "sides": 1, "samples": 16}
 _RATES = (1e-2, 3e-2)
 _HEAD = ("what stands before a review", "seed", "forward passes", "accuracy", "found")
@@ -85,10 +85,10 @@ _PARTS = ("train", "dev", "test")
 
 
 def _search(out: Path, chats: Path, model: Path, seed: int, limit: int) -> list[str]:
-    recipe = LanguageModelRecipe(method="discrete", **_SEARCH)
+    recipe = LanguageModelRecipe(method="discrete", options={"tries": _TRIES}, **_SEARCH)
     passes = methods.get("discrete").passes(recipe).forwards
     steps = (limit - 2 * _CHOOSING) // passes
-    options = ["--method", "discrete", "--candidates", str(_SEARCH["candidates"])]
+    options = ["--method", "discrete", "--tries", str(_TRIES)]
     report = _run(out, f"words-seed{seed}-{limit}", chats, model, seed, steps, _SEARCH, options)
     return ["words, searched", *_cells(report, seed), report["metrics"]["prompt"]]
 

@@ -130,7 +130,7 @@ def prompt_words(
             if len(one.ids) == 1:
                 first.append(one.ids[0])
     if not first or not inner:
-        where = "" if used is None else " that the data have; draw from --proposals vocabulary"
+        where = "" if used is None else " that the data have; draw from --words vocabulary"
         raise InputError(
             f"the tokenizer has no token that is a whole word{where}; a prompt cannot be searched "
             "word by word."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_train.methods.method import TOKENS, Method, Parts, Passes
-from edge_train.recipe import Recipe, key, required
+from edge_train.recipe import Key, Recipe, key
 
 if TYPE_CHECKING:
     from edge_train.protocols import Estimator, Transform
@@ -27,28 +27,28 @@ class PromptKeys(Recipe):
     prompt_start: str | None = key(
         help="words that a learned prompt begins as; default: random words",
     )
-    candidates: int | None = key(
-        help="tokens that a step of method discrete tries at one position", low=1, high=4096
-    )
-    proposals: str | None = key(
-        help="where they are drawn from: whole words of the tokenizer, or those of them that the "
-        "data have",
-        choices=("vocabulary", "data"),
-    )
+
+
+_TRIES = Key("tries", int, "tokens that a step tries at one position", default=16, low=1, high=4096)
+_WORDS = Key(
+    "words",
+    str,
+    "where they are drawn from: whole words of the tokenizer, or those of them that the data have",
+    default="vocabulary",
+    choices=("vocabulary", "data"),
+)
 
 
 def _discrete(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     from edge_train.estimators.discrete import CoordinateSearch
     from edge_train.optim.transforms import Chain
 
-    assert isinstance(recipe, PromptKeys)
     assert parts.propose is not None  # a task that offers TOKENS gives it
-    return CoordinateSearch(required(recipe.candidates), parts.propose), Chain(())
+    return CoordinateSearch(recipe.options["tries"], parts.propose), Chain(())
 
 
 def _passes(recipe: Recipe) -> Passes:
-    assert isinstance(recipe, PromptKeys)
-    samples, tried = recipe.samples or 1, required(recipe.candidates)
+    samples, tried = recipe.samples or 1, int(recipe.options.get("tries", _TRIES.default))
     few = max(1, samples // 4)
     return Passes(few * (tried + 1) + (samples - few) * (-(-tried // 4) + 1))
 
@@ -60,8 +60,8 @@ METHODS = (
         needs=frozenset({TOKENS}),
         build=_discrete,
         passes=_passes,
-        reads=("candidates", "proposals"),
+        keys=(_TRIES, _WORDS),
         # there is no rate: weights do not change
-        defaults={"candidates": 16, "proposals": "vocabulary", "weight_decay": None},
+        defaults={"weight_decay": None},
     ),
 )

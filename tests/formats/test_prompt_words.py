@@ -84,7 +84,7 @@ def test_a_tokenizer_without_words_is_refused():
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(InputError, match="no token that is a whole word"):
         prompt_words(tokenizer, PLACE)
-    with pytest.raises(InputError, match="--proposals vocabulary"):
+    with pytest.raises(InputError, match="--words vocabulary"):
         prompt_words(byte_level(["cat"]), PLACE, used=set())
 
 

@@ -143,7 +143,7 @@ def words_of(
     Raises:
       InputError: there are none.
     """
-    used = set(np.unique(ids).tolist()) if recipe.proposals == "data" else None
+    used = set(np.unique(ids).tolist()) if recipe.options.get("words") == "data" else None
     return prompt_words(tokenizer, place, used)
 
 

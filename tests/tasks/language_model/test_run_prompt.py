@@ -83,7 +83,7 @@ def words(place, out, *options):
     return [*found, "--out", str(out), *options]
 
 
-SEARCH = ("--method", "discrete", "--prompt-tokens", "3", "--candidates", "6")
+SEARCH = ("--method", "discrete", "--prompt-tokens", "3", "--tries", "6")
 SEARCH += ("--steps", "12", "--evaluate-every", "3")
 SOFT = ("--trainable", "prompt", "--prompt-start", "cat dog", "--steps", "12")
 SOFT += ("--evaluate-every", "3")
