@@ -128,7 +128,8 @@ def _ends(batch: Batch) -> NDArray[np.int64]:
     """Return how many places of each text are read: up to the last one that counts."""
     counts = batch["weight"] if "weight" in batch else batch["mask"]
     width: int = counts.shape[1]
-    return width - (counts[:, ::-1] != 0).argmax(axis=1)
+    ends: NDArray[np.int64] = width - (counts[:, ::-1] != 0).argmax(axis=1)
+    return ends
 
 
 def _cut(batch: Batch, rows: NDArray[np.int64], end: int) -> dict[str, NDArray[Any]]:

@@ -30,8 +30,8 @@ _COMMON = (
     *("--task", "language-model", "--loss-on", "labels", "--length", str(_LENGTH)),
     *("--threads", "1", "--evaluation-samples", str(_CHOOSING), "--prompt-start", _START),
 )
-_TRIES, _SEARCH = 12, {"samples": 32}
-_SOFT = {"queries": 4, "sides": 1, "samples": 16}
+_TRIES, _SAMPLES = 12, 32
+_QUERIES, _SOFT_SAMPLES = 4, 16  # one-sided
 _RATES = (1e-2, 3e-2)
 _HEAD = ("what stands before a review", "seed", "forward passes", "accuracy", "found")
 
@@ -85,21 +85,21 @@ _PARTS = ("train", "dev", "test")
 
 
 def _search(out: Path, chats: Path, model: Path, seed: int, limit: int) -> list[str]:
-    recipe = LanguageModelRecipe(method="discrete", options={"tries": _TRIES}, **_SEARCH)
+    recipe = LanguageModelRecipe(options={"tries": _TRIES}, samples=_SAMPLES)
     passes = methods.get("discrete").passes(recipe).forwards
     steps = (limit - 2 * _CHOOSING) // passes
     options = ["--method", "discrete", "--tries", str(_TRIES)]
-    report = _run(out, f"words-seed{seed}-{limit}", chats, model, seed, steps, _SEARCH, options)
+    report = _run(out, f"words-seed{seed}-{limit}", chats, model, seed, steps, _SAMPLES, options)
     return ["words, searched", *_cells(report, seed), report["metrics"]["prompt"]]
 
 
 def _soft(out: Path, chats: Path, model: Path, seed: int, limit: int, rate: float) -> list[str]:
-    recipe = LanguageModelRecipe(method="zo", **_SOFT)
+    recipe = LanguageModelRecipe(queries=_QUERIES, sides=1, samples=_SOFT_SAMPLES)
     steps = (limit - 2 * _CHOOSING) // methods.get("zo").passes(recipe).forwards
     options = ["--trainable", "prompt", "--method", "zo", "--learning_rate", str(rate)]
-    options += ["--queries", "4", "--sides", "1", "--epsilon", "0.1"]
+    options += ["--queries", str(_QUERIES), "--sides", "1", "--epsilon", "0.1"]
     name = f"soft-rate{rate:g}-seed{seed}-{limit}"
-    report = _run(out, name, chats, model, seed, steps, _SOFT, options)
+    report = _run(out, name, chats, model, seed, steps, _SOFT_SAMPLES, options)
     return [f"vectors, zo at rate {rate:g}", *_cells(report, seed), ""]
 
 
@@ -110,12 +110,12 @@ def _run(
     model: Path,
     seed: int,
     steps: int,
-    sizes: dict[str, int],
+    samples: int,
     options: Sequence[str],
 ) -> dict[str, Any]:
     words = ["--data", str(chats), "--model", str(model), "--seed", str(seed), *_COMMON, *options]
     words += ["--steps", str(steps), "--evaluate-every", str(steps)]
-    return bench.run(out / f"discrete-{name}", *words, "--samples", str(sizes["samples"]))
+    return bench.run(out / f"discrete-{name}", *words, "--samples", str(samples))
 
 
 def _cells(report: dict[str, Any], seed: int) -> list[str]:

@@ -270,9 +270,9 @@ class AdaptedLanguageModel:
         """The device that it computes on."""
         return self._device
 
-    def words(self) -> nn.Module:
+    def words(self) -> nn.Embedding:
         """Return the table of words, whose outputs a soft prompt changes."""
-        found: nn.Module = self._network.get_input_embeddings()
+        found: nn.Embedding = self._network.get_input_embeddings()
         return found
 
     def losses(self, batch: Batch) -> Tensor:

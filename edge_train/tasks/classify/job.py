@@ -45,6 +45,7 @@ from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
+from edge_train.rng import Key
 from edge_train.runtimes.prompted import BLOCK, PromptedTokens
 from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.tasks.class_weights import class_weights
@@ -422,9 +423,11 @@ class ClassifyTextJob:
             parts = replace(parts, propose=self._propose)
         return build(self.recipe, parts)
 
-    def _propose(self, *given: Any) -> NDArray[np.int64]:
+    def _propose(
+        self, key: Key, ids: Sequence[int], position: int, count: int
+    ) -> NDArray[np.int64]:
         """Return tokens to try; see `estimators.discrete.Propose`."""
-        return self._words.propose(*given)
+        return self._words.propose(key, ids, position, count)
 
     @cached_property
     def _words(self) -> PromptWords:

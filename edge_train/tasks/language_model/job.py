@@ -146,7 +146,11 @@ class LanguageModelJob:
             self.notes += (
                 "this processor has no products of bfloat16, so they take longer than float32's",
             )
-        if adapts and methods.get(self.recipe.method).perturbs and self._start.adapter.targets:
+        if (
+            adapts
+            and methods.get(self.recipe.method).perturbs
+            and self.recipe.trainable != "prompt"
+        ):
             alike = max(1, required(self.recipe.steps) // _STEPS_FOR_ONE)
             self.notes += (
                 f"by forward passes alone, {self.recipe.steps} steps learn about what {alike} of "

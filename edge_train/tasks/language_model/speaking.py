@@ -240,7 +240,7 @@ def _with_vectors(model: LanguageFolder, learned: Learned, threads: int) -> Engi
     frozen = AdaptedLanguageModel.open(
         model, NO_ADAPTER, quant="none", threads=threads, seed=0, blocks={}
     )
-    width = int(frozen.words().weight.shape[1])
+    width = frozen.words().embedding_dim
     if vectors is None or vectors.shape != (len(prompt.ids), width):
         raise ModelError(
             f"{path}: does not hold {len(prompt.ids)} vectors of {width} numbers; resume the run "
