@@ -48,6 +48,7 @@ def modelfile(
     *,
     begin: str,
     stops: Sequence[str],
+    system: str | None = None,
 ) -> tuple[str, str]:
     """Return the text of a Modelfile, and a line about what it does not say; empty if nothing.
 
@@ -56,6 +57,7 @@ def modelfile(
       template: of the model.
       begin: what the tokenizer itself puts before a text, which Ollama has it do, too.
       stops: texts that end an answer.
+      system: the message that stands first in every chat; None: the template's own.
 
     Raises:
       InputError: a path is no line.
@@ -69,8 +71,9 @@ def modelfile(
     turns = None if template is None else turns_of(template, begin)
     if turns is not None:
         lines.append(f"TEMPLATE {_QUOTES}{_in_go(turns)}{_QUOTES}")
-        if turns.system is not None:
-            lines.append(f"SYSTEM {_QUOTES}{turns.system}{_QUOTES}")
+    first = turns.system if system is None and turns is not None else system
+    if first is not None:
+        lines.append(f"SYSTEM {_QUOTES}{first}{_QUOTES}")
     lines += [f'PARAMETER stop "{stop}"' for stop in stops if '"' not in stop]
     return "\n".join(lines) + "\n", NO_TEMPLATE if turns is None else ""
 

@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 from edge_train.methods import methods
-from edge_train.methods.method import ADAPTERS, BLOCKS, FORWARD, GRADIENT, LARGE, MATRICES, Method
+from edge_train.methods.method import (
+    ADAPTERS,
+    BLOCKS,
+    FORWARD,
+    GRADIENT,
+    LARGE,
+    MATRICES,
+    TOKENS,
+    Method,
+)
 from edge_train.recipe import Recipe
 from edge_train.tasks import tasks
 from edge_train.tasks.task import Task
@@ -15,6 +24,7 @@ _NEEDS = {
     MATRICES: "matrices",
     ADAPTERS: "adapters",
     BLOCKS: "blocks that run alone",
+    TOKENS: "other tokens in a text",
 }
 
 

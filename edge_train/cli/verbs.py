@@ -163,7 +163,7 @@ BENCHES = (
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images", "camera", "gpu", "audit", "points", "surface"),
-    "fleet",
+    *("fleet", "discrete"),
 )
 
 

@@ -119,8 +119,8 @@ class AdapterKeys(Recipe):
 
     @property
     def adapts(self) -> bool:
-        """Whether a recipe that was filled in trains an adapter."""
-        return self.trainable in ("lora", "dora")
+        """Whether a recipe that was filled in trains something beside frozen weights."""
+        return self.trainable in ("lora", "dora", "prompt")
 
 
 def links(recipe: Recipe) -> tuple[Transform, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_train.estimators.discrete import Propose
     from edge_train.protocols import Estimator, Stage, Transform
 
 # What a method needs of an engine, and what an engine offers to a task.
@@ -22,6 +23,7 @@ LARGE = "large"  # blocks large enough that moments in few bits save something
 MATRICES = "matrices"  # large blocks that a rule may project
 ADAPTERS = "adapters"  # low-rank matrices beside frozen ones
 BLOCKS = "blocks"  # stages that run and differentiate alone
+TOKENS = "tokens"  # losses with other token ids of a prompt
 # What a batch selection needs of them.
 CANDIDATES = "candidates"  # more samples drawn for a step than are trained
 LAST_LAYER = "last layer"  # what enters it and the errors at its outputs, sample by sample
@@ -56,6 +58,7 @@ class Parts:
       count: training samples.
       inputs: returns the inputs of samples, by their numbers.
       directions: by block, matrices (k, d) whose rows span what zo draws from; none: isotropic.
+      propose: returns tokens to try at a place of a prompt; see `estimators.discrete.Propose`.
       is_head: whether a block of this name is of the output layer; of a tied one the table of
         tokens is. None: there is no such layer, or nobody knows.
     """
@@ -71,6 +74,7 @@ class Parts:
     count: int = 0
     inputs: Callable[..., Any] | None = None
     is_head: Callable[[str], bool] | None = None
+    propose: Propose | None = None
     directions: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 

@@ -22,7 +22,7 @@ from edge_train.runtimes.numpy.attention import Sight
 from edge_train.runtimes.numpy.decoder import Decoder, decoder_of
 from edge_train.runtimes.numpy.decoder_layer import DecoderLayer, Places, Tables
 from edge_train.runtimes.numpy.stored_matrices import StoredMatrices
-from edge_train.runtimes.numpy.token_loss import Head, token_losses
+from edge_train.runtimes.numpy.token_loss import Head, losses_among, token_losses
 from edge_train.runtimes.numpy.vector_steps import normalize, normalize_backward
 
 _TOKENS_PER_CALL = 512  # of an evaluation: products of more are not faster
@@ -264,7 +264,11 @@ class NumpyLanguageModel:
         counted = np.flatnonzero(flat)
         smoothing = float(batch["smoothing"][0]) if "smoothing" in batch else 0.0
         targets, normed = ids[:, 1:].reshape(-1)[counted], self._last_norm(hidden[counted])
-        found, slopes = token_losses(self._head, normed, targets, smoothing, sloped=sloped)
+        if "choices" in batch:
+            choices = batch["choices"][counted // length]
+            found, slopes = losses_among(self._head, normed, targets, choices, sloped=sloped)
+        else:
+            found, slopes = token_losses(self._head, normed, targets, smoothing, sloped=sloped)
         return _Tokens(counted, flat[counted], normed, found, slopes)
 
 

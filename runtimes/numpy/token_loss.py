@@ -107,6 +107,43 @@ def token_losses(
     return losses, slope
 
 
+def losses_among(
+    head: Head,
+    hidden: Array,
+    targets: NDArray[np.int64],
+    choices: NDArray[np.int64],
+    *,
+    sloped: bool,
+) -> tuple[Array, Array | None]:
+    """Return the cross-entropy of every token among a few, and its slope at the hidden vectors.
+
+    log p(target) less the logarithm of what all of the few have together. With p(c) the share of
+    choice c among them, the slope is that of the target's loss less the sum of p(c) times c's.
+
+    Args:
+      choices: (tokens, few); one of each row is the target.
+    """
+    each = [
+        token_losses(head, hidden, choices[:, one], 0.0, sloped=sloped)
+        for one in range(choices.shape[1])
+    ]
+    losses = np.stack([found for found, _ in each], axis=1)
+    own = (choices == targets[:, None]).argmax(axis=1)
+    least = losses.min(axis=1, keepdims=True)
+    shares = np.exp(least - losses)
+    total = shares.sum(axis=1, keepdims=True)
+    found = losses[np.arange(len(own)), own] + np.log(total[:, 0]) - least[:, 0]
+    if not sloped:
+        return found, None
+    shares /= -total
+    shares[np.arange(len(own)), own] += 1
+    slope = np.zeros_like(hidden)
+    for one, (_, part) in enumerate(each):
+        assert part is not None  # asked for
+        slope += shares[:, one, None] * part
+    return found, slope
+
+
 def _cap(logits: Array, cap: float) -> Array:
     """Cap logits in place, and return the slope of that."""
     logits /= np.float32(cap)

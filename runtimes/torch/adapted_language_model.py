@@ -265,6 +265,20 @@ class AdaptedLanguageModel:
     def _before(self, ids: Tensor, document: NDArray[Any] | None) -> Tensor:
         return self._hidden(ids.to(self._device), document)
 
+    @property
+    def where(self) -> torch.device:
+        """The device that it computes on."""
+        return self._device
+
+    def words(self) -> nn.Embedding:
+        """Return the table of words, whose outputs a soft prompt changes."""
+        found: nn.Embedding = self._network.get_input_embeddings()
+        return found
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return the loss of every sequence, (sequences,), to be differentiated; on the host."""
+        return self._losses(batch)
+
     def device_bytes(self) -> int:
         """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
         return self.card.peak_bytes()

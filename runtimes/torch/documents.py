@@ -57,7 +57,8 @@ def sequence_losses(
 
     They are on the host, where they are added up: a card does it in any order.
 
-    A position whose weight is 0 costs nothing once hidden states are there.
+    A position whose weight is 0 costs nothing once hidden states are there. Where the batch has
+    `choices` (sequences, tokens), a loss is that of the target among these alone.
 
     Args:
       hidden: returns hidden states (sequences, length, width) of ids and their documents.
@@ -76,5 +77,21 @@ def sequence_losses(
     at = (torch.from_numpy(rows), torch.from_numpy(places))
     states = hidden(tokens[:, :-1].to(device), batch.get("document"))
     some = states.flatten(0, 1) if weight.all() else states[at[0].to(device), at[1].to(device)]
-    found = losses(some, tokens[:, 1:][at].to(device), smoothing).cpu()
+    targets = tokens[:, 1:][at].to(device)
+    if "choices" in batch:
+        choices = torch.from_numpy(batch["choices"][rows]).to(device)
+        found = _among(choices, targets, lambda ids: losses(some, ids, 0.0)).cpu()
+    else:
+        found = losses(some, targets, smoothing).cpu()
     return torch.zeros(count).index_add(0, at[0], found * torch.from_numpy(weight)[at])
+
+
+def _among(choices: Tensor, targets: Tensor, losses: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the cross-entropy of targets among some tokens, (tokens,).
+
+    log p(target) less the logarithm of what all of `choices` (tokens, some) have together; one of
+    them is the target.
+    """
+    each = torch.stack([losses(choices[:, number]) for number in range(choices.shape[1])], dim=1)
+    own = each.gather(1, (choices == targets[:, None]).int().argmax(dim=1, keepdim=True))[:, 0]
+    return own + torch.logsumexp(-each, dim=1)

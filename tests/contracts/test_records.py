@@ -11,7 +11,7 @@ from edge_train.registry import load
 from edge_train.runtimes.engine import engines
 from edge_train.tasks import read_recipe, tasks
 
-NEEDS = {"forward", "gradient", "large", "matrices", "adapters", "blocks"}
+NEEDS = {"forward", "gradient", "large", "matrices", "adapters", "blocks", "tokens"}
 KEYS = {
     (task.name, key.name): key
     for task in tasks.all().values()

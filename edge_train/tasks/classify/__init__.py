@@ -10,6 +10,7 @@ from edge_train.methods.method import (
     LARGE,
     LAST_LAYER,
     MATRICES,
+    TOKENS,
 )
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.classify.recipe import ClassifyRecipe
@@ -35,7 +36,7 @@ TASK = Task(
     uses={
         "torch": Use(
             offers=frozenset(
-                {FORWARD, GRADIENT, LARGE, MATRICES, ADAPTERS, CANDIDATES, LAST_LAYER}
+                {FORWARD, GRADIENT, LARGE, MATRICES, ADAPTERS, CANDIDATES, LAST_LAYER, TOKENS}
             ),
             libraries=(
                 "torch",
@@ -48,7 +49,7 @@ TASK = Task(
             pace=Pace(start_seconds=7.2, share=0.85, number_seconds=5e-8),
         ),
         "ort-training": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, TOKENS}),
             libraries=("edge_train.runtimes.onnx.classifier",),
             libraries_bytes=110_000_000,
             first_use_bytes=15_000_000,
@@ -88,6 +89,7 @@ TASK = Task(
             "sides": 1,
             "evaluate_every": 100,
         },
+        ("discrete", "default"): {"steps": 40, "evaluate_every": 10},
         # The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
         ("zo", "mezo"): {
             "steps": 20_000,

@@ -23,6 +23,7 @@ from edge_train.export.difference import (
 )
 from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.classifier_folder import ClassifierFolder
+from edge_train.formats.prompt_words import PromptWords
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import (
     TrainingArtifact,
@@ -40,9 +41,12 @@ from edge_train.memory.footprint import (
 )
 from edge_train.memory.machine import cores
 from edge_train.methods import drawn_samples, held_at_once, methods, selection_bytes
+from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
+from edge_train.rng import Key
+from edge_train.runtimes.prompted import BLOCK, PromptedTokens
 from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.classify import TASK, heads
@@ -67,6 +71,7 @@ from edge_train.tasks.classify.model_files import check_hashes, keep_hashes
 from edge_train.tasks.classify.numbers import load_numbers, numbers_of
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.opening import open_runtime
+from edge_train.tasks.classify.prompted import Prompted, check_trained, searches
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.targets import (
     REGRESSION,
@@ -87,6 +92,7 @@ if TYPE_CHECKING:
     from edge_train.tasks.classify.opening import Classifier
 
 _START_FILE = "start.safetensors"
+_PROMPT_BYTES = 1_000_000  # of a prompt and its text, far more than they take
 _SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
@@ -124,6 +130,8 @@ class ClassifyTextJob:
         self.recipe = replace(TASK.resolve(recipe, engine, defaults), **fixed)
         self.recipe, self._model = settled(self.recipe, self._model)
         check_engine(self._model, self.recipe)
+        self._searches = searches(self.recipe)
+        self._prompt: Prompted | None = None  # once the data are read
         check_trained_rank(self.recipe, self._model)
         heads.check_new_head(self._model, new_head=self.recipe.new_head)
         if (most := self._model.positions) < (self.recipe.length or 0):
@@ -155,6 +163,8 @@ class ClassifyTextJob:
     def footprint(self) -> Footprint:
         recipe, shapes = self.recipe, shapes_of(self._model)
         trained = trained_shapes(recipe, self._model)
+        if self._searches:
+            trained = {BLOCK: (recipe.prompt_tokens or PROMPT_TOKENS,)}
         _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
         items = sum(map(math.prod, shapes.values()))
         weights = PlanLine("weights", 4 * items)
@@ -192,7 +202,7 @@ class ClassifyTextJob:
                 4 * sum(map(math.prod, trained.values())),
                 state_line(transform, trained, 0, held_at_once(recipe)).bytes + chooses.kept,
                 job._kept_bytes(),
-                self._result_bytes(shapes),
+                _PROMPT_BYTES if self._searches else self._result_bytes(shapes),
             ),
         )
 
@@ -231,10 +241,14 @@ class ClassifyTextJob:
 
     def load(self) -> None:
         self._read()
+        if self._searches and not isinstance(self._model, ClassifierFolder):
+            check_trained(self._model, ())
         if isinstance(self._model, ClassifierFolder):
             from edge_train.runtimes.torch.classifier import look_at
 
             new = look_at(self._model)
+            if self._searches:
+                check_trained(self._model, new)
             self._say_once(*heads.notice_of_new(self._model, new, self.recipe.seed))
 
     def _read(self) -> None:
@@ -252,11 +266,24 @@ class ClassifyTextJob:
         heads.check_end_token(self._model, self._tokenizer, self._texts.train[0].text)
         if self._texts.in_pairs:
             self._check_pairs()
+        if self._searches:
+            if self._texts.in_pairs:
+                raise InputError(
+                    f"{path}: holds pairs of texts, and a prompt is searched in front of single "
+                    "ones; use another --method."
+                )
+            self._prompt = Prompted.begin(recipe, self._tokenizer)
         if self.recipe.length is None:
             most = min(_MOST_TOKENS, self._model.positions)
-            found = self._tokenizer.longest(_inputs(self._texts.train), most)
+            found = self._tokenizer.longest(self._given(self._texts.train), most)
             rounded = -(-found // _ROUNDED_TO) * _ROUNDED_TO
             self.recipe = replace(self.recipe, length=min(rounded, most))
+
+    def _given(self, examples: Sequence[Example]) -> list[str] | list[tuple[str, str]]:
+        """Return what the tokenizer takes, a prompt in front of it."""
+        if self._prompt is None:
+            return _inputs(examples)
+        return self._prompt.before([example.text for example in examples])
 
     @property
     def _numbers(self) -> bool:
@@ -281,6 +308,8 @@ class ClassifyTextJob:
         if self._sources:
             say(sentence(self._sources.keys(), self._sources.values()))
         about = {"model_sha256": self.model_sha256, heads.LABELS: json.dumps(texts.labels)}
+        if self._prompt is not None:
+            about |= self._prompt.metadata()
         save_tensors(folder / _START_FILE, self._merged(), about)
 
     def _merged(self) -> dict[str, NDArray[Any]]:
@@ -298,6 +327,8 @@ class ClassifyTextJob:
             tensors, about = load_tensors(folder / _START_FILE)
             self._parts = {name: TokenizedTexts.from_tensors(name, tensors) for name in _PARTS}
             self._labels = heads.labels_of(about, self._model)
+            if self._searches:
+                self._prompt = Prompted.from_metadata(about)
             new_head = self.recipe.new_head
             if not self._numbers:
                 self._model = heads.with_labels(self._model, self._labels, new_head=new_head)
@@ -308,7 +339,9 @@ class ClassifyTextJob:
 
     def _tokenized(self, name: str, examples: tuple[Example, ...]) -> TokenizedTexts:
         length = required(self.recipe.length)
-        found = self._tokenizer.encode(_inputs(examples), length)
+        found = self._tokenizer.encode(self._given(examples), length)
+        if self._prompt is not None:
+            self._prompt.check(found.ids, self.recipe.data)
         self._cut[name] = found.cut
         types = found.types if takes_types(self._model) else None
         labels: NDArray[Any]
@@ -355,8 +388,12 @@ class ClassifyTextJob:
     def _say_once(self, *lines: str) -> None:
         self.notes = tuple(dict.fromkeys((*self.notes, *lines)))
 
-    def open_runtime(self) -> "Classifier":
-        return open_runtime(self._model, self.recipe)
+    def open_runtime(self) -> "Classifier | PromptedTokens":
+        if self._prompt is None:
+            return open_runtime(self._model, self.recipe)
+        # of a frozen model the head alone is held as parameters
+        frozen = open_runtime(self._model, replace(self.recipe, trainable="head"))
+        return self._prompt.put_before(frozen)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -388,7 +425,21 @@ class ClassifyTextJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        return build(self.recipe, Parts(epsilon=epsilon, scale=scale, is_head=is_head))
+        parts = Parts(epsilon=epsilon, scale=scale, is_head=is_head)
+        if self._searches:
+            parts = replace(parts, propose=self._propose)
+        return build(self.recipe, parts)
+
+    def _propose(
+        self, key: Key, ids: Sequence[int], position: int, count: int
+    ) -> NDArray[np.int64]:
+        """Return tokens to try; see `estimators.discrete.Propose`."""
+        return self._words.propose(key, ids, position, count)
+
+    @cached_property
+    def _words(self) -> PromptWords:
+        assert self._prompt is not None  # of a run that searches one
+        return self._prompt.words(self.recipe, self._tokenizer, self._parts["train"].ids)
 
     def facts(self, folder: Path) -> Mapping[str, Any]:
         recipe = self.recipe
@@ -400,7 +451,8 @@ class ClassifyTextJob:
             "length": recipe.length,
             **({"pairs": True} if self._texts.in_pairs else {}),
             **({"sources": self._sources} if self._sources else {}),
-            "trainable": recipe.trainable,
+            "trainable": "prompt" if self._searches else recipe.trainable,
+            **({"prompt_start": self._prompt.text} if self._prompt is not None else {}),
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
@@ -412,6 +464,13 @@ class ClassifyTextJob:
     def finish(
         self, folder: Path, runtime: "Classifier", best: Point, steps: int, whole: bool
     ) -> Outcome:
+        if self._prompt is not None:
+            found = self._prompt.found(self._tokenizer, best[BLOCK])
+            outputs = found.write(folder, str(self._model.path.resolve()), self.model_sha256)
+            if not whole:
+                return Outcome(outputs=outputs)
+            scores, line = self._scores(runtime, best)
+            return Outcome({**scores, "prompt": found.text}, outputs, f"{line}: {found.text}")
         source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
         config = read_json(source / CONFIG)
@@ -429,6 +488,16 @@ class ClassifyTextJob:
             outputs["adapter"] = _ADAPTER_FOLDER
         if not whole:
             return Outcome(outputs=outputs)
+        metrics, line = self._scores(runtime, best)
+        if self.recipe.difference_rank is not None:
+            metrics["difference_captured"] = self._write_difference(
+                folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
+            )
+            outputs["difference"] = DIFFERENCE_FOLDER
+        return Outcome(metrics, outputs, line)
+
+    def _scores(self, runtime: Any, best: Point) -> tuple[dict[str, Any], str]:
+        """Return scores on the test texts, or the dev texts, and a line that says them."""
         part = "test" if len(self._parts["test"]) else "dev"
         texts = self._parts[part]
         logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
@@ -451,12 +520,7 @@ class ClassifyTextJob:
                 f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
                 "correctly"
             )
-        if self.recipe.difference_rank is not None:
-            metrics["difference_captured"] = self._write_difference(
-                folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
-            )
-            outputs["difference"] = DIFFERENCE_FOLDER
-        return Outcome(metrics, outputs, line)
+        return metrics, line
 
     def _mistakes(self, texts: TokenizedTexts, logits: Array) -> list[dict[str, Any]]:
         """Return the texts whose wrong answer was the most certain, as the model read them."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edge_train.methods.discrete import PromptKeys
 from edge_train.methods.exact import (
     ClassKeys,
     ClipKeys,
@@ -24,6 +25,7 @@ class ClassifyRecipe(
     LabelColumnKeys,
     SourceKeys,
     ForwardKeys,
+    PromptKeys,
     LowRankKeys,
     DecayKeys,
     RateKeys,

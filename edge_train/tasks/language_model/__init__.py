@@ -11,6 +11,7 @@ from edge_train.methods.method import (
     LARGE,
     LAST_LAYER,
     MATRICES,
+    TOKENS,
 )
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
@@ -46,7 +47,7 @@ TASK = Task(
     commands=(GENERATE, CHAT),
     uses={
         "torch": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, LAST_LAYER}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, LAST_LAYER, TOKENS}),
             quants=names_with(lambda quant: quant.trained),
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
             libraries_bytes=385_000_000,
@@ -56,7 +57,7 @@ TASK = Task(
             ),
         ),
         "numpy": Use(
-            offers=frozenset({FORWARD, GRADIENT, LARGE, CANDIDATES, LAST_LAYER}),
+            offers=frozenset({FORWARD, GRADIENT, LARGE, CANDIDATES, LAST_LAYER, TOKENS}),
             libraries=("edge_train.runtimes.numpy.language_model",),
             libraries_bytes=70_000_000,
             pace=Pace(
@@ -95,6 +96,13 @@ TASK = Task(
             "queries": 4,
             "sides": 1,
             "evaluate_every": 100,
+        },
+        # A pass is of one chat: few steps, each of many passes, and an evaluation seldom.
+        ("discrete", "default"): {
+            "steps": 40,
+            "samples": 32,
+            "evaluation_samples": 64,
+            "evaluate_every": 10,
         },
         # The paper's: one direction, both sides, absolute radius, plain steps at a constant rate.
         ("zo", "mezo"): {

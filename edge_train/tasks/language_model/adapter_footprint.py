@@ -16,6 +16,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.methods import held_at_once, methods
+from edge_train.methods.method import TOKENS
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
@@ -56,6 +57,7 @@ def adapter_footprint(
     *,
     text_bytes: int,
     opened: str,
+    prompt: tuple[int, ...] | None = None,
 ) -> Footprint:
     """Return what a run holds, without loading the model.
 
@@ -63,9 +65,10 @@ def adapter_footprint(
       shapes: of every block of the base.
       text_bytes: of the ids that are kept of the text, at most.
       opened: why the network had to be opened to know its blocks.
+      prompt: shape of a prompt that is trained in the adapter's place.
     """
     use = TASK.use(recipe.runtime)
-    trained = adapter.shapes()
+    trained = adapter.shapes() if prompt is None else {"prompt": prompt}
     numbers = sum(map(math.prod, trained.values()))
     on_numpy = recipe.runtime == "numpy"
     in_file = recipe.quant == "none" and (model.made is not None or recipe.lean or on_numpy)
@@ -79,7 +82,7 @@ def adapter_footprint(
     buffers = _BUFFERS[recipe.dtype]
     held = [
         PlanLine("frozen weights", base),
-        PlanLine("adapter", 4 * numbers),
+        PlanLine("adapter" if prompt is None else "prompt", 4 * numbers),
         state_line(transform, trained, 0, held_at_once(recipe)),
     ]
     if recipe.clip is not None:
@@ -106,6 +109,8 @@ def adapter_footprint(
     writes = buffers + writing_bytes(model.config, layers, width, inside // layers, length, step)
     judges = max(judges, writes)
     judged = judged_sequences(recipe, model, text_bytes)
+    if TOKENS in methods.get(recipe.method).needs:  # a step is forward passes
+        trains = judges
     if methods.get(recipe.method).perturbs:  # a step is forward passes, and a block's update
         largest = max(map(math.prod, trained.values()))
         trains = judges + 4 * largest * (_UPDATE_COPIES + 2 * together)

@@ -17,7 +17,10 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 ADAPTER_FOLDER = "adapter"  # of a run
 _RANK, _ALPHA_OVER_RANK = 16, 2.0
+NO_ADAPTER = Adapter("lora", 1, 1.0, ())
 _KEYS = ("alpha", "targets", "rslora")
+_PROMPT_KEYS = ("prompt_tokens", "prompt_start")
+_DISCRETE = "discrete"
 _KINDS: Mapping[str, Kind] = {"lora": "lora", "dora": "dora"}
 # Of rules: none reads the rank of a projection, and none asks for matrices as large as layers are.
 _METHODS = ("auto", "backprop", "adamw", "adamw8bit", "zo")
@@ -27,6 +30,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {"learning_rate": 2e-4, "clip": 1.0},
     "zo": {"learning_rate": 1e-4, "clip": None},
 }
+_SOFT = {"learning_rate": 1e-2}  # of a prompt's vectors, whose numbers are about 0.1
 # Kinds whose matrices in files are those of linear layers, under the names of their modules.
 _TOLD = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
@@ -40,11 +44,17 @@ class Start:
 
 
 def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModelRecipe:
-    """Return a recipe that says what is trained: `all`, `lora` or `dora`.
+    """Return a recipe that says what is trained: `all`, `lora`, `dora` or `prompt`.
 
     Raises:
       InputError: a word is of adapters and the run trains all weights, or the other way round.
     """
+    if recipe.trainable == "prompt" or recipe.method == _DISCRETE:
+        return _with_prompt(recipe)
+    if named := [name for name in _PROMPT_KEYS if getattr(recipe, name) is not None]:
+        raise InputError(
+            f"{named[0]} is of a prompt that is learned; use --trainable prompt, or leave it out."
+        )
     if recipe.targets == "auto":  # as recipes of 0.1 say of every task, for another one's key
         recipe = replace(recipe, targets=None)
     trainable = recipe.trainable
@@ -82,6 +92,37 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
     return replace(recipe, trainable=trainable)
 
 
+def _with_prompt(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
+    """Return a recipe that trains a prompt.
+
+    Raises:
+      InputError: a word of it is of something else.
+    """
+    if recipe.trainable not in ("auto", "prompt"):
+        raise InputError(
+            f"method 'discrete' searches a prompt, --trainable says {recipe.trainable!r}; leave "
+            "one of them out."
+        )
+    names = ("rank", "start", "difference_rank")
+    others = [*_asked(recipe), *(name for name in names if getattr(recipe, name) is not None)]
+    if others:
+        raise InputError(f"{others[0]} is of weights, and this run trains a prompt; leave it out.")
+    if recipe.method not in (*_METHODS, _DISCRETE):
+        raise InputError(
+            f"method {recipe.method!r} trains weights, --trainable says 'prompt'; use --method "
+            f"{', '.join((_DISCRETE, *_METHODS[1:]))}."
+        )
+    if recipe.loss_on == "all":
+        raise InputError(
+            "a prompt is learned from what follows it, and loss_on 'all' counts the prompt's own "
+            "tokens; use --loss-on completions or labels."
+        )
+    if recipe.dropout or recipe.batch_selection is not None:
+        name = "dropout" if recipe.dropout else "batch_selection"
+        raise InputError(f"{name} is not for a run that trains a prompt; leave it out.")
+    return replace(recipe, trainable="prompt")
+
+
 def _asked(recipe: LanguageModelRecipe) -> list[str]:
     """Return the keys of adapters that a recipe has."""
     return [name for name in _KEYS if getattr(recipe, name) not in (None, False)]
@@ -90,6 +131,10 @@ def _asked(recipe: LanguageModelRecipe) -> list[str]:
 def with_defaults(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
     """Return a recipe of an adapter with what its method takes by default."""
     values = {**_DEFAULTS["*"], **_DEFAULTS.get(recipe.method, {})}
+    if recipe.trainable == "prompt":
+        values |= _SOFT
+    if recipe.method == _DISCRETE:
+        values = {}
     missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     return replace(recipe, **missing)
 
@@ -106,6 +151,8 @@ def start_of(recipe: LanguageModelRecipe, model: LanguageFolder, sha256: str) ->
       InputError: a target is no linear layer, or the rank is larger than all of them.
       ModelError: the adapter to start from is damaged.
     """
+    if recipe.trainable == "prompt":
+        return Start(NO_ADAPTER, {})
     known = linear_targets(model)
     if recipe.start is not None:
         return _begun(recipe, known, model, sha256)
@@ -124,7 +171,9 @@ def start_of(recipe: LanguageModelRecipe, model: LanguageFolder, sha256: str) ->
 
 
 def recorded(recipe: LanguageModelRecipe, adapter: Adapter) -> LanguageModelRecipe:
-    """Return a recipe that says what adapter it trains."""
+    """Return a recipe that says what adapter it trains; that of a prompt has none."""
+    if recipe.trainable == "prompt":
+        return recipe
     return replace(
         recipe,
         trainable=adapter.kind,

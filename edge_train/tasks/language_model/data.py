@@ -1,6 +1,7 @@
 """From what a user has to what training reads: texts or chats, kept as ids in the run folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from edge_train.tasks.language_model.kept import (
     reopen,
     tenth_of_documents,
 )
+from edge_train.tasks.language_model.labels import LABELS, first_tokens
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.packing import PackedDocuments
+from edge_train.tasks.language_model.prompting import begin
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
-from edge_train.tasks.language_model.token_stream import id_type, write_ids
+from edge_train.tasks.language_model.token_stream import id_type, read_ids, write_ids
 from edge_train.tasks.sources import check_candidates, sentence, source_numbers
 
 _SLACK = 4  # letters that a tokenizer leaves out, beside those of its tokens
@@ -67,8 +70,24 @@ class Data:
         Raises:
           InputError: they cannot be used, or are chats and the model has no template for them.
         """
-        if (columns := self._open({}).chats_found()) is not None:
-            self._template(columns, datetime.now())
+        texts = self._open({})
+        columns = texts.chats_found()
+        only = self._needs_chats()
+        if only and (columns is None or texts.together):
+            raise InputError(
+                f"{self._recipe.data}: {only} is for chats or prompts with completions, and the "
+                "data are texts; name a table that has these columns."
+            )
+        if columns is not None:
+            template = self._template(columns, datetime.now())
+            if self._recipe.trainable == "prompt":
+                begin(self._recipe, self._tokenizer, template, self._marks())
+
+    def _needs_chats(self) -> str:
+        """Return what of a recipe texts will not do for; nothing where they will."""
+        if self._recipe.trainable == "prompt":
+            return "a prompt that is learned"
+        return "--loss-on labels" if self._recipe.loss_on == LABELS else ""
 
     def prepare(self, folder: Path, say: Say) -> None:
         """Write the ids of the data, and how they were made, for `restore`."""
@@ -198,11 +217,13 @@ class Data:
         controls = [token.content for token in added if token.special]
         most = required(self._recipe.length) + 1
         letters = most * max(map(len, self._tokenizer.get_vocab()))
-        reader = Reader(template, self._recipe.loss_on, controls, _SLACK * letters)
+        marks, prompt = self._marks(), None
+        if self._recipe.trainable == "prompt":
+            prompt, place = begin(self._recipe, self._tokenizer, template, marks)
+        reader = Reader(template, self._recipe.loss_on, controls, _SLACK * letters, prompt)
         parts = [(reader.all_passages(texts, texts.train), False)]
         if texts.held:
             parts.append((reader.all_passages(texts, texts.held), True))
-        marks = self._marks()
         out = folder / IDS_FILE
         written = write_chats(parts, marks, self._tokenizer, out, kind, most)
         self._note(*texts.notices)
@@ -248,6 +269,13 @@ class Data:
             )
         counted = written.counted if reader.counts_answers else None
         sources = self._sources(written.starts[:-1], written.sources, found)
+        ids, starts = read_ids(out, kind), np.array(written.starts, np.int64)
+        if prompt is not None:
+            prompt.check(ids, starts, self._recipe.data)
+            found["prompt"] = {**asdict(prompt), "place": asdict(place)}
+        if self._recipe.loss_on == LABELS:
+            ranges = np.array(counted or (), np.int64).reshape(-1, 2)
+            found["labels"] = first_tokens(ids, starts, ranges, self._recipe.data)
         return keep(folder, model.vocabulary, found, written.starts, counted, sources)
 
     def _sources(

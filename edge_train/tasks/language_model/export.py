@@ -51,6 +51,11 @@ def export_language_model(
     else:
         _check_no_file(out)
     learned = learned_in(run)
+    if learned.prompt is not None:
+        raise InputError(
+            f"{run}: learned a prompt and changed no weights; prompt.txt in it is the text that "
+            "stands as the system's message, and Modelfile, where it has one, is for Ollama."
+        )
     if learned.adapter is None:
         raise InputError(
             f"{run}: all weights were trained, so {learned.model} is the whole model, which "

@@ -57,6 +57,8 @@ from edge_train.tasks.language_model.engine import device_for, dtype_for, engine
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
+from edge_train.tasks.language_model.labels import LABELS, MOST_JUDGED, check_labels, judge
+from edge_train.tasks.language_model.prompt_run import PromptRun, check_engine
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.sources import check_sources
 
@@ -88,6 +90,7 @@ class LanguageModelJob:
         length = min(_MOST_TOKENS, self._model.positions)
         recipe = settled(recipe, self._model)
         check_sources(recipe)
+        check_labels(recipe)
         adapts = is_adapting(recipe)
         engine = engine_for(recipe, self._model)
         device, why_there = device_for(recipe, engine, self._model)
@@ -145,7 +148,11 @@ class LanguageModelJob:
             self.notes += (
                 "this processor has no products of bfloat16, so they take longer than float32's",
             )
-        if adapts and methods.get(self.recipe.method).perturbs:
+        if (
+            adapts
+            and methods.get(self.recipe.method).perturbs
+            and self.recipe.trainable != "prompt"
+        ):
             alike = max(1, required(self.recipe.steps) // _STEPS_FOR_ONE)
             self.notes += (
                 f"by forward passes alone, {self.recipe.steps} steps learn about what {alike} of "
@@ -155,6 +162,11 @@ class LanguageModelJob:
         self.name = f"language-{Path(required(self.recipe.data)).stem}"
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
         self._scored, self._written = MOST_SCORED, WRITTEN
+        self._labeled = MOST_JUDGED
+        self._prompt: PromptRun | None = None
+        if self.recipe.trainable == "prompt":
+            check_engine(self.recipe)
+            self._prompt = PromptRun(self.recipe, self._model, self._tokenizer, lambda: self._data)
 
     @cached_property
     def model_sha256(self) -> str:
@@ -189,6 +201,7 @@ class LanguageModelJob:
                 transform,
                 text_bytes=self._data.most_bytes(),
                 opened=self._opened,
+                prompt=None if self._prompt is None else self._prompt.shape(self._shapes),
             )
         return footprint_of(
             self.recipe,
@@ -224,6 +237,7 @@ class LanguageModelJob:
         """Judge as many sequences as go through the engine together, and write two tokens."""
         few = self.footprint().together
         self._scored, self._written = min(MOST_SCORED, few), _FEW_WRITTEN
+        self._labeled = few
         wanted = min(required(self.recipe.evaluation_samples), few)
         self.recipe = replace(self.recipe, evaluation_samples=wanted)
         self._data = Data(self.recipe, self._model, self._tokenizer, lambda: self.model_sha256)
@@ -247,7 +261,11 @@ class LanguageModelJob:
         begun = {} if self._start is None else self._start.blocks or {}
         return sha256_of({**self._data.kept.arrays(), **begun})
 
-    def open_runtime(self) -> "AdaptedLanguageModel | NumpyLanguageModel | TorchLanguageModel":
+    def open_runtime(self) -> Any:
+        frozen = self._open()
+        return frozen if self._prompt is None else self._prompt.put_before(frozen)
+
+    def _open(self) -> "AdaptedLanguageModel | NumpyLanguageModel | TorchLanguageModel":
         if self._start is not None and self.recipe.runtime == "numpy":
             return self._on_numpy(self._start)
         from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
@@ -323,6 +341,8 @@ class LanguageModelJob:
         build = methods.get(recipe.method).builder(recipe.preset)
         is_head = heads_of(self._shapes, self._model.vocabulary).__contains__
         parts = Parts(epsilon=epsilon, scale=scale, micro_batch=recipe.micro_batch, is_head=is_head)
+        if self._prompt is not None:
+            parts = replace(parts, propose=self._prompt.propose)
         estimator, transform = build(recipe, parts)
         if self._start is not None and recipe.clip is not None:
             estimator = Remembering(estimator)  # an adapter's gradients are small enough to keep
@@ -338,6 +358,7 @@ class LanguageModelJob:
             **self._data.facts(),
             "parameters": sum(map(math.prod, self._shapes.values())),
             "random_weights": not self._model.files,
+            **({} if self._prompt is None else self._prompt.facts()),
             "prompts": [self._tokenizer.decode(self._data.task.opening())],
         }
 
@@ -348,6 +369,14 @@ class LanguageModelJob:
 
     def finish(self, folder: Path, runtime: Any, best: Point, steps: int, whole: bool) -> Outcome:
         runtime.parameters.load(best)
+        if self._prompt is not None:
+            outputs = self._prompt.write(folder, best, self.model_sha256)
+            if not whole:
+                return Outcome(outputs=outputs)
+            metrics, line = self._scores(folder, runtime)
+            text, said = self._prompt.found(best)
+            lines = filter(None, (f"{line}; {said}", self._prompt.said))
+            return Outcome({**metrics, **text}, outputs, "\n".join(lines))
         if self._start is not None:
             adapter = replace(self._start.adapter, base_sha256=self.model_sha256)
             write_adapter(folder / ADAPTER_FOLDER, adapter, runtime.parameters)
@@ -414,6 +443,14 @@ class LanguageModelJob:
             "scored_tokens": count,
         }
         line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
+        if self.recipe.loss_on != LABELS:
+            return metrics, line
+        verdict = judge(runtime, self._data.task.held_out(self._labeled))
+        metrics |= {"accuracy": verdict.accuracy, "judged_chats": len(verdict.labels)}
+        line = (
+            f"{100 * verdict.accuracy:.1f} % of {len(verdict.labels)} held-out chats get the right "
+            "answer of those in the data"
+        )
         return metrics, line
 
 

@@ -40,8 +40,9 @@ class Kept:
       sources: where each document begins and the number of its source, (documents, 2); None: they
         are not told apart.
       about: `held`, tokens of texts or documents of chats at the end that are held out (None: a
-        tenth is); `chats`, `apart`, `halves`, which runs of earlier code do not have; and how the
-        data were read, to read them so again.
+        tenth is); `labels`, tokens that answers begin with, and `prompt`, where a run learns one;
+        `chats`, `apart`, `halves`, which runs of earlier code do not have; and how the data were
+        read, to read them so again.
     """
 
     ids: NDArray[Any]
@@ -74,7 +75,12 @@ class Kept:
         if self.about.get("chats"):
             starts, apart = self.starts, bool(self.about["apart"])
             assert starts is not None  # `reopen` read it
-            return PackedDocuments(self.ids, starts, self.counted, **common, apart=apart)
+            labels = self.about.get("labels")
+            choices = None if labels is None else np.array(labels, np.int64)
+            apart = apart and choices is None and "prompt" not in self.about
+            return PackedDocuments(
+                self.ids, starts, self.counted, **common, apart=apart, choices=choices
+            )
         halves = bool(self.about.get("halves"))
         return LanguageModel(self.ids, **common, starts=self.starts, halves=halves)
 

@@ -16,6 +16,7 @@ from edge_train.formats.language_folder import LanguageFolder, open_language_mod
 from edge_train.records.folder import RunFolder
 from edge_train.tasks import read_recipe
 from edge_train.tasks.language_model.adapting import ADAPTER_FOLDER
+from edge_train.tasks.language_model.prompting import PROMPT_FILE, KeptPrompt, read_prompt
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 MODEL_FOLDER = "model"  # of a run
@@ -30,6 +31,8 @@ class Learned:
       base: as it was named; empty where nobody says it.
       adapter: with its blocks; None where all weights were trained.
       model: the folder of a model whose weights were all trained.
+      prompt: that stands in front of every chat, where one was learned.
+      folder: of the run, where the vectors of a soft one are.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Learned:
     adapter: Adapter | None
     blocks: dict[str, Array]
     model: Path | None = None
+    prompt: KeptPrompt | None = None
+    folder: Path | None = None
 
 
 def learned_in(path: Path) -> Learned:
@@ -64,6 +69,9 @@ def learned_in(path: Path) -> Learned:
         adapter, blocks = read_adapter(path / ADAPTER_FOLDER)
         # the whole path, where the recipe may have one from where the run was started
         return Learned(name, adapter.base or recipe.model, adapter, blocks)
+    if (path / PROMPT_FILE).is_file():
+        kept = read_prompt(path)
+        return Learned(name, kept.base or recipe.model, None, {}, None, kept, path)
     if (path / MODEL_FOLDER / "config.json").is_file():
         return Learned(name, recipe.model, None, {}, path / MODEL_FOLDER)
     raise RunFolderError(
@@ -103,6 +111,8 @@ def base_of(learned: Learned, named: str | None) -> LanguageFolder:
         raise ModelError(f"{error} If the base was moved, say where it is now: --base.") from error
     adapter = learned.adapter
     wanted = adapter.base_sha256 if adapter is not None else ""
+    if learned.prompt is not None:
+        wanted = learned.prompt.base_sha256
     if wanted and not base.is_known_as(wanted):
         raise InputError(
             f"{name}: is not the model that {learned.name} was trained on (sha256 "

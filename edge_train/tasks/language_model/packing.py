@@ -43,7 +43,9 @@ class PackedDocuments:
       dropout: whether a batch of training says how dropout is drawn.
       sources: where each document begins and the number of its source, (documents, 2), for
         `HasSources`: a sequence then holds documents of one source; None: not told apart.
-      apart: whether the model can keep documents apart; else a sequence has one.
+      apart: whether documents are kept apart in a sequence; else it has one.
+      choices: the tokens that answers begin with, (answers,): these alone are predicted, each among
+        the others (`choices` of a batch, (sequences, answers)); None: all counted ids are.
 
     Raises:
       InputError: there are too few documents.
@@ -60,6 +62,7 @@ class PackedDocuments:
     dropout: bool = False
     sources: NDArray[np.int64] | None = None
     apart: bool = True
+    choices: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         count, held = len(self.starts) - 1, self.held
@@ -171,7 +174,8 @@ class PackedDocuments:
             for begin, stop in self.counted[first:]:
                 if begin >= end:
                     break
-                found[max(begin - start, 0) : stop - start] = True
+                last = stop if self.choices is None else begin + 1
+                found[max(begin - start, 0) : last - start] = True
         found[0] = False
         return found
 
@@ -205,6 +209,8 @@ class PackedDocuments:
                 document[row, at:] += 1  # the last number is that of the padding
         weight *= np.float32(len(rows) / weight.sum(dtype=np.float64))
         batch: dict[str, NDArray[Any]] = {"ids": ids, "weight": weight}
+        if self.choices is not None:
+            batch["choices"] = np.tile(self.choices, (len(rows), 1))
         return {**batch, "document": document} if self.apart else batch
 
 

@@ -10,6 +10,8 @@ from edge_train.formats.tables.wrong import Wrong
 from edge_train.tasks.language_model.answers import text_and_answers
 from edge_train.tasks.language_model.chats import ASSISTANT, Chat, WrongChat
 from edge_train.tasks.language_model.documents import Texts
+from edge_train.tasks.language_model.labels import LABELS
+from edge_train.tasks.language_model.prompting import Prompt
 
 COMPLETIONS = "completions"  # what `loss_on` may be, beside `all`
 
@@ -41,17 +43,19 @@ class Reader:
       loss_on: `completions` or `all`.
       controls: tokens of control, as texts.
       letters: of a chat's text that are kept at most; None: nobody knows.
+      prompt: that every chat gets; None: none.
     """
 
     template: ChatTemplate | None
     loss_on: str
     controls: Sequence[str]
     letters: int | None = None
+    prompt: Prompt | None = None
 
     @property
     def counts_answers(self) -> bool:
         """Whether answers alone are learned."""
-        return self.loss_on == COMPLETIONS
+        return self.loss_on in (COMPLETIONS, LABELS)
 
     @property
     def reads_no_tools(self) -> bool:
@@ -85,6 +89,8 @@ class Reader:
     def _passage(self, chat: Chat) -> Passage:
         if self.counts_answers and not chat.answers:
             raise WrongChat("has no turn of the assistant that counts")
+        if self.prompt is not None:
+            chat = self.prompt.put(chat)
         if self.template is None:
             return self._plain(chat)
         if not self.counts_answers:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edge_train.methods.discrete import PromptKeys
 from edge_train.methods.exact import (
     AdapterKeys,
     ClipKeys,
@@ -25,6 +26,7 @@ class LanguageModelRecipe(
     ForwardKeys,
     LowRankKeys,
     AdapterKeys,
+    PromptKeys,
     DecayKeys,
     MicroBatchKeys,
     ClipKeys,
@@ -32,12 +34,21 @@ class LanguageModelRecipe(
     DropoutKeys,
     DifferenceKeys,
 ):
-    """Train a transformers language model on a text: all weights, or adapters."""
+    """Train a transformers language model on a text: all weights, adapters, or a prompt."""
 
     task: ClassVar[str] = "language-model"
     loss_on: str = key(
         "completions",
-        help="tokens of chats and prompts that are learned; a text is learned whole",
-        choices=("completions", "all"),
+        help="tokens of chats and prompts that are learned; a text is learned whole. labels: the "
+        "first token of each answer, among those that the answers of the data begin with",
+        choices=("completions", "all", "labels"),
         group="data",
+    )
+    trainable: str = key(
+        "auto",
+        help="what is trained: all weights, an adapter, or a prompt before every chat; auto: a "
+        "prompt with --method discrete, an adapter of a GGUF file, and where a key of adapters is "
+        "named; else all weights",
+        choices=("auto", "all", "lora", "dora", "prompt"),
+        common=True,
     )

@@ -16,18 +16,24 @@ from tokenizers.decoders import DecodeStream
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError, TemplateError
 from edge_train.export.adapter_changes import changes_of
-from edge_train.formats.adapter import Adapter
 from edge_train.formats.chat_template import ChatTemplate, Message, chat_template_of
 from edge_train.formats.language_folder import LanguageFolder
+from edge_train.formats.tensor_store import load_tensors
 from edge_train.memory.machine import cores, machine_bytes
 from edge_train.rng import Key
 from edge_train.tasks.device import settle
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapting import NO_ADAPTER
 from edge_train.tasks.language_model.ends import ends_of
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in, open_base
+from edge_train.tasks.language_model.prompting import (
+    BLOCK,
+    VECTORS_FILE,
+    Prompt,
+    with_prompt,
+)
 from edge_train.tasks.language_model.sampling import Sampling
 
-NO_ADAPTER = Adapter("lora", 1, 1.0, ())
 _FLOAT_BYTES, _MOST_SHARE = 4, 0.5  # of a weight; of this machine's memory, for weights
 _DRAWN = -9  # the step of the key that tokens are drawn from
 
@@ -48,6 +54,7 @@ class Speaker:
 
     Attributes:
       name: for people.
+      prompt: that was learned to stand in front of every chat and text; None: none was.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Speaker:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     engine: Engine
+    prompt: Prompt | None = None
 
     def ids_of_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a chat that the model is to answer.
@@ -67,6 +75,8 @@ class Speaker:
                 f"{self.name}: the model has no chat template; continue a text with "
                 "`edge-train generate RUN --raw --prompt TEXT`."
             )
+        if self.prompt is not None:
+            messages = with_prompt(messages, self.prompt.text, self.prompt.role)
         try:
             text = self.template.text(messages, open_=True)
         except TemplateError as error:
@@ -78,6 +88,8 @@ class Speaker:
 
         What it puts behind a text is left out: the text goes on.
         """
+        if self.prompt is not None:
+            text = f"{self.prompt.text}\n\n{text}"
         full = list(self.tokenizer.encode(text).ids)
         bare = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
         at = next((n for n in range(len(full)) if full[n : n + len(bare)] == bare), 0)
@@ -168,7 +180,9 @@ def _speaker(
         engine = on_torch(model, learned, count)
     else:
         engine = on_numpy(model, learned, count)
-    return Speaker(name, model, model.tokenizer(), template, engine)
+    kept = None if learned is None else learned.prompt
+    prompt = None if kept is None else kept.prompt
+    return Speaker(name, model, model.tokenizer(), template, engine, prompt)
 
 
 def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
@@ -182,6 +196,8 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
     from edge_train.runtimes.torch.card import pick_device, products_type
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
+    if learned is not None and learned.prompt is not None and learned.prompt.soft:
+        return _with_vectors(model, learned, threads)
     adapter = None if learned is None else learned.adapter
     blocks = {} if learned is None else learned.blocks
     numbers = sum(math.prod(e.shape) for file in model.files for e in file.entries.values())
@@ -216,12 +232,43 @@ def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> En
     return opened
 
 
+def _with_vectors(model: LanguageFolder, learned: Learned, threads: int) -> Engine:
+    """Return an engine of torch with a soft prompt.
+
+    Raises:
+      ModelError: its vectors are damaged.
+    """
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.soft_prompt import SoftPrompt
+
+    assert learned.prompt is not None
+    assert learned.folder is not None
+    prompt, path = learned.prompt.prompt, learned.folder / VECTORS_FILE
+    vectors = load_tensors(path)[0].get(BLOCK)
+    frozen = AdaptedLanguageModel.open(
+        model, NO_ADAPTER, quant="none", threads=threads, seed=0, blocks={}
+    )
+    width = frozen.words().embedding_dim
+    if vectors is None or vectors.shape != (len(prompt.ids), width):
+        raise ModelError(
+            f"{path}: does not hold {len(prompt.ids)} vectors of {width} numbers; resume the run "
+            "again."
+        )
+    return SoftPrompt(frozen, prompt.ids, prompt.at, vectors)
+
+
 def on_numpy(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:
     """Return an engine of NumPy: weights stay in their file, and every token reads them all.
 
     Raises:
+      InputError: a soft prompt was learned, which it does not compute.
       ModelError: the model is not of the Llama family.
     """
+    if learned is not None and learned.prompt is not None and learned.prompt.soft:
+        raise InputError(
+            f"{learned.name}: learned a soft prompt, which needs torch; `pip install "
+            "edge-train[desk]` brings it."
+        )
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
 
     adapter = None if learned is None else learned.adapter

@@ -13,14 +13,18 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from gguf_models import plain_llama
 from places import ROOT
 
 from edge_train import cli
+from edge_train.methods import methods
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
+from edge_train.tasks import read_recipe
 from edge_train.tasks.language_model import speaking
 from edge_train.tasks.language_model.sampling import Sampling
 
@@ -89,6 +93,16 @@ def test_the_recipe_of_sums_trains_an_adapter_on_the_problems_beside_it(tiny, tm
     first, *_ = journal.read(RunFolder(tmp_path / "run").journal)[0]
     assert first["facts"]["trainable"] == "lora" and first["facts"]["documents"] > 50
     assert "".join(text for text, learned in first["facts"]["example"] if learned).endswith("</s>")
+
+
+def test_the_recipe_of_a_prompt_reads_the_reviews_beside_it(tmp_path):
+    recipe = read_recipe(ROOT / "demos/prompt.toml")
+    lines = Path(recipe.data).read_text("utf-8").splitlines()
+    answers = Counter(json.loads(line)["completion"] for line in lines)
+    assert answers.keys() == {"positive", "negative"} and answers.total() == 96
+    assert (recipe.method, recipe.loss_on) == ("discrete", "labels")
+    passes = methods.get("discrete").passes(recipe).forwards
+    assert passes == 4 * 13 + 12 * 4  # of 16 chats and 12 tries
 
 
 def test_every_chat_of_the_notes_asks_what_a_note_says():

@@ -1,0 +1,83 @@
+"""A prompt in front of a frozen classifier's texts, on torch and from its artifact."""
+
+import json
+import shutil
+
+import pytest
+
+from edge_train import cli
+
+pytest.importorskip("torch")
+
+pytestmark = pytest.mark.process
+
+SEARCH = ("--method", "discrete", "--tries", "8", "--steps", "8", "--evaluate-every", "2")
+
+
+@pytest.fixture(scope="module")
+def uneven(classifiers, tmp_path_factory):
+    """Texts of which few are of class 0, so that a prompt has a bias to find."""
+    folder = tmp_path_factory.mktemp("uneven")
+    for name in ("train.tsv", "dev.tsv"):
+        lines = (classifiers.data / name).read_text().splitlines(keepends=True)
+        kept = [line for n, line in enumerate(lines) if line.endswith("1\n") or n % 8 == 0]
+        (folder / name).write_text("".join(kept))
+    return folder
+
+
+def run(classifiers, engine, out, *options, data=None):
+    model = classifiers.model if engine == "torch" else classifiers.artifact
+    data = data or classifiers.data
+    words = ["run", "--task", "classify", "--data", str(data), "--model", str(model)]
+    words += ["--threads", "1", "--samples", "16", "--json", "--out", str(out)]
+    return cli.main([*words, *options])
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+@pytest.mark.parametrize("engine", ["torch", "ort-training"])
+def test_a_prompt_lowers_the_loss_of_a_frozen_classifier(classifiers, uneven, tmp_path, engine):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert run(classifiers, engine, whole, *SEARCH, "--prompt-tokens", "2", data=uneven) == 0
+    report = report_of(whole)
+    assert report["runtime"] == engine
+    assert report["eval"]["best"] < report["eval"]["first"]
+    assert not (whole / "model").exists()
+    found = json.loads((whole / "prompt.json").read_text())
+    assert len(found["ids"]) == 2 and found["text"] == report["metrics"]["prompt"]
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:5]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (again / "prompt.json").read_bytes()
+    assert report_of(again)["eval"] == report["eval"]
+
+
+def test_both_engines_find_the_same_prompt(classifiers, tmp_path):
+    for engine in ("torch", "ort-training"):
+        assert run(classifiers, engine, tmp_path / engine, *SEARCH, "--prompt-tokens", "2") == 0
+    first, second = (tmp_path / e / "prompt.txt" for e in ("torch", "ort-training"))
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--prompt-tokens", "30"), "not every text holds the prompt"),
+        (("--trainable", "lora"), "leave one of them out"),
+        (("--new-head",), "new_head is not for"),
+        (("--prompt-start", " "), "--prompt-start is empty"),
+    ],
+)
+def test_what_no_prompt_can_be_is_refused(classifiers, tmp_path, options, said, capsys):
+    assert run(classifiers, "torch", tmp_path / "out", *SEARCH, *options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_keys_of_a_prompt_are_refused_where_weights_are_trained(classifiers, tmp_path, capsys):
+    assert run(classifiers, "torch", tmp_path / "out", "--prompt-tokens", "3") == 2
+    assert "prompt_tokens is of --method discrete" in capsys.readouterr().err

@@ -1,0 +1,320 @@
+"""Prompts through the command line: searched and soft, resumed, used afterwards, refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dying
+import numpy as np
+import pytest
+from chat_templates import CHATML
+from safetensors.numpy import load_file
+from tables import write_table
+
+from edge_train import cli
+from edge_train.formats.tensor_store import save_tensors
+from edge_train.records import journal
+from edge_train.tasks import open_job
+from edge_train.tasks.language_model.labels import judge
+from edge_train.tasks.language_model.prompting import begin
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+pytestmark = pytest.mark.process
+
+_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 340,
+    "max_position_embeddings": 96,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.3,
+}
+_WORDS = ("cat", "dog", "sun", "sea", "ice", "fig", "owl", "yes", "no")
+
+
+def rows(count=160):
+    """Questions whose answer is mostly no, which random weights do not know."""
+    words, found = _WORDS[:7], []
+    for number in range(count):
+        asked = f"{words[number % 7]} or {words[number // 7 % 7]}?"
+        found.append({"prompt": asked, "completion": "no" if number % 6 else "yes"})
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with chats, and a model of random weights whose words are tokens."""
+    root = tmp_path_factory.mktemp("prompts")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**_SIZES))
+    network.save_pretrained(root / "model")
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=340,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    texts = [f"user\nassistant\nsystem\n{w} {' '.join(_WORDS)}" for w in _WORDS]
+    bpe.train_from_iterator(texts * 5, trainer)
+    bpe.save(str(root / "model" / "tokenizer.json"))
+    (root / "model" / "chat_template.jinja").write_text(CHATML)
+    write_table(root / "chats.jsonl", rows())
+    return root
+
+
+def words(place, out, *options):
+    found = ["run", "--task", "language-model", "--data", str(place / "chats.jsonl"), "--json"]
+    found += ["--model", str(place / "model"), "--threads", "1", "--length", "64"]
+    found += ["--samples", "8", "--evaluation-samples", "16", "--loss-on", "labels"]
+    return [*found, "--out", str(out), *options]
+
+
+SEARCH = ("--method", "discrete", "--prompt-tokens", "3", "--tries", "6")
+SEARCH += ("--steps", "12", "--evaluate-every", "3")
+SOFT = ("--trainable", "prompt", "--prompt-start", "cat dog", "--steps", "12")
+SOFT += ("--evaluate-every", "3")
+
+
+def report_of(out):
+    return json.loads((out / "report.json").read_text())
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_a_search_lowers_the_loss_and_what_it_finds_reads_back(place, tmp_path, engine):
+    out = tmp_path / "run"
+    assert cli.main(words(place, out, *SEARCH, "--runtime", engine)) == 0
+    report = report_of(out)
+    assert report["runtime"] == engine and report["method"] == "discrete"
+    assert report["eval"]["best"] < report["eval"]["first"]
+    assert report["backwards"] == 0
+    found = json.loads((out / "prompt.json").read_text())
+    assert (
+        (out / "prompt.txt").read_text()
+        == found["text"] + "\n"
+        == report["metrics"]["prompt"] + "\n"
+    )
+    tokenizer = tokenizers.Tokenizer.from_file(str(place / "model" / "tokenizer.json"))
+    whole = tokenizer.encode(f"<|im_start|>system\n{found['text']}<|im_end|>\n").ids
+    assert whole[found["at"] : found["at"] + 3] == found["ids"]
+    assert 0 <= report["metrics"]["accuracy"] <= 1
+    # the accuracy is of the prompt as a text, asked as an app would
+    recipe = LanguageModelRecipe(
+        model=str(place / "model"),
+        data=str(place / "chats.jsonl"),
+        method="discrete",
+        loss_on="labels",
+        prompt_start=found["text"],
+        length=64,
+        threads=1,
+    )
+    job = open_job(recipe)
+    job.load()
+    (tmp_path / "again").mkdir()
+    job.prepare(tmp_path / "again", print)
+    runtime = job.open_runtime()
+    assert judge(runtime, job.task().held_out(512)).accuracy == report["metrics"]["accuracy"]
+    runtime.close()
+
+
+def test_both_engines_find_the_same_prompt(place, tmp_path):
+    for engine in ("torch", "numpy"):
+        assert cli.main(words(place, tmp_path / engine, *SEARCH, "--runtime", engine)) == 0
+    first, second = ((tmp_path / e / "prompt.txt").read_text() for e in ("torch", "numpy"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "options", [SEARCH, (*SOFT, "--method", "zo"), (*SOFT, "--method", "adamw")]
+)
+def test_a_run_goes_on_with_the_same_bits(place, tmp_path, options, capsys):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert cli.main(words(place, whole, *options)) == 0
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:7]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    for name in ("prompt.json", "prompt.txt", "prompt.safetensors"):
+        assert (whole / name).is_file() == (again / name).is_file()
+        if (whole / name).is_file():
+            assert (whole / name).read_bytes() == (again / name).read_bytes()
+    assert report_of(whole)["eval"] == report_of(again)["eval"]
+
+
+def test_a_step_is_a_position_and_an_id_in_the_journal(place, tmp_path):
+    out = tmp_path / "run"
+    assert cli.main(words(place, out, *SEARCH)) == 0
+    records, _ = journal.read(out / "journal.jsonl")
+    steps = [record for record in records if record.get("kind") == "step"]
+    assert len(steps) == 12
+    for record in steps:
+        position, token = record["scalars"]
+        assert position in (0, 1, 2) and token == int(token) < 340
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("records", range(2, 12))
+def test_a_run_that_is_killed_ends_with_the_same_bits(place, tmp_path, records):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli.main(words(place, whole, *SEARCH, "--runtime", "numpy")) == 0
+    command = [sys.executable, dying.__file__, str(records), "0.01"]
+    command += words(place, killed, *SEARCH, "--runtime", "numpy")
+    ended = subprocess.run(command, env=dict(os.environ), capture_output=True, check=False)
+    assert ended.returncode < 0
+    assert cli.main(["run", "--resume", str(killed), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (killed / "prompt.json").read_bytes()
+    assert report_of(whole)["eval"] == report_of(killed)["eval"]
+
+
+def test_a_cap_is_held(place, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "edge_train", *words(place, out, *SEARCH, "--mem", "400MB")]
+    command += ["--runtime", "numpy"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert report_of(out)["measured_peak_bytes"] <= 400_000_000
+
+
+def test_a_soft_prompt_learns_by_exact_gradients_and_is_used(place, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = (*SOFT, "--method", "adamw", "--lr", "5e-2")
+    assert cli.main(words(place, out, *options)) == 0
+    report = report_of(out)
+    assert report["eval"]["best"] < report["eval"]["first"]
+    vectors = load_file(out / "prompt.safetensors")["prompt"]
+    assert vectors.shape == (len(json.loads((out / "prompt.json").read_text())["ids"]), 32)
+    capsys.readouterr()
+    ask = ["generate", str(out), "--prompt", "cat or dog?", "--max-tokens", "4"]
+    assert cli.main(ask) == 0
+    first = capsys.readouterr().out
+    save_tensors(out / "prompt.safetensors", {"prompt": vectors[:1].copy()}, {})
+    assert cli.main(ask) == 2
+    assert "does not hold" in capsys.readouterr().err
+    assert first
+
+
+def test_the_gradient_of_a_soft_prompt_is_the_slope_of_its_loss(place, tmp_path):
+    recipe = LanguageModelRecipe(
+        model=str(place / "model"),
+        data=str(place / "chats.jsonl"),
+        trainable="prompt",
+        method="adamw",
+        loss_on="labels",
+        prompt_start="cat dog",
+        length=64,
+        samples=4,
+        threads=1,
+    )
+    job = open_job(recipe)
+    job.load()
+    job.prepare(tmp_path, print)
+    runtime, found = job.open_runtime(), {}
+    batch = job.task().evaluation()
+    runtime.backward(batch, found.__setitem__)
+    start = runtime.parameters["prompt"].copy()
+    draw = np.random.default_rng(0).standard_normal(start.shape).astype(np.float32)
+    step = np.float32(1e-2)
+    sides = [{"prompt": start + step * draw}, {"prompt": start - step * draw}]
+    up, down = runtime.forward(batch, sides).astype(np.float64).mean(axis=1)
+    # central differences in float32: 1e-7 of a loss of 1 over 0.02
+    expected = (up - down) / (2 * float(step))
+    assert float((found["prompt"] * draw).sum()) == pytest.approx(expected, rel=0.02, abs=1e-4)
+    runtime.close()
+
+
+def test_generate_and_chat_put_the_prompt_in_front(place, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(words(place, out, *SEARCH)) == 0
+    capsys.readouterr()
+    text = (out / "prompt.txt").read_text().strip()
+    from edge_train.tasks.language_model.speaking import open_speaker
+
+    speaker = open_speaker(out, 1)
+    ids = speaker.ids_of_chat([{"role": "user", "content": "cat or dog?"}])
+    assert speaker.tokenizer.decode(ids, skip_special_tokens=False).startswith(
+        f"<|im_start|>system\n{text}<|im_end|>\n"
+    )
+    speaker.engine.close()
+    assert cli.main(["generate", str(out), "--prompt", "cat or dog?", "--max-tokens", "2"]) == 0
+    for damage in (b"[]", b'{"version": 9}', b"\xff\x00", b'{"version": 1, "ids": ["a"]}'):
+        (out / "prompt.json").write_bytes(damage)
+        assert cli.main(["generate", str(out), "--prompt", "cat"]) == 2
+        assert "prompt.json: cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "discrete", "--prompt-tokens", "0"), "prompt_tokens"),
+        (("--method", "discrete", "--prompt-tokens", "60"), "no answer begins within"),
+        (("--method", "discrete", "--prompt-start", "  "), "--prompt-start is empty"),
+        (("--method", "discrete", "--prompt-start", "<|im_end|>"), "not read as the same"),
+        (("--method", "discrete", "--prompt-start", "cat", "--prompt-tokens", "2"), "has 1"),
+        (("--method", "discrete", "--trainable", "lora"), "leave one of them out"),
+        (("--method", "discrete", "--rank", "4"), "rank"),
+        (("--method", "discrete", "--queries", "4"), "queries is not read"),
+        (("--trainable", "lora", "--prompt-tokens", "4"), "--trainable prompt"),
+        (("--trainable", "prompt", "--method", "galore"), "discrete"),
+        (("--trainable", "prompt", "--method", "zo", "--runtime", "numpy"), "soft prompt"),
+        (("--method", "discrete", "--loss-on", "all"), "--loss-on completions or labels"),
+        (("--method", "discrete", "--label-smoothing", "0.1"), "label_smoothing"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_in_a_sentence(place, tmp_path, options, said, capsys):
+    out = tmp_path / "out"
+    given = words(place, out, "--steps", "2", *options)
+    status = cli.main(given)
+    error = capsys.readouterr().err
+    assert status == 2 and said in error, error
+    assert not Path(out / "journal.jsonl").exists()
+
+
+def test_data_without_fixed_answers_are_refused(place, tmp_path, capsys):
+    other = tmp_path / "model-and-data"
+    other.mkdir()
+    (other / "model").symlink_to(place / "model")
+    (other / "chats.jsonl").write_text("")
+
+    def refused(found, *options):
+        write_table(other / "chats.jsonl", found)
+        assert cli.main(words(other, tmp_path / "out", "--steps", "2", *options)) == 2
+        return capsys.readouterr().err
+
+    many = [{"prompt": "cat", "completion": f"{n} yes"} for n in range(90)]
+    assert "tells 2 to 64 different answers apart" in refused(many, *SEARCH)
+    alike = [{"prompt": "cat", "completion": f"yes {w}"} for w in ("cat", "dog") * 10]
+    assert "2 answers begin with 1" in refused(alike, *SEARCH)
+    one = [{"prompt": "cat", "completion": "yes"} for _ in range(20)]
+    assert "have 1" in refused(one, *SEARCH)
+    texts = [{"text": "cat dog"} for _ in range(200)]
+    assert "is for chats or prompts with completions" in refused(texts, *SEARCH)
+
+
+def test_a_template_that_knows_no_system_gets_the_prompt_in_the_users_turn(place):
+    from datetime import datetime
+
+    from edge_train.formats.chat_template import ChatTemplate
+    from edge_train.tasks.language_model.marks import Marks
+
+    source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = ChatTemplate({"default": source + CHATML}, {}, datetime(2026, 1, 1))
+    tokenizer = tokenizers.Tokenizer.from_file(str(place / "model" / "tokenizer.json"))
+    recipe = LanguageModelRecipe(method="discrete", prompt_start="cat dog")
+    prompt, _ = begin(recipe, tokenizer, template, Marks())
+    assert prompt.role == "user"
+    bare, _ = begin(recipe, tokenizer, None, Marks((5,), (6,)))
+    assert (bare.role, bare.at) == ("system", 1)
