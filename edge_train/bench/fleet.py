@@ -63,7 +63,7 @@ def _server_costs(folder: Path) -> str:
     for count in _COUNTS:
         found = _rounds(folder / str(count), count)
         each = (found["seconds"] / count, found["down"] / count)
-        cells = (f"{found['seconds']:.4f}", format_bytes(found["resident"]))
+        cells = (f"{found['seconds']:.4f}", format_bytes(int(found["resident"])))
         rows.append((str(count), *cells, *(f"{found[n] / count:.0f}" for n in ("up", "down"))))
     seconds = each[0] * _MANY
     head = ("devices", "processor seconds a round", "resident", "bytes up, a device", "down")

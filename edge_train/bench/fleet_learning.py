@@ -120,7 +120,7 @@ def dirichlet(folder: Path, data: Path, steps: int, seeds: int) -> str:
     with np.load(data) as arrays:
         labels = arrays["train_labels"]
     draw = np.random.default_rng(0)
-    by_class = [list(np.flatnonzero(labels == number)) for number in range(10)]
+    by_class = [np.flatnonzero(labels == number).tolist() for number in range(10)]
     parts = []
     for _ in range(DEVICES):
         counts = draw.multinomial(_EACH, draw.dirichlet([_SHARES] * 10))

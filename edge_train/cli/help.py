@@ -41,6 +41,7 @@ def help_text(verb: str, task: Task | None) -> str:
             "  --resume RUN                go on with a run\n"
             "  --json                      events for programs, on standard output\n"
             "  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard\n"
+            "  --fleet JOURNAL             the steps of a fleet, from its server's journal\n"
             "  --watch                     a local page of the run, while it goes on\n\n"
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
