@@ -42,8 +42,8 @@ def help_text(verb: str, task: Task | None) -> str:
             "  --go-on                     begin the run in --out, or go on with it\n"
             "  --json                      events for programs, on standard output\n"
             "  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard\n"
-            "  --watch                     a local page of the run, while it goes on\n"
-            "  --fleet JOURNAL             the model that a fleet's server holds\n\n"
+            "  --fleet JOURNAL             the steps of a fleet, from its server's journal\n"
+            "  --watch                     a local page of the run, while it goes on\n\n"
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
     parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]
