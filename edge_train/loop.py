@@ -1,7 +1,7 @@
 """The step, `fit` that repeats it, and `redo` that rebuilds it from a journal. Read this first."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -13,6 +13,7 @@ import numpy as np
 from edge_train.arrays.factored import Gradient, Update, all_finite, scale
 from edge_train.arrays.types import Batch, State
 from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.estimators.alone import Alone
 from edge_train.formats.tensor_store import Kind, kinds_of
 from edge_train.memory.guard import Guard
 from edge_train.optim.lengths import Lengths
@@ -63,33 +64,6 @@ class EveryBlock:
     def trains(self, step: int, name: str) -> bool:
         """Return True."""
         return True
-
-
-class Alone:
-    """The `Company` of a run that trains by itself."""
-
-    def start(self, record: Mapping[str, Any], parameters: Any) -> dict[str, Any]:
-        """Return the first record as it is."""
-        return dict(record)
-
-    def resume(self, record: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
-        """Do nothing."""
-
-    def step(
-        self,
-        estimator: Estimator[Any],
-        runtime: Any,
-        task: Objective,
-        batch: Batch,
-        key: Key,
-        apply: Callable[[str, Any], None],
-    ) -> Estimate:
-        """Let the estimator take the step."""
-        return estimator.estimate(runtime, task, batch, key, apply)
-
-    def evaluation(self, step: int, measure: Callable[[], float]) -> float:
-        """Return the loss that is measured here."""
-        return measure()
 
 
 @dataclass

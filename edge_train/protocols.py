@@ -287,7 +287,7 @@ class Measuring(Replayable, Protocol):
 
 
 class Company(Protocol):
-    """Who takes the steps of a run together; a run by itself is alone (`loop.Alone`).
+    """Who takes the steps of a run together; a run by itself is alone (`estimators.alone`).
 
     All of them take the same step from numbers that they agree on, so that they hold the same
     parameters without ever sending any.

@@ -138,3 +138,37 @@ def prompt_words(
     return PromptWords(
         tokenizer, place, *(np.unique(np.array(p, np.int64)) for p in (first, inner))
     )
+
+
+def first_prompt(
+    tokenizer: Tokenizer, place: Place, start: str | None, count: int | None, usual: int, seed: int
+) -> tuple[tuple[int, ...], str]:
+    """Return the ids and the text that a search begins with.
+
+    Args:
+      start: words that a user wrote; None: random ones.
+      count: of tokens, as asked for; None: those of `start`, else `usual`.
+
+    Raises:
+      InputError: they are not read as their own tokens at that place, or are not so many.
+    """
+    if start is None:
+        words = prompt_words(tokenizer, place)
+        found = words.start(seed, count or usual)
+        return tuple(found), words.text(found)
+    text = " ".join(start.split())
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    if not ids:
+        raise InputError("--prompt-start is empty; write words, or leave it out.")
+    if count is not None and count != len(ids):
+        raise InputError(
+            f"prompt_tokens is {count}, but --prompt-start {text!r} has {len(ids)}; leave one of "
+            "them out."
+        )
+    special = {n for n, one in tokenizer.get_added_tokens_decoder().items() if one.special}
+    if not special.isdisjoint(ids) or not reads_as(tokenizer, place, text, ids):
+        raise InputError(
+            f"--prompt-start {text!r} is not read as the same {len(ids)} tokens where it stands; "
+            "write other words."
+        )
+    return ids, text

@@ -12,7 +12,7 @@ import numpy as np
 from edge_train import __version__
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError, TrainingStopped
-from edge_train.loop import Alone
+from edge_train.estimators.alone import Alone
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
 from edge_train.memory.machine import memory_limit

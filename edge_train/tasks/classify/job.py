@@ -1,7 +1,6 @@
 """The job of training a text classifier: labeled texts in, a model folder and its score out."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -12,56 +11,43 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.arrays.types import Array, Point
+from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
 from edge_train.export.classifier_files import write_classifier
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
     check_rank,
-    workspace_bytes,
     write_difference,
 )
 from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.prompt_words import PromptWords
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
-from edge_train.formats.training_artifact import (
-    TrainingArtifact,
-)
+from edge_train.formats.training_artifact import TrainingArtifact
 from edge_train.formats.weight_files import read_json
 from edge_train.memory.footprint import (
-    PREPARE,
-    SAVE,
-    TRAIN,
     Footprint,
-    PlanLine,
-    folder_lines,
-    lines_of,
-    state_line,
 )
 from edge_train.memory.machine import cores
-from edge_train.methods import drawn_samples, held_at_once, methods, selection_bytes
+from edge_train.methods import drawn_samples, methods
 from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.runtimes.prompted import BLOCK, PromptedTokens
-from edge_train.runtimes.torch.calls import TEXTS_PER_CALL
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.classify import TASK, heads
 from edge_train.tasks.classify.columns import Columns
+from edge_train.tasks.classify.footprint import footprint_of
 from edge_train.tasks.classify.model import (
-    Shapes,
     check_engine,
     check_trained_rank,
     fixed_by,
     is_head,
     lacks_types,
-    network_module,
     notes_of,
     open_model,
-    operations_of,
     place_of,
     shapes_of,
     takes_types,
@@ -73,17 +59,15 @@ from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.opening import open_runtime
 from edge_train.tasks.classify.prompted import Prompted, check_trained, searches
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.classify.scoring import scored
 from edge_train.tasks.classify.targets import (
     REGRESSION,
-    class_scores,
-    number_scores,
     settled,
 )
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
-from edge_train.tasks.mistakes import furthest_off, record, worst
 from edge_train.tasks.sources import check_candidates, check_sources, sentence, source_numbers
 
 if TYPE_CHECKING:
@@ -92,17 +76,11 @@ if TYPE_CHECKING:
     from edge_train.tasks.classify.opening import Classifier
 
 _START_FILE = "start.safetensors"
-_PROMPT_BYTES = 1_000_000  # of a prompt and its text, far more than they take
-_SMALL_FILE_BYTES = 30_000_000  # a larger one holds weights
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
-_MOST_SHOWN = 400  # characters of a text in the report
 _MODEL_FOLDER = "model"
 _ADAPTER_FOLDER = "adapter"
-# Kept of a small BERT, in bytes per token and root of the weights: a rehearsal less all else.
-_KEPT_BYTES = {"torch": 18, "ort-training": 88}
-_COPIES = 4  # of the trained blocks in float32: live, gradient, update, what is being written
 _ADAPTERS = {"rank": 8, "scale": 2.0}
 
 
@@ -161,63 +139,21 @@ class ClassifyTextJob:
         return self._model.sha256()
 
     def footprint(self) -> Footprint:
-        recipe, shapes = self.recipe, shapes_of(self._model)
-        trained = trained_shapes(recipe, self._model)
-        if self._searches:
-            trained = {BLOCK: (recipe.prompt_tokens or PROMPT_TOKENS,)}
-        _, transform = self.method(0.1, dict.fromkeys(trained, 1.0))
-        items = sum(map(math.prod, shapes.values()))
-        weights = PlanLine("weights", 4 * items)
-        state = state_line(transform, trained, _COPIES, held_at_once(recipe))
         job = copy(self)
         job._read()  # the length depends on the texts; gone when this returns
-        texts = min(recipe.batch_limit or 4096, required(recipe.samples))
-        tokens = texts * required(job.recipe.length)
-        # each weight meets each token once; what a layer keeps grows with the root of its size
-        kept = int(_KEPT_BYTES[recipe.runtime] * tokens * math.sqrt(items))
-        width = max(min(shape) for shape in shapes.values() if len(shape) == 2)
-        chooses = selection_bytes(recipe, (len(job._model.labels), width), 1)
-        use = TASK.use(recipe.runtime)
-        libraries = use.libraries
-        if isinstance(self._model, ClassifierFolder):
-            libraries = (*libraries, *network_module(self._model))
-        return Footprint(
-            libraries,
-            weights.bytes,
-            {
-                PREPARE: (),
-                TRAIN: (weights, state, *lines_of(PlanLine("batch selection", chooses.all))),
-                SAVE: (weights, state),
-            },
-            {TRAIN: kept, SAVE: workspace_bytes(recipe.difference_rank or 0, shapes)},
-            use.first_use_bytes,
-            use.libraries_bytes,
-            operations=operations_of(shapes, required(job.recipe.length)),
-            products=sum(len(shape) > 1 for shape in shapes.values()),
-            together=recipe.batch_limit or TEXTS_PER_CALL,
-            after=len(job._texts.test or job._texts.dev),
-            trained=sum(map(math.prod, trained.values())),
-            folder=folder_lines(
-                len(trained),
-                4 * sum(map(math.prod, trained.values())),
-                state_line(transform, trained, 0, held_at_once(recipe)).bytes + chooses.kept,
-                job._kept_bytes(),
-                _PROMPT_BYTES if self._searches else self._result_bytes(shapes),
-            ),
+        trained = trained_shapes(self.recipe, self._model)
+        if self._searches:
+            trained = {BLOCK: (self.recipe.prompt_tokens or PROMPT_TOKENS,)}
+        _, rule = self.method(0.1, dict.fromkeys(trained, 1.0))
+        return footprint_of(
+            job.recipe,
+            self._model,
+            trained,
+            rule,
+            job._texts,
+            labels=len(job._model.labels),
+            searches=self._searches,
         )
-
-    def _kept_bytes(self) -> int:
-        """Return what the run folder keeps of the texts: ids, a count and a label of each."""
-        parts = (self._texts.train, self._texts.dev, self._texts.test)
-        return 4 * (int(required(self.recipe.length)) + 2) * sum(map(len, parts))
-
-    def _result_bytes(self, shapes: Shapes) -> int:
-        """Return what the model folder, adapters and the difference hold."""
-        rank = (self.recipe.difference_rank or 0) + (self.recipe.rank or 0)
-        matrices = sum(sum(shape) for shape in shapes.values() if len(shape) > 1)
-        small = [path.stat().st_size for path in self._model.path.iterdir() if path.is_file()]
-        tokenizer = sum(size for size in small if size < _SMALL_FILE_BYTES)
-        return 4 * (sum(map(math.prod, shapes.values())) + rank * matrices) + tokenizer
 
     def _check_difference(self) -> None:
         """Refuse a difference where there is nothing to compare with, or one is written anyway.
@@ -501,38 +437,9 @@ class ClassifyTextJob:
         part = "test" if len(self._parts["test"]) else "dev"
         texts = self._parts[part]
         logits = runtime.logits(texts.batch(np.arange(len(texts))), best)
-        metrics: dict[str, Any] = {"scored_on": part, "scored_examples": len(texts)}
-        if self._numbers:
-            metrics |= number_scores(texts.labels, logits[:, 0])
-            metrics["mistakes"] = [
-                {**miss, "text": self._shown(texts, miss["row"])}
-                for miss in furthest_off(texts.labels, logits[:, 0])
-            ]
-            line = (
-                f"predicted and given numbers of {len(texts)} {part} examples correlate by "
-                f"{metrics['pearson']:.3f} (Pearson), mean squared error "
-                f"{metrics['mean_squared_error']:.4g}"
-            )
-        else:
-            metrics |= class_scores(texts.labels, logits, len(self._model.labels))
-            metrics["mistakes"] = self._mistakes(texts, logits)
-            line = (
-                f"{100 * metrics['accuracy']:.1f} % of {len(texts)} {part} examples are classified "
-                "correctly"
-            )
-        return metrics, line
-
-    def _mistakes(self, texts: TokenizedTexts, logits: Array) -> list[dict[str, Any]]:
-        """Return the texts whose wrong answer was the most certain, as the model read them."""
-        return [
-            record(mistake, self._labels, text=self._shown(texts, mistake.row))
-            for mistake in worst(texts.labels, logits)
-        ]
-
-    def _shown(self, texts: TokenizedTexts, row: int) -> str:
-        """Return the beginning of a text as the model read it."""
-        ids = texts.ids[row, : texts.counts[row]].tolist()
-        return str(self._tokenizer.backend.decode(ids))[:_MOST_SHOWN]
+        outputs = None if self._numbers else len(self._model.labels)
+        backend = self._tokenizer.backend
+        return scored(part, texts, logits, self._labels, backend, outputs=outputs)
 
     def _write_difference(
         self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_train.errors import InputError
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
-from edge_train.formats.prompt_words import Place, PromptWords, prompt_words, reads_as
+from edge_train.formats.prompt_words import Place, PromptWords, first_prompt, prompt_words
 from edge_train.methods import methods
 from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.methods.method import TOKENS
@@ -91,26 +91,8 @@ class Prompted:
         bare = backend.encode(_TEXT, add_special_tokens=False).ids
         at = next((n for n in range(len(full)) if full[n : n + len(bare)] == bare), 0)
         place = Place("", behind, at, special=True)
-        wanted, start = recipe.prompt_tokens, recipe.prompt_start
-        if start is None:
-            words = prompt_words(backend, place)
-            ids = words.start(recipe.seed, wanted or PROMPT_TOKENS)
-            return cls(tuple(ids), words.text(ids), place)
-        text = " ".join(start.split())
-        ids = list(backend.encode(text, add_special_tokens=False).ids)
-        if not ids:
-            raise InputError("--prompt-start is empty; write words, or leave it out.")
-        if wanted is not None and wanted != len(ids):
-            raise InputError(
-                f"prompt_tokens is {wanted}, but --prompt-start {text!r} has {len(ids)}; leave one "
-                "of them out."
-            )
-        if not reads_as(backend, place, text, ids):
-            raise InputError(
-                f"--prompt-start {text!r} is not read as the same {len(ids)} tokens before a text; "
-                "write other words."
-            )
-        return cls(tuple(ids), text, place)
+        start, count = recipe.prompt_start, recipe.prompt_tokens
+        return cls(*first_prompt(backend, place, start, count, PROMPT_TOKENS, recipe.seed), place)
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, str]) -> "Prompted":

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from edge_train.errors import InputError, ModelError, TemplateError
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.chat_template import ChatTemplate
-from edge_train.formats.prompt_words import Place, PromptWords, prompt_words, reads_as
+from edge_train.formats.prompt_words import Place, PromptWords, first_prompt, prompt_words
 from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.tasks.language_model.chats import Chat
 from edge_train.tasks.language_model.marks import Marks
@@ -105,31 +105,13 @@ def begin(
       InputError: the template has no place for it, or it is not read as its own tokens.
     """
     role, before, behind = _around(template)
-    wanted, start = recipe.prompt_tokens, recipe.prompt_start
     at = len(tokenizer.encode(before, add_special_tokens=False).ids)
     place = Place(before, behind, at)
-    if start is None:
-        words = prompt_words(tokenizer, place)
-        ids = words.start(recipe.seed, wanted or PROMPT_TOKENS)
-        text = words.text(ids)
-    else:
-        text = " ".join(start.split())
-        ids = list(tokenizer.encode(text, add_special_tokens=False).ids)
-        if not ids:
-            raise InputError("--prompt-start is empty; write words, or leave it out.")
-        if wanted is not None and wanted != len(ids):
-            raise InputError(
-                f"prompt_tokens is {wanted}, but --prompt-start {text!r} has {len(ids)}; leave one "
-                "of them out."
-            )
-        special = {n for n, one in tokenizer.get_added_tokens_decoder().items() if one.special}
-        if not special.isdisjoint(ids) or not reads_as(tokenizer, place, text, ids):
-            raise InputError(
-                f"--prompt-start {text!r} is not read as the same {len(ids)} tokens inside a chat; "
-                "write other words."
-            )
+    ids, text = first_prompt(
+        tokenizer, place, recipe.prompt_start, recipe.prompt_tokens, PROMPT_TOKENS, recipe.seed
+    )
     first = at if template is not None else at + len(marks.begin)
-    return Prompt(tuple(ids), text, role, first), place
+    return Prompt(ids, text, role, first), place
 
 
 def words_of(

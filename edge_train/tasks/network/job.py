@@ -45,6 +45,7 @@ from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
 from edge_train.tasks.network.tables import is_table
+from edge_train.tasks.on_numpy import check_on_numpy
 
 _FINAL_RATE = 0.02  # share of the rate at the end of the cosine
 # Of 100 samples alone, the noise of their statistics adds 3 to 4 % to the loss of every evaluation.
@@ -417,15 +418,7 @@ def _checked(recipe: NetworkRecipe) -> NetworkRecipe:
     for key, example in (("data", "fashion.npz"), ("network", "mlp 500 500")):
         if getattr(recipe, key) is None:
             raise InputError(f'task "network" needs {key} in its recipe, such as "{example}".')
-    if recipe.device not in ("auto", "cpu"):
-        raise InputError(
-            f"task 'network' runs on the cpu, not on device {recipe.device!r}; leave it out."
-        )
-    if recipe.threads is not None:
-        raise InputError(
-            "threads: NumPy takes its number of threads from the environment variable "
-            "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
-        )
+    check_on_numpy(recipe)
     if recipe.next is not None and recipe.start is not None:
         raise InputError(
             f"--next {recipe.next} begins with what that run learned; leave --from "

@@ -20,6 +20,7 @@ from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.cloud_pictures import draw_row
 from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.on_numpy import check_on_numpy
 from edge_train.tasks.points import TASK
 from edge_train.tasks.points.data import Clouds, counted, load
 from edge_train.tasks.points.distances import sliced, uniform
@@ -48,15 +49,7 @@ class PointsJob:
             raise InputError(
                 "task 'points' needs --data, a folder of clouds (.ply, .pcd, .xyz, .obj or .npz)."
             )
-        if recipe.device not in ("auto", "cpu"):
-            raise InputError(
-                f"task 'points' runs on the cpu, not on device {recipe.device!r}; leave it out."
-            )
-        if recipe.threads is not None:
-            raise InputError(
-                "threads: NumPy takes its number of threads from the environment variable "
-                "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
-            )
+        check_on_numpy(recipe)
         if recipe.model:
             raise InputError("model is not for task points: the network is it; leave it out.")
         engine = "numpy" if recipe.runtime == "auto" else recipe.runtime

@@ -24,6 +24,7 @@ from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.cloud_pictures import draw_row
 from edge_train.tasks.job import Outcome, Say
+from edge_train.tasks.on_numpy import check_on_numpy
 from edge_train.tasks.surface import TASK
 from edge_train.tasks.surface.denser import denser, normals_of
 from edge_train.tasks.surface.engine import FieldEngine
@@ -52,15 +53,7 @@ class SurfaceJob:
             raise InputError(
                 "task 'surface' needs --data, a cloud of points (.ply, .pcd, .xyz, .obj or .npz)."
             )
-        if recipe.device not in ("auto", "cpu"):
-            raise InputError(
-                f"task 'surface' runs on the cpu, not on device {recipe.device!r}; leave it out."
-            )
-        if recipe.threads is not None:
-            raise InputError(
-                "threads: NumPy takes its number of threads from the environment variable "
-                "OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS); set that and leave threads out."
-            )
+        check_on_numpy(recipe)
         if recipe.model:
             raise InputError("model is not for task surface: the network is it; leave it out.")
         engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
