@@ -71,6 +71,7 @@ def test_both_engines_find_the_same_prompt(classifiers, tmp_path):
         (("--trainable", "lora"), "leave one of them out"),
         (("--new-head",), "new_head is not for"),
         (("--prompt-start", " "), "--prompt-start is empty"),
+        (("--prompt-start", "good [SEP] bad"), "is not read as the same"),
     ],
 )
 def test_what_no_prompt_can_be_is_refused(classifiers, tmp_path, options, said, capsys):
