@@ -13,7 +13,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "scans", type=path_word, nargs="+", metavar="SCAN", help="clouds, or folders of them"
     )
     parser.add_argument(
-        "--out", type=path_word, help="folder for reconstructions (.ply) and codes.npz"
+        "--out", type=path_word, help="folder for reconstructions (.ply) and codes.safetensors"
     )
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 
