@@ -40,7 +40,7 @@ _SKIPPED = "a loss of the step is not finite"
 PRIVATE = (
     *("data", "photos", "out", "model", "start", "caption", "captions"),
     *("threads", "batch_limit", "lean", "preview_every"),
-    *("cap_bytes", "host_cap_bytes", "device"),
+    *("cap_bytes", "host_cap_bytes", "device", "when"),
 )
 
 

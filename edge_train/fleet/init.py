@@ -98,6 +98,11 @@ def check(recipe: Recipe, source: Path) -> None:
             f"{source}: method {recipe.method!r} is not for a fleet, whose steps are rebuilt from "
             f"a few numbers; write method = {able!r}."
         )
+    if recipe.time_seconds is not None:
+        raise InputError(
+            f"{source}: time is of one machine, and all devices take the same steps; leave it out "
+            "of a fleet."
+        )
     for name in ("batch_selection", "block_schedule", "clip"):
         if getattr(recipe, name, None):
             raise InputError(f"{source}: {name} is of one machine; leave it out of a fleet.")

@@ -64,6 +64,7 @@ def test_init_writes_an_app(tmp_path, recipe, capsys):
         (('method = "zo"', ""), "method 'auto' is not for a fleet"),
         ((f'standardization = "{SCALES.strip()}"', ""), "set standardization"),
         (("steps = 6", "steps = 6\nclip = 1.0"), "clip is of one machine"),
+        (("steps = 6", 'steps = 6\ntime = "5m"'), "time is of one machine"),
         (('task = "network"', 'task = "images"'), "is not a key of"),
     ],
 )
