@@ -227,6 +227,8 @@ def _hardened(one: Audit) -> Classifier:
         patch_views=_PATCH_VIEWS,
         view_dropout=_DROPOUT,
         cap_bytes=None,
+        time_seconds=None,
+        when=None,
         out=None,
     )
     if (folder / "recipe.toml").is_file():
