@@ -94,10 +94,8 @@ def test_an_adapter_stands_beside_every_layer_and_documents_stay_apart(tmp_path,
     from edge_train.formats.adapter import Adapter
     from edge_train.formats.language_apart import keeps_apart
     from edge_train.formats.language_folder import open_language_model
-    from edge_train.runtimes.torch.adapted_language_model import (
-        AdaptedLanguageModel,
-        linear_layers,
-    )
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.adapted_network import linear_layers
 
     architectures.make_model(tmp_path, kind)
     folder = open_language_model(tmp_path)

@@ -18,12 +18,8 @@ from edge_train.formats.tensor_store import safetensors_parts
 from edge_train.rng import Key
 from edge_train.runtimes.torch.card import HOST, limit_memory, on_host, pick_device
 from edge_train.runtimes.torch.card_copies import move_network
-from edge_train.runtimes.torch.classifier import (
-    TorchClassifier,
-    head_names,
-    load_classifier,
-    new_heads,
-)
+from edge_train.runtimes.torch.classifier import TorchClassifier
+from edge_train.runtimes.torch.classifier_network import head_names, load_classifier, new_heads
 
 _SAVED_BY_PEFT = ("classifier", "score")  # heads that it keeps whole by itself
 _ADAPTER = -5  # the step of the key that adapters are drawn from

@@ -89,7 +89,7 @@ def logits_of(network):
 
 def merged_by_definition(tmp_path, adapter, blocks):
     """Return transformers' network of the base, its weights W + scale * B A by plain formulas."""
-    from edge_train.runtimes.torch.language_model import build_network
+    from edge_train.runtimes.torch.language_network import build_network
 
     base = open_gguf(tmp_path / "base.gguf")
     network = build_network(base)

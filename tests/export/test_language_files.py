@@ -16,7 +16,8 @@ from edge_train.export.language_files import write_language_model
 from edge_train.export.result_texts import write_texts
 from edge_train.formats.language_folder import open_language_model
 from edge_train.formats.model_texts import model_texts
-from edge_train.runtimes.torch.language_model import TorchLanguageModel, sources
+from edge_train.runtimes.torch.language_model import TorchLanguageModel
+from edge_train.runtimes.torch.language_network import sources
 
 WEIGHTS = "model.safetensors"
 IDS = np.random.default_rng(0).integers(3, architectures.VOCABULARY, (2, 13))

@@ -20,7 +20,7 @@ KINDS = [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in _T
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_headers_tell_the_blocks_that_the_network_has(tmp_path, kind):
-    from edge_train.runtimes.torch.language_model import parameter_shapes
+    from edge_train.runtimes.torch.language_network import parameter_shapes
 
     architectures.make_model(tmp_path, kind)
     folder = open_language_model(tmp_path)

@@ -35,7 +35,8 @@ def language_model(root: Path, device: str) -> dict[str, Any]:
     """All weights, LoRA and DoRA, on bases in float32, int8 and int4; and products of bfloat16."""
     from edge_train.formats.adapter import Adapter
     from edge_train.formats.language_folder import open_language_model
-    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.adapted_network import linear_layers
     from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
     folder = open_language_model(made_models.language(root)[0])
@@ -64,7 +65,8 @@ def gguf_blocks(root: Path, device: str) -> dict[str, Any]:
 
     from edge_train.formats.adapter import Adapter
     from edge_train.formats.gguf.model import open_gguf
-    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
+    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+    from edge_train.runtimes.torch.adapted_network import linear_layers
 
     found: dict[str, Any] = {}
     for name, stored in (("Q4_0", Q4_0), ("Q8_0", Q8_0)):

@@ -20,7 +20,8 @@ from edge_train.formats.language_apart import keeps_apart
 from edge_train.formats.language_folder import open_language_model
 from edge_train.rng import Key
 from edge_train.runtimes.torch import adapted_language_model, adapted_layers
-from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
+from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+from edge_train.runtimes.torch.adapted_network import linear_layers
 
 SAME = 2e-5  # two orders of summation in float32, relative to the largest number
 LENGTH = 12

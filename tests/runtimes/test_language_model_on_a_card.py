@@ -23,7 +23,8 @@ from edge_train.formats.adapter import Adapter
 from edge_train.formats.gguf.model import open_gguf
 from edge_train.formats.language_folder import open_language_model
 from edge_train.runtimes.torch import adapted_language_model, card, card_memory, language_model
-from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel, linear_layers
+from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
+from edge_train.runtimes.torch.adapted_network import linear_layers
 from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 SAME = 1e-4  # attention fused and as matrices: other orders of summation, relative to the largest

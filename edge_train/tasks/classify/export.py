@@ -29,12 +29,8 @@ from edge_train.formats.training_artifact import (
 )
 from edge_train.rng import Key
 from edge_train.runtimes.onnx.classifier import OrtClassifier, check_flavor
-from edge_train.runtimes.torch.classifier import (
-    TorchClassifier,
-    head_names,
-    load_classifier,
-    new_heads,
-)
+from edge_train.runtimes.torch.classifier import TorchClassifier
+from edge_train.runtimes.torch.classifier_network import head_names, load_classifier, new_heads
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.units import format_bytes
 

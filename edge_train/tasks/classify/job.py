@@ -180,7 +180,7 @@ class ClassifyTextJob:
         if self._searches and not isinstance(self._model, ClassifierFolder):
             check_trained(self._model, ())
         if isinstance(self._model, ClassifierFolder):
-            from edge_train.runtimes.torch.classifier import look_at
+            from edge_train.runtimes.torch.classifier_network import look_at
 
             new = look_at(self._model)
             if self._searches:

@@ -191,7 +191,7 @@ def linear_targets(model: LanguageFolder) -> tuple[Target, ...]:
     """
     shapes = shapes_in_files(model) if model.config.get("model_type") in _TOLD else None
     if shapes is None or "model.norm.weight" not in shapes:
-        from edge_train.runtimes.torch.adapted_language_model import linear_layers
+        from edge_train.runtimes.torch.adapted_network import linear_layers
 
         return linear_layers(model)
     apart = heads_of(shapes, model.vocabulary)

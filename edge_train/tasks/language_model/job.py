@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +37,6 @@ from edge_train.methods.method import Parts
 from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Estimator, Transform
 from edge_train.recipe import required
-from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
 from edge_train.tasks.dropout import notes_of
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.language_model import TASK
@@ -58,14 +57,10 @@ from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
 from edge_train.tasks.language_model.labels import LABELS, MOST_JUDGED, check_labels, judge
+from edge_train.tasks.language_model.opening import open_engine
 from edge_train.tasks.language_model.prompt_run import PromptRun, check_engine
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.sources import check_sources
-
-if TYPE_CHECKING:
-    from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
-    from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
-    from edge_train.runtimes.torch.language_model import TorchLanguageModel
 
 _MODEL_FOLDER = "model"
 _NO_FILE_OF_DORA = (
@@ -181,7 +176,7 @@ class LanguageModelJob:
         known = shapes_in_files(self._model)
         if known is not None:
             return known
-        from edge_train.runtimes.torch.language_model import parameter_shapes
+        from edge_train.runtimes.torch.language_network import parameter_shapes
 
         return parameter_shapes(self._model)
 
@@ -262,64 +257,8 @@ class LanguageModelJob:
         return sha256_of({**self._data.kept.arrays(), **begun})
 
     def open_runtime(self) -> Any:
-        frozen = self._open()
+        frozen = open_engine(self._model, self.recipe, self._start)
         return frozen if self._prompt is None else self._prompt.put_before(frozen)
-
-    def _open(self) -> "AdaptedLanguageModel | NumpyLanguageModel | TorchLanguageModel":
-        if self._start is not None and self.recipe.runtime == "numpy":
-            return self._on_numpy(self._start)
-        from edge_train.runtimes.torch.adapted_language_model import AdaptedLanguageModel
-        from edge_train.runtimes.torch.language_model import TorchLanguageModel
-
-        recipe = self.recipe
-        quant, threads = recipe.quant, required(recipe.threads)
-        opened: AdaptedLanguageModel | TorchLanguageModel
-        if self._start is not None:
-            opened = AdaptedLanguageModel.open(
-                self._model,
-                self._start.adapter,
-                quant=quant,
-                threads=threads,
-                seed=recipe.seed,
-                blocks=self._start.blocks,
-                lean=recipe.lean,
-                attention="eager" if recipe.dropout else None,
-                dtype=recipe.dtype,
-                device=recipe.device,
-                cap_bytes=recipe.cap_bytes,
-            )
-            if recipe.micro_batch is not None:
-                opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
-            return opened
-        opened = TorchLanguageModel.open(
-            self._model,
-            quant=quant,
-            threads=threads,
-            seed=recipe.seed,
-            lean=recipe.lean,
-            attention="eager" if recipe.dropout else None,
-            dtype=recipe.dtype,
-            device=recipe.device,
-            cap_bytes=recipe.cap_bytes,
-        )
-        if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
-            opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
-        return opened
-
-    def _on_numpy(self, start: Start) -> "NumpyLanguageModel":
-        from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
-
-        recipe = self.recipe
-        opened = NumpyLanguageModel.open(
-            self._model,
-            start.adapter,
-            seed=recipe.seed,
-            blocks=start.blocks,
-            lean=recipe.lean,
-        )
-        opened.use_threads(required(recipe.threads))
-        opened.batch_limit = recipe.micro_batch  # an evaluation holds no more than a gradient
-        return opened
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on; the runtime was told by itself."""
@@ -385,7 +324,7 @@ class LanguageModelJob:
                 return Outcome(outputs=outputs)
             metrics, line = self._scores(folder, runtime)
             return Outcome(metrics, outputs, line)
-        from edge_train.runtimes.torch.language_model import network_layers, sources
+        from edge_train.runtimes.torch.language_network import network_layers, sources
 
         model = self._model
         found = sources(model) if model.files else {}

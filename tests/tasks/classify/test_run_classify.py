@@ -242,7 +242,8 @@ def test_a_missing_tensor_is_named_and_a_missing_head_is_made(classifiers, tmp_p
     from edge_train.errors import ModelError
     from edge_train.formats.classifier_folder import open_classifier
     from edge_train.formats.tensor_store import save_tensors
-    from edge_train.runtimes.torch.classifier import TorchClassifier, load_classifier, new_heads
+    from edge_train.runtimes.torch.classifier import TorchClassifier
+    from edge_train.runtimes.torch.classifier_network import load_classifier, new_heads
 
     folder = tmp_path / "encoder"
     shutil.copytree(classifiers.model, folder)
