@@ -110,7 +110,7 @@ def main(
             for way, options in WAYS.items():
                 found[way, item, seed] = trials.measured(way, options, item, seed, limit)
     spaces = [space.name for space in gallery.spaces]
-    rate, searched = _best_rate(trials, list(items)[0], limit, spaces[0])
+    rate, searched = _best_rate(trials, next(iter(items)), limit, spaces[0])
     longest = _preset_limit(found, list(items), seeds, spaces[0], limit)
     for item in items:
         for seed in range(seeds):

@@ -9,9 +9,11 @@ from edge_train.arrays.factored import Update, dense
 from edge_train.arrays.types import Array, State
 
 _MEMORY = 0.9  # of the mean that a gradient is compared with, as long as momentum's
-_WINDOW = 30  # cosines that decide
-_FIRST = 10  # gradients before them: the mean has to point somewhere
-_ERRORS = 2.0  # standard errors by which the mean cosine of a gradient with a way to go is above 0
+_WINDOW = 60  # cosines that decide
+# Gradients before them. A word goes on getting better where they say little: of a digit that the
+# embedded model never saw, 3 % of pictures are right after 100 steps and 16 % after 200.
+_FIRST = 60
+_ERRORS = 1.0  # standard errors by which the mean cosine of a gradient with a way to go is above 0
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Signal:
 
     With m the running mean of earlier gradients, it keeps c = <m, g> / (|m| |g|) of the newest
     gradients. Each is of fresh samples: while there is a way to go they share a direction, and the
-    mean of c is above zero. Where it is not, by two of its standard errors, what is left is noise.
+    mean of c is above zero. Where it is not, by its standard error, what is left is noise.
     Steps of `GaussNewton` are compared in the same way; each lies in a few random directions, which
     makes c small and its errors too.
 

@@ -37,7 +37,6 @@ class Settling:
       rule: makes the update rule for these fits.
       observer: tells people.
       fits: of the run so far.
-      begun: updates before the run was made longer the last time; 0: it was not.
       updates: that were made.
       ends: after so many steps, if gradients were noise before; None: they were not.
       timing: of a run with a time, which shall not plan further than to the end.
@@ -46,7 +45,6 @@ class Settling:
     rule: Callable[[tuple[tuple[int, int], ...]], Transform]
     observer: Observer
     fits: tuple[tuple[int, int], ...]
-    begun: int
     updates: int
     ends: int | None
     timing: Timing | None
@@ -78,7 +76,7 @@ class Settling:
         if not all(isinstance(rule, SeesNoise) and rule.is_noise(state) for rule, state in rules):
             return
         done = loop.next_step
-        steps = done + tail(self.updates - self.begun)
+        steps = done + tail(self.updates)
         if steps >= loop.steps:
             return
         loop.journal.append({"kind": "fit", "step": done, "steps": steps, "why": NOISE})
@@ -99,13 +97,8 @@ class Settling:
 
 def ends_by_noise(records: Sequence[Mapping[str, Any]]) -> int | None:
     """Return after how many steps the run of a journal ends since gradients were noise."""
-    found = None
-    for record in records:
-        if record["kind"] == "extend":
-            found = None
-        elif record["kind"] == "fit" and record.get("why") == NOISE:
-            found = int(record["steps"])
-    return found
+    ends = [r["steps"] for r in records if r["kind"] == "fit" and r.get("why") == NOISE]
+    return int(ends[-1]) if ends else None
 
 
 def open_settling(
@@ -113,14 +106,18 @@ def open_settling(
     rule: Callable[[tuple[tuple[int, int], ...]], Transform],
     observer: Observer,
     timing: Timing | None,
-) -> Settling:
-    """Return the settling of a run at the end of its journal; see `Settling`."""
+) -> Settling | None:
+    """Return the settling of a run at the end of its journal.
+
+    None where it was made longer: then somebody asked for these steps.
+    """
     length = length_of(records)
+    if length.spans:
+        return None
     return Settling(
         rule=rule,
         observer=observer,
         fits=length.fits,
-        begun=length.spans[-1][0] if length.spans else 0,
         updates=sum(r["kind"] == "step" and r.get("skipped") is None for r in records),
         ends=ends_by_noise(records),
         timing=timing,

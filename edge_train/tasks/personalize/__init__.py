@@ -66,6 +66,8 @@ TASK = Task(
             "evaluate_every": 25,
             "patience": 0,
         },
+        # Steps have no rate and end soon after gradients are noise: after 160 at the earliest.
+        ("backprop", "default"): {"steps": 300, "relative_rate": None},
         ("zo", "default"): {
             "steps": 250,
             "relative_rate": None,  # steps are as long as the answers say
