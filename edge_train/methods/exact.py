@@ -35,8 +35,8 @@ class NoiseKeys(Recipe):
     """Of runs that can tell when nothing is left to learn."""
 
     until_noise: bool | None = key(
-        help="end soon after gradients have become noise, which agree no more with those before "
-        "them; default: where neither --steps nor a rate is named",
+        help="end soon after exact gradients have become noise, which agree no more with those "
+        "before them; default: where neither --steps nor a rate is named",
     )
 
 
@@ -240,6 +240,8 @@ def ends_by_noise(recipe: Recipe) -> bool:
 
 def at_mean(recipe: Recipe, *steps: Transform) -> Transform:
     """Return the chain of a word without a rate: bounded steps that shrink and end at their mean.
+
+    Before them stands what sees when gradients are noise, in a run that ends by it.
 
     Args:
       steps: links that make a step of a gradient.

@@ -23,8 +23,8 @@ class Signal:
     With m the running mean of earlier gradients, it keeps c = <m, g> / (|m| |g|) of the newest
     gradients. Each is of fresh samples: while there is a way to go they share a direction, and the
     mean of c is above zero. Where it is not, by its standard error, what is left is noise.
-    Steps of `GaussNewton` are compared in the same way; each lies in a few random directions, which
-    makes c small and its errors too.
+    Of estimates along a few random directions it tells nothing: c scatters by 0.09 around 0.01
+    while a word is learned by `zo` (seed 0, `seven`, 500 steps; no command repeats it).
 
     Bytes: 4 per coordinate, and the cosines.
 

@@ -20,7 +20,9 @@ from edge_train.formats.hub import find_model
 from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
+from edge_train.methods import methods
 from edge_train.methods.exact import names_rate
+from edge_train.methods.method import GRADIENT
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes, in_words, size_condition
@@ -231,13 +233,19 @@ def _with_an_end(recipe: PersonalizeRecipe, given: PersonalizeRecipe) -> Persona
       given: the recipe before its defaults were filled in.
 
     Raises:
-      InputError: it shall, and its steps have a rate, which falls with a length of its own.
+      InputError: it shall, and its gradients cannot tell, or have a rate with a length of its own.
     """
-    able = not names_rate(recipe)
+    exact = GRADIENT in methods.get(recipe.method).needs
+    able = exact and not names_rate(recipe)
+    if recipe.until_noise and not exact:
+        raise InputError(
+            f"until_noise reads exact gradients, and steps of {recipe.method} lie along a few "
+            "random directions, which hide what they share; leave it out, and name --steps."
+        )
     if recipe.until_noise and not able:
         raise InputError(
             "until_noise is of steps without a rate, and this run has one; leave out until_noise, "
-            "or the rate (a LoRA and presets have one)."
+            "or the rate (a LoRA and adamw have one)."
         )
     if recipe.until_noise is not None:
         return recipe

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from edge_train import cli
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.manifest import MANIFEST
-from edge_train.optim.signal import Signal
 from edge_train.records import journal
 
 pytest.importorskip("onnxruntime")
@@ -178,31 +177,3 @@ def test_a_safe_radius_that_measures_rounding_here_is_raised(
     assert cli.main(arguments(photos, tmp_path / "run", "--relative-rate", "0.5")) == 0
     assert radius_of(tmp_path / "run") > 0.1
     assert "raised from 0.1, where slopes agree only to" in capsys.readouterr().err
-
-
-def test_a_run_ends_after_noise_and_a_killed_one_with_the_same_bits(
-    photos, tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(Signal, "is_noise", lambda rule, state: state["count"][0] >= 9)
-    words = arguments(photos, tmp_path / "run", "--until-noise", "--no-previews")
-    words[words.index("--steps") + 1] = "40"
-    assert cli.main(words) == 0
-    run = tmp_path / "run"
-    report = json.loads((run / "report.json").read_text())
-    assert (report["status"], report["steps"]) == ("done", 12)
-    assert "12 steps in all, since gradients are noise" in (run / "report.html").read_text()
-    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    [fit] = [n for n, line in enumerate(lines) if b'"kind":"fit"' in line]
-    for kept in (fit - 3, fit, fit + 1, fit + 3):  # before noise; without and with its record
-        killed = tmp_path / f"killed-{kept}"
-        shutil.copytree(run, killed)
-        (killed / "journal.jsonl").write_bytes(b"".join(lines[:kept]))
-        (killed / "my-dog.safetensors").unlink()
-        for path in (killed / "checkpoints").glob("step-*.safetensors"):
-            path.unlink()
-        assert cli.main(["run", "--resume", str(killed)]) == 0
-        assert json.loads((killed / "report.json").read_text())["steps"] == 12
-        name = "my-dog.safetensors"
-        np.testing.assert_array_equal(
-            load_file(killed / name)["<my-dog>"], load_file(run / name)["<my-dog>"]
-        )

@@ -32,7 +32,6 @@ def test_steps_are_as_long_as_the_answers_say_and_end_at_their_mean():
     estimator, chain = built(ZO)
     assert isinstance(estimator, GaussNewton)
     assert chain.links[-1] == TailMean(((0, 250),))
-    assert chain.links[0] == Signal()
 
 
 def test_exact_steps_are_adams_without_a_rate_of_the_users_and_end_at_their_mean():
@@ -61,25 +60,10 @@ def test_exact_steps_reach_a_point_whatever_the_loss_is_scaled_by(length):
     assert float(np.sqrt(np.square(point - goal).mean())) < 0.3 * began
 
 
-def test_a_length_that_is_asked_for_is_taken_whole():
-    assert PersonalizeJob(ZO).recipe.until_noise
-    assert not PersonalizeJob(replace(ZO, steps=250)).recipe.until_noise
-    assert PersonalizeJob(replace(ZO, steps=250, until_noise=True)).recipe.until_noise
-
-
-def test_noise_ends_no_run_whose_rate_falls_by_its_own_length():
-    assert not PersonalizeJob(replace(ZO, relative_rate=0.5)).recipe.until_noise
-    with pytest.raises(InputError, match="until_noise is of steps without a rate"):
-        PersonalizeJob(replace(ZO, relative_rate=0.5, until_noise=True))
-
-
-@pytest.mark.parametrize("rate", [{"relative_rate": 0.5}, {"learning_rate": 0.01}])
-def test_a_run_that_names_a_rate_goes_on_with_adam_and_its_radius(rate):
-    # runs that began before have the rate of their time in their recipe
-    estimator, chain = built(replace(ZO, **rate))
-    assert isinstance(estimator, ZerothOrder)
-    assert isinstance(chain.links[0], Adam)
-    assert wanted_radius(PersonalizeJob(replace(ZO, **rate)).recipe, 0.0) == 0.1
+def test_noise_ends_no_run_that_cannot_see_it_or_whose_rate_has_a_length():
+    assert not PersonalizeJob(ZO).recipe.until_noise
+    with pytest.raises(InputError, match="until_noise reads exact gradients, and steps of zo"):
+        PersonalizeJob(replace(ZO, until_noise=True))
 
 
 def test_a_run_that_is_made_longer_ends_at_a_mean_again():
