@@ -66,6 +66,21 @@ def test_noise_ends_no_run_that_cannot_see_it_or_whose_rate_has_a_length():
         PersonalizeJob(replace(ZO, until_noise=True))
 
 
+@pytest.mark.parametrize("rate", [{"relative_rate": 0.5}, {"learning_rate": 0.01}])
+def test_a_run_that_names_a_rate_goes_on_with_adam_and_its_radius(rate):
+    # runs that began before have the rate of their time in their recipe
+    estimator, chain = built(replace(ZO, **rate))
+    assert isinstance(estimator, ZerothOrder)
+    assert isinstance(chain.links[0], Adam)
+    assert wanted_radius(PersonalizeJob(replace(ZO, **rate)).recipe, 0.0) == 0.1
+
+
+def test_exact_steps_of_a_rate_are_adams_with_it_to_the_last():
+    recipe = recipe_for(steps=100, relative_rate=0.2, schedule="cosine", until_noise=False)
+    chain = methods.get("backprop").build(recipe, Parts())[1]
+    assert chain.links == (Adam(), LearningRate(0.2, 100, 0.1, relative=True))
+
+
 def test_a_run_that_is_made_longer_ends_at_a_mean_again():
     _, chain = built(replace(ZO, steps=400, spans=((0, 250), (250, 400))))
     assert chain.links[-1] == TailMean(((0, 250), (250, 400)))
