@@ -125,6 +125,7 @@ TASK = Task(
         ),
     ),
     quality={
+        # by the default before, a rate of 0.2 and 100 steps
         ("torch", "backprop", "none"): ("bag, backprop", "99 %"),
         ("torch", "zo", "none"): ("bag, zo", "95 %"),
         ("torch", "zo", "int8"): ("bag, zo, int8 weights", "95 %"),
