@@ -28,8 +28,10 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 # row name, photos, options; the target stands in the issue tracker, not here
 _PRIOR = ("--method", "zo", "--directions", "prior")
 _RATE = ("--method", "zo", "--relative-rate", "0.5")
-_BEFORE = ("--method", "backprop", "--relative-rate", "0.2", "--schedule", "cosine")
-_BEFORE += ("--steps", "100")
+_BEFORE = (
+    *("--method", "backprop", "--relative-rate", "0.2"),
+    *("--schedule", "cosine", "--steps", "100"),
+)
 _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bag, backprop", "bag", ("--method", "backprop")),
     ("bag, backprop with the rate before", "bag", _BEFORE),
