@@ -429,6 +429,15 @@ class Scheduled(Transform, Protocol):
 
 
 @runtime_checkable
+class SeesNoise(Transform, Protocol):
+    """A transform that can tell when the gradients of its block have become noise."""
+
+    def is_noise(self, state: State) -> bool:
+        """Return whether they have, by its state alone; False where nobody looks."""
+        ...
+
+
+@runtime_checkable
 class ByBlock(Transform, Protocol):
     """A transform that is another one for blocks of some names, or draws by the name."""
 

@@ -26,24 +26,35 @@ from edge_train.formats.embedded import EMBEDDED
 from edge_train.memory.fresh import module
 
 EXACT = "exact gradient"
+WINNER = "zo, today's default"
 # Options of a recipe; "steps" is the length that a schedule ends at.
 WAYS: Mapping[str, dict[str, Any]] = {
     EXACT: {"method": "backprop", "steps": 400},
     "exact gradient, today's default": {"method": "backprop"},
-    "zo, today's default": {"method": "zo"},
+    # what that was before
+    "exact gradient with a rate": {"method": "backprop", "relative_rate": 0.2, "steps": 100},
+    WINNER: {"method": "zo"},
     # what that was before: Adam at half the word's size, at the radius before
-    "zo with a rate": {"method": "zo", "relative_rate": 0.5, "schedule": "cosine"},
+    "zo with a rate": {
+        "method": "zo",
+        "relative_rate": 0.5,
+        "schedule": "cosine",
+        "steps": 250,
+    },
     # its ingredients: the radius alone, and all but the radius
     "zo with a rate, wide radius": {
         "method": "zo",
         "relative_rate": 0.5,
         "schedule": "cosine",
         "epsilon": 0.4,
+        "steps": 250,
     },
     "zo, narrow radius": {"method": "zo", "epsilon": 0.1},
-    # the paper's own window
-    "zo, preset zoodip": {"method": "zo", "preset": "zoodip", "window": (500, 900)},
 }
+PRESET = "zo, preset zoodip at its best rate"
+# of that preset; the second is its own. The best is searched on the first item and seed.
+_RATES = (1e-3, 5e-3, 2.5e-2, 1.25e-1)
+_TIMES = 20  # the winner's forwards, after which the preset is stopped
 SHARE = 0.95  # of the exact gradient's gain
 _FORWARDS = 6_400  # the most of a curve: what 400 exact steps of four samples cost
 
@@ -61,6 +72,9 @@ class Measured:
             tuple(mark.forwards for mark in self.marks),
             tuple(found.spaces[space].cosine for found in self.scores),
         )
+
+
+Found = dict[tuple[str, str, int], Measured]  # by way, item and seed
 
 
 def main(
@@ -88,23 +102,86 @@ def main(
     """
     gallery, labels = gallery_of(out, data, features)
     name = model.name if model else EMBEDDED
-    found: dict[tuple[str, str, int], Measured] = {}
     items = choose(labels, CLASSES[:samples])
-    for item, row in items.items():
-        photos = write_photos(gallery.items[row], out / "items" / item)
+    trials = _Trials(out, gallery, items, name, str(model or EMBEDDED))
+    found: Found = {}
+    for item in items:
         for seed in range(seeds):
             for way, options in WAYS.items():
-                cell = Cell(str(model or EMBEDDED), str(photos), seed, options, limit)
-                stem = f"{name}-{item}-{way}-{limit}-seed{seed}".replace(", ", "-")
-                path = out / f"forwards-{stem.replace(' ', '-')}"
-                found[way, item, seed] = _measured(path, cell, gallery, row)
+                found[way, item, seed] = trials.measured(way, options, item, seed, limit)
     spaces = [space.name for space in gallery.spaces]
+    rate, searched = _best_rate(trials, next(iter(items)), limit, spaces[0])
+    longest = _preset_limit(found, list(items), seeds, spaces[0], limit)
+    for item in items:
+        for seed in range(seeds):
+            options = _preset(rate)
+            found[PRESET, item, seed] = trials.measured(PRESET, options, item, seed, longest)
     parts = [f"{name}: {len(items)} items x {seeds} seeds; at most {limit:,} forwards a curve."]
     for space in spaces:
         parts.append(f"Space `{space}`: forwards to {100 * SHARE:.0f} % of the exact gain.")
         parts.append(_headline(found, list(items), seeds, space))
-    parts += [_curves(found, way, spaces) for way in WAYS]
+    parts.append(searched)
+    parts += [_curves(found, way, spaces) for way in (*WAYS, PRESET)]
     return "\n\n".join(parts)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Where curves are measured and kept, of some items and a model."""
+
+    out: Path
+    gallery: Gallery
+    items: Mapping[str, int]
+    name: str
+    model: str
+
+    def measured(
+        self, way: str, options: Mapping[str, Any], item: str, seed: int, limit: int
+    ) -> Measured:
+        """Return a curve: trained and scored where it is not there yet."""
+        row = self.items[item]
+        photos = write_photos(self.gallery.items[row], self.out / "items" / item)
+        cell = Cell(self.model, str(photos), seed, dict(options), limit)
+        stem = f"{self.name}-{item}-{way}-{limit}-seed{seed}".replace(", ", "-")
+        return _measured(self.out / f"forwards-{stem.replace(' ', '-')}", cell, self.gallery, row)
+
+
+def _preset(rate: float) -> dict[str, Any]:
+    """Return the options of the preset, in the paper's own window."""
+    return {"method": "zo", "preset": "zoodip", "window": (500, 900), "learning_rate": rate}
+
+
+def _best_rate(trials: _Trials, item: str, limit: int, space: str) -> tuple[float, str]:
+    """Return the rate of the preset that ends nearest to the first item, and a line that says so.
+
+    Every rate gets the forwards that other curves get.
+    """
+    ends = {
+        rate: trials.measured(f"zoodip {rate:g}", _preset(rate), item, 0, limit)
+        .curve(space)
+        .likeness[-1]
+        for rate in _RATES
+    }
+    best = max(ends, key=lambda rate: ends[rate])
+    said = ", ".join(f"{rate:g}: {end:.3f}" for rate, end in ends.items())
+    line = f"Rates of the preset, `{item}`, seed 0, cosine after {limit:,} forwards: {said}."
+    return best, f"{line} Its own is 0.005."
+
+
+def _preset_limit(found: Found, items: list[str], seeds: int, space: str, limit: int) -> int:
+    """Return after how many forwards the preset is stopped: never before the others are."""
+    middle = interval(_reached(found, WINNER, items, seeds, space))[0]
+    return max(limit, int(_TIMES * middle)) if np.isfinite(middle) else limit
+
+
+def _reached(found: Found, way: str, items: list[str], seeds: int, space: str) -> list[float]:
+    """Return the forwards of every curve of a way to the share of the exact gain."""
+    numbers = []
+    for item in items:
+        exact = [found[EXACT, item, seed].curve(space) for seed in range(seeds)]
+        wanted = wanted_of(exact, SHARE)
+        numbers += [forwards_to(found[way, item, s].curve(space), wanted) for s in range(seeds)]
+    return numbers
 
 
 def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
@@ -130,21 +207,11 @@ def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
     return Measured(marks, [read_scores(file) for file in kept])
 
 
-def _headline(
-    found: Mapping[tuple[str, str, int], Measured], items: list[str], seeds: int, space: str
-) -> str:
-    wanted = {
-        item: wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], SHARE)
-        for item in items
-    }
+def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
     rows = []
-    for way in WAYS:
+    for way in (*WAYS, PRESET):
         own = [found[way, item, seed] for item in items for seed in range(seeds)]
-        reached = [
-            forwards_to(found[way, item, seed].curve(space), wanted[item])
-            for item in items
-            for seed in range(seeds)
-        ]
+        reached = _reached(found, way, items, seeds, space)
         most = max(measured.marks[-1].forwards for measured in own)
         middle, low, high = (_count(value, most) for value in interval(reached))
         peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
@@ -172,7 +239,7 @@ def _count(value: float, most: int) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else f"more than {most:,}"
 
 
-def _curves(found: Mapping[tuple[str, str, int], Measured], way: str, spaces: list[str]) -> str:
+def _curves(found: Found, way: str, spaces: list[str]) -> str:
     """Return a way's means over items and seeds, mark by mark."""
     own = [measured for (name, _, _), measured in found.items() if name == way]
     rows = []

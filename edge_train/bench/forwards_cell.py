@@ -4,6 +4,7 @@
 the token at every mark to OUT, with the forwards, processor seconds and bytes that it took.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -80,7 +81,6 @@ def cost(steps: TokenSteps) -> int:
 def train(cell: Cell, out: Path) -> None:
     """Train a cell and write its tokens; a run that diverges ends there, and its curve with it."""
     steps = TokenSteps.open(recipe_of(cell))
-    count = steps.job.recipe.steps or 0
     waiting = marks_until(cell.forwards)
     tokens: dict[str, Array] = {}
     marks: list[Mark] = []
@@ -92,8 +92,8 @@ def train(cell: Cell, out: Path) -> None:
         marks.append(Mark(cost(steps), spent, peak, steps.held_loss(point)))
         tokens.update({f"{len(marks) - 1}/{name}": block for name, block in point.items()})
 
-    for number in range(count + 1):
-        last = number == count or cost(steps) >= cell.forwards
+    for number in itertools.count():
+        last = number == steps.length(number) or cost(steps) >= cell.forwards
         if last or (waiting and cost(steps) >= waiting[0]):
             spent += time.process_time() - start
             note()

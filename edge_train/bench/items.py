@@ -100,8 +100,18 @@ def photos_of(item: Grey) -> Pixels:
 
 def write_photos(item: Grey, folder: Path) -> Path:
     """Write the five photos of an item with their captions; return the folder."""
+    return _written(photos_of(item), folder)
+
+
+def write_class_photos(items: Grey, folder: Path) -> Path:
+    """Write a photo of each of five items of one class, in five looks; return the folder."""
+    looks = zip(items, PHOTO_LOOKS, strict=True)
+    return _written(np.concatenate([paint(item[None], look) for item, look in looks]), folder)
+
+
+def _written(pictures: Pixels, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (picture, look) in enumerate(zip(photos_of(item), PHOTO_LOOKS, strict=True), 1):
+    for number, (picture, look) in enumerate(zip(pictures, PHOTO_LOOKS, strict=True), 1):
         Image.fromarray(picture).save(folder / f"{number:02d}.png")
         (folder / f"{number:02d}.txt").write_text(look.prompt + "\n", "utf-8")
     return folder

@@ -37,7 +37,7 @@ _SETTINGS = (
     ("exact, 10 steps", 10, 0.2),
     ("exact, 100 steps at a hundredth of the rate", 100, 0.002),
     ("exact, 100 steps at 10 times the rate", 100, 2.0),
-    ("exact, 100 steps: the default", 100, 0.2),
+    ("exact, 100 steps", 100, 0.2),
     ("exact, 400 steps", 400, 0.2),
 )
 

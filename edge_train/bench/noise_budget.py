@@ -35,7 +35,8 @@ _BARE = ("a {}", "a photo of a {}", "a picture of a {}")
 _WINDOW = (300, 1000)  # of the small models, whose word for anything is `item`
 _CLASS_WORD = "item"
 _BINS = 8
-_POINTS = (0, 25, 100)  # exact steps of the default before gradients are measured
+_POINTS = (0, 25, 100)  # exact steps before gradients are measured
+_RATE = 0.2  # of those steps, relative to the token's root mean square
 _DRAW_STEP = -7  # the key of draws that no other program makes
 
 
@@ -199,6 +200,8 @@ def _tables(model: str, photos: str, samples: int) -> str:
         flips=False,
         threads=1,
         method="backprop",
+        steps=_POINTS[-1],
+        relative_rate=_RATE,
     )
     steps = TokenSteps.open(recipe, _BARE)
     measured: dict[int, Budget] = {}

@@ -29,7 +29,8 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _BEFORE = 0.1  # the radius that a run wanted before, or an artifact's smallest one
 TIMES = (1, 2, 4, 8, 16)  # that radius
-_POINTS = (0, 100)  # exact steps of the default before slopes are measured
+_POINTS = (0, 100)  # exact steps before slopes are measured
+_RATE = 0.2  # of those steps, relative to the token's root mean square
 _DIRECTIONS, _SAMPLES = 8, 24
 _STEP = -8  # the key of draws that nothing else makes
 
@@ -94,7 +95,8 @@ def _scale(start: Point) -> Mapping[str, float]:
 
 def _known(seeds: int) -> dict[int, list[Known]]:
     """Return exact slopes along exact training, by the number of its steps."""
-    steps = TokenSteps.open(_recipe(EMBEDDED), method="backprop")
+    recipe = replace(_recipe(EMBEDDED), steps=_POINTS[-1], relative_rate=_RATE)
+    steps = TokenSteps.open(recipe, method="backprop")
     scale = _scale(steps.job.start)
     drawing = replace(steps.task, samples=_SAMPLES)
     found: dict[int, list[Known]] = {}

@@ -12,7 +12,9 @@ from edge_train.arrays.types import Array, Point
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.optim.transforms import root_mean_square
+from edge_train.protocols import SeesNoise
 from edge_train.rng import Key
+from edge_train.run.settling import tail
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.parts import TokenJob
@@ -80,6 +82,24 @@ class TokenSteps:
         estimator, transform = build(recipe, own)
         state = {name: transform.init(block) for name, block in parameters.items()}
         return cls(job, cache, runtime, parts.build_task(job, cache), estimator, transform, state)
+
+    def length(self, done: int) -> int:
+        """Return how many steps there are, after so many: fewer once gradients are noise.
+
+        As a run does it, which never skipped a step; called after every one of them.
+        """
+        recipe = self.job.recipe
+        if recipe.fits:
+            return recipe.fits[-1][1]
+        rule, steps = self.transform, recipe.steps or 0
+        noise = [isinstance(rule, SeesNoise) and rule.is_noise(own) for own in self.state.values()]
+        ends = done + tail(done)
+        if not all(noise) or ends >= steps:
+            return steps
+        self.job = replace(self.job, recipe=replace(recipe, fits=((done, ends),)))
+        own = Parts(scale=dict.fromkeys(self.state, 1.0), directions=self.job.directions)
+        self.transform = methods.get(recipe.method).builder(recipe.preset)(self.job.recipe, own)[1]
+        return ends
 
     @property
     def step_forwards(self) -> int:

@@ -16,6 +16,7 @@ from edge_train.estimators.directions import Spanned
 from edge_train.formats.atomic import write_bytes
 from edge_train.tasks.personalize.recipe import ISOTROPIC
 
+_RATE = 0.2  # of exact steps, relative to the token's root mean square
 EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of noise
 
 
@@ -85,6 +86,8 @@ class Trials:
         recipe = replace(recipe_for(self.model, photos, seed), steps=max(count, 1), method=method)
         if method == "zo":  # or what ships would be drawn from
             recipe = replace(recipe, directions=ISOTROPIC)
+        else:
+            recipe = replace(recipe, relative_rate=_RATE)
         steps = TokenSteps.open(recipe, [look.prompt for look in SCORED_LOOKS])
         steps.task = replace(steps.task, evaluation_samples=EVALUATED)
         if way.rows is not None:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_train.methods.exact import RateKeys, links, rate_of
+from edge_train.methods.exact import BEST_MARGIN, at_mean, links, names_rate, rate_of
 from edge_train.methods.method import FORWARD, Method, Parts, Passes
 from edge_train.recipe import Recipe, key, required
 
 if TYPE_CHECKING:
     from edge_train.protocols import Estimator, Transform
-
-
-# The evaluation of a word is on 16 samples and nearly flat once the word is learned: of iterates
-# that differ by less than a quarter of all improvement the later mean is taken, which is less of
-# a draw; that it is the better word is not shown.
-BEST_MARGIN = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +57,11 @@ def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
     return ZerothOrder(parts.epsilon, parts.scale, queries, sides, draw), chain
 
 
-def names_rate(recipe: Recipe) -> bool:
-    """Return whether a recipe has a learning rate: those of runs before rates were dropped do."""
-    relative = recipe.relative_rate if isinstance(recipe, RateKeys) else None
-    return recipe.learning_rate is not None or relative is not None
-
-
 def _without_rate(recipe: Recipe) -> Transform:
     """Return what becomes of steps as long as the model's answers say; it ends at their mean."""
-    from edge_train.optim.norm_limit import NormLimit
-    from edge_train.optim.tail_mean import TailMean
-    from edge_train.optim.transforms import Chain, Momentum
+    from edge_train.optim.transforms import Momentum
 
-    spans = recipe.spans or ((0, required(recipe.steps)),)
-    return Chain((Momentum(), rate_of(recipe, 1.0, 0.0), NormLimit(), TailMean(spans, recipe.fits)))
+    return at_mean(recipe, Momentum(), rate_of(recipe, 1.0, 0.0))
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

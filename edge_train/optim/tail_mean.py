@@ -21,8 +21,9 @@ class TailMean:
     Args:
       spans: (updates before it, steps in all): the length of the run, and what it became where it
         was made longer. Averaged is the last quarter of what the newest span adds.
-      fits: of a run with a time (updates before it, steps that fit): where a span ends instead. A
-        sum that has begun goes on, whatever the steps come to.
+      fits: of a run with a time, or of one that ends where gradients are noise (updates before it,
+        steps in all): where a span ends instead. A sum that has begun goes on, whatever the steps
+        come to.
 
     Bytes: 4 per coordinate.
 

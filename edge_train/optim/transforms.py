@@ -17,7 +17,7 @@ from edge_train.arrays.factored import (
     scale,
 )
 from edge_train.arrays.types import Array, State
-from edge_train.protocols import ByBlock, Projecting, Scheduled, Transform
+from edge_train.protocols import ByBlock, Projecting, Scheduled, SeesNoise, Transform
 
 _TILE = 1 << 16  # coordinates that exist in float64 at once
 
@@ -64,6 +64,13 @@ class Chain:
     def rule(self, name: str) -> "Chain":
         """Return the chain of a block."""
         return Chain(tuple(for_block(link, name) for link in self.links))
+
+    def is_noise(self, state: State) -> bool:
+        """Return whether a link knows that gradients are noise; see `SeesNoise`."""
+        return any(
+            isinstance(link, SeesNoise) and link.is_noise(_own(state, position))
+            for position, link in enumerate(self.links)
+        )
 
     def rest(self, state: State, steps: int = 1) -> None:
         """Let the links that count steps count these."""
@@ -200,8 +207,9 @@ class LearningRate:
       shape: of the decay: half a cosine, or a line.
       longer: (count, steps): from this count on the decay is one over so many steps. Those before
         keep their rates, so that a run which was made longer can be redone to the same bits.
-      fits: likewise of a run with a time: from this count on so many steps fit into it. The warm-up
-        keeps its share of the steps where they are fewer than `steps`.
+      fits: likewise of a run with a time, or of one that ends where gradients are noise: from this
+        count on it has so many steps. The warm-up keeps its share of the steps where they are fewer
+        than `steps`. None holds any more once the run was made longer.
     """
 
     rate: float
@@ -228,11 +236,11 @@ class LearningRate:
 
     def share(self, count: int) -> float:
         """Return the share of the rate after `count` steps."""
-        steps, warmup = self.steps, self.warmup
+        steps, warmup, begun = self.steps, self.warmup, 0
         for start, longer in self.longer:
-            steps = longer if count >= start else steps
+            steps, begun = (longer, start) if count >= start else (steps, begun)
         for start, fitting in self.fits:
-            if count >= start:
+            if count >= start >= begun:
                 steps = fitting
                 warmup = min(self.warmup, math.ceil(self.warmup * fitting / self.steps))
         if count < warmup:

@@ -183,7 +183,8 @@ class Recipe:
     )  # keys of other packages
     # of a run that was made longer (`records.longer`); its journal has them, not its file
     spans: tuple[tuple[int, int], ...] = ()
-    # of a run with a time (`records.longer`): (updates before it, steps in all that fit); likewise
+    # of a run with a time, or that ends by noise (`records.longer`): (updates before it, steps in
+    # all); likewise
     fits: tuple[tuple[int, int], ...] = ()
     # the version of update rules that a run began with; its journal has it (`RULES`)
     rules: int = RULES

@@ -22,7 +22,7 @@ class Length:
       spans: of the schedule: so many updates were made when the run became so many steps long. The
         first is that of its start; none for a run that keeps the number it began with.
       evaluations: measured before the last change; later ones decide whether the run has settled.
-      fits: of a run with a time: (updates before it, steps in all that fitted into it).
+      fits: of a run with a time, or that ends by noise: (updates before it, steps in all).
     """
 
     done: int

@@ -154,7 +154,9 @@ def _events(records: Sequence[Record]) -> Markup:
         elif record["kind"] == "extend":
             text = f"made longer: {record['steps']} steps in all"
         elif record["kind"] == "fit":
-            text = f"{record['steps']} steps fit into the time"
+            by_noise = record.get("why") == "noise"
+            what = "in all, since gradients are noise" if by_noise else "fit into the time"
+            text = f"{record['steps']} steps {what}"
         elif record["kind"] == "step" and record.get("skipped"):
             text = f"rolled back: {record['skipped']}"
         if text:

@@ -85,6 +85,9 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
         text = session.timing.sentence(loop)
         session.observer.said(text)
         loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
+    if session.settling is not None and (text := session.settling.sentence(loop) or ""):
+        session.observer.said(text)
+        loop.journal.append({"kind": "event", "step": loop.next_step - 1, "text": text})
     if bases := choices(loop.state):
         text = summary(bases)
         session.observer.said(text)

@@ -249,7 +249,7 @@ class Placed(Protocol):
 
 @runtime_checkable
 class FollowsLength(Protocol):
-    """An observer that shows of how many steps a run is, which a time may change."""
+    """An observer that shows of how many steps a run is, which a time or noise may change."""
 
     def fitted(self, steps: int) -> None:
-        """So many steps fit into the time of the run."""
+        """So many steps the run is going to have."""

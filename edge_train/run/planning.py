@@ -18,12 +18,14 @@ from edge_train.memory.plan import (
     surely_above,
 )
 from edge_train.methods import methods
+from edge_train.methods.exact import ends_by_noise
 from edge_train.recipe import Recipe
-from edge_train.run.pace import work_of
+from edge_train.run.pace import Prediction, in_words, work_of
 from edge_train.run.rehearsal import WHAT, rehearse
 from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
 from edge_train.tasks.job import Job, Say
+from edge_train.tasks.task import NOT_MEASURED
 from edge_train.units import format_bytes
 
 PAGE_BYTES = 16_000_000  # what the process of `--watch` holds, its interpreter included
@@ -109,8 +111,12 @@ def _refuse(plan: Plan, cap_bytes: int, link: Link) -> None:
     raise OutOfMemory(f"plan needs {format_bytes(plan.peak_bytes)}", plan.peak_bytes)
 
 
-def choice_of(job: Job, asked: Recipe, link: Link) -> str:
-    """Return which method and weights are taken, and why, as a line for people."""
+def choice_of(job: Job, asked: Recipe, link: Link, plan: Plan | None = None) -> str:
+    """Return which method and weights are taken, and why, as a line for people.
+
+    Args:
+      plan: of the run; then the line says what to expect of a method that was not asked for.
+    """
     recipe, task = job.recipe, task_of(job.recipe)
     why = {
         (saving.key, value): reason
@@ -130,4 +136,26 @@ def choice_of(job: Job, asked: Recipe, link: Link) -> str:
     line = f"method {recipe.method}: {reason}"
     if asked.quant == "auto" and "quant" in link.changes:
         line += f"; quant {recipe.quant}: {why['quant', link.changes['quant']]}"
+    if asked.method == "auto" and plan is not None and plan.work is not None:
+        line += expectation(recipe, in_words(Prediction(**plan.work).seconds))
     return line
+
+
+def expectation(recipe: Recipe, time: str) -> str:
+    """Return the forwards, time and quality to expect of a run, by what was measured of its way.
+
+    Empty where nobody measured it.
+
+    Args:
+      recipe: with its defaults filled in.
+      time: that the run takes, in words.
+    """
+    quality = task_of(recipe).known_quality(recipe)
+    if quality == NOT_MEASURED:
+        return ""
+    passes, steps = methods.get(recipe.method).passes(recipe), recipe.steps or 0
+    count = f"{steps * passes.forwards:,} forward"
+    if passes.backwards:
+        count += f" and {steps * passes.backwards:,} backward"
+    most = "at most " if ends_by_noise(recipe) else ""
+    return f"; expect {most}{count} passes, {time}, and quality as measured: {quality}"

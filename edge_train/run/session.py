@@ -122,7 +122,7 @@ def _begin(session: Session, recipe: Recipe) -> int:
     asked = replace(job.recipe, **{name: getattr(recipe, name) for name in (*own, "threads")})
     session.recipe = with_absolute_paths(asked)
     write_bytes(RunFolder(folder).recipe, to_toml(session.recipe).encode())
-    session.choice = choice_of(job, recipe, link)
+    session.choice = choice_of(job, recipe, link, session.plan)
     session.observer.said(session.choice)
     if session.plan is not None:
         _write_plan(folder, recipe, session.choice, session.plan)

@@ -28,6 +28,7 @@ from edge_train.run.conditions import Conditions
 from edge_train.run.expected import Expected
 from edge_train.run.observer import Observer
 from edge_train.run.pace import in_words
+from edge_train.run.settling import Settling
 from edge_train.run.timing import Timing, check_first_step, timed_by
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
@@ -43,9 +44,9 @@ class Session:
     `plan`, `choice` (of the method, with its reason), `recipe` (as its folder keeps it) and
     `threads`, where they were measured, are those of a new run, for its journal. `measure_threads`:
     nobody named a number, so measure it. `expected`: how long a new run will take.
-    `timing`: of a run with a time. `stopped_for`: why it has to stop between two steps.
-    `conditions`: looked at between them. `meter`: counts the joules of this process. `company`: who
-    takes the steps together.
+    `timing`: of a run with a time. `settling`: what ends a run that has learned. `stopped_for`: why
+    it has to stop between two steps. `conditions`: looked at between them. `meter`: counts the
+    joules of this process. `company`: who takes the steps together.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Session:
     measure_threads: bool = False
     expected: Expected | None = None
     timing: Timing | None = None
+    settling: Settling | None = None
     stopped_for: str = ""
     conditions: Conditions | None = None
     meter: Meter | None = None

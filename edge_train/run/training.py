@@ -19,6 +19,7 @@ from edge_train.errors import (
     RunFolderError,
     TrainingStopped,
 )
+from edge_train.estimators.alone import Alone
 from edge_train.loop import Loop
 from edge_train.memory.guard import Guard
 from edge_train.memory.link import Link
@@ -44,6 +45,7 @@ from edge_train.run.ending import end_run, finish_run, write_report
 from edge_train.run.observer import Placed
 from edge_train.run.pace import in_words
 from edge_train.run.savings import next_smaller, words
+from edge_train.run.settling import open_settling
 from edge_train.run.start import Session, facts_of, scales_of, start_record
 from edge_train.run.timed import open_timing
 from edge_train.runtimes.engine import engines
@@ -72,6 +74,8 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
         try:
             with _stoppable(loop):
                 loop.steps = job.recipe.steps or 0
+                if session.settling is not None:
+                    session.settling.start(loop)
                 if session.timing is not None:
                     session.timing.start(loop)
                 session.observer.started(loop.next_step, loop.steps, job.recipe.cap_bytes)
@@ -224,16 +228,19 @@ def _loop(
     save_seconds = time.perf_counter() - began
     if not new:
         _go_on(session, loop, records)
+    rule = partial(_rule_of, job, epsilon, scale)
     if recipe.time_seconds is not None:
-        rule = partial(_rule_of, job, epsilon, scale)
         session.timing = open_timing(session, loop, records, save_seconds, rule)
+    if isinstance(job, FitsATime) and isinstance(session.company, Alone):
+        # a fleet's server says when it ends
+        session.settling = open_settling(records, rule, session.observer, session.timing)
     return loop
 
 
 def _rule_of(
     job: Job, epsilon: float, scale: Mapping[str, float], fits: tuple[tuple[int, int], ...]
 ) -> Transform:
-    """Return the update rule of a run into whose time so many steps fit."""
+    """Return the update rule of a run that is to have so many steps."""
     assert isinstance(job, FitsATime)
     job.use_fits(fits)
     return job.method(epsilon, scale)[1]
@@ -354,6 +361,8 @@ def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> No
     shown = session.job.preview(session.folder, record.step + 1, loop.runtime)
     if shown is not None:
         loop.journal.append({"kind": "event", "step": record.step, "text": shown})
+    if session.settling is not None:
+        session.settling.stepped(loop, record)
     if session.timing is not None:
         session.timing.stepped(loop, record)
 

@@ -16,6 +16,7 @@ from edge_train.registry import nearest
 from edge_train.runtimes.engine import Use, engines
 
 R = TypeVar("R", bound=Recipe)
+NOT_MEASURED = "not measured"
 _WARMS_UP = 2  # the version of rules from which on there may be a warm-up by default
 # What a saving costs, the cheapest first; a task lists its savings in this order.
 COSTS = (
@@ -181,7 +182,7 @@ class Task:
         found = self.quality.get((recipe.runtime, recipe.method, recipe.quant))
         adapts = isinstance(recipe, AdapterKeys) and recipe.adapts  # the table is of all else
         if found is None or adapts:
-            return "not measured"
+            return NOT_MEASURED
         return f"{self.measured_on} {found[1].removesuffix(' %')} %"
 
     def able(self) -> list[str]:

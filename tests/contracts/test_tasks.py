@@ -28,7 +28,8 @@ def test_every_able_method_resolves_with_all_that_it_reads(name, engine, method)
     assert (found.method, found.runtime) == (method, engine)
     assert found.steps and found.samples and found.evaluate_every
     rated = found.learning_rate is not None or found.relative_rate is not None
-    assert rated != ((name, method) == ("personalize", "zo"))  # the model's answers say how far
+    # the model's answers say how far, or the size of the start word does
+    assert rated != (name == "personalize" and method in ("backprop", "zo"))
     record = methods.get(method)
     for key in record.reads:
         if key in found.declared() and key not in ("micro_batch", "epsilon", "basis"):

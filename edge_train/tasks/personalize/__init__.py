@@ -66,6 +66,8 @@ TASK = Task(
             "evaluate_every": 25,
             "patience": 0,
         },
+        # Steps have no rate and end soon after gradients are noise: after 160 at the earliest.
+        ("backprop", "default"): {"steps": 300, "relative_rate": None},
         ("zo", "default"): {
             "steps": 250,
             "relative_rate": None,  # steps are as long as the answers say
@@ -123,6 +125,7 @@ TASK = Task(
         ),
     ),
     quality={
+        # by the default before, a rate of 0.2 and 100 steps
         ("torch", "backprop", "none"): ("bag, backprop", "99 %"),
         ("torch", "zo", "none"): ("bag, zo", "95 %"),
         ("torch", "zo", "int8"): ("bag, zo, int8 weights", "95 %"),

@@ -15,7 +15,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.methods import held_at_once, methods
-from edge_train.methods.zo import names_rate
+from edge_train.methods.exact import names_rate
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK

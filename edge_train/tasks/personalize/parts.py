@@ -20,6 +20,9 @@ from edge_train.formats.hub import find_model
 from edge_train.formats.left_aside import some_of
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
+from edge_train.methods import methods
+from edge_train.methods.exact import names_rate
+from edge_train.methods.method import GRADIENT
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes, in_words, size_condition
@@ -174,6 +177,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     recipe = replace(recipe, rank=given.rank, targets=given.targets)
     if recipe.adapts:
         recipe = replace(recipe, relative_rate=None)  # the default of a word
+    recipe = _with_an_end(recipe, given)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
@@ -220,6 +224,32 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
     )
+
+
+def _with_an_end(recipe: PersonalizeRecipe, given: PersonalizeRecipe) -> PersonalizeRecipe:
+    """Return a recipe that says whether it ends by noise: where nobody asked for a length.
+
+    Args:
+      given: the recipe before its defaults were filled in.
+
+    Raises:
+      InputError: it shall, and its gradients cannot tell, or have a rate with a length of its own.
+    """
+    exact = GRADIENT in methods.get(recipe.method).needs
+    able = exact and not names_rate(recipe)
+    if recipe.until_noise and not exact:
+        raise InputError(
+            f"until_noise reads exact gradients, and steps of {recipe.method} lie along a few "
+            "random directions, which hide what they share; leave it out, and name --steps."
+        )
+    if recipe.until_noise and not able:
+        raise InputError(
+            "until_noise is of steps without a rate, and this run has one; leave out until_noise, "
+            "or the rate (a LoRA and adamw have one)."
+        )
+    if recipe.until_noise is not None:
+        return recipe
+    return replace(recipe, until_noise=able and given.steps is None)
 
 
 def _check_buckets(recipe: PersonalizeRecipe, model: Model) -> None:

@@ -1,6 +1,6 @@
 """How far a word is moved to measure a slope."""
 
-from edge_train.methods.zo import names_rate
+from edge_train.methods.exact import names_rate
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 # Of a start vector's root mean square. Rates that a user names were found at the smaller one.

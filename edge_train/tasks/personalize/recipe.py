@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from edge_train.errors import InputError
 from edge_train.formats.embedded import EMBEDDED
-from edge_train.methods.exact import AdapterKeys, ClipKeys, RateKeys
+from edge_train.methods.exact import AdapterKeys, ClipKeys, NoiseKeys, RateKeys
 from edge_train.methods.low_rank import RankKeys
 from edge_train.methods.zo import ForwardKeys
 from edge_train.recipe import key
@@ -15,7 +15,7 @@ ISOTROPIC, METRIC, PRIOR = "isotropic", "metric", "prior"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonalizeRecipe(ForwardKeys, RateKeys, ClipKeys, RankKeys, AdapterKeys):
+class PersonalizeRecipe(ForwardKeys, RateKeys, NoiseKeys, ClipKeys, RankKeys, AdapterKeys):
     """Learn a new word of a Stable Diffusion, or a LoRA of it, from a few photos.
 
     >>> PersonalizeRecipe(token="<my-dog>", class_word="dog", cap_bytes="8GB").cap_bytes

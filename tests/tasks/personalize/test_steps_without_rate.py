@@ -1,17 +1,23 @@
-"""Forward-only runs that name no rate: what they are made of, and what those that do keep."""
+"""Runs of a word that name no rate: what they are made of, and what those that do keep."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from places import GOLDEN
 from recipes import recipe_for
 
+from edge_train.errors import InputError
 from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.artifact import open_artifact
 from edge_train.memory.footprint import TRAIN
+from edge_train.methods import methods
+from edge_train.methods.method import Parts
+from edge_train.optim.norm_limit import NormLimit
+from edge_train.optim.signal import Signal
 from edge_train.optim.tail_mean import TailMean
-from edge_train.optim.transforms import Adam
+from edge_train.optim.transforms import Adam, LearningRate
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.radius import wanted_radius
 
@@ -28,6 +34,38 @@ def test_steps_are_as_long_as_the_answers_say_and_end_at_their_mean():
     assert chain.links[-1] == TailMean(((0, 250),))
 
 
+def test_exact_steps_are_adams_without_a_rate_of_the_users_and_end_at_their_mean():
+    chain = without_rate()
+    assert [type(link) for link in chain.links] == [Signal, Adam, LearningRate, NormLimit, TailMean]
+    assert without_rate(steps=80).links[-1] == TailMean(((0, 80),))
+
+
+def without_rate(**keys):
+    """Return the rule of exact steps of the small model's words."""
+    recipe = recipe_for(until_noise="steps" not in keys, **{"steps": 300, **keys})
+    return methods.get("backprop").build(replace(recipe, schedule="cosine"), Parts())[1]
+
+
+@pytest.mark.parametrize("length", [1e-6, 1.0, 1e6])
+def test_exact_steps_reach_a_point_whatever_the_loss_is_scaled_by(length):
+    # the least of length * |x - goal|^2, with noise as large as the slope at the start
+    random, goal = np.random.default_rng(0), np.full((1, 16), 0.02, np.float32)
+    rule, point = without_rate(steps=200), np.full((1, 16), -0.01, np.float32)
+    state = rule.init(point)
+    began = float(np.abs(point - goal).max())
+    for _ in range(200):
+        noise = 0.03 * random.standard_normal(point.shape)
+        gradient = (length * (point - goal + noise)).astype(np.float32)
+        point = point - rule.update(gradient, state, point)
+    assert float(np.sqrt(np.square(point - goal).mean())) < 0.3 * began
+
+
+def test_noise_ends_no_run_that_cannot_see_it_or_whose_rate_has_a_length():
+    assert not PersonalizeJob(ZO).recipe.until_noise
+    with pytest.raises(InputError, match="until_noise reads exact gradients, and steps of zo"):
+        PersonalizeJob(replace(ZO, until_noise=True))
+
+
 @pytest.mark.parametrize("rate", [{"relative_rate": 0.5}, {"learning_rate": 0.01}])
 def test_a_run_that_names_a_rate_goes_on_with_adam_and_its_radius(rate):
     # runs that began before have the rate of their time in their recipe
@@ -35,6 +73,12 @@ def test_a_run_that_names_a_rate_goes_on_with_adam_and_its_radius(rate):
     assert isinstance(estimator, ZerothOrder)
     assert isinstance(chain.links[0], Adam)
     assert wanted_radius(PersonalizeJob(replace(ZO, **rate)).recipe, 0.0) == 0.1
+
+
+def test_exact_steps_of_a_rate_are_adams_with_it_to_the_last():
+    recipe = recipe_for(steps=100, relative_rate=0.2, schedule="cosine", until_noise=False)
+    chain = methods.get("backprop").build(recipe, Parts())[1]
+    assert chain.links == (Adam(), LearningRate(0.2, 100, 0.1, relative=True))
 
 
 def test_a_run_that_is_made_longer_ends_at_a_mean_again():
