@@ -1,4 +1,4 @@
-"""`et.fit(device="cuda")` on the stand-in of a card: the numbers of the host, nothing left there."""
+"""`et.fit(device="cuda")` on the stand-in of a card: numbers of the host, and none left there."""
 
 from typing import NamedTuple
 

@@ -12,31 +12,22 @@ import pytest
 
 from edge_train.errors import InputError, TrainingStopped
 
-SCRIPT = places.ROOT / "demos" / "raspberry_pi" / "sensor.py"
-STATES = {"idle": (0.1, 0.0), "slow": (0.6, 0.25), "fast": (1.0, 0.9)}
+FOLDER = places.ROOT / "demos" / "raspberry_pi"
 
 
-@pytest.fixture(scope="module")
-def sensor():
-    spec = importlib.util.spec_from_file_location("sensor_demo", SCRIPT)
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_demo", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def series(total, drifted, seed=0):
-    """Return rows of a machine in three states, mounted the other way from a row on."""
-    draw, rows = np.random.default_rng(seed), []
-    while len(rows) < total:
-        name = list(STATES)[draw.integers(3)]
-        size, speed = STATES[name]
-        for t in range(draw.integers(90, 130)):
-            x, y = size * np.array([np.sin(speed * t), np.cos(speed * t)])
-            x, y = np.array([x, y]) + 0.1 * draw.standard_normal(2)
-            if len(rows) >= drifted:
-                x, y = 0.4 * x + 1.5, -0.4 * y - 1.5
-            rows.append(f"{x:.4f},{y:.4f},{name}")
-    return rows[:total]
+series = script("readings").series
+
+
+@pytest.fixture(scope="module")
+def sensor():
+    return script("sensor")
 
 
 def write(path, rows):
