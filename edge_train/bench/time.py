@@ -40,18 +40,18 @@ def main(out: Path, seeds: int, limit: int | None = None) -> str:
     for name, seconds in list(_TIMES.items())[:limit]:
         for seed in range(seeds):
             run = out / f"time-{name.replace(', ', '-')}-{seed}"
-            took = _took(run, _with_time(recipes[name], seconds, seed))
-            if took is None:
+            took, is_refused = _took(run, _with_time(recipes[name], seconds, seed))
+            late += took > LATE * seconds
+            numbers = (f"{seconds} s", f"{took:.1f} s", f"{took / seconds:.3f}")
+            if is_refused:
                 refused += 1
-                rows.append([name, str(seed), f"{seconds} s", "refused", *["-"] * 4])
+                rows.append([name, str(seed), *numbers, "refused", "-", "-"])
                 continue
             report = json.loads(RunFolder(run).report.read_text())
             fits = RunFolder(run).journal.read_text().count('"kind":"fit"')
             if not report["ended_by_time"]:
                 raise TrainingStopped(f"{run}: all steps fitted into its time; ask for more.")
-            late += took > LATE * seconds
             losses = f"{report['eval']['first']:.3g}, {report['eval']['best']:.3g}"
-            numbers = (f"{seconds} s", f"{took:.1f} s", f"{took / seconds:.3f}")
             rows.append(
                 [name, str(seed), *numbers, f"{report['steps']:,}", f"{fits} times", losses]
             )
@@ -72,10 +72,10 @@ def _with_time(words: tuple[str, ...], seconds: int, seed: int) -> tuple[str, ..
     return (*others, "--steps", _STEPS, "--time", f"{seconds}s", "--seed", str(seed))
 
 
-def _took(run: Path, words: tuple[str, ...]) -> float | None:
-    """Return the seconds of a whole command; of a run that ended before, those noted then.
+def _took(run: Path, words: tuple[str, ...]) -> tuple[float, bool]:
+    """Return the seconds of a whole command, and whether it was refused since not one step fits.
 
-    None: it was refused, since not one step fits.
+    Of a run that ended before, those noted then.
 
     Raises:
       TrainingStopped: it did not end.
@@ -89,8 +89,8 @@ def _took(run: Path, words: tuple[str, ...]) -> float | None:
         )
         took = time.perf_counter() - began
         if done.returncode == NOT_STARTED and "no step fits into" in done.stderr:
-            return None
+            return took, True
         if done.returncode != 0:
             raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
         kept.write_text(json.dumps(took))
-    return float(json.loads(kept.read_text()))
+    return float(json.loads(kept.read_text())), False
