@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import TimeoutError as WaitedTooLong  # of picamera2's jobs
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from PIL import Image
 
 SIZE = (640, 480)  # pixels of a picture; a backbone looks at 224 of the middle
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+WAIT_SECONDS = 10  # for a picture: a ribbon that came loose gives none
 KEPT_RUNS = 2  # the classifier that answers, and the one before it
 Shot = tuple[str | None, Image.Image]  # a name, or None where it is asked for
 
@@ -60,7 +62,8 @@ class PiCamera:
         self._camera.start()
 
     def take(self) -> Image.Image:
-        return self._camera.capture_image("main").convert("RGB")
+        # newer versions take seconds to wait, and older ones wait for as long as it takes
+        return self._camera.capture_image("main", wait=WAIT_SECONDS).convert("RGB")
 
 
 class VideoCamera:
@@ -90,6 +93,11 @@ def open_camera(name: str) -> Camera:
     Raises:
       Stopped: there is none.
     """
+    if name not in ("auto", "pi") and not name.isdigit() and " ! " not in name:
+        raise Stopped(
+            f"there is no folder {name!r}, and it is no number or GStreamer pipeline; look at "
+            "--camera"
+        )
     try:
         if name in ("auto", "pi"):
             try:
@@ -102,12 +110,12 @@ def open_camera(name: str) -> Camera:
         raise Stopped(
             f"{error.name} is not installed, which reads camera {name!r}; on a Raspberry Pi: apt "
             "install python3-picamera2, for USB: pip install opencv-python-headless, or name a "
-            "folder of pictures: --camera FOLDER."
+            "folder of pictures: --camera FOLDER"
         ) from None
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, IndexError) as error:
         raise Stopped(
             f"camera {name!r}: {error}; plug it in, or name a number, a GStreamer pipeline or a "
-            "folder with --camera."
+            "folder with --camera"
         ) from None
 
 
@@ -131,12 +139,16 @@ def shots(options: argparse.Namespace, camera: Camera | None) -> Iterator[Shot]:
         print("a name and Enter: learn it; Enter alone: what is it?; Ctrl-D: end", flush=True)
         for line in sys.stdin:
             yield line.strip() or None, camera.take()
-    except (OSError, RuntimeError) as error:
-        raise Stopped(f"the camera is gone ({error}); plug it in") from None
+    except (OSError, RuntimeError, WaitedTooLong) as error:
+        raise Stopped(
+            f"the camera is gone ({str(error) or 'no picture came'}); plug it in"
+        ) from None
 
 
 def _of_folder(folder: Path) -> Iterator[Shot]:
     files = [file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS]
+    if not files:
+        print(f"there is no picture in {folder} ({', '.join(sorted(ENDINGS))})", flush=True)
     for file in sorted(files, key=lambda file: (file.parent == folder, file)):
         label = None if file.parent == folder else file.parent.name
         try:
@@ -225,7 +237,7 @@ class Classifier:
         command = [sys.executable, "-m", "edge_train", *map(str, words)]
         status = subprocess.run(command, check=False).returncode
         if status != 0:
-            raise Stopped(f"edge-train {words[0]} ended with status {status}")
+            raise Stopped(f"edge-train {words[0]} stopped (status {status}), see above: mend that")
 
 
 def _status(run: Path) -> str:
@@ -251,7 +263,10 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between them")
     parser.add_argument("--every", type=int, default=5, help="learn after so many new pictures")
     parser.add_argument("--mem", default="200MB", help="most that learning may hold")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if not Path(options.model).is_file():
+        parser.error(f"there is no file {options.model}; docs/tasks/images.md says how to make it")
+    return options
 
 
 def teach(options: argparse.Namespace, camera: Camera | None) -> None:
@@ -287,7 +302,10 @@ def _things(pictures: Path) -> list[str]:
 
 
 def main(words: list[str] | None = None, camera: Camera | None = None) -> int:
-    """Return the exit status: 0, 3 where it stopped, 130 after Ctrl-C; the same command goes on."""
+    """Return the exit status: 0, 3 where it stopped, 130 after Ctrl-C; the same command goes on.
+
+    The parser ends with 2, before anything is begun.
+    """
     options = arguments(words)
     try:
         teach(options, camera)

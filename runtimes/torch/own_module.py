@@ -16,6 +16,8 @@ from edge_train.errors import InputError
 from edge_train.memory.callers import called
 from edge_train.protocols import Apply
 from edge_train.rng import Key
+from edge_train.runtimes.torch.card import HOST, CardMemory, limit_memory, on_host, pick_device
+from edge_train.runtimes.torch.own_module_copy import ModuleCopy
 
 _BUFFER = "buffer:"  # before the name of one among the blocks of a checkpoint
 _SEEDS = 1 << 63
@@ -90,19 +92,27 @@ def buffers_of(module: nn.Module) -> dict[str, NDArray[Any]]:
 class OwnModule:
     """A user's module; a `GradientRuntime` whose sample is a whole batch of the user's.
 
-    What the module draws from torch's generator on the CPU (dropout) is a function of the seed and
-    the step; the generator is left as it was. Evaluation computes in `eval` mode, training in the
-    mode that the module is in. Buffers move in a step with gradients only: losses at perturbed
-    points leave them as they were.
+    What the module draws from torch's generators (dropout) is a function of the seed and the step;
+    they are left as they were. Evaluation computes in `eval` mode, training in the mode that the
+    module is in. Buffers move in a step with gradients only: losses at perturbed points leave them
+    as they were.
+
+    On a card a copy of the module computes, and the loss is called with it and with batches whose
+    tensors are there; what is trained stays on the host.
 
     Args:
       loss: of the module and a batch, a scalar tensor.
       batch: of a step.
       evaluation: the fixed batches.
       seed: of the run.
+      device: `cpu` or `cuda`.
+      cap_bytes: of a card, what this process may take of it; more fails as out of memory.
+
+    Raises:
+      InputError: as `blocks_of`; `cuda` and there is none, the cap is less than it takes empty, or
+        the module cannot be copied.
     """
 
-    device = "cpu"
     dtype = "float32"
     pages = None
 
@@ -113,13 +123,20 @@ class OwnModule:
         batch: Callable[[int], Any],
         evaluation: Sequence[Any],
         seed: int,
+        device: str = "cpu",
+        cap_bytes: int | None = None,
     ) -> None:
         blocks, _ = blocks_of(module)
+        self._where = pick_device(device)
+        limit_memory(self._where, cap_bytes)
+        self.device, self.card = self._where.type, CardMemory(self._where)
         self.parameters = WithBuffers.of(module, blocks)
         self.batch_limit: int | None = None  # a batch is the user's: it is never divided
         self._module, self._loss, self._batch = module, loss, batch
         self._evaluation, self._seed = evaluation, seed
-        self._trained = {n: p for n, p in module.named_parameters() if n in blocks}
+        self._copy = None if self._where == HOST else ModuleCopy(module, blocks, self._where)
+        self._computes = module if self._copy is None else self._copy.module
+        self._trained = {n: p for n, p in self._computes.named_parameters() if n in blocks}
 
     def forward(self, batch: Batch, points: Sequence[Point]) -> Array:
         """Return losses (points, batches)."""
@@ -131,7 +148,7 @@ class OwnModule:
             with self._at(point), torch.no_grad():
                 for column, number in enumerate(numbers.tolist()):
                     if steps is None:
-                        with _evaluating(self._module), self._drawing(-1):
+                        with _evaluating(self._computes), self._drawing(-1):
                             one = self._scalar(self._evaluation[number])
                     else:
                         with self._drawing(number):
@@ -154,8 +171,12 @@ class OwnModule:
         one = self._batch(step)
         for parameter in self._trained.values():
             parameter.grad = None
+        if self._copy is not None:
+            self._copy.take(self.parameters)
         with self._drawing(step), torch.enable_grad():
             loss = self._scalar(one)
+            if self._copy is not None:
+                self._copy.give_buffers()
             if not loss.requires_grad:
                 raise InputError(
                     "the loss depends on no parameter that is trained; do not detach it, and "
@@ -171,7 +192,7 @@ class OwnModule:
             if gradient is None:
                 apply(name, np.zeros(parameter.shape, np.float32))
             else:
-                apply(name, gradient.to_dense().contiguous().numpy())
+                apply(name, on_host(gradient.to_dense().contiguous()))
         return losses
 
     def learned(self) -> dict[str, NDArray[Any]]:
@@ -179,14 +200,15 @@ class OwnModule:
         return dict(self.parameters) | buffers_of(self._module)
 
     def device_bytes(self) -> int:
-        """Return 0: there is no device beside the host."""
-        return 0
+        """Return the most that was held on a card, 0 on the host; see `CardMemory`."""
+        return self.card.peak_bytes()
 
     def close(self) -> None:
         """Let go of the gradients; the module is its owner's."""
         for parameter in self._trained.values():
             parameter.grad = None
         gc.collect()
+        self.card.give_back()
 
     @contextmanager
     def _at(self, point: Point) -> Iterator[None]:
@@ -195,6 +217,10 @@ class OwnModule:
         Memory:
           A copy of the blocks, unless it is where they are.
         """
+        if self._copy is not None:
+            self._copy.take(point)
+            yield
+            return
         if point is self.parameters:
             yield
             return
@@ -210,12 +236,14 @@ class OwnModule:
     @contextmanager
     def _drawing(self, step: int) -> Iterator[None]:
         """Let what is drawn in here be a function of the seed and the step."""
-        before = torch.get_rng_state()
-        torch.default_generator.manual_seed(Key(self._seed, step).bits("module") % _SEEDS)
-        try:
+        seed = Key(self._seed, step).bits("module") % _SEEDS
+        cards = [self._where] if self.device == "cuda" else []
+        with torch.random.fork_rng(cards):
+            torch.default_generator.manual_seed(seed)
+            for card in cards:
+                with torch.cuda.device(card):
+                    torch.cuda.manual_seed(seed)
             yield
-        finally:
-            torch.set_rng_state(before)
 
     def _scalar(self, batch: Any) -> Tensor:
         """Return the loss of a batch.
@@ -224,7 +252,9 @@ class OwnModule:
           InputError: it is no scalar.
           CallersError: the loss raised something.
         """
-        loss = called(self._loss, self._module, batch)
+        if self._copy is not None:
+            batch = called(self._copy.moved, batch)
+        loss = called(self._loss, self._computes, batch)
         if not isinstance(loss, Tensor):
             raise InputError(
                 f"the loss returned {type(loss).__name__}, must be a tensor with one number."

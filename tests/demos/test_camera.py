@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import sys
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import ModuleType
 
 import numpy as np
@@ -144,6 +145,8 @@ def test_a_broken_picture_of_a_folder_is_left_aside(tmp_path, capsys):
 
 def picamera2(monkeypatch):
     class Picamera2:
+        gone = False
+
         def create_still_configuration(self, main):
             return main
 
@@ -153,7 +156,9 @@ def picamera2(monkeypatch):
         def start(self):
             pass
 
-        def capture_image(self, name):
+        def capture_image(self, name, wait):
+            if self.gone:
+                raise FutureTimeoutError
             return Image.new("RGBA", self.size)
 
     module = ModuleType("picamera2")
@@ -188,6 +193,15 @@ def test_the_ribbon_camera_comes_first_then_usb_then_a_pipeline(monkeypatch):
     assert demo.open_camera("auto").take().size == demo.SIZE
 
 
+def test_a_ribbon_that_came_loose_is_waited_for_and_is_one_sentence(tmp_path, monkeypatch, capsys):
+    picamera2(monkeypatch)
+    monkeypatch.setattr(sys.modules["picamera2"].Picamera2, "gone", True)
+    assert demo.main(words(tmp_path, "--camera", "pi", "--label", "cat")) == 3
+    said = capsys.readouterr().err
+    assert "the camera is gone (no picture came); plug it in, then start" in said
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -202,8 +216,23 @@ def test_without_a_library_it_says_which_to_install(monkeypatch, name, sentence)
         demo.open_camera(name)
 
 
-@pytest.mark.parametrize("name", ["0", "no-such-folder"])
-def test_a_camera_that_is_not_there_is_one_sentence(monkeypatch, name):
+def test_a_camera_that_is_not_there_is_one_sentence(monkeypatch):
     opencv(monkeypatch, opened=False)
-    with pytest.raises(demo.Stopped, match=f"camera '{name}': .*plug it in, or name a number"):
-        demo.open_camera(name)
+    with pytest.raises(demo.Stopped, match=r"camera '0': .*plug it in, or name a number"):
+        demo.open_camera("0")
+    with pytest.raises(demo.Stopped, match="there is no folder 'no-such-folder', and it is no"):
+        demo.open_camera("no-such-folder")
+
+
+def test_a_backbone_that_is_not_there_is_said_before_a_picture_is_taken(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.main([str(tmp_path / "pictures"), "--model", str(tmp_path / "none.onnx")])
+    assert ended.value.code == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_folder_without_pictures_is_said(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert demo.main(words(tmp_path, "--camera", str(tmp_path / "empty"))) == 0
+    assert "there is no picture in" in capsys.readouterr().out

@@ -79,13 +79,15 @@ if [ ! -e $handler/qemu-aarch64 ]; then
 fi
 
 # One thread of BLAS, as under a cap: with two, sums are in another order, and so are bits.
-emulated() { # a command of the root, with nothing of ours in its environment
-    chroot "$root" /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
-        QEMU_CPU="$QEMU_CPU" PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 "$@" &
+inside="chroot $root /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
+    QEMU_CPU=$QEMU_CPU PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1"
+waited() {
+    "$@" &
     child=$!
     wait "$child" || { status=$? && child= && return "$status"; }
     child=
 }
+emulated() { waited $inside "$@"; } # a command of the root, with nothing of ours in its environment
 support() { # a Python file of tests/, with its neighbours
     script=$1
     shift
@@ -125,7 +127,8 @@ if wanted killed "killed after two records, resumed to the same bits"; then
     emulated edge-train run --resume /opt/runs/killed
     for token in "$runs"/whole/*.safetensors; do same whole killed "$(basename "$token")"; done
 fi
-network="--recipe /opt/edge-train/demos/tpsgd_fashion.toml --steps 8 --evaluation-samples 200"
+samples="--steps 8 --evaluation-samples 200 --test-samples 200"
+network="--recipe /opt/edge-train/demos/tpsgd_fashion.toml $samples"
 if wanted tpsgd "a network on NumPy, layer by layer; killed and resumed to the same bits"; then
     emulated edge-train run $network --mem 1GB --out /opt/runs/network
     if support support/dying.py 4 0.01 run $network --out /opt/runs/network-killed; then
@@ -148,14 +151,16 @@ if [ -x "$device" ] && wanted machines "the same recipes on this machine"; then
         export PYTHONPATH="$here"
         "$device" -m edge_train run $few --mem 2GB --out "$runs/here"
         "$device" tests/support/two_machines.py "$runs/here" "$runs/whole"
+        "$device" -m edge_train run --recipe demos/tpsgd_fashion.toml $samples --mem 1GB \
+            --out "$runs/network-here"
+        "$device" tests/support/two_networks.py "$runs/network-here" "$runs/network"
     )
 fi
 if wanted caps "ten runs under caps of 400 MB and more, watched from outside"; then
     for cap in 400MB 450MB 500MB 600MB 800MB; do
         for words in "run $few" "run $network"; do
-            PYTHONPATH=$here "$desk" "$here/tests/emulated/watched.py" $cap 1800 chroot "$root" \
-                /usr/bin/env -i PATH=/opt/edge/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
-                QEMU_CPU="$QEMU_CPU" edge-train $words --mem $cap --out "/opt/runs/cap"
+            waited env PYTHONPATH="$here" "$desk" "$here/tests/emulated/watched.py" $cap 1800 \
+                $inside edge-train $words --mem $cap --out /opt/runs/cap
             rm -rf "$runs/cap"
         done
     done

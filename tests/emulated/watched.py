@@ -6,6 +6,7 @@ that was ever more than CAP, if the command failed, or if it went on for more th
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ def main(cap, seconds, *command):
     """Print what was held, and return the exit status."""
     most, ends = 0, time.monotonic() + float(seconds)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while process.poll() is None and time.monotonic() < ends:
         most = max(most, held_bytes(process.pid))
         time.sleep(0.02)

@@ -33,6 +33,7 @@ CHECKS = (
     ("runs:resume_zo", _RUNS, 45),
     ("runs:rules", _RUNS, 60),
     ("passes:features", _BASE, 15),
+    ("passes:own_module", ("torch", "numpy"), 10),
     ("passes:artifact", ("numpy", "onnxruntime", "tokenizers"), 10),
 )
 

@@ -167,6 +167,44 @@ def features(root: Path, device: str) -> dict[str, Any]:
     return {"texts": assert_close({"hidden": found}, {"hidden": expected}, SAME)}
 
 
+def own_module(root: Path, device: str) -> dict[str, Any]:
+    """Somebody's own module, `et.fit`: statistics of a norm move there and come back.
+
+    Without dropout, whose generator on a card draws other numbers than that of the host.
+    """
+    import torch
+    from torch import nn
+
+    from edge_train.runtimes.torch.own_module import OwnModule
+
+    draw = torch.Generator().manual_seed(1)
+    batches = [(torch.randn(6, 5, generator=draw), torch.arange(6) % 3) for _ in range(3)]
+
+    def opened(device: str) -> Any:
+        torch.manual_seed(1)
+        layers = (nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        return OwnModule(
+            nn.Sequential(*layers), _entropy, lambda step: batches[step], batches, 7, device
+        )
+
+    def computed(device: str) -> dict[str, Any]:
+        runtime = opened(device)
+        found = _gradients(runtime, {"step": np.array([1])})
+        found["evaluation"] = runtime.forward({"evaluation": np.arange(3)}, [runtime.parameters])
+        return found | dict(runtime.learned())
+
+    found = computed(device)
+    assert_equal(computed(device), found)
+    return {"own module": assert_close(found, computed("cpu"), SAME)}
+
+
+def _entropy(module: Any, batch: Any) -> Any:
+    from torch.nn.functional import cross_entropy
+
+    inputs, labels = batch
+    return cross_entropy(module(inputs), labels)
+
+
 def artifact(root: Path, device: str) -> dict[str, Any]:
     """A graph on the CUDA provider of ONNX Runtime, where the installed one has it."""
     from tiny_encoder import make_encoder

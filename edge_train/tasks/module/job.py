@@ -28,6 +28,7 @@ from edge_train.protocols import Estimator, Objective, Runtime, Transform
 from edge_train.recipe import required
 from edge_train.registry import load as load_name
 from edge_train.rng import Key
+from edge_train.tasks.device import settle
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.module import TASK
 from edge_train.tasks.module.brought import Brought, found
@@ -70,11 +71,12 @@ class ModuleJob:
     name = "module"
 
     def __init__(self, recipe: ModuleRecipe) -> None:
-        if recipe.runtime not in ("auto", "torch") or recipe.device not in ("auto", "cpu"):
+        if recipe.runtime not in ("auto", "torch"):
             raise InputError(
-                f"task module runs on torch on the CPU, not on {recipe.runtime} ({recipe.device}); "
-                "leave runtime and device out."
+                f"task module runs on torch, not on {recipe.runtime}; leave runtime out."
             )
+        if recipe.device != "auto":
+            settle(recipe.device, self.name, 0)
         for key in ("model", "start"):
             if getattr(recipe, key):
                 raise InputError(f"{key} is not for task module: the module is it; leave it out.")
@@ -153,7 +155,12 @@ class ModuleJob:
         """The module as a runtime: there is one of it, whose values are those of the module."""
         brought, seed = self._brought, self.recipe.seed
         opened = load_name(required(TASK.use("torch").open))
-        return opened(brought.module, brought.loss, brought.batch, brought.evaluated(), seed)
+        given = (brought.module, brought.loss, brought.batch, brought.evaluated(), seed)
+        if self.recipe.device != "cuda":  # auto is the host: a loss may know no card
+            return opened(*given)
+        # the allocator's wall is one of the process, which is the caller's here
+        cap_bytes = None if self._is_here else self.recipe.cap_bytes
+        return opened(*given, device="cuda", cap_bytes=cap_bytes)
 
     def open_runtime(self) -> Any:
         return self._runtime

@@ -35,7 +35,7 @@ class NetworkRecipe(
     train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")
     test_samples: int | None = key(help="most test samples", low=1, high=10**9, group="data")
     series: tuple[int, int] | None = key(
-        help="rows and stride of the windows of a table", group="data"
+        help="rows and stride of the windows of a table, such as 16,4", group="data"
     )
     backbone: str | None = key(
         help="frozen network in front: network.safetensors of a run, or an .onnx file",
