@@ -12,6 +12,7 @@ from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.hub import find_folder
 from edge_train.formats.picture_graph import PictureGraph, read_picture_graph
+from edge_train.formats.timm_folder import TimmFolder
 from edge_train.formats.vision_folder import (
     PREPROCESSOR,
     VisionFolder,
@@ -40,7 +41,7 @@ class Backbone:
       notes: what the user should know of it.
     """
 
-    source: PictureGraph | VisionFolder
+    source: PictureGraph | VisionFolder | TimmFolder
     engine: str
     side: int
     width: int
@@ -80,7 +81,7 @@ class Backbone:
             opener = load("edge_train.runtimes.torch.pictures:TorchPictures")
         except ImportError as error:
             raise ModelError(
-                f"{self.source.path}: a folder of transformers needs torch, which is not here "
+                f"{self.source.path}: such a folder needs torch, which is not here "
                 f"({error}); on a desk, `edge-train export {self.source.path} OUT.onnx --for "
                 "backbone` makes a file that needs none."
             ) from error
@@ -93,7 +94,7 @@ def find_backbone(name: str, resolution: int | None) -> Backbone:
 
     Args:
       name: an .onnx file, a folder with one and its preprocessor_config.json, a folder of
-        transformers, or the hub id of one.
+        transformers or timm, or the hub id of one.
       resolution: side of pictures; None: that of the backbone.
 
     Raises:
@@ -143,7 +144,7 @@ def _of_graph(graph: PictureGraph, folder: Path | None, resolution: int | None) 
     return Backbone(graph, "onnx", side, graph.width, normal, notes)
 
 
-def _of_folder(folder: VisionFolder, resolution: int | None) -> Backbone:
+def _of_folder(folder: VisionFolder | TimmFolder, resolution: int | None) -> Backbone:
     if resolution is not None and resolution != folder.side:
         raise InputError(
             f"resolution is {resolution}, but {folder.path} reads pictures of {folder.side} "
