@@ -15,7 +15,10 @@ from edge_train.errors import ModelError
 from edge_train.formats.tensor_file import TensorEntry
 from edge_train.formats.weight_files import Config, open_weights
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_Pixels = tuple[tuple[float, ...], tuple[float, ...]]
+_IMAGENET: _Pixels = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALVES: _Pixels = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_OF_HALVES = ("tf_efficientnet_lite", "tf_mobilenetv3", "vit_")
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,17 @@ class TimmFolder:
     assumed: str
 
 
+def kind_of(architecture: str) -> TimmKind | None:
+    """Return the family of an architecture, or None where it is not known here."""
+    return next((one for one in KINDS if re.fullmatch(one.pattern, architecture)), None)
+
+
+def default_pixels(architecture: str) -> _Pixels:
+    """Return mean and deviation of pixels between 0 and 1 that timm has for an architecture."""
+    halves = architecture.startswith(_OF_HALVES) and "dinov2" not in architecture
+    return _HALVES if halves else _IMAGENET
+
+
 def is_timm(config: Config) -> bool:
     """Return whether a configuration is in timm's layout."""
     return "architecture" in config and "model_type" not in config
@@ -128,7 +142,7 @@ def open_timm_folder(path: Path, config: Config, most_side: int) -> TimmFolder:
       ModelError: it is damaged, or of an architecture that is not known here.
     """
     name = str(config["architecture"])[:60]
-    kind = next((one for one in KINDS if re.fullmatch(one.pattern, name)), None)
+    kind = kind_of(name)
     if kind is None:
         raise ModelError(
             f"{path}: timm's architecture {name!r} is not built here; known are "
@@ -148,7 +162,7 @@ def open_timm_folder(path: Path, config: Config, most_side: int) -> TimmFolder:
             raise ValueError(f"pictures of {str(size)[:40]}")
         mean, deviation = (
             _channels(said.get(key, default))
-            for key, default in zip(("mean", "std"), _IMAGENET, strict=True)
+            for key, default in zip(("mean", "std"), default_pixels(name), strict=True)
         )
         if 0 in deviation:
             raise ValueError("a deviation of 0")
@@ -173,7 +187,9 @@ def open_timm_folder(path: Path, config: Config, most_side: int) -> TimmFolder:
         weight_bytes=sum(
             entry.nbytes * (1 if entry.dtype == "F32" else 2) for entry in entries.values()
         ),
-        assumed="" if "mean" in said else "config.json names no mean: pixels as of ImageNet",
+        assumed=""
+        if "mean" in said
+        else f"config.json names no mean of pixels: as timm has it for {name}",
     )
 
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from timm_golden import GOLDEN, pixels_of, write_folder
+from timm_golden import GOLDEN, pixels_of, weights_of, write_folder
 
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.tasks.images.backbone import find_backbone
 
 pytest.importorskip("torch")
@@ -27,14 +27,15 @@ def test_features_are_those_of_timm(name, tmp_path):
 
 
 def test_an_export_gives_the_same_features_without_torch(tmp_path):
+    one = NETWORKS["deit_tiny_patch16_32"]
     from edge_train.tasks.images.export import export_backbone
 
-    folder = write_folder(tmp_path / "timm", FACTS["shapes"], FACTS["config"])
+    folder = write_folder(tmp_path / "timm", one["shapes"], one["config"])
     export_backbone(str(folder), tmp_path / "out.onnx", None, print)
     backbone = find_backbone(str(tmp_path / "out.onnx"), None)
     assert (backbone.engine, backbone.side) == ("onnx", 32)
-    found = np.concatenate([backbone.opened(1)(one[None]) for one in pixels_of(32)])
-    wanted = np.array(FACTS["features"], np.float32)
+    found = np.concatenate([backbone.opened(1)(some[None]) for some in pixels_of(32)])
+    wanted = np.array(one["features"], np.float32)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
@@ -44,7 +45,7 @@ def test_a_tensor_that_is_missing_or_left_over_is_refused(tmp_path):
     with pytest.raises(ModelError, match="are not those of a mobilenetv3_small_050"):
         find_backbone(str(folder), None).opened(1)
     folder = write_folder(tmp_path / "b", FACTS["shapes"], FACTS["config"], more=("ls.gamma",))
-    with pytest.raises(ModelError, match="'ls.gamma' and 0 more are not of"):
+    with pytest.raises(ModelError, match=r"'ls.gamma' and 0 more are not of"):
         find_backbone(str(folder), None).opened(1)
 
 
@@ -77,7 +78,61 @@ def test_what_a_configuration_leaves_out_is_said(tmp_path):
     config = {"architecture": FACTS["config"]["architecture"]}
     backbone = find_backbone(str(write_folder(tmp_path, FACTS["shapes"], config)), None)
     assert backbone.side == 224
-    assert "as of ImageNet" in backbone.notes[0]
+    assert "as timm has it for mobilenetv3_small_050" in backbone.notes[0]
+
+
+def test_a_pth_becomes_a_folder_once(tmp_path):
+    import torch
+
+    from edge_train.tasks.images.export import export_backbone
+
+    one = NETWORKS["resnet18"]
+    tensors = {n: torch.from_numpy(v) for n, v in weights_of(one["shapes"]).items()}
+    torch.save({"state_dict": tensors}, tmp_path / "resnet18_a1_0-d63eafa0.pth")
+    export_backbone(str(tmp_path / "resnet18_a1_0-d63eafa0.pth"), tmp_path / "out", 32, print)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architecture"] == "resnet18"
+    backbone = find_backbone(str(tmp_path / "out"), None)
+    assert (backbone.side, backbone.width) == (32, 16)
+    config["pretrained_cfg"] = one["config"]["pretrained_cfg"]
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+    found = find_backbone(str(tmp_path / "out"), None).opened(1)(pixels_of(32))
+    wanted = np.array(one["features"], np.float32)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+class _Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (type(self.path).touch, (self.path,))
+
+
+def test_a_pth_that_runs_code_runs_none(tmp_path):
+    import torch
+
+    from edge_train.tasks.images.export import export_backbone
+
+    torch.save({"fc.weight": _Runs(tmp_path / "ran")}, tmp_path / "resnet18.pth")
+    for name, content in (("cut", b"PK"), ("list", None), ("other", None)):
+        path = tmp_path / f"{name}.pth"
+        if content is not None:
+            path.write_bytes(content)
+        else:
+            torch.save([1] if name == "list" else {"a": torch.ones(1)}, path)
+    for name, says in (
+        ("resnet18", "torch reads no weights in it"),
+        ("cut", "torch reads no weights in it"),
+        ("list", "holds a list"),
+        ("other", "begins with no architecture"),
+    ):
+        with pytest.raises(InputError, match=says):
+            export_backbone(str(tmp_path / f"{name}.pth"), tmp_path / "out", None, print)
+        assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow

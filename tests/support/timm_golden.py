@@ -56,38 +56,53 @@ def _networks():
     from timm.models import convnext, efficientnet, mobilenetv3, resnet, vision_transformer
 
     small = {"num_classes": 3}
-    yield "resnet18", resnet.ResNet(resnet.BasicBlock, (2, 1, 1, 1), channels=(8, 8, 12, 16), **small)
+    yield (
+        "resnet18",
+        resnet.ResNet(resnet.BasicBlock, (2, 1, 1, 1), channels=(8, 8, 12, 16), **small),
+    )
     yield (
         "resnext50_32x4d",
         resnet.ResNet(
-            resnet.Bottleneck, (1, 1, 1, 1), channels=(8, 8, 8, 8), cardinality=2, base_width=32, **small
+            resnet.Bottleneck,
+            (1, 1, 1, 1),
+            channels=(8, 8, 8, 8),
+            cardinality=2,
+            base_width=32,
+            **small,
         ),
     )
     lite = efficientnet._gen_efficientnet_lite
     yield "efficientnet_lite0", lite("efficientnet_lite0", 0.2, 0.4, **small)
-    yield "tf_efficientnet_lite0", lite(
-        "tf_efficientnet_lite0", 0.2, 0.4, pad_type="same", bn_eps=1e-3, **small
+    yield (
+        "tf_efficientnet_lite0",
+        lite("tf_efficientnet_lite0", 0.2, 0.4, pad_type="same", bn_eps=1e-3, **small),
     )
-    yield "tf_efficientnet_b0", efficientnet._gen_efficientnet(
-        "tf_efficientnet_b0", 0.2, 0.4, pad_type="same", bn_eps=1e-3, **small
+    yield (
+        "tf_efficientnet_b0",
+        efficientnet._gen_efficientnet(
+            "tf_efficientnet_b0", 0.2, 0.4, pad_type="same", bn_eps=1e-3, **small
+        ),
     )
     yield "mobilenetv2_050", efficientnet._gen_mobilenet_v2("mobilenetv2_050", 0.2, **small)
     third = mobilenetv3._gen_mobilenet_v3
     yield "mobilenetv3_small_050", third("mobilenetv3_small_050", 0.25, **small)
-    yield "tf_mobilenetv3_large_075", third(
-        "tf_mobilenetv3_large_075", 0.25, pad_type="same", bn_eps=1e-3, **small
+    yield (
+        "tf_mobilenetv3_large_075",
+        third("tf_mobilenetv3_large_075", 0.25, pad_type="same", bn_eps=1e-3, **small),
     )
     transformer = vision_transformer.VisionTransformer
     sizes = {"img_size": 32, "embed_dim": 64, "num_heads": 1, "mlp_ratio": 1, "depth": 2, **small}
     yield "deit_tiny_patch16_32", transformer(patch_size=16, **sizes)
-    yield "vit_small_patch14_reg4_dinov2", transformer(
-        patch_size=16, reg_tokens=2, no_embed_class=True, init_values=1e-5, **sizes
+    yield (
+        "vit_small_patch14_reg4_dinov2",
+        transformer(patch_size=16, reg_tokens=2, no_embed_class=True, init_values=1e-5, **sizes),
     )
     yield "vit_tiny_patch8_32", transformer(patch_size=8, global_pool="avg", **sizes)
     widths = {"depths": (1, 1, 2, 1), "dims": (8, 8, 12, 16), **small}
     yield "convnext_tiny", convnext.ConvNeXt(**widths)
-    yield "convnextv2_atto", convnext.ConvNeXt(
-        conv_mlp=True, use_grn=True, ls_init_value=None, **widths
+    yield (
+        "convnextv2_atto",
+        convnext.ConvNeXt(conv_mlp=True, use_grn=True, ls_init_value=None, **widths),
     )
 
 

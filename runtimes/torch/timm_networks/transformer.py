@@ -34,11 +34,11 @@ def _tokens(own: Weights, pixels: Tensor) -> Tensor:
     weight = own["patch_embed.proj.weight"]
     bias = own.optional("patch_embed.proj.bias")
     hidden = functional.conv2d(pixels, weight, bias, weight.shape[2]).flatten(2).transpose(1, 2)
-    first = own["cls_token"].expand(len(hidden), -1, -1)
+    first = own["cls_token"].expand(hidden.shape[0], -1, -1)
     places = own["pos_embed"]
     if "reg_token" not in own:
         return torch.cat((first, hidden), 1) + places
-    registers = own["reg_token"].expand(len(hidden), -1, -1)  # these have no place
+    registers = own["reg_token"].expand(hidden.shape[0], -1, -1)  # these have no place
     return torch.cat((first, registers, hidden + places), 1)
 
 
