@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.formats.labeled_pictures import labeled_pictures
+from edge_train.formats.labeled_pictures import labeled_pictures, root_of
 from edge_train.formats.pictures import Look
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
@@ -50,6 +50,7 @@ from edge_train.tasks.job import Outcome, Say
 FEATURES = "features.safetensors"
 _VIEWS, _MOST_ROWS = 8, 500  # views of a picture, while there are so many rows
 _MOST_CLASSES = 1000
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
 _REHEARSED = 64  # pictures whose features a rehearsal computes, or one of each class
 _REPORTED = 50  # progress of features is said so often at most
@@ -65,7 +66,8 @@ class ImagesJob:
     def __init__(self, recipe: ImagesRecipe) -> None:
         if recipe.data is None:
             raise InputError(
-                "task 'images' needs --data, a folder with a subfolder of pictures for each class."
+                "task 'images' needs --data, a folder with a subfolder of pictures for each class, "
+                "or a table of path and label."
             )
         self._backbone: Backbone = find_backbone(recipe.model, recipe.resolution)
         device = features_device(recipe.device, "images", self._backbone.engine)
@@ -113,11 +115,11 @@ class ImagesJob:
     def load(self) -> None:
         recipe = self.recipe
         data = Path(required(recipe.data)).expanduser()
-        if not data.is_dir():
-            is_there = "it is a file" if data.exists() else "there is no such folder"
+        if not data.exists() or (data.is_file() and data.suffix.lower() not in TABLES):
+            is_there = "it is no table" if data.exists() else "there is no such folder or table"
             raise InputError(
                 f"data {data}: {is_there}; name a folder with a subfolder of pictures for each "
-                "class, or with pictures and a metadata.csv of file_name and label."
+                "class, or a table of path and label (.csv, .tsv, .jsonl, .parquet)."
             )
         found = labeled_pictures(data, recipe.label_column)
         if len(found.names) < 2:
@@ -399,7 +401,7 @@ class ImagesJob:
         return self._standard(self._features.rows(self._features.starts[pictures]))
 
     def _path(self, name: str) -> Path:
-        return Path(required(self.recipe.data)).expanduser() / name
+        return root_of(Path(required(self.recipe.data)).expanduser()) / name
 
     # ------------------------------------------------------------------------- plan
 
