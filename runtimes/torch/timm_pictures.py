@@ -1,6 +1,6 @@
 """A folder in timm's layout as a network on torch: normalized pixels in, features out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,11 @@ _UNFIT = (RuntimeError, KeyError, ValueError, IndexError, TypeError, ZeroDivisio
 class TimmNetwork(nn.Module):
     """Pixels (n, 3, side, side), normalized, to features (n, width).
 
+    Attributes:
+      steps: of it, in order.
+      inner: the shape of one sample in front of each step.
+      reads: the names of the tensors that each step reads.
+
     Raises:
       ModelError: its tensors are not those of its architecture, or one is missing or left over.
     """
@@ -33,18 +38,43 @@ class TimmNetwork(nn.Module):
                     values = torch.from_numpy(file.read(name))
                     self.register_buffer(self._places[name], values)
         self.steps: Sequence[Step] = FAMILIES[folder.kind.family](list(self._places), folder)
+        self.inner: list[tuple[int, ...]] = []
+        self.reads: list[set[str]] = []
         self._check(folder)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features."""
-        return self._run(pixels, set())
+        return self.run(pixels, self._tensors())
 
-    def _run(self, values: Tensor, seen: set[str]) -> Tensor:
-        tensors = {name: getattr(self, place) for name, place in self._places.items()}
-        weights = Weights(tensors, seen)
-        for step in self.steps:
+    def part(self, pixels: Tensor, end: int) -> Tensor:
+        """Return what the steps in front of one give."""
+        return self.run(pixels, self._tensors(), 0, end)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor by timm's name."""
+        found: Tensor = getattr(self, self._places[name])
+        return found
+
+    def run(
+        self,
+        values: Tensor,
+        tensors: Mapping[str, Tensor],
+        first: int = 0,
+        end: int | None = None,
+        seen: set[str] | None = None,
+    ) -> Tensor:
+        """Return what the steps from one to another give, with these tensors.
+
+        Args:
+          seen: gets the names of all that are read.
+        """
+        weights = Weights(tensors, set() if seen is None else seen)
+        for step in self.steps[first:end]:
             values = step.run(weights.below(step.name) if step.name else weights, values)
         return values
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, place) for name, place in self._places.items()}
 
     def _check(self, folder: TimmFolder) -> None:
         """Run it once, on a black picture: it has to read each of its tensors.
@@ -52,10 +82,13 @@ class TimmNetwork(nn.Module):
         Raises:
           ModelError: as described.
         """
-        seen: set[str] = set()
+        found, tensors = torch.zeros(1, 3, folder.side, folder.side), self._tensors()
         try:
-            with torch.no_grad():
-                found = self._run(torch.zeros(1, 3, folder.side, folder.side), seen)
+            for number in range(len(self.steps)):
+                self.inner.append(tuple(found.shape[1:]))
+                self.reads.append(set())
+                with torch.no_grad():
+                    found = self.run(found, tensors, number, number + 1, self.reads[-1])
         except MemoryError:
             raise
         except _UNFIT as error:
@@ -64,7 +97,7 @@ class TimmNetwork(nn.Module):
                 f"{folder.path}: its tensors are not those of a {folder.architecture} ({reason}); "
                 "download it again."
             ) from error
-        left = sorted(set(self._places) - seen)
+        left = sorted(set(self._places) - set().union(*self.reads))
         if left or found.shape != (1, folder.width):
             what = f"{left[0]!r} and {len(left) - 1} more are" if left else "its last layer is"
             raise ModelError(

@@ -44,6 +44,7 @@ from edge_train.tasks.images.shown import shown
 from edge_train.tasks.images.splits import Split, split
 from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.started import learned_values
+from edge_train.tasks.images.tail import tail_of
 from edge_train.tasks.images.unknowns import known_pictures
 from edge_train.tasks.job import Outcome, Say
 
@@ -69,7 +70,9 @@ class ImagesJob:
                 "task 'images' needs --data, a folder with a subfolder of pictures for each class, "
                 "or a table of path and label."
             )
-        self._backbone: Backbone = find_backbone(recipe.model, recipe.resolution)
+        self._backbone: Backbone = find_backbone(
+            recipe.model, recipe.resolution, recipe.trained_blocks
+        )
         device = features_device(recipe.device, "images", self._backbone.engine)
         if recipe.runtime not in ("auto", self._backbone.engine):
             raise InputError(
@@ -87,6 +90,14 @@ class ImagesJob:
         threads = recipe.threads or cores()
         found = TASK.resolve(recipe, self._backbone.engine, {"threads": threads})
         self.recipe = replace(found, device=device, threads=threads)
+        if recipe.trained_blocks and (
+            device == "cuda" or BLOCKS in methods.get(self.recipe.method).needs
+        ):
+            what = "device 'cuda'" if device == "cuda" else f"method {self.recipe.method!r}"
+            raise InputError(
+                f"trained_blocks is {recipe.trained_blocks}, which {what} does not train; leave "
+                "one of them out."
+            )
         self.notes: tuple[str, ...] = self._backbone.notes
         if device == "cuda":
             self.notes += (FEATURES_ALONE,)
@@ -184,7 +195,7 @@ class ImagesJob:
         writer = FeatureWriter(
             lambda: self._backbone.opened(required(self.recipe.threads), self.recipe.device),
             side=self._backbone.side,
-            width=self._backbone.width,
+            width=self._backbone.row,
             seed=self.recipe.seed,
             key=self._features_key(),
             patched=self.recipe.patch_views,
@@ -206,7 +217,8 @@ class ImagesJob:
 
     def _features_key(self) -> str:
         """Return the hash of what features depend on beside the pictures."""
-        where = [self.recipe.device] if self.recipe.device != "cpu" else []  # other last bits
+        where: list[Any] = [self.recipe.trained_blocks] if self.recipe.trained_blocks else []
+        where += [self.recipe.device] if self.recipe.device != "cpu" else []  # other last bits
         words = repr((self._backbone.sha256, self._backbone.side, self.recipe.seed, *where))
         return hashlib.sha256(words.encode()).hexdigest()
 
@@ -259,14 +271,17 @@ class ImagesJob:
 
     @property
     def _stages(self) -> Sequence[HeadStage]:
-        return stages_of(self._head, self._shape)
+        standard = getattr(self, "_standard", None)
+        return (*tail_of(self._backbone, standard), *stages_of(self._head, self._shape))
 
     def open_runtime(self) -> HeadEngine:
         engine = HeadEngine(self._stages, Parameters({}))
         values = start_of(self._stages, self.recipe.seed)
         if self.recipe.start is not None:
             before = load_classifier(Path(self.recipe.start))
-            values = learned_values(before, values, self._head.name, self._shape, self._classes)
+            values = learned_values(
+                before, values, self._head.name, self._shape, self._classes, self._backbone.trained
+            )
         blocks: Iterator[tuple[str, NDArray[Any]]] = iter(values.items())
         method = methods.get(self.recipe.method)
         if method.extra_blocks is not None:
@@ -344,6 +359,7 @@ class ImagesJob:
             "backbone": Path(recipe.model).name,
             "resolution": self._backbone.side,
             "features": self._backbone.width,
+            **({"trained_blocks": recipe.trained_blocks} if recipe.trained_blocks else {}),
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
@@ -370,6 +386,8 @@ class ImagesJob:
             model=with_absolute_paths(self.recipe).model,
             model_sha256=self._backbone.sha256,
             side=self._backbone.side,
+            tail=tail_of(self._backbone, self._standard),
+            trained_blocks=self._backbone.trained,
         )
         classifier.save(folder / CLASSIFIER)
         outputs = {"classifier": CLASSIFIER}
@@ -410,7 +428,7 @@ class ImagesJob:
         job.load()  # gone when this returns: a list of names
         shapes = {
             f"{stage.name}.{name}": sizes
-            for stage in stages_of(self._head, job._shape)
+            for stage in job._stages
             for name, sizes in stage.shapes().items()
         }
         _, rule = job.method(1.0, dict.fromkeys(shapes, 1.0))

@@ -94,6 +94,11 @@ class _Subject:
             )
         self.one, self.recipe = one, recipe
         self.classifier = load_classifier(run / CLASSIFIER)
+        if self.classifier.trained_blocks:
+            raise InputError(
+                f"{run}: its backbone was trained with it, and an audit knows frozen ones only; "
+                "train one without --trained-blocks."
+            )
         self.file = open_features(run / FEATURES)
         self.forwards: int = one.options.forwards
         found = split_of(self.file, recipe)
