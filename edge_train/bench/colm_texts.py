@@ -52,14 +52,16 @@ def table_of(out: Path, seeds: int, model: Path, data: Path, limit: int | None) 
     sources = {"reviews": _reviews(data), "problems": _problems(data), "plays": _plays(data)}
     texts, held = out / "colm-texts", dict[str, Sequence[_Row]]()
     kept: list[tuple[float, _Row]] = []
+    dev: list[_Row] = []
     for name, count in SOURCES.items():
         rows = list(sources[name])
         if len(rows) < count + _HELD:
             raise InputError(f"{name}: {len(rows)} texts; {count + _HELD} are needed.")
         kept += [((n + 0.5) / count, row) for n, row in enumerate(rows[:count])]
         held[name] = rows[count : count + _HELD]
+        dev += held[name]
     _write(texts / "train.csv", [row for _, row in sorted(kept)])
-    _write(texts / "dev.csv", [row for rows in held.values() for row in rows])
+    _write(texts / "dev.csv", dev)
     steps = limit or _STEPS
     losses: dict[str, list[dict[str, float]]] = {arm: [] for arm in _ARMS}
     for seed in range(seeds):
@@ -73,11 +75,11 @@ def table_of(out: Path, seeds: int, model: Path, data: Path, limit: int | None) 
                 *(("--sources", "source") if chooses else ()),
             )
             losses[arm].append(_judged(run / "model", held))
-    rows = [_cells(arm, losses) for arm in _ARMS]
+    cells = [_cells(arm, losses) for arm in _ARMS]
     return (
         f"{model.name}: {steps} steps, texts of at most {_LENGTH} tokens, {seeds} seeds, one "
         f"thread, AdamW at 1e-4; {_HELD} held-out texts of each source; means with the 95 % "
-        f"interval of the paired difference to `random 8`.\n\n{bench.table(_HEAD, rows)}"
+        f"interval of the paired difference to `random 8`.\n\n{bench.table(_HEAD, cells)}"
     )
 
 
