@@ -1,49 +1,17 @@
-"""A frozen backbone of pictures as one ONNX file: pixels from 0 to 255 in, features out.
-
-The one place where a `.pth` becomes something else, once, on a desk: that of EfficientNet-Lite0, by
-`efficient_net.read`, with `weights_only=True`, so that nothing in it is ever executed.
-"""
+"""A frozen backbone of pictures as one ONNX file: pixels from 0 to 255 in, features out."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnxscript import optimizer
-from torch import Tensor, nn
+from torch import nn
 
 from edge_train.errors import ModelError
-from edge_train.export.efficient_net import EfficientNetLite0, read
 from edge_train.export.quiet import quiet
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.picture_graph import FEATURES, PIXELS
 
 _OPSET, _IR_VERSION = 18, 9
-
-
-class _Lite(nn.Module):
-    """EfficientNet-Lite0 on pixels (n, side, side, 3) from 0 to 255."""
-
-    def __init__(self, network: EfficientNetLite0) -> None:
-        super().__init__()
-        self._places = {name: name.replace(".", "_") for name in network.weights}
-        for name, value in network.weights.items():
-            self.register_buffer(self._places[name], value.float())
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return features (n, 1280)."""
-        weights: Any = {name: getattr(self, place) for name, place in self._places.items()}
-        values = (pixels / 127.5 - 1).permute(0, 3, 1, 2)
-        found: Tensor = EfficientNetLite0(weights)(values)
-        return found
-
-
-def lite_network(path: Path) -> nn.Module:
-    """Return EfficientNet-Lite0 of its published file, on pixels from 0 to 255.
-
-    Raises:
-      InputError: the file is another one.
-    """
-    return _Lite(read(path))
 
 
 def write_backbone(network: nn.Module, side: int, out: Path) -> None:

@@ -19,6 +19,7 @@ from edge_train import bench
 from edge_train.bench.small_llama import write_folder
 from edge_train.errors import InputError
 from edge_train.formats.language_folder import open_language_model
+from edge_train.registry import load
 
 _SOURCES = {"large": 280_000, "middle": 100_000, "small": 20_000}  # letters to train on
 _HELD = 20_000  # letters of each that are held out
@@ -34,7 +35,7 @@ _SIZES = {
 }
 _WIDE = {**_SIZES, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4}
 _EIGHT = ("--batch-size", "8", "--candidates", "32", "--batch-selection")
-_ARMS: Mapping[str, tuple[str, ...]] = {
+ARMS: Mapping[str, tuple[str, ...]] = {
     "random 8": (*_EIGHT, "random"),
     "all 32": ("--batch-size", "32"),
     "colm": (*_EIGHT, "colm"),
@@ -52,16 +53,25 @@ _HEAD = ("batch", *(cell for name in _SCORES for cell in (f"loss, {name}", "gap 
 _HEAD_COST = ("batch", "peak planned", "peak measured", "s a step", "of it choosing")
 
 
-def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -> str:
+def main(
+    out: Path,
+    seeds: int,
+    data: Path | None = None,
+    model: Path | None = None,
+    limit: int | None = None,
+) -> str:
     """Train every kind of batch with every seed; return Markdown tables.
 
     Args:
       data: a folder with `large.txt`, `middle.txt` and `small.txt`.
+      model: the folder of an encoder, which learns classes of texts; see `colm_texts`.
       limit: steps.
 
     Raises:
       InputError: the texts are not there, or too short.
     """
+    if model is not None and data is not None:
+        return str(load("edge_train.bench.colm_texts:table_of")(out, seeds, model, data, limit))
     if data is None or not all((data / f"{name}.txt").is_file() for name in _SOURCES):
         raise InputError("bench colm needs --data FOLDER with large.txt, middle.txt and small.txt.")
     texts = {name: (data / f"{name}.txt").read_text("utf-8") for name in _SOURCES}
@@ -70,6 +80,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
             raise InputError(
                 f"{data / name}.txt has {len(texts[name])} letters; {letters + _HELD} are needed."
             )
+    limit = limit or _STEPS
     out.mkdir(parents=True, exist_ok=True)
     mixture = out / "colm-mixture.jsonl"
     if not mixture.is_file():
@@ -77,14 +88,14 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
     for name, sizes in (("colm-start", _SIZES), ("colm-wide", _WIDE)):
         if not (out / name / "tokenizer.json").is_file():
             write_folder(out / name, mixture, _TOKENS, **sizes)
-    losses: dict[str, list[dict[str, float]]] = {arm: [] for arm in _ARMS}
+    losses: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for seed in range(seeds):
-        for arm in _ARMS:
+        for arm in ARMS:
             run = out / f"colm-{arm.replace(' ', '-').replace(',', '')}-{seed}-{limit}"
             _run(run, out / "colm-start", mixture, arm, seed, limit, _LENGTH)
             losses[arm].append(_judged(run / "model", texts))
-    rows = [_row(arm, losses) for arm in _ARMS]
-    costs = [_cost(out, mixture, arm) for arm in _ARMS]
+    rows = [_row(arm, losses) for arm in ARMS]
+    costs = [_cost(out, mixture, arm) for arm in ARMS]
     return (
         f"{limit} steps, sequences of {_LENGTH} tokens, {seeds} seeds, one thread; means with the "
         f"95 % interval of the paired difference to `random 8`.\n\n{bench.table(_HEAD, rows)}\n\n"
@@ -105,14 +116,14 @@ def _mixed(texts: Mapping[str, str]) -> str:
 def _run(
     run: Path, model: Path, mixture: Path, arm: str, seed: int, steps: int, length: int
 ) -> dict[str, Any]:
-    chooses = "--batch-selection" in _ARMS[arm]
+    chooses = "--batch-selection" in ARMS[arm]
     return bench.run(
         run,
         *("--task", "language-model", "--threads", "1", "--data", str(mixture)),
         *("--model", str(model), "--steps", str(steps), "--length", str(length)),
         *("--seed", str(seed), "--evaluate-every", str(steps), "--method", "adamw"),
         *("--lr", "2e-3"),
-        *_ARMS[arm],
+        *ARMS[arm],
         *(("--sources", "source") if chooses else ()),
     )
 
@@ -138,17 +149,19 @@ def _row(arm: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple
     cells = [arm]
     for shares in _SCORES.values():
         values, chance, all_of = (
-            [_weighted(one, shares) for one in losses[name]] for name in (arm, "random 8", "all 32")
+            [weighted(one, shares) for one in losses[name]] for name in (arm, "random 8", "all 32")
         )
-        cells += [_loss(values, chance), _closed(values, chance, all_of)]
+        cells += [loss_words(values, chance), closed(values, chance, all_of)]
     return tuple(cells)
 
 
-def _weighted(losses: Mapping[str, float], shares: Mapping[str, int]) -> float:
+def weighted(losses: Mapping[str, float], shares: Mapping[str, int]) -> float:
+    """Return the mean loss of sources by their shares."""
     return sum(losses[s] * share for s, share in shares.items()) / sum(shares.values())
 
 
-def _loss(values: Sequence[float], chance: Sequence[float]) -> str:
+def loss_words(values: Sequence[float], chance: Sequence[float]) -> str:
+    """Return a mean loss, and how far it is from that of chance."""
     mean = f"{statistics.mean(values):.3f}"
     if values == chance or len(values) < 2:
         return mean
@@ -156,7 +169,7 @@ def _loss(values: Sequence[float], chance: Sequence[float]) -> str:
     return f"{mean} ({statistics.mean(gaps):+.3f} +- {_interval(gaps):.3f})"
 
 
-def _closed(values: Sequence[float], chance: Sequence[float], all_of: Sequence[float]) -> str:
+def closed(values: Sequence[float], chance: Sequence[float], all_of: Sequence[float]) -> str:
     """Return the share of the gap that is closed, where the gap is twice its standard error."""
     if values in (chance, all_of):
         return "-"

@@ -1,10 +1,11 @@
 """`edge-train bench gradnormlorp`: rows as lengths and directions, beside galore and LoRA.
 
 At about the same bytes of optimizer state for the layers: gradnormlorp keeps three numbers a row
-more than galore, so galore gets a vector more. LoRA trains attention and head alone and fills fewer
-bytes at its rank here. A pretrained encoder learns classes of texts by each with every
-seed; then a small language model of random weights learns a text by the first two. What is
-finished is read and not run again.
+more than galore, so galore gets a vector more, and LoRA the rank that fills as many bytes. A
+pretrained encoder learns classes of texts by each with every seed; then a small language model of
+random weights learns a text by the first two. The learning rate of each way is searched first, of
+three a factor of four apart, by the lowest held-out loss of a run whose seed is not measured. What
+is finished is read and not run again.
 """
 
 import statistics
@@ -27,11 +28,15 @@ _OWN, _OTHER, _ADAPTER, _SMALL = "gradnormlorp", "galore", "lora", "gradnormlorp
 _ADAM_BYTES = 8  # of AdamW, a weight
 _AIM = 0.85  # of them, to be saved
 _STEPS, _TEXT_STEPS = 40, 60
-_LOW = ("--refresh-every", "20", "--learning-rate", "2e-4")
+_SEARCH_SEED = 100  # of the runs that choose a rate; no measured run has it
+_LADDER = (0.25, 1.0, 4.0)  # times the rate in the middle
+_MIDDLE = {_OWN: 8e-4, _OTHER: 8e-4, _ADAPTER: 4e-3}  # of rates that are tried
+_TEXT_MIDDLE = {_OWN: 4e-3, _OTHER: 4e-3}
+_LOW = ("--refresh-every", "20")
 _WAYS: dict[str, tuple[str, ...]] = {
     _OWN: ("--method", _OWN, "--rank", "8", "--scale", "6.9", *_LOW),
     _OTHER: ("--method", _OTHER, "--rank", "9", "--scale", "6.5", *_LOW),
-    _ADAPTER: ("--method", _ADAPTER, "--rank", "14", "--learning-rate", "4e-3"),
+    _ADAPTER: ("--method", _ADAPTER, "--rank", "37"),
 }
 _ONCE: dict[str, tuple[str, ...]] = {  # with the first seed: its bytes, and that it learns, too
     _SMALL: ("--method", _SMALL, "--rank", "8", "--scale", "6.9", *_LOW),
@@ -43,7 +48,7 @@ _ENCODER = (
 _COUNTS = {"train": 10_000, "dev": 128, "test": 500}
 _TEXT = (
     *("--task", "language-model", "--threads", "1", "--samples", "8", "--length", "32"),
-    *("--refresh-every", "20", "--scale", "2", "--learning-rate", "4e-3"),
+    *("--refresh-every", "20", "--scale", "2"),
 )
 _TEXT_WAYS = {
     _OWN: ("--method", _OWN, "--rank", "32"),
@@ -59,7 +64,7 @@ _SIZES = {
 }
 _TOKENS = 1024
 _HEAD = ("way", "test accuracy, seeds in their order", "mean", f"{_OWN} minus it")
-_STATE = ("state of layers", "of all", "under AdamW's", "step")
+_STATE = ("rate", "state of layers", "of all", "under AdamW's", "step")
 
 
 def main(
@@ -95,9 +100,14 @@ def _encoder(out: Path, seeds: int, model: Path, data: Path, steps: int) -> str:
             write_bytes(texts / f"{name}.tsv", b"".join(islice(file, count)))
     others = ("--data", str(texts), "--model", str(model), *_ENCODER)
     found: dict[str, list[dict[str, Any]]] = {}
+    rates = {
+        way: _searched(out, f"encoder-{way}", (*others, *options), steps, _MIDDLE[way])
+        for way, options in _WAYS.items()
+    }
+    rates |= dict.fromkeys(_ONCE, rates[_OWN])
     for seed in range(seeds):  # ways in turn, so that a sitting that ends early has all of them
         for way, options in (_WAYS | (_ONCE if seed == 0 else {})).items():
-            report = _train(out, f"encoder-{way}", (*others, *options), steps, seed)
+            report = _train(out, f"encoder-{way}", (*others, *options), steps, seed, rates[way])
             found.setdefault(way, []).append(report)
     scores = {way: [100 * r["metrics"]["accuracy"] for r in own] for way, own in found.items()}
     rows = []
@@ -109,7 +119,7 @@ def _encoder(out: Path, seeds: int, model: Path, data: Path, steps: int) -> str:
                 ", ".join(f"{score:.1f}" for score in own),
                 f"{statistics.mean(own):.1f} %",
                 "-" if way == _OWN else paired.words(scores[_OWN][: len(own)], own),
-                *_state_cells(found[way], found[_OWN][0]["trained"]),
+                *_state_cells(found[way], found[_OWN][0]["trained"], rates[way]),
             )
         )
     saved = 1 - found[_SMALL][0]["state"] / (_ADAM_BYTES * found[_OWN][0]["trained"])
@@ -132,9 +142,14 @@ def _language(out: Path, seeds: int, data: Path) -> str:
         write_folder(folder, text / "input.txt", _TOKENS, **_SIZES)
     others = ("--data", str(text), "--model", str(folder), *_TEXT)
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in _TEXT_WAYS}
+    steps = _TEXT_STEPS
+    rates = {
+        way: _searched(out, f"language-{way}", (*others, *options), steps, _TEXT_MIDDLE[way])
+        for way, options in _TEXT_WAYS.items()
+    }
     for seed in range(seeds):
         for way, options in _TEXT_WAYS.items():
-            run = _train(out, f"language-{way}", (*others, *options), _TEXT_STEPS, seed)
+            run = _train(out, f"language-{way}", (*others, *options), steps, seed, rates[way])
             found[way].append(run)
     losses = {w: [r["metrics"]["held_out_loss"] for r in own] for w, own in found.items()}
     rows = [
@@ -143,7 +158,7 @@ def _language(out: Path, seeds: int, data: Path) -> str:
             ", ".join(f"{loss:.3f}" for loss in own),
             f"{statistics.mean(own):.3f}",
             "-" if way == _OWN else paired.words(losses[_OWN], own, 3),
-            *_state_cells(found[way], found[_OWN][0]["trained"]),
+            *_state_cells(found[way], found[_OWN][0]["trained"], rates[way]),
         )
         for way, own in losses.items()
     ]
@@ -154,11 +169,23 @@ def _language(out: Path, seeds: int, data: Path) -> str:
     )
 
 
-def _train(out: Path, name: str, words: tuple[str, ...], steps: int, seed: int) -> dict[str, Any]:
+def _searched(out: Path, name: str, words: tuple[str, ...], steps: int, middle: float) -> float:
+    """Return the rate of three whose run ends with the lowest held-out loss."""
+
+    def ended(rate: float) -> float:
+        report = _train(out, name, words, steps, _SEARCH_SEED, rate)
+        return float(report["eval"]["last"])
+
+    return min((step * middle for step in _LADDER), key=ended)
+
+
+def _train(
+    out: Path, name: str, words: tuple[str, ...], steps: int, seed: int, rate: float
+) -> dict[str, Any]:
     """Return the report of a run, the bytes of its state (of layers, of all), what it trained."""
-    run = out / f"gradnormlorp-{name}-{steps}-seed{seed}"
+    run = out / f"gradnormlorp-{name}-{rate:g}-{steps}-seed{seed}"
     more = ("--steps", str(steps), "--evaluate-every", str(steps), "--seed", str(seed))
-    report = bench.run(run, *words, *more)
+    report = bench.run(run, *words, *more, "--learning-rate", f"{rate:g}")
     [*_, newest] = sorted(RunFolder(run).checkpoints.glob("step-*.safetensors"))
     snapshot = checkpoint.load(newest)
     sizes = {
@@ -170,11 +197,12 @@ def _train(out: Path, name: str, words: tuple[str, ...], steps: int, seed: int) 
     return {**report, "state": sum(sizes.values()), "layers": layers, "trained": trained}
 
 
-def _state_cells(own: Sequence[Mapping[str, Any]], whole: int) -> tuple[str, ...]:
-    """Return cells of a row about state, beside AdamW's for so many weights."""
+def _state_cells(own: Sequence[Mapping[str, Any]], whole: int, rate: float) -> tuple[str, ...]:
+    """Return cells of a row: rate and state, beside AdamW's for so many weights."""
     first = own[0]
     under = 1 - first["state"] / (_ADAM_BYTES * whole)
     return (
+        f"{rate:g}",
         format_bytes(first["layers"]),
         format_bytes(first["state"]),
         f"{100 * under:.1f} %",

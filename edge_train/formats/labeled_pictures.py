@@ -15,7 +15,7 @@ from edge_train.formats.picture_folders import (
     parts_of,
     shown,
 )
-from edge_train.formats.picture_tables import read_column
+from edge_train.formats.picture_tables import FILES, read_column
 from edge_train.formats.pictures import Look, look_at
 from edge_train.formats.tables.names import LABELS
 
@@ -53,11 +53,12 @@ class LabeledPictures:
 
 
 def labeled_pictures(path: Path, label_column: str | None = None) -> LabeledPictures:
-    """Return the pictures of a folder with their classes.
+    """Return the pictures of a folder or of a table with their classes.
 
-    The folder, or `train` and `test` (or `val`) in it, holds a sub-folder for each class, whose
-    sub-folders belong to it; or pictures with a `metadata.csv` or `metadata.jsonl` of the columns
-    `file_name` and `label`.
+    A table (CSV, JSONL, Parquet) has columns of a path below its own folder, `path`, `file_name` or
+    the like, and of a label. A folder, or `train` and `test` (or `val`) in it, holds a sub-folder
+    for each class, whose sub-folders belong to it; or pictures with a `metadata.csv` or
+    `metadata.jsonl` of the columns `file_name` and `label`.
 
     Args:
       label_column: of the table; None: `label` or the like.
@@ -65,12 +66,17 @@ def labeled_pictures(path: Path, label_column: str | None = None) -> LabeledPict
     Raises:
       InputError: it cannot be used.
     """
-    root = PictureRoot(path)
     notices: list[str] = []
-    folders = _parts(root, notices)
-    labeled = {
-        part: _labeled(root, folder, label_column, notices) for part, folder in folders.items()
-    }
+    if path.is_file():
+        root = PictureRoot(path.parent)
+        folders = {"train": path.parent}
+        labeled = {"train": _of_table(root, path, label_column, notices)}
+    else:
+        root = PictureRoot(path)
+        folders = _parts(root, notices)
+        labeled = {
+            part: _labeled(root, folder, label_column, notices) for part, folder in folders.items()
+        }
     train = labeled["train"]
     if not train:
         raise InputError(
@@ -91,6 +97,11 @@ def labeled_pictures(path: Path, label_column: str | None = None) -> LabeledPict
             raise InputError(f"data {shown(folders[part])}: its subfolders hold no pictures.")
     looks = _looks({file for some in labeled.values() for file, _ in some})
     return LabeledPictures(root, labeled, names, looks, tuple(notices))
+
+
+def root_of(path: Path) -> Path:
+    """Return the folder that names of pictures are below: the data, or that of its table."""
+    return path.parent if path.is_file() else path
 
 
 def _parts(root: PictureRoot, notices: list[str]) -> dict[str, Path]:
@@ -140,6 +151,22 @@ def _labeled(
     empty = {shown(inner.name) for inner in found.folders} - {label for _, label in labeled}
     root.skipped |= dict.fromkeys(sorted(empty), "no pictures in it")
     return labeled
+
+
+def _of_table(
+    root: PictureRoot, table: Path, label_column: str | None, notices: list[str]
+) -> list[Labeled]:
+    """Return what a table that was named itself says; pictures beside it are not spoken of."""
+    named = read_column(table, LABELS, label_column, FILES)
+    if named is None:
+        raise InputError(
+            f"data {shown(table)}: no column {LABELS[0]!r}; name the one of the classes with "
+            "--label-column."
+        )
+    notices += named.said
+    found = _from_table(root, root.path, table, named.texts)
+    root.skipped.clear()
+    return found
 
 
 def _from_table(

@@ -12,6 +12,7 @@ from edge_train.formats.tables.names import LABEL_FLAG, LABELS
 from edge_train.formats.tables.table import Table, open_table
 
 FILE = "file_name"
+FILES = (FILE, "path", "file", "filename", "image")  # of a table that a user names itself
 TEXTS = ("text", "caption", "prompt")
 
 
@@ -24,7 +25,9 @@ class Named:
     said: tuple[str, ...]
 
 
-def read_column(path: Path, names: Sequence[str], asked: str | None = None) -> Named | None:
+def read_column(
+    path: Path, names: Sequence[str], asked: str | None = None, files_in: Sequence[str] = (FILE,)
+) -> Named | None:
     """Return the first of some columns that a table has, by name of the file; None: it has none.
 
     Capital and small letters are the same in names of columns. Labels may be words, whole numbers
@@ -32,18 +35,19 @@ def read_column(path: Path, names: Sequence[str], asked: str | None = None) -> N
 
     Args:
       asked: the column of labels that a user named, in place of `names`.
+      files_in: what the column of files may be called.
 
     Raises:
-      InputError: the table cannot be read, has no column `file_name`, names a file outside of its
+      InputError: the table cannot be read, has no column of files, names a file outside of its
         folder, or one file twice with different texts.
     """
-    table = open_table(path, {FILE, *TEXTS, *LABELS}, (asked,))
-    files = table.among((FILE,))
+    table = open_table(path, {*files_in, *TEXTS, *LABELS}, (asked,))
+    files = table.among(files_in)
     columns = [table.place(asked, LABEL_FLAG)] if asked else table.among(names)
     if not files:
         raise InputError(
-            f"{shown(path)}: no column {FILE}, which names the picture that a line is about; it "
-            f"has {table.names()}."
+            f"{shown(path)}: no column {' or '.join(files_in)}, which names the picture of a line; "
+            f"it has {table.names()}."
         )
     if not columns:
         return None

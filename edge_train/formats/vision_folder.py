@@ -1,4 +1,4 @@
-"""A folder of transformers with a vision model: what it reads and gives, nothing loaded."""
+"""A folder with a vision model: what it reads and gives, nothing loaded."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import ModelError
+from edge_train.formats.timm_folder import TimmFolder, is_timm, open_timm_folder
 from edge_train.formats.weight_files import Config, open_weights, read_json
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -75,21 +76,17 @@ class VisionFolder:
     assumed: str
 
 
-def open_vision_folder(path: Path) -> VisionFolder:
-    """Return what a folder holds.
+def open_vision_folder(path: Path) -> VisionFolder | TimmFolder:
+    """Return what a folder of transformers or of timm holds.
 
     Raises:
       ModelError: it is damaged, or of a kind whose features are not known here.
     """
     config = read_json(path / "config.json")
+    if is_timm(config):
+        return open_timm_folder(path, config, MOST_SIDE)
     kind = str(config.get("model_type"))
     if kind not in KINDS:
-        if "architecture" in config and "model_type" not in config:
-            raise ModelError(
-                f"{path}: a file of timm ({str(config['architecture'])[:60]!r}), whose network "
-                "transformers does not build; take the same model in transformers' layout, or "
-                "export it as one ONNX file with its normalisation inside."
-            )
         raise ModelError(
             f"{path}: a {kind[:60]!r} is no backbone of pictures that is known here; known are "
             f"{', '.join(KINDS)}, and every ONNX file from pixels to features."

@@ -42,7 +42,8 @@ class Footprint:
       evaluated: samples that there are to evaluate on, 0 where nobody counted; a recipe may ask
         for fewer.
       before: samples that pass before the first evaluation: of pictures that a run draws to learn
-        from.
+        from, or that a backbone turns into features.
+      before_operations: floating-point ones of such a sample; 0: as of a step's.
       beside: samples that a step takes for each one that the recipe says.
       after: samples that pass when the last step was taken: of pictures and scores.
       written: tokens of a text that is written before the first step and after the last one, each
@@ -65,6 +66,7 @@ class Footprint:
     together: int = 1
     evaluated: int = 0
     before: int = 0
+    before_operations: float = 0.0
     beside: int = 1
     after: int = 0
     written: int = 0

@@ -126,7 +126,8 @@ def predict(recipe: Recipe, held: Footprint, machine: Machine | None = None) -> 
     evaluated = min((size for size in sizes if size), default=held.together)
     pace = task_of(recipe).use(recipe.runtime).pace
     text = held.written * held.products * pace.product_seconds * machine.slowness
-    drawn = _pass_seconds(recipe, held, machine, held.before, held.together)
+    first = replace(held, operations=held.before_operations or held.operations)
+    drawn = _pass_seconds(recipe, first, machine, held.before, held.together)
     return Prediction(
         start=pace.start_seconds * machine.slowness + text + drawn,
         evaluation=_pass_seconds(recipe, held, machine, evaluated, held.together),

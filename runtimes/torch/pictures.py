@@ -1,4 +1,4 @@
-"""A frozen vision model of transformers on torch: pixels in, features out."""
+"""A frozen vision model of transformers or timm on torch: pixels in, features out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from edge_train.arrays.types import Array
 from edge_train.errors import ModelError
+from edge_train.formats.timm_folder import TimmFolder
 from edge_train.formats.vision_folder import KINDS, VisionFolder
 from edge_train.runtimes.torch.card import HOST, on_host, pick_device, repeatable
 from edge_train.runtimes.torch.card_copies import move_network
+from edge_train.runtimes.torch.timm_pictures import TimmNetwork
 
 _POOLERS = ("pooler",)  # weights that may be missing, since they are not used
 
@@ -20,10 +22,13 @@ _POOLERS = ("pooler",)  # weights that may be missing, since they are not used
 class VisionNetwork(nn.Module):
     """Pixels (n, side, side, 3) from 0 to 255, float32, to features (n, width)."""
 
-    def __init__(self, folder: VisionFolder) -> None:
+    def __init__(self, folder: VisionFolder | TimmFolder) -> None:
         super().__init__()
-        self._first = KINDS[folder.kind].first
-        self.network = _loaded(folder)
+        self.network: nn.Module
+        if isinstance(folder, TimmFolder):
+            self.network = TimmNetwork(folder)
+        else:
+            self.network = _Transformers(folder)
         self.mean: Tensor
         self.deviation: Tensor
         self.register_buffer("mean", torch.tensor(folder.mean) * 255)
@@ -32,6 +37,20 @@ class VisionNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features."""
         values = ((pixels - self.mean) / self.deviation).permute(0, 3, 1, 2)
+        found: Tensor = self.network(values)
+        return found
+
+
+class _Transformers(nn.Module):
+    """Normalized pixels (n, 3, side, side) to features (n, width), by transformers' network."""
+
+    def __init__(self, folder: VisionFolder) -> None:
+        super().__init__()
+        self._first = KINDS[folder.kind].first
+        self.network = _loaded(folder)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the features."""
         found = self.network(pixel_values=values)
         if self._first:
             first: Tensor = found.last_hidden_state[:, 0]
@@ -41,17 +60,19 @@ class VisionNetwork(nn.Module):
 
 
 class TorchPictures:
-    """A folder of transformers as a backbone, in float32.
+    """A folder of transformers or timm as a backbone, in float32.
 
     Args:
       device: `cpu` or `cuda`.
 
     Raises:
       InputError: `cuda` was named and there is none.
-      ModelError: transformers cannot build it, or weights are missing.
+      ModelError: it cannot be built, or weights are missing.
     """
 
-    def __init__(self, folder: VisionFolder, threads: int, device: str = "cpu") -> None:
+    def __init__(
+        self, folder: VisionFolder | TimmFolder, threads: int, device: str = "cpu"
+    ) -> None:
         torch.set_num_threads(threads)
         self._folder, self._device = folder, pick_device(device)
         self._network = VisionNetwork(folder).eval().requires_grad_(False)

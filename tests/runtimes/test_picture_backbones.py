@@ -114,7 +114,7 @@ def test_another_kind_of_folder_is_refused_by_name(tmp_path):
     with pytest.raises(ModelError, match="'bert' is no backbone of pictures"):
         find_backbone(str(tmp_path), None)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
-    with pytest.raises(ModelError, match=r"a file of timm .'resnet18'."):
+    with pytest.raises(ModelError, match=r"no weights|safetensors"):
         find_backbone(str(tmp_path), None)
 
 

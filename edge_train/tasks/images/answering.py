@@ -82,8 +82,8 @@ def infer(
             f"{run}: there is no {CLASSIFIER}; name the folder of a run of task 'images' that has "
             "ended, such as runs/images-photos."
         )
-    classifier = load_classifier(run / CLASSIFIER)
-    backbone = find_backbone(model or classifier.model, None)
+    classifier = load_classifier(run / CLASSIFIER, model)
+    backbone = find_backbone(model or classifier.model, None, classifier.trained_blocks)
     if backbone.sha256 != classifier.model_sha256:
         raise ModelError(
             f"{model or classifier.model} is not the backbone that {run} was trained on; its "

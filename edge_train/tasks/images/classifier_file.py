@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from edge_train.arrays.types import Array
-from edge_train.errors import InputError, RunFolderError
+from edge_train.errors import InputError, ModelError, RunFolderError
 from edge_train.formats.tensor_store import load_tensors, save_tensors
 from edge_train.formats.vision_folder import MOST_SIDE
+from edge_train.tasks.images.backbone import find_backbone
 from edge_train.tasks.images.heads import Shape, heads, stages_of
 from edge_train.tasks.images.objective import Standard
 from edge_train.tasks.images.stage import HeadStage
+from edge_train.tasks.images.tail import tail_of
 from edge_train.tasks.images.unknowns import Known
 
 CLASSIFIER = "classifier.safetensors"
@@ -31,6 +33,7 @@ class Classifier:
       model: name of the backbone, as the run had it.
       model_sha256: of the backbone.
       side: of the pictures that the backbone was given.
+      tail: the stage of its last blocks, where these were trained, and how many they are.
     """
 
     head: str
@@ -42,11 +45,13 @@ class Classifier:
     model: str
     model_sha256: str
     side: int
+    tail: Sequence[HeadStage] = ()
+    trained_blocks: int = 0
 
     @property
     def stages(self) -> Sequence[HeadStage]:
-        """The stages of its head."""
-        return stages_of(heads.get(self.head), self.shape)
+        """The stages of its head, behind those blocks."""
+        return (*self.tail, *stages_of(heads.get(self.head), self.shape))
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all.
@@ -68,11 +73,19 @@ class Classifier:
             "model_sha256": self.model_sha256,
             "side": str(self.side),
         }
+        if self.trained_blocks:
+            about |= {
+                "trained_blocks": str(self.trained_blocks),
+                "features": str(self.shape.width),
+            }
         save_tensors(path, tensors, about)
 
 
-def load_classifier(path: Path) -> Classifier:
+def load_classifier(path: Path, model: str | None = None) -> Classifier:
     """Return what a run learned.
+
+    Args:
+      model: the backbone, where it is now; it is opened where its last blocks were trained.
 
     Raises:
       RunFolderError: it is missing, damaged, or of a later version.
@@ -85,7 +98,7 @@ def load_classifier(path: Path) -> Classifier:
         classes = tuple(map(str, json.loads(about["classes"])))
         mean, references = tensors["mean"], tensors["references"]
         shape = Shape(
-            width=len(mean),
+            width=int(about.get("features", len(mean))),
             classes=len(classes),
             size=int(about["size"]),
             difference=about["difference"],
@@ -95,16 +108,27 @@ def load_classifier(path: Path) -> Classifier:
             for name, value in tensors.items()
             if name.startswith(_HEAD)
         }
+        standard, trained = (
+            Standard(mean, float(about["scale"])),
+            int(about.get("trained_blocks", 0)),
+        )
+        tail: Sequence[HeadStage] = ()
+        if trained:
+            tail = tail_of(find_backbone(model or about["model"], None, trained), standard)
+            if tail[0].inputs != len(mean):
+                raise ValueError("its rows are not those of its backbone")
         found = Classifier(
             head=about["head"],
             shape=shape,
             parameters=parameters,
-            standard=Standard(mean, float(about["scale"])),
+            standard=standard,
             known=Known(references, float(about["threshold"])),
             classes=classes,
             model=about["model"],
             model_sha256=about["model_sha256"],
             side=int(about["side"]),
+            tail=tail,
+            trained_blocks=trained,
         )
         shapes = {
             f"{stage.name}.{name}": shape
@@ -115,7 +139,7 @@ def load_classifier(path: Path) -> Classifier:
         if given != shapes or mean.ndim != 1 or references.shape[1:] != mean.shape:
             raise ValueError("its arrays do not fit its head")
         _check_numbers(found)
-    except InputError:
+    except (InputError, ModelError):
         raise
     except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise RunFolderError(f"{path}: is no classifier of pictures ({error}).") from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.formats.labeled_pictures import labeled_pictures
+from edge_train.formats.labeled_pictures import labeled_pictures, root_of
 from edge_train.formats.pictures import Look
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
@@ -44,12 +44,14 @@ from edge_train.tasks.images.shown import shown
 from edge_train.tasks.images.splits import Split, split
 from edge_train.tasks.images.stage import HeadStage
 from edge_train.tasks.images.started import learned_values
+from edge_train.tasks.images.tail import tail_of
 from edge_train.tasks.images.unknowns import known_pictures
 from edge_train.tasks.job import Outcome, Say
 
 FEATURES = "features.safetensors"
 _VIEWS, _MOST_ROWS = 8, 500  # views of a picture, while there are so many rows
 _MOST_CLASSES = 1000
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
 _REHEARSED = 64  # pictures whose features a rehearsal computes, or one of each class
 _REPORTED = 50  # progress of features is said so often at most
@@ -65,9 +67,12 @@ class ImagesJob:
     def __init__(self, recipe: ImagesRecipe) -> None:
         if recipe.data is None:
             raise InputError(
-                "task 'images' needs --data, a folder with a subfolder of pictures for each class."
+                "task 'images' needs --data, a folder with a subfolder of pictures for each class, "
+                "or a table of path and label."
             )
-        self._backbone: Backbone = find_backbone(recipe.model, recipe.resolution)
+        self._backbone: Backbone = find_backbone(
+            recipe.model, recipe.resolution, recipe.trained_blocks
+        )
         device = features_device(recipe.device, "images", self._backbone.engine)
         if recipe.runtime not in ("auto", self._backbone.engine):
             raise InputError(
@@ -85,6 +90,14 @@ class ImagesJob:
         threads = recipe.threads or cores()
         found = TASK.resolve(recipe, self._backbone.engine, {"threads": threads})
         self.recipe = replace(found, device=device, threads=threads)
+        if recipe.trained_blocks and (
+            device == "cuda" or BLOCKS in methods.get(self.recipe.method).needs
+        ):
+            what = "device 'cuda'" if device == "cuda" else f"method {self.recipe.method!r}"
+            raise InputError(
+                f"trained_blocks is {recipe.trained_blocks}, which {what} does not train; leave "
+                "one of them out."
+            )
         self.notes: tuple[str, ...] = self._backbone.notes
         if device == "cuda":
             self.notes += (FEATURES_ALONE,)
@@ -113,11 +126,11 @@ class ImagesJob:
     def load(self) -> None:
         recipe = self.recipe
         data = Path(required(recipe.data)).expanduser()
-        if not data.is_dir():
-            is_there = "it is a file" if data.exists() else "there is no such folder"
+        if not data.exists() or (data.is_file() and data.suffix.lower() not in TABLES):
+            is_there = "it is no table" if data.exists() else "there is no such folder or table"
             raise InputError(
                 f"data {data}: {is_there}; name a folder with a subfolder of pictures for each "
-                "class, or with pictures and a metadata.csv of file_name and label."
+                "class, or a table of path and label (.csv, .tsv, .jsonl, .parquet)."
             )
         found = labeled_pictures(data, recipe.label_column)
         if len(found.names) < 2:
@@ -182,7 +195,7 @@ class ImagesJob:
         writer = FeatureWriter(
             lambda: self._backbone.opened(required(self.recipe.threads), self.recipe.device),
             side=self._backbone.side,
-            width=self._backbone.width,
+            width=self._backbone.row,
             seed=self.recipe.seed,
             key=self._features_key(),
             patched=self.recipe.patch_views,
@@ -204,7 +217,8 @@ class ImagesJob:
 
     def _features_key(self) -> str:
         """Return the hash of what features depend on beside the pictures."""
-        where = [self.recipe.device] if self.recipe.device != "cpu" else []  # other last bits
+        where: list[Any] = [self.recipe.trained_blocks] if self.recipe.trained_blocks else []
+        where += [self.recipe.device] if self.recipe.device != "cpu" else []  # other last bits
         words = repr((self._backbone.sha256, self._backbone.side, self.recipe.seed, *where))
         return hashlib.sha256(words.encode()).hexdigest()
 
@@ -257,14 +271,17 @@ class ImagesJob:
 
     @property
     def _stages(self) -> Sequence[HeadStage]:
-        return stages_of(self._head, self._shape)
+        standard = getattr(self, "_standard", None)
+        return (*tail_of(self._backbone, standard), *stages_of(self._head, self._shape))
 
     def open_runtime(self) -> HeadEngine:
         engine = HeadEngine(self._stages, Parameters({}))
         values = start_of(self._stages, self.recipe.seed)
         if self.recipe.start is not None:
             before = load_classifier(Path(self.recipe.start))
-            values = learned_values(before, values, self._head.name, self._shape, self._classes)
+            values = learned_values(
+                before, values, self._head.name, self._shape, self._classes, self._backbone.trained
+            )
         blocks: Iterator[tuple[str, NDArray[Any]]] = iter(values.items())
         method = methods.get(self.recipe.method)
         if method.extra_blocks is not None:
@@ -342,6 +359,7 @@ class ImagesJob:
             "backbone": Path(recipe.model).name,
             "resolution": self._backbone.side,
             "features": self._backbone.width,
+            **({"trained_blocks": recipe.trained_blocks} if recipe.trained_blocks else {}),
             "samples": recipe.samples,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
@@ -368,6 +386,8 @@ class ImagesJob:
             model=with_absolute_paths(self.recipe).model,
             model_sha256=self._backbone.sha256,
             side=self._backbone.side,
+            tail=tail_of(self._backbone, self._standard),
+            trained_blocks=self._backbone.trained,
         )
         classifier.save(folder / CLASSIFIER)
         outputs = {"classifier": CLASSIFIER}
@@ -399,7 +419,7 @@ class ImagesJob:
         return self._standard(self._features.rows(self._features.starts[pictures]))
 
     def _path(self, name: str) -> Path:
-        return Path(required(self.recipe.data)).expanduser() / name
+        return root_of(Path(required(self.recipe.data)).expanduser()) / name
 
     # ------------------------------------------------------------------------- plan
 
@@ -408,7 +428,7 @@ class ImagesJob:
         job.load()  # gone when this returns: a list of names
         shapes = {
             f"{stage.name}.{name}": sizes
-            for stage in stages_of(self._head, job._shape)
+            for stage in job._stages
             for name, sizes in stage.shapes().items()
         }
         _, rule = job.method(1.0, dict.fromkeys(shapes, 1.0))

@@ -72,5 +72,13 @@ class ImagesRecipe(
         high=0.95,
         group="data",
     )
+    trained_blocks: int = key(
+        0,
+        help="last blocks of the backbone that are trained with the head, by exact gradients; of a "
+        "folder in timm's layout; 0: the backbone is frozen",
+        low=0,
+        high=100,
+        group="model",
+    )
     resolution: int | None = key(help="side of a picture in pixels", low=8, high=4096, group="data")
     train_samples: int | None = key(help="most training samples", low=4, high=10**9, group="data")

@@ -55,6 +55,6 @@ def score(
         "class_names": list(file.classes),
         "confusion": table.tolist(),
         "taken_for_unknown": far,
-        "known_threshold": classifier.known.threshold,
+        "unknown_below_cosine": classifier.known.threshold,
     }
     return Scored(metrics, mistakes, pictures)

@@ -16,6 +16,7 @@ def learned_values(
     head: str,
     shape: Shape,
     classes: Sequence[str],
+    trained_blocks: int = 0,
 ) -> dict[str, Array]:
     """Return start values in which all that was learned stands; classes are found by name.
 
@@ -33,6 +34,11 @@ def learned_values(
             f"--from: a {before.head} head of {before.shape.width} features and size "
             f"{before.shape.size} cannot start a {head} head of {shape.width} and {shape.size}; "
             "name the same --head, --head-size and --model."
+        )
+    if before.trained_blocks != trained_blocks:
+        raise InputError(
+            f"--from: a run with --trained-blocks {before.trained_blocks} cannot start one with "
+            f"{trained_blocks}; name as many."
         )
     old = {name: number for number, name in enumerate(before.classes)}
     found = {}

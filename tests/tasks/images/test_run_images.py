@@ -215,9 +215,39 @@ def test_a_table_names_the_classes_and_a_test_part_is_scored(given, tmp_path):
     assert report["metrics"]["accuracy"] > 0.9
 
 
+def test_a_table_of_paths_and_labels_is_data_of_its_own(given, tmp_path, capsys):
+    folder = write_classes(tmp_path / "photos")
+    lines = ["path,label"]
+    for file in sorted(folder.rglob("*.png")):
+        lines.append(f"photos/{file.relative_to(folder).as_posix()},{file.parent.name}")
+    table = tmp_path / "some.csv"
+    table.write_text("\n".join(lines) + "\n")
+    (tmp_path / "stranger.png").write_bytes(b"no picture")  # not in the table, so not opened
+    report = run(tmp_path / "run", *words(given, "--steps", "60", data=table))
+    assert report["metrics"]["accuracy"] > 0.9
+    assert "unknown_below_cosine" in report["metrics"]
+    assert not [line for line in report["notices"] if "stranger" in line]
+    picture = str(folder / "cat" / "0.png")
+    assert cli.main(["infer", str(tmp_path / "run"), picture]) == 0
+    assert "cat" in capsys.readouterr().out
+    for content, says in (
+        ("path,label\n../x.png,cat\n", "nothing outside of it is opened"),
+        ("path,label\nphotos/none.png,cat\n", "there is no picture photos/none.png"),
+        ("name,label\na.png,cat\n", "no column file_name or path"),
+        ("path,kind\nphotos/cat/0.png,cat\n", "no column 'label'"),
+        ("", "no examples in it"),
+    ):
+        table.write_text(content)
+        assert says in refused(capsys, *words(given, data=table)), content
+    (tmp_path / "some.txt").write_text("a")
+    assert "it is no table" in refused(capsys, *words(given, data=tmp_path / "some.txt"))
+
+
 def test_a_plan_counts_backbone_features_and_head(given, capsys):
     assert cli.main(["plan", *words(given, "--json")]) == 0
-    plan = json.loads(capsys.readouterr().out)["plan"]
+    told = json.loads(capsys.readouterr().out)
+    plan = told["plan"]
+    assert told["predicted_seconds"] > 0
     names = {line["name"] for phase in plan["phases"] for line in phase["lines"]}
     assert {"backbone", "head", "optimizer state and copies"} <= names
 

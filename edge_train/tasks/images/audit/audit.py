@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError, TrainingStopped
+from edge_train.formats.labeled_pictures import root_of
 from edge_train.formats.weight_files import hash_of
 from edge_train.memory.footprint import PlanLine
 from edge_train.memory.machine import cores
@@ -93,6 +94,11 @@ class _Subject:
             )
         self.one, self.recipe = one, recipe
         self.classifier = load_classifier(run / CLASSIFIER)
+        if self.classifier.trained_blocks:
+            raise InputError(
+                f"{run}: its backbone was trained with it, and an audit knows frozen ones only; "
+                "train one without --trained-blocks."
+            )
         self.file = open_features(run / FEATURES)
         self.forwards: int = one.options.forwards
         found = split_of(self.file, recipe)
@@ -118,7 +124,7 @@ class _Subject:
     def photos(self) -> Photos:
         """The scored photos, read when they are first asked for."""
         if not hasattr(self, "_photos"):
-            data = Path(required(self.recipe.data)).expanduser()
+            data = root_of(Path(required(self.recipe.data)).expanduser())
             pixels = [
                 whole(data / self.file.samples[number].name, self.classifier.side)
                 for number in self.numbers.tolist()
