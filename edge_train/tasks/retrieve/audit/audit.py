@@ -6,7 +6,7 @@ found are neither written nor said.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ def _numbers(
     table = []
     for place, way in enumerate(WAYS):
         # none: it rises; each defence: it rises still
-        rates = {name: float(np.mean([row[place][name] for row in rows])) for name in DEFENCES}
+        rates = {name: _mean(row[place][name] for row in rows) for name in DEFENCES}
         table.append({"way": way, **rates})
     return {
         "queries": len(queries),
@@ -173,7 +173,7 @@ class _Query:
     def audited(
         self, one: Audit, known: Vocabulary, model: WordModel, limit: float, number: int
     ) -> list[Any]:
-        """Return for each way which defences still let it rise, and the forwards of the searches."""
+        """Return for each way which defences still let it rise, and what the searches spent."""
         own = set(words_of(self.query))
         others = np.array([word not in own for word in known.words])
         key, worth = Key(one.recipe.seed, number), known.worth(self.vectors)
@@ -299,6 +299,10 @@ def _oddness(texts: Sequence[str]) -> tuple[list[float], float, WordModel]:
     halves = [WordModel(texts[1::2]), WordModel(texts[::2])]
     found = [halves[number % 2].oddness(text) for number, text in enumerate(texts)]
     return found, float(np.quantile(found, 1 - _FLAGGED)), halves[1]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _spread(scored: Scored, most: int) -> list[int]:
