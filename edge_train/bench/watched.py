@@ -31,7 +31,12 @@ def watched(out: Path, recipe: Recipe) -> Watched:
     file = out.with_suffix(".toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_toml(replace(recipe, out=str(out))))
-    command = command_of(["run", "--recipe", str(file)])
+    return watched_command(out, "run", "--recipe", str(file))
+
+
+def watched_command(out: Path, *words: str) -> Watched:
+    """Run a command on a run folder and watch it from outside; `report` is that of the folder."""
+    command = command_of(words)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peaks = [0]
     thread = threading.Thread(target=_sample, args=(process, peaks), daemon=True)

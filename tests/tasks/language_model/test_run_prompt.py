@@ -11,10 +11,12 @@ import dying
 import numpy as np
 import pytest
 from chat_templates import CHATML
+from running import kill, steps_in
 from safetensors.numpy import load_file
 from tables import write_table
 
 from edge_train import cli
+from edge_train.bench.watched import watched_command
 from edge_train.formats.tensor_store import save_tensors
 from edge_train.records import journal
 from edge_train.tasks import open_job
@@ -187,6 +189,32 @@ def test_a_cap_is_held(place, tmp_path):
     command += ["--runtime", "numpy"]
     subprocess.run(command, check=True, capture_output=True)
     assert report_of(out)["measured_peak_bytes"] <= 400_000_000
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ten_times_in_a_row_ends_with_the_same_bits(place, tmp_path):
+    long = (*SEARCH[:-4], "--steps", "120", "--evaluate-every", "30", "--runtime", "numpy")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli.main(words(place, whole, *long)) == 0
+    landed = []
+    for number in range(10):
+        assert kill(words(place, killed, *long), killed, 2 + 2 * number, 0.002)
+        landed.append(steps_in(killed))
+    assert landed == sorted(landed) and 0 < landed[-1] < 120
+    assert cli.main(["run", "--resume", str(killed), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (killed / "prompt.json").read_bytes()
+    assert report_of(whole)["eval"] == report_of(killed)["eval"]
+
+
+@pytest.mark.slow
+def test_a_cap_is_held_ten_times_seen_from_outside(place, tmp_path):
+    cap = 250_000_000
+    for seed in range(10):
+        out = tmp_path / str(seed)
+        more = (*SEARCH, "--runtime", "numpy", "--seed", str(seed), "--mem", str(cap))
+        seen = watched_command(out, *words(place, out, *more))
+        assert seen.status == 0, seen.said
+        assert 0.3 * cap < seen.peak_bytes <= cap
 
 
 def test_a_soft_prompt_learns_by_exact_gradients_and_is_used(place, tmp_path, capsys):

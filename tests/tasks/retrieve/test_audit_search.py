@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import signal
 
 import pytest
+from places import SUPPORT
+from running import Command
 from tiny_encoder import make_encoder, make_notes
 
 from edge_train import cli
+from edge_train.bench.watched import watched_command
 from edge_train.rng import Key
 from edge_train.tasks.retrieve.audit.audit import COPYING, WAYS
 from edge_train.tasks.retrieve.audit.rising import WORDS, risen
@@ -49,6 +53,33 @@ def test_rates_and_costs_are_left_and_no_text(made):
     kept = (made / "run" / "audit.json").read_text()
     assert run("audit", made / "run", *FEW) == 0
     assert (made / "run" / "audit.json").read_text() == kept
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_an_audit_that_was_killed_ten_times_ends_with_the_same_bits(made, tmp_path):
+    whole, cut = (shutil.copytree(made / "run", tmp_path / name) for name in ("whole", "cut"))
+    (cut / "audit.json").unlink(missing_ok=True)
+    words = (*FEW, "--queries", "20")
+    assert run("audit", whole, *words) == 0
+    for number in range(10):
+        script = (str(SUPPORT / "dying.py"), "2" if number == 0 else "1", "0.002")
+        with Command("audit", cut, *words, out=cut, script=script) as command:
+            assert command.wait() == -signal.SIGPROF, command.err
+    assert not (cut / "audit.json").exists()
+    assert run("audit", cut, *words) == 0
+    assert (cut / "audit.json").read_bytes() == (whole / "audit.json").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_an_audit_holds_its_cap_ten_times_seen_from_outside(made, tmp_path):
+    cap = 200_000_000
+    for number in range(10):
+        audited = shutil.copytree(made / "run", tmp_path / str(number))
+        seen = watched_command(audited, "audit", str(audited), *FEW, "--mem", str(cap))
+        assert seen.status == 0, seen.said
+        assert 0.2 * cap < seen.peak_bytes <= cap
 
 
 def test_the_search_keeps_its_budget_and_only_gets_better():

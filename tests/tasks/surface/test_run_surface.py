@@ -138,6 +138,24 @@ def test_a_run_near_its_cap_holds_what_its_plan_says_also_seen_from_outside(scan
     assert seen.peak_bytes <= cap
 
 
+@pytest.mark.slow
+def test_a_cap_is_held_ten_times_seen_from_outside(scan, tmp_path):
+    cap = 130_000_000
+    for seed in range(10):
+        recipe = SurfaceRecipe(
+            data=str(scan),
+            samples=2000,
+            steps=4,
+            cap_bytes=cap,
+            mesh_cells=32,
+            dense_points=2000,
+            seed=seed,
+        )
+        seen = watched(tmp_path / "run", recipe)
+        assert seen.status == 0, seen.said
+        assert 0.5 * cap < seen.peak_bytes <= cap
+
+
 def test_a_million_points_under_a_small_cap_are_thinned_and_said(tmp_path):
     path, out = tmp_path / "million.pcd", tmp_path / "run"
     points = bowl(1_000_000).astype("<f4")
