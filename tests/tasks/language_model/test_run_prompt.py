@@ -346,3 +346,106 @@ def test_a_template_that_knows_no_system_gets_the_prompt_in_the_users_turn(place
     assert prompt.role == "user"
     bare, _ = begin(recipe, tokenizer, None, Marks((5,), (6,)))
     assert (bare.role, bare.at) == ("system", 1)
+
+
+@pytest.fixture(scope="module")
+def second(place):
+    """Another model of random weights, whose tokens have other ids, and fewer of its words."""
+    folder = place / "second"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = transformers.LlamaConfig(**{**_SIZES, "hidden_size": 48, "vocab_size": 350})
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=350,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    known = _WORDS[1:]  # cat is several tokens
+    texts = [f"user\nassistant\nsystem\n{w} {' '.join(reversed(known))}" for w in known]
+    bpe.train_from_iterator(texts * 5, trainer)
+    bpe.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(CHATML)
+    return folder
+
+
+TWO = ("--method", "discrete", "--prompt-start", "dog sun", "--tries", "4", "--steps", "8")
+TWO += ("--evaluate-every", "2", "--runtime", "numpy")
+
+
+def test_words_of_two_models_are_aligned_by_their_characters(place, second):
+    from edge_train.formats.aligned_words import AlignedWords
+    from edge_train.formats.prompt_words import Place, prompt_words
+
+    files = (place / "model", second)
+    read = [tokenizers.Tokenizer.from_file(str(one / "tokenizer.json")) for one in files]
+    before = "system\n"
+    own = [
+        prompt_words(one, Place(before, "<|im_end|>", len(one.encode(before).ids))) for one in read
+    ]
+    words = AlignedWords(*own)
+    for text in ("dog sun", "sun sea ice"):
+        one, two = (each.encode(f"{before}{text}").ids[-len(text.split()) :] for each in read)
+        assert words.other(one) == tuple(two) != tuple(one)
+    cat = read[0].encode(f"{before}cat").ids[-1:]  # one token here, several there
+    assert own[0].admits(cat) and words.other(cat) is None
+
+
+def test_a_prompt_is_searched_for_two_models_and_resumes_to_the_same_bits(place, second, tmp_path):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    options = (*TWO, "--also-for", str(second))
+    assert cli.main(words(place, whole, *options)) == 0
+    report = report_of(whole)
+    assert report["eval"]["best"] <= report["eval"]["first"]
+    for name in ("accuracy", "second_accuracy"):
+        assert 0 <= report["metrics"][name] <= 1
+    own = json.loads((whole / "prompt.json").read_text())
+    other = json.loads((whole / "second" / "prompt.json").read_text())
+    assert own["text"] == other["text"] and own["ids"] != other["ids"]
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:6]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (again / "prompt.json").read_bytes()
+    assert report_of(whole)["eval"] == report_of(again)["eval"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "zo", "--trainable", "prompt"), "also_for is of --method discrete"),
+        (("--method", "discrete", "--prompt-tokens", "2"), "needs --prompt-start"),
+        (("--method", "discrete", "--prompt-start", "cat"), "not the same words"),
+    ],
+)
+def test_what_two_models_do_not_share_is_said(place, second, tmp_path, options, said, capsys):
+    given = words(place, tmp_path / "out", "--steps", "2", "--also-for", str(second), *options)
+    assert cli.main(given) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_worse_model_of_a_pair_counts_more():
+    from edge_train.runtimes.prompted_pair import PromptedPair
+
+    class Alone:
+        device, dtype = "cpu", "float32"
+
+        def __init__(self, losses):
+            self.losses, self.parameters = np.float32(losses), {}
+
+        def forward(self, batch, points):
+            return self.losses[: len(points)]
+
+    pair = PromptedPair(Alone([[1, 1], [0, 0]]), Alone([[1, 3], [1, 3]]), lambda ids: ids)
+    standing, other = pair.forward({}, [{"prompt": np.zeros(1)}] * 2)
+    share = 1 / (1 + np.exp(2))
+    np.testing.assert_allclose(standing, [1, share * 1 + (1 - share) * 3], rtol=1e-6)
+    np.testing.assert_allclose(other, [0.5, (1 - share) * 3], rtol=1e-6)
+    (alone,) = pair.forward({}, [{"prompt": np.zeros(1)}])
+    np.testing.assert_allclose(alone, [1, 2])
