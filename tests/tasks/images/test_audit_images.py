@@ -107,7 +107,7 @@ def test_an_audit_that_was_killed_ten_times_ends_with_the_same_bits(made, tmp_pa
 
 @pytest.mark.slow
 def test_an_audit_holds_its_cap_ten_times_seen_from_outside(made, tmp_path):
-    cap = 90_000_000
+    cap = 160_000_000
     for number in range(10):
         run = shutil.copytree(made / "run", tmp_path / str(number))
         (run / "audit.json").unlink(missing_ok=True)

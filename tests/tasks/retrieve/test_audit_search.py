@@ -58,9 +58,11 @@ def test_rates_and_costs_are_left_and_no_text(made):
 @pytest.mark.slow
 @pytest.mark.process
 def test_an_audit_that_was_killed_ten_times_ends_with_the_same_bits(made, tmp_path):
-    whole, cut = (shutil.copytree(made / "run", tmp_path / name) for name in ("whole", "cut"))
-    (cut / "audit.json").unlink(missing_ok=True)
-    words = (*FEW, "--queries", "20")
+    notes, whole, cut = tmp_path / "notes", tmp_path / "whole", tmp_path / "cut"
+    words = ("--task", "retrieve", "--model", made / "model", "--steps", "10", "--threads", "1")
+    assert run("run", make_notes(notes, 160), *words, "--out", whole) == 0
+    shutil.copytree(whole, cut)
+    words = (*FEW, "--queries", "15")  # a record each, and two before them
     assert run("audit", whole, *words) == 0
     for number in range(10):
         script = (str(SUPPORT / "dying.py"), "2" if number == 0 else "1", "0.002")
@@ -74,12 +76,12 @@ def test_an_audit_that_was_killed_ten_times_ends_with_the_same_bits(made, tmp_pa
 @pytest.mark.slow
 @pytest.mark.process
 def test_an_audit_holds_its_cap_ten_times_seen_from_outside(made, tmp_path):
-    cap = 200_000_000
+    cap = 160_000_000
     for number in range(10):
         audited = shutil.copytree(made / "run", tmp_path / str(number))
         seen = watched_command(audited, "audit", str(audited), *FEW, "--mem", str(cap))
         assert seen.status == 0, seen.said
-        assert 0.2 * cap < seen.peak_bytes <= cap
+        assert 0.4 * cap < seen.peak_bytes <= cap
 
 
 def test_the_search_keeps_its_budget_and_only_gets_better():

@@ -38,7 +38,7 @@ _CLIP = 0.7  # no token of a query counts more than this
 _TOGETHER = 64  # passages that are scored at once
 _LOOKED_AT = 100  # passages that a near-duplicate filter looks at
 _LIKELY = 200  # words that a search tries more often than others: the nearest to the query
-_WORD_BYTES = 20_000  # of a word that is encoded, with room
+_WORD_BYTES = 4_000  # of a word that is encoded, with room
 SEARCHED, COPYING = "searched, without words of the query", "searched, with words of the query"
 WAYS = (
     "random words",
