@@ -11,9 +11,7 @@ from edge_train.tasks.images.audit.warps import drawn, seen, size_of
 
 _SMALLEST_CROP = 0.6  # share of the area that a view keeps at least
 _BRIGHTNESS = 0.2  # views are brighter or darker by at most this share
-_PATCH_GRIDS = (1, 2, 4, 6, 12)  # colours along a side of a patch
-_PATCH_EXTREME = 0.5  # share of patches whose channels are full or off, as fitted ones tend to be
-_WHITE = 255
+_PATCH_GRIDS = (1, 2, 4, 8, 16)
 _LARGER = 1.25  # a picture is read this much larger than a view, so that crops stay sharp
 
 
@@ -41,9 +39,8 @@ def views(file: Path, digest: str, count: int, side: int, seed: int) -> Iterator
 def patched(file: Path, digest: str, count: int, side: int, seed: int) -> Iterator[Pixels]:
     """Yield views of a picture with a patch of random colours on a tenth of it.
 
-    Colours, place and warp follow from the seed and the picture's bytes; a patch is of 1 to 12
-    colours along a side, so that some are flat and some are noise. Half of them are of extreme
-    colours, each channel 0 or 255: a patch that is fitted ends near those.
+    Colours, place and warp follow from the seed and the picture's bytes; a patch is of 1 to 16
+    colours along a side, so that some are flat and some are noise.
 
     Raises:
       InputError: it cannot be read.
@@ -53,9 +50,7 @@ def patched(file: Path, digest: str, count: int, side: int, seed: int) -> Iterat
     for number in range(count):
         draw = Key(seed, 0).generator("patched view", digest, number)
         grid = int(draw.choice(_PATCH_GRIDS))
-        patch = draw.uniform(0, _WHITE, (grid, grid, 3)).astype(np.float32)
-        if draw.random() < _PATCH_EXTREME:
-            patch = np.where(patch < _WHITE / 2, np.float32(0), np.float32(_WHITE))
+        patch = draw.uniform(0, 255, (grid, grid, 3)).astype(np.float32)
         place = draw.uniform(0, side - size, 2).astype(np.float32)
         warp = drawn(draw, 1, 2)[0, 1]
         yield seen(photo, patch, place, size, warp).pixels.astype(np.uint8)

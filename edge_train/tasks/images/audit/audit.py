@@ -40,7 +40,7 @@ _MOST_PHOTOS = 100
 _LEAST_SAMPLES = 60  # scored: a run with few photos has each in several places
 _SAMPLES = 6  # photos of a step
 _HARDENED = "-hardened"  # behind the name of the run
-_PATCH_VIEWS, _DROPOUT = 6, 0.75
+_PATCH_VIEWS, _DROPOUT = 4, 0.5
 # Activations of a view that is differentiated, in the size of those of a call.
 _DIFFERENTIATED = 12
 _CALL_BYTES = 600  # a pixel, as in `footprint.py`
