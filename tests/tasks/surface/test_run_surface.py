@@ -189,6 +189,13 @@ def test_kilometers_are_handled_and_said(tmp_path):
     assert not len(dense) or np.abs(dense - 5e6).max() < 5000
 
 
+def test_a_mesh_without_faces_is_taken_for_its_corners_and_that_is_said(tmp_path):
+    path = tmp_path / "corners.obj"
+    path.write_text("".join(f"v {x} {y} {z}\n" for x, y, z in bowl(300)))
+    report = run(tmp_path / "run", path, *SMALL, "--steps", "2")
+    assert "corners.obj has no faces; its corners are the points" in report["notices"]
+
+
 def test_a_run_goes_on_from_what_another_learned(trained, scan, tmp_path):
     report = run(tmp_path / "run", scan, *SMALL, "--steps", "3", "--from", trained[0])
     assert report["eval"]["first"] == pytest.approx(trained[1]["eval"]["best"], rel=0.05)
