@@ -10,7 +10,9 @@ from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Batch, Point
 
 BLOCK = "prompt"
-_AT_ONCE = 8  # texts that an engine gets together: of about one length, so that little is padding
+# Texts that an engine gets together, unless its limit allows more: of about one length, so that
+# little is padding.
+_AT_ONCE = 8
 
 
 class Frozen(Protocol):
@@ -82,8 +84,9 @@ class PromptedTokens:
         ends = _ends(whole)
         order = np.argsort(ends, kind="stable")
         losses = np.empty(len(order), np.float32)
-        for start in range(0, len(order), _AT_ONCE):
-            rows = order[start : start + _AT_ONCE]
+        most = max(_AT_ONCE, self.batch_limit or 0)
+        for start in range(0, len(order), most):
+            rows = order[start : start + most]
             some = _cut(whole, rows, int(ends[rows].max()))
             losses[rows] = self._frozen.forward(some, [self._frozen.parameters])[0]
         return losses.reshape(len(points), count)

@@ -95,11 +95,12 @@ def _search(folder: Path, data: Path, model: Path, queries: int, limit: int) -> 
     more = ("--queries", str(queries), "--forwards", str(limit), "--mem", _SEARCH_CAP)
     found = _audited(place, *more, "--threads", "1")
     rows = [(row["way"], *(f"{100 * row[n]:.0f} %" for n in DEFENCES)) for row in found["rows"]]
+    spent = ", ".join(f"{number:.0f}" for number in found["spent"].values())
     rows.append(("nDCG@10 of own queries", *(f"{found['cost'][n]:.3f}" for n in DEFENCES)))
     return (
         f"Cranfield, {found['queries']} queries, first {found['first']}, at most {limit} forward "
-        f"passes a query ({found['spent']:.0f} spent on average):\n\n"
-        + table(("foreign document of 12 words", *DEFENCES), rows)
+        f"passes a search ({spent} spent on average), {found['encoded_words']} words encoded "
+        "once:\n\n" + table((f"foreign document of {found['words']} words", *DEFENCES), rows)
     )
 
 

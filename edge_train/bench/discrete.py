@@ -1,8 +1,10 @@
 """`edge-train bench discrete`: a prompt searched word by word, and a soft one, at equal passes.
 
 Reviews are told apart by the first token that a frozen model would answer. What chooses a prompt
-are reviews for training and for choosing; the accuracy is of others that chose nothing. A run that
-is finished is read and not run again.
+are reviews for training and for choosing; the accuracy is of others that chose nothing. These are
+of the training file, behind those that are trained on: the start and the settings below were once
+chosen on reviews of the test file, so none of that is used here. A run that is finished is read
+and not run again.
 """
 
 import json
@@ -26,8 +28,10 @@ _TRAINED, _REPORTED = 2000, 300
 _WORDS = {"1": "positive", "0": "negative"}
 _START = "Is the review positive or negative ?"
 _LENGTH = 128
+_DTYPE, _TOGETHER = "bfloat16", 32
 _COMMON = (
     *("--task", "language-model", "--loss-on", "labels", "--length", str(_LENGTH)),
+    *("--dtype", _DTYPE, "--batch-limit", str(_TOGETHER)),
     *("--threads", "1", "--evaluation-samples", str(_CHOOSING), "--prompt-start", _START),
 )
 _TRIES, _SAMPLES = 12, 32
@@ -49,7 +53,7 @@ def main(
     Args:
       data: folder with train, dev and test files of labeled texts.
       model: a language model that has a chat template.
-      samples: test reviews.
+      samples: reviews that are reported on.
       limit: forward passes of a run.
 
     Raises:
@@ -57,8 +61,8 @@ def main(
     """
     if data is None or model is None or not all((data / f"{p}.tsv").is_file() for p in _PARTS):
         raise InputError(
-            "bench discrete needs a folder with train.tsv, dev.tsv and test.tsv, lines of a text, "
-            "a tab and a label, and a language model: --data FOLDER --model MODEL."
+            "bench discrete needs a folder with train.tsv and dev.tsv, lines of a text, a tab and "
+            "a label, and a language model: --data FOLDER --model MODEL."
         )
     chats = _write(out / "discrete-chats", data, samples)
     plain = LanguageModelRecipe(
@@ -68,20 +72,21 @@ def main(
         loss_on="labels",
         length=_LENGTH,
         threads=1,
+        dtype=_DTYPE,
+        batch_limit=_TOGETHER,
     )
     start = replace(plain, trainable="prompt", method="discrete", prompt_start=_START)
     rows = [
         ["the model's own system message", "", "0", _percent(_untrained(out, plain)), ""],
         ["the start, in its place", "", "0", _percent(_untrained(out, start)), _START],
     ]
-    for seed in range(seeds):
-        rows.append(_search(out, chats, model, seed, limit))
-        rows.append(_soft(out, chats, model, seed, limit))
-    count = f"{samples} test reviews, which chose nothing"
+    for one in (_search, _soft):
+        rows += [one(out, chats, model, seed, limit) for seed in range(seeds)]
+    count = f"{samples} reviews, which chose nothing"
     return "\n\n".join([f"{model.name}, frozen; {count}.", bench.table(_HEAD, rows)])
 
 
-_PARTS = ("train", "dev", "test")
+_PARTS = ("train", "dev")
 
 
 def _search(out: Path, chats: Path, model: Path, seed: int, limit: int) -> list[str]:
@@ -137,6 +142,7 @@ def _untrained(out: Path, recipe: LanguageModelRecipe) -> float:
     job.load()
     job.prepare(folder, lambda line: None)
     runtime: Any = job.open_runtime()
+    runtime.batch_limit = recipe.batch_limit
     task: Any = job.task()
     found = judge(runtime, task.held_out(_TRAINED)).accuracy
     runtime.close()
@@ -149,12 +155,13 @@ def _write(folder: Path, data: Path, reported: int) -> Path:
 
     The last two stand in turn in one file, as they are held out.
     """
-    train, dev, test = (
+    train, dev = (
         _some(read_examples(data / f"{part}.tsv"), count)
-        for part, count in zip(_PARTS, (_TRAINED, reported, reported), strict=True)
+        for part, count in zip(_PARTS, (_TRAINED + reported, reported), strict=True)
     )
     folder.mkdir(parents=True, exist_ok=True)
-    held = [one for pair in zip(dev, test, strict=True) for one in pair]
+    train, others = train[:_TRAINED], train[_TRAINED:]
+    held = [one for pair in zip(dev, others, strict=True) for one in pair]
     for name, examples in (("train", train), ("dev", held)):
         lines = (json.dumps(_chat(example)) + "\n" for example in examples)
         (folder / f"{name}.jsonl").write_text("".join(lines))

@@ -31,7 +31,14 @@ def watched(out: Path, recipe: Recipe) -> Watched:
     file = out.with_suffix(".toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_toml(replace(recipe, out=str(out))))
-    command = command_of(["run", "--recipe", str(file)])
+    seen = watched_command(out, "run", "--recipe", str(file))
+    kept = seen.report.get("measured_peak_bytes") or 0  # the kernel's counters
+    return replace(seen, peak_bytes=max(seen.peak_bytes, kept))
+
+
+def watched_command(out: Path, *words: str) -> Watched:
+    """Run a command on a run folder and watch it from outside; `report` is that of the folder."""
+    command = command_of(words)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peaks = [0]
     thread = threading.Thread(target=_sample, args=(process, peaks), daemon=True)
@@ -40,8 +47,7 @@ def watched(out: Path, recipe: Recipe) -> Watched:
     thread.join()
     report = RunFolder(out).report
     content = json.loads(report.read_text()) if report.is_file() else {}
-    peak_bytes = max(peaks[0], content.get("measured_peak_bytes") or 0)  # the kernel's counters
-    return Watched(process.returncode, said, peak_bytes, content)
+    return Watched(process.returncode, said, peaks[0], content)
 
 
 def _sample(process: "subprocess.Popen[str]", peaks: list[int]) -> None:

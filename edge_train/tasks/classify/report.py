@@ -7,9 +7,11 @@ from typing import Any
 from edge_train.report.html import render, section, table
 from edge_train.report.mistakes import shown_mistakes
 from edge_train.report.section import Section
+from edge_train.tasks.prompt_shown import shown_prompt
 
 _MOST_LABELS = 100  # a longer table says nothing to the eye
 Record = Mapping[str, Any]
+_WAYS = (("every engine", "what was found, a space, and your text: that is the text to classify"),)
 
 
 def _by_label(summary: Record, records: Sequence[Record]) -> str:
@@ -73,6 +75,12 @@ def _with_peft(folder: str) -> str:
 def sections() -> tuple[Section, ...]:
     """Return the sections of a run of this task."""
     return (
+        Section(
+            name="prompt",
+            render=lambda run, summary, records: shown_prompt(summary, records[0]["facts"], _WAYS),
+            place="top",
+            shows=("prompt_start",),
+        ),
         Section(
             name="worst mistakes",
             render=lambda run, summary, records: _mistakes(run, summary),

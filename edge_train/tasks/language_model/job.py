@@ -27,6 +27,7 @@ from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
 from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.formats.model_texts import model_texts
+from edge_train.formats.prompt_words import PromptWords
 from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
 from edge_train.memory.footprint import Footprint
@@ -184,6 +185,18 @@ class LanguageModelJob:
     def adapter(self) -> Adapter | None:
         """What is trained, None where all weights are."""
         return None if self._start is None else self._start.adapter
+
+    @property
+    def prompt_words(self) -> PromptWords:
+        """What a searched prompt is made of; of a run that learns one, once its data are read."""
+        assert self._prompt is not None
+        return self._prompt.words
+
+    @property
+    def prompt_start(self) -> tuple[int, ...]:
+        """The tokens that a learned prompt begins as, likewise."""
+        assert self._prompt is not None
+        return self._prompt.start.ids
 
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})

@@ -84,7 +84,7 @@ class PromptRun:
 
     def put_before(self, frozen: Any) -> Any:
         """Return an engine with the prompt that the run begins with."""
-        start = self._start
+        start = self.start
         if not self._soft:
             return PromptedTokens(frozen, start.ids, start.at)
         from edge_train.runtimes.torch.soft_prompt import SoftPrompt
@@ -93,11 +93,11 @@ class PromptRun:
 
     def propose(self, key: Key, ids: Sequence[int], position: int, count: int) -> NDArray[np.int64]:
         """Return tokens to try; see `estimators.discrete.Propose`."""
-        return self._words.propose(key, ids, position, count)
+        return self.words.propose(key, ids, position, count)
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of the prompt that the run begins with."""
-        return {"prompt_start": self._start.text, "prompt_tokens": len(self._start.ids)}
+        return {"prompt_start": self.start.text, "prompt_tokens": len(self.start.ids)}
 
     def found(self, best: Point) -> tuple[dict[str, Any], str]:
         """Return the prompt that was found for the report, and a line about it."""
@@ -137,19 +137,21 @@ class PromptRun:
 
     def _of(self, best: Point) -> Prompt:
         """Return the prompt with the ids that were found; a soft one stands in for its first."""
-        start = self._start
+        start = self.start
         if self._soft:
             return start
         ids = tuple(int(one) for one in best[BLOCK])
-        return Prompt(ids, self._words.text(ids), start.role, start.at)
+        return Prompt(ids, self.words.text(ids), start.role, start.at)
 
     @property
-    def _start(self) -> Prompt:
+    def start(self) -> Prompt:
+        """The prompt that the run begins with."""
         about: Mapping[str, Any] = self._data().kept.about["prompt"]
         return Prompt(tuple(about["ids"]), about["text"], about["role"], about["at"])
 
     @cached_property
-    def _words(self) -> PromptWords:
+    def words(self) -> PromptWords:
+        """What it searches among."""
         kept = self._data().kept
         place = Place(**kept.about["prompt"]["place"])
         return words_of(self._recipe, self._tokenizer, place, kept.ids)

@@ -52,3 +52,8 @@ class LanguageModelRecipe(
         choices=("auto", "all", "lora", "dora", "prompt"),
         common=True,
     )
+    also_for: str | None = key(
+        help="with --method discrete, another frozen model that the words are for as well: a "
+        "folder, file or hub id; needs --prompt-start",
+        group="model",
+    )

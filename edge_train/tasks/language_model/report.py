@@ -9,6 +9,7 @@ from markupsafe import Markup
 from edge_train.records.folder import RunFolder
 from edge_train.report.html import inside, render, section
 from edge_train.report.section import Section
+from edge_train.tasks.prompt_shown import shown_prompt
 
 Record = Mapping[str, Any]
 _MOST_BYTES = 10_000  # of a text that is shown
@@ -84,6 +85,13 @@ def _loading(summary: Record) -> Markup:
     return section("Load it like this", body, bool(ways))
 
 
+def _prompt(summary: Record, facts: Record) -> Markup:
+    ways = [("edge-train", _ASK.strip())]
+    if file := summary["outputs"].get("modelfile"):
+        ways.append(("Ollama", f"ollama create NAME -f {file}\nollama run NAME"))
+    return shown_prompt(summary, facts, tuple(ways))
+
+
 def sections() -> tuple[Section, ...]:
     """Return the sections of a run of this task."""
     return (
@@ -98,6 +106,12 @@ def sections() -> tuple[Section, ...]:
             render=lambda run, summary, records: _example(records[0]["facts"]),
             place="data",
             shows=("example",),
+        ),
+        Section(
+            name="prompt",
+            render=lambda run, summary, records: _prompt(summary, records[0]["facts"]),
+            place="top",
+            shows=("prompt_start",),
         ),
         Section(
             name="loading",

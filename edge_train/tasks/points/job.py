@@ -19,6 +19,7 @@ from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.cloud_pictures import draw_row
+from edge_train.tasks.from_scratch import check_shape, start_hash
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.on_numpy import check_on_numpy
 from edge_train.tasks.points import TASK
@@ -86,11 +87,8 @@ class PointsJob:
     @cached_property
     def model_sha256(self) -> str:
         """The hash of what the weights start from."""
-        digest = hashlib.sha256(repr((self._shape, self.recipe.seed)).encode())
-        if self._started is not None:
-            for name, value in sorted(self._started.parameters.items()):
-                digest.update(name.encode() + value.tobytes())
-        return digest.hexdigest()
+        learned = None if self._started is None else self._started.parameters
+        return start_hash(self._shape, self.recipe.seed, learned)
 
     @cached_property
     def _started(self) -> Model | None:
@@ -98,11 +96,7 @@ class PointsJob:
         if self.recipe.start is None:
             return None
         found = load_model(Path(self.recipe.start).expanduser())
-        if found.shape != self._shape:
-            raise InputError(
-                f"--from {self.recipe.start}: that run has {found.shape}, this one {self._shape}; "
-                "give the same sizes."
-            )
+        check_shape(self.recipe.start, found.shape, self._shape)
         return found
 
     def load(self) -> None:

@@ -9,9 +9,12 @@ import sys
 import time
 
 import pytest
+from places import SUPPORT
+from running import Command
 from tiny_backbone import write_backbone, write_classes
 
 from edge_train import cli
+from edge_train.bench.watched import watched_command
 from edge_train.tasks.images.audit.conditions import RULES
 
 pytestmark = pytest.mark.process
@@ -76,6 +79,42 @@ def test_a_killed_audit_goes_on_to_the_same_bits(made, tmp_path):
     time.sleep(0.5)  # the worker ends itself when its parent is gone
     assert audited(cut) == expected
     assert not (cut / "audit.jsonl").exists()
+
+
+def killed_again_and_again(run, kills, records, *words):
+    """Type an audit, which the kernel ends after some records; return how often it was ended."""
+    ended = 0
+    for _ in range(kills):
+        script = (str(SUPPORT / "dying.py"), str(records), "0.002")
+        with Command("audit", run, *words, out=run, script=script) as command:
+            status = command.wait()
+        assert status in (0, -signal.SIGPROF), command.err
+        ended += status != 0
+    return ended
+
+
+@pytest.mark.slow
+def test_an_audit_that_was_killed_ten_times_ends_with_the_same_bits(made, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(made / "run", whole)
+    shutil.copytree(made / "run", cut)
+    (cut / "audit.json").unlink(missing_ok=True)
+    expected = audited(whole, "--forwards", "1200")
+    assert killed_again_and_again(cut, 10, 2, *FEW, "--forwards", "1200") == 10
+    assert not (cut / "audit.json").exists()
+    assert audited(cut, "--forwards", "1200") == expected
+
+
+@pytest.mark.slow
+def test_an_audit_holds_its_cap_ten_times_seen_from_outside(made, tmp_path):
+    cap = 160_000_000
+    for number in range(10):
+        run = shutil.copytree(made / "run", tmp_path / str(number))
+        (run / "audit.json").unlink(missing_ok=True)
+        seen = watched_command(run, "audit", str(run), *FEW, "--mem", str(cap))
+        assert seen.status == 0, seen.said
+        assert (run / "audit.json").is_file()
+        assert 0.3 * cap < seen.peak_bytes <= cap
 
 
 def refused(capsys, *words, status=2):

@@ -11,10 +11,12 @@ import dying
 import numpy as np
 import pytest
 from chat_templates import CHATML
+from running import kill, steps_in
 from safetensors.numpy import load_file
 from tables import write_table
 
 from edge_train import cli
+from edge_train.bench.watched import watched_command
 from edge_train.formats.tensor_store import save_tensors
 from edge_train.records import journal
 from edge_train.tasks import open_job
@@ -189,6 +191,32 @@ def test_a_cap_is_held(place, tmp_path):
     assert report_of(out)["measured_peak_bytes"] <= 400_000_000
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_ten_times_in_a_row_ends_with_the_same_bits(place, tmp_path):
+    long = (*SEARCH[:-4], "--steps", "120", "--evaluate-every", "30", "--runtime", "numpy")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli.main(words(place, whole, *long)) == 0
+    landed = []
+    for number in range(10):
+        assert kill(words(place, killed, *long), killed, 2 + 2 * number, 0.002)
+        landed.append(steps_in(killed))
+    assert landed == sorted(landed) and 0 < landed[-1] < 120
+    assert cli.main(["run", "--resume", str(killed), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (killed / "prompt.json").read_bytes()
+    assert report_of(whole)["eval"] == report_of(killed)["eval"]
+
+
+@pytest.mark.slow
+def test_a_cap_is_held_ten_times_seen_from_outside(place, tmp_path):
+    cap = 250_000_000
+    for seed in range(10):
+        out = tmp_path / str(seed)
+        more = (*SEARCH, "--runtime", "numpy", "--seed", str(seed), "--mem", str(cap))
+        seen = watched_command(out, *words(place, out, *more))
+        assert seen.status == 0, seen.said
+        assert 0.3 * cap < seen.peak_bytes <= cap
+
+
 def test_a_soft_prompt_learns_by_exact_gradients_and_is_used(place, tmp_path, capsys):
     out = tmp_path / "run"
     options = (*SOFT, "--method", "adamw", "--lr", "5e-2")
@@ -318,3 +346,106 @@ def test_a_template_that_knows_no_system_gets_the_prompt_in_the_users_turn(place
     assert prompt.role == "user"
     bare, _ = begin(recipe, tokenizer, None, Marks((5,), (6,)))
     assert (bare.role, bare.at) == ("system", 1)
+
+
+@pytest.fixture(scope="module")
+def second(place):
+    """Another model of random weights, whose tokens have other ids, and fewer of its words."""
+    folder = place / "second"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = transformers.LlamaConfig(**{**_SIZES, "hidden_size": 48, "vocab_size": 350})
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=350,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    known = _WORDS[1:]  # cat is several tokens
+    texts = [f"user\nassistant\nsystem\n{w} {' '.join(reversed(known))}" for w in known]
+    bpe.train_from_iterator(texts * 5, trainer)
+    bpe.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(CHATML)
+    return folder
+
+
+TWO = ("--method", "discrete", "--prompt-start", "dog sun", "--tries", "4", "--steps", "8")
+TWO += ("--evaluate-every", "2", "--runtime", "numpy")
+
+
+def test_words_of_two_models_are_aligned_by_their_characters(place, second):
+    from edge_train.formats.aligned_words import AlignedWords
+    from edge_train.formats.prompt_words import Place, prompt_words
+
+    files = (place / "model", second)
+    read = [tokenizers.Tokenizer.from_file(str(one / "tokenizer.json")) for one in files]
+    before = "system\n"
+    own = [
+        prompt_words(one, Place(before, "<|im_end|>", len(one.encode(before).ids))) for one in read
+    ]
+    words = AlignedWords(*own)
+    for text in ("dog sun", "sun sea ice"):
+        one, two = (each.encode(f"{before}{text}").ids[-len(text.split()) :] for each in read)
+        assert words.other(one) == tuple(two) != tuple(one)
+    cat = read[0].encode(f"{before}cat").ids[-1:]  # one token here, several there
+    assert own[0].admits(cat) and words.other(cat) is None
+
+
+def test_a_prompt_is_searched_for_two_models_and_resumes_to_the_same_bits(place, second, tmp_path):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    options = (*TWO, "--also-for", str(second))
+    assert cli.main(words(place, whole, *options)) == 0
+    report = report_of(whole)
+    assert report["eval"]["best"] <= report["eval"]["first"]
+    for name in ("accuracy", "second_accuracy"):
+        assert 0 <= report["metrics"][name] <= 1
+    own = json.loads((whole / "prompt.json").read_text())
+    other = json.loads((whole / "second" / "prompt.json").read_text())
+    assert own["text"] == other["text"] and own["ids"] != other["ids"]
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints")
+    (again / "checkpoints").mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (again / "journal.jsonl").write_bytes(b"".join(lines[:6]))
+    assert cli.main(["run", "--resume", str(again), "--json"]) == 0
+    assert (whole / "prompt.json").read_bytes() == (again / "prompt.json").read_bytes()
+    assert report_of(whole)["eval"] == report_of(again)["eval"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "zo", "--trainable", "prompt"), "also_for is of --method discrete"),
+        (("--method", "discrete", "--prompt-tokens", "2"), "needs --prompt-start"),
+        (("--method", "discrete", "--prompt-start", "cat"), "not the same words"),
+    ],
+)
+def test_what_two_models_do_not_share_is_said(place, second, tmp_path, options, said, capsys):
+    given = words(place, tmp_path / "out", "--steps", "2", "--also-for", str(second), *options)
+    assert cli.main(given) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_worse_model_of_a_pair_counts_more():
+    from edge_train.runtimes.prompted_pair import PromptedPair
+
+    class Alone:
+        device, dtype = "cpu", "float32"
+
+        def __init__(self, losses):
+            self.losses, self.parameters = np.float32(losses), {}
+
+        def forward(self, batch, points):
+            return self.losses[: len(points)]
+
+    pair = PromptedPair(Alone([[1, 1], [0, 0]]), Alone([[1, 3], [1, 3]]), lambda ids: ids)
+    standing, other = pair.forward({}, [{"prompt": np.zeros(1)}] * 2)
+    share = 1 / (1 + np.exp(2))
+    np.testing.assert_allclose(standing, [1, share * 1 + (1 - share) * 3], rtol=1e-6)
+    np.testing.assert_allclose(other, [0.5, (1 - share) * 3], rtol=1e-6)
+    (alone,) = pair.forward({}, [{"prompt": np.zeros(1)}])
+    np.testing.assert_allclose(alone, [1, 2])

@@ -155,6 +155,18 @@ def test_a_run_near_its_cap_holds_what_its_plan_says_also_seen_from_outside(scan
     assert seen.peak_bytes <= cap
 
 
+@pytest.mark.slow
+def test_a_cap_is_held_ten_times_seen_from_outside(scans, tmp_path):
+    cap = 110_000_000
+    for seed in range(10):
+        recipe = PointsRecipe(
+            data=str(scans), points=512, width=128, samples=16, steps=6, cap_bytes=cap, seed=seed
+        )
+        seen = watched(tmp_path / "run", recipe)
+        assert seen.status == 0, seen.said
+        assert 0.5 * cap < seen.peak_bytes <= cap
+
+
 def test_an_estimate_is_not_far_below_what_is_held(scans, tmp_path):
     out = tmp_path / "run"
     words = ("run", scans, "--points", "1024", "--width", "128", "--steps", "4")

@@ -138,6 +138,24 @@ def test_a_run_near_its_cap_holds_what_its_plan_says_also_seen_from_outside(scan
     assert seen.peak_bytes <= cap
 
 
+@pytest.mark.slow
+def test_a_cap_is_held_ten_times_seen_from_outside(scan, tmp_path):
+    cap = 130_000_000
+    for seed in range(10):
+        recipe = SurfaceRecipe(
+            data=str(scan),
+            samples=2000,
+            steps=4,
+            cap_bytes=cap,
+            mesh_cells=32,
+            dense_points=2000,
+            seed=seed,
+        )
+        seen = watched(tmp_path / "run", recipe)
+        assert seen.status == 0, seen.said
+        assert 0.5 * cap < seen.peak_bytes <= cap
+
+
 def test_a_million_points_under_a_small_cap_are_thinned_and_said(tmp_path):
     path, out = tmp_path / "million.pcd", tmp_path / "run"
     points = bowl(1_000_000).astype("<f4")
@@ -169,6 +187,13 @@ def test_kilometers_are_handled_and_said(tmp_path):
     assert "divided by its radius" in " ".join(report["notices"])
     dense = read_cloud(tmp_path / "run" / "dense.ply", 100, Key(0, 0)).points
     assert not len(dense) or np.abs(dense - 5e6).max() < 5000
+
+
+def test_a_mesh_without_faces_is_taken_for_its_corners_and_that_is_said(tmp_path):
+    path = tmp_path / "corners.obj"
+    path.write_text("".join(f"v {x} {y} {z}\n" for x, y, z in bowl(300)))
+    report = run(tmp_path / "run", path, *SMALL, "--steps", "2")
+    assert "corners.obj has no faces; its corners are the points" in report["notices"]
 
 
 def test_a_run_goes_on_from_what_another_learned(trained, scan, tmp_path):

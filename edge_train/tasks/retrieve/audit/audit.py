@@ -6,7 +6,7 @@ found are neither written nor said.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from edge_train.memory.footprint import PlanLine
 from edge_train.rng import Key
 from edge_train.tasks.auditing import VERSION, Audit, Parts
 from edge_train.tasks.retrieve.audit.rising import WORDS, risen
+from edge_train.tasks.retrieve.audit.vocabulary import Vocabulary, covering
 from edge_train.tasks.retrieve.audit.words import WordModel, overlap
 from edge_train.tasks.retrieve.bm25 import words_of
 from edge_train.tasks.retrieve.corpus import Scored, load_corpus
@@ -36,7 +37,16 @@ _ALIKE = 0.6  # overlap from which on a text repeats a query
 _CLIP = 0.7  # no token of a query counts more than this
 _TOGETHER = 64  # passages that are scored at once
 _LOOKED_AT = 100  # passages that a near-duplicate filter looks at
-WAYS = ("random words", "searched words", "the query, repeated")
+_LIKELY = 200  # words that a search tries more often than others: the nearest to the query
+_WORD_BYTES = 4_000  # of a word that is encoded, with room
+SEARCHED, COPYING = "searched, without words of the query", "searched, with words of the query"
+WAYS = (
+    "random words",
+    SEARCHED,
+    COPYING,
+    "the query before random words",
+    "the query, repeated",
+)
 DEFENCES = ("none", "perplexity filter", "near-duplicate filter", "score clipping")
 
 
@@ -58,7 +68,12 @@ def audit(one: Audit) -> tuple[dict[str, Any], str]:
     footprint = RetrieveJob(one.recipe).footprint()
     [prepare] = [lines for name, lines in footprint.known.items() if name == "prepare"]
     one.plan(
-        footprint, (*prepare, PlanLine("scores", 20_000_000 + 8 * len(scored.words) * passages))
+        footprint,
+        (
+            *prepare,
+            PlanLine("scores", 20_000_000 + 8 * len(scored.words) * passages),
+            PlanLine("words", _MOST_WORDS * _WORD_BYTES),
+        ),
     )
     link = one.options.link
     if link is None:
@@ -73,9 +88,10 @@ def audit(one: Audit) -> tuple[dict[str, Any], str]:
     found = {row["way"]: row for row in numbers["rows"]}
     line = (
         f"of {len(queries)} queries, a foreign document of {WORDS} words entered the first "
-        f"{one.options.count} for {100 * found['searched words']['none']:.0f} % within "
-        f"{one.options.forwards} forward passes, for {100 * found['random words']['none']:.0f} % "
-        "with random words"
+        f"{one.options.count} for {100 * found[SEARCHED]['none']:.0f} % without words of the query "
+        f"(searched with {one.options.forwards} forward passes), for "
+        f"{100 * found[COPYING]['none']:.0f} % with them, for "
+        f"{100 * found['random words']['none']:.0f} % with random words"
     )
     return numbers, line
 
@@ -102,6 +118,8 @@ def _numbers(
         scores = _all_scores(one, searcher, vectors)
         guard.check(0)
         cost = parts.part("cost", lambda: _cost(searcher, scored, texts, odd, scores))
+        one.say(f"encoding {len(words)} words of the documents")
+        known = Vocabulary.encoded(words, lambda some: tokens_of(searcher, some))
         rows = []
         for done, number in enumerate(queries, 1):
             query = scored.words[number]
@@ -112,20 +130,24 @@ def _numbers(
                     for values in scores
                 ]
                 work = _Query(searcher, query, vectors[number], *enough)
-                parts.keep(name, work.audited(one, words, model, limit, number))
+                parts.keep(name, work.audited(one, known, model, limit, number))
                 guard.check(done)
                 one.say(f"{done} of {len(queries)} queries")
             rows.append(parts.of(name)[0])
     table = []
     for place, way in enumerate(WAYS):
         # none: it rises; each defence: it rises still
-        rates = {name: float(np.mean([row[place][name] for row in rows])) for name in DEFENCES}
+        rates = {name: _mean(row[place][name] for row in rows) for name in DEFENCES}
         table.append({"way": way, **rates})
     return {
         "queries": len(queries),
         "first": count,
         "forwards": one.options.forwards,
-        "spent": float(np.mean([row[len(WAYS)] for row in rows])),
+        "spent": {
+            way: float(np.mean([row[len(WAYS)][way] for row in rows]))
+            for way in (SEARCHED, COPYING)
+        },
+        "encoded_words": len(words),
         "words": WORDS,
         "flagged": float(odd.mean()),
         "rows": table,
@@ -149,20 +171,33 @@ class _Query:
     enough_clipped: float
 
     def audited(
-        self, one: Audit, words: Sequence[str], model: WordModel, limit: float, number: int
+        self, one: Audit, known: Vocabulary, model: WordModel, limit: float, number: int
     ) -> list[Any]:
-        """Return for each way which defences still let it rise, and the forwards of the search."""
+        """Return for each way which defences still let it rise, and what the searches spent."""
         own = set(words_of(self.query))
-        others = [word for word in words if word not in own]  # whose queries they are is not known
-        key = Key(one.recipe.seed, number)
-        found = risen(self._scores, others, self.enough, one.options.forwards, key)
-        first = key.generator("words of a foreign document").integers(len(others), size=WORDS)
-        start = " ".join(others[place] for place in first)
-        ways = [self._passes(text, model, limit) for text in (start, found.text, self.query)]
-        return [*ways, found.forwards]
+        others = np.array([word not in own for word in known.words])
+        key, worth = Key(one.recipe.seed, number), known.worth(self.vectors)
+        # every word of the query is tried, whether documents have it often or not
+        asked = [word for word in known.words if word in own]
+        found = {}
+        for way, some in ((SEARCHED, np.flatnonzero(others)), (COPYING, np.arange(len(others)))):
+            words = [known.words[place] for place in some.tolist()]
+            chosen = covering(worth[some], WORDS)
+            nearest = np.argsort(-worth[some].sum(axis=1))[:_LIKELY].tolist()
+            likely = [words[place] for place in nearest] + (asked if way == COPYING else [])
+            start = [words[place] for place in chosen]
+            forwards = one.options.forwards
+            found[way] = risen(self._scores, words, self.enough, forwards, key, start, likely)
+        draw = key.generator("random words of a foreign document")
+        drawn = draw.choice(np.flatnonzero(others), WORDS).tolist()
+        random = " ".join(known.words[place] for place in drawn)
+        before = f"{self.query} {random}"
+        texts = (random, *(found[way].text for way in found), before, self.query)
+        ways: list[Any] = [self._passes(text, model, limit) for text in texts]
+        return [*ways, {way: one.forwards for way, one in found.items()}]
 
     def _passes(self, text: str, model: WordModel, limit: float) -> dict[str, bool]:
-        tokens = self._tokens([text])[0]
+        tokens = tokens_of(self.searcher, [text])[0]
         rises = float(_best(self.vectors, tokens, None).sum()) > self.enough
         clipped = float(_best(self.vectors, tokens, _CLIP).sum()) > self.enough_clipped
         return {
@@ -173,23 +208,28 @@ class _Query:
         }
 
     def _scores(self, texts: Sequence[str]) -> Array:
-        found = [_best(self.vectors, one, None).sum() for one in self._tokens(texts)]
+        found = [_best(self.vectors, one, None).sum() for one in tokens_of(self.searcher, texts)]
         return np.array(found, np.float32)
 
-    def _tokens(self, texts: Sequence[str]) -> list[Array]:
-        """Return the tokens of texts as the index would keep them."""
-        found = []
-        for start in range(0, len(texts), PER_CALL):
-            rows = self.searcher.reader.read(list(texts[start : start + PER_CALL]))
-            ids, mask = padded(rows, self.searcher.pad)
-            hidden = self.searcher.encoder.hidden(ids, mask)
-            for place, row in enumerate(rows):
-                values = project(self.searcher.index.head, hidden[place, row.kept or [0]])
-                values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-                found.append(self.searcher.index.as_kept(values))
-        if not all(np.isfinite(one).all() for one in found):
-            raise ModelError("the encoder gives numbers that are not finite; it is damaged.")
-        return found
+
+def tokens_of(searcher: Searcher, texts: Sequence[str]) -> list[Array]:
+    """Return the tokens of texts as the index would keep them, (tokens, width) each.
+
+    Raises:
+      ModelError: they are not finite.
+    """
+    found = []
+    for start in range(0, len(texts), PER_CALL):
+        rows = searcher.reader.read(list(texts[start : start + PER_CALL]))
+        ids, mask = padded(rows, searcher.pad)
+        hidden = searcher.encoder.hidden(ids, mask)
+        for place, row in enumerate(rows):
+            values = project(searcher.index.head, hidden[place, row.kept or [0]])
+            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+            found.append(searcher.index.as_kept(values))
+    if not all(np.isfinite(one).all() for one in found):
+        raise ModelError("the encoder gives numbers that are not finite; it is damaged.")
+    return found
 
 
 def _best(query: Array, tokens: Array, clip: float | None) -> Array:
@@ -259,6 +299,10 @@ def _oddness(texts: Sequence[str]) -> tuple[list[float], float, WordModel]:
     halves = [WordModel(texts[1::2]), WordModel(texts[::2])]
     found = [halves[number % 2].oddness(text) for number, text in enumerate(texts)]
     return found, float(np.quantile(found, 1 - _FLAGGED)), halves[1]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _spread(scored: Scored, most: int) -> list[int]:

@@ -9,8 +9,8 @@ from edge_train.arrays.types import Array
 from edge_train.rng import Key
 
 Scores = Callable[[Sequence[str]], Array]  # of texts, for one query
-WORDS = 12  # of a foreign text
-_TRIED = 8  # words that are tried at a place in one call
+WORDS = 24  # of a foreign text
+_TRIED = 8  # texts that are tried in one call
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Risen:
     """What was found; the text stays in memory.
 
     Attributes:
-      first: the score of random words.
+      first: the score of the text that the search began with.
       score: of the text.
       forwards: texts that were encoded.
     """
@@ -29,26 +29,45 @@ class Risen:
     forwards: int
 
 
-def risen(scores: Scores, words: Sequence[str], enough: float, forwards: int, key: Key) -> Risen:
-    """Return the best text that was found: one word is changed at a time, the best of a few kept.
+def risen(
+    scores: Scores,
+    words: Sequence[str],
+    enough: float,
+    forwards: int,
+    key: Key,
+    start: Sequence[str] = (),
+    likely: Sequence[str] = (),
+) -> Risen:
+    """Return the best text that was found: a word at a time is put in, the best of a few kept.
+
+    A try puts a word in the place of another one, or at the beginning, where the last word goes;
+    half of the words that are tried are `likely` ones.
 
     Args:
       words: of the user's own documents, which a text is made of.
       enough: the score from which on the search ends.
       forwards: texts that may be encoded.
-      key: what first words, places and candidates are drawn by.
+      key: what places and candidates are drawn by, and first words where there is no `start`.
+      start: words that the search begins with.
+      likely: words that may be worth more than others; none: all are alike.
     """
     draw = key.generator("words of a foreign document")
-    chosen = [words[number] for number in draw.integers(len(words), size=WORDS)]
+    chosen = list(start) or [words[number] for number in draw.integers(len(words), size=WORDS)]
     first = best = float(scores([" ".join(chosen)])[0])
     spent = 1
     while spent < forwards and best <= enough:
-        place = int(draw.integers(WORDS))
-        tried = [words[n] for n in draw.integers(len(words), size=min(_TRIED, forwards - spent))]
-        texts = [" ".join([*chosen[:place], word, *chosen[place + 1 :]]) for word in tried]
-        found = scores(texts)
-        spent += len(texts)
-        if float(found.max()) > best:
-            at = int(np.argmax(found))
-            best, chosen[place] = float(found[at]), tried[at]
+        place = int(draw.integers(len(chosen)))
+        tried = []
+        for number in range(min(_TRIED, forwards - spent)):
+            pool = likely if likely and number % 2 else words
+            word = pool[int(draw.integers(len(pool)))]
+            if number % 4 < 2:
+                tried.append([*chosen[:place], word, *chosen[place + 1 :]])
+            else:
+                tried.append([word, *chosen[:-1]])
+        found = scores([" ".join(one) for one in tried])
+        spent += len(tried)
+        at = int(np.argmax(found))
+        if float(found[at]) > best:
+            best, chosen = float(found[at]), tried[at]
     return Risen(" ".join(chosen), first, best, spent)

@@ -24,9 +24,9 @@ def shown_audit(run: Path) -> Markup:
     ]
     intro = (
         f"Share of {found['queries']} own queries for which a foreign document is among the first "
-        f"{found['first']}, without a defence and under each. Of {found['words']} words that the "
-        f"query does not have; searched with {found['forwards']} forward passes at most. What was "
-        "found was not kept."
+        f"{found['first']}, without a defence and under each. A foreign document has "
+        f"{found['words']} words of the own documents; searches had {found['forwards']} forward "
+        "passes at most. What was found was not kept."
     )
     names = ["foreign document", *_DEFENCES]
     body = render("bars.html", intro=intro, names=names, rows=rows)

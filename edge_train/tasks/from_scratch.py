@@ -1,0 +1,33 @@
+"""What a network that a task makes itself starts from: a seed, or an earlier run of the task."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from edge_train.arrays.types import Array
+from edge_train.errors import InputError
+
+
+def start_hash(shape: Any, seed: int, learned: Mapping[str, Array] | None) -> str:
+    """Return the hash of what the weights start from.
+
+    Args:
+      shape: of the network, a frozen dataclass.
+      learned: weights of an earlier run; None: random ones.
+    """
+    digest = hashlib.sha256(repr((shape, seed)).encode())
+    for name, value in sorted((learned or {}).items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def check_shape(start: str, found: Any, wanted: Any) -> None:
+    """Refuse to go on from a network of other sizes.
+
+    Raises:
+      InputError: as described.
+    """
+    if found != wanted:
+        raise InputError(
+            f"--from {start}: that run has {found}, this one {wanted}; give the same sizes."
+        )
