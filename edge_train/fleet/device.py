@@ -17,7 +17,8 @@ from typing import Any
 
 from edge_train.errors import InputError
 from edge_train.fleet.calls import BookCalls, SocketCalls, call, check_socket_path
-from edge_train.fleet.company import IDLE_SECONDS, PRIVATE, Fleet
+from edge_train.fleet.company import IDLE_SECONDS, Fleet
+from edge_train.fleet.identity import PRIVATE
 from edge_train.fleet.privacy import Privacy
 from edge_train.fleet.wire import REFUSED, STOPPED, TAG_BYTES, Answer, read_asked
 from edge_train.formats.atomic import write_bytes

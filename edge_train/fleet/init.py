@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from edge_train.errors import InputError
-from edge_train.fleet.company import PRIVATE
+from edge_train.fleet.identity import PRIVATE
 from edge_train.formats.atomic import write_bytes
 from edge_train.methods import methods
 from edge_train.recipe import Recipe, read_toml, to_toml
