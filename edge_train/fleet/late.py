@@ -9,6 +9,7 @@ from edge_train.fleet.int8 import Matrix, unpack, whole
 from edge_train.fleet.rounds import START, round_of
 from edge_train.fleet.wire import ASK, END, JUMP, MOST_BYTES, MOST_ENTRIES, Agreed, Asked
 
+_MOST_WAITS = 10  # of devices for a state that nobody gives; then they are sent every round
 _ASKED = 2  # devices for their state: two that agree are believed
 
 
@@ -30,10 +31,13 @@ class Late:
         self._state: tuple[int, bytes] | None = None  # a round, and what a run holds at its start
         self._given: dict[int, bytes] = {}  # by node, of the open round
         self.wants_state = False
+        self._waited = 0  # messages without anything, until there is a state
+        self._open = START
         self._are_different = False
 
     def asked(self, known: int, open_round: int, is_over: bool, about: Mapping[str, int]) -> Asked:
         """Return the message."""
+        self._open = open_round
         missed = self._after(known)
         size = sum(size_of(self._book.entries[number]) for number in missed)
         if known == START and not is_over and size > about["state_bytes"]:
@@ -72,8 +76,11 @@ class Late:
                 return Asked(JUMP, self._tag, number, state=content)
         newer = self._state[0] if self._state else known
         since = sum(size_of(self._book.entries[n]) for n in missed if n >= newer)
-        self.wants_state = self.wants_state or since > about["state_bytes"]
-        return None
+        if since <= about["state_bytes"]:
+            return None
+        self.wants_state = self._waited < _MOST_WAITS
+        self._waited += 1
+        return Asked(ASK, self._tag, self._open, {}) if self.wants_state else None
 
     def _sum_of(self, known: int, missed: list[int]) -> Asked | None:
         """Return the sum of all means up to the last evaluation, if that is less than they are."""
@@ -112,7 +119,7 @@ class Late:
         given, self._given = list(self._given.values()), {}
         if not given or len(given) < min(_ASKED, quorum):
             return ""
-        self.wants_state = False
+        self.wants_state, self._waited = False, 0
         if any(one != given[0] for one in given):
             self._are_different = True
             return "devices differ in their state: who comes late is sent every round"

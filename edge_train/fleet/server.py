@@ -8,6 +8,7 @@ import secrets
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,12 +126,19 @@ class Server:
                 if device.known not in made:
                     made[device.known] = self._asked(device.known)
                 found[node] = made[device.known]
-        if round_of(self.open).what == "slopes":
-            here = [n for n in found if (d := self.devices[n]).status == "in" and d.known == self.open]
-            for node in self._late.chosen(here):
-                found[node] = Asked(GIVE, self._tag, self.open).encode()
+        for node in self._givers(found):
+            asked = self._late.asked(self.devices[node].known, self.open, False, _NOTHING)
+            found[node] = replace(asked, kind=GIVE).encode()
         self.bytes_down += sum(map(len, found.values()))
         return found
+
+    def _givers(self, found: Mapping[int, bytes]) -> list[int]:
+        """Return who is asked for its state: only at the beginning of a step is it the same."""
+        if self.is_over or self.open == START or round_of(self.open).what != "slopes":
+            return []
+        last = next(reversed(self.book.entries))
+        here = [n for n in found if self.devices[n].status == "in" and self.devices[n].known >= last]
+        return self._late.chosen(here)
 
     def _asked(self, known: int) -> bytes:
         about = self._reference["about"] if self._members.reference else _NOTHING

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from fleets import bits, device, finish, recipe, server, steps, write_data
+from safetensors.numpy import load_file
 
 from edge_train.errors import EdgeTrainError, InputError
 from edge_train.fleet import wire
@@ -11,6 +12,7 @@ from edge_train.fleet.calls import BookCalls, Call
 from edge_train.fleet.company import Fleet
 from edge_train.fleet.grid import LocalDevice, LocalGrid, Silent
 from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.rounds import slopes_of
 from edge_train.fleet.wire import Answer, read_answer
 from edge_train.records import journal
 from edge_train.run import session
@@ -251,3 +253,54 @@ def test_messages_that_cannot_be_read_are_answered():
     with pytest.raises(InputError, match="enough"):
         Fleet(Calls()).evaluation(0, lambda: 1.0)
     assert read_answer(asked[0]) == Answer(wire.STOPPED, bytes(4), 2, text="a message of 3 bytes")
+
+
+def test_who_comes_late_is_sent_a_state_where_that_is_less(tmp_path, data):
+    """A late device goes on from what the others hold; a kill after that changes nothing."""
+    many = {"steps": 120, "evaluate_every": 60, "patience": 0}
+    said: list[str] = []
+    one = server(tmp_path / "s", 2, said)
+    grid = LocalGrid({n: device(tmp_path / f"d{n}", data[n], **many) for n in range(2)})
+    while one.book.steps < 80:
+        _one_round(one, grid)
+    grid.devices[5] = device(tmp_path / "late", data[2], **many)
+    while one.devices.get(5) is None or one.devices[5].known < slopes_of(80):
+        _one_round(one, grid)
+    assert any("in place of older rounds" in text for text in said)
+    _one_round(one, grid)
+    grid.devices[5].kill()
+    for path in (tmp_path / "late" / "checkpoints").glob("step-*"):
+        path.unlink()  # it begins again from the state
+    _one_round(one, grid)
+    grid.devices[6] = device(tmp_path / "late", data[2], **many)
+    finish(one, grid)
+    assert grid.devices[6].error == ""
+    # the best of all evaluations was before it came, so what it hands out is another
+    assert _last(tmp_path / "late") == _last(tmp_path / "d0") == _last(tmp_path / "d1")
+    skipped = [line for line in steps(tmp_path / "late") if "without this device" in line[4]]
+    assert 70 < len(skipped) < 90
+
+
+def _last(run):
+    found = load_file(run / "checkpoints" / "step-00000120.safetensors")
+    return {name: (value.shape, value.tobytes()) for name, value in found.items()}
+
+
+def test_states_that_differ_are_not_sent(tmp_path, data):
+    many = {"steps": 120, "evaluate_every": 60, "patience": 0}
+    said: list[str] = []
+
+    def change(node, content):
+        answer = read_answer(content)
+        if node == 1 and answer.kind == wire.STATE:
+            return [replace(answer, content=answer.content[:-4] + b"lie!").encode()]
+        return [content]
+
+    one = server(tmp_path / "s", 2, said)
+    grid = LocalGrid({n: device(tmp_path / f"d{n}", data[n], **many) for n in range(2)}, change)
+    while one.book.steps < 80:
+        _one_round(one, grid)
+    grid.devices[5] = device(tmp_path / "late", data[2], **many)
+    finish(one, grid)
+    assert any("devices differ in their state" in text for text in said)
+    assert bits(tmp_path / "late") == bits(tmp_path / "d0")
