@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edge_train import bench
 from edge_train.fleet.averaging import Average, Rule
 from edge_train.fleet.grid import LocalDevice, LocalGrid, Silent
-from edge_train.fleet.server import Server, train
+from edge_train.fleet.server import Server
+from edge_train.fleet.turns import train
 from edge_train.fleet.wire import MEASURED, read_answer
 from edge_train.formats import network_file
 from edge_train.losses import cross_entropy

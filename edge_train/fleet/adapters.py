@@ -169,9 +169,9 @@ class Local:
         self._parameters.load(self._kept.after(number))
 
     def _changed(self, number: int) -> bytes:
-        """Return by how much the steps of a round changed the weights; zero where that is no number.
+        """Return by how much the steps of a round changed the weights.
 
-        A message whose loss is not finite says so itself.
+        Where a change is no number, the message's loss is none, and the server leaves it out.
         """
         assert self._parameters is not None
         before = self._kept.after(number - 1)
@@ -180,7 +180,11 @@ class Local:
             (self._parameters[name] - before[name]).reshape(rows_of(before[name].shape))
             for name in sorted(before)
         )
-        return pack(changes, loss)
+        try:
+            return pack(changes, loss)
+        except ValueError:
+            shapes = [rows_of(block.shape) for _, block in sorted(before.items())]
+            return pack([np.zeros(shape, np.float32) for shape in shapes], float("nan"))
 
 
 class Weights:

@@ -53,7 +53,6 @@ class Average:
             return [math.fsum(map(mul, weights, column)) / total for column in columns]
         return [math.fsum(column) / len(column) for column in columns]
 
-
     def of_weights(
         self, rows: Sequence[Sequence[NDArray[np.float32]]]
     ) -> list[NDArray[np.float32]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import RunFolderError
-
 from edge_train.fleet.rounds import START, evaluation_after, round_of, slopes_of
 from edge_train.fleet.wire import Agreed, Values
 from edge_train.formats.atomic import write_bytes

@@ -88,6 +88,9 @@ class SocketCalls:
 class BookCalls:
     """The journal of a server as one message: all its rounds, and that training is over.
 
+    Attributes:
+      exchange: "slopes" or "adapters".
+
     Raises:
       RunFolderError: it is no journal of a fleet.
     """
@@ -97,6 +100,7 @@ class BookCalls:
         if not records or "fleet" not in records[0]:
             raise RunFolderError(f"{path}: this is not the journal of a fleet's server.")
         tag = bytes.fromhex(str(records[0]["fleet"]["tag"]))
+        self.exchange = str(records[0]["fleet"]["must"].get("exchange", "slopes"))
         entries = {n: message_of(entry) for n, entry in entries_in(records, path.parent)}
         self._asked: Asked | None = Asked(END, tag, NONE, entries)
         self._path = path

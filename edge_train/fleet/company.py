@@ -9,10 +9,10 @@ import numpy as np
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Batch
-from edge_train.errors import InputError, Missed, ModelError, NonFinite
+from edge_train.errors import InputError, ModelError, NonFinite
 from edge_train.fleet.calls import Calls
 from edge_train.fleet.identity import identity_of
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.rounds import START, evaluation_after, round_of, slopes_of
 from edge_train.fleet.talk import Talk
 from edge_train.fleet.wire import Values
@@ -37,6 +37,7 @@ class Fleet:
       privacy: noise on what is sent; None: none.
       idle_seconds: without a message, after which the run is stopped with everything saved.
       say: takes a sentence for people.
+      ledger: counts what noise was drawn for twice.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Fleet:
         privacy: Privacy | None = None,
         idle_seconds: float = IDLE_SECONDS,
         say: Callable[[str], None] = lambda text: None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._privacy, self._say = privacy, say
+        self._ledger = ledger or Ledger()
         self._talk = Talk(calls, idle_seconds)
         self._failed: int | None = None  # the step whose evaluation was not finite
         self._run: Running | None = None
@@ -70,9 +73,8 @@ class Fleet:
                     "check finds on private data has no noise."
                 )
             own = (self._privacy.loss(own[0]), 0.0)
-            about = self._talk.identity["about"]
-            evaluations = 1 + -(-about["steps"] // about["evaluate_every"])
-            self._say(self._privacy.sentence(about["steps"], evaluations))
+            self._ledger.count(START, slopes=False)
+            self._say(self._promise(self._privacy))
         agreed = self._talk.agreed(START, lambda: own)
         if not isinstance(agreed, tuple) or len(agreed) != len(own):
             raise ModelError("fleet: no device's loss is finite before the first step.")
@@ -89,6 +91,8 @@ class Fleet:
         """
         go_on(self._talk, record, run, "slopes")
         self._run = run
+        if self._privacy is not None and self._ledger.slopes + self._ledger.losses:
+            self._say(self._promise(self._privacy))
         self._talk.give, self._talk.jump = self._state, self._take_state
         names = (path.stem.partition("-")[2] for path in folder_of(run).glob(_STATE))
         self._landings = frozenset(int(name) for name in names if name.isdecimal())
@@ -102,6 +106,14 @@ class Fleet:
         if record.step in self._landings:
             self._land(record.step)
         take()
+
+    def _promise(self, privacy: Privacy) -> str:
+        """Return what noise promises of the whole run, rounds that were measured again included."""
+        about, ledger = self._talk.identity["about"], self._ledger
+        evaluations = 1 + -(-about["steps"] // about["evaluate_every"])
+        again = ledger.slopes + ledger.losses
+        steps = about["steps"] + ledger.slopes
+        return privacy.sentence(steps, evaluations + ledger.losses, again)
 
     def _state(self) -> bytes:
         """Return the parameters and the state of the update rule, as they stand."""
@@ -176,6 +188,7 @@ class Fleet:
             except NonFinite:
                 return (float("nan"),)
             forwards = found.forwards
+            self._ledger.count(number, slopes=True)
             if self._privacy is None:
                 return (found.loss, *found.scalars)
             return (self._privacy.loss(found.loss), *self._privacy.slopes(found.scalars))
@@ -197,6 +210,7 @@ class Fleet:
 
         def own() -> Values:
             loss = measure()
+            self._ledger.count(number, slopes=False)
             return (loss if self._privacy is None else self._privacy.loss(loss),)
 
         agreed = self._talk.agreed(number, own)

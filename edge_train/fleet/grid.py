@@ -15,7 +15,7 @@ from edge_train.errors import EdgeTrainError
 from edge_train.fleet.adapters import Local
 from edge_train.fleet.calls import Call
 from edge_train.fleet.company import Fleet
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.wire import read_asked
 from edge_train.protocols import Company, StepRecord
 from edge_train.recipe import Recipe
@@ -88,12 +88,13 @@ class LocalDevice:
         self._recipe = replace(recipe, out=str(folder))
         self.folder, self.error = folder, ""
         self._privacy, self._exchange = privacy, exchange
+        self._ledger = Ledger(folder.with_name(f"{folder.name}-released.json") if privacy else None)
         self.calls = QueueCalls()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
-        company: Company = Fleet(self.calls, self._privacy)
+        company: Company = Fleet(self.calls, self._privacy, ledger=self._ledger)
         if self._exchange == "adapters":
             company = Local(self.calls)
         try:

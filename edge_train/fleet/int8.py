@@ -91,7 +91,7 @@ def unpack(content: bytes) -> list[Matrix]:
         codes = np.frombuffer(content, np.int8, rows * columns, at + 4 * rows)
         if not np.isfinite(scales).all() or (np.abs(scales) > np.finfo(np.float32).max / 256).any():
             raise ValueError("a scale that is not finite")
-        found.append(codes.reshape(rows, columns) * scales[:, None].astype(np.float32))
+        found.append(codes.reshape(rows, columns).astype(np.float32) * scales[:, None])
         at += 4 * rows + rows * columns
     return found
 

@@ -83,13 +83,13 @@ class Members:
                     raise ValueError(f"{name} is {about[name]!r:.40}")
             if not about["steps"] or not about["evaluate_every"]:
                 raise ValueError("no steps")
-            json.dumps([words_of(found), [about[name] for name in _PLAN], float(about["best_margin"])])
+            json.dumps(
+                [words_of(found), [about[name] for name in _PLAN], float(about["best_margin"])]
+            )
             device.weight = min(1.0, max(0.0, float(about["weight"])))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             device.status = "refusing"
-            device.why = (
-                f"it does not say who it is ({plain(str(error))[:100]})"
-            )
+            device.why = f"it does not say who it is ({plain(str(error))[:100]})"
             return
         device.identity, device.known = found, answer.number
         device.status = "in"
@@ -104,8 +104,8 @@ class Members:
             if ours.get(name) != its[name]:
                 device.status = "refusing"
                 device.why = (
-                    f"{name} is {_short(its[name])} on it and {_short(ours.get(name))} in the fleet; "
-                    f"{_WHY[name]}"
+                    f"{name} is {_short(its[name])} on it and {_short(ours.get(name))} in the "
+                    f"fleet; {_WHY[name]}"
                 )
                 self._say(f"device {device.number} is refused: {device.why}")
                 return
@@ -145,3 +145,18 @@ def words_of(identity: Mapping[str, Any]) -> str:
     """Return the engine of a device, for people."""
     must, about = identity["must"], identity["about"]
     return plain(f"{must['runtime']} on {about.get('device')}, weights {must['quant']}")
+
+
+def ranges(numbers: list[int]) -> str:
+    """Return whole numbers in few words.
+
+    >>> ranges([4, 0, 1, 2])
+    '0-2 4'
+    """
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)

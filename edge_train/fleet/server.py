@@ -1,7 +1,7 @@
 """The server of a fleet: which round is open, what devices are asked, whose numbers count.
 
-It knows neither the model nor Flower: messages go out and answers come in as bytes, through a
-`Grid`. A device that is late, gone, killed or lying changes who is averaged, and nothing else.
+It knows neither the model nor Flower: messages go out and answers come in as bytes (`turns`). A
+device that is late, gone, killed or lying changes who is averaged, and nothing else.
 """
 
 import secrets
@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edge_train.errors import TrainingStopped
 from edge_train.fleet.averaging import Average, MeanOfWeights
 from edge_train.fleet.book import Book
 from edge_train.fleet.int8 import layout_of, pack, unpack
 from edge_train.fleet.late import Late
-from edge_train.fleet.members import Device, Members, plain, words_of
+from edge_train.fleet.members import Device, Members, plain, ranges, words_of
 from edge_train.fleet.rounds import NONE, START, evaluation_after, round_of, slopes_of
 from edge_train.fleet.wire import (
     DONE,
@@ -41,18 +41,6 @@ from edge_train.loop import settled
 
 _BAD_STEPS = 5  # in a row, after which every device stops by itself (`loop.py`)
 Answered = Values | bytes
-
-
-class Grid(Protocol):
-    """The devices that can be reached."""
-
-    def nodes(self) -> list[int]:
-        """Return their numbers."""
-        ...
-
-    def exchange(self, messages: Mapping[int, bytes], seconds: float) -> list[tuple[int, bytes]]:
-        """Return what was answered within some seconds, or by all, in the order of arrival."""
-        ...
 
 
 class Server:
@@ -137,7 +125,9 @@ class Server:
         if self.is_over or self.open == START or round_of(self.open).what != "slopes":
             return []
         last = next(reversed(self.book.entries))
-        here = [n for n in found if self.devices[n].status == "in" and self.devices[n].known >= last]
+        here = [
+            n for n in found if self.devices[n].status == "in" and self.devices[n].known >= last
+        ]
         return self._late.chosen(here)
 
     def _asked(self, known: int) -> bytes:
@@ -229,7 +219,9 @@ class Server:
         if len(kinds) > 1:
             usual = kinds.most_common(1)[0][0]
             for node in [n for n, v in self._answers.items() if _kind(v) != usual]:
-                self._leave(node, f"{_said(_kind(self._answers.pop(node)))}, others: {_said(usual)}")
+                self._leave(
+                    node, f"{_said(_kind(self._answers.pop(node)))}, others: {_said(usual)}"
+                )
         broken = [node for node, why in self._left.items() if why == _NO_NUMBER]
         if len(self._answers) + len(broken) < self._quorum:
             for node, why in self._left.items():
@@ -349,33 +341,6 @@ class Server:
         return self._next(number, () if entry is not None else None)
 
 
-def train(
-    server: Server, grid: Grid, deadline: float, wait: Callable[[], None], tries: int = 20
-) -> None:
-    """Take rounds until training is over, then tell the devices that it is.
-
-    Args:
-      deadline: seconds for the answers of a round.
-      wait: called while no device is there.
-      tries: exchanges in which devices that have to catch up are told the end.
-    """
-    while not server.is_over or tries:
-        nodes = grid.nodes()
-        messages = server.messages(nodes)
-        if server.is_over:
-            tries -= 1
-            messages = {n: m for n, m in messages.items() if server.devices[n].known != NONE}
-            if not messages:
-                return
-        elif not messages:
-            wait()
-            continue
-        for node, content in grid.exchange(messages, deadline):
-            server.take(node, content)
-        if not server.is_over and not server.close():
-            wait()
-
-
 _NO_NUMBER = "not a number"
 _NOTHING = {"state_bytes": 1 << 40, "patience": 0}
 
@@ -387,18 +352,3 @@ def _kind(answer: Answered) -> object:
 
 def _said(kind: object) -> str:
     return f"{kind} numbers" if isinstance(kind, int) else f"weights in {len(kind)} blocks"  # type: ignore[arg-type]
-
-
-def ranges(numbers: list[int]) -> str:
-    """Return whole numbers in few words.
-
-    >>> ranges([4, 0, 1, 2])
-    '0-2 4'
-    """
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)

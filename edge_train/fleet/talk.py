@@ -7,7 +7,6 @@ from typing import Any
 
 from edge_train.errors import InputError, Missed, TrainingStopped
 from edge_train.fleet.calls import Call, Calls
-from edge_train.fleet.rounds import NONE
 from edge_train.fleet.wire import (
     ASK,
     DONE,

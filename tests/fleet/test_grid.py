@@ -11,7 +11,7 @@ from edge_train.fleet import wire
 from edge_train.fleet.calls import BookCalls, Call
 from edge_train.fleet.company import Fleet
 from edge_train.fleet.grid import LocalDevice, LocalGrid, Silent
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.rounds import slopes_of
 from edge_train.fleet.wire import Answer, read_answer
 from edge_train.records import journal
@@ -179,6 +179,27 @@ def test_noise_leaves_the_devices_with_the_same_bits(tmp_path, data):
     plain = {n: device(tmp_path / f"e{n}", data[n]) for n in range(2)}
     finish(server(tmp_path / "t", 2, []), LocalGrid(plain))
     assert bits(tmp_path / "d0") == bits(tmp_path / "d1") != bits(tmp_path / "e0")
+
+
+def test_a_round_that_is_measured_again_is_counted(tmp_path, data):
+    privacy = Privacy(1.0, 20.0)
+    one = server(tmp_path / "s", 1, [])
+    grid = LocalGrid({1: LocalDevice(recipe(data[0]), tmp_path / "d", privacy)})
+    while one.book.steps < 2:
+        _one_round(one, grid)
+    asked = one.messages([1])
+    grid.exchange(asked, 20)  # it measures, and its answer is lost
+    grid.devices[1].kill()
+    grid.devices[2] = LocalDevice(recipe(data[0]), tmp_path / "d", privacy)
+    finish(one, grid)
+    ledger = Ledger(tmp_path / "d-released.json")
+    assert (ledger.slopes, ledger.losses) == (1, 0)
+    said = privacy.sentence(13, 4, 1)
+    assert "13 steps and 4 evaluations (1 of them measured again) are (" in said
+    assert privacy.epsilon(13, 4) > privacy.epsilon(12, 4)
+    (tmp_path / "d-released.json").write_text("{}")
+    with pytest.raises(InputError, match="it counts what this device sent"):
+        Ledger(tmp_path / "d-released.json")
 
 
 def test_noise_and_a_radius_from_data_do_not_go_together(tmp_path, data):

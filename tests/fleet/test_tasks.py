@@ -79,8 +79,12 @@ def _llama(folder: Path) -> dict[str, object]:
     from byte_tokenizer import save_byte_tokenizer
 
     sizes = {
-        **{"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-        **{"intermediate_size": 64, "vocab_size": 300, "max_position_embeddings": 32},
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 300,
+        "max_position_embeddings": 32,
     }
     (folder / "letters.txt").write_text("the cat and the dog sat on the mat\n" * 20)
     network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
