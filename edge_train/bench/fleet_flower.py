@@ -63,7 +63,7 @@ def _simulate(out: Path, count: int) -> None:
         return Message(RecordDict({"e": ConfigRecord({"m": content})}), reply_to=message)
 
     @server.main()  # type: ignore[untyped-decorator]
-    def main(grid: Any, context: Any) -> None:
+    def main(grid: Any, _: Any) -> None:
         one, devices, rounds = Server(out, Average(), count, print), FlowerGrid(grid), 0
         own = thread = whole = 0.0
         while rounds < _ROUNDS:

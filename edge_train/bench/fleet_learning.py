@@ -258,8 +258,8 @@ def by_weights(folder: Path, data: Path, steps: int, seeds: int) -> str:
         )
     head = ("seed", "fleet, %", "one machine with all data, %", "difference", "bytes a round")
     return (
-        f"{DEVICES} devices exchange weights in INT8 every {_LOCAL} steps of adamw, 'mlp 30', label "
-        f"shares from Dirichlet(1), {steps} steps.\n\n{bench.table(head, rows)}"
+        f"{DEVICES} devices exchange weights in INT8 every {_LOCAL} steps of adamw, 'mlp 30', "
+        f"label shares from Dirichlet(1), {steps} steps.\n\n{bench.table(head, rows)}"
     )
 
 

@@ -74,8 +74,8 @@ class Privacy:
         repeated = f" ({again} of them measured again)" if again else ""
         return (
             f"privacy: slopes are cut to length {self.clip:g} and get noise of {self.noise:g} "
-            f"times that; {steps} steps and {evaluations} evaluations{repeated} are ({epsilon:.3g}, "
-            f"{DELTA:g})-private for all data of this device at once"
+            f"times that; {steps} steps and {evaluations} evaluations{repeated} are "
+            f"({epsilon:.3g}, {DELTA:g})-private for all data of this device at once"
         )
 
 
