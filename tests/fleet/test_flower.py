@@ -23,6 +23,10 @@ from flower_programs import (
     until,
     write_certificates,
 )
+from test_tasks import CASES, SHARED, learned
+
+from edge_train.recipe import to_toml
+from edge_train.tasks import recipe_of
 
 STEPS = 8
 RECIPE = f"""\
@@ -152,6 +156,26 @@ def _environment(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["personalize, onnx", "classify, head", "language-model, numpy"])
+def test_other_tasks_through_flower(tmp_path, programs, case):
+    name, shared, data, more = CASES[case]
+    values = {"task": name, **SHARED, **shared(tmp_path), **more, "steps": 2}
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe_of(values, "")))
+    programs.edge_train("fleet", "init", "recipe.toml", "app")
+    port = free_port()
+    programs.link(port, "--insecure")
+    for number in range(2):
+        _node(programs, number, port, data(tmp_path, number))
+    time.sleep(3)
+    programs.run(tmp_path / "app")
+    for number in range(2):
+        until(lambda n=number: _done(tmp_path / f"device-{n}"))
+    runs = [tmp_path / f"device-{number}" / "run" for number in range(2)]
+    assert learned(runs[0]) == learned(runs[1])
+    assert steps(runs[0]) == steps(runs[1]) == steps(tmp_path / "app-server")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from edge_train.tasks import recipe_of, tasks
 
 _STEPS = 4
 _LLAMA = {"trainable": "lora", "length": 16, "evaluation_samples": 2, "learning_rate": 1e-2}
-_SHARED = {"method": "zo", "steps": _STEPS, "evaluate_every": 2, "samples": 2}
+SHARED = {"method": "zo", "steps": _STEPS, "evaluate_every": 2, "samples": 2}
 
 
 def _write_text(folder: Path, number: int) -> str:
@@ -112,7 +112,7 @@ CASES = {
 }
 
 
-def _learned(run: Path) -> str:
+def learned(run: Path) -> str:
     """Return a hash of the last parameters and moments of a run."""
     newest = max((run / "checkpoints").glob("step-*"), key=lambda path: path.name)
     digest = hashlib.sha256()
@@ -124,7 +124,7 @@ def _learned(run: Path) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_two_devices_end_with_the_same_bits(tmp_path, case):
     name, shared, data, more = CASES[case]
-    values = {"task": name, **_SHARED, **shared(tmp_path), **more}
+    values = {"task": name, **SHARED, **shared(tmp_path), **more}
     source = tmp_path / "recipe.toml"
     source.write_text(to_toml(recipe_of(values, "")))
     init(source, tmp_path / "app")  # takes it
@@ -142,7 +142,7 @@ def test_two_devices_end_with_the_same_bits(tmp_path, case):
         time.sleep(0.05)
 
     finish(server(tmp_path / "s", 2, []), LocalGrid(devices), look, wait=60)
-    assert _learned(tmp_path / "d0") == _learned(tmp_path / "d1")
+    assert learned(tmp_path / "d0") == learned(tmp_path / "d1")
     assert steps(tmp_path / "d0") == steps(tmp_path / "d1") == steps(tmp_path / "s")
     assert len(steps(tmp_path / "s")) == _STEPS
 
