@@ -63,7 +63,7 @@ def main(
         kills(folder / "kills", images, samples),
     ]
     if model is not None:
-        parts.append(head(folder / "head", data / "sst2", model, max(limit // 10, 20), seeds))
+        parts.append(head(folder / "head", data / "sst2", model, limit, seeds))
     return "\n\n".join(parts)
 
 

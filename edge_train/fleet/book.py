@@ -23,7 +23,9 @@ from edge_train.records.order import FORMAT_VERSION
 
 _SKIPPED = "a loss of the step is not finite"
 _EVALUATION_SKIPPED = "the evaluation loss is not finite"
-_AGREED = "slopes agreed on; the evaluation follows"
+_AGREED = "agreed on; the evaluation follows"
+
+_SENT = ("up_bytes", "down_bytes")
 
 Record = Mapping[str, Any]
 
@@ -97,7 +99,7 @@ class Book:
         self.over = ""
         self.steps = 0
         self._pending: dict[str, Any] | None = None  # a step without its evaluation
-        self._began = time.monotonic()
+        self._opened = self._began = time.monotonic()
         records: Sequence[Record] = []
         intact: int | None = None
         if path.exists():
@@ -200,7 +202,10 @@ class Book:
                 event = {"kind": "event", "step": step - 1, "text": _EVALUATION_SKIPPED}
                 self._journal.append({**event, "agreed": self._pending}, durable=True)
             else:
-                self._write({**self._pending, "eval": values[0] if values else None})
+                sent = {name: self._pending["fleet"][name] + took[name] for name in _SENT}
+                fleet = {**self._pending["fleet"], **sent}
+                line = {**self._pending, "eval": values[0] if values else None, "fleet": fleet}
+                self._write(line)
                 self._pending = None
         self._note(number, values)
 
@@ -234,7 +239,7 @@ class Book:
     def end(self, status: str) -> None:
         """Write that training is over."""
         if self.start is not None and not self.over:
-            seconds = time.monotonic() - self._began
+            seconds = time.monotonic() - self._opened
             line = {"kind": "end", "step": self.steps, "status": status, "seconds_total": seconds}
             self._journal.append(line, durable=True)
         self.over = status
