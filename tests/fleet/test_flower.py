@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from fleet_tasks import CASES, SHARED, learned
 from fleets import SCALES, bits, steps, write_data
 from flower_programs import (
     BIN,
@@ -23,7 +24,6 @@ from flower_programs import (
     until,
     write_certificates,
 )
-from test_tasks import CASES, SHARED, learned
 
 from edge_train.recipe import to_toml
 from edge_train.tasks import recipe_of
