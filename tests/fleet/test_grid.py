@@ -249,7 +249,15 @@ def test_the_report_and_the_page_say_who_took_part(tmp_path, data):
     live.look(str(tmp_path / "s"), "journal.jsonl")
     assert not live.damaged
     assert live.steps == 12
-    assert "2 devices in this round (0-1)" in str(live.curves()) + str(live.summary())
+    seen = live.curves()
+    assert "2 devices in this round (0-1)" in str(seen["events"])
+    assert "the evaluation follows" not in str(seen["events"])
+    assert seen["memory"] == []  # its server holds no model
+    count, up, down = live.summary()["devices"]
+    assert count == 2
+    assert up > 0 and down > 0
+    assert "A fleet: a small network" in page
+    assert "Memory held" not in page
 
 
 def _one_round(one, grid):
