@@ -22,7 +22,7 @@ from edge_train.recipe import Recipe
 from edge_train.tasks import recipe_of
 from edge_train.tasks.classify.texts import Example, read_examples
 
-_EACH, _TEST = 200, 872  # texts of a device; of the score
+_EACH, _TEST = 100, 400  # texts of a device; of the score
 _AT_ONCE, _LENGTH = 32, 32  # texts; tokens
 
 

@@ -35,6 +35,7 @@ _TEST = 2000
 _SECONDS = 600.0  # for the answers of a round: the machine may be busy
 SHARES = 0.1  # of a Dirichlet draw: few labels make up most of a device
 _LIARS = 2
+_FEW = 100  # steps
 _LOCAL = 10  # steps between two exchanges of weights
 _GARBAGE = 1e3  # standard deviation of what they send
 Change = Callable[[int, bytes], list[bytes]]
@@ -210,7 +211,7 @@ def liars(folder: Path, data: Path, steps: int, seeds: int) -> str:
 
     rows, reference = [], [loss("mean", False, seed) for seed in range(seeds)]
     rules: tuple[Rule, ...] = ("median", "trimmed", "mean")
-    for rule in rules:
+    for rule in rules[:-1] if steps < _FEW else rules:  # the mean is lost at once
         honest = [loss(rule, False, seed) for seed in range(seeds)]
         lied = [loss(rule, True, seed) for seed in range(seeds)]
         same = [one - other for one, other in zip(lied, honest, strict=True)]
