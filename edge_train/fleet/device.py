@@ -19,7 +19,7 @@ from edge_train.errors import InputError
 from edge_train.fleet.adapters import Local
 from edge_train.fleet.calls import BookCalls, SocketCalls, call, check_socket_path
 from edge_train.fleet.company import IDLE_SECONDS, Fleet
-from edge_train.fleet.identity import PRIVATE
+from edge_train.fleet.identity import MIXED, PRIVATE
 from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.wire import REFUSED, STOPPED, TAG_BYTES, Answer, read_asked
 from edge_train.formats.atomic import write_bytes
@@ -143,7 +143,11 @@ class Device:
         recipe = self.folder / "recipe.toml"
         write_bytes(recipe, self.recipe.read_bytes())
         task = tasks.get(str(read_toml(recipe).get("task", DEFAULT)))
-        flags = {n: key.spellings[0] for n, key in task.recipe.declared().items() if n in PRIVATE}
+        flags = {
+            n: key.spellings[0]
+            for n, key in task.recipe.declared().items()
+            if n in (*PRIVATE, *MIXED)
+        }
         flags["mem"] = "--mem"
         data = self.own.get("data", "")
         if not data or not Path(data).expanduser().exists():

@@ -13,6 +13,7 @@ PRIVATE = (
     *("threads", "batch_limit", "lean", "preview_every"),
     *("cap_bytes", "host_cap_bytes", "device", "when"),
 )
+MIXED = ("runtime", "quant", "dtype")  # and in these, where a fleet is mixed
 
 
 def identity_of(record: Mapping[str, Any], exchange: str) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def identity_of(record: Mapping[str, Any], exchange: str) -> dict[str, Any]:
       exchange: "slopes" or "adapters".
     """
     facts, recipe = record["facts"], record["recipe"]["values"]
-    shared = {name: value for name, value in recipe.items() if name not in PRIVATE}
+    shared = {n: value for n, value in recipe.items() if n not in (*PRIVATE, *MIXED)}
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     steps, every = recipe["steps"], recipe["evaluate_every"]
     if exchange == "adapters":

@@ -105,6 +105,9 @@ CASES = {
 }
 
 
+SLOW = {name for name in CASES if "torch" in name or name.startswith("classify")}
+
+
 def learned(run: Path) -> str:
     """Return a hash of the last parameters and moments of a run."""
     newest = max((run / "checkpoints").glob("step-*"), key=lambda path: path.name)
