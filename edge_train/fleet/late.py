@@ -30,6 +30,7 @@ class Late:
         self._summed = -1  # the last step in the sum
         self._state: tuple[int, bytes] | None = None  # a round, and what a run holds at its start
         self._given: dict[int, bytes] = {}  # by node, of the open round
+        self._givers: set[int] = set()  # who is asked for it
         self.wants_state = False
         self._waited = 0  # messages without anything, until there is a state
         self._open = START
@@ -108,11 +109,13 @@ class Late:
 
     def chosen(self, nodes: list[int]) -> list[int]:
         """Return which of the nodes that are up to date are asked for their state."""
+        self._givers = set(nodes[:_ASKED]) if self.wants_state else set()
         return nodes[:_ASKED] if self.wants_state else []
 
     def given(self, node: int, content: bytes) -> None:
-        """Take the state of a device."""
-        self._given[node] = content
+        """Take the state of a device that was asked for it."""
+        if node in self._givers:
+            self._given[node] = content
 
     def close(self, number: int, quorum: int) -> str:
         """Believe a state that devices agree on; return what to say, if anything."""

@@ -175,3 +175,20 @@ def test_a_file_that_is_no_journal_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(EdgeTrainError, match="not the journal of a fleet's server"):
         BookCalls(path)
+
+
+def test_a_state_that_nobody_asked_for_is_not_sent_on(tmp_path):
+    said: list[str] = []
+    one = server(tmp_path / "s", 2, said)
+    draw = np.random.default_rng(0)
+    while one.book.steps < 6:
+        messages = one.messages([0, 1, 2, 3])
+        for node, content in messages.items():
+            asked = read_asked(content)
+            if node < 2 or asked.kind == wire.HELLO:
+                one.take(node, answer(content, draw))
+            else:  # two that agree on a lie
+                one.take(node, Answer(wire.STATE, asked.tag, asked.open, content=b"lie").encode())
+        one.close()
+    assert not any("in place of older rounds" in text for text in said)
+    one.book.close()
