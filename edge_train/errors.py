@@ -62,6 +62,13 @@ class NonFinite(ArithmeticError):
     """A gradient or an update is NaN or infinite; the loop rolls back to the last good step."""
 
 
+MISSED = "the fleet took it without this device"
+
+
+class Missed(Exception):
+    """A step or evaluation that a fleet took without this run; it is skipped, not rolled back."""
+
+
 class TemplateError(Exception):
     """A chat template cannot write a chat: the message goes on after "its chat template"."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_train.arrays.factored import Gradient, Update, all_finite, scale
 from edge_train.arrays.types import Batch, State
-from edge_train.errors import NonFinite, TrainingStopped
+from edge_train.errors import MISSED, Missed, NonFinite, TrainingStopped
 from edge_train.estimators.alone import Alone
 from edge_train.formats.tensor_store import Kind, kinds_of
 from edge_train.memory.guard import Guard
@@ -297,7 +297,7 @@ class Loop:
         """
         start = time.perf_counter()
         try:
-            record = self.step(step)
+            record = self._taken(step, start)
             return self.evaluate(record) if evaluated else record
         except NonFinite as error:
             record = self._roll_back(step, error, start)
@@ -306,25 +306,36 @@ class Loop:
         except NonFinite as error:
             raise _diverged(step, f"{error} before the step either") from error
 
+    def _taken(self, step: int, start: float) -> StepRecord:
+        try:
+            return self.step(step)
+        except Missed:
+            return self._skipped(step, MISSED, start)
+
+    def _skipped(self, step: int, why: str, start: float) -> StepRecord:
+        usage = self.guard.check(step)
+        seconds = time.perf_counter() - start
+        memory = (usage.peak_bytes, usage.resident_bytes)
+        return StepRecord(step, None, (), 0, 0, *memory, seconds, skipped=why)
+
     def _roll_back(self, step: int, error: NonFinite, start: float) -> StepRecord:
         """Go back to where a step began that was not finite; return the record of it."""
         assert self._good is not None  # `fit` begins by saving
         self.restore(checkpoint.load(self._good), self._since)
         bad = 1
         for record in reversed(self._since):
-            bad += 1 if record.skipped else 0
-            if not record.skipped or bad == _BAD_STEPS:
+            if not record.skipped or record.skipped == MISSED or bad == _BAD_STEPS:
                 break
+            bad += 1
         if bad >= _BAD_STEPS:
             raise _diverged(step, f"{error}, {bad} steps in a row") from error
-        usage = self.guard.check(step)
-        seconds = time.perf_counter() - start
-        memory = (usage.peak_bytes, usage.resident_bytes)
-        return StepRecord(step, None, (), 0, 0, *memory, seconds, skipped=str(error))
+        return self._skipped(step, str(error), start)
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, record: StepRecord) -> StepRecord:
         """Return `record` with the loss on the fixed evaluation batch and what it cost.
+
+        Without that loss where a fleet took it without this run.
 
         Raises:
           NonFinite: that loss is not finite.
@@ -337,7 +348,10 @@ class Loop:
             forwards += losses.size
             return float(losses.astype(np.float64).mean())
 
-        mean = self.company.evaluation(record.step, measured)
+        try:
+            mean = self.company.evaluation(record.step, measured)
+        except Missed:
+            return record
         if not np.isfinite(mean):
             raise NonFinite("the evaluation loss is not finite")
         return replace(
@@ -359,6 +373,10 @@ class Loop:
 
     def redo(self, record: StepRecord) -> None:
         """Rebuild a journaled step: from its scalars without the model, else by taking it again."""
+        self.company.redo(record, partial(self._redo, record))
+        self.advance(record)
+
+    def _redo(self, record: StepRecord) -> None:
         if record.skipped is None:
             if isinstance(self.estimator, Replayable) and self._scored is None:
                 key = Key(self.seed, record.step)
@@ -368,7 +386,6 @@ class Loop:
                 self.estimator.replay(record.scalars, parameters, key, apply)
             else:
                 self.step(record.step)
-        self.advance(record)
 
     def catch_up(self, records: Collection[StepRecord] | Steps) -> list[str]:
         """Go to the end of a journal: its newest whole checkpoint, then redo what came after.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -297,8 +298,16 @@ class Company(Protocol):
         """Return the first record of a new run with what all agree on in it."""
         ...
 
-    def resume(self, record: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
-        """Note the first record of the journal, and who knows whether this run is to stop."""
+    def resume(self, record: Mapping[str, Any], run: "Running") -> None:
+        """Note the first record of the journal, and the run, before a journaled step is redone."""
+        ...
+
+    def redo(self, record: "StepRecord", take: Callable[[], None]) -> None:
+        """Rebuild a journaled step with all that came from the others in it.
+
+        Args:
+          take: rebuilds what this run did by itself.
+        """
         ...
 
     def step(
@@ -308,6 +317,7 @@ class Company(Protocol):
 
         Raises:
           NonFinite: as of `Estimator.estimate`; then it is skipped by all.
+          Missed: all others took it without this run.
         """
         ...
 
@@ -319,7 +329,21 @@ class Company(Protocol):
 
         Raises:
           NonFinite: it is not finite.
+          Missed: it was taken without this run.
         """
+        ...
+
+
+class Running(Protocol):
+    """A run in progress, as its company sees it (`loop.Loop`)."""
+
+    runtime: Any
+    state: dict[str, State]
+    checkpoints: Path
+    stop_requested: bool
+
+    def save(self) -> None:
+        """Write a checkpoint."""
         ...
 
 

@@ -4,23 +4,22 @@ Devices are runs in this process (`fleet/grid.py`) or, where they are killed, pr
 are those that would be sent. Flower's own part is measured by its test (`tests/fleet`).
 """
 
-import json
 import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_train import bench
+from edge_train.bench.fleet_flower import answer, flower
+from edge_train.bench.fleet_head import head
 from edge_train.bench.fleet_kills import kills
-from edge_train.bench.fleet_learning import dirichlet, liars, one_class_each
+from edge_train.bench.fleet_learning import by_weights, dirichlet, liars, one_class_each
 from edge_train.errors import InputError
 from edge_train.fleet.averaging import Average
 from edge_train.fleet.rounds import START
 from edge_train.fleet.server import Server
-from edge_train.fleet.wire import HELLO, IDENTITY, MEASURED, Answer, read_asked
 from edge_train.units import format_bytes
 
 _SLOPES = 4
@@ -30,13 +29,19 @@ _MANY = 10**6
 
 
 def main(
-    out: Path, seeds: int, data: Path | None = None, limit: int = 2000, samples: int = 50
+    out: Path,
+    seeds: int,
+    data: Path | None = None,
+    model: Path | None = None,
+    limit: int = 2000,
+    samples: int = 50,
 ) -> str:
     """Run a fleet in every way; return Markdown tables.
 
     Args:
       seeds: fleets of each row of what is learned.
       data: a folder with `fashion_mnist.npz` and `sst2`.
+      model: folder of an encoder for the head on SST-2; None: that is left out.
       limit: steps of a run.
       samples: kills.
 
@@ -47,13 +52,18 @@ def main(
         raise InputError("bench fleet needs --data FOLDER with fashion_mnist.npz.")
     folder = out / "fleet"
     folder.mkdir(parents=True, exist_ok=True)
+    images = data / "fashion_mnist.npz"
     parts = [
         _server_costs(folder / "server"),
-        one_class_each(folder / "classes", data / "fashion_mnist.npz", limit, seeds),
-        dirichlet(folder / "dirichlet", data / "fashion_mnist.npz", limit, seeds),
-        liars(folder / "liars", data / "fashion_mnist.npz", max(limit // 4, 20)),
-        kills(folder / "kills", data / "fashion_mnist.npz", samples),
+        flower(folder / "flower"),
+        one_class_each(folder / "classes", images, limit, seeds),
+        dirichlet(folder / "dirichlet", images, limit, seeds),
+        by_weights(folder / "weights", images, max(limit // 5, 20), seeds),
+        liars(folder / "liars", images, max(limit // 8, 20), max(seeds, 3)),
+        kills(folder / "kills", images, samples),
     ]
+    if model is not None:
+        parts.append(head(folder / "head", data / "sst2", model, limit, seeds))
     return "\n\n".join(parts)
 
 
@@ -86,7 +96,7 @@ def _rounds(folder: Path, count: int) -> Mapping[str, float]:
         began = time.process_time()
         messages = server.messages(list(range(count)))
         spent += time.process_time() - began
-        answers = {node: _answer(content, draw) for node, content in messages.items()}
+        answers = {node: answer(content, draw) for node, content in messages.items()}
         begun = server.open != START
         if begun:
             up += sum(map(len, answers.values()))
@@ -107,35 +117,3 @@ def _rounds(folder: Path, count: int) -> Mapping[str, float]:
         "down": down / _ROUNDS,
         "resident": resident,
     }
-
-
-def _answer(content: bytes, draw: np.random.Generator) -> bytes:
-    """Return what a device would answer, with slopes from a draw."""
-    asked = read_asked(content)
-    if asked.kind == HELLO:
-        return Answer(IDENTITY, asked.tag, START, text=json.dumps(_IDENTITY)).encode()
-    count = 2 if asked.open == START else 1 + _SLOPES
-    return Answer(MEASURED, asked.tag, asked.open, tuple(draw.normal(size=count))).encode()
-
-
-_IDENTITY: dict[str, Any] = {
-    "must": {
-        **dict.fromkeys(("edge-train", "recipe", "model_sha256", "start_sha256"), "0" * 64),
-        "rules": 2,
-        "runtime": "numpy",
-        "dtype": "float32",
-        "quant": "none",
-    },
-    "about": {
-        "task": "network",
-        "method": "zo",
-        "seed": 0,
-        "steps": 10**6,
-        "evaluate_every": 10**6,
-        "patience": 0,
-        "best_margin": 0.0,
-        "weight": 1.0,
-        "device": "cpu",
-        "versions": {},
-    },
-}

@@ -20,12 +20,13 @@ from edge_train import bench
 from edge_train.bench.fleet_learning import recipe, write_devices
 from edge_train.fleet.averaging import Average
 from edge_train.fleet.device import Device, Settings
-from edge_train.fleet.server import Server, train
+from edge_train.fleet.server import Server
+from edge_train.fleet.turns import train
 from edge_train.memory.fresh import module
 from edge_train.recipe import to_toml
 from edge_train.records import journal
 
-_DEVICES, _SAMPLES, _STEPS_A_KILL = 3, 300, 40
+_DEVICES, _SAMPLES, _STEPS_A_KILL = 3, 300, 20
 _DEADLINE = 30.0
 _PAUSES = (0.3, 3.0)  # seconds between kills
 _MOST_SECONDS = 3000.0

@@ -1,7 +1,9 @@
 """What a fleet learns of data that no device has all of, and beside devices that lie."""
 
 import json
+import math
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train import bench
+from edge_train.errors import TrainingStopped
 from edge_train.fleet.averaging import Average, Rule
 from edge_train.fleet.grid import LocalDevice, LocalGrid, Silent
-from edge_train.fleet.server import Server, train
+from edge_train.fleet.server import Server
+from edge_train.fleet.turns import train
 from edge_train.fleet.wire import MEASURED, read_answer
 from edge_train.formats import network_file
 from edge_train.losses import cross_entropy
 from edge_train.recipe import Recipe
+from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.run import session
 from edge_train.runtimes.numpy.network import NumpyNetwork
@@ -28,8 +33,10 @@ DEVICES = 10
 _EACH = 1500  # training samples of a device
 _TEST = 2000
 _SECONDS = 600.0  # for the answers of a round: the machine may be busy
-_SHARES = 0.1  # of a Dirichlet draw: few labels make up most of a device
+SHARES = 0.1  # of a Dirichlet draw: few labels make up most of a device
 _LIARS = 2
+_FEW = 100  # steps
+_LOCAL = 10  # steps between two exchanges of weights
 _GARBAGE = 1e3  # standard deviation of what they send
 Change = Callable[[int, bytes], list[bytes]]
 
@@ -51,7 +58,7 @@ def write_devices(folder: Path, data: Path, parts: Sequence[NDArray[Any]]) -> li
     return paths
 
 
-def recipe(data: Path, steps: int, seed: int) -> Recipe:
+def recipe(data: Path, steps: int, seed: int, more: Mapping[str, Any] = {}) -> Recipe:
     """Return the recipe of a device."""
     values = {
         "task": "network",
@@ -64,7 +71,7 @@ def recipe(data: Path, steps: int, seed: int) -> Recipe:
         "seed": seed,
         "data": str(data),
     }
-    return recipe_of(values, "")
+    return recipe_of({**values, **more}, "")
 
 
 def run_fleet(
@@ -74,6 +81,10 @@ def run_fleet(
     seed: int,
     rule: Rule = "mean",
     change: Change = lambda node, content: [content],
+    *,
+    more: Mapping[str, Any] = {},
+    exchange: str = "slopes",
+    of: Callable[[Path, int, int], Recipe] | None = None,
 ) -> Mapping[str, Any]:
     """Train a fleet in this process; return the report of its first device.
 
@@ -83,11 +94,17 @@ def run_fleet(
     if not report.is_file() or json.loads(report.read_text())["status"] != "done":
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "server").mkdir(parents=True)
-        server = Server(folder / "server", Average(rule, 0.2), len(datas), lambda text: None)
-        devices = {
-            n: LocalDevice(recipe(path, steps, seed), folder / f"device-{n}")
-            for n, path in enumerate(datas)
-        }
+        average = Average(rule, 0.2)
+        server = Server(
+            folder / "server", average, len(datas), lambda text: None, exchange=exchange
+        )
+        devices = {}
+        for number, path in enumerate(datas):
+            made = of(path, steps, seed) if of else recipe(path, steps, seed, more)
+            devices[number] = LocalDevice(made, folder / f"device-{number}", exchange=exchange)
+            while not devices[number].calls.listening.wait(1):  # one loads after the other
+                if not devices[number].thread.is_alive():
+                    raise TrainingStopped(f"device {number}: {devices[number].error}")
         train(server, LocalGrid(devices, change), _SECONDS, lambda: time.sleep(0.05))
         server.book.close()
         for device in devices.values():
@@ -96,12 +113,20 @@ def run_fleet(
     return found
 
 
-def run_alone(folder: Path, data: Path, steps: int, seed: int) -> Mapping[str, Any]:
+def run_alone(
+    folder: Path,
+    data: Path,
+    steps: int,
+    seed: int,
+    more: Mapping[str, Any] = {},
+    of: Callable[[Path, int, int], Recipe] | None = None,
+) -> Mapping[str, Any]:
     """Train one machine with all data, as many passes as a device takes; return its report."""
     report = RunFolder(folder).report
     if not report.is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        session.run(replace(recipe(data, steps, seed), out=str(folder)), Silent())
+        made = of(data, steps, seed) if of else recipe(data, steps, seed, more)
+        session.run(replace(made, out=str(folder)), Silent())
     found: Mapping[str, Any] = json.loads(report.read_text())
     return found
 
@@ -119,14 +144,22 @@ def dirichlet(folder: Path, data: Path, steps: int, seeds: int) -> str:
     """Return a table: devices whose labels are of a Dirichlet draw, against one machine."""
     with np.load(data) as arrays:
         labels = arrays["train_labels"]
-    draw = np.random.default_rng(0)
-    by_class = [np.flatnonzero(labels == number).tolist() for number in range(10)]
+    parts = dirichlet_parts(labels, np.random.default_rng(0), SHARES)
+    text = f"{DEVICES} devices of Fashion-MNIST, label shares from Dirichlet({SHARES:g})"
+    return _compared(folder, write_devices(folder, data, parts), steps, seeds, text)
+
+
+def dirichlet_parts(
+    labels: NDArray[Any], draw: np.random.Generator, concentration: float, each: int = _EACH
+) -> list[NDArray[np.int64]]:
+    """Return samples of each device, whose label shares are of a Dirichlet draw."""
+    classes = np.unique(labels)
+    by_class = [np.flatnonzero(labels == one).tolist() for one in classes]
     parts = []
     for _ in range(DEVICES):
-        counts = draw.multinomial(_EACH, draw.dirichlet([_SHARES] * 10))
+        counts = draw.multinomial(each, draw.dirichlet([concentration] * len(classes)))
         parts.append(np.concatenate([_taken(by_class[n], c) for n, c in enumerate(counts)]))
-    text = f"{DEVICES} devices of Fashion-MNIST, label shares from Dirichlet({_SHARES:g})"
-    return _compared(folder, write_devices(folder, data, parts), steps, seeds, text)
+    return parts
 
 
 def _taken(numbers: list[int], count: int) -> NDArray[np.int64]:
@@ -150,8 +183,11 @@ def _compared(folder: Path, paths: Sequence[Path], steps: int, seeds: int, text:
     )
 
 
-def liars(folder: Path, data: Path, steps: int) -> str:
-    """Return a table: what is learned where some devices send garbage, by rule."""
+def liars(folder: Path, data: Path, steps: int, seeds: int) -> str:
+    """Return a table: what is learned where some devices send garbage, by rule.
+
+    Beside each rule with liars stands the same rule on the honest devices alone.
+    """
     draw = np.random.default_rng(0)
     with np.load(data) as arrays:
         order = draw.permutation(len(arrays["train_labels"]))[: DEVICES * _EACH]
@@ -165,22 +201,66 @@ def liars(folder: Path, data: Path, steps: int) -> str:
         values = tuple(noise.normal(scale=_GARBAGE, size=len(answer.values)))
         return [replace(answer, values=values).encode()]
 
-    def row(name: str, run: Path) -> tuple[str, str, str]:
-        loss, accuracy = _tested(run / "device-0" / "network.safetensors", paths[0])
-        return name, f"{loss:.3f}", f"{100 * accuracy:.1f}"
+    def loss(rule: Rule, lie: bool, seed: int) -> float:
+        run = folder / f"{rule}-{'liars' if lie else 'honest'}-{seed}-{steps}"
+        honest = paths[: DEVICES - _LIARS]
+        run_fleet(
+            run, *((paths[:-1], steps, seed, rule, garbage) if lie else (honest, steps, seed, rule))
+        )
+        return _tested(run / "device-0" / "network.safetensors", paths[0])[0]
 
-    run_fleet(folder / "honest", paths[: DEVICES - _LIARS], steps, 0)
-    rows = [row(f"mean, the {DEVICES - _LIARS} honest ones alone", folder / "honest")]
+    rows, reference = [], [loss("mean", False, seed) for seed in range(seeds)]
     rules: tuple[Rule, ...] = ("median", "trimmed", "mean")
-    for rule in rules:
-        run = folder / f"liars-{rule}"
-        run_fleet(run, paths[:-1], steps, 0, rule, garbage)
-        rows.append(row(f"{rule}, {_LIARS} of {DEVICES} lie", run))
-    head = ("rule", "test loss of what it hands out", "accuracy, %")
+    for rule in rules[:-1] if steps < _FEW else rules:  # the mean is lost at once
+        honest = [loss(rule, False, seed) for seed in range(seeds)]
+        lied = [loss(rule, True, seed) for seed in range(seeds)]
+        same = [one - other for one, other in zip(lied, honest, strict=True)]
+        mean = [one - other for one, other in zip(lied, reference, strict=True)]
+        rows.append((rule, *map(_interval, (honest, lied, same, mean))))
+    head = (
+        *("rule", f"{DEVICES - _LIARS} honest ones alone", f"with {_LIARS} liars"),
+        *("minus the same rule, honest", "minus the mean, honest"),
+    )
     return (
         f"{_LIARS} of {DEVICES} devices send normal numbers of deviation {_GARBAGE:g} for slopes "
-        f"and losses; every device has samples of all classes, {steps} steps.\n\n"
+        f"and losses; every device has samples of all classes, {steps} steps; test loss of what "
+        f"is handed out, mean of {seeds} seeds, differences with their 95% interval (t).\n\n"
         f"{bench.table(head, rows)}"
+    )
+
+
+_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Return a mean with half of its 95% interval, of Student's t."""
+    if len(values) not in _T:
+        return f"{statistics.fmean(values):.3f}"
+    half = _T[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.fmean(values):.3f} ± {half:.3f}"
+
+
+def by_weights(folder: Path, data: Path, steps: int, seeds: int) -> str:
+    """Return a table: devices that exchange weights, against one machine with all data."""
+    with np.load(data) as arrays:
+        labels = arrays["train_labels"]
+    parts = dirichlet_parts(labels, np.random.default_rng(0), 1.0)
+    paths, rows = write_devices(folder, data, parts), []
+    exact = {"method": "adamw", "learning_rate": 3e-3, "evaluate_every": _LOCAL, "patience": 0}
+    for seed in range(seeds):
+        run = folder / f"fleet-{seed}-{steps}"
+        fleet = run_fleet(run, paths[:-1], steps, seed, more=exact, exchange="adapters")
+        alone = run_alone(folder / f"alone-{seed}-{steps}", paths[-1], steps, seed, exact)
+        both = [100 * one["metrics"]["test_accuracy"] for one in (fleet, alone)]
+        records, _ = journal.read(RunFolder(run / "server").journal)
+        up = [r["weights"]["bytes"] for r in records if r["kind"] == "step"]
+        rows.append(
+            (str(seed), *(f"{v:.1f}" for v in both), f"{both[0] - both[1]:+.1f}", f"{up[0]}")
+        )
+    head = ("seed", "fleet, %", "one machine with all data, %", "difference", "bytes a round")
+    return (
+        f"{DEVICES} devices exchange weights in INT8 every {_LOCAL} steps of adamw, 'mlp 30', "
+        f"label shares from Dirichlet(1), {steps} steps.\n\n{bench.table(head, rows)}"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_train.arrays.types import Batch
-from edge_train.protocols import Apply, Estimate, Estimator, Objective
+from edge_train.protocols import Apply, Estimate, Estimator, Objective, Running, StepRecord
 from edge_train.rng import Key
 
 
@@ -15,8 +15,12 @@ class Alone:
         """Return the first record as it is."""
         return dict(record)
 
-    def resume(self, record: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
+    def resume(self, record: Mapping[str, Any], run: Running) -> None:
         """Do nothing."""
+
+    def redo(self, record: StepRecord, take: Callable[[], None]) -> None:
+        """Rebuild the step."""
+        take()
 
     def step(
         self,

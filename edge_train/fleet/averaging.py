@@ -2,12 +2,16 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Rule = Literal["mean", "trimmed", "median"]
+MeanOfWeights = Callable[[Sequence[Sequence[NDArray[np.float32]]]], list[NDArray[np.float32]]]
 RULES: tuple[Rule, ...] = ("mean", "trimmed", "median")
 
 
@@ -48,6 +52,27 @@ class Average:
             total = math.fsum(weights)
             return [math.fsum(map(mul, weights, column)) / total for column in columns]
         return [math.fsum(column) / len(column) for column in columns]
+
+    def of_weights(
+        self, rows: Sequence[Sequence[NDArray[np.float32]]]
+    ) -> list[NDArray[np.float32]]:
+        """Return one matrix of each, number by number; all devices count the same.
+
+        Args:
+          rows: the matrices of each device, in the same order and shapes.
+        """
+        found = []
+        for blocks in zip(*rows, strict=True):
+            values = np.stack(blocks).astype(np.float64)
+            if self.rule == "median":
+                mean = np.median(values, axis=0)
+            else:
+                if self.rule == "trimmed":
+                    cut = min(int(self.trim * len(rows)), (len(rows) - 1) // 2)
+                    values = np.sort(values, axis=0)[cut : len(rows) - cut]
+                mean = values.mean(axis=0)
+            found.append(mean.astype(np.float32))
+        return found
 
 
 def weight_of(slope_check: Mapping[str, object] | None) -> float:

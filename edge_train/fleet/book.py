@@ -3,24 +3,77 @@
 Its lines are those of any run folder (`records.journal`), so that `edge-train watch` and `report`
 read them; a step has the numbers that all agreed on, and in `fleet` who was averaged. A step whose
 evaluation is still to come has an event before it, so that what devices were told is never lost.
+Weights that were agreed on lie in `rounds`, a file each, named with its hash by the step's line.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_train.errors import RunFolderError
 from edge_train.fleet.rounds import START, evaluation_after, round_of, slopes_of
-from edge_train.fleet.wire import Values
+from edge_train.fleet.wire import Agreed, Values
+from edge_train.formats.atomic import write_bytes
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.records.order import FORMAT_VERSION
 
 _SKIPPED = "a loss of the step is not finite"
 _EVALUATION_SKIPPED = "the evaluation loss is not finite"
-_AGREED = "slopes agreed on; the evaluation follows"
+_AGREED = "agreed on; the evaluation follows"
+
+_SENT = ("up_bytes", "down_bytes")
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Weights that were agreed on, in a file.
+
+    Attributes:
+      size: of the file, in bytes.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+
+    def content(self) -> bytes:
+        """Return them.
+
+        Raises:
+          RunFolderError: the file is missing, or was changed.
+        """
+        try:
+            found = self.path.read_bytes()
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: cannot be read ({error.strerror}), and the journal names it."
+            ) from error
+        if hashlib.sha256(found).hexdigest() != self.sha256:
+            raise RunFolderError(
+                f"{self.path}: it was changed since it was agreed on; put the file back."
+            )
+        return found
+
+
+Entry = Values | Kept | None
+
+
+def message_of(entry: Entry) -> Agreed:
+    """Return what a message says of a round."""
+    return entry.content() if isinstance(entry, Kept) else entry
+
+
+def size_of(entry: Entry) -> int:
+    """Return about how many bytes of a message that takes."""
+    if isinstance(entry, Kept):
+        return 9 + entry.size
+    return 5 + 8 * len(entry or ())
 
 
 class Book:
@@ -39,13 +92,14 @@ class Book:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         path = RunFolder(folder).journal
-        self.entries: dict[int, Values | None] = {}
+        self._rounds = folder / "rounds"
+        self.entries: dict[int, Entry] = {}
         self.evals: list[float] = []
         self.start: Record | None = None
         self.over = ""
         self.steps = 0
         self._pending: dict[str, Any] | None = None  # a step without its evaluation
-        self._began = time.monotonic()
+        self._opened = self._began = time.monotonic()
         records: Sequence[Record] = []
         intact: int | None = None
         if path.exists():
@@ -64,7 +118,7 @@ class Book:
                 self.steps += 1
             elif record["kind"] == "end":
                 self.over = str(record.get("status", "done"))
-        for number, values in entries_in(records):
+        for number, values in entries_in(records, folder):
             self._note(number, values)
         if records and (step := _pending_in(records)) is not None:
             self._pending = dict(step)
@@ -106,6 +160,24 @@ class Book:
         self._journal.append(self.start, durable=True)
         self._note(START, values)
 
+    def agree_on_weights(
+        self, number: int, content: bytes | None, loss: float, took: Record
+    ) -> None:
+        """Write the weights that were agreed on; an evaluation always follows."""
+        if content is None:
+            self.agree(number, None, True, took)
+            return
+        step = round_of(number).step
+        self._rounds.mkdir(exist_ok=True)
+        kept = Kept(_file(self._rounds, step), hashlib.sha256(content).hexdigest(), len(content))
+        write_bytes(kept.path, content)
+        weights = {"sha256": kept.sha256, "bytes": kept.size}
+        line = {**self._step_line(step, (loss,), took), "weights": weights}
+        self._pending = line
+        event = {"kind": "event", "step": step - 1, "text": _AGREED, "agreed": line}
+        self._journal.append(event, durable=True)
+        self._note(number, kept)
+
     def agree(self, number: int, values: Values | None, evaluated: bool, took: Record) -> None:
         """Write what was agreed on in a round after the first.
 
@@ -130,7 +202,10 @@ class Book:
                 event = {"kind": "event", "step": step - 1, "text": _EVALUATION_SKIPPED}
                 self._journal.append({**event, "agreed": self._pending}, durable=True)
             else:
-                self._write({**self._pending, "eval": values[0] if values else None})
+                sent = {name: self._pending["fleet"][name] + took[name] for name in _SENT}
+                fleet = {**self._pending["fleet"], **sent}
+                line = {**self._pending, "eval": values[0] if values else None, "fleet": fleet}
+                self._write(line)
                 self._pending = None
         self._note(number, values)
 
@@ -164,7 +239,7 @@ class Book:
     def end(self, status: str) -> None:
         """Write that training is over."""
         if self.start is not None and not self.over:
-            seconds = time.monotonic() - self._began
+            seconds = time.monotonic() - self._opened
             line = {"kind": "end", "step": self.steps, "status": status, "seconds_total": seconds}
             self._journal.append(line, durable=True)
         self.over = status
@@ -173,21 +248,25 @@ class Book:
         """Let go of the file."""
         self._journal.close()
 
-    def _note(self, number: int, values: Values | None) -> None:
+    def _note(self, number: int, values: Entry) -> None:
         self.entries[number] = values
-        if round_of(number).what != "slopes" and values:
+        if round_of(number).what != "slopes" and isinstance(values, tuple):
             self.evals.append(values[0])
 
 
-def entries_in(records: Sequence[Record]) -> Iterator[tuple[int, Values | None]]:
-    """Yield the rounds of a server's journal with their values."""
+def entries_in(records: Sequence[Record], folder: Path) -> Iterator[tuple[int, Entry]]:
+    """Yield the rounds of a server's journal with their values.
+
+    Args:
+      folder: of the journal.
+    """
     for record in records:
         if record["kind"] == "start" and "fleet" in record:
             yield START, (record["eval"], record["fleet"]["epsilon"])
         elif record["kind"] == "step":
-            yield from _of_step(record)
+            yield from _of_step(record, folder / "rounds")
     if (pending := _pending_in(records)) is not None:
-        yield from _of_step(pending)
+        yield from _of_step(pending, folder / "rounds")
 
 
 def _pending_in(records: Sequence[Record]) -> Record | None:
@@ -201,11 +280,18 @@ def _pending_in(records: Sequence[Record]) -> Record | None:
     return None
 
 
-def _of_step(record: Record) -> Iterator[tuple[int, Values | None]]:
+def _file(rounds: Path, step: int) -> Path:
+    return rounds / f"{int(step)}.int8"
+
+
+def _of_step(record: Record, rounds: Path) -> Iterator[tuple[int, Entry]]:
     step, undone = record["step"], record.get("undone")
     slopes = undone or record
-    is_skipped = slopes["skipped"] is not None
-    yield slopes_of(step), None if is_skipped else (slopes["loss"], *slopes["scalars"])
+    if weights := slopes.get("weights"):
+        yield slopes_of(step), Kept(_file(rounds, step), weights["sha256"], weights["bytes"])
+    else:
+        is_skipped = slopes["skipped"] is not None
+        yield slopes_of(step), None if is_skipped else (slopes["loss"], *slopes["scalars"])
     if undone:
         yield evaluation_after(step), None
     if record["eval"] is not None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_train.errors import InputError, RunFolderError
-from edge_train.fleet.book import entries_in
+from edge_train.fleet.book import entries_in, message_of
 from edge_train.fleet.rounds import NONE
 from edge_train.fleet.wire import END, Asked, read_asked
 from edge_train.records import journal
 
 _LENGTH = struct.Struct("<I")
-_MOST_BYTES = 1 << 26  # of one message
+_MOST_BYTES = 1 << 27  # of one message
 _LONGEST_PATH = 100  # bytes; the system's limit is 108 here and 104 elsewhere
 _ANSWER_SECONDS = 10.0  # for a process that asked to take its answer
 
@@ -88,6 +88,9 @@ class SocketCalls:
 class BookCalls:
     """The journal of a server as one message: all its rounds, and that training is over.
 
+    Attributes:
+      exchange: "slopes" or "adapters".
+
     Raises:
       RunFolderError: it is no journal of a fleet.
     """
@@ -97,7 +100,9 @@ class BookCalls:
         if not records or "fleet" not in records[0]:
             raise RunFolderError(f"{path}: this is not the journal of a fleet's server.")
         tag = bytes.fromhex(str(records[0]["fleet"]["tag"]))
-        self._asked: Asked | None = Asked(END, tag, NONE, dict(entries_in(records)))
+        self.exchange = str(records[0]["fleet"]["must"].get("exchange", "slopes"))
+        entries = {n: message_of(entry) for n, entry in entries_in(records, path.parent)}
+        self._asked: Asked | None = Asked(END, tag, NONE, entries)
         self._path = path
 
     def next(self, seconds: float) -> Call | None:

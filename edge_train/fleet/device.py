@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.fleet.adapters import Local
 from edge_train.fleet.calls import BookCalls, SocketCalls, call, check_socket_path
-from edge_train.fleet.company import IDLE_SECONDS, PRIVATE, Fleet
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.company import IDLE_SECONDS, Fleet
+from edge_train.fleet.identity import MIXED, PRIVATE
+from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.wire import REFUSED, STOPPED, TAG_BYTES, Answer, read_asked
 from edge_train.formats.atomic import write_bytes
 from edge_train.memory.fresh import command
+from edge_train.protocols import Company
 from edge_train.recipe import read_toml
 from edge_train.records.folder import RunFolder
 from edge_train.tasks import DEFAULT, tasks
 
 _SOCKET, _SETTINGS, _LOG, _PID, _RUN = "socket", "device.json", "run.log", "pid", "run"
+_LEDGER = "released.json"
 _PAUSE_SECONDS = 0.1
 _started: "list[subprocess.Popen[bytes]]" = []  # by this process; they outlive it
 _MOST_LOG = 4000
@@ -39,11 +43,13 @@ class Settings:
     Attributes:
       clip, noise: of `Privacy`; 0: nothing is hidden.
       idle_seconds: without a message, after which the process ends, everything saved.
+      exchange: "slopes" or "adapters".
     """
 
     clip: float = 0.0
     noise: float = 0.0
     idle_seconds: float = IDLE_SECONDS
+    exchange: str = "slopes"
 
     def privacy(self) -> Privacy | None:
         """Return the noise on what is sent.
@@ -137,7 +143,11 @@ class Device:
         recipe = self.folder / "recipe.toml"
         write_bytes(recipe, self.recipe.read_bytes())
         task = tasks.get(str(read_toml(recipe).get("task", DEFAULT)))
-        flags = {n: key.spellings[0] for n, key in task.recipe.declared().items() if n in PRIVATE}
+        flags = {
+            n: key.spellings[0]
+            for n, key in task.recipe.declared().items()
+            if n in (*PRIVATE, *MIXED)
+        }
         flags["mem"] = "--mem"
         data = self.own.get("data", "")
         if not data or not Path(data).expanduser().exists():
@@ -180,24 +190,32 @@ def _stopped(tag: bytes, text: str) -> bytes:
     return Answer(STOPPED, tag, 0, text=text).encode()
 
 
-def company_of(place: Path, say: Callable[[str], None]) -> Fleet:
+def company_of(place: Path, say: Callable[[str], None]) -> Company:
     """Return who a run trains with: `run --fleet PLACE`.
 
     Args:
       place: folder of a device, or the journal of a server, whose rounds are taken as they are.
 
     Raises:
-      InputError: it is neither.
+      InputError: it is neither, or noise is asked for where weights are exchanged.
     """
     if place.is_file():
-        return Fleet(BookCalls(place))
+        calls = BookCalls(place)
+        return Local(calls) if calls.exchange == "adapters" else Fleet(calls)
     try:
         said: Mapping[str, Any] = json.loads((place / _SETTINGS).read_text("utf-8"))
-        settings = Settings(**{name: float(value) for name, value in said.items()})
+        exchange = str(said.get("exchange", "slopes"))
+        numbers = {name: float(value) for name, value in said.items() if name != "exchange"}
+        settings = Settings(**numbers, exchange=exchange)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"--fleet {place}: neither the journal of a fleet's server nor the folder of a device; "
             "`edge-train fleet init` begins a fleet."
         ) from error
-    calls = SocketCalls(place / _SOCKET)
-    return Fleet(calls, settings.privacy(), settings.idle_seconds, say)
+    privacy = settings.privacy()
+    if settings.exchange == "slopes":
+        ledger = Ledger(place / _LEDGER) if privacy else None
+        return Fleet(SocketCalls(place / _SOCKET), privacy, settings.idle_seconds, say, ledger)
+    if privacy is not None:
+        raise InputError("fleet: clip and noise are for slopes; with adapters leave them out.")
+    return Local(SocketCalls(place / _SOCKET), settings.idle_seconds)

@@ -1,14 +1,19 @@
 """Flower's two apps of a fleet; the only file that imports Flower."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_train.errors import EdgeTrainError
-from edge_train.fleet.averaging import Average
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_train.errors import EdgeTrainError, InputError
+from edge_train.fleet.averaging import Average, MeanOfWeights
 from edge_train.fleet.device import Device, Settings
-from edge_train.fleet.server import Server, train
+from edge_train.fleet.server import Server
+from edge_train.fleet.turns import train
 from edge_train.fleet.wire import STOPPED, TAG_BYTES, Answer
 from edge_train.records.folder import RunFolder
 from edge_train.records.lock import only_writer
@@ -36,9 +41,15 @@ def server_app(file: str) -> Any:
         recipe = RunFolder(folder).recipe
         recipe.write_bytes((Path(file).parent / "recipe.toml").read_bytes())
         with only_writer(folder, _say):
-            average = Average(str(config["average"]), float(config["trim"]))  # type: ignore[arg-type]
+            rule, trim = str(config["average"]), float(config["trim"])
             server = Server(
-                folder, average, int(config["quorum"]), _say, mixed=bool(config["mixed"])
+                folder,
+                Average(rule, trim),  # type: ignore[arg-type]
+                int(config["quorum"]),
+                _say,
+                mixed=bool(config["mixed"]),
+                exchange=str(config["exchange"]),
+                weights=mean_of_weights(rule, trim),
             )
             try:
                 deadline = float(config["deadline"])
@@ -48,6 +59,34 @@ def server_app(file: str) -> Any:
         _say(f"{server.book.over}: {server.book.steps} steps are in {folder}")
 
     return app
+
+
+def mean_of_weights(rule: str, trim: float) -> MeanOfWeights:
+    """Return the mean of Flower's own strategies: FedAvg, FedTrimmedAvg or FedMedian."""
+    from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+    from flwr.serverapp import strategy
+
+    of = {
+        "mean": strategy.FedAvg,
+        "median": strategy.FedMedian,
+        "trimmed": partial(strategy.FedTrimmedAvg, beta=trim),
+    }
+    if rule not in of:
+        raise InputError(f"fleet: average is {rule!r}, choose one of {', '.join(of)}.")
+    one = of[rule]()
+
+    def mean(rows: Sequence[Sequence[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
+        replies = []
+        for blocks in rows:
+            arrays = ArrayRecord({str(n): Array(block) for n, block in enumerate(blocks)})
+            # each device took the same number of steps
+            content = RecordDict({"arrays": arrays, "said": MetricRecord({"num-examples": 1})})
+            asked = Message(RecordDict(), dst_node_id=1, message_type=MessageType.TRAIN)
+            replies.append(Message(content, reply_to=asked))
+        found, _ = one.aggregate_train(0, replies)
+        return [found[str(n)].numpy().astype(np.float32) for n in range(len(rows[0]))]
+
+    return mean
 
 
 class FlowerGrid:
@@ -120,7 +159,8 @@ def _answer(recipe: Path, message: Any, context: Any) -> bytes:
     try:
         folder = Path(str(node.get("folder", f"fleet-{context.node_id}"))).expanduser().absolute()
         own = {name: str(value) for name, value in node.items() if name != "folder"}
-        settings = Settings(float(config["clip"]), float(config["noise"]), float(config["idle"]))
+        clip, noise, idle = (float(config[name]) for name in ("clip", "noise", "idle"))
+        settings = Settings(clip, noise, idle, str(config["exchange"]))
         device = Device(folder, recipe, own, settings)
         return device.answer(_content_of(message) or b"", float(config["deadline"]))
     except EdgeTrainError as error:

@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from edge_train.errors import EdgeTrainError
+from edge_train.fleet.adapters import Local
 from edge_train.fleet.calls import Call
 from edge_train.fleet.company import Fleet
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.privacy import Ledger, Privacy
 from edge_train.fleet.wire import read_asked
-from edge_train.protocols import StepRecord
+from edge_train.protocols import Company, StepRecord
 from edge_train.recipe import Recipe
 from edge_train.records.folder import RunFolder
 from edge_train.run import session
@@ -44,9 +45,14 @@ class Killed(Exception):
 
 
 class QueueCalls:
-    """Messages through a queue; None in it ends the device at once."""
+    """Messages through a queue; None in it ends the device at once.
+
+    Attributes:
+      listening: set when the device has loaded its model and waits for messages.
+    """
 
     def __init__(self) -> None:
+        self.listening = threading.Event()
         self.queue: queue.Queue[Call | None] = queue.Queue()
 
     def next(self, seconds: float) -> Call | None:
@@ -55,6 +61,7 @@ class QueueCalls:
         Raises:
           Killed: the device ends here.
         """
+        self.listening.set()
         try:
             call = self.queue.get(timeout=seconds)
         except queue.Empty:
@@ -71,15 +78,25 @@ class LocalDevice:
       error: the sentence with which it ended; empty while it goes on, or where it is done.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, privacy: Privacy | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        privacy: Privacy | None = None,
+        exchange: str = "slopes",
+    ) -> None:
         self._recipe = replace(recipe, out=str(folder))
-        self.folder, self.error, self._privacy = folder, "", privacy
+        self.folder, self.error = folder, ""
+        self._privacy, self._exchange = privacy, exchange
+        self._ledger = Ledger(folder.with_name(f"{folder.name}-released.json") if privacy else None)
         self.calls = QueueCalls()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
-        company = Fleet(self.calls, self._privacy)
+        company: Company = Fleet(self.calls, self._privacy, ledger=self._ledger)
+        if self._exchange == "adapters":
+            company = Local(self.calls)
         try:
             if RunFolder(self.folder).journal.exists():
                 session.resume(self.folder, {}, Silent(), company=company)

@@ -1,11 +1,14 @@
 """Noise on what a device sends, and what it promises: (epsilon, delta) of the whole run."""
 
+import json
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_train.errors import InputError
+from edge_train.formats.atomic import write_bytes
 
 DELTA = 1e-5
 MOST_LOSS = 10.0  # a larger loss is sent as this
@@ -60,16 +63,57 @@ class Privacy:
         rho = (2.5 * steps + 0.5 * evaluations) / self.noise**2
         return rho + 2 * math.sqrt(rho * math.log(1 / delta))
 
-    def sentence(self, steps: int, evaluations: int) -> str:
-        """Return what is promised, for people."""
+    def sentence(self, steps: int, evaluations: int, again: int = 0) -> str:
+        """Return what is promised, for people.
+
+        Args:
+          steps, evaluations: of the whole run, with those that were measured again.
+          again: how many of both were.
+        """
         epsilon = self.epsilon(steps, evaluations)
+        repeated = f" ({again} of them measured again)" if again else ""
         return (
             f"privacy: slopes are cut to length {self.clip:g} and get noise of {self.noise:g} "
-            f"times that; {steps} steps and {evaluations} evaluations are ({epsilon:.3g}, "
-            f"{DELTA:g})-private for all data of this device at once"
+            f"times that; {steps} steps and {evaluations} evaluations{repeated} are "
+            f"({epsilon:.3g}, {DELTA:g})-private for all data of this device at once"
         )
 
 
+class Ledger:
+    """Rounds that a device measured a second time: each is one more release.
+
+    A device that is killed before its answer was averaged draws new noise for the same round.
+    What is counted is on the disk before anything is sent.
+
+    Args:
+      path: of its file; None: in memory alone.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.slopes = self.losses = 0
+        self._last = -1
+        if path is not None and path.exists():
+            try:
+                said = json.loads(path.read_text("utf-8"))
+                self._last, self.slopes, self.losses = (int(said[name]) for name in _LEDGER)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}: it counts what this device sent, and cannot be read; begin again in "
+                    "a new folder."
+                ) from error
+
+    def count(self, number: int, slopes: bool) -> None:
+        """Note that the numbers of a round are drawn, of slopes with a loss or of a loss."""
+        if number == self._last:
+            self.slopes, self.losses = self.slopes + slopes, self.losses + (not slopes)
+        self._last = number
+        if self._path is not None:
+            said = dict(zip(_LEDGER, (self._last, self.slopes, self.losses), strict=True))
+            write_bytes(self._path, json.dumps(said).encode())
+
+
+_LEDGER = ("last", "slopes_again", "losses_again")
 _SYSTEM = random.SystemRandom()  # of the system: a keyed draw could be taken off again
 
 

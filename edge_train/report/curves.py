@@ -99,7 +99,8 @@ def memory_over_time(
         for record in records:
             if record["kind"] == "step":
                 elapsed += record["seconds"]
-                held.append((elapsed, float(record["resident_bytes"])))
+                if record["resident_bytes"]:  # none of a fleet, whose devices hold their own
+                    held.append((elapsed, float(record["resident_bytes"])))
     acts = Points(min(held, key=lambda point: abs(point[0] - when)) for when in events if held)
     return held, anon, gpu, acts
 

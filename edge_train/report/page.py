@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from markupsafe import Markup
 
+from edge_train.errors import MISSED
 from edge_train.memory.shortage import is_shortage
 from edge_train.report.confusion import confusion_table
 from edge_train.report.curves import curves
@@ -142,7 +143,7 @@ def _events(records: Sequence[Record]) -> Markup:
     rows = []
     for record in records:
         step, text = record.get("step"), None
-        if record["kind"] == "event":
+        if record["kind"] == "event" and "agreed" not in record:  # of a fleet: half a step
             text = str(record["text"])
         elif record["kind"] == "resume":
             text = "resumed"
@@ -157,6 +158,8 @@ def _events(records: Sequence[Record]) -> Markup:
             by_noise = record.get("why") == "noise"
             what = "in all, since gradients are noise" if by_noise else "fit into the time"
             text = f"{record['steps']} steps {what}"
+        elif record["kind"] == "step" and record.get("skipped") == MISSED:
+            text = MISSED
         elif record["kind"] == "step" and record.get("skipped"):
             text = f"rolled back: {record['skipped']}"
         if text:

@@ -42,6 +42,8 @@ def write_report(run: Path) -> Path:
     name = facts.get("task", "")
     task = tasks.all().get(name)  # of a package that may be gone by now
     title = task.title(facts) if task else f"Run: {name}"
+    if facts.get("device") == "fleet":  # its server knows no data and no model
+        title = f"A fleet: {task.says if task else name}"
     usable, broken = _sections_of(task, name)
     html = render(run, summary, records, title, usable, broken)
     write_bytes(page, html.encode("utf-8", "replace"))  # names of files may be no Unicode at all

@@ -221,7 +221,7 @@ def _loop(
     )
     if not new:
         loop.unsettled = length_of(records).evaluations
-    session.company.resume(records[0], lambda: loop.stop_requested)
+    session.company.resume(records[0], loop)
     loop.observe = partial(_observe, session, loop)
     began = time.perf_counter()
     loop.begin(records[0]["eval"], records[0].get("recipe", {}).get("sha256", ""))

@@ -5,6 +5,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from edge_train.errors import MISSED
 from edge_train.records.best import replaces_best
 from edge_train.records.lines import LONGEST_LINE, decode
 from edge_train.records.order import Order
@@ -47,6 +48,7 @@ class Live:
         self.margin = 0.0  # of the best one, see `records.best`
         self.eval: float | None = None
         self.seconds = 0.0
+        self.devices: list[Any] | None = None  # of a fleet's last step: how many, bytes up, down
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._events: deque[list[Any]] = deque(maxlen=_MOST_EVENTS)
         self._losses, self._evals = Curve(), Curve()
@@ -111,7 +113,7 @@ class Live:
             self._events.append([record["step"], f"made longer: {record['steps']} steps in all"])
         elif kind == "fit":
             self.planned = record["steps"]
-        elif kind == "event":
+        elif kind == "event" and "agreed" not in record:  # of a fleet: half a step
             self._events.append([record.get("step"), record["text"][:500]])
         elif kind == "end":
             self.status, self.seconds = str(record["status"]), record["seconds_total"]
@@ -125,12 +127,15 @@ class Live:
         self.status, self.steps = "running", step + 1
         self.held = record["resident_bytes"]
         self._recent.append(record["seconds"])
-        self._memory.add(step, self.held)
+        if self.held:  # none of a fleet, whose devices hold their own
+            self._memory.add(step, self.held)
+        if isinstance(took := record.get("fleet"), dict):
+            self.devices = [took.get(name) for name in ("count", "up_bytes", "down_bytes")]
         if record["loss"] is not None:
             self.loss = record["loss"]
             self._losses.add(step, record["loss"])
         self._evaluated(step + 1, record["eval"])
-        if record.get("skipped"):
+        if record.get("skipped") and record["skipped"] != MISSED:
             self._events.append([step, f"rolled back: {record['skipped']}"[:500]])
 
     def _evaluated(self, step: int, loss: float | None) -> None:
@@ -161,6 +166,7 @@ class Live:
             "cap": self.cap,
             "held": self.held,
             "peak": self.peak,
+            "devices": self.devices,
             "damaged": self.damaged,
             "behind": self.behind,
         }

@@ -145,7 +145,9 @@ function drawRun(run) {
     run.best ? `best ${number(run.best[1])} after ${count(run.best[0])} steps` : "not measured yet");
   const held = going ? run.held : run.peak;
   const full = run.cap ? held / run.cap : 0;
-  const memory = tile(going ? "Memory held" : "Peak memory", bytes(held),
+  const memory = run.devices ? tile("Devices", count(run.devices[0]),
+    `in the last step, ${count(run.devices[1])} bytes up, ${count(run.devices[2])} down`)
+    : tile(going ? "Memory held" : "Peak memory", bytes(held),
     run.cap ? `${Math.round(100 * full)}% of the cap, ${bytes(run.cap)}` : "no cap was set",
     run.cap ? bar(full, full > 1 ? "bad" : full > 0.95 ? "warn" : "good") : null);
   const parts = [head];

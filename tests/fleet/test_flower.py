@@ -1,22 +1,32 @@
-"""Three real processes train together through `flwr run`; one is killed and comes back.
+"""Real processes train together through `flwr run`; devices and the server are killed.
 
 Needs Flower: `pip install edge-train[fleet]`, then `pytest -m slow tests/fleet/test_flower.py -s`.
 """
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
-import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import places
 import pytest
+from fleet_tasks import CASES, SHARED, learned
 from fleets import SCALES, bits, steps, write_data
+from flower_programs import (
+    BIN,
+    Counted,
+    Programs,
+    end,
+    free_port,
+    kill_training,
+    lines_of,
+    until,
+    write_certificates,
+)
+
+from edge_train.recipe import to_toml
+from edge_train.tasks import recipe_of
 
 STEPS = 8
 RECIPE = f"""\
@@ -32,143 +42,62 @@ queries = 4
 continual = "none"
 standardization = "{SCALES.strip()}"
 """
-BIN = Path(sys.executable).parent
-SECONDS = 900.0
-
-
-class Counted:
-    """A door to a port that counts the bytes through it."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self.up = self.down = 0
-        self._closing: list[socket.socket] = []
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port = self._door.getsockname()[1]
-        threading.Thread(target=self._open, daemon=True).start()
-
-    def _open(self) -> None:
-        while True:
-            here, _ = self._door.accept()
-            there = socket.create_connection(("127.0.0.1", self._to))
-            for source, target, name in ((here, there, "up"), (there, here, "down")):
-                threading.Thread(
-                    target=self._pass, args=(source, target, name), daemon=True
-                ).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, name: str) -> None:
-        try:
-            while part := source.recv(1 << 16):
-                setattr(self, name, getattr(self, name) + len(part))
-                target.sendall(part)
-        except OSError:
-            pass
-        for one in (source, target):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        if name == "up":  # the other direction ends by that
-            self._closing += [source, target]
-
-    def close(self) -> None:
-        """Let go of every connection."""
-        for one in (self._door, *self._closing):
-            one.close()
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
-def started(tmp_path):
-    """Return a function that starts a program of Flower; all end with the test."""
+def programs(tmp_path):
+    """Return what starts programs of Flower; all end with the test."""
     if find_spec("flwr") is None or not (BIN / "flwr").exists():
         pytest.skip("Flower is not installed: `pip install edge-train[fleet]`")
-    ours = str(places.ROOT)
-    env = {
-        **os.environ,
-        "FLWR_HOME": str(tmp_path / "home"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PYTHONPATH": ours,
-        "OMP_NUM_THREADS": "1",
-    }
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(log: str, *words: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / log).open("ab") as file:
-            one = subprocess.Popen(
-                [str(BIN / words[0]), *words[1:]],
-                cwd=tmp_path,
-                env=env,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        running.append(one)
-        return one
-
-    yield start
-    for one in running:
-        _end(one)
+    found = Programs(tmp_path)
+    yield found
+    found.close()
 
 
-def _end(one: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(one.pid, signal.SIGKILL)
-    one.wait()
+def _node(programs, number, port, data, *words):
+    folder = programs.folder / f"device-{number}"
+    config = f'data="{data}" mem="2GB" folder="{folder}"'
+    place = ("--superlink", f"127.0.0.1:{port}", "--port", str(free_port()))
+    secure = words or ("--insecure",)
+    return programs.start(
+        f"node-{number}.log", "flower-supernode", *secure, *place, "--node-config", config
+    )
+
+
+def _done(device: Path) -> bool:
+    return (device / "run" / "report.html").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its door
-def test_three_processes_of_which_one_is_killed(tmp_path, started):
-    _write(tmp_path)
-    port = _free_port()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "config.toml").write_text(
-        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\n'
-        "insecure = true\n"
-    )
-    app = tmp_path / "app"
-    words = [sys.executable, "-m", "edge_train", "fleet", "init", "recipe.toml", "app"]
-    subprocess.run(
-        words, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(places.ROOT)}
-    )
-    started("link.log", "flower-superlink", *_LINK, "--port", str(port))
-    _reachable(port)
+def test_three_processes_of_which_one_is_killed(tmp_path, programs):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    data = [write_data(tmp_path / f"{n}.npz", (n,), seed=n) for n in range(2)]
+    programs.edge_train("fleet", "init", "recipe.toml", "app")
+    port = free_port()
+    programs.link(port, "--insecure")
     door = Counted(port)
-
-    def node(number: int) -> subprocess.Popen[bytes]:
-        folder = tmp_path / f"device-{number}"
-        config = f'data="{tmp_path}/{number}.npz" mem="1GB" folder="{folder}"'
-        to = f"127.0.0.1:{door.port if number == 0 else port}"
-        place = ("--superlink", to, "--port", str(_free_port()))
-        return started(f"node-{number}.log", *_NODE, *place, "--node-config", config)
-
-    node(0)
-    second = node(1)
+    _node(programs, 0, door.port, data[0])
+    second = _node(programs, 1, port, data[1])
     time.sleep(3)
-    run = started("run.log", "flwr", "run", str(app), "here")
-    assert run.wait(60) == 0, (tmp_path / "run.log").read_text()
+    programs.run(tmp_path / "app")
     server = tmp_path / "app-server"
-    _until(lambda: len(_lines(server)) >= 3)
-    before = (door.up, door.down, len(_lines(server)))
-    _until(lambda: len(_lines(server)) >= 5)
-    after = (door.up, door.down, len(_lines(server)))
-    _end(second)
-    _kill_training(tmp_path / "device-1")
-    node(1)
-    _until((tmp_path / "device-0" / "run" / "report.html").exists)
-    _until((tmp_path / "device-1" / "run" / "report.html").exists)
+    until(lambda: len(lines_of(server)) >= 3)
+    before = (door.up, door.down, len(lines_of(server)))
+    until(lambda: len(lines_of(server)) >= 5)
+    after = (door.up, door.down, len(lines_of(server)))
+    end(second)
+    kill_training(tmp_path / "device-1")
+    _node(programs, 1, port, data[1])
+    for number in range(2):
+        until(lambda n=number: _done(tmp_path / f"device-{n}"))
     ends = {bits(tmp_path / f"device-{number}" / "run") for number in range(2)}
     assert len(ends) == 1
     assert steps(tmp_path / "device-1" / "run") == steps(server)
-    again = tmp_path / "again"
-    words = ["run", str(tmp_path / "1.npz"), "--recipe", "recipe.toml", "--out", str(again)]
-    words += ["--fleet", str(server / "journal.jsonl")]
-    subprocess.run(
-        [sys.executable, "-m", "edge_train", *words],
-        cwd=tmp_path,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(places.ROOT)},
-    )
-    assert bits(again) in ends
+    again = ("--recipe", "recipe.toml", "--out", "again")
+    journal = ("--fleet", str(server / "journal.jsonl"))
+    programs.edge_train("run", str(data[1]), *again, *journal)
+    assert bits(tmp_path / "again") in ends
     rounds = after[2] - before[2]
     print(
         f"\nwire bytes a round of a device, polling and HTTP included: "
@@ -177,55 +106,90 @@ def test_three_processes_of_which_one_is_killed(tmp_path, started):
     )
 
 
-_LINK = ("--insecure", "--disable-runtime-dependency-installation")
-_NODE = ("flower-supernode", "--insecure")
-
-
-def _write(folder: Path) -> None:
-    (folder / "recipe.toml").write_text(RECIPE)
+@pytest.mark.slow
+def test_a_killed_server_goes_on_behind_tls_with_adapters(tmp_path, programs):
+    """The server is killed; a new `flwr run` goes on from its journal. Weights, FedAvg, TLS."""
+    exact = RECIPE.replace('"zo"', '"adamw"').replace("evaluate_every = 4", "evaluate_every = 2")
+    lines = [line for line in exact.splitlines() if line.split()[0] not in ("epsilon", "queries")]
+    (tmp_path / "recipe.toml").write_text("\n".join(lines))
+    data = [write_data(tmp_path / f"{n}.npz", (n,), seed=n) for n in range(2)]
+    programs.edge_train("fleet", "init", "recipe.toml", "app", "--exchange", "adapters")
+    write_certificates(tmp_path)
+    port = free_port()
+    ours = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+    programs.link(port, *ours, "--ssl-ca-certfile", "ca.crt")
     for number in range(2):
-        write_data(folder / f"{number}.npz", (number,), seed=number)
+        _node(programs, number, port, data[number], "--root-certificates", "ca.crt")
+    time.sleep(3)
+    programs.run(tmp_path / "app")
+    server = tmp_path / "app-server"
+    until(lambda: len(lines_of(server)) >= 1)
+    _kill_servers(tmp_path)
+    had = len(lines_of(server))
+    assert had < STEPS // 2
+    programs.run(tmp_path / "app")
+    for number in range(2):
+        until(lambda n=number: _done(tmp_path / f"device-{n}"))
+    networks = [
+        (tmp_path / f"device-{n}" / "run" / "network.safetensors").read_bytes() for n in range(2)
+    ]
+    assert networks[0] == networks[1]
+    assert len(lines_of(server)) == STEPS // 2
+    assert '"kind":"resume"' in (server / "journal.jsonl").read_text()
+    assert "plain" not in (tmp_path / "link.log").read_text()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])
+def _kill_servers(folder: Path) -> None:
+    """Kill the server's process, as `kill -9` does it; Flower's SuperLink stays."""
+    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    servers = [line for line in listed.stdout.splitlines() if "flwr-serverapp" in line]
+    pids = [int(line.split()[0]) for line in servers]
+    pids = [pid for pid in pids if _environment(pid).get("FLWR_HOME") == str(folder / "home")]
+    assert pids, "no server is running"
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
 
 
-def _reachable(port: int) -> None:
-    def answers() -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    _until(answers)
-
-
-def _until(holds) -> None:
-    end = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.5)
-
-
-def _lines(server: Path) -> list[str]:
+def _environment(pid: int) -> dict[str, str]:
     try:
-        lines = (server / "journal.jsonl").read_text().splitlines()
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
-        return []
-    return [line for line in lines if line.startswith('{"kind":"step"')]
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def _kill_training(device: Path) -> None:
-    pid = int((device / "pid").read_text())
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    for one in [*map(int, found.stdout.split()), pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["personalize, onnx", "classify, head", "language-model, numpy"])
+def test_other_tasks_through_flower(tmp_path, programs, case):
+    name, shared, data, more = CASES[case]
+    values = {"task": name, **SHARED, **shared(tmp_path), **more, "steps": 2}
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe_of(values, "")))
+    programs.edge_train("fleet", "init", "recipe.toml", "app")
+    port = free_port()
+    programs.link(port, "--insecure")
+    for number in range(2):
+        _node(programs, number, port, data(tmp_path, number))
+    time.sleep(3)
+    programs.run(tmp_path / "app")
+    for number in range(2):
+        until(lambda n=number: _done(tmp_path / f"device-{n}"))
+    runs = [tmp_path / f"device-{number}" / "run" for number in range(2)]
+    assert learned(runs[0]) == learned(runs[1])
+    assert steps(runs[0]) == steps(runs[1]) == steps(tmp_path / "app-server")
+
+
+@pytest.mark.slow
+def test_a_device_that_does_not_know_the_authority_is_not_let_in(tmp_path, programs):
+    write_certificates(tmp_path)
+    port = free_port()
+    ours = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+    programs.link(port, *ours, "--ssl-ca-certfile", "ca.crt")
+    (tmp_path / "other").mkdir()
+    write_certificates(tmp_path / "other")
+    node = _node(programs, 0, port, "none.npz", "--root-certificates", "other/ca.crt")
+    until(lambda: node.poll() is not None or "ertificate" in (tmp_path / "node-0.log").read_text())
+    said = (tmp_path / "node-0.log").read_text()
+    assert "ertificate" in said or "SSL" in said or "handshake" in said.lower(), said
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Flower imports

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 from fleets import bits, device, finish, recipe, server, steps, write_data
+from safetensors.numpy import load_file
 
 from edge_train.errors import EdgeTrainError, InputError
 from edge_train.fleet import wire
 from edge_train.fleet.calls import BookCalls, Call
 from edge_train.fleet.company import Fleet
 from edge_train.fleet.grid import LocalDevice, LocalGrid, Silent
-from edge_train.fleet.privacy import Privacy
+from edge_train.fleet.privacy import Ledger, Privacy
+from edge_train.fleet.rounds import slopes_of
 from edge_train.fleet.wire import Answer, read_answer
 from edge_train.records import journal
 from edge_train.run import session
@@ -179,6 +181,27 @@ def test_noise_leaves_the_devices_with_the_same_bits(tmp_path, data):
     assert bits(tmp_path / "d0") == bits(tmp_path / "d1") != bits(tmp_path / "e0")
 
 
+def test_a_round_that_is_measured_again_is_counted(tmp_path, data):
+    privacy = Privacy(1.0, 20.0)
+    one = server(tmp_path / "s", 1, [])
+    grid = LocalGrid({1: LocalDevice(recipe(data[0]), tmp_path / "d", privacy)})
+    while one.book.steps < 2:
+        _one_round(one, grid)
+    asked = one.messages([1])
+    grid.exchange(asked, 20)  # it measures, and its answer is lost
+    grid.devices[1].kill()
+    grid.devices[2] = LocalDevice(recipe(data[0]), tmp_path / "d", privacy)
+    finish(one, grid)
+    ledger = Ledger(tmp_path / "d-released.json")
+    assert (ledger.slopes, ledger.losses) == (1, 0)
+    said = privacy.sentence(13, 4, 1)
+    assert "13 steps and 4 evaluations (1 of them measured again) are (" in said
+    assert privacy.epsilon(13, 4) > privacy.epsilon(12, 4)
+    (tmp_path / "d-released.json").write_text("{}")
+    with pytest.raises(InputError, match="it counts what this device sent"):
+        Ledger(tmp_path / "d-released.json")
+
+
 def test_noise_and_a_radius_from_data_do_not_go_together(tmp_path, data):
     one = LocalDevice(recipe(data[0], epsilon=None), tmp_path / "d", Privacy(1.0, 1.0))
     one.thread.join(20)
@@ -226,7 +249,15 @@ def test_the_report_and_the_page_say_who_took_part(tmp_path, data):
     live.look(str(tmp_path / "s"), "journal.jsonl")
     assert not live.damaged
     assert live.steps == 12
-    assert "2 devices in this round (0-1)" in str(live.curves()) + str(live.summary())
+    seen = live.curves()
+    assert "2 devices in this round (0-1)" in str(seen["events"])
+    assert "the evaluation follows" not in str(seen["events"])
+    assert seen["memory"] == []  # its server holds no model
+    count, up, down = live.summary()["devices"]
+    assert count == 2
+    assert up > 0 and down > 0
+    assert "A fleet: a small network" in page
+    assert "Memory held" not in page
 
 
 def _one_round(one, grid):
@@ -251,3 +282,54 @@ def test_messages_that_cannot_be_read_are_answered():
     with pytest.raises(InputError, match="enough"):
         Fleet(Calls()).evaluation(0, lambda: 1.0)
     assert read_answer(asked[0]) == Answer(wire.STOPPED, bytes(4), 2, text="a message of 3 bytes")
+
+
+def test_who_comes_late_is_sent_a_state_where_that_is_less(tmp_path, data):
+    """A late device goes on from what the others hold; a kill after that changes nothing."""
+    many = {"steps": 120, "evaluate_every": 60, "patience": 0}
+    said: list[str] = []
+    one = server(tmp_path / "s", 2, said)
+    grid = LocalGrid({n: device(tmp_path / f"d{n}", data[n], **many) for n in range(2)})
+    while one.book.steps < 80:
+        _one_round(one, grid)
+    grid.devices[5] = device(tmp_path / "late", data[2], **many)
+    while one.devices.get(5) is None or one.devices[5].known < slopes_of(80):
+        _one_round(one, grid)
+    assert any("in place of older rounds" in text for text in said)
+    _one_round(one, grid)
+    grid.devices[5].kill()
+    for path in (tmp_path / "late" / "checkpoints").glob("step-*"):
+        path.unlink()  # it begins again from the state
+    _one_round(one, grid)
+    grid.devices[6] = device(tmp_path / "late", data[2], **many)
+    finish(one, grid)
+    assert grid.devices[6].error == ""
+    # the best of all evaluations was before it came, so what it hands out is another
+    assert _last(tmp_path / "late") == _last(tmp_path / "d0") == _last(tmp_path / "d1")
+    skipped = [line for line in steps(tmp_path / "late") if "without this device" in line[4]]
+    assert 70 < len(skipped) < 90
+
+
+def _last(run):
+    found = load_file(run / "checkpoints" / "step-00000120.safetensors")
+    return {name: (value.shape, value.tobytes()) for name, value in found.items()}
+
+
+def test_states_that_differ_are_not_sent(tmp_path, data):
+    many = {"steps": 120, "evaluate_every": 60, "patience": 0}
+    said: list[str] = []
+
+    def change(node, content):
+        answer = read_answer(content)
+        if node == 1 and answer.kind == wire.STATE:
+            return [replace(answer, content=answer.content[:-4] + b"lie!").encode()]
+        return [content]
+
+    one = server(tmp_path / "s", 2, said)
+    grid = LocalGrid({n: device(tmp_path / f"d{n}", data[n], **many) for n in range(2)}, change)
+    while one.book.steps < 80:
+        _one_round(one, grid)
+    grid.devices[5] = device(tmp_path / "late", data[2], **many)
+    finish(one, grid)
+    assert any("devices differ in their state" in text for text in said)
+    assert bits(tmp_path / "late") == bits(tmp_path / "d0")

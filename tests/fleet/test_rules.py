@@ -8,9 +8,9 @@ import pytest
 from edge_train.errors import InputError
 from edge_train.fleet import wire
 from edge_train.fleet.averaging import Average, weight_of
+from edge_train.fleet.members import ranges
 from edge_train.fleet.privacy import MOST_LOSS, Privacy
 from edge_train.fleet.rounds import START, evaluation_after, round_of, slopes_of
-from edge_train.fleet.server import ranges
 from edge_train.fleet.wire import Answer, Asked, read_answer, read_asked
 
 HONEST = [[1.0, -2.0], [1.1, -2.1], [0.9, -1.9], [1.05, -2.05], [0.95, -1.95]]

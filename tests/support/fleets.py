@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from edge_train.fleet.averaging import Average
 from edge_train.fleet.grid import LocalDevice, LocalGrid
-from edge_train.fleet.server import Server, train
+from edge_train.fleet.server import Server
+from edge_train.fleet.turns import train
 from edge_train.recipe import Recipe
 from edge_train.records import journal
 from edge_train.tasks import recipe_of
