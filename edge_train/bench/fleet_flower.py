@@ -36,7 +36,11 @@ def flower(folder: Path) -> str:
         out = folder / str(count)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        subprocess.run(module(__name__, [str(out), str(count)]), check=True, timeout=_SECONDS)
+        try:
+            subprocess.run(module(__name__, [str(out), str(count)]), check=True, timeout=_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            rows.append((str(count), f"it did not end: {type(error).__name__}", "", ""))
+            continue
         found = json.loads((out / "found.json").read_text())
         rows.append((str(count), *(f"{found[name]:.3f}" for name in ("own", "thread", "all"))))
     head = ("devices", "our server", "with Flower's grid", "whole process")
