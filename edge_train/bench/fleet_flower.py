@@ -31,7 +31,7 @@ def flower(folder: Path) -> str:
             "Flower's simulation is not installed here (`pip install flwr[simulation]`): the "
             "numbers above are of the grid inside this process."
         )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for count in _COUNTS:
         out = folder / str(count)
         shutil.rmtree(out, ignore_errors=True)
