@@ -31,12 +31,16 @@ def flower(folder: Path) -> str:
             "Flower's simulation is not installed here (`pip install flwr[simulation]`): the "
             "numbers above are of the grid inside this process."
         )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for count in _COUNTS:
         out = folder / str(count)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        subprocess.run(module(__name__, [str(out), str(count)]), check=True, timeout=_SECONDS)
+        try:
+            subprocess.run(module(__name__, [str(out), str(count)]), check=True, timeout=_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            rows.append((str(count), f"it did not end: {type(error).__name__}", "", ""))
+            continue
         found = json.loads((out / "found.json").read_text())
         rows.append((str(count), *(f"{found[name]:.3f}" for name in ("own", "thread", "all"))))
     head = ("devices", "our server", "with Flower's grid", "whole process")

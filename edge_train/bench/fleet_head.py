@@ -4,8 +4,10 @@ An encoder stays frozen while a head is trained, so its outputs are computed onc
 hidden values of a text's tokens. The head is two linear layers, of two units each.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ def head(folder: Path, data: Path, model: Path, steps: int, seeds: int) -> str:
     every = np.concatenate(taken)
     test = read_examples(data / "test.tsv")[:_TEST]
     inputs = _features(folder / "train.npy", model, [examples[int(n)] for n in every])
-    rest = {
+    rest: dict[str, Any] = {
         "test_inputs": _features(folder / "test.npy", model, test),
         "test_labels": np.array([int(one.label) for one in test]),
         "class_names": np.array(["0", "1"]),
@@ -67,7 +69,7 @@ def head(folder: Path, data: Path, model: Path, steps: int, seeds: int) -> str:
     )
 
 
-def _features(path: Path, model: Path, examples: list[Example]) -> NDArray[np.float32]:
+def _features(path: Path, model: Path, examples: Sequence[Example]) -> NDArray[np.float32]:
     """Return what an encoder makes of texts, a row each; computed once and kept in a file."""
     if path.is_file():
         found: NDArray[np.float32] = np.load(path)
