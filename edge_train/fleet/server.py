@@ -211,8 +211,9 @@ class Server:
         """Agree on the open round if enough devices answered; return whether that was so."""
         if said := self._late.close(self.open, self._quorum):
             self._tell(said)
-        if self.book.start is None and not self._answers:
+        if self._members.reference is None:  # devices may come one by one before there is a quorum
             self._members.choose(self._quorum)
+            self._answers.clear()
             self._left.clear()
             return False
         kinds = Counter(map(_kind, self._answers.values()))

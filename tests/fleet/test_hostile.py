@@ -192,3 +192,14 @@ def test_a_state_that_nobody_asked_for_is_not_sent_on(tmp_path):
         one.close()
     assert not any("in place of older rounds" in text for text in said)
     one.book.close()
+
+
+def test_devices_that_come_one_by_one_make_a_quorum(tmp_path):
+    one = server(tmp_path / "s", 3, [])
+    draw = np.random.default_rng(0)
+    for here in (1, 2, 3, 3, 3, 3):
+        for node, content in one.messages(list(range(here))).items():
+            one.take(node, answer(content, draw))
+        one.close()
+    assert one.book.steps >= 1
+    one.book.close()
