@@ -29,7 +29,7 @@ from edge_train.memory.fresh import module
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import of_artifacts
 from edge_train.rng import Key
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.objective import PhotoCache
 from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -85,7 +85,7 @@ class _Setting:
     @classmethod
     def open(cls, model: str) -> "_Setting":
         job = parts.check(PersonalizeRecipe(model=model, flips=False, threads=1))
-        return cls(job, parts.encode_photos(job, *parts.load_job_photos(job)))
+        return cls(job, encoding.encode_photos(job, *encoding.load_job_photos(job)))
 
     @property
     def scale(self) -> Mapping[str, float]:

@@ -16,6 +16,7 @@ from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import InputError
 from edge_train.formats.embedded import DATA
 from edge_train.rng import Key
+from edge_train.tasks.personalize import encoding
 from edge_train.tasks.personalize import parts as diffusion
 from edge_train.tasks.personalize.judge import Judge
 from edge_train.tasks.personalize.pictures import (
@@ -161,7 +162,7 @@ def _row(name: str, reports: list[dict[str, Any]]) -> list[str]:
 def _untrained() -> list[str]:
     """Return the row of the word that training starts from."""
     job = diffusion.check(PersonalizeRecipe())
-    photos, _ = diffusion.load_job_photos(job)
+    photos, _ = encoding.load_job_photos(job)
     judge = EmbeddedJudge(np.stack([photo.pixels for photo in photos.photos]))
     ids = {name: np.concatenate([job.ids(p)[name] for p in judge.prompts]) for name in ("ids",)}
     ids["ids"] = np.concatenate([ids["ids"], job.ids("")["ids"]])
@@ -214,8 +215,8 @@ def overhead() -> str:
 
     recipe = replace(PersonalizeRecipe(), threads=1)
     job = diffusion.check(recipe)
-    photos, texts = diffusion.load_job_photos(job)
-    cache = diffusion.encode_photos(job, photos, texts)
+    photos, texts = encoding.load_job_photos(job)
+    cache = encoding.encode_photos(job, photos, texts)
     zo = TokenSteps.of(job, cache)
     text: Any = CLIPTextModel.from_pretrained(job.model.path / "text_encoder").float().eval()
     unet: Any = UNet2DConditionModel.from_pretrained(job.model.path / "unet").float().eval()

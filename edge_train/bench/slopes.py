@@ -24,7 +24,7 @@ from edge_train.formats.embedded import EMBEDDED
 from edge_train.optim.transforms import root_mean_square
 from edge_train.quant import of_artifacts
 from edge_train.rng import Key
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _BEFORE = 0.1  # the radius that a run wanted before, or an artifact's smallest one
@@ -119,7 +119,7 @@ def measured(artifact: Path, known: list[Known], radii: list[float]) -> list[Bot
     job = parts.check(_recipe(str(artifact)))
     ids = {"ids": np.concatenate([one.batch["ids"].ravel() for one in known])}
     runtime = parts.open_runtime(job, Parameters(job.start), ids)
-    cache = parts.encode_photos(job, *parts.load_job_photos(job))
+    cache = encoding.encode_photos(job, *encoding.load_job_photos(job))
     task, scale = parts.build_task(job, cache), _scale(job.start)
     estimator = ZerothOrder(1.0, scale)
     rows: list[Both] = []

@@ -15,7 +15,7 @@ from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import SeesNoise
 from edge_train.rng import Key
 from edge_train.run.settling import tail
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.tasks.personalize.radius import wanted_radius
@@ -54,7 +54,7 @@ class TokenSteps:
         """
         recipe = replace(recipe, method=method or recipe.method)
         job = parts.check(recipe)
-        cache = parts.encode_photos(job, *parts.load_job_photos(job))
+        cache = encoding.encode_photos(job, *encoding.load_job_photos(job))
         drawn = [job.ids(text) for text in (*prompts, "")]
         ids = {
             name: np.concatenate([own, *(text[name] for text in drawn)], axis=None)

@@ -47,7 +47,7 @@ from edge_train.quant import names_with, quants
 from edge_train.runtimes.onnx.diffusion import OnnxDiffusion
 from edge_train.runtimes.onnx.engine import load_engine, open_session, pick_provider
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.captions import OBJECT_TEMPLATES
 from edge_train.tasks.personalize.export_directions import (
     Moves,
@@ -232,8 +232,8 @@ def _task(job: TokenJob, samples: int) -> Personalize:
     """Return the task on the photos, or on noise in their place, at every timestep."""
     recipe, model = job.recipe, job.model
     if recipe.photos is not None or job.judged:
-        photos, texts = parts.load_job_photos(job)
-        cache = parts.encode_photos(job, photos, texts)
+        photos, texts = encoding.load_job_photos(job)
+        cache = encoding.encode_photos(job, photos, texts)
     else:
         side = (recipe.resolution or model.resolution) // model.latent_scale
         mean = np.zeros((1, model.latent_channels, side, side), np.float32)

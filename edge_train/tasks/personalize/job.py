@@ -24,7 +24,7 @@ from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.adapting import LORA_FOLDER, trigger_of
 from edge_train.tasks.personalize.buckets import in_words
 from edge_train.tasks.personalize.captions import file_name_of
@@ -82,11 +82,11 @@ class PersonalizeJob:
 
     def load(self) -> None:
         job = self._token_job
-        self._photos, self._texts = parts.load_job_photos(job)
-        cut = parts.cut_captions(job, self._photos, self._texts)
+        self._photos, self._texts = encoding.load_job_photos(job)
+        cut = encoding.cut_captions(job, self._photos, self._texts)
         alone = (_ALONE,) if len(self._photos.photos) == 1 else ()
         self.notes = (*job.notes, *self._photos.notices, *cut, *alone)
-        if self.recipe.flips and (why := parts.without_mirror(self._photos)):
+        if self.recipe.flips and (why := encoding.without_mirror(self._photos)):
             self.notes = (*self.notes, why)
             self.recipe = replace(self.recipe, flips=False)
             self._token_job = replace(job, recipe=self.recipe)
@@ -107,7 +107,7 @@ class PersonalizeJob:
 
     def _encoded(self, folder: Path, say: Say) -> PhotoCache:
         """Return the latents of the photos, and of pictures of the class where some are kept."""
-        cache = parts.encode_photos(self._token_job, self._photos, self._texts)
+        cache = encoding.encode_photos(self._token_job, self._photos, self._texts)
         if not self.recipe.keeps_class:
             return cache
         return replace(cache, prior=prior_cache(self._token_job, folder, say))

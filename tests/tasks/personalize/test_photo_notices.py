@@ -7,7 +7,7 @@ from places import GOLDEN
 
 pytest.importorskip("onnxruntime")
 
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -49,14 +49,14 @@ def test_photos_whose_captions_name_a_side_are_not_mirrored(tmp_path, word):
     assert said(made)[-1] == (
         f"photos are not mirrored: 1 of 1 captions name a side or words (1.png says {word!r})"
     )
-    encoded = parts.encode_photos(made._token_job, made._photos, made._texts)
+    encoded = encoding.encode_photos(made._token_job, made._photos, made._texts)
     assert len(encoded.mean) == 2
 
 
 def test_photos_are_mirrored_where_nothing_is_against_it(tmp_path):
     made = job(tmp_path / "a", "bright {}")
     assert made.recipe.flips and not said(made)
-    assert len(parts.encode_photos(made._token_job, made._photos, made._texts).mean) == 4
+    assert len(encoding.encode_photos(made._token_job, made._photos, made._texts).mean) == 4
     off = job(tmp_path / "b", "{} left", flips=False)
     assert not said(off)  # nothing was taken away
 

@@ -9,7 +9,7 @@ from places import GOLDEN
 
 from edge_train.errors import InputError
 from edge_train.rng import Key
-from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import load_photos
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -121,7 +121,7 @@ def test_an_exported_model_says_that_its_loss_has_no_weights(folder):
         parts.check(replace(recipe, snr_gamma=5.0))
     picture(folder, "a.mask.png", np.full((40, 60), 255, np.uint8))
     with pytest.raises(InputError, match=r"a\.png has a mask"):
-        parts.load_job_photos(parts.check(recipe))
+        encoding.load_job_photos(parts.check(recipe))
 
 
 def test_a_black_photo_is_said(folder):
