@@ -206,8 +206,16 @@ def test_a_method_that_shares_its_steps_out_takes_no_time(words, capsys):
     assert "--time is not for this run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", ["classify", "images", "language-model", "network", "module"])
+@pytest.mark.parametrize("task", ["classify", "images", "network", "module"])
 def test_every_task_can_be_fitted_to_a_time(task):
     from edge_train.registry import load
 
     assert issubclass(load(tasks.get(task).job), FitsATime)
+
+
+def test_a_language_model_can_be_fitted_to_a_time_also_where_its_job_is_chosen():
+    from edge_train.tasks.language_model.job import LanguageModelJob
+    from edge_train.tasks.language_model.two_models import TwoModelsJob
+
+    assert issubclass(LanguageModelJob, FitsATime)
+    assert issubclass(TwoModelsJob, FitsATime)
