@@ -170,11 +170,13 @@ if wanted tests "fast tests of the device environment, until ARM_SECONDS are ove
     files=$("$desk" -c "import sys; sys.path.insert(0, '$here/tests/support')
 from environments import DEVICE
 print(*sorted(DEVICE))")
+    failed=
     for name in $files; do
         file=$(cd "$here" && find tests -name "$name.py")
         if [ "$(date +%s)" -gt "$ends" ]; then echo "$file: not begun, no time left"; continue; fi
         emulated sh -c "cd /opt/edge-train && exec python3 -m pytest -q -p no:cacheprovider \
-            -m 'not process and not slow and not device' $file" || [ $? = 5 ]
+            -m 'not process and not slow and not device' $file" || [ $? = 5 ] || failed="$failed $file"
     done
+    [ -z "$failed" ] || stop "these failed:$failed"
 fi
 echo "arm: all is well on $QEMU_CPU"
