@@ -11,10 +11,9 @@ from edge_train.run.scratch import BENCH, scratch
 
 # The whole command, up to the moment when the engine would read the first graph.
 _SCRIPT = """
-from edge_train.memory.measure import measure
-print(measure().resident_bytes)
 from edge_train import cli
 from edge_train.run import observer, session
+from edge_train.memory.measure import measure
 from edge_train.runtimes.onnx import diffusion, vae
 from edge_train.runtimes.onnx.engine import load_engine
 
@@ -34,13 +33,11 @@ class BeforeModel:
     """Resident bytes of a fresh process.
 
     Attributes:
-      bare_bytes: with what measures it alone; an emulator's own memory is in all three.
       imported_bytes: with the engine and every module of a run imported, nothing read yet.
       ready_bytes: with artifact, tokenizer and the embedded photos checked, before any graph.
       heavy: packages that should not be there: torch and its kin.
     """
 
-    bare_bytes: int
     imported_bytes: int
     ready_bytes: int
     heavy: tuple[str, ...]
@@ -60,7 +57,6 @@ def before_model(artifact: Path) -> BeforeModel:
             check=False,
         )
     words = done.stdout.split()
-    if len(words) < 3:
+    if len(words) < 2:
         raise ModelError(f"{artifact}: no graph was opened ({done.stderr.strip()}).")
-    bare, imported, ready = map(int, words[:3])
-    return BeforeModel(bare, imported, ready, tuple(words[3:]))
+    return BeforeModel(int(words[0]), int(words[1]), tuple(words[2:]))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated import natively
 from places import GOLDEN
 
 from edge_train.arrays.parameters import Parameters
@@ -71,6 +72,7 @@ def test_released_at_any_instant_the_losses_keep_their_bits():
         thread.join()
 
 
+@natively
 def test_released_pages_are_gone_and_a_kept_head_stays():
     runtime = opened(lean=True)
     losses(runtime)
