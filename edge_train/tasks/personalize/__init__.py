@@ -125,8 +125,7 @@ TASK = Task(
         ),
     ),
     quality={
-        # by the default before, a rate of 0.2 and 100 steps
-        ("torch", "backprop", "none"): ("bag, backprop", "99 %"),
+        ("torch", "backprop", "none"): ("bag, backprop", "98 %"),
         ("torch", "zo", "none"): ("bag, zo", "95 %"),
         ("torch", "zo", "int8"): ("bag, zo, int8 weights", "95 %"),
         ("torch", "zo", "int4"): ("bag, zo, int4 weights", "95 %"),
