@@ -94,7 +94,7 @@ def main(
             run = out / f"colm-{arm.replace(' ', '-').replace(',', '')}-{seed}-{limit}"
             _run(run, out / "colm-start", mixture, arm, seed, limit, _LENGTH)
             losses[arm].append(_judged(run / "model", texts))
-    rows = [_row(arm, losses) for arm in ARMS]
+    rows = [cells_of(arm, losses, _SCORES) for arm in ARMS]
     costs = [_cost(out, mixture, arm) for arm in ARMS]
     return (
         f"{limit} steps, sequences of {_LENGTH} tokens, {seeds} seeds, one thread; means with the "
@@ -145,9 +145,14 @@ def _judged(folder: Path, texts: Mapping[str, str]) -> dict[str, float]:
     return found
 
 
-def _row(arm: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[str, ...]:
+def cells_of(
+    arm: str,
+    losses: Mapping[str, Sequence[Mapping[str, float]]],
+    scores: Mapping[str, Mapping[str, int]],
+) -> tuple[str, ...]:
+    """Return the cells of a way to choose: its loss, and what it closes, by each of the scores."""
     cells = [arm]
-    for shares in _SCORES.values():
+    for shares in scores.values():
         values, chance, all_of = (
             [weighted(one, shares) for one in losses[name]] for name in (arm, "random 8", "all 32")
         )

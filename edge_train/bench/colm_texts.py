@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train import bench
-from edge_train.bench.colm import ARMS, closed, loss_words, weighted
+from edge_train.bench.colm import ARMS, cells_of
 from edge_train.errors import InputError
 
 SOURCES = {"reviews": 1400, "problems": 500, "plays": 100}  # texts to train on
@@ -75,7 +75,7 @@ def table_of(out: Path, seeds: int, model: Path, data: Path, limit: int | None) 
                 *(("--sources", "source") if chooses else ()),
             )
             losses[arm].append(_judged(run / "model", held))
-    cells = [_cells(arm, losses) for arm in _ARMS]
+    cells = [cells_of(arm, losses, _SCORES) for arm in _ARMS]
     return (
         f"{model.name}: {steps} steps, texts of at most {_LENGTH} tokens, {seeds} seeds, one "
         f"thread, AdamW at 1e-4; {_HELD} held-out texts of each source; means with the 95 % "
@@ -140,13 +140,3 @@ def _judged(folder: Path, held: Mapping[str, Sequence[_Row]]) -> dict[str, float
             parts += torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
         found[name] = statistics.mean(parts)
     return found
-
-
-def _cells(arm: str, losses: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[str, ...]:
-    cells = [arm]
-    for shares in _SCORES.values():
-        values, chance, all_of = (
-            [weighted(one, shares) for one in losses[name]] for name in (arm, "random 8", "all 32")
-        )
-        cells += [loss_words(values, chance), closed(values, chance, all_of)]
-    return tuple(cells)
