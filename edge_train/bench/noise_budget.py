@@ -200,7 +200,7 @@ def _tables(model: str, photos: str, samples: int) -> str:
         flips=False,
         threads=1,
         method="backprop",
-        steps=_POINTS[-1],
+        steps=max(1, *_POINTS),
         relative_rate=_RATE,
     )
     steps = TokenSteps.open(recipe, _BARE)
