@@ -72,7 +72,7 @@ class Settling:
 
     def _look(self, loop: Loop) -> None:
         blocks = loop.runtime.parameters
-        rules = [(loop.rules[name], loop.state[name]) for name in blocks]
+        rules = ((loop.rules[name], loop.state[name]) for name in blocks)
         if not all(isinstance(rule, SeesNoise) and rule.is_noise(state) for rule, state in rules):
             return
         done = loop.next_step

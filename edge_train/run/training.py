@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_train.errors import (
     INTERRUPTED,
+    MISSED,
     EdgeTrainError,
     InputError,
     NonFinite,
@@ -26,7 +27,7 @@ from edge_train.memory.link import Link
 from edge_train.memory.measure import give_back_memory, measure
 from edge_train.memory.shortage import bytes_asked, is_shortage, lost_card, shortage
 from edge_train.methods import methods, schedules, selections
-from edge_train.methods.exact import ClipKeys
+from edge_train.methods.exact import ClipKeys, ends_by_noise
 from edge_train.optim.transforms import LearningRate
 from edge_train.power.energy import Meter, open_counter
 from edge_train.process.interrupts import STOPPING
@@ -231,8 +232,7 @@ def _loop(
     rule = partial(_rule_of, job, epsilon, scale)
     if recipe.time_seconds is not None:
         session.timing = open_timing(session, loop, records, save_seconds, rule)
-    if isinstance(job, FitsATime) and isinstance(session.company, Alone):
-        # a fleet's server says when it ends
+    if ends_by_noise(recipe) and isinstance(session.company, Alone):  # else a server says when
         session.settling = open_settling(records, rule, session.observer, session.timing)
     return loop
 
@@ -350,7 +350,8 @@ def _shared_with_card(runtime: OpenRuntime) -> Callable[[], int] | None:
 def _observe(session: Session, loop: Loop, record: StepRecord, best: Best) -> None:
     session.observer.stepped(record, (best.step, best.loss))
     if record.skipped:
-        session.observer.said(f"step {record.step}: {record.skipped}; rolled back")
+        undone = "" if record.skipped == MISSED else "; rolled back"
+        session.observer.said(f"step {record.step}: {record.skipped}{undone}")
     expected = session.expected if session.timing is None else None  # a time corrects itself
     if expected and (seconds := expected.corrected(record)) is not None:
         text = f"by its first steps: {in_words(seconds)}, all in all"

@@ -6,6 +6,17 @@ from typing import Any
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
+from edge_train.recipe import Recipe
+
+
+def check_no_model(recipe: Recipe) -> None:
+    """Refuse a model: the network is the task's own.
+
+    Raises:
+      InputError: as described.
+    """
+    if recipe.model:
+        raise InputError(f"model is not for task {recipe.task}: the network is it; leave it out.")
 
 
 def start_hash(shape: Any, seed: int, learned: Mapping[str, Array] | None) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.formats.labeled_pictures import labeled_pictures, root_of
+from edge_train.formats.labeled_pictures import root_of
 from edge_train.formats.pictures import Look
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
@@ -27,7 +26,6 @@ from edge_train.methods.method import BLOCKS, Parts
 from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required, with_absolute_paths
-from edge_train.rng import Key
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.images import TASK
@@ -37,6 +35,7 @@ from edge_train.tasks.images.engine import HeadEngine, start_of
 from edge_train.tasks.images.features import FeatureFile, FeatureWriter, Sample, open_features
 from edge_train.tasks.images.footprint import footprint_of
 from edge_train.tasks.images.heads import Shape, heads, stages_of
+from edge_train.tasks.images.listing import find_pictures, subset
 from edge_train.tasks.images.objective import TOGETHER, Pictures, Standard, standard_of
 from edge_train.tasks.images.recipe import ImagesRecipe
 from edge_train.tasks.images.scoring import Scored, score
@@ -50,8 +49,6 @@ from edge_train.tasks.job import Outcome, Say
 
 FEATURES = "features.safetensors"
 _VIEWS, _MOST_ROWS = 8, 500  # views of a picture, while there are so many rows
-_MOST_CLASSES = 1000
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _FINAL_RATE = 0.02  # share of the rate at the end of a cosine, where momentum is the rule
 _REHEARSED = 64  # pictures whose features a rehearsal computes, or one of each class
 _REPORTED = 50  # progress of features is said so often at most
@@ -125,30 +122,14 @@ class ImagesJob:
 
     def load(self) -> None:
         recipe = self.recipe
-        data = Path(required(recipe.data)).expanduser()
-        if not data.exists() or (data.is_file() and data.suffix.lower() not in TABLES):
-            is_there = "it is no table" if data.exists() else "there is no such folder or table"
-            raise InputError(
-                f"data {data}: {is_there}; name a folder with a subfolder of pictures for each "
-                "class, or a table of path and label (.csv, .tsv, .jsonl, .parquet)."
-            )
-        found = labeled_pictures(data, recipe.label_column)
-        if len(found.names) < 2:
-            raise InputError(
-                f"data {data}: all pictures are of one class ({found.names[0]!r}); two are the "
-                "fewest that can be told apart."
-            )
-        if len(found.names) > _MOST_CLASSES:
-            raise InputError(
-                f"data {data}: {len(found.names)} classes, at most {_MOST_CLASSES} are handled."
-            )
+        found = find_pictures(Path(required(recipe.data)).expanduser(), recipe.label_column)
         numbers = {name: number for number, name in enumerate(found.names)}
         listed = {
             part: [(file, found.root.name(file), numbers[label]) for file, label in some]
             for part, some in found.parts.items()
         }
         most = max(_REHEARSED, len(found.names)) if self._judges_less else None
-        train = _some(listed["train"], most or recipe.train_samples)
+        train = subset(listed["train"], most or recipe.train_samples)
         views = recipe.views or max(min(_VIEWS, _MOST_ROWS // len(train)), 1)
         held = split(
             np.array([label for *_, label in train]),
@@ -442,26 +423,3 @@ class ImagesJob:
             judged=len(job._held.held_out),
             largest=math.prod(job._largest.size),
         )
-
-
-def _some(
-    listed: Sequence[tuple[Path, str, int]], most: int | None
-) -> Sequence[tuple[Path, str, int]]:
-    """Return so many pictures at most, of all classes alike, always the same."""
-    if most is None or most >= len(listed):
-        return listed
-    order = Key(0, 0).generator("subset").permutation(len(listed))
-    seen: Counter[int] = Counter()
-    ranked = []
-    for number in order.tolist():
-        label = listed[number][2]
-        ranked.append((seen[label], number))
-        seen[label] += 1
-    chosen = sorted(number for _, number in sorted(ranked)[:most])
-    kept = [listed[number] for number in chosen]
-    if missing := len(seen) - len({label for *_, label in kept}):
-        raise InputError(
-            f"train_samples is {most}, which leaves {missing} of {len(seen)} classes without a "
-            f"picture; use at least {len(seen)}."
-        )
-    return kept

@@ -19,7 +19,7 @@ from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.cloud_pictures import draw_row
-from edge_train.tasks.from_scratch import check_shape, start_hash
+from edge_train.tasks.from_scratch import check_no_model, check_shape, start_hash
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.on_numpy import check_on_numpy
 from edge_train.tasks.points import TASK
@@ -51,8 +51,7 @@ class PointsJob:
                 "task 'points' needs --data, a folder of clouds (.ply, .pcd, .xyz, .obj or .npz)."
             )
         check_on_numpy(recipe)
-        if recipe.model:
-            raise InputError("model is not for task points: the network is it; leave it out.")
+        check_no_model(recipe)
         engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
         found = TASK.resolve(recipe, engine, {})
         if methods.get(found.method).needs == {FORWARD} and found.loss != "sliced":

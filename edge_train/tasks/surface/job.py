@@ -23,7 +23,7 @@ from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required
 from edge_train.rng import Key
 from edge_train.tasks.cloud_pictures import draw_row
-from edge_train.tasks.from_scratch import check_shape, start_hash
+from edge_train.tasks.from_scratch import check_no_model, check_shape, start_hash
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.on_numpy import check_on_numpy
 from edge_train.tasks.surface import TASK
@@ -55,8 +55,7 @@ class SurfaceJob:
                 "task 'surface' needs --data, a cloud of points (.ply, .pcd, .xyz, .obj or .npz)."
             )
         check_on_numpy(recipe)
-        if recipe.model:
-            raise InputError("model is not for task surface: the network is it; leave it out.")
+        check_no_model(recipe)
         engine = "numpy" if recipe.runtime == "auto" else recipe.runtime
         self.recipe = replace(TASK.resolve(recipe, engine, {}), device="cpu")
         self.name = f"surface-{Path(recipe.data).stem}"
