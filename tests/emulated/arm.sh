@@ -44,8 +44,8 @@ wheels=$root/opt/wheels
 clone=$root/opt/edge-train
 rm -rf "$clone" "$root/opt/runs" "$wheels"/edge_train-*.whl
 mkdir -p "$clone" "$root/opt/runs" "$wheels"
-(cd "$here" && tar -cf - --exclude=__pycache__ edge_train export runtimes tests demos pyproject.toml \
-    LICENSE NOTICE README.md) | tar -xf - -C "$clone"
+(cd "$here" && tar -cf - --exclude=__pycache__ edge_train export runtimes tests demos docs \
+    pyproject.toml LICENSE NOTICE README.md) | tar -xf - -C "$clone"
 (cd "$clone" && "$desk" -c \
     "from setuptools import build_meta; build_meta.build_wheel('$wheels')" > /dev/null 2>&1)
 rm -rf "$clone/build" "$clone"/*.egg-info

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from emulated import natively
 from places import GOLDEN, ROOT
 from recipes import recipe_for
 
@@ -103,6 +104,7 @@ def test_a_rehearsal_shows_every_phase_and_what_smaller_calls_save(recipe):
 
 
 @linux
+@natively
 def test_a_run_near_its_cap_holds_what_its_plan_says(recipe, photos, tmp_path):
     out = tmp_path / "run"
     options = ("--mem", "200MB", "--steps", "6", "--preview-steps", "2", "--out", str(out))
@@ -161,6 +163,7 @@ def test_a_network_is_planned_rehearsed_and_refused_as_everything_else(tmp_path)
 
 
 @linux
+@natively
 def test_a_network_near_its_cap_is_rehearsed_and_holds_it(tmp_path):
     file, out = a_network(tmp_path), tmp_path / "run"
     options = ("--recipe", str(file), "--mem", "120MB", "--steps", "4", "--out", str(out))

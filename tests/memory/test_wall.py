@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cgroup_trees import V1, V2, make_root
+from emulated import natively
 from running import STALLED_SECONDS
 
 from edge_train.memory import wall
@@ -27,6 +28,7 @@ def in_fresh_process(code):
 
 
 @linux
+@natively
 def test_an_allocation_past_the_data_limit_fails_and_can_be_caught():
     done = in_fresh_process(
         "from edge_train.memory.wall import limit_data\n"

@@ -30,6 +30,7 @@ from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
 _MOST_CAPTION_BYTES = 1 << 16
+_NOISE = 8  # of 255: what a covered lens and JPEG leave of one color
 _WORTH_SAYING = 0.02  # share of a photo's area; a crop of less is not
 
 
@@ -125,6 +126,20 @@ def load_photos(
         *lines_of(root.skipped),
     )
     return PhotoSet(tuple(photos), said)
+
+
+def require_content(folder: Path, photos: Sequence[Photo]) -> None:
+    """Refuse photos of which none shows anything.
+
+    Raises:
+      InputError: each is of one color all over, but for the noise of a camera.
+    """
+    if all(_is_plain(photo) for photo in photos):
+        raise InputError(
+            f"{shown(folder)}: every photo is black, white or of one color all over "
+            f"({some_of([photo.name for photo in photos])}), so there is nothing to learn; take 3 "
+            "to 10 photos that show the thing."
+        )
 
 
 def _named_differently(photos: Sequence[Photo]) -> list[str]:
@@ -309,14 +324,18 @@ def _read(
 
 
 def _plain(photos: Sequence[Photo]) -> list[str]:
-    """Return a line about photos that are black, white or of one grey all over."""
-    plain = [photo.name for photo in photos if photo.pixels.min() == photo.pixels.max()]
+    """Return a line about photos that are of one color all over."""
+    plain = [photo.name for photo in photos if _is_plain(photo)]
     if not plain:
         return []
     return [
-        f"{len(plain)} of {len(photos)} photos are black, white or of one grey all over, with "
+        f"{len(plain)} of {len(photos)} photos are black, white or of one color all over, with "
         f"nothing to learn: {some_of(plain)}"
     ]
+
+
+def _is_plain(photo: Photo) -> bool:
+    return int(np.ptp(photo.pixels, axis=(0, 1)).max()) <= _NOISE
 
 
 def _cropped(photos: Sequence[Photo], shape: str) -> list[str]:

@@ -11,7 +11,7 @@ from edge_train.errors import InputError
 from edge_train.rng import Key
 from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
-from edge_train.tasks.personalize.photos import load_photos
+from edge_train.tasks.personalize.photos import load_photos, require_content
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.weights import in_cells, min_snr, weighted_losses
 
@@ -176,3 +176,17 @@ def test_pictures_of_the_class_are_kept_with_the_photos_of_a_run():
 def test_a_weight_of_no_pictures_is_one_sentence():
     with pytest.raises(InputError, match=r"prior_weight is 0\.5, but no pictures of the class"):
         parts.check(PersonalizeRecipe(prior_weight=0.5))
+
+
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
+def test_photos_that_all_show_nothing_are_refused(tmp_path, color):
+    rng = np.random.default_rng(0)
+    noisy = np.clip(np.array(color) + rng.integers(-2, 3, (40, 60, 3)), 0, 255).astype(np.uint8)
+    picture(tmp_path, "a.png", noisy)
+    picture(tmp_path, "b.png", np.full((40, 60, 3), color, np.uint8))
+    plain = load_photos(tmp_path, 32).photos
+    with pytest.raises(InputError, match=r"every photo .* \(a.png, b.png\), .* nothing to learn"):
+        require_content(tmp_path, plain)
+    noisy[:20] ^= 64
+    picture(tmp_path, "c.png", noisy)
+    require_content(tmp_path, load_photos(tmp_path, 32).photos)
