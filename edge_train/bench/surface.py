@@ -82,10 +82,10 @@ def _line(name: str, loss: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     return (
         name,
         loss,
-        f"{100 * mean['chamfer_l1']:.3f}",
+        f"{100 * mean['chamfer_l1']:.4f}",
         f"{100 * mean['near']:.1f}",
-        f"{mean['borders']:g} ({mean['true_borders']:g})",
-        f"{mean['border_edges']:g}",
+        f"{mean['borders']:.1f} ({mean['true_borders']:g})",
+        f"{mean['border_edges']:.0f}",
         f"{mean['triangles']:.0f}",
         f"{max(row['peak'] for row in rows) / 1e6:.0f}",
     )
