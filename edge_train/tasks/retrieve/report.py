@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_train.errors import InputError
+from edge_train.recipe import read_toml
+from edge_train.records.folder import RunFolder
 from edge_train.report.html import render, section, table
 from edge_train.report.section import Section
 from edge_train.tasks.retrieve.audit.shown import shown_audit
@@ -42,17 +45,32 @@ def _using(run: Path, summary: Record) -> str:
     ways = [("edge-train", 'edge-train search . "what you look for"')]
     layers = sorted(path.name for path in (run / head).glob("*_Dense"))
     if layers:
+        # PyLate puts tokens before texts and behind queries, which the head never saw.
         lines = (
+            "import string",
             "from pylate import models",
             "from sentence_transformers.models import Transformer",
             "",
-            f'encoder = Transformer("{summary.get("model") or "MODEL"}")',
+            f'encoder = Transformer("{_model_of(run)}")',
             f'layers = [models.Dense.load("{head}/" + name) for name in {layers}]',
-            "model = models.ColBERT(modules=[encoder, *layers])",
+            "model = models.ColBERT(",
+            '    modules=[encoder, *layers], query_prefix="", document_prefix="",',
+            "    do_query_expansion=False,",
+            "    skiplist_words=[*string.punctuation, encoder.tokenizer.cls_token,",
+            "                    encoder.tokenizer.sep_token],",
+            ")",
         )
         ways.append(("PyLate", "\n".join(lines)))
     intro = "Index and head are in this folder; the encoder is the model's own."
     return section("Use it like this", render("loading.html", intro=intro, ways=ways), True)
+
+
+def _model_of(run: Path) -> str:
+    """Return where the encoder of a run is, as its recipe says."""
+    try:
+        return str(read_toml(RunFolder(run).recipe).get("model", "MODEL"))
+    except InputError:  # a damaged recipe, of a run whose report is read all the same
+        return "MODEL"
 
 
 def sections() -> tuple[Section, ...]:
