@@ -119,8 +119,8 @@ def open_learned(run: Path) -> Learned:
         model = _open(prompt["base"])
         if model.sha256() != prompt["base_sha256"]:
             raise ModelError(
-                f"{prompt['base']}: is not the model that the prompt of {run} was found for; it has "
-                "changed since."
+                f"{prompt['base']}: is not the model that the prompt of {run} was found for; it "
+                "has changed since."
             )
         recipe, before = replace(recipe, trainable="head"), prompt["text"]
     elif recipe.runtime == "ort-training":

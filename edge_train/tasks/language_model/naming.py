@@ -1,4 +1,4 @@
-"""`edge-train infer` of a language model: which of the answers of its data it gives to new texts."""
+"""`edge-train infer` of a language model: which answer of its data it gives to a new text."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
