@@ -1,7 +1,7 @@
 """What readers of clouds share: parts of a file, its lines, and the error of a damaged one."""
 
-import io
 import codecs
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any

@@ -52,7 +52,8 @@ def answers_of(run: Path) -> Mapping[int, str]:
       InputError: the run did not keep them.
     """
     about = about_of(run)
-    tokens, names = about.get("labels"), about.get("answers")
+    tokens: Any = about.get("labels")
+    names: Any = about.get("answers")
     if not (_is_list_of(int, tokens) and _is_list_of(str, names) and len(tokens) == len(names)):
         raise InputError(
             f"{run}: infer tells the answers of a run with --loss-on labels apart, and this run "
