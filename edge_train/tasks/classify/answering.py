@@ -71,20 +71,20 @@ def infer(run: Path, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
     for text in texts:
         outputs, cut = learned.outputs(text)
         said: dict[str, Any] = {"text": text}
-        line = f"{' '.join(text.split())}: "
         if learned.labels is None:
             said["number"] = round(float(outputs[0]), 6)
-            line += f"{outputs[0]:.4g}"
+            line = f"{outputs[0]:.4g}"
         else:
             shares = np.exp(outputs - outputs.max())
             shares /= shares.sum()
             order = np.argsort(-shares, kind="stable").tolist()
             said["class"] = learned.labels[order[0]]
             said["probabilities"] = {learned.labels[n]: round(float(shares[n]), 6) for n in order}
-            line += f"{learned.labels[order[0]]} ({100 * shares[order[0]]:.1f} %)"
+            line = f"{learned.labels[order[0]]} ({100 * shares[order[0]]:.1f} %)"
         if cut:
             said["read_tokens"] = learned.length
             line += f", by its first {learned.length} tokens"
+        line += f": {' '.join(text.split())}"
         yield json.dumps(said, ensure_ascii=False) if as_json else line
     learned.runtime.close()
 

@@ -41,7 +41,7 @@ def infer(run: Path, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
             first = {"text": text, "class": names[order[0]], "probabilities": found}
             yield json.dumps(first, ensure_ascii=False)
         else:
-            yield f"{_shown(text)}: {names[order[0]]} ({100 * shares[order[0]]:.1f} %)"
+            yield f"{names[order[0]]} ({100 * shares[order[0]]:.1f} %): {_shown(text)}"
     speaker.engine.close()
 
 

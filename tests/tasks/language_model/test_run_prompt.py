@@ -293,7 +293,7 @@ def test_new_texts_get_the_answers_that_the_report_counts(place, tmp_path, capsy
     monkeypatch.setattr("sys.stdin", io.StringIO("cat or dog?\n\nsun or sea?\n"))
     assert cli.main(["infer", str(out), "-"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["cat or dog?", "sun or sea?"]
+    assert [line.partition(": ")[2] for line in lines] == ["cat or dog?", "sun or sea?"]
     for asked_for, said in ((" ", "a text is empty"), ("cat " * 200, "positions")):
         assert cli.main(["infer", str(out), asked_for]) == 2
         assert said in capsys.readouterr().err
