@@ -269,6 +269,7 @@ def test_new_texts_get_the_answers_that_the_report_counts(place, tmp_path, capsy
     out = tmp_path / "run"
     assert cli.main(words(place, out, *SEARCH, "--runtime", "numpy")) == 0
     capsys.readouterr()
+    assert "edge-train infer ." in (out / "report.html").read_text()
     asked = rows()[-12:]  # of the tenth that is held out
     assert cli.main(["infer", str(out), *[row["prompt"] for row in asked], "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
