@@ -7,6 +7,8 @@ from edge_train.arrays.types import Array
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.tensor_store import safetensors_parts
 
+WEIGHTS_FILE = "model.safetensors"
+
 
 def write_classifier(folder: Path, weights: Mapping[str, Array]) -> None:
     """Write weights into `folder`, which is there.
@@ -14,4 +16,4 @@ def write_classifier(folder: Path, weights: Mapping[str, Array]) -> None:
     Raises:
       RunFolderError: it cannot be written.
     """
-    write_parts(folder / "model.safetensors", safetensors_parts(weights, {"format": "pt"}))
+    write_parts(folder / WEIGHTS_FILE, safetensors_parts(weights, {"format": "pt"}))

@@ -78,6 +78,13 @@ def test_every_kind_of_file_gives_the_points_that_it_holds(name, tmp_path):
     assert (cloud.found, cloud.not_finite, cloud.sampled, cloud.thinned) == (4, 0, False, False)
 
 
+@pytest.mark.parametrize(("name", "line"), [("a.xyz", b"%d 2 3\n"), ("a.obj", b"v %d 2 3\n")])
+def test_a_mark_of_utf_8_in_front_is_no_part_of_the_numbers(name, line, tmp_path):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + b"".join(line % n for n in range(5)))
+    [cloud] = read_clouds(tmp_path / name, 100, KEY)
+    assert sorted(cloud.points[:, 0].tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_archives_hold_one_cloud_or_many(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, points=POINTS.astype(np.float32), labels=np.arange(4))

@@ -1,5 +1,6 @@
 """What readers of clouds share: parts of a file, its lines, and the error of a damaged one."""
 
+import codecs
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ class Source:
 
 
 def lines_of(file: IO[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines of a file, some at a time.
+    """Yield the lines of a file, some at a time, without the mark of UTF-8 before the first.
 
     Raises:
       DamagedCloud: a line has no end.
     """
-    rest = b""
+    rest, mark = b"", codecs.BOM_UTF8 if file.tell() == 0 else b""
     while chunk := file.read(AT_ONCE):
+        chunk, mark = chunk.removeprefix(mark), b""
         lines = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
         rest = lines.pop()
         if len(rest) > _LONGEST_LINE:

@@ -13,6 +13,7 @@ from edge_train.methods.method import (
     TOKENS,
 )
 from edge_train.runtimes.engine import Pace, Use
+from edge_train.tasks.asking import asking_command
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
@@ -140,4 +141,10 @@ TASK = Task(
     measured_on="SST-2",
     together=_together,
     sections="edge_train.tasks.classify.report:sections",
+    commands=(
+        asking_command(
+            "the class of a text by a trained classifier",
+            "edge_train.tasks.classify.answering:infer",
+        ),
+    ),
 )

@@ -53,7 +53,7 @@ from edge_train.tasks.classify.model import (
     takes_types,
     trained_shapes,
 )
-from edge_train.tasks.classify.model_files import check_hashes, keep_hashes
+from edge_train.tasks.classify.model_files import MODEL_FOLDER, check_hashes, keep_hashes
 from edge_train.tasks.classify.numbers import load_numbers, numbers_of
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.opening import open_runtime
@@ -79,7 +79,6 @@ _START_FILE = "start.safetensors"
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
-_MODEL_FOLDER = "model"
 _ADAPTER_FOLDER = "adapter"
 _ADAPTERS = {"rank": 8, "scale": 2.0}
 
@@ -415,9 +414,9 @@ class ClassifyTextJob:
         if self._numbers:
             changes["problem_type"] = REGRESSION
         word = self._tokenizer.backend.id_to_token(pad)
-        write_texts(source, folder / _MODEL_FOLDER, changes, word, self._tokenizer.backend)
-        write_classifier(folder / _MODEL_FOLDER, weights)
-        outputs = {"model": _MODEL_FOLDER}
+        write_texts(source, folder / MODEL_FOLDER, changes, word, self._tokenizer.backend)
+        write_classifier(folder / MODEL_FOLDER, weights)
+        outputs = {"model": MODEL_FOLDER}
         if self.recipe.trainable == "lora":
             cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
             write_config(source, folder / _ADAPTER_FOLDER, changes)

@@ -9,6 +9,7 @@ from edge_train.formats.tokenizer_files import tokenizer_files
 from edge_train.formats.weight_files import hash_of
 from edge_train.tasks.job import Say
 
+MODEL_FOLDER = "model"  # of a run: what it learned
 _FILE = "model_files.json"
 
 

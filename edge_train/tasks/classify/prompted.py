@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import InputError
-from edge_train.formats.atomic import write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder
+from edge_train.formats.prompt_file import write_prompt_file
 from edge_train.formats.prompt_words import Place, PromptWords, first_prompt, prompt_words
 from edge_train.methods import methods
 from edge_train.methods.discrete import PROMPT_TOKENS
@@ -22,7 +22,6 @@ from edge_train.tasks.classify.recipe import ClassifyRecipe
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 
 PROMPT = "prompt"  # in the metadata of a run's examples
-PROMPT_FILE, TEXT_FILE = "prompt.json", "prompt.txt"
 _TEXT = "a"
 
 
@@ -151,9 +150,5 @@ class Prompted:
         Raises:
           RunFolderError: it cannot be written.
         """
-        about = {"version": 1, "ids": self.ids, "text": self.text, "at": self.place.at}
-        about |= {"base": base, "base_sha256": sha256}
-        text = json.dumps(about, ensure_ascii=False, indent=1)
-        write_bytes(folder / PROMPT_FILE, (text + "\n").encode())
-        write_bytes(folder / TEXT_FILE, (self.text + "\n").encode())
-        return {"prompt": PROMPT_FILE, "prompt_text": TEXT_FILE}
+        about = {"ids": self.ids, "text": self.text, "at": self.place.at}
+        return write_prompt_file(folder, about | {"base": base, "base_sha256": sha256})

@@ -11,7 +11,10 @@ from edge_train.tasks.prompt_shown import shown_prompt
 
 _MOST_LABELS = 100  # a longer table says nothing to the eye
 Record = Mapping[str, Any]
-_WAYS = (("every engine", "what was found, a space, and your text: that is the text to classify"),)
+_WAYS = (
+    ("edge-train", 'edge-train infer . "..."'),
+    ("every engine", "what was found, a space, and your text: that is the text to classify"),
+)
 
 
 def _by_label(summary: Record, records: Sequence[Record]) -> str:

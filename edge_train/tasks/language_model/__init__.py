@@ -16,7 +16,7 @@ from edge_train.methods.method import (
 from edge_train.quant import names_with
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
-from edge_train.tasks.language_model.command import CHAT, GENERATE
+from edge_train.tasks.language_model.command import CHAT, GENERATE, INFER
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task
 
@@ -44,7 +44,7 @@ TASK = Task(
     accepts="edge_train.tasks.language_model.accepts:accepts",
     together=lambda recipe: None,
     sections="edge_train.tasks.language_model.report:sections",
-    commands=(GENERATE, CHAT),
+    commands=(GENERATE, CHAT, INFER),
     uses={
         "torch": Use(
             offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, LAST_LAYER, TOKENS}),

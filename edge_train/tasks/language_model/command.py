@@ -1,4 +1,4 @@
-"""`edge-train generate` and `edge-train chat` of a language model."""
+"""`edge-train generate`, `chat` and `infer` of a language model."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.paths import path_word
 from edge_train.registry import load
+from edge_train.tasks.asking import asking_command
 
 
 def _add_both(parser: argparse.ArgumentParser) -> None:
@@ -75,4 +76,8 @@ CHAT = Command(
     help="talk to a trained language model in the terminal",
     add=_add_chat,
     run=_chat,
+)
+INFER = asking_command(
+    "which answer of its data a run with --loss-on labels gives to a text",
+    "edge_train.tasks.language_model.naming:infer",
 )

@@ -275,7 +275,9 @@ class Data:
             found["prompt"] = {**asdict(prompt), "place": asdict(place)}
         if self._recipe.loss_on == LABELS:
             ranges = np.array(counted or (), np.int64).reshape(-1, 2)
-            found["labels"] = first_tokens(ids, starts, ranges, self._recipe.data)
+            answers = first_tokens(ids, starts, ranges, self._recipe.data)
+            found["labels"] = list(answers)
+            found["answers"] = [self._tokenizer.decode(one).strip() for one in answers.values()]
         return keep(folder, model.vocabulary, found, written.starts, counted, sources)
 
     def _sources(

@@ -20,8 +20,8 @@ MOST_JUDGED = (
 
 def first_tokens(
     ids: NDArray[Any], starts: NDArray[np.int64], counted: NDArray[np.int64] | None, data: object
-) -> list[int]:
-    """Return the tokens that answers begin with, ascending.
+) -> dict[int, tuple[int, ...]]:
+    """Return the tokens that answers begin with, ascending, and the tokens of each answer.
 
     Args:
       starts: of documents, and the end.
@@ -45,7 +45,7 @@ def first_tokens(
             f"{data}: --loss-on labels tells 2 to {MOST_ANSWERS} different answers apart, and the "
             f"data have {len(answers)}; use --loss-on completions."
         )
-    firsts = sorted(set(answers.values()))
+    firsts = {first: answer for answer, first in sorted(answers.items(), key=lambda one: one[1])}
     if len(firsts) < len(answers):
         raise InputError(
             f"{data}: --loss-on labels tells answers apart by their first token, and "

@@ -13,10 +13,11 @@ from edge_train.formats.adapter import CONFIG_FILE, Adapter, read_adapter
 from edge_train.formats.gguf.model import is_gguf, open_gguf
 from edge_train.formats.hub import find_folder
 from edge_train.formats.language_folder import LanguageFolder, open_language_model
+from edge_train.formats.prompt_file import PROMPT_FILE
 from edge_train.records.folder import RunFolder
 from edge_train.tasks import read_recipe
 from edge_train.tasks.language_model.adapting import ADAPTER_FOLDER
-from edge_train.tasks.language_model.prompting import PROMPT_FILE, KeptPrompt, read_prompt
+from edge_train.tasks.language_model.prompting import KeptPrompt, read_prompt
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 MODEL_FOLDER = "model"  # of a run

@@ -1,6 +1,5 @@
 """A prompt that is learned before every chat: where it stands, how it begins and is kept."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,22 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_train.errors import InputError, ModelError, TemplateError
-from edge_train.formats.atomic import write_bytes
+from edge_train.errors import InputError, TemplateError
 from edge_train.formats.chat_template import ChatTemplate
+from edge_train.formats.prompt_file import read_prompt_file, write_prompt_file
 from edge_train.formats.prompt_words import Place, PromptWords, first_prompt, prompt_words
 from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.tasks.language_model.chats import Chat
 from edge_train.tasks.language_model.marks import Marks
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
-PROMPT_FILE, TEXT_FILE, VECTORS_FILE = "prompt.json", "prompt.txt", "prompt.safetensors"
+VECTORS_FILE = "prompt.safetensors"
 BLOCK = "prompt"
-_VERSION = 1
 _BETWEEN = "\n\n"
 _WORD = "kaleidoscope"  # that no template holds
 _SHORT = ({"role": "user", "content": "a"},)
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -160,12 +157,7 @@ def write_prompt(
       RunFolderError: it cannot be written.
     """
     about = {**asdict(prompt), "base": base, "base_sha256": sha256, "soft": soft}
-    text = json.dumps({"version": _VERSION, **about}, ensure_ascii=False, indent=1)
-    write_bytes(folder / PROMPT_FILE, (text + "\n").encode())
-    if soft:
-        return {"prompt": PROMPT_FILE}
-    write_bytes(folder / TEXT_FILE, (prompt.text + "\n").encode())
-    return {"prompt": PROMPT_FILE, "prompt_text": TEXT_FILE}
+    return write_prompt_file(folder, about, text=not soft)
 
 
 @dataclass(frozen=True)
@@ -184,25 +176,6 @@ def read_prompt(folder: Path) -> KeptPrompt:
     Raises:
       ModelError: the file is damaged, or of a later version.
     """
-    path = folder / PROMPT_FILE
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict):
-            raise TypeError("it holds no object")
-        if found.get("version") != _VERSION:
-            raise ValueError(f"it is of version {found.get('version')!r}, not {_VERSION}")
-        ids, at = found["ids"], found["at"]
-        texts = [found[name] for name in ("text", "role", "base", "base_sha256")]
-        numbers = isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)
-        if not (numbers and ids and type(at) is int and at >= 0):
-            raise ValueError("its tokens are no whole numbers")
-        if not all(isinstance(one, str) for one in texts) or type(found["soft"]) is not bool:
-            raise TypeError("its texts are no texts")
-        if texts[1] not in ("system", "user"):
-            raise ValueError(f"its role is {texts[1][:40]!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: cannot be used ({error}); resume the run again.") from error
-    prompt = Prompt(tuple(ids), texts[0], texts[1], at)
-    return KeptPrompt(prompt, texts[2], texts[3], found["soft"])
+    found = read_prompt_file(folder, {"role": ("system", "user"), "soft": (False, True)})
+    prompt = Prompt(tuple(found["ids"]), found["text"], found["role"], found["at"])
+    return KeptPrompt(prompt, found["base"], found["base_sha256"], found["soft"] is True)

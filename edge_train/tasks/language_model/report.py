@@ -87,6 +87,8 @@ def _loading(summary: Record) -> Markup:
 
 def _prompt(summary: Record, facts: Record) -> Markup:
     ways = [("edge-train", _ASK.strip())]
+    if "accuracy" in summary["metrics"]:  # the answers are a few fixed ones
+        ways.append(("edge-train, which answer", 'edge-train infer . "..."'))
     if file := summary["outputs"].get("modelfile"):
         ways.append(("Ollama", f"ollama create NAME -f {file}\nollama run NAME"))
     return shown_prompt(summary, facts, tuple(ways))

@@ -102,6 +102,11 @@ class SurfaceJob:
                 f"least {_FEWEST} are needed to learn a surface."
             )
         self._frame = frame_of(points)
+        if not self._frame.radius > 0:  # their squares are below the smallest number
+            raise InputError(
+                f"data {path}: its points are all nearer than 1e-160 to each other; write them in "
+                "smaller units."
+            )
         self._points = self._frame.inward(points)
         lines = [
             f"the cloud is moved to the middle of its box and divided by its radius, "

@@ -1,8 +1,10 @@
 """A prompt in front of a frozen classifier's texts, on torch and from its artifact."""
 
+import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from edge_train import cli
@@ -55,6 +57,33 @@ def test_a_prompt_lowers_the_loss_of_a_frozen_classifier(classifiers, uneven, tm
     assert cli.main(["run", "--resume", str(again), "--json"]) == 0
     assert (whole / "prompt.json").read_bytes() == (again / "prompt.json").read_bytes()
     assert report_of(again)["eval"] == report["eval"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "ort-training"])
+@pytest.mark.parametrize(
+    "options", [("--steps", "20", "--method", "backprop", "--lr", "0.01"), SEARCH]
+)
+def test_new_texts_get_the_classes_that_the_report_counts(
+    classifiers, tmp_path, engine, options, capsys, monkeypatch
+):
+    out = tmp_path / "run"
+    assert run(classifiers, engine, out, *options, "--length", "20") == 0
+    capsys.readouterr()
+    rows = [line.rsplit("\t", 1) for line in (classifiers.data / "dev.tsv").read_text().split("\n")]
+    rows = [row for row in rows if len(row) == 2]
+    assert cli.main(["infer", str(out), "--json", *[text for text, _ in rows]]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    counts = np.zeros((2, 2), int)
+    for one, (_, label) in zip(found, rows, strict=True):
+        counts[int(label), int(one["class"])] += 1
+    assert counts.tolist() == report_of(out)["metrics"]["confusion"]
+    assert sum(found[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{rows[0][0]}\n{rows[0][0] * 9}\n"))
+    assert cli.main(["infer", str(out), "-"]) == 0
+    short, long = capsys.readouterr().out.splitlines()
+    assert "first 20 tokens" in long and "first 20 tokens" not in short
+    assert cli.main(["infer", str(out), ""]) == 2
+    assert "a text is empty" in capsys.readouterr().err
 
 
 def test_both_engines_find_the_same_prompt(classifiers, tmp_path):

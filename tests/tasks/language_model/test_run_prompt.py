@@ -1,5 +1,6 @@
 """Prompts through the command line: searched and soft, resumed, used afterwards, refused."""
 
+import io
 import json
 import os
 import shutil
@@ -262,6 +263,50 @@ def test_the_gradient_of_a_soft_prompt_is_the_slope_of_its_loss(place, tmp_path)
     expected = (up - down) / (2 * float(step))
     assert float((found["prompt"] * draw).sum()) == pytest.approx(expected, rel=0.02, abs=1e-4)
     runtime.close()
+
+
+def test_new_texts_get_the_answers_that_the_report_counts(place, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    assert cli.main(words(place, out, *SEARCH, "--runtime", "numpy")) == 0
+    capsys.readouterr()
+    assert "edge-train infer ." in (out / "report.html").read_text()
+    asked = rows()[-12:]  # of the tenth that is held out
+    assert cli.main(["infer", str(out), *[row["prompt"] for row in asked], "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["text"] for one in found] == [row["prompt"] for row in asked]
+    text = json.loads((out / "prompt.json").read_text())["text"]
+    for one in found:
+        assert set(one["probabilities"]) == {"yes", "no"}
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert one["probabilities"][one["class"]] >= 0.5
+    # beside the definition: the next token's logits in transformers, of the chat as a text
+    network = transformers.LlamaForCausalLM.from_pretrained(place / "model")
+    tokenizer = tokenizers.Tokenizer.from_file(str(place / "model" / "tokenizer.json"))
+    ids = tokenizer.encode(
+        f"<|im_start|>system\n{text}<|im_end|>\n<|im_start|>user\n{asked[0]['prompt']}<|im_end|>"
+        "\n<|im_start|>assistant\n"
+    ).ids
+    with torch.no_grad():
+        logits = network(torch.tensor([ids])).logits[0, -1]
+    first = {name: tokenizer.encode(name).ids[0] for name in ("yes", "no")}
+    share = torch.softmax(logits[[first["yes"], first["no"]]], 0)[0].item()
+    assert found[0]["probabilities"]["yes"] == pytest.approx(share, abs=1e-4)
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat or dog?\n\nsun or sea?\n"))
+    assert cli.main(["infer", str(out), "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == ["cat or dog?", "sun or sea?"]
+    for asked_for, said in ((" ", "a text is empty"), ("cat " * 200, "positions")):
+        assert cli.main(["infer", str(out), asked_for]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_without_fixed_answers_names_no_classes(place, tmp_path, capsys):
+    out = tmp_path / "run"
+    plain = words(place, out, "--loss-on", "completions", "--trainable", "lora", "--steps", "1")
+    assert cli.main(plain) == 0
+    capsys.readouterr()
+    assert cli.main(["infer", str(out), "cat or dog?"]) == 2
+    assert "--loss-on labels" in capsys.readouterr().err
 
 
 def test_generate_and_chat_put_the_prompt_in_front(place, tmp_path, capsys):

@@ -211,6 +211,7 @@ def test_bad_input_gets_one_sentence(scan, tmp_path, capsys):
         ("1 2 3\n", "has 1 point at"),
         ("1 2 3\n" * 100, "has 1 point at"),
         ("nan nan nan\n" * 100, "is finite"),
+        ("".join(f"{n}e-310 {n * n % 7}e-310 0\n" for n in range(30)), "smaller units"),
     ):
         path.write_text(content)
         assert said in refused(capsys, path, *words)
