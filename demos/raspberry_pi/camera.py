@@ -13,6 +13,7 @@ A folder as a camera: pictures in FOLDER/NAME are of NAME; those in FOLDER itsel
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from PIL import Image
 SIZE = (640, 480)  # pixels of a picture; a backbone looks at 224 of the middle
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 WAIT_SECONDS = 10  # for a picture: a ribbon that came loose gives none
+_COUNTS = "pictures.json"  # beside the runs: how many pictures each of them was given
 KEPT_RUNS = 2  # the classifier that answers, and the one before it
 Shot = tuple[str | None, Image.Image]  # a name, or None where it is asked for
 
@@ -186,6 +188,13 @@ def keep(picture: Image.Image, folder: Path) -> None:
         raise Stopped(f"{folder}: {error.strerror or error}; make room there") from None
 
 
+def is_kept(picture: Image.Image, folder: Path) -> bool:
+    """Return whether a picture lies in a folder already; one of a folder as a camera may."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    return any(one.read_bytes() == file.getvalue() for one in folder.glob("*.jpg"))
+
+
 class Classifier:
     """What was learned so far: runs of `edge-train` in a folder, each from the one before."""
 
@@ -215,6 +224,10 @@ class Classifier:
         """Train on all pictures there are, from what is known."""
         before, folders = self.ready(), self.folders()
         out = self.runs / f"{int(folders[-1].name) + 1 if folders else 1:04d}"
+        counts = {**self._counts(), out.name: _count(self.options.pictures)}
+        with suppress(OSError):  # then it learns them again
+            self.runs.mkdir(parents=True, exist_ok=True)
+            (self.runs / _COUNTS).write_text(json.dumps(counts))
         words = [self.options.pictures, "--task", "images", "--model", self.options.model]
         words += ["--mem", self.options.mem, "--steps", "100", "--out", out]
         self._edge_train("run", *words, *(["--from", before] if before else []))
@@ -222,6 +235,19 @@ class Classifier:
         print(f"learned {len(names)} things: {', '.join(names)}", flush=True)
         for run in self.folders()[:-KEPT_RUNS]:
             shutil.rmtree(run)
+
+    def new(self) -> int:
+        """Return how many pictures there are that the last run did not have."""
+        run = self.ready()
+        learned = self._counts().get(run.name, 0) if run else 0
+        return max(0, _count(self.options.pictures) - learned)
+
+    def _counts(self) -> dict[str, int]:
+        """Return how many pictures each run was given."""
+        try:
+            return dict(json.loads((self.runs / _COUNTS).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def ask(self, picture: Image.Image) -> None:
         """Say what a picture shows."""
@@ -275,8 +301,9 @@ def teach(options: argparse.Namespace, camera: Camera | None) -> None:
     Raises:
       Stopped: with everything saved.
     """
-    classifier, new = Classifier(options), 0
+    classifier, shelf = Classifier(options), Path(options.camera).is_dir() and camera is None
     classifier.go_on()
+    new = classifier.new()
     for label, picture in shots(options, camera):
         if label is None:
             if new and len(_things(options.pictures)) > 1:
@@ -287,6 +314,8 @@ def teach(options: argparse.Namespace, camera: Camera | None) -> None:
         if not is_name(label):
             print(f"{label!r} cannot be a name; choose another", flush=True)
             continue
+        if shelf and is_kept(picture, options.pictures / label):
+            continue
         keep(picture, options.pictures / label)
         new += 1
         print(f"kept a picture of {label}", flush=True)
@@ -295,6 +324,10 @@ def teach(options: argparse.Namespace, camera: Camera | None) -> None:
             new = 0
     if new and len(_things(options.pictures)) > 1:
         classifier.learn()
+
+
+def _count(pictures: Path) -> int:
+    return len(list(pictures.glob("*/*.jpg")))
 
 
 def _things(pictures: Path) -> list[str]:

@@ -131,7 +131,36 @@ def test_a_card_that_fills_is_one_sentence_and_leaves_no_half_picture(
     assert "No space left on device; make room there" in said
     assert len(said.splitlines()) == 1
     assert kept(tmp_path) == ["cat/0001.jpg"]
-    assert not list(tmp_path.rglob(".part.jpg"))
+    assert not list(tmp_path.rglob(".part*"))
+
+
+def learning(monkeypatch, fails):
+    """Let `edge-train run` end at once: with status 2 for the first `fails` times, then done."""
+    calls = []
+
+    def edge_train(self, *said):
+        calls.append(said[0])
+        if said[0] == "run" and len(calls) <= fails:
+            raise demo.Stopped("edge-train run stopped (status 2)")
+        if said[0] == "run":
+            run = self.runs / said[said.index("--out") + 1]
+            run.mkdir(parents=True)
+            (run / "report.json").write_text('{"status": "done"}')
+
+    monkeypatch.setattr(demo.Classifier, "_edge_train", edge_train)
+    return calls
+
+
+def test_what_was_taken_and_not_learned_is_learned_by_the_same_command(tmp_path, monkeypatch):
+    calls = learning(monkeypatch, fails=1)
+    shown(tmp_path / "shown", "cat")
+    command = words(tmp_path, "--camera", str(tmp_path / "shown"), "--every", "4")
+    assert demo.main(command) == 3
+    assert demo.main(command) == 0
+    assert len(kept(tmp_path)) == 9  # none of them twice
+    assert calls == ["run"] * 3  # after the fifth picture, and after the last
+    assert demo.main(command) == 0
+    assert calls == ["run"] * 3  # nothing is new
 
 
 def test_a_broken_picture_of_a_folder_is_left_aside(tmp_path, capsys):
