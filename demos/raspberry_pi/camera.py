@@ -156,6 +156,8 @@ def _of_folder(folder: Path) -> Iterator[Shot]:
         try:
             picture = Image.open(file).convert("RGB")
         except OSError as error:
+            if not folder.is_dir():
+                raise Stopped(f"the folder {folder} is gone; bring it back") from None
             print(f"{file}: left aside, {error}", flush=True)
             continue
         picture.thumbnail(SIZE)
@@ -165,6 +167,13 @@ def _of_folder(folder: Path) -> Iterator[Shot]:
 def is_name(label: str) -> bool:
     """Return whether a folder of pictures can have this name; `train` and `test` mean parts."""
     return not label.startswith(".") and label not in ("train", "test") and "/" not in label
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as a file; Pillow itself takes no notice of half a write to a full card."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    return file.getvalue()
 
 
 def keep(picture: Image.Image, folder: Path) -> None:
@@ -178,7 +187,7 @@ def keep(picture: Image.Image, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = max((int(f.stem) for f in folder.glob("*.jpg") if f.stem.isdigit()), default=0)
         with part.open("wb") as file:
-            picture.save(file, "JPEG", quality=92)
+            file.write(jpeg(picture))
             file.flush()
             os.fsync(file.fileno())
         part.replace(folder / f"{number + 1:04d}.jpg")
@@ -190,9 +199,8 @@ def keep(picture: Image.Image, folder: Path) -> None:
 
 def is_kept(picture: Image.Image, folder: Path) -> bool:
     """Return whether a picture lies in a folder already; one of a folder as a camera may."""
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=92)
-    return any(one.read_bytes() == file.getvalue() for one in folder.glob("*.jpg"))
+    found = jpeg(picture)
+    return any(one.read_bytes() == found for one in folder.glob("*.jpg"))
 
 
 class Classifier:
