@@ -165,9 +165,9 @@ def test_what_was_taken_and_not_learned_is_learned_by_the_same_command(tmp_path,
 
 
 def test_a_folder_that_vanishes_is_one_sentence_and_loses_no_picture(tmp_path, capsys, monkeypatch):
-    def vanishing(picture, folder):
-        keep(picture, folder)
+    def vanishing(picture, folder, once):
         shutil.rmtree(tmp_path / "shown")
+        return keep(picture, folder, once=once)
 
     keep = demo.keep
     monkeypatch.setattr(demo, "keep", vanishing)
