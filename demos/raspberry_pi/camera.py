@@ -13,6 +13,7 @@ A folder as a camera: pictures in FOLDER/NAME are of NAME; those in FOLDER itsel
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from PIL import Image
 SIZE = (640, 480)  # pixels of a picture; a backbone looks at 224 of the middle
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 WAIT_SECONDS = 10  # for a picture: a ribbon that came loose gives none
+_GIVEN = "pictures.json"  # beside the runs: the pictures that each of them was given
 KEPT_RUNS = 2  # the classifier that answers, and the one before it
 Shot = tuple[str | None, Image.Image]  # a name, or None where it is asked for
 
@@ -154,6 +156,8 @@ def _of_folder(folder: Path) -> Iterator[Shot]:
         try:
             picture = Image.open(file).convert("RGB")
         except OSError as error:
+            if not folder.is_dir():
+                raise Stopped(f"the folder {folder} is gone; bring it back") from None
             print(f"{file}: left aside, {error}", flush=True)
             continue
         picture.thumbnail(SIZE)
@@ -165,18 +169,24 @@ def is_name(label: str) -> bool:
     return not label.startswith(".") and label not in ("train", "test") and "/" not in label
 
 
-def keep(picture: Image.Image, folder: Path) -> None:
+def keep(picture: Image.Image, folder: Path, *, once: bool = False) -> bool:
     """Write a picture whole or not at all, under the next number; a power cut takes none away.
+
+    With `once` a picture that lies there already is not written; return whether it was.
 
     Raises:
       Stopped: the card is full, or nothing may be written there.
     """
+    content = io.BytesIO()  # Pillow itself takes no notice of half a write to a full card
+    picture.save(content, "JPEG", quality=92)
+    if once and any(file.read_bytes() == content.getvalue() for file in folder.glob("*.jpg")):
+        return False
     part = folder.parent / ".part.jpg"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         number = max((int(f.stem) for f in folder.glob("*.jpg") if f.stem.isdigit()), default=0)
         with part.open("wb") as file:
-            picture.save(file, "JPEG", quality=92)
+            file.write(content.getvalue())
             file.flush()
             os.fsync(file.fileno())
         part.replace(folder / f"{number + 1:04d}.jpg")
@@ -184,6 +194,7 @@ def keep(picture: Image.Image, folder: Path) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise Stopped(f"{folder}: {error.strerror or error}; make room there") from None
+    return True
 
 
 class Classifier:
@@ -211,17 +222,35 @@ class Classifier:
                 else:  # not one step of it was taken
                     shutil.rmtree(run)
 
-    def learn(self) -> None:
-        """Train on all pictures there are, from what is known."""
-        before, folders = self.ready(), self.folders()
+    def learn(self, least: int) -> None:
+        """Train on all pictures of two things or more, from what is known, if `least` are new."""
+        pictures, before, given = self._pictures(), self.ready(), self._given()
+        names = sorted({Path(file).parent.name for file in pictures})
+        known = given.get(before.name, []) if before else []
+        if len(names) < 2 or len({*pictures} - {*known}) < least:
+            return
+        folders = self.folders()
         out = self.runs / f"{int(folders[-1].name) + 1 if folders else 1:04d}"
+        with suppress(OSError):  # then it learns them again
+            self.runs.mkdir(parents=True, exist_ok=True)
+            (self.runs / _GIVEN).write_text(json.dumps({**given, out.name: pictures}))
         words = [self.options.pictures, "--task", "images", "--model", self.options.model]
         words += ["--mem", self.options.mem, "--steps", "100", "--out", out]
         self._edge_train("run", *words, *(["--from", before] if before else []))
-        names = _things(self.options.pictures)
         print(f"learned {len(names)} things: {', '.join(names)}", flush=True)
         for run in self.folders()[:-KEPT_RUNS]:
             shutil.rmtree(run)
+
+    def _pictures(self) -> list[str]:
+        folder = self.options.pictures
+        return sorted(file.relative_to(folder).as_posix() for file in folder.glob("*/*.jpg"))
+
+    def _given(self) -> dict[str, list[str]]:
+        """Return the pictures that each run was given, by its name."""
+        try:
+            return dict(json.loads((self.runs / _GIVEN).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def ask(self, picture: Image.Image) -> None:
         """Say what a picture shows."""
@@ -275,30 +304,18 @@ def teach(options: argparse.Namespace, camera: Camera | None) -> None:
     Raises:
       Stopped: with everything saved.
     """
-    classifier, new = Classifier(options), 0
+    classifier, shelf = Classifier(options), Path(options.camera).is_dir() and camera is None
     classifier.go_on()
     for label, picture in shots(options, camera):
         if label is None:
-            if new and len(_things(options.pictures)) > 1:
-                classifier.learn()
-                new = 0
+            classifier.learn(least=1)
             classifier.ask(picture)
-            continue
-        if not is_name(label):
+        elif not is_name(label):
             print(f"{label!r} cannot be a name; choose another", flush=True)
-            continue
-        keep(picture, options.pictures / label)
-        new += 1
-        print(f"kept a picture of {label}", flush=True)
-        if new >= options.every and len(_things(options.pictures)) > 1:
-            classifier.learn()
-            new = 0
-    if new and len(_things(options.pictures)) > 1:
-        classifier.learn()
-
-
-def _things(pictures: Path) -> list[str]:
-    return sorted({file.parent.name for file in pictures.glob("*/*.jpg")})
+        elif keep(picture, options.pictures / label, once=shelf):
+            print(f"kept a picture of {label}", flush=True)
+            classifier.learn(least=options.every)
+    classifier.learn(least=1)
 
 
 def main(words: list[str] | None = None, camera: Camera | None = None) -> int:

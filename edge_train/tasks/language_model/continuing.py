@@ -1,11 +1,11 @@
 """What a language model writes: the same beginning continued before training and after it.
 
-The beginning is of the text that was held out, and what follows is always the most likely token: a
-difference between the two is what was learned, and no luck of a draw. What the model keeps of the
-tokens before is for one text: its weights change between the two.
+The beginning is of the text that was held out, and what follows is always the most likely token, up
+to one that ends an answer: a difference between the two is what was learned, and no luck of a draw.
+What the model keeps of the tokens before is for one text: its weights change between the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -49,11 +49,13 @@ def write_continuation(
     task: Opened,
     tokenizer: Tokenizer,
     runtime: Writer,
+    ends: Collection[int] = (),
     most: int = WRITTEN,
 ) -> None:
     """Write what the model writes after the beginning into the samples of a run folder.
 
     Args:
+      ends: tokens after which nothing is written.
       most: tokens.
 
     Raises:
@@ -63,7 +65,10 @@ def write_continuation(
     ids = list(given)
     runtime.forget()  # of other weights
     for _ in range(min(most, task.length - len(given))):
-        ids.append(int(runtime.next_logits(ids).argmax()))
+        token = int(runtime.next_logits(ids).argmax())
+        if token in ends:
+            break
+        ids.append(token)
     runtime.forget()  # it would take memory from training
     text = tokenizer.decode(ids).removeprefix(tokenizer.decode(given))
     write_bytes(RunFolder(folder).samples / f"{name}-01.txt", text.encode("utf-8", "replace"))

@@ -53,6 +53,7 @@ from edge_train.tasks.language_model.adapting import (
 )
 from edge_train.tasks.language_model.continuing import WRITTEN, write_continuation
 from edge_train.tasks.language_model.data import Data
+from edge_train.tasks.language_model.ends import ends_of
 from edge_train.tasks.language_model.engine import device_for, dtype_for, engine_for
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
@@ -378,7 +379,8 @@ class LanguageModelJob:
 
     def _write_text(self, folder: Path, name: str, runtime: Any) -> None:
         most, tokenizer = self._written, self._tokenizer
-        write_continuation(folder, name, self._data.task, tokenizer, runtime, most)
+        ends = ends_of(self._model, tokenizer, None)
+        write_continuation(folder, name, self._data.task, tokenizer, runtime, ends, most)
 
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""

@@ -155,10 +155,10 @@ class PackedDocuments:
     def opening(self) -> list[int]:
         """Return the beginning of a document of the report, up to its first answer.
 
-        It is of the first document whose beginning takes half of a sequence or less, else cut.
+        It is of the first document whose beginning leaves a quarter of a sequence, else cut.
         """
         found = [self._before_answer(number) for number in self.parts[2].tolist()]
-        most = max(1, self.length // 2)
+        most = max(1, 3 * self.length // 4)
         fitting = next((one for one in found if 0 < len(one) <= most), found[0][:most])
         opening: list[int] = fitting.tolist() or self.ids[:1].tolist()
         return opening

@@ -49,6 +49,16 @@ def test_what_is_written_follows_the_beginning_and_fits_the_model(tmp_path, leng
     assert length == 1 or words
 
 
+def test_what_ends_an_answer_ends_the_writing_and_costs_no_more_passes(tmp_path):
+    task, tokenizer = parts(64)
+    (tmp_path / "samples").mkdir()
+    writer, last = Counting(), task.opening()[-1]
+    write_continuation(tmp_path, "before", task, tokenizer, writer, ends={(last + 3) % 50})
+    words = (tmp_path / "samples" / "before-01.txt").read_text().split()
+    assert words == [f"w{(last + 1) % 50}", f"w{(last + 2) % 50}"]
+    assert writer.did.count("wrote") == 3
+
+
 def test_nothing_is_kept_from_other_weights_or_for_training(tmp_path):
     task, tokenizer = parts(64)
     (tmp_path / "samples").mkdir()
