@@ -40,7 +40,11 @@ SCRIPT = Path(__file__).parent / "other_programs" / "llama_cpp.mjs"
 NODE, MODEL, ADAPTER = (
     os.environ.get(f"EDGE_TRAIN_{name}") for name in ("LLAMA_CPP", "SMOLLM2", "ADAPTER")
 )
-WRITTEN, EQUAL, ALIKE = 32, 49, 0.99
+WRITTEN, EQUAL = 32, 49
+# Correlations of a change of logits. llama.cpp rounds activations to 16 bits for F16, and to 8 for
+# blocks; that is noise of the base, too, and a larger part of what an adapter of random numbers
+# changes, which moves no words in particular, than of what a trained one does.
+ALIKE = {"F16": 0.999, "Q4_1": 0.99 if ADAPTER else 0.9}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (NODE and MODEL), reason="see the beginning of this file"),
@@ -153,15 +157,16 @@ def test_a_merged_file_writes_in_llama_cpp_what_the_adapter_writes_here(
     assert same >= least and all(found)
 
 
-def test_what_an_adapter_changes_in_logits_is_what_it_changes_here(place, chats):
-    some = chats[:10]
+@pytest.mark.parametrize("kind", ALIKE)
+def test_what_an_adapter_changes_in_logits_is_what_it_changes_here(place, chats, kind):
+    some, base = chats[:10], place / "f16.gguf" if kind == "F16" else MODEL
     theirs = [
-        np.array(llama_cpp(place, MODEL, adapter, some, 0)["logarithms"], np.float64)
+        np.array(llama_cpp(place, base, adapter, some, 0)["logarithms"], np.float64)
         for adapter in (place / "a.gguf", None)
     ]
     own = []
     for adapted in (True, False):
-        engine = ours(place, MODEL, adapted)
+        engine = ours(place, base, adapted)
         logits = np.stack([engine.next_logits(ids) for ids in some]).astype(np.float64)
         own.append(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     change, wanted = theirs[0] - theirs[1], own[0] - own[1]
@@ -170,4 +175,4 @@ def test_what_an_adapter_changes_in_logits_is_what_it_changes_here(place, chats)
     together = np.corrcoef(change[known], wanted[known])[0, 1]
     print(f"correlation {together:.4f}, of single prompts {min(each):.4f} to {max(each):.4f}")
     assert known.mean() > 0.99
-    assert together >= ALIKE
+    assert together >= ALIKE[kind]
