@@ -343,7 +343,7 @@ def test_generate_and_chat_put_the_prompt_in_front(place, tmp_path, capsys):
     ("options", "said"),
     [
         (("--method", "discrete", "--prompt-tokens", "0"), "prompt_tokens"),
-        (("--method", "discrete", "--prompt-tokens", "60"), "no answer begins within"),
+        (("--method", "discrete", "--prompt-tokens", "60"), "60 of them the learned prompt's"),
         (("--method", "discrete", "--prompt-start", "  "), "--prompt-start is empty"),
         (("--method", "discrete", "--prompt-start", "<|im_end|>"), "not read as the same"),
         (("--method", "discrete", "--prompt-start", "cat", "--prompt-tokens", "2"), "has 1"),
