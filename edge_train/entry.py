@@ -13,10 +13,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from edge_train.errors import NOT_STARTED, EdgeTrainError, InputError
+from edge_train.errors import NOT_STARTED, UNREAD, EdgeTrainError, InputError
 from edge_train.memory.child import in_child
 from edge_train.memory.machine import caps_this_machine
-from edge_train.memory.streams import open_streams, settle_streams
+from edge_train.memory.streams import is_unread, open_streams, settle_streams
 from edge_train.paths import check_path
 from edge_train.process.age import process_began
 from edge_train.units import parse_bytes
@@ -57,13 +57,18 @@ _GPUS = Path("/proc/driver/nvidia/gpus")  # there where a discrete accelerator m
 
 
 def main() -> int:
-    """Run the command that was typed; return its exit status (see CONTRACT: 0, 2, 3 or 130).
+    """Run the command that was typed; return its exit status (see CONTRACT: 0, 2, 3, 130 or 141).
 
-    A run goes on when nobody can read what it says; any other command has failed then.
+    A run goes on when nobody can read what it says; any other command has failed then, without a
+    word where it was read up to there and no further (`| head -1`).
     """
     open_streams()
     status = _run(sys.argv[1:])
-    if not settle_streams() and status == 0 and sys.argv[1:2] != ["run"]:
+    is_run = sys.argv[1:2] == ["run"]
+    unread = is_unread()
+    if not settle_streams() and status == 0 and not is_run:
+        if unread:
+            return UNREAD
         _say("standard output cannot be written; write it to another place.")
         return NOT_STARTED
     return status

@@ -3,6 +3,7 @@
 NOT_STARTED = 2
 STOPPED = 3
 INTERRUPTED = 130
+UNREAD = 141  # as a shell says of a program whose reader is gone: 128 and the signal PIPE
 _MOST_CHARACTERS = 1000  # of a line of a message
 
 

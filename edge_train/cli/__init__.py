@@ -10,8 +10,9 @@ from edge_train import __version__
 from edge_train.cli.house import Above
 from edge_train.cli.shared_verbs import commands_of, meant
 from edge_train.command import Command
-from edge_train.errors import INTERRUPTED, NOT_STARTED, EdgeTrainError, OutOfMemory
+from edge_train.errors import INTERRUPTED, NOT_STARTED, UNREAD, EdgeTrainError, OutOfMemory
 from edge_train.memory.link import Link
+from edge_train.memory.streams import is_unread
 from edge_train.registry import Registry, nearest
 
 # Packages that only some installations have; what needs one says so in a sentence.
@@ -37,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str], link: Link | None = None, *, began: float | None = None) -> int:
-    """Run one command in this process; return its exit status (0, 2, 3 or 130).
+    """Run one command in this process; return its exit status (0, 2, 3, 130 or 141).
 
     What was typed comes through `entry.py`, which starts a run that has a cap in a worker.
 
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str], link: Link | None = None, *, began: float | N
     except KeyboardInterrupt:
         _say("interrupted.")
         return INTERRUPTED
-    except OSError as error:  # a disk that fails, a stream that nobody reads
+    except OSError as error:  # a disk that fails, a stream that is full or that nobody reads
+        if isinstance(error, BrokenPipeError) and is_unread():
+            return UNREAD
         _say(f"{error.filename or 'a file or stream'}: cannot be used ({error.strerror}).")
         return NOT_STARTED
 

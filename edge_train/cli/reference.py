@@ -16,7 +16,7 @@ from edge_train.cli.reference_formats import artifact_page, report_page, trainin
 from edge_train.cli.reference_methods import methods_page
 from edge_train.cli.shared_verbs import commands_of, shared
 from edge_train.command import Command
-from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED, UNREAD
 from edge_train.formats import picture_folders, pictures
 from edge_train.formats.architectures import ENCODERS, LANGUAGE_MODELS, REFUSED
 from edge_train.formats.tables import names, splits, table
@@ -33,6 +33,7 @@ _STATUSES = {
     NOT_STARTED: "nothing was started; you must change something, and the message says what",
     STOPPED: "training began and stopped; `edge-train run --resume RUN` goes on",
     INTERRUPTED: "interrupted (Ctrl-C, SIGTERM) and saved; `edge-train run --resume RUN` goes on",
+    UNREAD: "nobody reads any further (`| head -1`); a run trains on and ends with its own status",
 }
 _NOTE = "<!-- made by `python -m edge_train.cli.reference`; edit the records, not this page -->\n"
 

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -179,6 +180,8 @@ def _refused(what: str, reason: str) -> InputError:
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """Yield a picture whose header was read and whose size was checked."""
     if isinstance(source, Path):
+        if not os.path.lexists(source):
+            raise InputError("there is no such file")
         if not source.is_file():  # opening a pipe would wait forever
             raise InputError("a broken link or no ordinary file")
         if source.stat().st_size == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from enum import Enum, auto
 
-from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED
+from edge_train.errors import INTERRUPTED, NOT_STARTED, STOPPED, UNREAD
 from edge_train.memory.link import ENDED_AT_ONCE, OUT_OF_MEMORY, Facts
 from edge_train.process.interrupts import STOPPING
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # importing typing would add half a megabyte to the paren
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED}  # statuses that a command ends with
+_CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED, UNREAD}  # statuses that a command ends with
 _REFUSED_BLOCK = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end that did not check it
 _LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
 _GAVE_UP = {-signal.SIGABRT, _LOADER_GAVE_UP}

@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 
@@ -27,6 +28,24 @@ def open_streams() -> None:
             setattr(sys, name, new)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def is_unread() -> bool:
+    """Return whether standard output is a pipe whose reader is gone (`edge-train ... | head -1`).
+
+    Asked of the system: a text larger than its buffer is dropped with the write that failed.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError):  # full; closed by the program itself
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    pipe = select.poll()
+    pipe.register(1, 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def settle_streams() -> bool:

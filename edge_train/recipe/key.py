@@ -153,7 +153,7 @@ class Key:
             raise InputError(f"{lead}{self.name} is empty; give it a value, or leave it out.")
         if text and (self.is_path or self.may_be_path):
             check_path(text, f"{lead}{self.name}")
-        if "\0" in text or not _is_unicode(text):
+        if "\0" in text or not is_unicode(text):
             raise InputError(f"{lead}{self.name} = {shown(text)} is not text that can be kept.")
         if text.startswith("~") and self.kind is str:
             try:
@@ -179,7 +179,7 @@ def key(default: Any = None, *, help: str, **details: Any) -> Any:  # noqa: A002
     return dataclasses.field(default=default, metadata={DETAILS: {"help": help, **details}})
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Return whether it is text, not the bytes of another coding that a command line handed on."""
     try:
         text.encode("utf-8")

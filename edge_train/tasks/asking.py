@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.paths import path_word
+from edge_train.recipe.key import is_unicode
 from edge_train.registry import load
 
 _MOST_CHARACTERS = 16_000_000  # of the standard input
@@ -40,14 +41,22 @@ def _texts(words: Sequence[str]) -> list[str]:
     """Return the texts that words mean.
 
     Raises:
-      InputError: standard input holds none, too much, or something that is no UTF-8.
+      InputError: a text is no UTF-8, or `-` is one of several; standard input holds none, or too
+        much.
     """
     if list(words) != ["-"]:
+        if "-" in words:
+            raise InputError("- stands for the texts of standard input; leave out the others.")
+        for number, text in enumerate(words, 1):
+            if not is_unicode(text):
+                raise InputError(f"text {number}: is not UTF-8; convert it first.")
         return list(words)
     try:
         found = sys.stdin.read(_MOST_CHARACTERS + 1)
     except UnicodeDecodeError as error:
         raise InputError("standard input: is not UTF-8; convert it first.") from error
+    if not is_unicode(found):
+        raise InputError("standard input: is not UTF-8; convert it first.")
     if len(found) > _MOST_CHARACTERS:
         raise InputError(
             f"standard input: holds more than {_MOST_CHARACTERS:,} characters; ask in parts."

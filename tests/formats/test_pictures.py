@@ -301,6 +301,12 @@ def test_a_damaged_picture_gives_pixels_or_one_sentence(kind, content):
             assert picture.pixels.shape == (16, 16, 3)
 
 
+def test_a_picture_that_is_not_there_is_not_called_a_broken_link(tmp_path):
+    for ask in (read_picture, look_at):
+        with pytest.raises(InputError, match=r"x\.jpg: cannot be read \(there is no such file\)"):
+            ask(tmp_path / "x.jpg")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "x.jpg")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_train import cli
-from edge_train.errors import InputError
+from edge_train.errors import NOT_STARTED, UNREAD, InputError
 from edge_train.paths import check_path
 from edge_train.recipe import toml_value, tomllib
 
@@ -49,6 +49,35 @@ def test_a_full_disk_for_an_answer_is_one_sentence(table):
     done = shell("doctor >/dev/full")
     assert done.returncode == 2
     assert done.stderr.startswith("edge-train: ") and len(done.stderr.splitlines()) == 1
+
+
+def unread(words):
+    """Run a command whose reader has gone before it says a word; return status and complaints."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edge_train", *words.split()]
+    done = subprocess.run(command, stdout=writer, stderr=-1, text=True, check=False)
+    os.close(writer)
+    return done.returncode, done.stderr
+
+
+@linux
+@pytest.mark.process
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(table):
+    assert shell(f"{RUN} --mem 300MB").returncode == 0
+    for words in ("doctor", "report r", "plan --recipe r/recipe.toml --out q"):
+        assert unread(words) == (UNREAD, ""), words
+    assert unread("report nowhere")[0] == NOT_STARTED
+
+
+@linux
+@pytest.mark.process
+@pytest.mark.parametrize("more", ["", " --mem 300MB", " --json"])
+def test_a_run_whose_reader_has_gone_trains_to_its_end(table, more):
+    words = "run --task network --data table.csv --recipe r.toml --samples 10 --steps 2 --out r"
+    Path("r.toml").write_text('task = "network"\nnetwork = "mlp 4"\n')
+    assert unread(words + more)[0] == 0
+    assert json.loads(Path("r/report.json").read_text())["status"] == "done"
 
 
 @linux

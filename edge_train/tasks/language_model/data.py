@@ -230,9 +230,10 @@ class Data:
         read = len(written.lengths)
         lengths = np.sort(np.array(written.lengths, np.int64))
         if len(written.starts) == 1 and read:
+            own = f", {len(prompt.ids)} of them the learned prompt's" if prompt is not None else ""
             raise InputError(
                 f"{self._recipe.data}: no answer begins within {most} tokens in any of {read} "
-                f"{what} (the shortest has {lengths[0]}); use a --length of up to "
+                f"{what} (the shortest has {lengths[0]}{own}); use a --length of up to "
                 f"{model.positions}, or shorter ones."
             )
         if written.cut:

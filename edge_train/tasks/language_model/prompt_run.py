@@ -110,7 +110,7 @@ class PromptRun:
     def write(self, folder: Path, best: Point, sha256: str) -> dict[str, str]:
         """Write what was learned; return the names of the files."""
         model = self._model
-        base = str(model.path.resolve()) if model.made is not None else self._recipe.model
+        base = str(model.path.resolve()) if model.made is not None else model.base
         outputs = write_prompt(folder, self._of(best), base, sha256, soft=self._soft)
         if self._soft:
             save_tensors(folder / VECTORS_FILE, {BLOCK: best[BLOCK]}, {"base_sha256": sha256})

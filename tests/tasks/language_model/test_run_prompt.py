@@ -159,6 +159,16 @@ def test_a_run_goes_on_with_the_same_bits(place, tmp_path, options, capsys):
     assert report_of(whole)["eval"] == report_of(again)["eval"]
 
 
+def test_a_prompt_is_found_again_from_another_folder(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    options = ["--model", "model", *SEARCH, "--steps", "1", "--runtime", "numpy"]
+    assert cli.main(words(place, tmp_path / "run", *options)) == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert cli.main(["infer", "run", "cat or dog?"]) == 0
+    assert "cat or dog?" in capsys.readouterr().out
+
+
 def test_a_step_is_a_position_and_an_id_in_the_journal(place, tmp_path):
     out = tmp_path / "run"
     assert cli.main(words(place, out, *SEARCH)) == 0
@@ -333,7 +343,7 @@ def test_generate_and_chat_put_the_prompt_in_front(place, tmp_path, capsys):
     ("options", "said"),
     [
         (("--method", "discrete", "--prompt-tokens", "0"), "prompt_tokens"),
-        (("--method", "discrete", "--prompt-tokens", "60"), "no answer begins within"),
+        (("--method", "discrete", "--prompt-tokens", "60"), "60 of them the learned prompt's"),
         (("--method", "discrete", "--prompt-start", "  "), "--prompt-start is empty"),
         (("--method", "discrete", "--prompt-start", "<|im_end|>"), "not read as the same"),
         (("--method", "discrete", "--prompt-start", "cat", "--prompt-tokens", "2"), "has 1"),
