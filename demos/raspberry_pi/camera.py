@@ -179,7 +179,9 @@ def keep(picture: Image.Image, folder: Path, *, once: bool = False) -> bool:
     """
     content = io.BytesIO()  # Pillow itself takes no notice of half a write to a full card
     picture.save(content, "JPEG", quality=92)
-    if once and any(file.read_bytes() == content.getvalue() for file in folder.glob("*.jpg")):
+    size = content.tell()
+    alike = (file for file in folder.glob("*.jpg") if once and file.stat().st_size == size)
+    if any(file.read_bytes() == content.getvalue() for file in alike):
         return False
     part = folder.parent / ".part.jpg"
     try:
@@ -246,11 +248,12 @@ class Classifier:
         return sorted(file.relative_to(folder).as_posix() for file in folder.glob("*/*.jpg"))
 
     def _given(self) -> dict[str, list[str]]:
-        """Return the pictures that each run was given, by its name."""
+        """Return the pictures that each run was given, by the name of a run that is still there."""
         try:
-            return dict(json.loads((self.runs / _GIVEN).read_text()))
+            found = dict(json.loads((self.runs / _GIVEN).read_text()))
         except (OSError, ValueError, TypeError):
             return {}
+        return {name: files for name, files in found.items() if (self.runs / name).is_dir()}
 
     def ask(self, picture: Image.Image) -> None:
         """Say what a picture shows."""

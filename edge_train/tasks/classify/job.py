@@ -6,28 +6,18 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, RunFolderError
-from edge_train.export.classifier_files import write_classifier
-from edge_train.export.difference import (
-    DIFFERENCE_FOLDER,
-    check_rank,
-    write_difference,
-)
-from edge_train.export.result_texts import CONFIG, as_classifier, write_config, write_texts
 from edge_train.formats.classifier_folder import ClassifierFolder
 from edge_train.formats.prompt_words import PromptWords
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.formats.training_artifact import TrainingArtifact
-from edge_train.formats.weight_files import read_json
-from edge_train.memory.footprint import (
-    Footprint,
-)
+from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
 from edge_train.methods import drawn_samples, methods
 from edge_train.methods.discrete import PROMPT_TOKENS
@@ -49,21 +39,18 @@ from edge_train.tasks.classify.model import (
     notes_of,
     open_model,
     place_of,
-    shapes_of,
     takes_types,
     trained_shapes,
 )
-from edge_train.tasks.classify.model_files import MODEL_FOLDER, check_hashes, keep_hashes
+from edge_train.tasks.classify.model_files import check_hashes, keep_hashes
 from edge_train.tasks.classify.numbers import load_numbers, numbers_of
 from edge_train.tasks.classify.objective import ClassifyText, TokenizedTexts
 from edge_train.tasks.classify.opening import open_runtime
 from edge_train.tasks.classify.prompted import Prompted, check_trained, searches
 from edge_train.tasks.classify.recipe import ClassifyRecipe
+from edge_train.tasks.classify.results import check_difference, write_model, write_own_difference
 from edge_train.tasks.classify.scoring import scored
-from edge_train.tasks.classify.targets import (
-    REGRESSION,
-    settled,
-)
+from edge_train.tasks.classify.targets import REGRESSION, settled
 from edge_train.tasks.classify.texts import Example, LabeledTexts, load_texts
 from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
@@ -71,15 +58,12 @@ from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.sources import check_candidates, check_sources, sentence, source_numbers
 
 if TYPE_CHECKING:
-    from edge_train.runtimes.torch.classifier import TorchClassifier
-    from edge_train.runtimes.torch.lora import TorchLora
     from edge_train.tasks.classify.opening import Classifier
 
 _START_FILE = "start.safetensors"
 _PARTS = ("train", "dev", "test")
 _MOST_TOKENS = 128  # of a text, unless the recipe says otherwise; cost grows with the square
 _ROUNDED_TO = 8  # a length that is a multiple of it suits vector units
-_ADAPTER_FOLDER = "adapter"
 _ADAPTERS = {"rank": 8, "scale": 2.0}
 
 
@@ -116,7 +100,7 @@ class ClassifyTextJob:
                 f"length is {self.recipe.length}, but the model has {most} positions; use at most "
                 f"{most}."
             )
-        self._check_difference()
+        check_difference(self.recipe, self._model)
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
@@ -153,26 +137,6 @@ class ClassifyTextJob:
             labels=len(job._model.labels),
             searches=self._searches,
         )
-
-    def _check_difference(self) -> None:
-        """Refuse a difference where there is nothing to compare with, or one is written anyway.
-
-        Raises:
-          InputError: as described.
-        """
-        if (rank := self.recipe.difference_rank) is None:
-            return
-        if not isinstance(self._model, ClassifierFolder):
-            raise InputError(
-                f"difference_rank is not for artifact {self.recipe.model}; name the model folder "
-                "that it was made of, or leave it out."
-            )
-        if self.recipe.trainable == "lora":
-            raise InputError(
-                "difference_rank is not for adapters, which are written as they are trained; "
-                "leave it out."
-            )
-        check_rank(rank, shapes_of(self._model))
 
     def load(self) -> None:
         self._read()
@@ -406,29 +370,20 @@ class ClassifyTextJob:
                 return Outcome(outputs=outputs)
             scores, line = self._scores(runtime, best)
             return Outcome({**scores, "prompt": found.text}, outputs, f"{line}: {found.text}")
-        source, pad = self._model.path, self._model.pad
         weights = runtime.weights(best)
-        config = read_json(source / CONFIG)
-        names = ("LABEL_0",) if self._numbers else self._labels
-        changes = as_classifier(config, names, pad, runtime.architecture)
-        if self._numbers:
-            changes["problem_type"] = REGRESSION
-        word = self._tokenizer.backend.id_to_token(pad)
-        write_texts(source, folder / MODEL_FOLDER, changes, word, self._tokenizer.backend)
-        write_classifier(folder / MODEL_FOLDER, weights)
-        outputs = {"model": MODEL_FOLDER}
-        if self.recipe.trainable == "lora":
-            cast("TorchLora", runtime).save_adapter(folder / _ADAPTER_FOLDER, best)
-            write_config(source, folder / _ADAPTER_FOLDER, changes)
-            outputs["adapter"] = _ADAPTER_FOLDER
+        names = None if self._numbers else self._labels
+        outputs = write_model(
+            folder, self.recipe, self._model, self._tokenizer, names, runtime, weights, best
+        )
         if not whole:
             return Outcome(outputs=outputs)
         metrics, line = self._scores(runtime, best)
         if self.recipe.difference_rank is not None:
-            metrics["difference_captured"] = self._write_difference(
-                folder / DIFFERENCE_FOLDER, cast("TorchClassifier", runtime), weights
+            captured, written = write_own_difference(
+                folder, self.recipe, self._model, runtime, weights
             )
-            outputs["difference"] = DIFFERENCE_FOLDER
+            metrics["difference_captured"] = captured
+            outputs |= written
         return Outcome(metrics, outputs, line)
 
     def _scores(self, runtime: Any, best: Point) -> tuple[dict[str, Any], str]:
@@ -439,20 +394,6 @@ class ClassifyTextJob:
         outputs = None if self._numbers else len(self._model.labels)
         backend = self._tokenizer.backend
         return scored(part, texts, logits, self._labels, backend, outputs=outputs)
-
-    def _write_difference(
-        self, folder: Path, runtime: "TorchClassifier", weights: Mapping[str, Any]
-    ) -> float:
-        model = cast(ClassifierFolder, self._model)
-        return write_difference(
-            folder,
-            runtime.layers(),
-            weights,
-            runtime.stored(model),
-            rank=required(self.recipe.difference_rank),
-            task_type="SEQ_CLS",
-            base=model.base,
-        )
 
 
 def _inputs(examples: Sequence[Example]) -> list[str] | list[tuple[str, str]]:
