@@ -33,14 +33,10 @@ def make_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))  # noqa: S106 - no password
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = Tokenizer(WordPiece(_vocabulary(texts, vocabulary), unk_token="[UNK]"))  # noqa: S106
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    _reads_words(tokenizer)
     tokenizer.decoder = decoders.WordPiece()
-    trainer = WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(_SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=ends
@@ -62,3 +58,26 @@ def make_classifier(
     network.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def _reads_words(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+
+def _vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
+    """Learn a WordPiece vocabulary: the same one from the same texts.
+
+    The trainer numbers letters that go on in a word as it meets them, in an order that changes from
+    process to process, and counts that are equal are told apart by those numbers. So they come
+    first here, in the alphabet's order, as the special tokens do.
+    """
+    learner = Tokenizer(WordPiece(unk_token="[UNK]"))  # noqa: S106 - no password
+    _reads_words(learner)
+    read = [learner.normalizer.normalize_str(text) for text in texts]
+    letters = sorted(set("".join(read)) - {" "})
+    first = [*_SPECIAL, *(f"##{letter}" for letter in letters)]
+    trainer = WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    learned: dict[str, int] = learner.get_vocab()
+    return learned
