@@ -15,6 +15,9 @@ Make = Callable[[slice | NDArray[np.integer[Any]]], Array]
 
 AHEAD_NUMBERS = 1 << 21  # of a left factor that is made again: 8 MiB
 _TILE_NUMBERS = 1 << 17  # of a matrix that exist at once: half a MiB in float32
+# Of a product, more rows than that if they are long: a product of few takes up to three times as
+# long for each number.
+_PRODUCT_ROWS, _PRODUCT_NUMBERS = 64, 1 << 20
 
 
 @dataclass
@@ -103,7 +106,7 @@ class Factors:
         Args:
           multiple: rows of a part are a multiple of this, but for the last part.
         """
-        for rows in tiles(self.shape, multiple):
+        for rows in tiles(self.shape, multiple, _PRODUCT_ROWS):
             yield rows, self[rows]
 
     def norm(self) -> float:
@@ -391,9 +394,21 @@ def scale(matrix: Update, factor: float) -> None:
         matrix.scale(factor)
 
 
-def tiles(shape: tuple[int, int], multiple: int = 1) -> Iterator[slice]:
-    """Yield slices of rows that hold about 2^17 numbers each."""
-    step = max(_TILE_NUMBERS // shape[1] // multiple, 1) * multiple
+def tiles(shape: tuple[int, int], multiple: int = 1, least: int = 1) -> Iterator[slice]:
+    """Yield slices of rows that hold about 2^17 numbers each.
+
+    Args:
+      multiple: rows of a slice are a multiple of this, but for the last slice.
+      least: rows of a slice, as long as they hold no more than 2^20 numbers.
+
+    >>> [rows.stop - rows.start for rows in tiles((100, 1 << 14), least=64)]
+    [64, 36]
+    >>> next(tiles((100, 1 << 17), least=64)).stop
+    8
+    """
+    width = shape[1]
+    step = max(_TILE_NUMBERS // width, min(least, _PRODUCT_NUMBERS // width))
+    step = max(step // multiple, 1) * multiple
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))
 

@@ -53,7 +53,8 @@ def test_adapters_are_trained_with_small_moments_and_by_no_rule_of_low_rank(
 
 def test_adapters_learn_and_go_on_with_the_same_bits(given, tmp_path):
     whole = tmp_path / "whole"
-    assert run(given, whole, "--method", "lora", "--rank", "4", "--lr", "3e-2") == 0
+    options = ("--method", "lora", "--rank", "4", "--lr", "3e-2", "--steps", "80")
+    assert run(given, whole, *options) == 0
     report = report_of(whole)
     assert report["outputs"] == {"model": "model", "adapter": "adapter"}
     assert report["eval"]["best"] < 0.8 * report["eval"]["first"]

@@ -47,8 +47,9 @@ def test_both_engines_know_which_text_of_a_pair_a_word_is_in(classifiers, pairs,
         assert batch["types"].max() == 1
         assert (batch["types"] <= batch["mask"]).all()
         runtime = job.open_runtime()
-        for name in (TYPES, "classifier.weight"):  # random ones are too small to change a loss
-            runtime.parameters[name][...] *= 50
+        for value in runtime.parameters.values():  # random ones are too small to change a loss
+            if value.ndim == 2:
+                value *= 15
         found = runtime.forward(batch, [runtime.parameters])[0]
         blind = {name: value for name, value in batch.items() if name != "types"}
         # without the types the losses differ by far more than rounding
