@@ -80,7 +80,9 @@ def find_folder(name: str) -> tuple[Path, str]:
             "tokenizer.json, model.safetensors) or a hub id; name the folder that it is in."
         )
     if path.suffix.lower() == _GGUF:
-        raise ModelError(f"{name}: there is no such file; name it where it is: --model FILE.")
+        raise ModelError(
+            f"{name}: there is no such file; put it there, or name it where it is: --model FILE."
+        )
     if _HUB_ID.fullmatch(name) is None and _OLD_ID.fullmatch(name) is None:
         raise ModelError(
             f"no model {name!r}: not a folder here and not a hub id (owner/name); name the folder "

@@ -120,9 +120,10 @@ def base_of(learned: Learned, named: str | None, flag: str = "--base") -> Langua
     if learned.prompt is not None:
         wanted = learned.prompt.base_sha256
     if wanted and not base.is_known_as(wanted):
+        that_one = f"name that model with {flag}" if flag else "put that model back"
         raise InputError(
             f"{name}: is not the model that {learned.name} was trained on (sha256 "
-            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; that one is "
-            f"needed: {name_it}."
+            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; "
+            f"{that_one}."
         )
     return base
