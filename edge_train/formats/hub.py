@@ -17,6 +17,7 @@ from edge_train.formats.weight_files import choose_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_GGUF = ".gguf"  # what ends so is meant for a file, and not asked for in the hub
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")  # of the first models, without an owner: gpt2
 _TEXTS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken", "LICENSE*", "NOTICE*"]
 
@@ -77,6 +78,10 @@ def find_folder(name: str) -> tuple[Path, str]:
         raise ModelError(
             f"{name} is a file, expected the folder of a transformers model (config.json, "
             "tokenizer.json, model.safetensors) or a hub id; name the folder that it is in."
+        )
+    if path.suffix.lower() == _GGUF:
+        raise ModelError(
+            f"{name}: there is no such file; put it there, or name it where it is: --model FILE."
         )
     if _HUB_ID.fullmatch(name) is None and _OLD_ID.fullmatch(name) is None:
         raise ModelError(

@@ -61,7 +61,7 @@ def _texts(words: Sequence[str]) -> list[str]:
         raise InputError(
             f"standard input: holds more than {_MOST_CHARACTERS:,} characters; ask in parts."
         )
-    texts = [line for line in found.splitlines() if line.strip()]
+    texts = [line for line in found.split("\n") if line.strip()]
     if not texts:
         raise InputError("standard input: holds no text; write one a line.")
     return texts

@@ -21,6 +21,8 @@ def infer(path: Path) -> tuple[Task, str]:
         path = path.expanduser()
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder.")
+        if path.is_file() and not path.stat().st_size:
+            raise InputError(f"{path}: the file is empty; name another one.")
         for task in tasks.all().values():
             if (what := _accepted(task, path, broken)) is not None:
                 found.append((task, what))

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,7 @@ def _first_lines(path: Path) -> list[str]:
         except (zlib.error, gzip.BadGzipFile):
             return []
     text = content.decode(guess_of(content), "replace")
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # as they are read in earnest
     if len(lines) > 1 and len(content) == _LOOK_BYTES:
         lines.pop()  # cut
     return lines if kind_of(path) == ".json" else lines[:_ROWS]

@@ -388,6 +388,13 @@ def test_a_run_on_a_gguf_writes_its_adapter_file_by_itself(tmp_path, capsys):
     assert cli.main([*asked, "--max-tokens", "8", "--threads", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "--- run: the hat" and "--- base: the hat" in said
+    (tmp_path / "base.gguf").rename(tmp_path / "elsewhere.gguf")
+    assert cli.main(asked) == 2
+    refusal = capsys.readouterr().err
+    assert "there is no such file" in refusal and refusal.endswith("name it with --model.\n")
+    moved = [*asked, "--max-tokens", "8", "--threads", "1", "--model"]
+    assert cli.main([*moved, str(tmp_path / "elsewhere.gguf")]) == 0
+    assert capsys.readouterr().out.splitlines() == said
 
 
 @pytest.mark.parametrize(("kind", "says"), [("dora", True), ("lora", False)])

@@ -56,6 +56,13 @@ def test_a_hub_id_is_fetched_once_without_pickles_and_then_taken_offline(hub, na
     assert find_folder(name) == (hub.cache, name)
 
 
+@pytest.mark.parametrize("name", ["model.gguf", "models/Model.GGUF", "/no/such/model.gguf"])
+def test_a_gguf_file_that_is_not_there_is_said_so_and_not_asked_for_in_the_hub(hub, name):
+    with pytest.raises(ModelError, match="there is no such file"):
+        find_folder(name)
+    assert not hub.fetched
+
+
 def test_a_cache_of_texts_alone_is_not_taken_for_the_model(hub):
     hub.snapshot_download("owner/name", allow_patterns=["*.json"])
     folder, _ = find_folder("owner/name")

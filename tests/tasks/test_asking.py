@@ -22,3 +22,8 @@ def test_bytes_that_are_no_text_are_one_sentence(monkeypatch):
         _texts(["-", "good"])
     monkeypatch.setattr("sys.stdin", io.StringIO("a\n\n b\n"))
     assert _texts(["-"]) == ["a", " b"]
+
+
+def test_a_line_ends_where_lines_end_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\u2028b\x85c\nd\n"))
+    assert _texts(["-"]) == ["a\u2028b\x85c", "d"]

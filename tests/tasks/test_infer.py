@@ -185,6 +185,11 @@ def test_what_does_not_exist_is_one_sentence(tmp_path):
         infer(tmp_path / "none")
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    with pytest.raises(InputError, match="the file is empty"):
+        infer(text(tmp_path / "x.jsonl", ""))
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe,\x80\n", b'{"text": ', b"a" * 300_000])
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.tsv"])
 def test_broken_files_are_never_a_traceback(name, content, tmp_path):

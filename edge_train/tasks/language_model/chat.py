@@ -71,6 +71,7 @@ def chat(
     threads: int | None,
     system: str | None,
     base: bool,
+    model: str | None = None,
     lines: TextIO | None = None,
     out: TextIO | None = None,
 ) -> int:
@@ -81,6 +82,7 @@ def chat(
       system: a message that stands before all others.
       base: every line is answered by the model that training began with, too, in a conversation of
         its own; both models are in memory.
+      model: where that one is now; None: where it was.
       lines, out: None: those of this process.
 
     Raises:
@@ -90,7 +92,8 @@ def chat(
     if lines is None or out is None:
         raise InputError("there is no terminal to talk in; use `edge-train generate RUN --prompt`.")
     begun = [] if system is None else [{"role": "system", "content": system}]
-    opened = [open_speaker(run, threads), *([open_its_base(run, threads)] if base else [])]
+    opens = (open_speaker, open_its_base) if base else (open_speaker,)
+    opened = [open_one(run, threads, model) for open_one in opens]
     talks = [Conversation(one, list(begun)) for one in opened]
     for talk in talks:  # a template that refuses is a sentence before the first line
         talk.speaker.ids_of_chat([*begun, {"role": "user", "content": "a"}])

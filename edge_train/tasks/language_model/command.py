@@ -5,7 +5,7 @@ import sys
 
 from edge_train.command import Command
 from edge_train.errors import InputError
-from edge_train.paths import path_word
+from edge_train.paths import file_word, path_word
 from edge_train.registry import load
 from edge_train.tasks.asking import asking_command
 
@@ -14,6 +14,11 @@ def _add_both(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=path_word, metavar="RUN")
     parser.add_argument(
         "--base", action="store_true", help="the model that training began with answers, too"
+    )
+    parser.add_argument(
+        "--model",
+        type=file_word,
+        help="where the model that training began with is now; default: where it was",
     )
     load("edge_train.tasks.language_model.sampling_flags:add_sampling")(parser)
 
@@ -42,6 +47,7 @@ def _generate(options: argparse.Namespace) -> int:
         threads=options.threads,
         raw=options.raw,
         base=options.base,
+        model=options.model,
     )
     return 0
 
@@ -61,6 +67,7 @@ def _chat(options: argparse.Namespace) -> int:
         threads=options.threads,
         system=options.system,
         base=options.base,
+        model=options.model,
     )
     return status
 

@@ -313,7 +313,7 @@ class Data:
 
         template = chat_template_of(self._model, day)
         if template is None and columns.messages is not None:
-            raise refuse_chats(self._model.path)
+            raise refuse_chats(self._model)
         return template
 
     def _marks(self) -> Marks:

@@ -25,6 +25,7 @@ def generate(
     threads: int | None,
     raw: bool,
     base: bool,
+    model: str | None = None,
 ) -> None:
     """Write what a trained model answers to each prompt, piece by piece.
 
@@ -34,6 +35,7 @@ def generate(
       out: gets the answers; above each a line that says which it is, where there are several.
       most: tokens of an answer.
       base: the answers of the model that training began with, too; one model is open at a time.
+      model: where that one is now; None: where it was.
 
     Raises:
       InputError: a prompt is empty, or leaves no room for an answer.
@@ -43,7 +45,7 @@ def generate(
         raise InputError("--prompt is empty; write what the model shall answer or go on from.")
     opened = (open_speaker, open_its_base) if base else (open_speaker,)
     for open_one in opened:
-        speaker = open_one(run, threads)
+        speaker = open_one(run, threads, model)
         for number, prompt in enumerate(prompts):
             ids = _ids(speaker, prompt, raw)
             if len(opened) > 1 or len(prompts) > 1:

@@ -92,32 +92,38 @@ def open_base(name: str) -> LanguageFolder:
     return open_language_model(*find_folder(name))
 
 
-def base_of(learned: Learned, named: str | None) -> LanguageFolder:
+def base_of(learned: Learned, named: str | None, flag: str = "--base") -> LanguageFolder:
     """Return the base of what was learned, checked to be the one that was trained on.
 
     Args:
       named: where the base is now; None: where it was.
+      flag: of the command that asks, which says so; empty: it has none.
 
     Raises:
       InputError: it is not known, or another one.
       ModelError: it cannot be used.
     """
+    name_it = f"name it with {flag}" if flag else "put it back where it was"
     if not (name := named or learned.base):
-        raise InputError(f"{learned.name}: does not say which model it is of; name it with --base.")
+        raise InputError(f"{learned.name}: does not say which model it is of; {name_it}.")
     try:
         base = open_base(name)
     except ModelError as error:
         if named is not None:
             raise
-        raise ModelError(f"{error} If the base was moved, say where it is now: --base.") from error
+        raise ModelError(
+            f"{learned.name}: the model that it was trained on cannot be opened ({error}) If that "
+            f"was moved, {name_it}."
+        ) from error
     adapter = learned.adapter
     wanted = adapter.base_sha256 if adapter is not None else ""
     if learned.prompt is not None:
         wanted = learned.prompt.base_sha256
     if wanted and not base.is_known_as(wanted):
+        that_one = f"name that model with {flag}" if flag else "put that model back"
         raise InputError(
             f"{name}: is not the model that {learned.name} was trained on (sha256 "
-            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; name that "
-            "model with --base."
+            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; "
+            f"{that_one}."
         )
     return base

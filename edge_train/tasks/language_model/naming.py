@@ -31,7 +31,7 @@ def infer(run: Path, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
     answers = answers_of(run)
     if not all(text.strip() for text in texts):
         raise InputError("a text is empty; write what the model shall answer.")
-    speaker = open_speaker(run, None)
+    speaker = open_speaker(run, None, flag="")
     for text in texts:
         shares = _shares(speaker, text, list(answers))
         names = list(answers.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_train.errors import InputError, TemplateError
 from edge_train.formats.chat_template import ChatTemplate, Span
+from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.tables.wrong import Wrong
 from edge_train.tasks.language_model.answers import text_and_answers
 from edge_train.tasks.language_model.chats import ASSISTANT, Chat, WrongChat
@@ -117,10 +118,17 @@ class Reader:
         return Passage(prompt + completion, answers, bare=True)
 
 
-def refuse_chats(model: object) -> InputError:
+def refuse_chats(model: LanguageFolder) -> InputError:
     """Return the error of chats for a model that has no template."""
+    put = "put the chat_template.jinja that your app uses into its folder"
+    if model.made is not None:
+        make = f"--chat-template-file chat_template.jinja {model.path.name} OUT.gguf"
+        put = (
+            "make a file that has the one your app uses, with the package gguf: "
+            f"`gguf-new-metadata {make}`"
+        )
     return InputError(
-        f"{model}: has no chat template, so that nobody knows how it reads chats; use the instruct "
-        "(chat) version of the model, or put the chat_template.jinja that your app uses into its "
-        "folder, or write each chat as one text under 'text'."
+        f"{model.path}: has no chat template, so that nobody knows how it reads chats; use the "
+        f"instruct (chat) version of the model, or {put}, or write each chat as one text under "
+        "'text'."
     )

@@ -35,6 +35,7 @@ from edge_train.tasks.language_model.prompting import (
 from edge_train.tasks.language_model.sampling import Sampling
 
 _FLOAT_BYTES, _MOST_SHARE = 4, 0.5  # of a weight; of this machine's memory, for weights
+BASE_FLAG = "--model"  # of the commands that speak, where `--base` has the base answer, too
 _DRAWN = -9  # the step of the key that tokens are drawn from
 
 
@@ -142,8 +143,14 @@ class Speaker:
         return ends_of(self.model, self.tokenizer, self.template)
 
 
-def open_speaker(run: Path, threads: int | None) -> Speaker:
+def open_speaker(
+    run: Path, threads: int | None, base: str | None = None, flag: str = BASE_FLAG
+) -> Speaker:
     """Return what a run learned, ready to write.
+
+    Args:
+      base: where the model that training began with is now; None: where it was.
+      flag: that a user says so with; empty: the command has none.
 
     Raises:
       InputError, ModelError, RunFolderError: as `learned_in` and `base_of`; or no engine can.
@@ -151,19 +158,22 @@ def open_speaker(run: Path, threads: int | None) -> Speaker:
     learned = learned_in(run)
     if learned.model is not None:
         return _speaker(learned.name, open_base(str(learned.model)), None, threads)
-    return _speaker(learned.name, base_of(learned, None), learned, threads)
+    return _speaker(learned.name, base_of(learned, base, flag), learned, threads)
 
 
-def open_its_base(run: Path, threads: int | None) -> Speaker:
+def open_its_base(run: Path, threads: int | None, base: str | None = None) -> Speaker:
     """Return the model that a run began with, ready to write.
+
+    Args:
+      base: as `open_speaker`.
 
     Raises:
       InputError, ModelError, RunFolderError: as `open_speaker`.
     """
-    base = base_of(learned_in(run), None)
-    if not base.files:
+    model = base_of(learned_in(run), base, BASE_FLAG)
+    if not model.files:
         raise InputError(f"{run}: began with random weights, so there is no base to compare with.")
-    return _speaker("base", base, None, threads)
+    return _speaker("base", model, None, threads)
 
 
 def first_draw(seed: int, number: int) -> np.random.Generator:

@@ -155,3 +155,15 @@ def test_a_held_out_file_of_another_kind_is_one_sentence(tmp_path):
 )
 def test_data_are_known_by_their_columns(tmp_path, row, said):
     assert accepts(write_table(tmp_path / "t.jsonl", [row])) == said
+
+
+def test_a_letter_that_parts_lines_elsewhere_parts_no_rows(tmp_path):
+    """JSON may hold U+2028 and its like as they are; JavaScript and ensure_ascii=False do so."""
+    words = "a\u2028b\u2029c\x85d"
+    row = {"messages": [{"role": "user", "content": words}, {"role": "assistant", "content": "e"}]}
+    path = tmp_path / "t.jsonl"
+    path.write_text((json.dumps(row, ensure_ascii=False) + "\n") * 2, "utf-8")
+    assert accepts(path) == "chats"
+    texts = open_texts(path, None)
+    found = [chat.messages[0]["content"] for _, _, chat in texts.chats(texts.train)]
+    assert found == [words] * 2

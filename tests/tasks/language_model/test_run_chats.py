@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from chat_templates import CHATML, TEMPLATES
+from gguf_models import plain_llama
 from safetensors.numpy import load_file
 from tables import write_table
 
@@ -176,6 +177,17 @@ def test_chats_that_cannot_be_learned_from_are_one_sentence(
     message = capsys.readouterr().err
     assert sentence in message and "Traceback" not in message
     assert len(message.strip().splitlines()) == 1
+
+
+def test_chats_for_a_gguf_without_a_template_name_what_gives_it_one(tmp_path, capsys):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(plain_llama(tokenizer__chat_template=None))
+    data = write_table(tmp_path / "chats.jsonl", rows(8))
+    assert run(file, data, tmp_path / "run") == 2
+    assert (
+        "`gguf-new-metadata --chat-template-file chat_template.jinja model.gguf OUT.gguf`"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
