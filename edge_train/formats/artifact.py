@@ -12,10 +12,10 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     tokenizer/, tokenizer_2/  as the model's author published them
     directions.safetensors    what zo may draw its directions from (`token_directions.py`); optional
 
-Manifest, version 1. Every key but `products`, `calls` and `spacing` is required; a reader refuses a larger
-version, ignores unknown keys of its own version, and believes nothing: every file must lie in the
-folder and have the size and hash stated here, every number must be possible, and a graph may name
-no other files than these.
+Manifest, version 1. Every key but `products`, `calls` and `spacing` is required; a reader refuses
+a larger version, ignores unknown keys of its own version, and believes nothing: every file must lie
+in the folder and have the size and hash stated here, every number must be possible, and a graph may
+name no other files than these.
 
     format           "edge-train artifact"
     version          1

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from recipes import recipe_for
 from tiny_models import make_tiny_model
