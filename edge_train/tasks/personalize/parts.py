@@ -209,10 +209,10 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         if not ids:
             raise InputError("the class word is empty; name what is on the photos: --class dog.")
         if len(ids) > 1 and block == "token":
-            notes.append(
-                f"class word {recipe.class_word!r} is {len(ids)} tokens for this model; the new "
-                "token starts from their average."
-            )
+            word = required(recipe.class_word)
+            unknown = adapting.in_pieces(word, ids)
+            said = unknown or f"class word {word!r} is {len(ids)} tokens for this model"
+            notes.append(f"{said}; the new token starts from their average")
         row = model.embedding_rows(component, ids).mean(axis=0)
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
     if recipe.start is not None:

@@ -96,9 +96,15 @@ def load_photos(
     """
     root = PictureRoot(folder)
     listed, notices = _listed(root)
-    masks = {path: mask for found, _ in listed for path, mask in _masks(found).items()}
-    listed = [(_without(found, set(masks.values())), repeats) for found, repeats in listed]
+    masks: dict[Path, Path] = {}
+    for found, _ in listed:
+        masks |= _masks(root, found)
+    listed = [(_photos_of(found), repeats) for found, repeats in listed]
     count = sum(len(found.pictures) for found, _ in listed)
+    if not count:
+        raise InputError(
+            f"{shown(folder)}: masks and no photos; put photo.jpg beside each photo.mask.png."
+        )
     if count > most:
         raise InputError(
             f"{shown(folder)}: {count} photos, the limit is {most}; move "
@@ -283,13 +289,21 @@ def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
     return lines[0], "only its first line is used" if lines[1:] else None
 
 
-def _masks(found: Listing) -> dict[Path, Path]:
-    """Return the masks among the pictures of a folder, by their photos."""
+def _masks(root: PictureRoot, found: Listing) -> dict[Path, Path]:
+    """Return the masks among the pictures of a folder by their photos; others are left aside."""
     stems = {path.stem: path for path in found.pictures}
-    return {stems[stem]: mask for stem, mask in masks_beside(stems).items()}
+    masks: dict[Path, Path] = {}
+    for stem, mask in masks_beside(stems).items():
+        if stem in stems:
+            masks[stems[stem]] = mask
+        else:
+            root.skipped[root.name(mask)] = f"a mask, and there is no photo {stem!r} beside it"
+    return masks
 
 
-def _without(found: Listing, masks: set[Path]) -> Listing:
+def _photos_of(found: Listing) -> Listing:
+    """Return what lies in a folder without its masks."""
+    masks = set(masks_beside({path.stem: path for path in found.pictures}).values())
     return replace(found, pictures=tuple(path for path in found.pictures if path not in masks))
 
 
@@ -315,8 +329,9 @@ def _read(
         notes.append(f"{verb} to {across}x{down}")
     mask = None
     if mask_path is not None:
-        mask = read_mask(mask_path, path, picture.size, fit)
-        notes.append(f"weighted by {mask_path.name}")
+        mask, size = read_mask(mask_path, path, picture.size, fit)
+        other = "" if size == picture.size else f", {size[0]}x{size[1]}, resized with it"
+        notes.append(f"weighted by {mask_path.name}{other}")
     name = root.name(path)
     return Photo(
         name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask, picture.size
