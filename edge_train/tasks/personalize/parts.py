@@ -217,7 +217,12 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
-        start = learned_vectors(path, start, recipe.model, model.sha256())
+        start, learned = learned_vectors(path, start, recipe.model, model.sha256())
+        if learned < recipe.vectors:
+            notes.append(
+                f"{learned} of {recipe.vectors} vectors are those that were learned; the others "
+                f"start as {recipe.class_word!r}"
+            )
     directions = directions_of(recipe, model, start)
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
