@@ -26,8 +26,8 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes
 from edge_train.tasks.personalize.directing import directions_of
+from edge_train.tasks.personalize.named_things import class_word_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
-from edge_train.tasks.personalize.photos import class_word_of
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import (

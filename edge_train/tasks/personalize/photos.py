@@ -16,8 +16,6 @@ from edge_train.formats.picture_folders import (
     Listing,
     PictureRoot,
     duplicates,
-    folders_in,
-    looks_like_pictures,
     repeats_of,
     shown,
 )
@@ -25,7 +23,7 @@ from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, look_at, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
 from edge_train.tasks.personalize.buckets import nearest
-from edge_train.tasks.personalize.named_things import things_named
+from edge_train.tasks.personalize.named_things import classes_of, said_of_things
 from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
@@ -128,7 +126,9 @@ def load_photos(
         *_cropped(photos, "the size next to their shape" if sizes else "their central square"),
         *_plain(photos),
         *same,
-        *_named_differently(photos),
+        *said_of_things(
+            [photo.name for photo in photos if photo.caption is None], classes_of(folder)
+        ),
         *lines_of(root.skipped),
     )
     return PhotoSet(tuple(photos), said)
@@ -146,33 +146,6 @@ def require_content(folder: Path, photos: Sequence[Photo]) -> None:
             f"({some_of([photo.name for photo in photos])}), so there is nothing to learn; take 3 "
             "to 10 photos that show the thing."
         )
-
-
-def _named_differently(photos: Sequence[Photo]) -> list[str]:
-    """Return a line if photos without captions are named after several things."""
-    things = things_named([Path(photo.name).stem for photo in photos if photo.caption is None])
-    if not things:
-        return []
-    return [
-        f"photos are named after {some_of(things)}: one word learns one thing; if they show "
-        "several, train a word for each, on a folder of its own"
-    ]
-
-
-def class_word_of(folder: Path) -> str | None:
-    """Return the class that kohya's folders name, None where they name none or several.
-
-    Their names are `repeats_token class`: what follows the first word is the class, or that word
-    where it stands alone. A folder that cannot be read is refused when its photos are.
-    """
-    try:
-        if looks_like_pictures(folder):
-            return None
-        named = [found for inner in folders_in(folder) if (found := repeats_of(inner))]
-    except OSError:
-        return None
-    classes = {words.partition(" ")[2].strip() or words for _, words in named}
-    return classes.pop() if len(classes) == 1 else None
 
 
 def flip(pixels: Pixels) -> Pixels:
