@@ -154,6 +154,7 @@ def describe(
         scaling_factor=model.scaling_factor,
         shift_factor=model.shift_factor,
         prediction_type=model.prediction_type,
+        spacing=model.spacing,
         signal=tuple(model.alphas_cumprod.tolist()),
         files=files,
         tensors=tuple(tensors),

@@ -12,10 +12,10 @@ An artifact is a folder. `manifest.json` says what the others are; nothing else 
     tokenizer/, tokenizer_2/  as the model's author published them
     directions.safetensors    what zo may draw its directions from (`token_directions.py`); optional
 
-Manifest, version 1. Every key but `products` and `calls` is required; a reader refuses a larger
-version, ignores unknown keys of its own version, and believes nothing: every file must lie in the
-folder and have the size and hash stated here, every number must be possible, and a graph may name
-no other files than these.
+Manifest, version 1. Every key but `products`, `calls` and `spacing` is required; a reader refuses
+a larger version, ignores unknown keys of its own version, and believes nothing: every file must lie
+in the folder and have the size and hash stated here, every number must be possible, and a graph may
+name no other files than these.
 
     format           "edge-train artifact"
     version          1
@@ -35,6 +35,8 @@ no other files than these.
     scaling_factor, shift_factor
                      a denoiser's latent is (the VAE's - shift_factor) * scaling_factor
     prediction_type  "epsilon" or "v_prediction"
+    spacing          which timesteps pictures visit: "leading", "trailing" or "linspace", as
+                     diffusers has it; without the key leading
     signal           share of signal left at each training timestep (diffusers' alphas_cumprod)
     files            path -> {"bytes", "sha256"}
     tensors          [{"name", "file", "offset", "bytes", "shape", "dtype", "role", "sha256"}]
@@ -114,6 +116,7 @@ _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 _PRODUCTS = ("", FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS)
 _CALLS = ("", POINTS_OF_A_SAMPLE)
+_SPACINGS = ("leading", "trailing", "linspace")
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
 STRIP_GRAPHS = ("vae_encoder_strips.onnx", "vae_decoder_strips.onnx")
 _ORIGIN = ("model", "sha256", "edge_train")
@@ -196,6 +199,7 @@ class Manifest:
     forward_bytes: int
     products: str = ""  # not said
     calls: str = ""  # not said
+    spacing: str = "leading"
 
     def to_bytes(self) -> bytes:
         """Return the JSON of `manifest.json`."""
@@ -234,6 +238,19 @@ class Artifact:
     def prediction_type(self) -> str:
         """What the denoiser predicts: `epsilon` or `v_prediction`."""
         return self.manifest.prediction_type
+
+    @property
+    def spacing(self) -> str:
+        """Which timesteps pictures visit: `leading`, `trailing` or `linspace`."""
+        return self.manifest.spacing
+
+    @property
+    def zeroes_empty(self) -> bool:
+        """Return False: the graph knows no features but those of a prompt, and XL's guidance none.
+
+        Pictures of an exported XL are guided away from the empty prompt.
+        """
+        return False
 
     @property
     def latent_channels(self) -> int:
@@ -311,6 +328,7 @@ def _read_manifest(folder: Path) -> Manifest:
         ("prediction_type", _PREDICTIONS),
         ("products", _PRODUCTS),
         ("calls", _CALLS),
+        ("spacing", _SPACINGS),
     ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(

@@ -33,6 +33,7 @@ _LATENT_SIDES = {"sd1": 64, "sd2": 64, "sdxl": 128}
 _MOST_COUNT, _MOST_LEVELS = 1 << 20, 16  # of widths, channels and ids; of a VAE
 _MOST_TIMESTEPS = 100_000
 _TINY = np.finfo(np.float64).tiny  # of a schedule of one step
+SPACINGS = ("leading", "trailing", "linspace")  # of the timesteps that pictures visit
 _TOKEN_TABLES = (
     "text_model.embeddings.token_embedding.weight",  # as published
     "embeddings.token_embedding.weight",  # as transformers 5 saves it
@@ -81,6 +82,26 @@ class ModelFolder:
     def prediction_type(self) -> str:
         """What the UNet predicts: `epsilon` or `v_prediction`."""
         return str(self.configs["scheduler"].get("prediction_type", "epsilon"))
+
+    @property
+    def spacing(self) -> str:
+        """Which timesteps pictures visit: `leading`, `trailing` or `linspace`, as diffusers has it.
+
+        Where the scheduler is silent, `leading`, but `trailing` of a schedule that was rescaled to
+        end in nothing but noise: only that begins there.
+        """
+        scheduler = self.configs["scheduler"]
+        rescaled = scheduler.get("rescale_betas_zero_snr")
+        return str(scheduler.get("timestep_spacing") or ("trailing" if rescaled else "leading"))
+
+    @property
+    def zeroes_empty(self) -> bool:
+        """Whether guidance leads away from zeros, not from what the empty prompt says.
+
+        So do XL pipelines unless `force_zeros_for_empty_prompt` is false.
+        """
+        asked = self.configs["model_index"].get("force_zeros_for_empty_prompt", True)
+        return self.family == "sdxl" and bool(asked)
 
     @property
     def latent_channels(self) -> int:
@@ -326,6 +347,11 @@ def _check(model: ModelFolder) -> None:
         raise ModelError(
             f"{model.path / 'scheduler'}: prediction_type {model.prediction_type!r} is not "
             "supported; expected epsilon or v_prediction."
+        )
+    if model.spacing not in SPACINGS:
+        raise ModelError(
+            f"{model.path / 'scheduler'}: timestep_spacing {model.spacing[:40]!r} is not known; "
+            f"expected {', '.join(SPACINGS)}."
         )
     channels = model.configs["unet"].get("in_channels")
     if channels != model.latent_channels:

@@ -69,12 +69,12 @@ def to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Imag
     return colors
 
 
-def on_white(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Return an opaque picture: RGBA is laid on white."""
+def laid_on(ground: str, image: Image.Image, notes: list[str]) -> Image.Image:
+    """Return an opaque picture: RGBA is laid on a color."""
     if image.mode != "RGBA":
         return image
-    notes.append("transparency on white")
-    image.paste("white", mask=Image.eval(image.getchannel("A"), lambda alpha: 255 - alpha))
+    notes.append(f"transparency on {ground}")
+    image.paste(ground, mask=Image.eval(image.getchannel("A"), lambda alpha: 255 - alpha))
     return image.convert("RGB")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from edge_train.errors import InputError
-from edge_train.formats.picture_colors import eight_bits, is_grey, on_white, to_srgb
+from edge_train.formats.picture_colors import eight_bits, is_grey, laid_on, to_srgb
 from edge_train.formats.picture_folders import shown
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), or (height, width, 1) where grey was asked for
@@ -82,12 +82,14 @@ class Fit:
         stretched to that shape.
       smooth: LANCZOS after a box filter down to three times the size, for photos; else bilinear.
       draft_megapixels: a JPEG with more pixels is decoded at down to 1/8 of its side.
+      ground: `white` or `black`, what a transparent picture is laid on.
     """
 
     size: tuple[int, int]
     crop: bool = False
     smooth: bool = False
     draft_megapixels: float = 16
+    ground: str = "white"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ def look_at(path: Path) -> Look:
 def read_picture(
     source: Path | bytes, fit: Fit | None = None, *, grey: bool = False, name: str = ""
 ) -> Picture:
-    """Return a picture, upright by its EXIF tag, in sRGB, on white where it is transparent.
+    """Return a picture, upright by its EXIF tag, in sRGB, on its ground where it is transparent.
 
     Of 16 bits the upper 8 are kept; CMYK goes through its profile, or the plain formula; of an
     animation or a file of several pictures the first one is taken.
@@ -282,7 +284,7 @@ def _decoded(image: Image.Image, fit: Fit | None, grey: bool) -> Picture:
         fitted = _resized(image, target, box, fit.smooth, profile, notes)
     if image.mode != "CMYK":  # whose profile was needed before
         fitted = to_srgb(fitted, profile, notes)
-    fitted = on_white(fitted, notes)
+    fitted = laid_on(fit.ground if fit else "white", fitted, notes)
     if turn is not None:
         notes.append("rotated by EXIF")
         fitted = fitted.transpose(turn)

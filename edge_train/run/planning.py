@@ -142,20 +142,27 @@ def choice_of(job: Job, asked: Recipe, link: Link, plan: Plan | None = None) -> 
 
 
 def expectation(recipe: Recipe, time: str) -> str:
-    """Return the forwards, time and quality to expect of a run, by what was measured of its way.
+    """Return the passes, time and quality to expect of a run, by what was measured of its way.
 
-    Empty where nobody measured it.
+    A quality is promised only of the model, data and length that it was measured of. Empty for
+    tasks of which nothing was measured.
 
     Args:
       recipe: with its defaults filled in.
       time: that the run takes, in words.
     """
-    quality = task_of(recipe).known_quality(recipe)
-    if quality == NOT_MEASURED:
+    task = task_of(recipe)
+    if not task.quality:
         return ""
+    quality = task.known_quality(recipe)
     passes, steps = methods.get(recipe.method).passes(recipe), recipe.steps or 0
     count = f"{steps * passes.forwards:,} forward"
     if passes.backwards:
         count += f" and {steps * passes.backwards:,} backward"
     most = "at most " if ends_by_noise(recipe) else ""
-    return f"; expect {most}{count} passes, {time}, and quality as measured: {quality}"
+    line = f"; expect {most}{count} passes, {time}"
+    if quality == NOT_MEASURED:
+        return f"{line}; what quality this gives was not measured"
+    if task.as_measured(recipe):
+        return f"{line}, and quality as measured: {quality}"
+    return f"{line}; what quality this gives here was not measured (of this way: {quality})"

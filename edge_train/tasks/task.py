@@ -102,6 +102,8 @@ class Task:
       savings: what a run may give up, the cheapest first.
       quality: engine, method and weights -> the row of docs/benchmarks and the cell that say how
         well it learns, measured on `measured_on`.
+      as_measured: whether a recipe with its defaults filled in is what that was measured of: its
+        model, data and length.
       why_auto: why method `auto` is taken where an engine can, for people.
       backward: forward passes that a backward pass is worth, with the layers that it computes
         again: one more to the start of the words only, two with gradients of all weights.
@@ -133,6 +135,7 @@ class Task:
     savings: tuple[Saving, ...] = ()
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
+    as_measured: Callable[[Any], bool] = lambda recipe: False
     sections: str | None = None
     title: Callable[[Mapping[str, Any]], str] = lambda facts: f"Run: {facts.get('task')}"
     accepts: str | None = None
@@ -181,7 +184,7 @@ class Task:
         """Return where a way to run was measured and what it reached."""
         found = self.quality.get((recipe.runtime, recipe.method, recipe.quant))
         adapts = isinstance(recipe, AdapterKeys) and recipe.adapts  # the table is of all else
-        if found is None or adapts:
+        if found is None or adapts or recipe.preset != "default":
             return NOT_MEASURED
         return f"{self.measured_on} {found[1].removesuffix(' %')} %"
 

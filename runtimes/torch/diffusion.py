@@ -50,7 +50,8 @@ class TorchDiffusion:
     `target` (B, C, h, w) float32; `ids` (B, length) int64, where id -1-j stands for trained
     vector j; for SDXL also `ids_2` (B, length) and `time_ids` (B, 6) float32. The loss of a
     sample is the mean squared error of the UNet's output, taken in float32; where the batch holds
-    `weights` (B, 1, h, w) float32, every square is multiplied by its own before.
+    `weights` (B, 1, h, w) float32, every square is multiplied by its own before. Where it holds
+    `blank` (B,) bool, the UNet is told zeros in the place of these prompts, in forward passes.
 
     Equal calls give bitwise equal results on a CPU, also in another process, as long as the
     thread count and `batch_limit` are the same.
@@ -320,7 +321,12 @@ class TorchDiffusion:
             at = slice(start, min(start + limit, count))
             used = np.arange(at.start, at.stop) % texts.rows.shape[1]
             rows = torch.from_numpy(texts.rows.ravel()[at]).to(self._device)
-            yield at, used, self._unet_output(batch, used, [part[rows] for part in features])
+            told = [part[rows] for part in features]
+            if "blank" in batch:
+                blank = self._tensor(batch["blank"][used], torch.bool)
+                for part in told:
+                    part[blank] = 0
+            yield at, used, self._unet_output(batch, used, told)
 
     def _unet_output(
         self, batch: Batch, used: NDArray[np.intp], features: Sequence[Tensor]

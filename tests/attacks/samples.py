@@ -153,7 +153,8 @@ def _heif(image) -> bytes | None:
 
 def _read_photos(folder: Path, work: Path) -> None:
     from edge_train.tasks.personalize.captions import captions_for
-    from edge_train.tasks.personalize.photos import class_word_of, load_photos
+    from edge_train.tasks.personalize.named_things import class_word_of
+    from edge_train.tasks.personalize.photos import load_photos
 
     class_word_of(folder)
     found = load_photos(folder, 16)

@@ -26,6 +26,6 @@ def accepts(path: Path) -> str | None:
 
 def _photos(folder: Path, pictures: int) -> str:
     """Return how many photos a folder has, without their masks, in words."""
-    stems = {path.stem for path in folder.iterdir() if is_picture(path)}
-    count = pictures - sum(f"{stem}{MASK}" in stems for stem in stems)
+    stems = {path.stem.casefold() for path in folder.iterdir() if is_picture(path)}
+    count = max(pictures - sum(stem.endswith(MASK) for stem in stems), 1)
     return f"{count} photo{'s' if count > 1 else ''}"

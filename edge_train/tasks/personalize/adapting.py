@@ -7,7 +7,7 @@ it, so that one file is all of it. Its prompts hold ordinary words, the name and
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,23 @@ def said_of(recipe: PersonalizeRecipe, tokenizer: PromptTokenizer) -> list[str]:
     if not ids:
         raise InputError("the class word is empty; name what is on the photos: --class dog.")
     lines = [f"prompts say {trigger_of(recipe)!r} for what is learned"]
-    if len(ids) > len(word.split()):
-        lines.append(
-            f"class word {word!r} is {len(ids)} tokens for this model, which may not know it; a "
-            "more common word starts nearer"
-        )
+    if unknown := in_pieces(word, ids):
+        lines.append(unknown)
     return lines
+
+
+def in_pieces(word: str, ids: Sequence[int]) -> str | None:
+    """Return a line about a class that a model spells in pieces; None where it knows each word.
+
+    Args:
+      ids: tokens of the class.
+    """
+    if len(ids) <= len(word.split()):
+        return None
+    return (
+        f"class word {word!r} is {len(ids)} tokens for this model, which may not know it; a more "
+        "common word starts nearer"
+    )
 
 
 def spelled(recipe: PersonalizeRecipe, text: str) -> str:

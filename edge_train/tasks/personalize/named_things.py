@@ -3,6 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+
+from edge_train.formats.left_aside import some_of
+from edge_train.formats.picture_folders import folders_in, looks_like_pictures, repeats_of
 
 _FIRST_WORD = re.compile(r"[^\W\d_]+")
 # What cameras and programs call any picture.
@@ -27,3 +31,45 @@ def things_named(stems: Sequence[str]) -> tuple[str, ...]:
     are_things = all(found) and not _OF_NO_THING & set(words)
     several = len(words) > 1 and min(words.values()) >= _LEAST
     return tuple(sorted(words)) if are_things and several else ()
+
+
+def said_of_things(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return a line if photos, or the folders that they lie in, are named after several things.
+
+    Args:
+      names: of photos without captions.
+      classes: that folders are named after.
+    """
+    folders = classes if len(classes) > 1 else ()
+    found = {"photos": things_named([Path(name).stem for name in names]), "folders": folders}
+    return [
+        f"{what} are named after {some_of(things)}: one word learns one thing; if they show "
+        "several, train a word for each, on a folder of its own"
+        for what, things in found.items()
+        if things
+    ]
+
+
+def class_word_of(folder: Path) -> str | None:
+    """Return the class that kohya's folders name, None where they name none or several.
+
+    A folder that cannot be read is refused when its photos are.
+    """
+    classes = classes_of(folder)
+    return classes[0] if len(classes) == 1 else None
+
+
+def classes_of(folder: Path) -> list[str]:
+    """Return the classes that kohya's folders of photos name, sorted; none where photos lie there.
+
+    Their names are `repeats_token class`: what follows the first word is the class, or that word
+    where it stands alone.
+    """
+    try:
+        if looks_like_pictures(folder):
+            return []
+        inside = [inner for inner in folders_in(folder) if looks_like_pictures(inner)]
+    except OSError:
+        return []
+    named = [found[1] for inner in inside if (found := repeats_of(inner))]
+    return sorted({words.partition(" ")[2].strip() or words for words in named})

@@ -89,6 +89,11 @@ def device_notes(recipe: PersonalizeRecipe, model: Artifact) -> list[str]:
     notes = [f"device {provider.device}: {provider.reason}"]
     if opening.note:
         notes.append(opening.note)
+    if model.family == "sdxl" and recipe.previews:
+        notes.append(
+            "pictures of an exported XL are guided away from the empty prompt; those of most XL "
+            "folders, and of other programs, from zeros: what is learned is the same"
+        )
     if recipe.epsilon is not None and recipe.epsilon < model.manifest.safe_epsilon:
         notes.append(
             f"epsilon {recipe.epsilon:g} is below {model.manifest.safe_epsilon:g}, the smallest "

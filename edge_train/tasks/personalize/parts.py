@@ -26,8 +26,8 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes
 from edge_train.tasks.personalize.directing import directions_of
+from edge_train.tasks.personalize.named_things import class_word_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
-from edge_train.tasks.personalize.photos import class_word_of
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import (
@@ -209,15 +209,20 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         if not ids:
             raise InputError("the class word is empty; name what is on the photos: --class dog.")
         if len(ids) > 1 and block == "token":
-            notes.append(
-                f"class word {recipe.class_word!r} is {len(ids)} tokens for this model; the new "
-                "token starts from their average."
-            )
+            word = required(recipe.class_word)
+            unknown = adapting.in_pieces(word, ids)
+            said = unknown or f"class word {word!r} is {len(ids)} tokens for this model"
+            notes.append(f"{said}; the new token starts from their average")
         row = model.embedding_rows(component, ids).mean(axis=0)
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
-        start = learned_vectors(path, start, recipe.model, model.sha256())
+        start, learned = learned_vectors(path, start, recipe.model, model.sha256())
+        if learned < recipe.vectors:
+            notes.append(
+                f"{learned} of {recipe.vectors} vectors are those that were learned; the others "
+                f"start as {recipe.class_word!r}"
+            )
     directions = directions_of(recipe, model, start)
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)

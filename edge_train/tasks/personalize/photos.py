@@ -16,8 +16,6 @@ from edge_train.formats.picture_folders import (
     Listing,
     PictureRoot,
     duplicates,
-    folders_in,
-    looks_like_pictures,
     repeats_of,
     shown,
 )
@@ -25,7 +23,7 @@ from edge_train.formats.picture_tables import TEXTS, read_column
 from edge_train.formats.pictures import Fit, Pixels, look_at, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
 from edge_train.tasks.personalize.buckets import nearest
-from edge_train.tasks.personalize.named_things import things_named
+from edge_train.tasks.personalize.named_things import classes_of, said_of_things
 from edge_train.tasks.personalize.weights import masks_beside, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
@@ -96,9 +94,15 @@ def load_photos(
     """
     root = PictureRoot(folder)
     listed, notices = _listed(root)
-    masks = {path: mask for found, _ in listed for path, mask in _masks(found).items()}
-    listed = [(_without(found, set(masks.values())), repeats) for found, repeats in listed]
+    masks: dict[Path, Path] = {}
+    for found, _ in listed:
+        masks |= _masks(root, found)
+    listed = [(_photos_of(found), repeats) for found, repeats in listed]
     count = sum(len(found.pictures) for found, _ in listed)
+    if not count:
+        raise InputError(
+            f"{shown(folder)}: masks and no photos; put photo.jpg beside each photo.mask.png."
+        )
     if count > most:
         raise InputError(
             f"{shown(folder)}: {count} photos, the limit is {most}; move "
@@ -122,7 +126,9 @@ def load_photos(
         *_cropped(photos, "the size next to their shape" if sizes else "their central square"),
         *_plain(photos),
         *same,
-        *_named_differently(photos),
+        *said_of_things(
+            [photo.name for photo in photos if photo.caption is None], classes_of(folder)
+        ),
         *lines_of(root.skipped),
     )
     return PhotoSet(tuple(photos), said)
@@ -140,33 +146,6 @@ def require_content(folder: Path, photos: Sequence[Photo]) -> None:
             f"({some_of([photo.name for photo in photos])}), so there is nothing to learn; take 3 "
             "to 10 photos that show the thing."
         )
-
-
-def _named_differently(photos: Sequence[Photo]) -> list[str]:
-    """Return a line if photos without captions are named after several things."""
-    things = things_named([Path(photo.name).stem for photo in photos if photo.caption is None])
-    if not things:
-        return []
-    return [
-        f"photos are named after {some_of(things)}: one word learns one thing; if they show "
-        "several, train a word for each, on a folder of its own"
-    ]
-
-
-def class_word_of(folder: Path) -> str | None:
-    """Return the class that kohya's folders name, None where they name none or several.
-
-    Their names are `repeats_token class`: what follows the first word is the class, or that word
-    where it stands alone. A folder that cannot be read is refused when its photos are.
-    """
-    try:
-        if looks_like_pictures(folder):
-            return None
-        named = [found for inner in folders_in(folder) if (found := repeats_of(inner))]
-    except OSError:
-        return None
-    classes = {words.partition(" ")[2].strip() or words for _, words in named}
-    return classes.pop() if len(classes) == 1 else None
 
 
 def flip(pixels: Pixels) -> Pixels:
@@ -283,13 +262,21 @@ def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
     return lines[0], "only its first line is used" if lines[1:] else None
 
 
-def _masks(found: Listing) -> dict[Path, Path]:
-    """Return the masks among the pictures of a folder, by their photos."""
+def _masks(root: PictureRoot, found: Listing) -> dict[Path, Path]:
+    """Return the masks among the pictures of a folder by their photos; others are left aside."""
     stems = {path.stem: path for path in found.pictures}
-    return {stems[stem]: mask for stem, mask in masks_beside(stems).items()}
+    masks: dict[Path, Path] = {}
+    for stem, mask in masks_beside(stems).items():
+        if stem in stems:
+            masks[stems[stem]] = mask
+        else:
+            root.skipped[root.name(mask)] = f"a mask, and there is no photo {stem!r} beside it"
+    return masks
 
 
-def _without(found: Listing, masks: set[Path]) -> Listing:
+def _photos_of(found: Listing) -> Listing:
+    """Return what lies in a folder without its masks."""
+    masks = set(masks_beside({path.stem: path for path in found.pictures}).values())
     return replace(found, pictures=tuple(path for path in found.pictures if path not in masks))
 
 
@@ -315,8 +302,9 @@ def _read(
         notes.append(f"{verb} to {across}x{down}")
     mask = None
     if mask_path is not None:
-        mask = read_mask(mask_path, path, picture.size, fit)
-        notes.append(f"weighted by {mask_path.name}")
+        mask, size = read_mask(mask_path, path, picture.size, fit)
+        other = "" if size == picture.size else f", {size[0]}x{size[1]}, resized with it"
+        notes.append(f"weighted by {mask_path.name}{other}")
     name = root.name(path)
     return Photo(
         name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask, picture.size

@@ -76,6 +76,8 @@ def sample_latents(
                 guidance=1.0 if recipe.guidance is None else recipe.guidance,
                 prediction_type=model.prediction_type,
                 constant=job.constant(),
+                spacing=model.spacing,
+                zeroes_empty=model.zeroes_empty,
             )
         )
     return np.concatenate(latents)

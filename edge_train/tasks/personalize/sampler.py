@@ -11,13 +11,22 @@ from edge_train.arrays.types import Array, Batch
 Predict = Callable[[Batch], Array]
 
 
-def ddim_timesteps(train_steps: int, steps: int) -> NDArray[np.int64]:
-    """Return the timesteps to visit, noisiest first ("leading" spacing, offset 1).
+_LEAST_SIGNAL = 2.0**-24  # what diffusers takes for none, where a model predicts noise
 
-    >>> ddim_timesteps(1000, 4).tolist()
-    [751, 501, 251, 1]
+
+def ddim_timesteps(train_steps: int, steps: int, spacing: str = "leading") -> NDArray[np.int64]:
+    """Return the timesteps to visit, noisiest first, as diffusers spaces them (offset 1).
+
+    >>> ddim_timesteps(1000, 4).tolist(), ddim_timesteps(1000, 4, "trailing").tolist()
+    ([751, 501, 251, 1], [999, 749, 499, 249])
     """
-    return (np.arange(steps) * (train_steps // steps) + 1)[::-1].astype(np.int64)
+    if spacing == "trailing":
+        found = np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
+    elif spacing == "linspace":
+        found = np.linspace(0, train_steps - 1, steps).round()[::-1]
+    else:
+        found = (np.arange(steps) * (train_steps // steps) + 1)[::-1]
+    return found.astype(np.int64)
 
 
 def sample(
@@ -31,6 +40,8 @@ def sample(
     guidance: float,
     prediction_type: str,
     constant: Mapping[str, Array],
+    spacing: str = "leading",
+    zeroes_empty: bool = False,
 ) -> Array:
     """Return latents (pictures, channels, height, width) that follow the prompts.
 
@@ -42,6 +53,8 @@ def sample(
       signal: (timesteps,) share of signal variance.
       steps: denoiser calls; each evaluates every picture twice (with and without the prompt).
       guidance: 1 follows the model, larger values follow the prompt more.
+      spacing: which timesteps are visited: `leading`, `trailing` or `linspace`.
+      zeroes_empty: without the prompt, the denoiser is told zeros, not the empty prompt.
 
     Source: DDIM (arXiv:2010.02502) with eta 0; classifier-free guidance (arXiv:2207.12598).
     """
@@ -51,9 +64,11 @@ def sample(
         for name, ids in prompts.items()
     }
     both |= {name: np.stack([value] * (2 * pictures)) for name, value in constant.items()}
+    if zeroes_empty:
+        both["blank"] = np.arange(2 * pictures) < pictures
     latents = noise
     stride = len(signal) // steps
-    for timestep in ddim_timesteps(len(signal), steps):
+    for timestep in ddim_timesteps(len(signal), steps, spacing):
         batch = {
             "latents": np.concatenate([latents, latents]),
             "timesteps": np.full(2 * pictures, timestep),
@@ -72,6 +87,7 @@ def _split(output: Array, latents: Array, signal: float, prediction_type: str) -
     """Return what the output says of the clean latents and of the noise."""
     root_signal, root_noise = np.sqrt(signal), np.sqrt(1 - signal)
     if prediction_type == "epsilon":
+        root_signal = max(root_signal, np.sqrt(_LEAST_SIGNAL))
         return (latents - root_noise * output) / root_signal, output
     clean = root_signal * latents - root_noise * output
     return clean, root_signal * output + root_noise * latents

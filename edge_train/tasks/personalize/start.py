@@ -14,14 +14,15 @@ _NAMES = {"clip_l": "token", "clip_g": "token_2"}
 
 def learned_vectors(
     path: Path, wanted: Mapping[str, Array], model: str, model_sha256: str
-) -> dict[str, Array]:
-    """Return the vectors of a token file, by block.
+) -> tuple[dict[str, Array], int]:
+    """Return the vectors of a token file, by block, and how many of a block were learned.
 
     A file of our own says which model it was learned with. One of another program has a single
-    tensor, or `clip_l` and `clip_g`, and is taken where its shapes fit.
+    tensor, or `clip_l` and `clip_g`, and is taken where its shapes fit. A run of more vectors than
+    were learned keeps those, and the others follow them as they are in `wanted`.
 
     Args:
-      wanted: blocks of the shapes that the run trains.
+      wanted: blocks of the shapes that the run trains, with the values of the class word.
       model: that is trained with, as the user names it.
 
     Raises:
@@ -40,17 +41,22 @@ def learned_vectors(
     if len(found) == 1:
         found = {"token": next(iter(found.values()))}
     blocks = {_NAMES.get(name, name): np.atleast_2d(value) for name, value in found.items()}
+    learned = min(len(block) for block in blocks.values()) if blocks else 0
+    for name in wanted.keys() & blocks.keys():
+        have, need = blocks[name].shape, wanted[name].shape
+        if len(have) == 2 and have[1:] == need[1:] and 0 < have[0] < need[0]:
+            blocks[name] = np.concatenate([blocks[name], wanted[name][have[0] :]])
     for name in sorted({*wanted, *blocks}):
         have = tuple(blocks[name].shape) if name in blocks else None
         need = tuple(wanted[name].shape) if name in wanted else None
         if have != need:
             raise InputError(
                 f"--from {path}: {name} is {_shown(have)}, this run trains {_shown(need)}; give as "
-                "many --vectors, and the model that it was learned with."
+                "many --vectors or more, and the model that it was learned with."
             )
         if not np.isfinite(blocks[name]).all():
             raise InputError(f"--from {path}: {name} has numbers that are not finite.")
-    return {name: np.asarray(value, np.float32) for name, value in blocks.items()}
+    return {name: np.asarray(value, np.float32) for name, value in blocks.items()}, learned
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -1,6 +1,7 @@
 """What squared errors are multiplied by: weights of timesteps, and masks of photos."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +43,28 @@ def min_snr(
 
 
 def masks_beside(names: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the mask of each picture that has one, and of no picture twice.
+    """Return the masks in a folder by the name of the picture that each is of.
 
     Args:
-      names: pictures of a folder by their names without suffix.
+      names: pictures of the folder by their names without suffix.
 
-    >>> found = {stem: Path(stem + ".png") for stem in ("a", "a.mask", "b", "c.mask")}
+    >>> found = {stem: Path(stem + ".png") for stem in ("a", "a.mask", "b", "c.Mask")}
     >>> masks_beside(found)
-    {'a': PosixPath('a.mask.png')}
+    {'a': PosixPath('a.mask.png'), 'c': PosixPath('c.Mask.png')}
     """
-    return {stem: names[stem + MASK] for stem in names if stem + MASK in names}
+    return {
+        stem[: -len(MASK)]: path
+        for stem, path in names.items()
+        if stem.casefold().endswith(MASK) and stem[: -len(MASK)]
+    }
 
 
-def read_mask(path: Path, photo: Path, size: tuple[int, int], fit: Fit) -> Array:
-    """Return a mask (height, width) of 0 to 1, cropped and resized as its photo was.
+def read_mask(
+    path: Path, photo: Path, size: tuple[int, int], fit: Fit
+) -> tuple[Array, tuple[int, int]]:
+    """Return a mask (height, width) of 0 to 1, cropped and resized as its photo was, and its size.
+
+    What is transparent does not count.
 
     Args:
       size: of the photo, upright.
@@ -63,7 +72,7 @@ def read_mask(path: Path, photo: Path, size: tuple[int, int], fit: Fit) -> Array
     Raises:
       InputError: it cannot be read, has another shape than its photo, or is black all over.
     """
-    mask = read_picture(path, fit, grey=True)
+    mask = read_picture(path, replace(fit, ground="black"), grey=True)
     shape, wanted = mask.size[0] / mask.size[1], size[0] / size[1]
     if abs(shape / wanted - 1) > _SHAPES_DIFFER:
         raise InputError(
@@ -73,10 +82,10 @@ def read_mask(path: Path, photo: Path, size: tuple[int, int], fit: Fit) -> Array
     values: Array = (mask.pixels.reshape(mask.pixels.shape[:2]) / 255.0).astype(np.float32)
     if not values.any():
         raise InputError(
-            f"{shown(path)}: a mask that is black all over, which leaves nothing of its photo to "
-            "learn; paint white what counts, or remove it."
+            f"{shown(path)}: a mask that is black or transparent all over, which leaves nothing of "
+            "its photo to learn; paint white what counts, or remove it."
         )
-    return values
+    return values, mask.size
 
 
 def in_cells(mask: Array, cell: int) -> Array:

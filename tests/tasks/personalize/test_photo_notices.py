@@ -68,3 +68,13 @@ def test_the_class_comes_from_folders_of_repeats_unless_it_is_said(tmp_path):
         made = PersonalizeJob(recipe)
         assert made.recipe.class_word == expected
         assert ("class word 'cat', from the names of the folders" in str(made.notes)) == (not word)
+
+
+def test_folders_of_several_classes_are_said(tmp_path):
+    job(tmp_path / "10_sks cat")
+    job(tmp_path / "2_dog")
+    (tmp_path / "3_empty").mkdir()
+    recipe = PersonalizeRecipe(model=str(GOLDEN), photos=str(tmp_path), class_word="dog")
+    made = PersonalizeJob(recipe)
+    made.load()
+    assert any(line.startswith("folders are named after cat, dog: one word") for line in made.notes)

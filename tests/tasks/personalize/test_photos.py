@@ -12,10 +12,10 @@ from PIL import Image
 
 from edge_train.errors import InputError
 from edge_train.formats.pictures import MAX_MEGAPIXELS
+from edge_train.tasks.personalize.named_things import class_word_of
 from edge_train.tasks.personalize.photos import (
     MAX_PHOTOS,
     Photo,
-    class_word_of,
     flip,
     load_photos,
 )

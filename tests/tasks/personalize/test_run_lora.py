@@ -186,6 +186,11 @@ def test_a_class_that_the_model_spells_in_pieces_is_said(model):
     assert prompts == "prompts say 'sks axolotl' for what is learned"
     assert "class word 'axolotl' is 7 tokens for this model, which may not know it" in unknown
     assert len(parts.check(replace(recipe, class_word="dog")).notes) == 1
+    of_a_word = replace(recipe, trainable="token", token="<my-pet>")
+    (said,) = parts.check(of_a_word).notes
+    assert said.startswith(unknown) and said.endswith("the new token starts from their average")
+    (known,) = parts.check(replace(of_a_word, class_word="photo of dog")).notes
+    assert known.startswith("class word 'photo of dog' is 3 tokens") and "may not" not in known
 
 
 def test_the_embedded_model_gets_a_name_that_it_knows():

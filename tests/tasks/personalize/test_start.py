@@ -19,18 +19,28 @@ def token(folder, tensors, **metadata):
 
 def test_a_token_of_ours_and_one_of_another_program_are_read(tmp_path):
     ours = token(tmp_path, {"<dog>": VALUES}, base_model_sha256="abc")
-    assert learned_vectors(ours, ONE, "m", "abc")["token"].tolist() == VALUES.tolist()
+    assert learned_vectors(ours, ONE, "m", "abc")[0]["token"].tolist() == VALUES.tolist()
     others = token(tmp_path, {"emb_params": VALUES.astype(np.float16)})
-    assert learned_vectors(others, ONE, "m", "abc")["token"].dtype == np.float32
+    assert learned_vectors(others, ONE, "m", "abc")[0]["token"].dtype == np.float32
     large = token(tmp_path, {"clip_l": VALUES, "clip_g": np.ones((2, 6), np.float32)})
-    assert learned_vectors(large, TWO, "m", "abc").keys() == TWO.keys()
+    assert learned_vectors(large, TWO, "m", "abc")[0].keys() == TWO.keys()
+
+
+def test_a_run_of_more_vectors_keeps_those_that_were_learned(tmp_path):
+    wanted = {"token": np.full((4, 4), 9, np.float32)}
+    start, learned = learned_vectors(token(tmp_path, {"t": VALUES}), wanted, "m", "abc")
+    assert learned == 2
+    assert start["token"].tolist() == [*VALUES.tolist(), [9] * 4, [9] * 4]
+    assert wanted["token"].tolist() == [[9] * 4] * 4
 
 
 @pytest.mark.parametrize(
     ("tensors", "wanted", "metadata", "says"),
     [
         ({"t": VALUES}, ONE, {"base_model_sha256": "other", "base_model": "sd"}, "model sd"),
-        ({"t": VALUES[:1]}, ONE, {}, "1 vector of 4 numbers"),
+        ({"t": np.ones((3, 4), np.float32)}, ONE, {}, "3 vectors of 4 numbers"),
+        ({"t": VALUES[:, :3]}, ONE, {}, "2 vectors of 3 numbers"),
+        ({"t": VALUES[:1], "u": VALUES}, TWO, {}, "this run trains not there"),
         ({"t": VALUES}, TWO, {}, "token_2 is not there"),
         ({"t": VALUES * np.nan}, ONE, {}, "not finite"),
     ],

@@ -10,6 +10,7 @@ from places import GOLDEN
 from edge_train.errors import InputError
 from edge_train.rng import Key
 from edge_train.tasks.personalize import encoding, parts
+from edge_train.tasks.personalize.accepts import accepts
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import load_photos, require_content
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -101,11 +102,46 @@ def test_a_mask_is_no_photo_and_is_cropped_as_its_photo(folder):
     assert found["a.png"].mask[:, :12].max() < 0.1 and found["a.png"].mask[:, 20:].min() > 0.9
 
 
+def test_what_a_mask_leaves_transparent_does_not_count(folder):
+    mask = np.full((40, 60, 4), 255, np.uint8)
+    mask[:, :30, 3] = 0  # a cut-out: white, and nothing on the left
+    picture(folder, "a.mask.png", mask)
+    found = load_photos(folder, 32).photos[0].mask
+    assert found[:, :12].max() < 0.1 and found[:, 20:].min() > 0.9
+
+
+def test_a_mask_of_another_size_is_said(folder):
+    picture(folder, "a.mask.png", np.full((20, 30), 255, np.uint8))
+    picture(folder, "b.mask.png", np.full((40, 60), 255, np.uint8))
+    first, second = load_photos(folder, 32).photos
+    assert first.note.endswith("weighted by a.mask.png, 30x20, resized with it")
+    assert second.note.endswith("weighted by b.mask.png")
+
+
+def test_a_mask_without_its_photo_is_no_photo(folder):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:, 20:] = 255
+    picture(folder, "c.mask.png", mask)
+    picture(folder, "b.Mask.png", mask)  # is b's
+    found = load_photos(folder, 32)
+    assert [photo.name for photo in found.photos] == ["a.png", "b.png"]
+    assert found.photos[1].mask is not None
+    assert "left aside: c.mask.png (a mask, and there is no photo 'c' beside it)" in found.notices
+    assert accepts(folder) == "2 photos of one thing"
+
+
+def test_masks_alone_are_refused(tmp_path):
+    picture(tmp_path, "c.mask.png", np.full((40, 60), 255, np.uint8))
+    with pytest.raises(InputError, match=r"masks and no photos; put photo\.jpg beside each"):
+        load_photos(tmp_path, 32)
+
+
 @pytest.mark.parametrize(
     ("pixels", "sentence"),
     [
         (np.full((40, 40), 255, np.uint8), "a mask of 40x40, its photo a.png has 60x40"),
-        (np.zeros((40, 60), np.uint8), "black all over"),
+        (np.zeros((40, 60), np.uint8), "black or transparent all over"),
+        (np.zeros((40, 60, 4), np.uint8), "black or transparent all over"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_one_sentence(folder, pixels, sentence):
