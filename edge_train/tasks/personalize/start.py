@@ -43,9 +43,9 @@ def learned_vectors(
     blocks = {_NAMES.get(name, name): np.atleast_2d(value) for name, value in found.items()}
     learned = min(len(block) for block in blocks.values()) if blocks else 0
     for name in wanted.keys() & blocks.keys():
-        have, need = blocks[name].shape, wanted[name].shape
-        if len(have) == 2 and have[1:] == need[1:] and 0 < have[0] < need[0]:
-            blocks[name] = np.concatenate([blocks[name], wanted[name][have[0] :]])
+        own, whole = blocks[name], wanted[name]
+        if own.ndim == 2 and own.shape[1:] == whole.shape[1:] and 0 < len(own) < len(whole):
+            blocks[name] = np.concatenate([own, whole[len(own) :]])
     for name in sorted({*wanted, *blocks}):
         have = tuple(blocks[name].shape) if name in blocks else None
         need = tuple(wanted[name].shape) if name in wanted else None
