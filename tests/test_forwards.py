@@ -1,8 +1,11 @@
 """Curves of likeness against forwards: who reached what, when."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edge_train.bench.forwards import files_of
 from edge_train.bench.forwards_curves import Curve, forwards_to, interval, wanted_of
 
 
@@ -41,3 +44,9 @@ def test_an_interval_is_the_same_again_and_holds_the_median():
     middle, low, high = interval(values)
     assert (middle, low, high) == interval(values[::-1])
     assert low < middle == 30 < high
+
+
+def test_a_curve_of_another_rate_has_other_files():
+    """The point of a rate was taken for that of an ending: four rates were read from one file."""
+    curves = (Path(f"zo-at-{rate:g}-6400-seed{seed}") for rate in (0.001, 0.005) for seed in (0, 1))
+    assert len({file for curve in curves for file in files_of(curve)}) == 8

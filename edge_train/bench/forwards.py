@@ -115,7 +115,8 @@ def main(
     for item in items:
         for seed in range(seeds):
             options = _preset(rate)
-            found[PRESET, item, seed] = trials.measured(PRESET, options, item, seed, longest)
+            own = trials.measured(_preset_at(rate), options, item, seed, longest)
+            found[PRESET, item, seed] = own
     parts = [f"{name}: {len(items)} items x {seeds} seeds; at most {limit:,} forwards a curve."]
     for space in spaces:
         parts.append(f"Space `{space}`: forwards to {100 * SHARE:.0f} % of the exact gain.")
@@ -138,7 +139,11 @@ class _Trials:
     def measured(
         self, way: str, options: Mapping[str, Any], item: str, seed: int, limit: int
     ) -> Measured:
-        """Return a curve: trained and scored where it is not there yet."""
+        """Return a curve: trained and scored where it is not there yet.
+
+        Args:
+          way: names its files; for other options it is another one.
+        """
         row = self.items[item]
         photos = write_photos(self.gallery.items[row], self.out / "items" / item)
         cell = Cell(self.model, str(photos), seed, dict(options), limit)
@@ -151,13 +156,17 @@ def _preset(rate: float) -> dict[str, Any]:
     return {"method": "zo", "preset": "zoodip", "window": (500, 900), "learning_rate": rate}
 
 
+def _preset_at(rate: float) -> str:
+    return f"zo, preset zoodip at {rate:g}"
+
+
 def _best_rate(trials: _Trials, item: str, limit: int, space: str) -> tuple[float, str]:
     """Return the rate of the preset that ends nearest to the first item, and a line that says so.
 
     Every rate gets the forwards that other curves get.
     """
     ends = {
-        rate: trials.measured(f"zoodip {rate:g}", _preset(rate), item, 0, limit)
+        rate: trials.measured(_preset_at(rate), _preset(rate), item, 0, limit)
         .curve(space)
         .likeness[-1]
         for rate in _RATES
@@ -184,9 +193,18 @@ def _reached(found: Found, way: str, items: list[str], seeds: int, space: str) -
     return numbers
 
 
+def files_of(curve: Path) -> tuple[Path, Path]:
+    """Return the files of a curve's tokens and of its cell; a rate in its name has a point, too.
+
+    >>> [file.name for file in files_of(Path("preset-at-0.005-seed0"))]
+    ['preset-at-0.005-seed0.safetensors', 'preset-at-0.005-seed0.cell']
+    """
+    return curve.with_name(f"{curve.name}.safetensors"), curve.with_name(f"{curve.name}.cell")
+
+
 def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
     """Return a cell's curve: trained and scored where it is not there yet."""
-    tokens, written = path.with_suffix(".safetensors"), path.with_suffix(".cell")
+    tokens, written = files_of(path)
     if not tokens.exists():
         write_bytes(written, json.dumps(asdict(cell)).encode())
         command = module("edge_train.bench.forwards_cell", [str(written), str(tokens)])

@@ -28,7 +28,7 @@ class Watched:
 def watched(out: Path, recipe: Recipe) -> Watched:
     """Run a recipe in a fresh folder and watch it from outside."""
     shutil.rmtree(out, ignore_errors=True)
-    file = out.with_suffix(".toml")
+    file = out.with_name(f"{out.name}.toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_toml(replace(recipe, out=str(out))))
     seen = watched_command(out, "run", "--recipe", str(file))

@@ -14,7 +14,6 @@ from edge_train.tasks import open_job
 from edge_train.tasks.classify.recipe import ClassifyRecipe
 
 pytestmark = pytest.mark.process
-TYPES = "bert.embeddings.token_type_embeddings.weight"
 
 
 def job_of(classifiers, engine, folder, data, **keys):
