@@ -16,6 +16,7 @@ import numpy as np
 from edge_train import bench
 from edge_train.bench.forwards_cell import Cell, Mark, read, recipe_of
 from edge_train.bench.forwards_curves import Curve, forwards_to, interval, wanted_of
+from edge_train.bench.forwards_picture import Way, drawn
 from edge_train.bench.item_likeness import Gallery, Scores, prompts, score
 from edge_train.bench.items import choose, photos_of, write_photos
 from edge_train.bench.likeness import CLASSES, gallery_of, read_scores, write_scores
@@ -73,6 +74,12 @@ class Measured:
             tuple(found.spaces[space].cosine for found in self.scores),
         )
 
+    def seconds_to(self, space: str, wanted: float) -> float:
+        """Return the processor seconds at which a likeness is first reached, or infinity."""
+        own = self.curve(space)
+        taken = Curve(tuple(mark.seconds for mark in self.marks), own.likeness)
+        return forwards_to(taken, wanted)
+
 
 Found = dict[tuple[str, str, int], Measured]  # by way, item and seed
 
@@ -122,6 +129,10 @@ def main(
         parts.append(f"Space `{space}`: forwards to {100 * SHARE:.0f} % of the exact gain.")
         parts.append(_headline(found, list(items), seeds, space))
     parts.append(searched)
+    ways = [_way(found, way, list(items), seeds, spaces[0]) for way in (*WAYS, PRESET)]
+    quality = f"{100 * SHARE:.0f} % of the exact gain"
+    write_bytes(out / "forwards.svg", drawn(ways, parts[0], quality).encode())
+    parts.append(f"Curves, and memory against time: {out / 'forwards.svg'}")
     parts += [_curves(found, way, spaces) for way in (*WAYS, PRESET)]
     return "\n\n".join(parts)
 
@@ -185,12 +196,25 @@ def _preset_limit(found: Found, items: list[str], seeds: int, space: str, limit:
 
 def _reached(found: Found, way: str, items: list[str], seeds: int, space: str) -> list[float]:
     """Return the forwards of every curve of a way to the share of the exact gain."""
-    numbers = []
-    for item in items:
-        exact = [found[EXACT, item, seed].curve(space) for seed in range(seeds)]
-        wanted = wanted_of(exact, SHARE)
-        numbers += [forwards_to(found[way, item, s].curve(space), wanted) for s in range(seeds)]
-    return numbers
+    return [
+        forwards_to(found[way, item, seed].curve(space), _wanted(found, item, seeds, space))
+        for item in items
+        for seed in range(seeds)
+    ]
+
+
+def _seconds(found: Found, way: str, items: list[str], seeds: int, space: str) -> float:
+    """Return the median of the processor seconds to it."""
+    taken = [
+        found[way, item, seed].seconds_to(space, _wanted(found, item, seeds, space))
+        for item in items
+        for seed in range(seeds)
+    ]
+    return interval(taken)[0]
+
+
+def _wanted(found: Found, item: str, seeds: int, space: str) -> float:
+    return wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], SHARE)
 
 
 def files_of(curve: Path) -> tuple[Path, Path]:
@@ -235,18 +259,37 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
         peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
         seconds = float(np.median([measured.marks[-1].seconds for measured in own]))
         never = sum(np.isinf(reached))
+        taken = _seconds(found, way, items, seeds, space)
         rows.append(
             [
                 way,
                 f"{middle} ({low} to {high})",
                 f"{never} of {len(reached)}",
+                f"{taken:.1f}" if np.isfinite(taken) else "-",
                 f"{most:,}",
                 f"{seconds:.0f}",
                 f"{peak / 1e6:.0f}",
             ]
         )
-    head = ["way", "median (90 %)", "never", "forwards of the run", "processor seconds", "peak MB"]
-    return bench.table(head, rows)
+    head = ["way", "median (90 %)", "never", "processor seconds to it"]
+    return bench.table([*head, "forwards of the run", "its seconds", "peak MB"], rows)
+
+
+def _way(found: Found, way: str, items: list[str], seeds: int, space: str) -> Way:
+    """Return what a way is drawn by."""
+    own = [found[way, item, seed] for item in items for seed in range(seeds)]
+    taken = _seconds(found, way, items, seeds, space)
+    means = [
+        (
+            float(np.mean([measured.marks[number].forwards for measured in own])),
+            float(np.mean([measured.scores[number].spaces[space].cosine for measured in own])),
+        )
+        for number in range(min(len(measured.marks) for measured in own))
+    ]
+    whole = float(np.median([measured.marks[-1].seconds for measured in own]))
+    reached = bool(np.isfinite(taken))
+    peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
+    return Way(way, means, taken if reached else whole, reached, peak)
 
 
 def _composed(shares: list[float]) -> str:

@@ -13,9 +13,9 @@ _COVERED = 0.9  # of the interval
 
 @dataclass(frozen=True)
 class Curve:
-    """Likeness after so many forwards, both rising in the order of training; the first is 0."""
+    """Likeness after so many forwards, or seconds, in the order of training; the first is 0."""
 
-    forwards: tuple[int, ...]
+    forwards: tuple[float, ...]
     likeness: tuple[float, ...]
 
 
