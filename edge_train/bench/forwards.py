@@ -256,8 +256,7 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
         reached = _reached(found, way, items, seeds, space)
         most = max(measured.marks[-1].forwards for measured in own)
         middle, low, high = (_count(value, most) for value in interval(reached))
-        peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
-        seconds = float(np.median([measured.marks[-1].seconds for measured in own]))
+        seconds, peak = _whole(own)
         never = sum(np.isinf(reached))
         taken = _seconds(found, way, items, seeds, space)
         rows.append(
@@ -275,6 +274,12 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
     return bench.table([*head, "forwards of the run", "its seconds", "peak MB"], rows)
 
 
+def _whole(own: list[Measured]) -> tuple[float, int]:
+    """Return the median of the seconds of whole runs, and the most that one held."""
+    peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
+    return float(np.median([measured.marks[-1].seconds for measured in own])), peak
+
+
 def _way(found: Found, way: str, items: list[str], seeds: int, space: str) -> Way:
     """Return what a way is drawn by."""
     own = [found[way, item, seed] for item in items for seed in range(seeds)]
@@ -286,9 +291,8 @@ def _way(found: Found, way: str, items: list[str], seeds: int, space: str) -> Wa
         )
         for number in range(min(len(measured.marks) for measured in own))
     ]
-    whole = float(np.median([measured.marks[-1].seconds for measured in own]))
+    whole, peak = _whole(own)
     reached = bool(np.isfinite(taken))
-    peak = max(mark.peak_bytes for measured in own for mark in measured.marks)
     return Way(way, means, taken if reached else whole, reached, peak)
 
 

@@ -88,6 +88,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.errors import ModelError
+from edge_train.formats.diffusion_folder import SPACINGS
 from edge_train.formats.manifest import (
     AGAIN,
     MANIFEST,
@@ -116,7 +117,6 @@ _FAMILIES = ("sd1", "sd2", "sdxl")
 _PREDICTIONS = ("epsilon", "v_prediction")
 _PRODUCTS = ("", FLOAT_PRODUCTS, SEVEN_BIT_PRODUCTS)
 _CALLS = ("", POINTS_OF_A_SAMPLE)
-_SPACINGS = ("leading", "trailing", "linspace")
 GRAPHS = ("step.onnx", "vae_encoder.onnx", "vae_decoder.onnx")
 STRIP_GRAPHS = ("vae_encoder_strips.onnx", "vae_decoder_strips.onnx")
 _ORIGIN = ("model", "sha256", "edge_train")
@@ -328,7 +328,7 @@ def _read_manifest(folder: Path) -> Manifest:
         ("prediction_type", _PREDICTIONS),
         ("products", _PRODUCTS),
         ("calls", _CALLS),
-        ("spacing", _SPACINGS),
+        ("spacing", SPACINGS),
     ):
         if (found := getattr(manifest, word)) not in known:
             raise ModelError(

@@ -24,8 +24,10 @@ def ddim_timesteps(train_steps: int, steps: int, spacing: str = "leading") -> ND
         found = np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
     elif spacing == "linspace":
         found = np.linspace(0, train_steps - 1, steps).round()[::-1]
-    else:
+    elif spacing == "leading":
         found = (np.arange(steps) * (train_steps // steps) + 1)[::-1]
+    else:
+        raise ValueError(f"no spacing of timesteps {spacing!r}")
     return found.astype(np.int64)
 
 
