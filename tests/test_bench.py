@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,11 @@ def test_the_best_rules_and_adamw_run_with_all_seeds_and_two_with_int8_weights(
     ]
     assert all("-20-" in name and "seed1000" in name for name in begun if name not in finals)
     assert "| scale-sgd int8 | 0.002 of" in table
+    (there := tmp_path / "other machine").mkdir()
+    shutil.copy(tmp_path / "lowrank-runs.jsonl", there)
+    count = len(begun)
+    assert lowrank.main(there, 3, tmp_path / "text.txt", 100) == table
+    assert len(begun) == count
 
 
 def test_defaults_are_tried_on_every_file_in_every_way_and_harm_is_counted(tmp_path, monkeypatch):

@@ -3,12 +3,14 @@
 The same random weights, the same sequences in the same order, each seen once, exact gradients: what
 differs is the rule that makes updates of them, its rate, and for the last lines the weights. Rates
 are chosen first, each with shorter runs of another seed. Then every rule runs once, the best three
-and AdamW with all seeds, the best two with INT8 weights. A run that is finished is read and not run
-again, one that was stopped goes on, so the whole can be done in sittings; seconds are taken anew
-every time.
+and AdamW with all seeds, the best two with INT8 weights. What a finished run showed is a line of
+`lowrank-runs.jsonl` in the folder and the run is not run again, one that was stopped goes on: the
+whole takes hours and can be done in sittings, on several machines. Seconds are taken anew.
 """
 
+import json
 import math
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,6 +67,7 @@ _OTHERS: dict[str, tuple[str, ...]] = {
 _INT8 = ("--quant", "int8")
 _FIRST_RATE = {_FULL: 2e-3, "scale-sgd": 1e-3, "racs": 1e-3}
 _USUAL_RATE = 2e-3  # of the others, to begin with
+_KNOWN = "lowrank-runs.jsonl"  # a finished run a line
 _BEST, _IN_INT8 = 3, 2  # rules that run with all seeds, and with INT8 weights
 _HEAD = (
     *("method", "rate", "seeds", "state of layers", "of head and tokens", "held-out loss (range)"),
@@ -77,6 +80,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
     """Choose rates, train in fresh processes; return two Markdown tables.
 
     Args:
+      out: where finished runs are listed; a copy of another list there is gone on with.
       seeds: of AdamW and the best rules.
       data: a text, long enough that no token is seen twice.
       limit: steps of a run.
@@ -135,7 +139,7 @@ def _rates(out: Path, name: str, source: tuple[str, ...], steps: int) -> dict[fl
 
 
 def _loss(report: Mapping[str, Any]) -> float:
-    return float(report["metrics"]["held_out_loss"])
+    return float(report["loss"])
 
 
 def _train(
@@ -148,9 +152,21 @@ def _train(
     seed: int,
 ) -> dict[str, Any]:
     run = out / f"lowrank-{name.replace(' ', '-')}-{steps}-rate{rate:g}-seed{seed}"
-    others = (*source, *_OPTIONS, "--seed", str(seed), "--steps", str(steps))
-    report = bench.run(run, *others, "--learning_rate", str(rate), *words)
-    return {**report, **_measured(run)}
+    if run.name not in (known := _known(out)):
+        others = (*source, *_OPTIONS, "--seed", str(seed), "--steps", str(steps))
+        report = bench.run(run, *others, "--learning_rate", str(rate), *words)
+        known[run.name] = {"loss": report["metrics"]["held_out_loss"], **_measured(run)}
+        with (out / _KNOWN).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"run": run.name, **known[run.name]}) + "\n")
+        shutil.rmtree(run, ignore_errors=True)
+    return known[run.name]
+
+
+def _known(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what finished runs showed, by their names."""
+    file = out / _KNOWN
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    return {line.pop("run"): line for line in map(json.loads, lines)}
 
 
 def _row(
