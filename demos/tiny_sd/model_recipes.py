@@ -105,7 +105,7 @@ _RECIPES = (
                     steps=2200, batch=64, rate=8e-4, warmup=200, average=0.998, save_every=100
                 ),
                 "painter-fine": Plan(
-                    steps=2600, batch=64, rate=8e-4, warmup=100, average=0.998, save_every=100
+                    steps=1600, batch=64, rate=8e-4, warmup=100, average=0.998, save_every=100
                 ),
             },
             pool=POOL,
@@ -113,7 +113,7 @@ _RECIPES = (
             tested=4096,
             samples=16,
         ),
-        core_minutes=100,
+        core_minutes=80,
         shipped=False,
     ),
     Recipe(

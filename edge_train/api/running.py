@@ -184,6 +184,7 @@ def resume(
     mem: str | int | None = None,
     *,
     steps: int | None = None,
+    model: str | Path | None = None,
     module: str | None = None,
 ) -> Run:
     """Go on with a run from its last durable step; return at once, as `run` does.
@@ -191,6 +192,7 @@ def resume(
     Args:
       mem: another cap; None: as before.
       steps: in all, more than were taken, also of a finished run; None: as before.
+      model: where the model that it began with lies now; None: as before.
       module: "package:function" of a run of task module, named again: a run folder alone does not
         decide what is imported.
 
@@ -207,6 +209,8 @@ def resume(
         words += ["--mem", mem if isinstance(mem, str) else shown(mem)]
     if steps is not None:
         words += ["--steps", str(steps)]
+    if model is not None:
+        words += ["--model", str(model)]
     if module is not None:
         words += ["--module", module]
     said = Said()

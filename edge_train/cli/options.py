@@ -24,7 +24,7 @@ _OTHERS = (
     *("--task", "--recipe", "--resume", "--go-on", "--watch", "--report-to", "--json", "--fleet"),
 )
 # of a run that goes on
-_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when")
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when", "model")
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
 
@@ -204,7 +204,7 @@ class Words:
         return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
 
     def caps(self) -> dict[str, Any]:
-        """Return what is said of a run that goes on: caps, steps, and code that it imports.
+        """Return what is said of a run that goes on: caps, steps, code, and where its model lies.
 
         Raises:
           InputError: another key was typed.
@@ -217,7 +217,8 @@ class Words:
         for word in typed:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
-                "leave it out. Only --mem, --host-mem, --steps, --time and --when can change."
+                "leave it out. Only --mem, --host-mem, --steps, --time and --when can change, and "
+                "--model where the same model lies elsewhere now."
             )
         keys = {**Recipe.declared(), **code}
         found: dict[str, Any] = {}

@@ -169,7 +169,8 @@ def resume(
 
     Args:
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
-        more than were taken. With the code that the run imports, if any: it is named again.
+        more than were taken; `model`, where the same one lies elsewhere now. With the code that the
+        run imports, if any: it is named again.
       company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one.
       began: as in `run`.
@@ -203,15 +204,15 @@ def _resume(
     records, intact, wrong = _believed(folder)
     more = None
     stored = recipe_in_folder(folder, records, link, observer.said)
-    changes = without_code(folder, stored, changes)
+    changes = _with_model(folder, stored, without_code(folder, stored, changes))
     link.tell(code=code_words(stored))
     if records:
         recipe, more = lengthened(folder, records, stored, changes)
     else:
         recipe = replace(stored, **changes)
     kept = replace(recipe, spans=(), fits=())
-    if more is None and kept != stored:
-        write_bytes(RunFolder(folder).recipe, to_toml(kept).encode())
+    if more is None:
+        _keep(folder, stored, replace(kept, model=stored.model))  # whose hash is not known yet
     recipe = replace(recipe, out=str(folder))
     if path.exists() and path.stat().st_size > intact:
         copy = RunFolder(folder).damaged_journal
@@ -247,6 +248,7 @@ def _resume(
         job.is_model if isinstance(job, KnowsItsModel) else None,
     )
     if more is None:  # else a smaller process still needs the words that say how many steps
+        _keep(folder, replace(kept, model=stored.model), kept)
         link.tell(folder=str(folder))
     if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
         observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
@@ -275,6 +277,24 @@ def _resume(
         link.tell(folder=str(folder))
     session = _with(Session(folder, job, observer, began, link, plan), company)
     return train(session, records, intact)
+
+
+def _with_model(folder: Path, stored: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes in which a model that was named is found from every working directory.
+
+    Raises:
+      RunFolderError: the run has none.
+    """
+    if "model" not in changes:
+        return dict(changes)
+    if not stored.model:
+        raise RunFolderError(f"{folder}: this run has no model of a file; leave --model out.")
+    return {**changes, "model": with_absolute_paths(replace(stored, **changes)).model}
+
+
+def _keep(folder: Path, before: Recipe, now: Recipe) -> None:
+    if now != before:
+        write_bytes(RunFolder(folder).recipe, to_toml(now).encode())
 
 
 def _beginning(recipe: Recipe, link: Link) -> float:

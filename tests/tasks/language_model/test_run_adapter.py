@@ -325,3 +325,24 @@ def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):
     matrices = 2 * 300 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64)
     assert plain["frozen weights"] - lean["frozen weights"] == 4 * matrices
     assert Path(place / "model" / "model.safetensors").stat().st_size > 4 * matrices
+
+
+def test_a_run_goes_on_beside_a_base_that_was_moved_and_with_no_other(place, tmp_path, capsys):
+    base, out = tmp_path / "before", tmp_path / "run"
+    shutil.copytree(place / "model", base)
+    assert run(place, out, "--model", str(base)) == 0
+    base.rename(tmp_path / "now")
+    resume = ["run", "--resume", str(out), "--steps", "14", "--json"]
+    assert cli.main(resume) == 2
+    assert "--model" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "now", tmp_path / "other")
+    weights = tmp_path / "other" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    written = (out / "recipe.toml").read_text()
+    assert cli.main([*resume, "--model", str(tmp_path / "other")]) == 2
+    assert "began with model" in capsys.readouterr().err
+    assert (out / "recipe.toml").read_text() == written
+    assert cli.main([*resume, "--model", str(tmp_path / "now")]) == 0
+    assert report_of(out)["steps"] == 14
+    assert str(tmp_path / "now") in (out / "recipe.toml").read_text()
+    assert cli.main([*resume[:3], "--steps", "15", "--json"]) == 0  # it is known from now on
