@@ -109,6 +109,8 @@ def _cost(run: Path, words: tuple[str, ...]) -> Cost:
 def _default(words: tuple[str, ...]) -> tuple[int, int]:
     """Return steps of the default, and those between its evaluations."""
     recipe = open_job(Words(words, resumable=False).read()).recipe
+    assert recipe.steps is not None
+    assert recipe.evaluate_every is not None
     return recipe.steps, recipe.evaluate_every
 
 
