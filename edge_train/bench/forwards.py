@@ -221,8 +221,8 @@ def _seconds(found: Found, way: str, items: list[str], seeds: int, space: str) -
     return interval(taken)[0]
 
 
-def _wanted(found: Found, item: str, seeds: int, space: str) -> float:
-    return wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], SHARE)
+def _wanted(found: Found, item: str, seeds: int, space: str, share: float = SHARE) -> float:
+    return wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], share)
 
 
 def files_of(curve: Path) -> tuple[Path, Path]:
@@ -273,13 +273,26 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
                 f"{middle} ({low} to {high})",
                 f"{never} of {len(reached)}",
                 f"{taken:.1f}" if np.isfinite(taken) else "-",
+                _gained(found, way, items, seeds, space),
                 f"{most:,}",
                 f"{seconds:.0f}",
                 f"{peak / 1e6:.0f}",
             ]
         )
     head = ["way", "median (90 %)", "never", "processor seconds to it"]
-    return bench.table([*head, "forwards of the run", "its seconds", "peak MB"], rows)
+    more = ["gain at the end (range)", "forwards of the run", "its seconds", "peak MB"]
+    return bench.table([*head, *more], rows)
+
+
+def _gained(found: Found, way: str, items: list[str], seeds: int, space: str) -> str:
+    """Return which share of the exact gradient's gain the runs of a way end at."""
+    shares = []
+    for item in items:
+        whole = _wanted(found, item, seeds, space, share=1)
+        for seed in range(seeds):
+            first, *_, last = found[way, item, seed].curve(space).likeness
+            shares.append((last - first) / (whole - first))
+    return bench.percent(shares)
 
 
 def _whole(own: list[Measured]) -> tuple[float, int]:
