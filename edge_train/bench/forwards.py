@@ -24,10 +24,12 @@ from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.fresh import module
 
 EXACT = "exact gradient"
 WINNER = "zo, today's default"
+METRIC = "zo, along the metric"  # of a model that has it: `edge-train export --directions`
 # Options of a recipe; "steps" is the length that a schedule ends at.
 WAYS: Mapping[str, dict[str, Any]] = {
     EXACT: {"method": "backprop", "steps": 400},
@@ -51,9 +53,10 @@ WAYS: Mapping[str, dict[str, Any]] = {
         "steps": 250,
     },
     "zo, narrow radius": {"method": "zo", "epsilon": 0.1},
+    METRIC: {"method": "zo", "directions": "metric"},
 }
 # Of other models only these, and the preset: they take many times as long.
-HEADLINE = (EXACT, "exact gradient, today's default", WINNER)
+HEADLINE = (EXACT, "exact gradient, today's default", WINNER, METRIC)
 PRESET = "zo, preset zoodip at its best rate"
 # of that preset; the second is its own. The best is searched on the first item and seed.
 _RATES = (1e-3, 5e-3, 2.5e-2, 1.25e-1)
@@ -117,7 +120,7 @@ def main(
     found: Found = {}
     for item in items:
         for seed in range(seeds):
-            for way in HEADLINE if model else WAYS:
+            for way in _ways(model):
                 found[way, item, seed] = trials.measured(way, WAYS[way], item, seed, limit)
     spaces = [space.name for space in gallery.spaces]
     rate, searched = _best_rate(trials, next(iter(items)), limit, spaces[0])
@@ -138,6 +141,13 @@ def main(
     parts.append(f"Curves, and memory against time: {out / 'forwards.svg'}")
     parts += [_curves(found, way, spaces) for way in _names(found)]
     return "\n\n".join(parts)
+
+
+def _ways(model: Path | None) -> list[str]:
+    """Return the ways that are measured of a model; see `main`."""
+    if model is None:
+        return list(WAYS)
+    return [way for way in HEADLINE if way != METRIC or (model / DIRECTIONS).is_file()]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from html import escape
 from edge_train.report.chart import ticks
 
 # Colors that color-blind people tell apart (Okabe and Ito, 2008).
-_COLORS = ["#000000", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#999999"]
+_COLORS = [
+    "#000000",
+    "#0072B2",
+    "#56B4E9",
+    "#D55E00",
+    "#E69F00",
+    "#CC79A7",
+    "#009E73",
+    "#999999",
+    "#F0E442",
+]
 _WIDE, _HIGH, _LEFT, _TOP = 380, 260, 60, 52  # of a panel, and what is beside it
 _LINE = 16  # of the legend
 
