@@ -113,7 +113,7 @@ _RECIPES = (
             tested=4096,
             samples=16,
         ),
-        core_minutes=80,
+        core_minutes=100,
         shipped=False,
     ),
     Recipe(
