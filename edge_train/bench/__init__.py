@@ -28,17 +28,27 @@ def run(out: Path, *arguments: str, python: str = sys.executable) -> dict[str, A
     if not _finished(out):
         begun = RunFolder(out).journal.is_file()
         words = ["--resume", str(out)] if begun else [*arguments, "--out", str(out)]
-        command = command_of(["run", *words], python)
-        one = {**os.environ, **ENVIRONMENT}  # as a worker has it under a cap
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
-        if done.returncode != 0:
-            raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        command("run", *words, python=python)
     report: dict[str, Any] = json.loads(RunFolder(out).report.read_text())
     records, _ = journal.read(RunFolder(out).journal)
     steps = [record for record in records if record["kind"] == "step"]
     report["training_seconds"] = records[0]["seconds"] + sum(r["seconds"] for r in steps)
     report["training_peak_bytes"] = max(record["peak_bytes"] for record in steps)
     return report
+
+
+def command(*words: str, python: str = sys.executable) -> str:
+    """Return what an `edge-train` command prints in a fresh process.
+
+    Raises:
+      TrainingStopped: it did not end well.
+    """
+    whole = command_of(list(words), python)
+    one = {**os.environ, **ENVIRONMENT}  # as a worker has it under a cap
+    done = subprocess.run(whole, capture_output=True, text=True, check=False, env=one)
+    if done.returncode != 0:
+        raise TrainingStopped(f"{' '.join(whole)}: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def _finished(out: Path) -> bool:

@@ -55,7 +55,7 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "zo, narrow radius": {"method": "zo", "epsilon": 0.1},
     METRIC: {"method": "zo", "directions": "metric"},
 }
-# Of other models only these, and the preset: they take many times as long.
+# What is measured of other models, beside the preset: all ways would take hours more.
 HEADLINE = (EXACT, "exact gradient, today's default", WINNER, METRIC)
 PRESET = "zo, preset zoodip at its best rate"
 # of that preset; the second is its own. The best is searched on the first item and seed.
@@ -103,8 +103,8 @@ def main(
     Args:
       out: where tokens and scores are kept.
       data: the folder of `fashion_mnist.npz`.
-      model: a folder of `demos/tiny_sd/pretrain.py`, of which the ways of `HEADLINE` are measured;
-        the embedded model, and all ways, without it.
+      model: a folder of `demos/tiny_sd/pretrain.py`, of which the ways of `HEADLINE` are measured,
+        along the metric where it lies beside the model; the embedded model, and all ways, without.
       features: a folder of feature networks; see `feature_spaces.spaces`.
       limit: forwards after which a curve ends.
       samples: how many of the items, in the order of `CLASSES`.

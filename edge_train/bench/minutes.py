@@ -9,7 +9,6 @@ with the whole command, timed from outside, and what a run said with the seconds
 import json
 import os
 import resource
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,6 @@ import numpy as np
 
 from edge_train import bench
 from edge_train.bench.small_classifier import make_classifier
-from edge_train.errors import TrainingStopped
-from edge_train.memory.fresh import command as command_of
-from edge_train.memory.link import ENVIRONMENT
 from edge_train.records.folder import RunFolder
 from edge_train.units import format_seconds
 
@@ -86,9 +82,9 @@ def _timed(run: Path, words: tuple[str, ...]) -> Timed:
     """
     kept = run / "minutes.json"
     if not kept.is_file():
-        planned = json.loads(_done("plan", *words, "--json").stdout)["predicted_seconds"]
+        planned = json.loads(bench.command("plan", *words, "--json"))["predicted_seconds"]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        _done("run", *words, "--out", str(run))
+        bench.command("run", *words, "--out", str(run))
         took = time.perf_counter() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -96,14 +92,6 @@ def _timed(run: Path, words: tuple[str, ...]) -> Timed:
     report = json.loads(RunFolder(run).report.read_text())
     said, counted = report["predicted_seconds"], report["seconds_total"]
     return Timed(said=said, counted=counted, **json.loads(kept.read_text()))
-
-
-def _done(*words: str) -> "subprocess.CompletedProcess[str]":
-    command, one = command_of(list(words)), {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
-    if done.returncode != 0:
-        raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
-    return done
 
 
 def short_runs(out: Path) -> dict[str, tuple[str, ...]]:

@@ -6,25 +6,22 @@ its steps are then counted to the default's end. Random weights cost what real o
 """
 
 import json
-import os
 import statistics
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_train import bench
 from edge_train.bench.sd15 import make_model
-from edge_train.cli.options import Words
-from edge_train.errors import TrainingStopped
 from edge_train.formats.embedded import DATA
-from edge_train.memory.fresh import command as command_of
-from edge_train.memory.link import ENVIRONMENT
+from edge_train.recipe import required
 from edge_train.records import journal
 from edge_train.records.folder import RunFolder
 from edge_train.tasks import open_job
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _SIZES = (512, 256)
-_EXACT, _ZO = "exact gradient, int8 on torch", "zo, int8-fast on ONNX Runtime"
+_WAYS = {"backprop": "exact gradient, int8 on torch", "zo": "zo, int8-fast on ONNX Runtime"}
+_PHOTOS, _CLASS = str(DATA / "photos" / "bag"), "thing"
 _STEPS = 2  # that are taken; the last of them is evaluated
 _HEAD = ("way", "pixels", "steps", "plan says", "s a step", "s an evaluation", "by them")
 
@@ -70,25 +67,23 @@ def main(out: Path, seeds: int) -> str:
         artifact = out / f"sd15-int8-fast-{size}"
         if not artifact.is_dir():
             options = ("--quant", "int8-fast", "--resolution", str(size), "--threads", "1")
-            _done("export", str(model), str(artifact), *options)
-        pixels = ("--resolution", str(size))
-        rows.append(_row(out, _EXACT, size, ("--model", str(model), "--quant", "int8", *pixels)))
-        rows.append(_row(out, _ZO, size, ("--model", str(artifact), "--method", "zo")))
+            bench.command("export", str(model), str(artifact), *options)
+        small = ("--quant", "int8", "--resolution", str(size))
+        for name, words in (
+            ("backprop", ("--model", str(model), *small)),
+            ("zo", ("--model", str(artifact))),
+        ):
+            run = out / f"sd15-hours-{name}-{size}"
+            rows.append([_WAYS[name], str(size), *_cells(run, (*words, "--method", name), name)])
     return bench.table(_HEAD, rows)
 
 
-def _row(out: Path, way: str, size: int, options: tuple[str, ...]) -> list[str]:
-    method = () if "--method" in options else ("--method", "backprop")
-    words = (*options, *method, "--class", "thing", "--threads", "1", "--no-previews")
-    photos = str(DATA / "photos" / "bag")
-    planned = json.loads(_done("plan", photos, *words, "--json"))["predicted_seconds"]
-    run = out / f"sd15-hours-{'zo' if way == _ZO else 'exact'}-{size}"
-    ends = ("--steps", str(_STEPS), "--evaluate-every", str(_STEPS))
-    cost = _cost(run, (photos, *words, *ends))
-    steps, every = _default((photos, *words))
+def _cells(run: Path, options: tuple[str, ...], method: str) -> list[str]:
+    words = (_PHOTOS, *options, "--class", _CLASS, "--threads", "1", "--no-previews")
+    planned = json.loads(bench.command("plan", *words, "--json"))["predicted_seconds"]
+    cost = _cost(run, (*words, "--steps", str(_STEPS), "--evaluate-every", str(_STEPS)))
+    steps, every = _default(method)
     return [
-        way,
-        str(size),
         str(steps),
         f"{planned / 3600:.1f} h",
         f"{cost.step:.1f}",
@@ -106,17 +101,7 @@ def _cost(run: Path, words: tuple[str, ...]) -> Cost:
     return Cost(records[0]["seconds"], step, max(last - step, 0.0))
 
 
-def _default(words: tuple[str, ...]) -> tuple[int, int]:
-    """Return steps of the default, and those between its evaluations."""
-    recipe = open_job(Words(words, resumable=False).read()).recipe
-    assert recipe.steps is not None
-    assert recipe.evaluate_every is not None
-    return recipe.steps, recipe.evaluate_every
-
-
-def _done(*words: str) -> str:
-    command, one = command_of(list(words)), {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
-    if done.returncode != 0:
-        raise TrainingStopped(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
-    return done.stdout
+def _default(method: str) -> tuple[int, int]:
+    """Return steps of a method's default, on any model, and those between its evaluations."""
+    recipe = open_job(PersonalizeRecipe(photos=_PHOTOS, class_word=_CLASS, method=method)).recipe
+    return required(recipe.steps), required(recipe.evaluate_every)
