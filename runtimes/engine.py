@@ -14,6 +14,8 @@ class Pace:
       start_seconds: until the first pass: interpreters, libraries, opening a small model.
       product_seconds: of each product of matrices in a call, whatever its size.
       share: of the pace of a large float32 product that its products reach.
+      moved_seconds: of each number that goes into a product or comes out, for what is done to it
+        between two: norms, activations, copies. Small models take most of their time for that.
       number_seconds: of each number that a step changes: moments, rounding, noise of a direction.
       lean: times as fast in a lean run, where weights are read again or memory is given back.
     """
@@ -21,6 +23,7 @@ class Pace:
     start_seconds: float = 2.0
     product_seconds: float = 5e-5
     share: float = 0.5
+    moved_seconds: float = 0.0
     number_seconds: float = 1.5e-8
     lean: float = 0.5
 
