@@ -204,7 +204,7 @@ def _speaker(
 
 
 def _check_letters(text: str) -> None:
-    """Refuse bytes that were no UTF-8, which a command line and a pipe hand on as halves of letters.
+    """Refuse bytes that were no UTF-8: a command line and a pipe hand them on as half letters.
 
     Raises:
       InputError: the first of them.
