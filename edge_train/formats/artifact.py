@@ -49,7 +49,8 @@ name no other files than these.
                      none below it
     loss_tolerance   twice the largest relative difference of a loss from the float model's, over
                      the same samples; at least 1e-5, for float32 sums in another order
-    forward_bytes    peak resident bytes of a fresh process that took one training step
+    forward_bytes    peak resident bytes of a fresh process that took one training step, rounded
+                     up to 8 MB, so that the same export has the same bytes
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
 reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight`

@@ -41,7 +41,7 @@ from edge_train.tasks.personalize.pictures import (
 from edge_train.tasks.personalize.prior import prior_cache
 from edge_train.tasks.personalize.radius import wanted_radius
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-from edge_train.tasks.personalize.serving import Denoiser
+from edge_train.tasks.personalize.serving import Denoiser, hashes_of
 
 _START_FILE = "start.safetensors"
 _DIRECTIONS = "directions_sha256"  # in the metadata of that file
@@ -273,7 +273,7 @@ class PersonalizeJob:
         job, recipe = self._token_job, self.recipe
         facts = {
             "base_model": recipe.model,
-            "base_model_sha256": self.model_sha256,
+            "base_model_sha256": hashes_of(job.model)[0],  # words fit every export of a model
             "steps": str(steps),
             "class_word": str(recipe.class_word),
             "edge_train_version": __version__,

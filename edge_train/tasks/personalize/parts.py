@@ -36,6 +36,7 @@ from edge_train.tasks.personalize.serving import (
     Model,
     Pictures,
     Serving,
+    hashes_of,
 )
 from edge_train.tasks.personalize.start import learned_vectors
 
@@ -217,7 +218,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
-        start, learned = learned_vectors(path, start, recipe.model, model.sha256())
+        start, learned = learned_vectors(path, start, recipe.model, hashes_of(model))
         if learned < recipe.vectors:
             notes.append(
                 f"{learned} of {recipe.vectors} vectors are those that were learned; the others "
