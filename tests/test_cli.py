@@ -324,3 +324,13 @@ def test_every_bench_runs_without_options_of_its_own(name):
             raise
         pytest.skip(f"{error.name} is not installed")
     inspect.signature(bench.main).bind(Path(), 1)
+
+
+def test_help_and_a_new_recipe_say_the_defaults_of_the_method_that_auto_takes(capsys):
+    assert cli.main(["run", "--task", "personalize", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "most training steps (default: 300)" in said
+    assert "start value's root mean square (default" not in said  # its steps have no rate
+    assert cli.main(["init", "--task", "personalize"]) == 0
+    recipe = capsys.readouterr().out
+    assert "# steps = 300" in recipe and "# relative_rate =  #" in recipe

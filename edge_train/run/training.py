@@ -93,11 +93,9 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
                 raise TrainingStopped(
                     f"{error} {session.folder} was removed, and every step with it; start again."
                 ) from error
-            steps = (
-                f"{loop.next_step} steps{', and the best weights of them,' * bool(learned.outputs)}"
-            )
+            also = ", and the best weights of them," if learned.outputs else ""
             raise TrainingStopped(
-                f"{error} {steps} are in {session.folder}; resume with "
+                f"{error} {loop.next_step} steps{also} are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
             ) from error
         except Exception as error:  # engines have no class in common for memory that is not there
