@@ -296,7 +296,7 @@ class Task:
         return f"preset {preset!r} is not for task {self.name!r}; leave it out."
 
     def usual(self, name: str) -> Any:
-        """Return the default of a key in a run by the method that `auto` takes; None: it has none."""
+        """Return the default of a key by the method that `auto` takes; None: it has none."""
         return self._defaults(methods.get(self.auto), "default").get(name)
 
     def _defaults(self, method: Method, preset: str) -> dict[str, Any]:
