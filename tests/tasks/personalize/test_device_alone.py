@@ -62,7 +62,7 @@ def test_a_word_that_was_learned_on_a_desk_is_drawn(learned, tmp_path):
     for name, value in desk.items():
         recipe = re.sub(f"^{name} = .*$", f"{name} = {value}", recipe, flags=re.M)
     (run / "recipe.toml").write_text(recipe)
-    done = edge_train("generate", run, "--count", "1", "--steps", "2", "--threads", "1")
+    done = edge_train("generate", run, "--count", "1", "--steps", "2")
     assert done.returncode == 0, done.stderr
     assert len(list((run / "generated").glob("picture-*.png"))) == 4
 
