@@ -37,11 +37,12 @@ def infer(path: Path) -> tuple[Task, str]:
         start = f"{path} may be data of {len(found)} tasks; say which:"
         words, able = f"edge-train run {path} --task", [task for task, _ in found]
     else:
-        start = f"{path} looks like data of no task; say which it is of, by one of these:"
+        start = (
+            f"{path} looks like data of no task; say which it is of: put one of these behind "
+            f"`edge-train run {path}`:"
+        )
         words, able = "--task", list(tasks.all().values())
     lines = "\n".join(f"  {words} {task.name}    {task.says}" for task in able)
-    if not found:
-        lines += f"\nafter edge-train run {path}"
     raise InputError("\n".join([*broken, start, lines]))
 
 
