@@ -78,6 +78,27 @@ def test_a_run_leaves_everything_the_contract_names(finished):
     assert len(list((finished / "samples").glob("*.png"))) == 3 + 2
 
 
+def test_a_run_whose_pictures_fail_keeps_its_word_and_its_report(
+    model, photos, tmp_path, capsys, monkeypatch
+):
+    def broken(*arguments, **keywords):
+        raise IndexError("index 1000 is out of bounds")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_train.tasks.personalize.pictures.sample", broken)
+        few = ("--method", "zo", "--steps", "2", "--preview-every", "1")
+        assert run(photos, model, out, *few) == 0
+    said = "pictures could not be drawn (IndexError: index 1000 is out of bounds)"
+    assert said in capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    assert (report["status"], report["steps"]) == ("done", 2)
+    assert (out / report["outputs"]["token"]).is_file()
+    page = (out / "report.html").read_text()
+    assert said in page and "no previews: IndexError" in page
+    assert cli.main(["generate", str(out), "--count", "1", "--steps", "2"]) == 0
+
+
 @pytest.mark.parametrize("method", ["zo", "backprop"])
 @pytest.mark.parametrize("quant", ["none", "int8"])
 def test_every_method_learns_with_every_quantization(model, photos, tmp_path, method, quant):

@@ -54,11 +54,15 @@ class HasCard(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: scores by name, files by kind, and the scores as a line for people."""
+    """What a run leaves: scores by name, files by kind, and the scores as a line for people.
+
+    `missing` says what could not be made of a run that is whole without it.
+    """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)  # names inside the run folder
     line: str | None = None
+    missing: str | None = None
 
 
 class Job(Protocol):

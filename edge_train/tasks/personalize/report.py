@@ -6,7 +6,7 @@ from pathlib import Path
 from edge_train.records.folder import RunFolder
 from edge_train.report.html import Record, inside, picture, render, section, table
 from edge_train.report.section import Section
-from edge_train.tasks.personalize.captions import file_name_of
+from edge_train.tasks.personalize.captions import file_name_of, without_class
 from edge_train.tasks.personalize.loading import ways_to_load, ways_to_load_lora
 
 _STRIP = 8  # previews in the film strip
@@ -32,6 +32,8 @@ def _pictures(run: Path, facts: Record) -> str:
 
 def _spelled(words: str, facts: Record) -> str:
     """Return a caption or a prompt with the token, or the words of a LoRA, in its place."""
+    if facts.get("trigger") and facts.get("learn") != "style":
+        words = without_class(words, str(facts.get("class_word")))
     return words.replace("{}", str(facts.get("trigger") or facts.get("token") or "{}"))
 
 

@@ -15,8 +15,10 @@ from tiny_models import make_tiny_model
 
 from edge_train import cli
 from edge_train.estimators.remembering import Remembering
-from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE
+from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE, write_lora
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.adapting import trigger_of
+from edge_train.tasks.personalize.encoding import load_job_photos
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -200,6 +202,73 @@ def test_the_embedded_model_gets_a_name_that_it_knows():
     assert parts.check(PersonalizeRecipe(trainable="lora", threads=1)).notes == (
         "prompts say 'item' for what is learned",
     )
+
+
+def lora_file(folder, recipe):
+    """Write the LoRA that a recipe starts with, as a run does; return the file."""
+    job = parts.check(recipe)
+    write_lora(folder, "my-dog", job.adapter, job.start, {}, job.model)
+    return folder / DIFFUSERS_FILE
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"targets": "to_k,to_v"},
+        {"targets": "attn1.to_out.0,mid_block.attentions.0.transformer_blocks.0.attn2.to_q"},
+        {"targets": "q_proj,to_k", "train_text_encoder": True},
+        {"targets": "fc1", "train_text_encoder": True},
+        {"train_text_encoder": True},
+    ],
+)
+def test_a_run_that_starts_from_a_file_records_the_layers_it_trains(model, tmp_path, keys):
+    plain = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
+    file = lora_file(tmp_path, replace(plain, rank=2, **keys))
+    begun = parts.check(replace(plain, start=str(file)))
+    alone = parts.check(replace(begun.recipe, start=None))  # as generate has it
+    again = parts.check(begun.recipe)  # as resume has it
+    assert alone.adapter == again.adapter == begun.adapter
+    assert begun.recipe.targets == keys.get("targets")
+
+
+@pytest.mark.parametrize("token", ["<my-bag>", "my-bag", "<red>", "<bag>"])
+@pytest.mark.parametrize("class_word", ["bag", "red bag"])
+@pytest.mark.parametrize("learn", ["object", "style"])
+def test_the_trigger_in_a_prompt_is_spelled_as_it_was_trained(model, token, class_word, learn):
+    recipe = PersonalizeRecipe(
+        model=str(model),
+        class_word=class_word,
+        token=token,
+        trainable="lora",
+        threads=1,
+        learn=learn,
+    )
+    job, trigger = parts.check(recipe), trigger_of(recipe)
+    typed = parts.prompt_of(job.recipe, f"a photo of {trigger} on grass")
+    assert job.text(typed) == f"a photo of {trigger} on grass"
+    assert job.text(parts.prompt_of(job.recipe, f"a {token}")) == f"a {trigger}"
+
+
+def test_folders_of_kohya_name_what_a_lora_learns_and_captions_keep_it(photos, model, tmp_path):
+    folder = tmp_path / "set" / "10_sks bag"
+    folder.mkdir(parents=True)
+    shutil.copy(photos / "0.png", folder)
+    (folder / "0.txt").write_text("sks bag, on grass")
+    keys = {"photos": str(folder.parent), "trainable": "lora", "threads": 1}
+    for recipe in (PersonalizeRecipe(model=str(model), **keys), PersonalizeRecipe(**keys)):
+        job = parts.check(recipe)
+        assert job.notes[:3] == (
+            "class word 'bag', from the names of the folders; --class says another",
+            "token 'sks', from the names of the folders; --token says another",
+            "prompts say 'sks bag' for what is learned",
+        )
+        _, texts = load_job_photos(job)
+        assert [job.text(text) for own in texts for text in own] == ["sks bag, on grass"]
+    named = parts.check(PersonalizeRecipe(model=str(model), token="<mine>", **keys))
+    assert named.recipe.token == "<mine>"
+    of_a_word = PersonalizeRecipe(model=str(model), **{**keys, "trainable": "token"})
+    assert parts.check(of_a_word).recipe.token == "<my-bag>"
 
 
 def test_gradients_of_a_clipped_step_are_kept_and_planned(model):
