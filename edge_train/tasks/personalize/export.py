@@ -119,8 +119,8 @@ def export(
       name: embedded, folder or hub id.
       photos: folder to calibrate on; None is noise (for the embedded model its example photos).
       say: told what happens, a line at a time.
-      directions: measure what zo may draw its directions from; else those that lie beside the model
-        are copied, if any do.
+      directions: measure what zo may draw its directions from; those that lie beside the model are
+        copied, if any do, but for what is measured.
       tokens: folder of tokens that were learned with this model, for a prior; measures, too.
 
     Raises:
