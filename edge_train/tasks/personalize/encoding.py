@@ -14,7 +14,7 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import captions
 from edge_train.tasks.personalize.buckets import in_words, size_condition
 from edge_train.tasks.personalize.objective import PhotoCache, build_cache
-from edge_train.tasks.personalize.parts import TokenJob, photos_of, sizes_of
+from edge_train.tasks.personalize.parts import TokenJob, offered_sizes, photos_of, sizes_of
 from edge_train.tasks.personalize.photos import Photo, PhotoSet, load_photos, require_content
 from edge_train.tasks.personalize.weights import in_cells
 
@@ -27,7 +27,9 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
     """
     recipe = job.recipe
     sizes = sizes_of(job) if recipe.buckets else ()
-    photos = load_photos(photos_of(recipe), required(recipe.resolution), sizes=sizes)
+    photos = load_photos(
+        photos_of(recipe), required(recipe.resolution), sizes=sizes, offered=offered_sizes(job)
+    )
     require_content(photos_of(recipe), photos.photos)
     if recipe.buckets:
         trained = in_words([photo.trained for photo in photos.photos])

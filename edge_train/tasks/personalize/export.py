@@ -39,6 +39,7 @@ from edge_train.formats.artifact import (
 )
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.manifest import MANIFEST
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.apart import run_apart
@@ -122,8 +123,8 @@ def export(
       name: embedded, folder or hub id.
       photos: folder to calibrate on; None is noise (for the embedded model its example photos).
       say: told what happens, a line at a time.
-      directions: measure what zo may draw its directions from; else those that lie beside the model
-        are copied, if any do.
+      directions: measure what zo may draw its directions from; those that lie beside the model are
+        copied, if any do, but for what is measured.
       tokens: folder of tokens that were learned with this model, for a prior; measures, too.
 
     Raises:
@@ -185,7 +186,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
         return describe(
             folder,
             model,
-            work.job.recipe.model,
+            _found_from_everywhere(work.job.recipe.model),
             quant=profile,
             resolution=resolution,
             tensors=[*step_tensors, *tensors],
@@ -229,6 +230,12 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             forward_bytes=peak_bytes,
         ),
     )
+
+
+def _found_from_everywhere(name: str) -> str:
+    """Return the name of a model, a folder as its whole path."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != EMBEDDED and path.is_dir() else name
 
 
 def _task(job: TokenJob, samples: int) -> Personalize:

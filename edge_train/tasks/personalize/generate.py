@@ -78,7 +78,8 @@ def generate(
     runtime.close()
     folder = out or run / "generated"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder.parent / name for name in save_pictures(folder, "picture", pictures)]
+    names = map(Path, save_pictures(folder, "picture", pictures))
+    paths = [folder / name.name for name in names]  # `folder` may be "."
     sheet = folder / "sheet.png"
     write_bytes(sheet, png(contact_sheet(pictures, columns=count)))
     return [*paths, sheet]

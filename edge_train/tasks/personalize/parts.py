@@ -131,6 +131,14 @@ def sizes_of(job: TokenJob) -> tuple[tuple[int, int], ...]:
     return bucket_sizes(side, job.model.latent_scale * 2 ** (levels - 1))
 
 
+def offered_sizes(job: TokenJob) -> tuple[tuple[int, int], ...]:
+    """Return the sizes that `buckets` would allow where squares are trained; none if it cannot."""
+    recipe = job.recipe
+    if recipe.buckets or recipe.keeps_class or isinstance(job.model, Artifact):
+        return ()
+    return sizes_of(replace(job, recipe=replace(recipe, buckets=True)))
+
+
 def check(recipe: PersonalizeRecipe) -> TokenJob:
     """Return the job that a recipe describes, with every default filled in.
 

@@ -203,7 +203,7 @@ def test_folders_of_repeats_are_read_as_often_as_they_say(tmp_path: Path) -> Non
     assert [photo.caption for photo in found.photos] == ["of 10_sks dog", "of 25_sks dog"]
     assert [photo.repeats for photo in found.photos] == [2, 5]  # 10 to 25 in small numbers
     assert found.notices[0] == (
-        "photos from 10_sks dog (1 photos), 25_sks dog (1 photos), taken as often as the numbers "
+        "photos from 10_sks dog (1 photo), 25_sks dog (1 photo), taken as often as the numbers "
         "in these names say"
     )
     without = "left aside: other (a sub-folder without a number of repeats in its name)"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,16 @@ def test_a_finished_run_draws_more_pictures(finished, tmp_path):
     options = ["--count", "2", "--steps", "2", "--prompt", "a dog", "--out", str(out)]
     assert cli.main(["generate", str(finished), *options]) == 0
     assert len(list(out.glob("*.png"))) == 3  # two and a contact sheet
+
+
+@pytest.mark.parametrize("out", [".", "inner"])
+def test_generate_prints_paths_that_exist(finished, tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    options = ["--count", "1", "--steps", "1", "--prompt", "a dog", "--out", out]
+    assert cli.main(["generate", str(finished), *options]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in printed] == ["picture-01.png", "sheet.png"]
+    assert all(path.is_file() for path in printed)
 
 
 def test_generate_draws_the_pictures_that_the_run_drew(finished, tmp_path):
@@ -354,12 +365,18 @@ def test_minutes_said_before_the_start_count_the_pictures_that_are_drawn(model):
     assert (drawing.before, drawing.beside) == (2 * 5 * 7, 2)  # with and without the prompt
 
 
-def test_no_folder_of_the_class_is_one_sentence(photos, model, tmp_path, capsys):
-    options = ("--class-photos", str(tmp_path / "none"), "--class-count", "3")
-    assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
-    assert (
-        "leave class_photos out, and 3 pictures of the class are drawn" in capsys.readouterr().err
-    )
+@pytest.mark.parametrize("name", ["empty", "none"])
+def test_all_pictures_of_the_class_are_drawn_where_its_folder_has_none(
+    photos, model, tmp_path, capsys, name
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".DS_Store").write_bytes(b"")
+    out, given = tmp_path / "run", tmp_path / name
+    options = ("--class-photos", str(given), "--class-count", "2", "--no-previews")
+    assert cli.main(words(photos, model, out, *options)) == 0
+    assert f"no pictures in {given}; drawing 2 pictures" in capsys.readouterr().err
+    assert len(list((out / "samples").glob("class-*.png"))) == 2
+    assert not given.exists() or [path.name for path in given.iterdir()] == [".DS_Store"]
 
 
 @pytest.mark.slow
