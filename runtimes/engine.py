@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from edge_train.registry import Registry
 
@@ -39,6 +40,7 @@ class Use:
         task, such as `Serving` of personalize. None: the task opens it itself.
       quants: weights that it can hold, the first one by default.
       libraries: modules that a run imports, the heavy ones among them.
+      beside: packages that a run needs without importing them itself.
       libraries_bytes: what interpreters and libraries hold, measured once; plans measure it anew.
       first_use_bytes: code and buffers that are touched at the first pass.
       pace: how long its calls take, for plans.
@@ -48,9 +50,16 @@ class Use:
     open: str | None = None
     quants: tuple[str, ...] = ("none",)
     libraries: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     libraries_bytes: int = 65_000_000
     first_use_bytes: int = 5_000_000
     pace: Pace = Pace()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The packages of others that it needs and that are not installed."""
+        names = (name.partition(".")[0] for name in (*self.libraries, *self.beside))
+        return tuple(name for name in dict.fromkeys(names) if find_spec(name) is None)
 
 
 @dataclass(frozen=True, kw_only=True)

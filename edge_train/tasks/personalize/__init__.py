@@ -36,6 +36,7 @@ TASK = Task(
     recipe=PersonalizeRecipe,
     job="edge_train.tasks.personalize.job:PersonalizeJob",
     learned={"token": "start", "lora": "start"},
+    of_trainable=("rank", "alpha", "targets", "rslora", "train_text_encoder", "vectors"),
     accepts="edge_train.tasks.personalize.accepts:accepts",
     data="photos",
     uses={
