@@ -278,8 +278,8 @@ def _chosen(wanted: str | None, known: tuple[Target, ...], model: str) -> tuple[
         return known
     ends = [part.strip() for part in wanted.split(",") if part.strip()]
     if not ends:
-        names = ", ".join(sorted({target.path.rpartition(".")[2] for target in known}))
-        raise InputError(f"targets is {wanted!r}, which names no layer; choose of {names}.")
+        layers = ", ".join(sorted({target.path.rpartition(".")[2] for target in known}))
+        raise InputError(f"targets is {wanted!r}, which names no layer; choose of {layers}.")
     for end in ends:
         if not any(_ends(target, end) for target in known):
             names = sorted({target.path.rpartition(".")[2] for target in known})

@@ -108,7 +108,7 @@ class LanguageModelJob:
                 "'zo'; leave it out, or use --quant none."
             )
         self.recipe = replace(found, device=device, dtype=dtype)
-        least = self.recipe.declared()["length"].low
+        least = required(self.recipe.declared()["length"].low)
         if self._model.positions < least:
             raise ModelError(
                 f"{self.recipe.model}: has positions for {self._model.positions} tokens, and a "
