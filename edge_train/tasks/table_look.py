@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,7 +48,11 @@ def training_file(path: Path, kinds: Sequence[str] = _TABLES) -> Path | None:
 
 
 def columns_of(path: Path) -> list[str] | None:
-    """Return what each column holds: number, word, sentence or other; None: it is no table."""
+    """Return what each column holds: number, word, sentence or other; None: it is no table.
+
+    Raises:
+      InputError: it cannot be read, or is empty.
+    """
     if not path.is_file():
         return None
     if kind_of(path) not in _DELIMITED:
@@ -71,7 +75,11 @@ def columns_of(path: Path) -> list[str] | None:
 
 
 def first_rows(path: Path) -> list[dict[str, Any]] | None:
-    """Return the first rows of records or of a parquet file; None: it is neither."""
+    """Return the first rows of records or of a parquet file; None: it is neither.
+
+    Raises:
+      InputError: it cannot be read, or is empty.
+    """
     kind = kind_of(path)
     if not path.is_file() or kind not in (*RECORDS, PARQUET):
         return None
@@ -196,12 +204,12 @@ def _first_lines(path: Path) -> list[str]:
     """
     found: list[str] = []
     room = _LOOK_CHARACTERS
-    for line in islice(_lines(path), _ROWS):
+    for line in islice(dropwhile(str.isspace, _lines(path)), _ROWS):
         found.append(line)
         room -= len(line)
         if room < 0 and len(found) > 1:
             break
-    if not any(map(str.strip, found)):
+    if not found:
         raise _empty(path)
     return found
 

@@ -225,7 +225,11 @@ def test_chats_are_known_however_long_their_first_row_is_and_whatever_is_around(
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 def test_labeled_texts_are_known_however_long_the_first_is(tmp_path, name):
     row = {"text": "word " * 60_000, "label": "pos"}
-    content = rows(row) if name == "x.jsonl" else f"{','.join(row)}\n{','.join(row.values())}\n"
+    content = (
+        rows(row)
+        if name == "x.jsonl"
+        else "\n" * 60 + f"{','.join(row)}\n{','.join(row.values())}\n"
+    )
     assert infer(text(tmp_path / name, content))[0].name == "classify"
 
 
