@@ -225,3 +225,16 @@ class JudgesLess(Protocol):
         pass takes some.
         """
         ...
+
+
+@runtime_checkable
+class LooksAtItsData(Protocol):
+    """A job that knows from names and first bytes of its data that `load` would refuse them."""
+
+    def look_at_data(self) -> None:
+        """Refuse what a first look at the data shows, for a plan, which does not read them all.
+
+        Raises:
+          InputError: the data cannot be used.
+        """
+        ...

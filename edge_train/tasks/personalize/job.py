@@ -81,6 +81,9 @@ class PersonalizeJob:
         _, transform = self.method(0.1, dict.fromkeys(self._token_job.start, 1.0))
         return footprint(self._token_job, transform)
 
+    def look_at_data(self) -> None:
+        encoding.look_at_job_photos(self._token_job)
+
     def load(self) -> None:
         job = self._token_job
         self._photos, self._texts = encoding.load_job_photos(job)

@@ -106,17 +106,7 @@ def load_photos(
       One photo at a time; see `read_picture`.
     """
     root = PictureRoot(folder)
-    listed, notices = _listed(root)
-    count = sum(len(found.listing.pictures) for found in listed)
-    if not count:
-        raise InputError(
-            f"{shown(folder)}: masks and no photos; put photo.jpg beside each photo.mask.png."
-        )
-    if count > most:
-        raise InputError(
-            f"{shown(folder)}: {count} photos, the limit is {most}; move "
-            f"{count - most} of them to another folder."
-        )
+    listed, notices = _counted(root, most)
     common = gcd(*(found.repeats for found in listed))
     allowed = sizes or ((resolution, resolution),)
     photos = []
@@ -143,6 +133,21 @@ def load_photos(
     return PhotoSet(tuple(photos), said)
 
 
+def look_at_photos(folder: Path) -> list[str]:
+    """Return the names of photos that have a mask, from names alone; no photo is decoded.
+
+    Raises:
+      InputError: `load_photos` would refuse the folder for its names, or a file for its first
+        bytes. One that is cut short further on is not found.
+    """
+    root = PictureRoot(folder)
+    listed, _ = _counted(root, MAX_PHOTOS)
+    for found in listed:
+        for path in (*found.listing.pictures, *found.masks.values()):
+            look_at(path)
+    return [root.name(path) for found in listed for path in found.masks]
+
+
 def require_content(folder: Path, photos: Sequence[Photo]) -> None:
     """Refuse photos of which none shows anything.
 
@@ -160,6 +165,26 @@ def require_content(folder: Path, photos: Sequence[Photo]) -> None:
 def flip(pixels: Pixels) -> Pixels:
     """Return the mirror image, left and right exchanged."""
     return np.ascontiguousarray(pixels[:, ::-1])
+
+
+def _counted(root: PictureRoot, most: int) -> tuple[list[_Found], list[str]]:
+    """Return the folders that hold photos, as `_listed` does.
+
+    Raises:
+      InputError: there are none, or too many.
+    """
+    listed, notices = _listed(root)
+    count = sum(len(found.listing.pictures) for found in listed)
+    if not count:
+        raise InputError(
+            f"{shown(root.path)}: masks and no photos; put photo.jpg beside each photo.mask.png."
+        )
+    if count > most:
+        raise InputError(
+            f"{shown(root.path)}: {count} photos, the limit is {most}; move "
+            f"{count - most} of them to another folder."
+        )
+    return listed, notices
 
 
 def _listed(root: PictureRoot) -> tuple[list[_Found], list[str]]:
