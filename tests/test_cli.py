@@ -179,7 +179,8 @@ def test_missing_photos(model, tmp_path, capsys):
 
 def test_an_empty_folder(model, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "empty" in refused(capsys, 2, "run", tmp_path / "empty", "--model", model)
+    said = refused(capsys, 2, "run", tmp_path / "empty", "--model", model)
+    assert said.endswith("empty: the folder is empty; name another one.")
 
 
 def test_a_text_file_called_jpg(model, photos, tmp_path, capsys):

@@ -23,6 +23,8 @@ def infer(path: Path) -> tuple[Task, str]:
             raise InputError(f"{path}: there is no such file or folder.")
         if path.is_file() and not path.stat().st_size:
             raise InputError(f"{path}: the file is empty; name another one.")
+        if path.is_dir() and not any(path.iterdir()):
+            raise InputError(f"{path}: the folder is empty; name another one.")
         for task in tasks.all().values():
             if (what := _accepted(task, path, broken)) is not None:
                 found.append((task, what))
