@@ -80,7 +80,10 @@ def _run(arguments: list[str]) -> int:
             said, talk = read_words(arguments[1:])
             cap_bytes, host = find_cap(said)
             if cap_bytes is not None:
-                return supervise(arguments, cap_bytes, host=host, talk=talk)
+                planned_bytes = find_plan(said)
+                return supervise(
+                    arguments, cap_bytes, host=host, talk=talk, planned_bytes=planned_bytes
+                )
     except EdgeTrainError as error:
         _say(str(error))
         return error.exit_status
@@ -151,6 +154,17 @@ def find_cap(said: Mapping[str, str]) -> tuple[int | None, bool]:
         return host_cap_bytes, True
     device = said.get("device") or written.get("device", "auto")
     return cap_bytes, caps_this_machine(device, _GPUS)
+
+
+def find_plan(said: Mapping[str, str]) -> int | None:
+    """Return what a run that is gone on with was planned to need; None where nobody knows."""
+    if not said.get("resume"):
+        return None
+    try:
+        peak_bytes = json.loads(Path(said["resume"], "plan.json").read_bytes())["peak_bytes"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # it is advice only, and a damaged file gives none
+    return peak_bytes if type(peak_bytes) is int and peak_bytes > 0 else None
 
 
 def _read_recipe(path: Path) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from edge_train.registry import Registry
 
@@ -14,6 +15,8 @@ class Pace:
       start_seconds: until the first pass: interpreters, libraries, opening a small model.
       product_seconds: of each product of matrices in a call, whatever its size.
       share: of the pace of a large float32 product that its products reach.
+      moved_seconds: of each number that goes into a product or comes out, for what is done to it
+        between two: norms, activations, copies. Small models take most of their time for that.
       number_seconds: of each number that a step changes: moments, rounding, noise of a direction.
       lean: times as fast in a lean run, where weights are read again or memory is given back.
     """
@@ -21,6 +24,7 @@ class Pace:
     start_seconds: float = 2.0
     product_seconds: float = 5e-5
     share: float = 0.5
+    moved_seconds: float = 0.0
     number_seconds: float = 1.5e-8
     lean: float = 0.5
 
@@ -36,6 +40,7 @@ class Use:
         task, such as `Serving` of personalize. None: the task opens it itself.
       quants: weights that it can hold, the first one by default.
       libraries: modules that a run imports, the heavy ones among them.
+      beside: packages that a run needs without importing them itself.
       libraries_bytes: what interpreters and libraries hold, measured once; plans measure it anew.
       first_use_bytes: code and buffers that are touched at the first pass.
       pace: how long its calls take, for plans.
@@ -45,9 +50,16 @@ class Use:
     open: str | None = None
     quants: tuple[str, ...] = ("none",)
     libraries: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     libraries_bytes: int = 65_000_000
     first_use_bytes: int = 5_000_000
     pace: Pace = Pace()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The packages of others that it needs and that are not installed."""
+        names = (name.partition(".")[0] for name in (*self.libraries, *self.beside))
+        return tuple(name for name in dict.fromkeys(names) if find_spec(name) is None)
 
 
 @dataclass(frozen=True, kw_only=True)

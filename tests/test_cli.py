@@ -78,6 +78,27 @@ def test_a_run_leaves_everything_the_contract_names(finished):
     assert len(list((finished / "samples").glob("*.png"))) == 3 + 2
 
 
+def test_a_run_whose_pictures_fail_keeps_its_word_and_its_report(
+    model, photos, tmp_path, capsys, monkeypatch
+):
+    def broken(*arguments, **keywords):
+        raise IndexError("index 1000 is out of bounds")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_train.tasks.personalize.pictures.sample", broken)
+        few = ("--method", "zo", "--steps", "2", "--preview-every", "1")
+        assert run(photos, model, out, *few) == 0
+    said = "pictures could not be drawn (IndexError: index 1000 is out of bounds)"
+    assert said in capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    assert (report["status"], report["steps"]) == ("done", 2)
+    assert (out / report["outputs"]["token"]).is_file()
+    page = (out / "report.html").read_text()
+    assert said in page and "no previews: IndexError" in page
+    assert cli.main(["generate", str(out), "--count", "1", "--steps", "2"]) == 0
+
+
 @pytest.mark.parametrize("method", ["zo", "backprop"])
 @pytest.mark.parametrize("quant", ["none", "int8"])
 def test_every_method_learns_with_every_quantization(model, photos, tmp_path, method, quant):
@@ -158,7 +179,8 @@ def test_missing_photos(model, tmp_path, capsys):
 
 def test_an_empty_folder(model, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "empty" in refused(capsys, 2, "run", tmp_path / "empty", "--model", model)
+    said = refused(capsys, 2, "run", tmp_path / "empty", "--model", model)
+    assert said.endswith("empty: the folder is empty; name another one.")
 
 
 def test_a_text_file_called_jpg(model, photos, tmp_path, capsys):
@@ -324,3 +346,13 @@ def test_every_bench_runs_without_options_of_its_own(name):
             raise
         pytest.skip(f"{error.name} is not installed")
     inspect.signature(bench.main).bind(Path(), 1)
+
+
+def test_help_and_a_new_recipe_say_the_defaults_of_the_method_that_auto_takes(capsys):
+    assert cli.main(["run", "--task", "personalize", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "most training steps (default: 300)" in said
+    assert "start value's root mean square (default" not in said  # its steps have no rate
+    assert cli.main(["init", "--task", "personalize"]) == 0
+    recipe = capsys.readouterr().out
+    assert "# steps = 300" in recipe and "# relative_rate =  #" in recipe

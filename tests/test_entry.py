@@ -23,7 +23,7 @@ def started(monkeypatch):
     def type_command(*words):
         found = []
 
-        def supervise(arguments, cap_bytes, *, host, talk):
+        def supervise(arguments, cap_bytes, *, host, talk, planned_bytes):
             found.append((cap_bytes, host, talk))
             return 0
 
@@ -103,6 +103,17 @@ def test_a_cap_in_a_recipe_file_is_found_however_it_is_spelled(started, tmp_path
     ):
         assert started("run", *words)[0] == 300 * MEGABYTE
     assert started("run", "--resume", tmp_path, "--mem", "200MB")[0] == 200 * MEGABYTE
+
+
+def test_what_a_run_that_goes_on_was_planned_to_need_is_found_and_damage_is_no_matter(tmp_path):
+    assert entry.find_plan({}) is None
+    assert entry.find_plan({"resume": str(tmp_path)}) is None
+    for text, found in (
+        ('{"peak_bytes": 468000000}', 468_000_000),
+        *((text, None) for text in ('{"peak_bytes": true}', '{"peak_bytes": -1}', "[]", "{", "")),
+    ):
+        (tmp_path / "plan.json").write_text(text)
+        assert entry.find_plan({"resume": str(tmp_path)}) == found
 
 
 @pytest.mark.parametrize("content", ["no toml at [all", "steps = 5", "\udcff"])

@@ -9,6 +9,7 @@ from edge_train import cli
 from edge_train.cli.options import Words
 from edge_train.command import Command
 from edge_train.errors import InputError
+from edge_train.recipe import to_toml
 from edge_train.registry import Registry
 from edge_train.tasks import read_recipe, tasks
 from edge_train.tasks.task import Task
@@ -94,6 +95,77 @@ def test_only_caps_and_the_number_of_steps_change_when_a_run_goes_on():
     assert Words(words, resumable=True).caps() == {"cap_bytes": 2 * 10**9, "steps": 9}
     with pytest.raises(InputError, match="--samples cannot be given"):
         Words(["--resume", "run", "--samples", "2"], resumable=True).caps()
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Return a function that returns the recipe of a new run which starts from another one."""
+
+    def read(kind, keys, *typed):
+        run = tmp_path / "run"
+        (run / kind).mkdir(parents=True, exist_ok=True)
+        recipe = recipe_for("language-model", model="m.gguf", data="d.jsonl", seed=7, **keys)
+        (run / "recipe.toml").write_text(to_toml(recipe))
+        return Words(["--from", str(run), *typed], resumable=True).read()
+
+    return read
+
+
+_EXACT = {"method": "backprop", "clip": 1.0, "label_smoothing": 0.1, "weight_decay": 0.5}
+_FORWARD = {"method": "zo", "queries": 4, "sides": 1, "preset": "mezo"}
+_PROJECTED = {"method": "galore", "trainable": "all", "rank": 64, "refresh_every": 50, "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "method", "kept"),
+    [
+        (_EXACT, "zo", {"label_smoothing", "weight_decay"}),
+        (_EXACT, "adamw8bit", {"clip", "label_smoothing", "weight_decay"}),
+        (_EXACT, "backprop", {"clip", "label_smoothing", "weight_decay"}),
+        (_EXACT, "auto", set()),
+        (_FORWARD, "backprop", set()),
+        (_FORWARD, "zo", {"queries", "sides", "preset"}),
+        (_PROJECTED, "apollo", {"trainable", "rank", "refresh_every", "scale"}),
+        (_PROJECTED, "adamw", set()),
+    ],
+)
+def test_a_new_run_has_no_key_of_another_that_its_own_method_does_not_read(
+    begun, keys, method, kept
+):
+    found = begun("model", keys, "--method", method)
+    usual, own = recipe_for("language-model"), keys.keys() - {"method", "trainable"}
+    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {"trainable"}
+    assert all(getattr(found, name) == getattr(usual, name) for name in own - kept)
+    assert (found.method, found.seed, found.data) == (method, 7, "d.jsonl")
+
+
+def test_what_an_adapter_says_itself_is_no_key_of_a_new_run_from_it(begun):
+    keys = {"trainable": "dora", "rank": 16, "alpha": 32.0, "rslora": True, "targets": "q_proj"}
+    for typed in ((), ("--trainable", "all"), ("--method", "discrete"), ("--method", "galore")):
+        found = begun("adapter", keys, *typed)
+        usual = recipe_for("language-model")
+        wanted = "all" if "all" in typed else "auto"
+        assert found.trainable == wanted
+        for name in keys.keys() - {"trainable"}:
+            assert getattr(found, name) == getattr(usual, name), name
+
+
+def test_a_run_that_trains_something_else_has_no_key_of_what_was_trained(begun):
+    found = begun("model", {**_PROJECTED, "difference_rank": 8}, "--trainable", "lora")
+    assert (found.trainable, found.rank, found.difference_rank) == ("lora", None, None)
+
+
+def test_a_new_run_chooses_its_engine_anew_where_that_of_the_other_is_not_here(begun, monkeypatch):
+    keys = {"runtime": "torch", "device": "cuda", "dtype": "bfloat16", "quant": "int8"}
+    usual = recipe_for("language-model")
+    monkeypatch.setattr("edge_train.runtimes.engine.find_spec", lambda name: name)
+    found = begun("adapter", keys)
+    assert {name: getattr(found, name) for name in keys} == keys
+    found = begun("adapter", keys, "--runtime", "numpy")
+    assert found == begun("adapter", {}, "--runtime", "numpy")
+    monkeypatch.setattr("edge_train.runtimes.engine.find_spec", lambda name: None)
+    found = begun("adapter", keys)
+    assert all(getattr(found, name) == getattr(usual, name) for name in keys)
 
 
 @pytest.mark.parametrize("name", tasks.names())

@@ -89,6 +89,6 @@ def _choices(key: Key, task: Task | None) -> str:
     said = f": {', '.join(names)}" if names else ""
     default = key.default
     if task is not None and default is None:
-        default = task.defaults.get(("*", "default"), {}).get(key.name)
+        default = task.usual(key.name)
     plain = default not in (None, "", (), True, False) and not key.is_switch
     return said + (f" (default: {default})" if plain else "")

@@ -23,7 +23,7 @@ def commented(recipe: Recipe, understood: str = "") -> str:
         for key in own:
             value = values[key.name]
             if value is None:
-                value = task.defaults.get(("*", "default"), {}).get(key.name)
+                value = task.usual(key.name)
             words = f"  # {key.help}" + (f": {', '.join(key.choices)}" if key.choices else "")
             if value is None:
                 lines.append(f"# {key.name} ={words}")

@@ -14,7 +14,7 @@ from edge_train.recipe import Key, Recipe, as_mapping, beside, read_toml
 from edge_train.records.folder import RunFolder
 from edge_train.registry import nearest
 from edge_train.tasks import DEFAULT, recipe_of, tasks
-from edge_train.tasks.begun import NOT_INHERITED, is_run, key_of
+from edge_train.tasks.begun import inherited, is_run
 from edge_train.tasks.infer import infer
 from edge_train.tasks.task import Task
 from edge_train.units import LEAST
@@ -200,8 +200,8 @@ class Words:
         if named is None or not is_run(run):
             return {}
         written = read_toml(RunFolder(run).recipe)
-        key = key_of(tasks.get(str(written.get("task", DEFAULT))), run)
-        return {n: v for n, v in written.items() if n not in (key, *NOT_INHERITED)}
+        task = tasks.get(str(written.get("task", DEFAULT)))
+        return inherited(task, run, written, self.given)
 
     def caps(self) -> dict[str, Any]:
         """Return what is said of a run that goes on: caps, steps, code, and where its model lies.

@@ -78,7 +78,7 @@ def _row(key: Key, task: Task) -> str:
         allowed = f"{key.low:g} to {key.high:g}"
     default: Any = key.default
     if default is None:
-        default = task.defaults.get(("*", "default"), {}).get(key.name)
+        default = task.usual(key.name)
     shown = "" if default in (None, "", ()) else f"`{toml_value(default)}`"
     return f"| {names} | {flags} | {key.help} | {allowed} | {shown} |"
 

@@ -92,7 +92,7 @@ class Adapter:
         >>> Adapter("lora", 16, 32.0, ()).scale, Adapter("lora", 16, 32.0, (), rslora=True).scale
         (2.0, 8.0)
         """
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        return scale_of(self.alpha, self.rank, rslora=self.rslora)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every block by name, target after target."""
@@ -126,6 +126,11 @@ class Adapter:
                 assert lengths is not None, "DoRA starts from the lengths of the rows of W"
                 blocks[name] = np.array(lengths[path], np.float32)
         return blocks
+
+
+def scale_of(alpha: float, rank: int, *, rslora: bool) -> float:
+    """Return alpha / rank, with rsLoRA alpha / sqrt(rank)."""
+    return alpha / (math.sqrt(rank) if rslora else rank)
 
 
 def names_of(path: str) -> tuple[str, str, str]:

@@ -20,7 +20,8 @@ name no other files than these.
     format           "edge-train artifact"
     version          1
     requires         {"ir": 10, "opset": 18}: what the engine must read, at most
-    origin           {"model", "sha256", "edge_train"}: what was exported, its weights, by whom
+    origin           {"model", "sha256", "edge_train"}: what was exported (a folder by its whole
+                     path), its weights, by whom
     family           "sd1", "sd2" or "sdxl"
     quant            "none", "int8", "int8-fast" or "int4"
     products         "float", or "uint8 x 7-bit": no pair of integer products can leave 16 signed
@@ -49,7 +50,8 @@ name no other files than these.
                      none below it
     loss_tolerance   twice the largest relative difference of a loss from the float model's, over
                      the same samples; at least 1e-5, for float32 sums in another order
-    forward_bytes    peak resident bytes of a fresh process that took one training step
+    forward_bytes    peak resident bytes of a fresh process that took one training step, rounded
+                     up to 8 MB, so that the same export has the same bytes
 
 Weights lie in `.weights` files as ONNX external data, so that an engine may map a file instead of
 reading it: tensors of 4096 bytes or more begin at a multiple of 4096, others of 64. Roles: `weight`
@@ -318,6 +320,15 @@ def open_artifact(path: Path) -> Artifact:
     artifact = Artifact(path, manifest)
     _check_texts(artifact)
     return artifact
+
+
+def exported_from(path: Path) -> str:
+    """Return which model an artifact says it was exported from; nothing else of it is read.
+
+    Raises:
+      ModelError: its manifest is damaged, newer than this program or none.
+    """
+    return _read_manifest(path).origin["model"]
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -165,6 +165,11 @@ def written(template: Template, values: Mapping[str, Any]) -> tuple[str, list[tu
     except _FAILURES as error:
         raise TemplateError(f"fails ({_why(error)})") from error
     text = "".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise TemplateError(f"writes {half!r}, half a letter that no tokenizer reads") from error
     return _unmarked(text) if environment.marks_answers else (text, [])
 
 

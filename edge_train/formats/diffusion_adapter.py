@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError, RunFolderError
-from edge_train.formats.adapter import Adapter, Target, names_of
+from edge_train.formats.adapter import Adapter, Target, names_of, scale_of
+from edge_train.formats.adapter_scales import KEY, alphas_of
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.inside import wrong_place
@@ -184,13 +185,15 @@ def read_lora(
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, str]]:
     """Return the two matrices of every layer of a file in diffusers' names, and its metadata.
 
-    Their product is the change of the layer: the scale is in the second one.
+    Their product is the change of the layer: the scale is in the second one. Where the file says
+    it in diffusers' own metadata, those that are returned have it as `alpha` and `rslora`, too.
 
     Args:
       known: the layers that the model has.
 
     Raises:
-      InputError: it is no such file, of another model, or of something else than linear layers.
+      InputError: it is no such file, of another model, of something else than linear layers, or
+        its layers have different alphas.
     """
     file = path / DIFFUSERS_FILE if path.is_dir() else path
     if path.is_dir() and (reason := wrong_place(file, path)):
@@ -225,7 +228,30 @@ def read_lora(
                 f"inputs and {target.outputs} outputs; name the model that the LoRA belongs to."
             )
         found[layer] = pair[0], pair[1]
-    return found, metadata
+    return _with_scale(file, found, metadata) if KEY in metadata else (found, metadata)
+
+
+def _with_scale(
+    file: Path, pairs: Mapping[str, tuple[Array, Array]], metadata: Mapping[str, str]
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, str]]:
+    """Return pairs with the scale that metadata of diffusers say, and metadata as ours say it.
+
+    Raises:
+      InputError: they are damaged, or say more than one.
+    """
+    alphas = alphas_of(file, metadata, {layer: len(first) for layer, (first, _) in pairs.items()})
+    if len(set(alphas.values())) > 1:
+        said = sorted({f"{alpha:g}{' / root' * rslora}" for alpha, rslora in alphas.values()})
+        raise InputError(
+            f"{file}: its layers have alphas {', '.join(said)}, and one for all is trained; save "
+            "it with one, or start without it."
+        )
+    alpha, rslora = next(iter(alphas.values()))
+    scaled = {
+        layer: (first, second * np.float32(scale_of(alpha, len(first), rslora=rslora)))
+        for layer, (first, second) in pairs.items()
+    }
+    return scaled, {**metadata, "alpha": f"{alpha!r}", "rslora": str(rslora).lower()}
 
 
 def _split(name: str) -> tuple[str, int | None]:

@@ -317,8 +317,8 @@ def _read_configs(path: Path) -> dict[str, Config]:
     if not (path / "model_index.json").is_file():
         raise ModelError(
             f"{path}: no model_index.json and no manifest.json; expected a Stable Diffusion folder "
-            "in the diffusers layout, or an artifact of `edge-train export` (try --model "
-            f"{EMBEDDED})."
+            f"in the diffusers layout, an artifact of `edge-train export`, or {EMBEDDED}, the "
+            "embedded model."
         )
     index = read_json(path / "model_index.json")
     kind = index.get("_class_name")

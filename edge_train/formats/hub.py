@@ -36,7 +36,7 @@ def find_model(name: str) -> ModelFolder:
         if not MODEL_FOLDER.is_dir():
             raise ModelError(
                 f"{EMBEDDED} is not part of this installation ({MODEL_FOLDER} is missing); "
-                "install edge-train again or name a folder: --model DIR."
+                "install edge-train again, or name the folder of another model."
             )
         return open_model(MODEL_FOLDER)
     path = Path(name).expanduser()
@@ -55,18 +55,19 @@ def find_model(name: str) -> ModelFolder:
         )
     if _HUB_ID.fullmatch(name) is None:
         raise ModelError(
-            f"no model {name!r}: not a folder here and not a hub id (owner/name); try --model "
-            f"{EMBEDDED}."
+            f"no model {name!r}: not a folder here and not a hub id (owner/name); name one, or "
+            f"{EMBEDDED}, the embedded model."
         )
     return _from_hub(name)
 
 
-def find_folder(name: str) -> tuple[Path, str]:
+def find_folder(name: str, flag: str = "--model") -> tuple[Path, str]:
     """Return the folder that a name means, and what others call it: a hub id, or its whole path.
 
     Args:
       name: a folder, or the hub id of a model of transformers, such as `Qwen/Qwen3-0.6B` or `gpt2`:
         taken from the local cache where that is complete, else downloaded.
+      flag: before such a name on the command line; empty: whoever typed the command named none.
 
     Raises:
       ModelError: it is neither, or cannot be had.
@@ -81,14 +82,15 @@ def find_folder(name: str) -> tuple[Path, str]:
         )
     if path.suffix.lower() == _GGUF:
         raise ModelError(
-            f"{name}: there is no such file; put it there, or name it where it is: --model FILE."
+            f"{name}: there is no such file; put it there"
+            f"{_or(flag, 'name it where it is', 'FILE')}."
         )
     if _HUB_ID.fullmatch(name) is None and _OLD_ID.fullmatch(name) is None:
         raise ModelError(
-            f"no model {name!r}: not a folder here and not a hub id (owner/name); name the folder "
-            "of a transformers model: --model DIR."
+            f"no model {name!r}: not a folder here and not a hub id (owner/name); put the folder "
+            f"of a transformers model there{_or(flag, 'name one', 'DIR')}."
         )
-    hub = _hub(name)
+    hub = _hub(name, flag)
     try:
         cached = Path(hub.snapshot_download(name, local_files_only=True))
         if _is_whole(cached):
@@ -103,7 +105,12 @@ def find_folder(name: str) -> tuple[Path, str]:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the network raises what it likes
-        raise _not_to_be_had(name, error, "name a folder that is here: --model DIR") from error
+        raise _not_to_be_had(name, error, _or(flag, "name a folder that is here", "DIR")) from error
+
+
+def _or(flag: str, words: str, value: str) -> str:
+    """Return what else can be done with a flag; nothing without one."""
+    return f", or {words}: {flag} {value}" if flag else ""
 
 
 def _is_whole(folder: Path) -> bool:
@@ -113,14 +120,14 @@ def _is_whole(folder: Path) -> bool:
     return "config.json" in names and set(chosen) <= names
 
 
-def _hub(name: str) -> ModuleType:
+def _hub(name: str, flag: str = "--model") -> ModuleType:
     """Return the library that downloads a model; a device need not have it."""
     try:
         return import_module("huggingface_hub")
     except ImportError:
         raise ModelError(
             f"no folder {name!r} here, and huggingface_hub, which would download it, is not "
-            "installed; pip install huggingface_hub, or name a folder: --model DIR."
+            f"installed; pip install huggingface_hub{_or(flag, 'name a folder', 'DIR')}."
         ) from None
 
 
@@ -128,7 +135,7 @@ def _not_to_be_had(name: str, error: Exception, instead: str) -> ModelError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(
         f"{name}: neither a folder here nor to be had from the hub ({reason}); check the name "
-        f"and the network, or {instead}."
+        f"and the network{instead}."
     )
 
 
@@ -158,4 +165,4 @@ def _from_hub(name: str) -> ModelFolder:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the network raises what it likes
-        raise _not_to_be_had(name, error, f"try --model {EMBEDDED}") from error
+        raise _not_to_be_had(name, error, f", or name {EMBEDDED}, the embedded model") from error

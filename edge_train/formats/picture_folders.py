@@ -16,7 +16,9 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".hif"),
 )
-MASK = ".mask"  # before the suffix of a picture: photo.mask.png weighs photo.jpg
+# Before the suffix of a picture: photo.mask.png weighs photo.jpg, and so does OneTrainer's
+# photo-masklabel.png.
+MASKS = (".mask", "-masklabel")
 SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
 CAPTIONS = (".txt", ".caption")  # the first goes before the second
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -157,6 +159,18 @@ def shown(path: Path | str) -> str:
 def is_picture(path: Path) -> bool:
     """Return whether a name claims to be that of a picture."""
     return path.suffix.lower() in SUFFIXES
+
+
+def photo_of_mask(path: Path) -> str | None:
+    """Return the stem of the photos that a mask weighs; None for a picture that is no mask.
+
+    >>> [photo_of_mask(Path(name)) for name in ("a.mask.png", "b-masklabel.png", "c.png")]
+    ['a', 'b', None]
+    """
+    for end in MASKS:
+        if path.stem.casefold().endswith(end) and len(path.stem) > len(end):
+            return path.stem[: -len(end)]
+    return None
 
 
 def is_text(path: Path) -> bool:

@@ -49,6 +49,22 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
       ModelError: the file is missing, damaged, of a later version, of another model or without
         this kind, or has numbers that no directions can be drawn from.
     """
+    by_kind = directions_by_kind(path, model_sha256)
+    if kind not in by_kind:
+        raise ModelError(
+            f"{path}: has no directions {kind!r}, only {', '.join(sorted(by_kind)) or 'none'}; use "
+            f"--directions {min(by_kind, default='isotropic')}."
+        )
+    return by_kind[kind]
+
+
+def directions_by_kind(path: Path, model_sha256: str) -> dict[str, dict[str, Array]]:
+    """Return all matrices of a file, by kind and block.
+
+    Raises:
+      ModelError: the file is missing, damaged, of a later version or of another model, or has
+        numbers that no directions can be drawn from.
+    """
     tensors, metadata = _load(path)
     found, version = metadata.get("format"), metadata.get("version")
     if found != FORMAT or version != str(VERSION):
@@ -61,24 +77,19 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
             f"{path}: made with weights {metadata.get('model_sha256', '')[:12]}..., the model has "
             f"{model_sha256[:12]}...; {_AGAIN}, or use --directions isotropic."
         )
-    prefix = f"{kind}/"
-    own = {n.removeprefix(prefix): m for n, m in tensors.items() if n.startswith(prefix)}
-    if not own:
-        kinds = sorted({name.split("/")[0] for name in tensors})
-        raise ModelError(
-            f"{path}: has no directions {kind!r}, only {', '.join(kinds) or 'none'}; use "
-            f"--directions {kinds[0] if kinds else 'isotropic'}."
-        )
-    for name, matrix in own.items():
+    by_kind: dict[str, dict[str, Array]] = {}
+    for name, matrix in tensors.items():
         fits = matrix.ndim == 2 and matrix.dtype == np.float32 and len(matrix) > 0
         if not (fits and len(matrix) <= matrix.shape[1] and np.isfinite(matrix).all()):
             raise ModelError(
-                f"{path}: {prefix}{name} is {matrix.dtype} {list(matrix.shape)} or not finite, "
+                f"{path}: {name} is {matrix.dtype} {list(matrix.shape)} or not finite, "
                 f"expected at most as many float32 rows as numbers; {_AGAIN}."
             )
         if not matrix.any():
-            raise ModelError(f"{path}: {prefix}{name} is all zeros; {_AGAIN}.")
-    return own
+            raise ModelError(f"{path}: {name} is all zeros; {_AGAIN}.")
+        kind, _, block = name.partition("/")
+        by_kind.setdefault(kind, {})[block] = matrix
+    return by_kind
 
 
 def _load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -37,6 +37,7 @@ class Footprint:
       libraries_bytes: what interpreters and libraries held when this was written; every plan
         measures them anew, but a cap that cannot hold them is refused before they load.
       operations: floating-point ones of a forward pass of one sample, 0 where nobody counted.
+      moved: numbers that go into the products of that pass and come out, 0 where nobody counted.
       products: of matrices in that pass.
       together: samples in a call of the engine at most, where nothing is differentiated.
       evaluated: samples that there are to evaluate on, 0 where nobody counted; a recipe may ask
@@ -62,6 +63,7 @@ class Footprint:
     first_use_bytes: int = 0
     libraries_bytes: int = 0
     operations: float = 0.0
+    moved: float = 0.0
     products: int = 0
     together: int = 1
     evaluated: int = 0

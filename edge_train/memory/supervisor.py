@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import sys
 import time
@@ -50,7 +51,12 @@ _LEAST_OF_OWN = 3  # caps below this many times the parent are refused without s
 
 
 def supervise(
-    arguments: Sequence[str], cap_bytes: int, *, host: bool = True, talk: Sequence[str] = ()
+    arguments: Sequence[str],
+    cap_bytes: int,
+    *,
+    host: bool = True,
+    talk: Sequence[str] = (),
+    planned_bytes: int | None = None,
 ) -> int:
     """Run `edge-train` with these arguments in a worker that cannot hold more than the cap.
 
@@ -60,6 +66,7 @@ def supervise(
     Args:
       host: the cap is about this machine's memory, not a discrete accelerator's.
       talk: those of the arguments that say how it talks; kept when a worker is started again.
+      planned_bytes: what a run that is gone on with was planned to need; None: nobody knows.
 
     Returns:
       The exit status: the worker's, 2 or 3 when memory did not suffice in any smaller way.
@@ -76,12 +83,12 @@ def supervise(
         cap_bytes = min(cap_bytes, limit.room_bytes)
     if host and cap_bytes < _LEAST_OF_OWN * own:
         shortage = f"two interpreters alone hold {format_bytes(2 * own)}"
-        return _give_up(cap_bytes, shortage, Facts(), limit)
+        return _give_up(arguments, cap_bytes, shortage, Facts(), limit, planned_bytes)
     waited = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP, signal.SIGCONT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     group = make_group(cap_bytes - own) if host else None
     try:
-        return _attempts(arguments, cap_bytes, host, group, talk, limit)
+        return _attempts(arguments, cap_bytes, host, group, talk, limit, planned_bytes)
     finally:
         if group is not None:
             group.remove()
@@ -97,6 +104,7 @@ def _attempts(
     group: Group | None,
     talk: Sequence[str],
     limit: Limit | None = None,
+    planned_bytes: int | None = None,
 ) -> int:
     """Run workers, each smaller than the one before, until one does not run out of memory."""
     changes: dict[str, Any] = {}
@@ -137,13 +145,15 @@ def _attempts(
             case Ending.ENDED_BY_SIGNAL:
                 return 128 - status
             case Ending.CRASHED:
-                return _crashed(status, facts)
+                return _crashed(arguments, status, facts)
             case Ending.OUT_OF_MEMORY:
                 smaller = _next_smaller(facts, changes)
                 if not smaller:
                     if not facts.started:
                         remove_unstarted(folder, made)
-                    return _give_up(cap_bytes, reason, facts, limit, killed)
+                    return _give_up(
+                        arguments, cap_bytes, reason, facts, limit, planned_bytes, killed
+                    )
                 changes |= smaller
                 if facts.folder:  # the worker finds all else there; how it talks is the command's
                     arguments = ["run", "--resume", facts.folder, *facts.code, *talk]
@@ -250,32 +260,40 @@ def _wait(child: int, heard: _Hearing) -> tuple[int, set[int], int]:
 
 
 def _give_up(
-    cap_bytes: int, shortage: str, facts: Facts, limit: Limit | None, killed: str = ""
+    arguments: Sequence[str],
+    cap_bytes: int,
+    shortage: str,
+    facts: Facts,
+    limit: Limit | None,
+    planned_bytes: int | None = None,
+    killed: str = "",
 ) -> int:
     """Say what did not fit and what would; return the exit status.
 
     Args:
+      arguments: of the last worker.
       limit: of the container that this is; None outside of one.
+      planned_bytes: of the run that was to go on, as it was planned before.
       killed: at which limit the kernel ended the last worker, if it did.
     """
     cap = format_bytes(cap_bytes)
     outside = killed not in ("", AT_OUR_LIMIT)
     # the first failed allocation is rarely the peak; what the plan expects is nearer
-    planned = LEAST_RUN_BYTES if facts.needs_bytes is None else facts.needs_bytes
-    needs_bytes = max(planned, facts.least_bytes or 0)
+    plan_bytes = planned_bytes if facts.needs_bytes is None else facts.needs_bytes
+    needs_bytes = max(plan_bytes or LEAST_RUN_BYTES, facts.least_bytes or 0)
     needs, largest = f"plan needs {format_bytes(needs_bytes)}", facts.largest
-    if facts.needs_bytes is not None and needs_bytes == facts.needs_bytes > cap_bytes:
+    if plan_bytes is not None and needs_bytes == plan_bytes > cap_bytes:
         needs_bytes = advised_bytes(needs_bytes)
     elif needs_bytes <= cap_bytes:  # then the plan was too low, and by how much nobody knows
         needs_bytes = int(_RETRY_FACTOR * cap_bytes)
         needs, largest = f"it needs more than {cap}", ""
     advice = _advice(needs_bytes, limit, outside)
-    if facts.needs_bytes is None and cap_bytes < LEAST_NETWORK_BYTES:  # not even the task is known
+    if plan_bytes is None and cap_bytes < LEAST_NETWORK_BYTES:  # not even the task is known
         advice += f" ({_round_up(LEAST_NETWORK_BYTES)} for a small network, --task network)"
     if facts.started:
         _print(
             f"out of memory under the cap of {cap} ({shortage}), also with the smallest calls; "
-            f"stopped. {advice} with `edge-train run --resume {facts.folder}`."
+            f"stopped. {advice} with `{_going_on(arguments, facts)}`."
         )
         return STOPPED
     if outside:
@@ -314,7 +332,29 @@ def _advice(needs_bytes: int, limit: Limit | None, outside: bool) -> str:
     )
 
 
-def _crashed(status: int, facts: Facts) -> int:
+def _going_on(arguments: Sequence[str], facts: Facts) -> str:
+    """Return the command that goes on with a run that has begun, without its cap.
+
+    A run that is to be made longer has not told its folder before it is: then what was typed
+    still has to be said.
+
+    Args:
+      arguments: of its last worker.
+    """
+    if facts.folder:
+        return shlex.join(["edge-train", "run", "--resume", facts.folder, *facts.code])
+    words: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == "--mem":
+            del left[:1]
+        elif not word.startswith("--mem="):
+            words.append(word)
+    return shlex.join(["edge-train", *words])
+
+
+def _crashed(arguments: Sequence[str], status: int, facts: Facts) -> int:
     how = f"ended with status {status}"
     if status < 0:
         how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
@@ -322,8 +362,8 @@ def _crashed(status: int, facts: Facts) -> int:
             how += ", by another program or by the system when it ran out of memory"
     if facts.started:
         _print(
-            f"the training process {how}. Its steps are in {facts.folder}; resume with "
-            f"`edge-train run --resume {facts.folder}`."
+            f"the training process {how}. Its steps are kept; go on with "
+            f"`{_going_on(arguments, facts)}`."
         )
         return STOPPED
     _print(f"the training process {how}, before the first step. Nothing was trained.")

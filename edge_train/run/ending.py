@@ -100,6 +100,10 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
     whole, best = ending != "interrupted", loop.best
     outcome = job.finish(folder, loop.runtime, best.parameters, best.step, whole)
     _check_scores(outcome)
+    if outcome.missing is not None:
+        session.observer.said(outcome.missing)
+        event = {"kind": "event", "step": loop.next_step - 1, "text": outcome.missing}
+        loop.journal.append(event)
     early = "stopped" if session.stopped_for else "interrupted"
     status = end_run(loop, session, "done" if whole else early, outcome, by_time=ended_by_time)
     write_report(folder)

@@ -176,7 +176,8 @@ def _pass_seconds(
     gain *= pace.lean if recipe.lean else 1.0
     calls = math.ceil(samples / together)
     each = held.products * pace.product_seconds * machine.slowness
-    return calls * each + samples * held.operations / (gain * machine.rate)
+    between = held.moved * pace.moved_seconds * REFERENCE.rate / machine.rate
+    return calls * each + samples * (held.operations / (gain * machine.rate) + between)
 
 
 @cache

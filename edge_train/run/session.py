@@ -36,6 +36,7 @@ from edge_train.run.conditions import wait_until_allowed
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
 from edge_train.run.ending import write_report
+from edge_train.run.engine_here import lacks_engine, refuse_without_engine
 from edge_train.run.longer import lengthen, lengthened
 from edge_train.run.new_folder import check_out, new_folder
 from edge_train.run.observer import Observer
@@ -221,11 +222,15 @@ def _resume(
             f"{path.name}: line {len(records) + 1} {wrong}; going on from the records before it "
             f"(the whole file is kept as {copy.name})"
         )
+    finished = bool(records) and more is None and _is_finished(records, recipe)
+    if missing := lacks_engine(recipe):
+        if finished and not gone_or_damaged(folder, records[-1]):
+            return _report_again(folder, intact, observer)
+        refuse_without_engine(folder, recipe, missing)
     if not records:
         observer.said("there is nothing to go on from; starting from step 0")
         path.unlink(missing_ok=True)
         return _run(recipe, observer, link, company, folder)
-    finished = more is None and _is_finished(records, recipe)
     if not finished:
         wait_until_allowed(recipe, observer.said, link)
     began = _beginning(recipe, link)
@@ -253,10 +258,7 @@ def _resume(
     if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
         observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
     elif finished:
-        journal.Journal(path, intact).close()  # what a full disk left behind the end
-        observer.said(f"{folder}: this run is finished; its report was made again")
-        write_report(folder)
-        return 0
+        return _report_again(folder, intact, observer)
     if isinstance(job, ReadsMoreOfItsModel):
         job.check_model(folder, observer.said)
     plan = None
@@ -277,6 +279,14 @@ def _resume(
         link.tell(folder=str(folder))
     session = _with(Session(folder, job, observer, began, link, plan), company)
     return train(session, records, intact)
+
+
+def _report_again(folder: Path, intact: int, observer: Observer) -> int:
+    """Write the report of a finished run anew; return the exit status."""
+    journal.Journal(RunFolder(folder).journal, intact).close()  # what a full disk left behind it
+    observer.said(f"{folder}: this run is finished; its report was made again")
+    write_report(folder)
+    return 0
 
 
 def _with_model(folder: Path, stored: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import next_smaller
 from edge_train.run.timing import check_time
 from edge_train.tasks import open_job, task_of
-from edge_train.tasks.job import Job
+from edge_train.tasks.job import Job, LooksAtItsData
 from edge_train.units import advised_bytes, format_bytes, format_seconds
 
 
@@ -202,10 +202,13 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
       rehearse: run the recipe once in small, and measure it, where a container has room for that.
 
     Raises:
-      InputError, ModelError: the recipe cannot be run at all.
+      InputError, ModelError: the recipe cannot be run at all, or not on these data as far as a
+        first look at them tells.
     """
     job, limit = open_job(recipe), memory_limit()
     check_time(recipe, job)
+    if isinstance(job, LooksAtItsData):
+        job.look_at_data()
     asked = _choice({}, job)
     if rehearse and _can_rehearse(asked.plan, limit):
         asked = replace(asked, plan=rehearse_apart(recipe))

@@ -85,15 +85,17 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
         except (EdgeTrainError, OSError, NonFinite) as caught:
             error = _in_words(caught)
             session.observer.ended("stopped")
+            learned = _best_of(session, loop)
             with suppress(RunFolderError):  # the disk may be what stopped it
-                end_run(loop, session, "stopped", Outcome())
+                end_run(loop, session, "stopped", learned)
                 write_report(session.folder)
             if not session.folder.is_dir():
                 raise TrainingStopped(
                     f"{error} {session.folder} was removed, and every step with it; start again."
                 ) from error
+            also = ", and the best weights of them," if learned.outputs else ""
             raise TrainingStopped(
-                f"{error} {loop.next_step} steps are in {session.folder}; resume with "
+                f"{error} {loop.next_step} steps{also} are in {session.folder}; resume with "
                 f"`edge-train run --resume {session.folder}`."
             ) from error
         except Exception as error:  # engines have no class in common for memory that is not there
@@ -123,6 +125,17 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
+
+
+def _best_of(session: Session, loop: Loop) -> Outcome:
+    """Write the best of a run that cannot go on: going on may end alike, and it is learned."""
+    best = loop.best
+    if not best.step:
+        return Outcome()
+    try:
+        return session.job.finish(session.folder, loop.runtime, best.parameters, best.step, False)
+    except (EdgeTrainError, OSError, NonFinite):  # what stopped it stops this, too
+        return Outcome()
 
 
 def _rate(loop: Loop, step: int) -> float | None:

@@ -1,14 +1,16 @@
 """A new run that starts from what another one learned: `start` (`--from`) becomes a task's key."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_train.errors import InputError
+from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records
-from edge_train.tasks.task import Task
+from edge_train.tasks.task import Task, readers_of
 
 R = TypeVar("R", bound=Recipe)
 # Of another run's recipe: its folder, what it was allowed to hold, what it started from itself.
@@ -16,12 +18,70 @@ NOT_INHERITED = (
     *("out", "cap_bytes", "mem", "host_cap_bytes", "host_mem"),
     *("time_seconds", "time", "when", "start", "next"),
 )
+# Of the engine that it was computed by, where another one takes its place.
+_OF_ENGINE = ("runtime", "device", "quant", "dtype", "dropout")
 _ADAPTERS = "adapter_config.json"
 
 
 def is_run(path: Path) -> bool:
     """Return whether a folder is that of a run."""
     return RunFolder(path).recipe.is_file()
+
+
+def inherited(
+    task: Task, run: Path, written: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keys of another run that a new one has, too, where nothing else was typed.
+
+    A key that what was typed has no use for is not among them: nobody could leave it out.
+
+    Args:
+      task: of both.
+      written: the keys in the recipe of that run.
+      given: keys that were typed.
+    """
+    left = {
+        *NOT_INHERITED,
+        key_of(task, run),
+        *_of_engine(task, written, given),
+        *_of_method(task, written, given),
+        *_of_trainable(task, run, written, given),
+    }
+    return {name: value for name, value in written.items() if name not in left}
+
+
+def _of_engine(task: Task, written: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return keys of the engine, where another one is named or that one is not installed."""
+    before = written.get("runtime")
+    use = task.all_uses().get(str(before))
+    other = given.get("runtime", before) != before
+    return _OF_ENGINE if other or use is None or use.missing else ()
+
+
+def _of_method(task: Task, written: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+    """Return keys that the method which was typed, or one that it may become, does not read."""
+    wanted = given.get("method", written.get("method"))
+    if wanted == written.get("method"):
+        return set()
+    able = set(task.able()) if wanted == "auto" else {str(wanted)} & methods.all().keys()
+    readers = {name: set(readers_of(name)) for name in written}
+    return {"preset", *(name for name, own in readers.items() if own and not able <= own)}
+
+
+def _of_trainable(
+    task: Task, run: Path, written: Mapping[str, Any], given: Mapping[str, Any]
+) -> set[str]:
+    """Return keys of what was trained, where something else is, or where its own file says them."""
+    key = task.recipe.declared().get("trainable")
+    if key is None:
+        return set()
+    free = key.default == "auto"  # then it follows from what the run starts from
+    if given.get("trainable", written.get("trainable")) != written.get("trainable"):
+        return set(task.of_trainable)
+    if free and key_of(task, run) == "start":
+        return {"trainable", *task.of_trainable}
+    changed = given.get("method", written.get("method")) != written.get("method")
+    return {"trainable"} if free and changed else set()
 
 
 def begun_from(task: Task, recipe: R) -> R:

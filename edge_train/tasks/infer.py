@@ -23,6 +23,8 @@ def infer(path: Path) -> tuple[Task, str]:
             raise InputError(f"{path}: there is no such file or folder.")
         if path.is_file() and not path.stat().st_size:
             raise InputError(f"{path}: the file is empty; name another one.")
+        if path.is_dir() and not any(path.iterdir()):
+            raise InputError(f"{path}: the folder is empty; name another one.")
         for task in tasks.all().values():
             if (what := _accepted(task, path, broken)) is not None:
                 found.append((task, what))
@@ -37,11 +39,12 @@ def infer(path: Path) -> tuple[Task, str]:
         start = f"{path} may be data of {len(found)} tasks; say which:"
         words, able = f"edge-train run {path} --task", [task for task, _ in found]
     else:
-        start = f"{path} looks like data of no task; say which it is of, by one of these:"
+        start = (
+            f"{path} looks like data of no task; say which it is of: put one of these behind "
+            f"`edge-train run {path}`:"
+        )
         words, able = "--task", list(tasks.all().values())
     lines = "\n".join(f"  {words} {task.name}    {task.says}" for task in able)
-    if not found:
-        lines += f"\nafter edge-train run {path}"
     raise InputError("\n".join([*broken, start, lines]))
 
 

@@ -54,11 +54,15 @@ class HasCard(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: scores by name, files by kind, and the scores as a line for people."""
+    """What a run leaves: scores by name, files by kind, and the scores as a line for people.
+
+    `missing` says what could not be made of a run that is whole without it.
+    """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)  # names inside the run folder
     line: str | None = None
+    missing: str | None = None
 
 
 class Job(Protocol):
@@ -219,5 +223,18 @@ class JudgesLess(Protocol):
 
         Bytes are those of a call, however many there are; minutes are not: of a large model each
         pass takes some.
+        """
+        ...
+
+
+@runtime_checkable
+class LooksAtItsData(Protocol):
+    """A job that knows from names and first bytes of its data that `load` would refuse them."""
+
+    def look_at_data(self) -> None:
+        """Refuse what a first look at the data shows, for a plan, which does not read them all.
+
+        Raises:
+          InputError: the data cannot be used.
         """
         ...

@@ -115,6 +115,7 @@ class Task:
       data: the key that such a file or folder is the value of.
       learned: what its runs write that a new one can start from (`--from`), the best first, and
         the key that takes it: `model`, or `start`.
+      of_trainable: keys of what `trainable` says: a new run that says something else has others.
       commands: verbs of its own, `edge-train VERB RUN`.
       together: returns why devices that each have data of their own cannot train a recipe as one
         fleet; None: they can.
@@ -141,6 +142,7 @@ class Task:
     accepts: str | None = None
     data: str = "data"
     learned: Mapping[str, str] = field(default_factory=dict)
+    of_trainable: tuple[str, ...] = ()
     commands: tuple[Command, ...] = ()
     together: Callable[[Any], str | None] = lambda recipe: (
         f"a fleet was not tried on task {recipe.task!r}"
@@ -265,7 +267,7 @@ class Task:
         if recipe.preset != "default" and (method.name, recipe.preset) not in self.defaults:
             raise InputError(self._no_preset(method, recipe.preset))
         for name in unread(method.name, recipe):
-            able = ", ".join(one for one in _readers(name) if one in self.able())
+            able = ", ".join(one for one in readers_of(name) if one in self.able())
             if not able:
                 continue  # a key of the task itself, whose name methods of other tasks have, too
             raise InputError(
@@ -295,6 +297,10 @@ class Task:
             )
         return f"preset {preset!r} is not for task {self.name!r}; leave it out."
 
+    def usual(self, name: str) -> Any:
+        """Return the default of a key by the method that `auto` takes; None: it has none."""
+        return self._defaults(methods.get(self.auto), "default").get(name)
+
     def _defaults(self, method: Method, preset: str) -> dict[str, Any]:
         return {
             **self.defaults.get(("*", "default"), {}),
@@ -305,12 +311,14 @@ class Task:
 
 def unread(method: str, recipe: Recipe) -> list[str]:
     """Return the keys that a recipe sets, that some methods read and this one does not."""
-    found = {name: _readers(name) for name in set_keys(recipe)}
+    found = {name: readers_of(name) for name in set_keys(recipe)}
     return [name for name, readers in found.items() if readers and method not in readers]
 
 
-def _readers(name: str) -> list[str]:
-    return [m.name for m in methods.all().values() if name in m.reads]
+def readers_of(name: str) -> list[str]:
+    """Return the methods that read a key that not every method reads; none for all other keys."""
+    every = methods.all().values()
+    return [m.name for m in every if name in m.reads or name in (key.name for key in m.keys)]
 
 
 def _options(method: Method, recipe: Recipe) -> dict[str, Any]:

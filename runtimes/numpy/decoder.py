@@ -38,6 +38,7 @@ class Decoder:
     """The shape of a network, and what its kind does otherwise than Llama.
 
     Attributes:
+      inner: numbers between the gates and the layer behind them; None where nobody says it.
       groups: heads of keys and of values; each serves `heads // groups` queries.
       head: numbers of a head.
       norm_offset: what is added to the weights of norms; 1 in Gemma.
@@ -52,6 +53,7 @@ class Decoder:
     """
 
     width: int
+    inner: int | None
     heads: int
     groups: int
     head: int
@@ -234,12 +236,14 @@ def _decoder(config: Config, kind: _Kind, path: Path) -> Decoder:
         whole_number(window) if inside and window is not None else None for inside in windowed
     ]
     wide, near = _rotations(config, kind, head)
+    inner = config.get("intermediate_size")
     score_cap, logit_cap = (
         config.get(f"{name}_logit_softcapping", usual) if kind.query_scalar else None
         for name, usual in zip(("attn", "final"), kind.caps, strict=True)
     )
     return Decoder(
         width=width,
+        inner=None if inner is None else whole_number(inner),
         heads=heads,
         groups=groups,
         head=head,

@@ -378,11 +378,16 @@ def _places(decoder: Decoder, batch: Batch) -> Places:
 
 
 def _check(decoder: Decoder, matrices: StoredMatrices, folder: LanguageFolder) -> None:
-    """Refuse a model that lacks a tensor, or has one of other sides.
+    """Refuse a model that lacks a tensor, has one of other sides, or more layers than it says.
 
     Raises:
       ModelError: the first of them.
     """
+    if f"model.layers.{decoder.layers}.{decoder.projections[0]}.weight" in matrices:
+        raise ModelError(
+            f"{folder.path}: has tensors of layer {decoder.layers}, and by its configuration the "
+            f"last one is layer {decoder.layers - 1}; copy or download the model again."
+        )
     width, head = decoder.width, decoder.head
     matrices.check(_WORDS, (folder.vocabulary, width))
     matrices.check(_LAST_NORM, (width,))
@@ -408,7 +413,7 @@ def _check(decoder: Decoder, matrices: StoredMatrices, folder: LanguageFolder) -
                 f"rows of {width}; copy or download the model again."
             )
         matrices.check(inside("self_attn.o_proj"), (width, decoder.heads * head))
-        inner = matrices.shape(inside("mlp.down_proj"))[-1]
+        inner = decoder.inner or matrices.shape(inside("mlp.down_proj"))[-1]
         matrices.check(inside("mlp.down_proj"), (width, inner))
         for name in decoder.gates:
             matrices.check(inside(name), (2 * inner // len(decoder.gates), width))

@@ -46,7 +46,7 @@ from edge_train.runtimes.torch.language_network import (
 )
 from edge_train.runtimes.torch.last_layer import head_factors, told_apart
 from edge_train.runtimes.torch.logit_pieces import token_losses
-from edge_train.runtimes.torch.products import TYPES
+from edge_train.runtimes.torch.products import products_in
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
 )
@@ -150,7 +150,7 @@ class AdaptedLanguageModel:
         adapting = Adapting(adapter, where)
         stays = quant == "none" and (folder.made is not None or lean)
         moved = where.type != "cpu" and not lean
-        base = Base(quant, stays, moved, seed, Buffer(TYPES[dtype], where))
+        base = Base(quant, stays, moved, seed, Buffer(products_in(dtype), where))
         adapted = install(network, folder, stored, adapting, base)
         if blocks is None:
             lengths = {}

@@ -37,7 +37,7 @@ from edge_train.runtimes.torch.last_layer import classifier_factors, output_laye
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.layers import layers_of
 from edge_train.runtimes.torch.leaving import leaving
-from edge_train.runtimes.torch.products import TYPES
+from edge_train.runtimes.torch.products import products_in
 
 
 class TorchClassifier:
@@ -67,7 +67,7 @@ class TorchClassifier:
     ) -> None:
         self.parameters = parameters
         self.device, self.dtype = device.type, dtype
-        self._device, self._kind = device, TYPES[dtype]
+        self._device, self._kind = device, products_in(dtype)
         self.card = CardMemory(device)
         self._copies = None if device == HOST else CardCopies(network, parameters)
         self.batch_limit: int | None = None  # texts in one call; None: a few, or a step's at once

@@ -50,7 +50,7 @@ from edge_train.runtimes.torch.language_network import (
 from edge_train.runtimes.torch.last_layer import head_factors, told_apart
 from edge_train.runtimes.torch.layer_inputs import Found, inputs_of
 from edge_train.runtimes.torch.leaving import leaving
-from edge_train.runtimes.torch.products import TYPES
+from edge_train.runtimes.torch.products import products_in
 from edge_train.runtimes.torch.stored_network import load_buffers
 from edge_train.runtimes.torch.trained_head import trained_losses
 
@@ -145,7 +145,7 @@ class TorchLanguageModel:
             }
             parameters = Parameters.sharing(whole)
         load_buffers(network, stored)
-        weights = Weights(parameters, TYPES[dtype], where)
+        weights = Weights(parameters, products_in(dtype), where)
         _install(network, weights, stored)
         move_buffers(network, where)
         draws = Draws()

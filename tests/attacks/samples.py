@@ -397,7 +397,7 @@ def _read_token(folder: Path, work: Path) -> None:
     from edge_train.tasks.personalize.start import learned_vectors
 
     wanted = {"token": np.ones((2, 8), np.float32)}
-    learned_vectors(folder / "t.safetensors", wanted, "model", "1" * 64)
+    learned_vectors(folder / "t.safetensors", wanted, "model", ("1" * 64,))
 
 
 def _read_network(folder: Path, work: Path) -> None:

@@ -293,7 +293,8 @@ def test_a_base_that_was_renamed_is_taken(tmp_path, made):
     made("llama")
     base = tmp_path / "base.gguf"
     base.rename(tmp_path / "better name.gguf")
-    assert "--base" in refused(tmp_path, "a.gguf", "adapter-gguf")
+    said = refused(tmp_path, "a.gguf", "adapter-gguf")
+    assert "name it with --base." in said and said.count("--") == 1
     export(tmp_path, "a.gguf", "adapter-gguf", base=str(tmp_path / "better name.gguf"))
     assert (tmp_path / "a.gguf").is_file()
 
@@ -312,7 +313,15 @@ def test_a_base_of_other_sizes_is_refused_where_no_hash_is_known(tmp_path, made)
 def test_a_base_that_is_gone_is_asked_for(tmp_path, made):
     made("llama")
     (tmp_path / "base.gguf").unlink()
-    assert "--base" in refused(tmp_path, "a.gguf", "adapter-gguf")
+    said = refused(tmp_path, "a.gguf", "adapter-gguf")
+    assert "name it with --base." in said and said.count("--") == 1
+
+
+@pytest.mark.parametrize("name", ["/no/such.gguf", "/no/such folder"])
+def test_a_base_that_was_named_wrongly_is_asked_for_by_a_flag_that_export_has(tmp_path, made, name):
+    made("llama")
+    said = refused(tmp_path, "a.gguf", "adapter-gguf", base=name)
+    assert "--base " in said and "--model" not in said
 
 
 def test_a_layer_that_no_gguf_file_has_is_refused(tmp_path, made):

@@ -107,6 +107,7 @@ def test_answers_that_a_template_marks_are_those_that_transformers_finds():
         ("{{ messages[0].content.nothing.more }}", "fails"),
         ("{{ 1 / 0 }}", "fails"),
         ("{{ nothing | tojson }}", "fails"),
+        ("{{ '\\ud83d' }}", "writes '.*ud83d', half a letter"),
     ],
 )
 def test_a_template_that_refuses_fails_or_does_not_end_is_a_reason(monkeypatch, source, why):

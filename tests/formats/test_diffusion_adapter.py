@@ -5,6 +5,7 @@ and name_conversion.cpp); diffusers' own loader is asked in
 tests/runtimes/test_adapted_diffusion.py.
 """
 
+import json
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from edge_train.errors import InputError
 from edge_train.formats.adapter import Adapter, Target, names_of
+from edge_train.formats.adapter_scales import KEY
 from edge_train.formats.diffusion_adapter import (
     DIFFUSERS_FILE,
     attention_layers,
@@ -189,3 +191,59 @@ def test_a_file_cut_off_or_missing_is_one_sentence(tmp_path):
         (tmp_path / DIFFUSERS_FILE).write_bytes(whole[:length])
         with pytest.raises(InputError, match="no LoRA in safetensors"):
             read_lora(tmp_path, [TARGET])
+
+
+def described(**config):
+    """Return metadata as diffusers writes them, of a U-Net's LoRA."""
+    return {KEY: json.dumps({f"unet.{name}": value for name, value in config.items()})}
+
+
+@pytest.mark.parametrize(
+    ("config", "alpha", "rslora", "scale"),
+    [
+        ({"lora_alpha": 8, "use_rslora": False}, "8.0", "false", 4.0),
+        ({"lora_alpha": 4, "use_rslora": True}, "4.0", "true", 4 / 2**0.5),
+        ({"lora_alpha": 8, "alpha_pattern": {"proj_in": 1}}, "1.0", "false", 0.5),
+        ({"lora_alpha": 8, "alpha_pattern": {"proj_out": 1}}, "8.0", "false", 4.0),
+        ({"r": 2}, "8.0", "false", 4.0),  # as peft has it where nobody says
+    ],
+)
+def test_the_scale_that_diffusers_says_is_in_the_second_matrix(
+    tmp_path, config, alpha, rslora, scale
+):
+    (tmp_path / DIFFUSERS_FILE).write_bytes(to_safetensors(GOOD, described(**config)))
+    pairs, metadata = read_lora(tmp_path, [TARGET])
+    assert (metadata["alpha"], metadata["rslora"]) == (alpha, rslora)
+    np.testing.assert_allclose(pairs[TARGET.path][1], scale * GOOD[UP], rtol=1e-6)
+    np.testing.assert_array_equal(pairs[TARGET.path][0], GOOD[DOWN])
+
+
+def test_layers_of_different_alphas_are_refused(tmp_path):
+    other = Target("unet.mid_block.attentions.0.proj_out", 6, 4)
+    tensors = {**GOOD, **{n.replace("proj_in", "proj_out"): v for n, v in GOOD.items()}}
+    said = described(lora_alpha=8, alpha_pattern={"proj_out": 4})
+    (tmp_path / DIFFUSERS_FILE).write_bytes(to_safetensors(tensors, said))
+    with pytest.raises(InputError, match="its layers have alphas 4, 8, and one for all is trained"):
+        read_lora(tmp_path, [TARGET, other])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({KEY: "{"}, "is damaged; copy the LoRA again"),
+        ({KEY: "[" * 100_000}, "is damaged; copy the LoRA again"),
+        ({KEY: "[]"}, "is damaged; copy the LoRA again"),
+        (described(lora_alpha=0), "says alpha 0 and .* expected a number from"),
+        (described(lora_alpha=float("nan")), "says alpha nan and"),
+        (described(lora_alpha=10**400), "says alpha 1000"),
+        (described(lora_alpha="8"), "expected a number from"),
+        (described(lora_alpha=True), "says alpha True"),
+        (described(use_rslora="no"), "use_rslora no of"),
+        (described(alpha_pattern={"(a*)*b": 1}), r"names layers by '\(a\*\)\*b'"),
+        (described(alpha_pattern=["proj_in"]), "is damaged; copy the LoRA again"),
+    ],
+)
+def test_metadata_that_say_no_scale_are_one_sentence(tmp_path, metadata, sentence):
+    (tmp_path / DIFFUSERS_FILE).write_bytes(to_safetensors(GOOD, metadata))
+    with pytest.raises(InputError, match=sentence):
+        read_lora(tmp_path, [TARGET])

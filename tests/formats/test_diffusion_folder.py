@@ -143,7 +143,7 @@ def test_sharded_weights_are_found_through_their_index(folder: Path) -> None:
 
 def test_an_unknown_name_is_refused_with_a_model_that_exists() -> None:
     assert "no model './nowhere'" in refused("./nowhere")
-    assert "--model tiny-sd" in refused("no such thing")
+    assert "name one, or tiny-sd, the embedded model" in refused("no such thing")
 
 
 def test_a_single_file_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:

@@ -81,3 +81,12 @@ def test_what_cannot_be_had_is_one_sentence(hub, tmp_path):
         find_folder("./no/such/folder")
     with pytest.raises(ModelError, match="is a file, expected the folder"):
         find_folder("repository/config.json")
+
+
+@pytest.mark.parametrize("name", ["gone.gguf", "./no/such/folder", "owner/name"])
+def test_a_flag_is_named_where_a_command_has_one(hub, name):
+    hub.online = False
+    for flag in ("--model", "--base", ""):
+        with pytest.raises(ModelError) as caught:
+            find_folder(name, flag)
+        assert ("--" in str(caught.value)) == bool(flag) and f"{flag} " in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from tables import write_table
 
 from edge_train.errors import InputError
-from edge_train.formats.tables import delimited, parquet
+from edge_train.formats.tables import delimited, parquet, records
 from edge_train.formats.tables.coding import coding_of
 from edge_train.formats.tables.header import header_of
 from edge_train.formats.tables.names import KNOWN
@@ -179,9 +179,7 @@ def test_wrong_rows_are_counted_and_the_first_three_told_by_line(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n[1]\n{"text": \n{"text": "b"}\n')
     table = open_table(tmp_path / "t.jsonl", KNOWN)
     assert [row for _, row in table.rows()] == [["a"], ["b"]]
-    with pytest.raises(
-        InputError, match=r"line 2 is no JSON object with one value a name \(2 of 4 rows\)"
-    ):
+    with pytest.raises(InputError, match=r"line 2 is a list, expected a JSON object \(2 of 4 rows"):
         table.wrong.check()
 
 
@@ -239,8 +237,106 @@ def test_a_json_of_records_or_of_columns_is_a_table(tmp_path, value):
 @pytest.mark.parametrize("content", ["[", '"text"', "{}", "[" * 100_000, '{"a": 1}'])
 def test_a_json_that_is_no_table_is_one_sentence(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(InputError, match=r"not JSON|expected a list of records|no examples"):
+    with pytest.raises(InputError, match=r"JSON|expected a list of records|no examples"):
         open_table(tmp_path / "t.json", KNOWN)
+
+
+def test_one_chat_in_a_json_is_one_record(tmp_path):
+    """Its turns were read as documents, a text each."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 3
+    said = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    for chat in (
+        {"messages": turns},
+        {"id": "x", "messages": turns, "tools": [{"type": "function"}]},
+        {"conversations": said},
+        {"prompt": turns[:1], "completion": turns[1:2]},
+    ):
+        (tmp_path / "t.json").write_text(json.dumps(chat, indent=1))
+        table = open_table(tmp_path / "t.json", KNOWN)
+        assert (table.columns, read(tmp_path / "t.json")) == (tuple(chat), cells([chat]))
+
+
+def test_a_list_of_records_that_is_called_messages_stays_one(tmp_path):
+    letters = [{"id": 1, "from": "a@b.c", "text": "hi"}, {"id": 2, "from": "d@e.f", "text": "ho"}]
+    (tmp_path / "t.json").write_text(json.dumps({"name": "an export", "messages": letters}))
+    assert read(tmp_path / "t.json") == cells(letters)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.jsonl.gz"])
+def test_a_column_that_comes_late_is_read(tmp_path, name):
+    """Columns were those of the first 1,000 rows; others were dropped without a word."""
+    rows = [{"text": "a"}] * 1500 + [{"text": "b", "system": "c"}] * 2 + [{"text": "d", "x": 1}]
+    lines = ",\n".join(map(json.dumps, rows))
+    text = f"[{lines}]" if name == "t.json" else lines.replace(",\n", "\n")
+    packed = gzip.compress(text.encode()) if name.endswith("gz") else text.encode()
+    (tmp_path / name).write_bytes(packed)
+    table = open_table(tmp_path / name, KNOWN)
+    assert table.columns == ("text", "system", "x")
+    found = [row for _, row in table.rows()]
+    assert found[1499:] == [["a", None, None], *[["b", "c", None]] * 2, ["d", None, 1]]
+
+
+def test_columns_are_looked_for_once_for_as_long_as_a_file_stays_the_same(tmp_path, monkeypatch):
+    passes = []
+    lines_of = records.lines_of
+    monkeypatch.setattr(records, "lines_of", lambda *where: passes.append(1) or lines_of(*where))
+    path = write_table(tmp_path / "t.jsonl", PLAIN)
+    tables = [open_table(path, KNOWN) for _ in range(3)]
+    assert len(passes) == 1 + len(tables)  # each table reads its first rows
+    write_table(path, [{**PLAIN[0], "more": 1}])
+    assert open_table(path, KNOWN).columns == ("text", "label", "more")
+
+
+def test_records_of_which_each_has_its_own_names_are_one_sentence(tmp_path):
+    lines = (json.dumps({f"id {n}": n}) for n in range(10_003))
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    with pytest.raises(
+        InputError, match=r"more than 10,000 names that others lack.*under one name"
+    ):
+        open_table(tmp_path / "t.jsonl", KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"text": ', "is not JSON (Expecting value at character 10)"),
+        ('{"text": %s}' % ("9" * 10_000), "cannot be read (a number of thousands of digits)"),
+        ('{"text": %s}' % ("[" * 100_000), "cannot be read (nested too deeply)"),
+        ('{"text": 1, "text": 2}', "has two values for 'text', expected one value a name"),
+        ("null", "is null, expected a JSON object"),
+        ('"text"', "is a text, expected a JSON object"),
+        ("3", "is a number, expected a JSON object"),
+    ],
+)
+def test_a_line_that_is_left_out_has_its_true_reason(tmp_path, line, why):
+    """Each was said to be no JSON object with one value a name."""
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n' * 3 + line)
+    table = open_table(tmp_path / "t.jsonl", KNOWN)
+    assert [row for _, row in table.rows()] == [["a"]] * 3
+    assert table.wrong.sentence() == f"1 of 4 rows of t.jsonl is left out: line 4 {why}"
+
+
+def test_a_json_with_a_number_of_thousands_of_digits_is_said_to_have_one(tmp_path):
+    (tmp_path / "t.json").write_text('[{"text": "a", "x": %s}]' % ("9" * 10_000))
+    with pytest.raises(
+        InputError, match=r"cannot be read as JSON \(a number of thousands of digits"
+    ):
+        open_table(tmp_path / "t.json", KNOWN)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_half_of_a_letter_becomes_a_replacement_character_and_is_said_once(tmp_path, name):
+    """Scraped texts have emojis that were cut in two; their rows were left out."""
+    texts = ["hi \ud83d", "\ude00 there \ud83d\ude00", "plain \u00e4"]
+    lines = [json.dumps({"text": text, "more": [{text: text}]}) for text in texts]
+    (tmp_path / name).write_text("\n".join(lines) if name == "t.jsonl" else f"[{','.join(lines)}]")
+    table = open_table(tmp_path / name, KNOWN)
+    whole = ["hi \ufffd", "\ufffd there \U0001f600", "plain \u00e4"]
+    assert [row for _, row in table.rows()] == [[text, [{text: text}]] for text in whole]
+    (said,) = table.said
+    assert said.startswith(f"{name} has halves of letters")
+    assert said.endswith("in 2 rows: each is read as U+FFFD")
+    assert not table.wrong.sentence()
 
 
 def test_records_may_lack_columns(tmp_path):

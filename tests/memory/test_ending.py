@@ -171,6 +171,34 @@ def test_out_of_memory_after_training_began_can_be_resumed(ends, capsys):
     assert "edge-train run --resume runs/x" in capsys.readouterr().err
 
 
+def test_a_run_that_goes_on_and_was_not_made_longer_yet_is_gone_on_with_by_what_was_typed(
+    ends, capsys
+):
+    typed = ("run", "--resume", "my run", "--steps", "6", "--mem", "140MB", "--mem=150MB")
+    command = "`edge-train run --resume 'my run' --steps 6`"
+    assert ends(short(started=True), arguments=typed) == 3
+    assert f"with {command}." in capsys.readouterr().err
+    assert ends((KILL, (), Facts(loaded=True, started=True)), arguments=typed) == 3
+    assert f"go on with {command}." in capsys.readouterr().err
+
+
+def test_a_command_to_go_on_names_the_code_that_a_folder_is_not_believed(ends, capsys):
+    code = {"folder": "runs/x", "code": ["--module=mine:make"]}
+    assert ends(short(started=True, **code)) == 3
+    assert "`edge-train run --resume runs/x --module=mine:make`" in capsys.readouterr().err
+
+
+def test_under_a_cap_too_small_to_plan_a_run_that_goes_on_advises_what_it_was_planned_to_need(
+    capsys,
+):
+    early, arguments = Facts(shortage=TOLD), ["run", "--resume", "runs/x"]
+    assert supervisor._give_up(arguments, CAP, TOLD, early, None, 468_000_000) == 2
+    said = capsys.readouterr().err
+    assert "plan needs 468 MB" in said and "Try --mem 570MB;" in said
+    assert supervisor._give_up(arguments, CAP, TOLD, early, None) == 2
+    assert "Try --mem 140MB;" in capsys.readouterr().err
+
+
 def test_a_crash_names_its_signal_and_the_folder(ends, capsys):
     assert ends((KILL, (), Facts(loaded=True, started=True, folder="runs/x"))) == 3
     said = capsys.readouterr().err

@@ -10,10 +10,10 @@ from recipes import recipe_for
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.plan import Phase, Plan
 from edge_train.run import pace
-from edge_train.run.pace import Machine, Prediction, passes, predict, work_of
+from edge_train.run.pace import REFERENCE, Machine, Prediction, passes, predict, work_of
 from edge_train.run.survey import Choice
 from edge_train.tasks import task_of
-from edge_train.tasks.personalize.footprint import denoiser_operations
+from edge_train.tasks.personalize.footprint import denoiser_numbers, denoiser_operations
 
 
 def a_unet():
@@ -43,6 +43,25 @@ def test_every_layer_is_counted_at_the_size_the_picture_has_there():
     words = 8 * 16 + 64 * 16
     wanted = 2 * (once + cells * full + cells // 4 * half + tokens * words)
     assert denoiser_operations(a_unet(), cells, tokens) == wanted
+
+
+def test_numbers_go_in_and_out_of_every_layer_at_the_size_the_picture_has_there():
+    cells, tokens = 64, 5
+    once = (32 + 8) + (8 + 32)
+    full = (8 + 4) + (8 + 8) + (16 + 16) + (8 + 24)
+    half = (8 + 8) + (16 + 8) + (16 + 16)
+    words = (8 + 16) + (64 + 16)
+    wanted = once + cells * full + cells // 4 * half + tokens * words
+    assert denoiser_numbers(a_unet(), cells, tokens) == wanted
+
+
+def test_what_is_done_between_products_takes_its_time_at_the_pace_of_the_machine():
+    recipe = recipe_for(method="zo", samples=1, threads=1, runtime="torch", steps=10)
+    of_each = task_of(recipe).use("torch").pace.moved_seconds
+    without, moved = (seconds(recipe, held(moved=n), rate=REFERENCE.rate) for n in (0, 1e9))
+    assert moved.step - without.step == pytest.approx(passes(recipe) * 1e9 * of_each)
+    slow = [seconds(recipe, held(moved=n), rate=REFERENCE.rate / 2) for n in (0, 1e9)]
+    assert slow[1].step - slow[0].step == pytest.approx(2 * passes(recipe) * 1e9 * of_each)
 
 
 def test_a_step_is_worth_its_forward_passes():

@@ -17,6 +17,7 @@ from edge_train.formats.diffusion_adapter import (
     DIFFUSERS_FILE,
     attention_layers,
     linear_layers,
+    read_lora,
     write_lora,
 )
 from edge_train.formats.diffusion_folder import ModelFolder, open_model
@@ -141,6 +142,59 @@ def test_predictions_are_those_of_diffusers_with_either_file(
         theirs = stock_output(pipeline, family, batch).numpy()
     np.testing.assert_allclose(ours, theirs, **CLOSE)
     assert np.abs(plain - theirs).max() > 100 * np.abs(ours - theirs).max()
+
+
+@pytest.mark.parametrize(("alpha", "rslora"), [(8, False), (8, True), (2, False)])
+def test_a_file_of_diffusers_has_the_scale_of_its_own_loader(
+    folders: dict[str, Path], tmp_path: Path, alpha: int, rslora: bool
+) -> None:
+    from diffusers.training_utils import _collate_lora_metadata
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folders["sd1"], local_files_only=True)
+    ends = {"unet": ["to_q", "to_v"], "text_encoder": ["q_proj"]}
+    networks = {name: getattr(pipeline, name) for name in ends}
+    draw = torch.Generator().manual_seed(1)
+    for name, network in networks.items():
+        network.add_adapter(
+            LoraConfig(
+                r=4,
+                lora_alpha=8,
+                alpha_pattern={} if alpha == 8 else dict.fromkeys(ends[name], alpha),
+                use_rslora=rslora,
+                target_modules=ends[name],
+            )
+        )
+        for key, value in network.named_parameters():
+            if "lora_B" in key:
+                value.data.normal_(generator=draw)
+    states = {
+        name: convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
+        for name, network in networks.items()
+    }
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path,
+        unet_lora_layers=states["unet"],
+        text_encoder_lora_layers=states["text_encoder"],
+        **_collate_lora_metadata(networks),
+    )
+    loaded = StableDiffusionPipeline.from_pretrained(folders["sd1"], local_files_only=True)
+    loaded.load_lora_weights(tmp_path, adapter_name="own")
+    known = linear_layers(weight_shapes(open_model(folders["sd1"])))
+    pairs, metadata = read_lora(tmp_path, known)
+    assert (float(metadata["alpha"]), metadata["rslora"]) == (alpha, str(rslora).lower())
+    layers = {
+        f"{name}.{path}".replace(".text_model.", "."): layer
+        for name in ends
+        for path, layer in getattr(loaded, name).named_modules()
+        if hasattr(layer, "scaling")
+    }
+    assert layers.keys() == pairs.keys()
+    for path, (first, second) in pairs.items():
+        theirs = layers[path].get_delta_weight("own").detach().numpy()
+        np.testing.assert_allclose(second @ first, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,11 @@ def test_what_the_engine_does_not_compute_is_refused_by_name(tmp_path):
     refused("lacks a value", num_attention_heads="four")
     refused("expected 80 rows of 24", num_attention_heads=6)
     refused("no tensor 'model.layers.3", num_hidden_layers=4)
+    refused(
+        "has tensors of layer 2, and by its configuration the last one is layer 1",
+        num_hidden_layers=2,
+    )
+    refused(r"mlp.down_proj.weight' is \[24, .*\], .*\[24, 999\]", intermediate_size=999)
     other = Adapter("lora", 3, 5.0, (Target("lm_head", VOCABULARY, WIDTH),))
     refused("no linear layer 'lm_head'", adapter=other)
 

@@ -178,6 +178,7 @@ def test_what_no_task_knows_is_refused_with_every_line(tmp_path):
     with pytest.raises(InputError, match="looks like data of no task") as caught:
         infer(text(tmp_path / "x.bin", "?"))
     assert str(caught.value).count("--task") == len(tasks.names())
+    assert f"put one of these behind `edge-train run {tmp_path / 'x.bin'}`:" in str(caught.value)
 
 
 def test_what_does_not_exist_is_one_sentence(tmp_path):
@@ -185,9 +186,58 @@ def test_what_does_not_exist_is_one_sentence(tmp_path):
         infer(tmp_path / "none")
 
 
-def test_an_empty_file_is_said_to_be_empty(tmp_path):
+@pytest.mark.parametrize("content", ["", "\n", " \n\n\t\n"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, name, content):
     with pytest.raises(InputError, match="the file is empty"):
-        infer(text(tmp_path / "x.jsonl", ""))
+        infer(text(tmp_path / name, content))
+
+
+_CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+_LONG = {"messages": [{"role": "user", "content": "word " * 60_000}, _CHAT["messages"][1]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl", rows(_LONG, _CHAT)),
+        ("x.jsonl", rows(_LONG)),
+        ("x.jsonl", '{"messages":' + "[" * 300_000 + "\n" + rows(_CHAT)),
+        ("x.jsonl", "\n" * 60 + rows(_CHAT)),
+        ("x.jsonl", '{"messages": [{"role": "user", "content": "a \\ud83d"}]}\n'),
+        ("x.json", rows(_LONG, _CHAT)),
+        ("x.json", json.dumps([_LONG, _CHAT])),
+        ("x.json", json.dumps({"version": 1, "data": [_CHAT] * 3})),
+        ("x.json", json.dumps({"version": 1, "data": [_LONG, _CHAT]})),
+        ("x.json", json.dumps(_CHAT, indent=1)),
+        ("x.json", json.dumps(_LONG, indent=1)),
+        ("x.json", json.dumps({"id": 3, "messages": _CHAT["messages"] * 9_000})),
+        ("x.json", json.dumps({"messages": [_CHAT["messages"]] * 9_000}, indent=1)),
+    ],
+)
+def test_chats_are_known_however_long_their_first_row_is_and_whatever_is_around(
+    tmp_path, name, content
+):
+    task, what = infer(text(tmp_path / name, content))
+    assert (task.name, what) == ("language-model", "chats")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_labeled_texts_are_known_however_long_the_first_is(tmp_path, name):
+    row = {"text": "word " * 60_000, "label": "pos"}
+    content = (
+        rows(row)
+        if name == "x.jsonl"
+        else "\n" * 60 + f"{','.join(row)}\n{','.join(row.values())}\n"
+    )
+    assert infer(text(tmp_path / name, content))[0].name == "classify"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_columns_in_a_json_are_known_by_their_rows(tmp_path, indent):
+    columns = {"text": ["a film", "no film"] * 9_000, "label": ["pos", "neg"] * 9_000}
+    content = json.dumps(columns, indent=indent)
+    assert infer(text(tmp_path / "x.json", content))[0].name == "classify"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe,\x80\n", b'{"text": ', b"a" * 300_000])
@@ -199,7 +249,7 @@ def test_broken_files_are_never_a_traceback(name, content, tmp_path):
 
 
 def test_a_look_at_a_huge_file_reads_little_of_it(tmp_path):
-    for name in ("x.csv", "x.jsonl"):
+    for name in ("x.csv", "x.jsonl", "x.json"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(10**9)  # one line of zeros
         before = tracemalloc_peak(lambda name=name: look(tmp_path / name))

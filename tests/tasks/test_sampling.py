@@ -23,8 +23,9 @@ def test_at_temperature_one_tokens_come_as_often_as_they_are_likely():
     assert np.abs(drawn() - np.exp(LOGITS)).max() < 0.04
 
 
-def test_at_temperature_zero_the_best_always_comes():
-    assert drawn(5, temperature=0.0)[1] == 1
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-307])
+def test_at_temperature_zero_or_next_to_it_the_best_always_comes(temperature):
+    assert drawn(5, temperature=temperature)[1] == 1
 
 
 def test_a_lower_temperature_makes_likely_tokens_likelier():

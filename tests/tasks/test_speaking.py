@@ -180,6 +180,31 @@ def test_a_line_that_is_too_long_is_one_sentence_and_the_talk_goes_on(opened, ca
     assert "write a shorter one" in capsys.readouterr().err
 
 
+def test_a_line_that_is_no_utf_8_is_one_sentence_and_the_talk_goes_on(opened, capsys):
+    (mine,) = opened("a hat")
+    typed = io.TextIOWrapper(
+        io.BytesIO(b"hi \xff\xfe\none\n"), encoding="ascii", errors="surrogateescape"
+    )
+    assert talk(typed) == (0, "a hat\n")
+    assert asked(mine) == "<user>one</s><assistant>"
+    assert "byte 0xff after 3 letters of 'hi ' is no UTF-8" in capsys.readouterr().err
+
+
+def test_a_prompt_and_a_systems_message_that_are_no_utf_8_are_one_sentence(opened):
+    opened("a hat")
+    with pytest.raises(InputError, match="byte 0xff after 0 letters of '' is no UTF-8"):
+        talk(io.StringIO("one\n"), system="\udcff")
+    for raw in (False, True):
+        with pytest.raises(InputError, match="is no UTF-8; write the text in UTF-8"):
+            generate(".", ["a \udce4"], io.StringIO(), **SAME, raw=raw, base=False)
+
+
+def test_a_systems_message_that_leaves_no_room_is_a_sentence_before_the_first_line(opened):
+    opened("a hat", positions=40)
+    with pytest.raises(InputError, match="the model has 40 positions; shorten --system"):
+        talk(io.StringIO("one\n"), system="a" * 90)
+
+
 def test_ctrl_c_ends_an_answer_and_nothing_else(opened):
     (mine,) = opened("abcdefgh")
     mine.engine.then = lambda count: signal.raise_signal(signal.SIGINT) if count == 3 else None

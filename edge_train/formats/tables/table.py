@@ -12,6 +12,7 @@ from edge_train.formats.tables import delimited, parquet, records
 from edge_train.formats.tables.coding import Coding, coding_of, kind_of
 from edge_train.formats.tables.dialect import dialect_of
 from edge_train.formats.tables.header import folded, header_of
+from edge_train.formats.tables.records import NoRecord
 from edge_train.formats.tables.wrong import Wrong
 from edge_train.units import shown
 
@@ -44,7 +45,7 @@ class Table:
     named: bool
     said: tuple[str, ...]
     wrong: Wrong
-    _read: Callable[[], Numbered]
+    _read: Callable[[], Iterator[tuple[int, Sequence[Any] | NoRecord]]]
     sample: list[Sequence[Any]] = field(default_factory=list)
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -62,8 +63,8 @@ class Table:
         self.wrong.clear()
         for number, row in self._read():
             self.wrong.rows += 1
-            if row is _NO_OBJECT:
-                self.wrong.add(number, "is no JSON object with one value a name")
+            if isinstance(row, NoRecord):
+                self.wrong.add(number, row.why)
             elif len(row) > len(self.columns) and not any(map(str.strip, row[len(self.columns) :])):
                 yield number, row[: len(self.columns)]
             elif len(row) != len(self.columns):
@@ -109,13 +110,10 @@ def _some(rows: Iterator[tuple[int, T]]) -> list[T]:
     room = _SAMPLE_CHARACTERS
     for _, row in rows:
         found.append(row)
-        room -= sum(len(cell) for cell in row if isinstance(cell, str))
+        room -= sum(len(cell) if isinstance(cell, str) else 1 for cell in row)
         if len(found) >= _SAMPLE or (room < 0 and len(found) >= _FEWEST):
             break
     return found
-
-
-_NO_OBJECT: Sequence[Any] = ()  # stands for a record that is none
 
 
 def open_table(path: Path, known: Collection[str], asked: Collection[str | None] = ()) -> Table:
@@ -175,27 +173,21 @@ def _delimited(path: Path, kind: str, coding: Coding, known: Collection[str]) ->
 
 
 def _records(path: Path, kind: str, coding: Coding) -> Table:
-    said = (coding.said,) if coding.said else ()
     if kind == ".json" and not records.is_lines(path, coding):
-        found = records.records_of(path, coding)
-        wrong = Wrong(path, "record")
-
-        def read() -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-            return iter(enumerate(found, 1))
-
+        every = records.records_of(path, coding)
+        found, wrong = records.names_in(path, every), Wrong(path, "record")
+        read: Callable[[], Iterator[records.Numbered]] = partial(iter, every)
     else:
-        wrong = Wrong(path)
+        found, wrong = records.names_in_lines(path, coding), Wrong(path)
         read = partial(records.lines_of, path, coding)
-    names: dict[str, None] = {}
-    for _, record in islice(read(), _SAMPLE):
-        names.update(dict.fromkeys(record or ()))
-    columns = tuple(names)
 
-    def rows() -> Numbered:
-        for number, record in read():
-            if record is None:
-                yield number, _NO_OBJECT
+    def rows() -> Iterator[tuple[int, Sequence[Any] | NoRecord]]:
+        for one in read():
+            record = one.record
+            if isinstance(record, NoRecord):
+                yield one.number, record
             else:
-                yield number, [record.get(name) for name in columns]
+                yield one.number, [record.get(name) for name in found.names]
 
-    return Table(path, columns, True, said, wrong, rows)
+    said = (*([coding.said] if coding.said else []), *found.said(path))
+    return Table(path, found.names, True, said, wrong, rows)

@@ -47,11 +47,16 @@ class Wrong:
             f"{'; '.join(self.first)}{more}"
         )
 
-    def check(self) -> None:
+    def check(self, instead: str = "") -> None:
         """Refuse a table of which half the rows or more are wrong: it is meant otherwise.
+
+        Args:
+          instead: what else to type, for the end of the message.
 
         Raises:
           InputError: as described.
         """
         if self.count and 2 * self.count >= self.rows:
-            raise InputError(f"{self.path}: {self.first[0]} ({self.count} of {self.rows} rows).")
+            raise InputError(
+                f"{self.path}: {self.first[0]} ({self.count} of {self.rows} rows){instead}."
+            )

@@ -32,6 +32,7 @@ TASK = Task(
     recipe=ClassifyRecipe,
     job="edge_train.tasks.classify.job:ClassifyTextJob",
     learned={"model": "model"},
+    of_trainable=("rank", "scale"),
     title=lambda facts: f"Classifier, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.classify.accepts:accepts",
     uses={

@@ -147,7 +147,7 @@ def open_learned(run: Path) -> Learned:
 
 
 def _open(name: str) -> Model:
-    path, base = find_folder(name)
+    path, base = find_folder(name, "")
     if is_training_artifact(path):
         return open_training_artifact(path)
     return open_classifier(path, base)

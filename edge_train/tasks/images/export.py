@@ -40,7 +40,7 @@ def export_backbone(
     if is_file:
         _of_pickle(path, out, resolution, say)
         return
-    _to_graph(open_vision_folder(find_folder(source)[0]), out, resolution, say)
+    _to_graph(open_vision_folder(find_folder(source, "edge-train export")[0]), out, resolution, say)
 
 
 def _of_pickle(path: Path, out: Path, resolution: int | None, say: Callable[[str], None]) -> None:

@@ -40,6 +40,10 @@ TASK = Task(
     recipe=LanguageModelRecipe,
     job="edge_train.tasks.language_model.two_models:job_of",
     learned={"model": "model", "adapter": "start"},
+    of_trainable=(
+        *("rank", "alpha", "targets", "rslora"),
+        *("prompt_tokens", "prompt_start", "difference_rank"),
+    ),
     title=lambda facts: f"Language model, trained on {PurePath(str(facts.get('data'))).name}",
     accepts="edge_train.tasks.language_model.accepts:accepts",
     together=lambda recipe: None,
@@ -50,6 +54,7 @@ TASK = Task(
             offers=frozenset({FORWARD, GRADIENT, LARGE, MATRICES, CANDIDATES, LAST_LAYER, TOKENS}),
             quants=names_with(lambda quant: quant.trained),
             libraries=("torch", "edge_train.runtimes.torch.language_model"),
+            beside=("transformers", "accelerate"),
             libraries_bytes=385_000_000,
             first_use_bytes=60_000_000,
             pace=Pace(

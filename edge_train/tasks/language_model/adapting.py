@@ -76,20 +76,32 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
         if recipe.start is not None:
             raise InputError(
                 f"--from {recipe.start} is an adapter, and --trainable says 'all'; leave that out, "
-                "or merge the adapter into its model first."
+                f"or {_merged(recipe.start, model)}."
             )
         return replace(recipe, trainable=trainable)
+    says, instead = f"--trainable says {trainable!r}", "--trainable all"
+    if recipe.start is not None:
+        says, instead = f"--from {recipe.start} is an adapter", _merged(recipe.start, model)
     if recipe.method not in _METHODS:
         raise InputError(
-            f"method {recipe.method!r} trains all weights, --trainable says {trainable!r}; use "
-            f"--method {', '.join(_METHODS[1:])}, or --trainable all."
+            f"method {recipe.method!r} trains all weights, and {says}; use --method "
+            f"{', '.join(_METHODS[1:])}, or {instead}."
         )
     if recipe.difference_rank is not None:
         raise InputError(
-            f"difference_rank asks for the change of all weights, --trainable says {trainable!r}, "
-            "whose result is an adapter already; leave one of them out."
+            f"difference_rank asks for the change of all weights, and {says}, whose result is an "
+            "adapter already; leave one of them out."
         )
     return replace(recipe, trainable=trainable)
+
+
+def _merged(start: str, model: LanguageFolder) -> str:
+    """Return how all weights of a model can be trained that has an adapter in it."""
+    out, kind = ("merged.gguf", "merged-gguf") if model.made is not None else ("merged", "merged")
+    return (
+        f"train the model with the adapter in it: `edge-train export {start} {out} --to {kind}`, "
+        f"then --model {out} without --from"
+    )
 
 
 def _with_prompt(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
@@ -106,7 +118,8 @@ def _with_prompt(recipe: LanguageModelRecipe) -> LanguageModelRecipe:
     names = ("rank", "start", "difference_rank")
     others = [*_asked(recipe), *(name for name in names if getattr(recipe, name) is not None)]
     if others:
-        raise InputError(f"{others[0]} is of weights, and this run trains a prompt; leave it out.")
+        name = "--from" if others[0] == "start" else others[0]
+        raise InputError(f"{name} is of weights, and this run trains a prompt; leave it out.")
     if recipe.method not in (*_METHODS, _DISCRETE):
         raise InputError(
             f"method {recipe.method!r} trains weights, --trainable says 'prompt'; use --method "
@@ -264,6 +277,9 @@ def _chosen(wanted: str | None, known: tuple[Target, ...], model: str) -> tuple[
     if wanted is None:
         return known
     ends = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not ends:
+        layers = ", ".join(sorted({target.path.rpartition(".")[2] for target in known}))
+        raise InputError(f"targets is {wanted!r}, which names no layer; choose of {layers}.")
     for end in ends:
         if not any(_ends(target, end) for target in known):
             names = sorted({target.path.rpartition(".")[2] for target in known})

@@ -96,7 +96,12 @@ def chat(
     opened = [open_one(run, threads, model) for open_one in opens]
     talks = [Conversation(one, list(begun)) for one in opened]
     for talk in talks:  # a template that refuses is a sentence before the first line
-        talk.speaker.ids_of_chat([*begun, {"role": "user", "content": "a"}])
+        ids = talk.speaker.ids_of_chat([*begun, {"role": "user", "content": "a"}])
+        if begun and len(ids) >= talk.speaker.model.positions:
+            raise InputError(
+                f"with --system a prompt has {len(ids)} tokens before anything is said, and the "
+                f"model has {talk.speaker.model.positions} positions; shorten --system."
+            )
     shown = lines.isatty() and out.isatty()
     if shown:
         out.write(f"{_GREETING}\n")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_train.errors import InputError
-from edge_train.formats.json_text import read_text
+from edge_train.formats.json_text import Twice, read_text
 from edge_train.formats.tables.names import CHATS, TEXT_FLAG, text_of
 from edge_train.formats.tables.table import Table
 from edge_train.units import shown
@@ -24,13 +24,16 @@ _PREFERENCES = ("chosen", "rejected")
 NAMES = frozenset((*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS))
 ASSISTANT = "assistant"
 ROLES = ("system", "developer", "user", ASSISTANT, "tool")
-# As ShareGPT and its like call them in `from`.
+_CALLS = "function_call"  # a turn of the assistant that is the call of a tool, written as JSON
+# As ShareGPT, LLaMA-Factory and their like call them in `from`.
 _SPEAKERS: Mapping[str, str] = {
-    **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", ASSISTANT), ASSISTANT),
-    **dict.fromkeys(("tool", "observation"), "tool"),
     "system": "system",
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", ASSISTANT, _CALLS), ASSISTANT),
+    **dict.fromkeys(("observation", "tool", "function", "function_response"), "tool"),
 }
+_TURN = ("role", "content")
+_ROLE_NAMES = (*ROLES, *_SPEAKERS)
 
 
 class WrongChat(ValueError):
@@ -97,7 +100,7 @@ def chat_columns(table: Table) -> ChatColumns | None:
     """Return where a table holds chats, None where its columns are of another kind.
 
     Raises:
-      InputError: it holds pairs of a better and a worse answer, which are not trained on.
+      InputError: it holds pairs of a better and a worse answer, which are not trained on, or turns.
     """
 
     def first(names: Sequence[str]) -> int | None:
@@ -117,6 +120,12 @@ def chat_columns(table: Table) -> ChatColumns | None:
             "and 'rejected'), which are not trained on; write each better one under 'messages', or "
             f"name a column of texts with {TEXT_FLAG} NAME."
         )
+    if len(found := table.among(_TURN)) == 2 and table.sample[0][found[0]] in _ROLE_NAMES:
+        raise InputError(
+            f"{table.path}: its rows are turns of a chat (columns 'role' and 'content'), and a row "
+            "should be a chat; write each chat's turns as a list under 'messages', or name a "
+            f"column of texts with {TEXT_FLAG} NAME."
+        )
     return None
 
 
@@ -131,7 +140,7 @@ def looks_like(names: Collection[str]) -> str | None:
 def _messages(value: Any) -> tuple[tuple[dict[str, Any], ...], frozenset[int]]:
     value = _parsed(value)
     if not isinstance(value, list):
-        raise WrongChat("has no list of messages")
+        raise WrongChat(f"has no list of messages{_why_no_json(value)}")
     if not value:
         raise WrongChat("has no messages")
     messages = tuple(_message(number, one) for number, one in enumerate(value, 1))
@@ -140,18 +149,17 @@ def _messages(value: Any) -> tuple[tuple[dict[str, Any], ...], frozenset[int]]:
 
 
 def _message(number: int, value: Any) -> dict[str, Any]:
+    if isinstance(value, Twice):
+        raise WrongChat(f"has a message {number} with two values for {shown(value.name)}")
     if not isinstance(value, dict):
         raise WrongChat(f"has a message {number} that is no object")
-    if "role" not in value and "from" in value:
-        speaker = value["from"]
-        role = _SPEAKERS.get(speaker.strip().lower(), speaker) if isinstance(speaker, str) else None
-        message = {"role": role, "content": value.get("value")}
+    if value.get("role") is None and "from" in value:
+        message = _spoken(number, value["from"], value.get("value"))
     else:
         # tables have every name in every row; what is not there is not there
         message = {n: v for n, v in value.items() if v is not None or n == "content"}
     if (role := message.get("role")) not in ROLES:
-        known = ", ".join(ROLES)
-        raise WrongChat(f"has a message {number} of role {shown(role)}, expected one of {known}")
+        raise _unknown(number, "role", role, ROLES)
     message["content"] = content = _content(number, message.get("content"))
     calls = message.get("tool_calls")
     if calls is not None:
@@ -161,6 +169,30 @@ def _message(number: int, value: Any) -> dict[str, Any]:
     if content is None and not calls:
         raise WrongChat(f"has a message {number} without a text")
     return message
+
+
+def _spoken(number: int, speaker: Any, value: Any) -> dict[str, Any]:
+    """Return a message with `from` and `value` as one with `role` and `content`."""
+    name = speaker.strip().lower() if isinstance(speaker, str) else ""
+    if name not in _SPEAKERS:
+        raise _unknown(number, "from", speaker, tuple(_SPEAKERS))
+    if name != _CALLS:
+        return {"role": _SPEAKERS[name], "content": value}
+    calls = _parsed(value)
+    calls = [calls] if isinstance(calls, dict) else calls
+    if not isinstance(calls, list) or not calls:
+        raise WrongChat(
+            f"has a message {number} from {_CALLS!r} that is no JSON of a call, "
+            f'{{"name": ..., "arguments": ...}}{_why_no_json(value)}'
+        )
+    return {"role": ASSISTANT, "content": "", "tool_calls": calls}
+
+
+def _unknown(number: int, key: str, found: Any, known: Sequence[str]) -> WrongChat:
+    return WrongChat(
+        f"has a message {number} of {key} {shown(found)}; rename it to one that {key!r} takes: "
+        f"{', '.join(known)}"
+    )
 
 
 def _content(number: int, value: Any) -> str | None:
@@ -216,7 +248,7 @@ def _tools(value: Any) -> tuple[Any, ...]:
     if value is None or value == "":
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise WrongChat("has tools that are no list of objects")
+        raise WrongChat(f"has tools that are no list of objects{_why_no_json(value)}")
     return tuple(value)
 
 
@@ -228,3 +260,13 @@ def _parsed(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _why_no_json(value: Any) -> str:
+    """Return in brackets why a text that looks like JSON is none; empty for any other value."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            read_text(value)
+        except ValueError as error:
+            return f" ({error})"
+    return ""

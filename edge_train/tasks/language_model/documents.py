@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_train.errors import InputError
 from edge_train.formats.left_aside import lines_of
 from edge_train.formats.tables.coding import Coding, coding_of, kind_of, opened, opened_text
-from edge_train.formats.tables.names import KNOWN, text_of, text_place
+from edge_train.formats.tables.names import KNOWN, TEXT_FLAG, TEXTS, text_of, text_place
 from edge_train.formats.tables.splits import beside, entries, in_parts, part_of, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
 from edge_train.formats.tables.wrong import Wrong
@@ -75,7 +75,7 @@ class Texts:
                 else:
                     self.tools += bool(chat.tools)
                     yield table.wrong, number, chat
-            table.wrong.check()
+            table.wrong.check(_texts_instead(table))
             self._say(table.wrong.sentence())
 
     def chats_found(self) -> ChatColumns | None:
@@ -191,6 +191,13 @@ class Texts:
     def _say(self, line: str) -> None:
         if line and line not in self.notices:
             self.notices.append(line)
+
+
+def _texts_instead(table: Table) -> str:
+    """Return what reads the texts of a table that has chats, too; empty where it has none."""
+    found = table.among(TEXTS)
+    name = f"{TEXT_FLAG} {table.columns[found[0]]}" if found else ""
+    return f"; {name} takes its texts, and none of its chats" if name else ""
 
 
 def is_table(path: Path) -> bool:

@@ -1,7 +1,5 @@
 """Which engine computes a run of a language model: torch where it is installed, or NumPy alone."""
 
-from importlib.util import find_spec
-
 from edge_train.errors import InputError
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.language_shapes import shapes_in_files
@@ -11,8 +9,6 @@ from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.adapting import is_adapting
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
-_NEEDED = ("torch", "transformers", "accelerate")  # of engine torch
-
 
 def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
     """Return the engine of a recipe that says what is trained.
@@ -21,7 +17,7 @@ def engine_for(recipe: LanguageModelRecipe, model: LanguageFolder) -> str:
       InputError: it lacks a package, or cannot do what is asked for.
       ModelError: it does not compute such a model.
     """
-    missing = [package for package in _NEEDED if find_spec(package) is None]
+    missing = TASK.use("torch").missing
     wanted = recipe.runtime
     if wanted == "auto":
         wanted = "numpy" if missing and is_adapting(recipe) else "torch"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_train.arrays.types import Point
-from edge_train.errors import InputError
+from edge_train.errors import InputError, ModelError
 from edge_train.estimators.remembering import Remembering
 from edge_train.export.difference import (
     DIFFERENCE_FOLDER,
@@ -108,6 +108,12 @@ class LanguageModelJob:
                 "'zo'; leave it out, or use --quant none."
             )
         self.recipe = replace(found, device=device, dtype=dtype)
+        least = required(self.recipe.declared()["length"].low)
+        if self._model.positions < least:
+            raise ModelError(
+                f"{self.recipe.model}: has positions for {self._model.positions} tokens, and a "
+                f"sequence needs {least:g}; copy or download the model again."
+            )
         if required(self.recipe.length) > self._model.positions:
             raise InputError(
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "

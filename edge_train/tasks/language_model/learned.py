@@ -81,15 +81,18 @@ def learned_in(path: Path) -> Learned:
     )
 
 
-def open_base(name: str) -> LanguageFolder:
+def open_base(name: str, flag: str = "") -> LanguageFolder:
     """Return the model that a name means: a GGUF file, a folder or a hub id.
+
+    Args:
+      flag: of the command that it was named with; empty: a run or an adapter names it.
 
     Raises:
       ModelError: there is none, or it is damaged.
     """
     if is_gguf(path := Path(name).expanduser()):
         return open_gguf(path)
-    return open_language_model(*find_folder(name))
+    return open_language_model(*find_folder(name, flag))
 
 
 def base_of(learned: Learned, named: str | None, flag: str = "--base") -> LanguageFolder:
@@ -107,7 +110,7 @@ def base_of(learned: Learned, named: str | None, flag: str = "--base") -> Langua
     if not (name := named or learned.base):
         raise InputError(f"{learned.name}: does not say which model it is of; {name_it}.")
     try:
-        base = open_base(name)
+        base = open_base(name, flag if named else "")
     except ModelError as error:
         if named is not None:
             raise

@@ -94,6 +94,7 @@ class Reader:
             chat = self.prompt.put(chat)
         if self.template is None:
             return self._plain(chat)
+        _check_calls(self.template, chat)
         if not self.counts_answers:
             return Passage(self.template.text(chat.messages, chat.tools), None)
         text, answers = text_and_answers(self.template, chat, self.controls, self.letters)
@@ -116,6 +117,26 @@ class Reader:
         whole = len(prompt + completion)
         answers = [(len(prompt), whole)] if self.counts_answers else None
         return Passage(prompt + completion, answers, bare=True)
+
+
+def _check_calls(template: ChatTemplate, chat: Chat) -> None:
+    """Check that calls of tools are in the text: else the model would learn to say nothing there.
+
+    Raises:
+      WrongChat: the template writes the same with and without them.
+      TemplateError: as of `text`.
+    """
+    if not any(one.get("tool_calls") for one in chat.messages):
+        return
+    with_calls = [{**one, "content": one.get("content") or ""} for one in chat.messages]
+    without = [{n: v for n, v in one.items() if n != "tool_calls"} for one in with_calls]
+    text = template.text(with_calls, chat.tools)
+    try:
+        silent = template.text(without, chat.tools)
+    except TemplateError:  # an empty answer is nothing to it, so it does read the call
+        return
+    if text == silent:
+        raise WrongChat("calls a tool, which the model's chat template does not write")
 
 
 def refuse_chats(model: LanguageFolder) -> InputError:

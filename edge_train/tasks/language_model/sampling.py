@@ -61,7 +61,7 @@ class Sampling:
             return int(found.argmax())
         order = np.argsort(-found, kind="stable")[: self.top_k or None]
         order = order[: self._kept(_probabilities(found[order]))]
-        drawn = draw.choice(len(order), p=_probabilities(found[order] / self.temperature))
+        drawn = draw.choice(len(order), p=_probabilities(found[order], self.temperature))
         return int(order[drawn])
 
     def _kept(self, probabilities: NDArray[np.float64]) -> int:
@@ -72,7 +72,8 @@ class Sampling:
         return max(1, min(enough, likely, len(probabilities)))
 
 
-def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.exp(logits - logits.max())
+def _probabilities(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # by next to nothing: all but the best become 0
+        weights: NDArray[np.float64] = np.exp((logits - logits.max()) / temperature)
     weights /= weights.sum()
     return weights

@@ -33,6 +33,7 @@ from edge_train.tasks.language_model.prompting import (
     with_prompt,
 )
 from edge_train.tasks.language_model.sampling import Sampling
+from edge_train.units import shown
 
 _FLOAT_BYTES, _MOST_SHARE = 4, 0.5  # of a weight; of this machine's memory, for weights
 BASE_FLAG = "--model"  # of the commands that speak, where `--base` has the base answer, too
@@ -69,13 +70,16 @@ class Speaker:
         """Return the tokens of a chat that the model is to answer.
 
         Raises:
-          InputError: the model has no chat template, or that refuses the chat.
+          InputError: the model has no chat template, or that refuses the chat; or what was said
+            holds bytes that are no UTF-8.
         """
         if self.template is None:
             raise InputError(
                 f"{self.name}: the model has no chat template; continue a text with "
                 "`edge-train generate RUN --raw --prompt TEXT`."
             )
+        for message in messages:
+            _check_letters(str(message.get("content")))
         if self.prompt is not None:
             messages = with_prompt(messages, self.prompt.text, self.prompt.role)
         try:
@@ -88,7 +92,11 @@ class Speaker:
         """Return the tokens of a text, with those that the tokenizer puts before it.
 
         What it puts behind a text is left out: the text goes on.
+
+        Raises:
+          InputError: the text holds bytes that are no UTF-8.
         """
+        _check_letters(text)
         if self.prompt is not None:
             text = f"{self.prompt.text}\n\n{text}"
         full = list(self.tokenizer.encode(text).ids)
@@ -193,6 +201,22 @@ def _speaker(
     kept = None if learned is None else learned.prompt
     prompt = None if kept is None else kept.prompt
     return Speaker(name, model, model.tokenizer(), template, engine, prompt)
+
+
+def _check_letters(text: str) -> None:
+    """Refuse bytes that were no UTF-8: a command line and a pipe hand them on as half letters.
+
+    Raises:
+      InputError: the first of them.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        byte = f"0x{ord(text[error.start]) & 0xFF:02x}"
+        raise InputError(
+            f"byte {byte} after {error.start} letters of {shown(text[: error.start])} is no UTF-8; "
+            "write the text in UTF-8 (iconv -f latin1 -t utf-8)."
+        ) from error
 
 
 def on_torch(model: LanguageFolder, learned: Learned | None, threads: int) -> Engine:

@@ -36,6 +36,7 @@ TASK = Task(
     recipe=PersonalizeRecipe,
     job="edge_train.tasks.personalize.job:PersonalizeJob",
     learned={"token": "start", "lora": "start"},
+    of_trainable=("rank", "alpha", "targets", "rslora", "train_text_encoder", "vectors"),
     accepts="edge_train.tasks.personalize.accepts:accepts",
     data="photos",
     uses={
@@ -52,7 +53,7 @@ TASK = Task(
             ),
             libraries_bytes=400_000_000,
             first_use_bytes=50_000_000,
-            pace=Pace(start_seconds=9.5, share=0.47),
+            pace=Pace(start_seconds=9.5, share=1.0, moved_seconds=2.8e-9),
         ),
         "onnx": Use(
             open="edge_train.tasks.personalize.on_onnx",

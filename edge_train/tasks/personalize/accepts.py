@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from edge_train.formats.picture_folders import (
-    MASK,
     folders_in,
     is_picture,
     looks_like_pictures,
+    photo_of_mask,
     repeats_of,
 )
 from edge_train.formats.picture_tables import kinds_in
@@ -16,16 +16,23 @@ def accepts(path: Path) -> str | None:
     """Return what a folder is, where its pictures lie side by side or in folders of repeats."""
     if not path.is_dir():
         return None
-    if pictures := looks_like_pictures(path):
+    if looks_like_pictures(path):
         labels = kinds_in(path) == {"label"}
-        return None if labels else f"{_photos(path, pictures)} of one thing"
+        return None if labels else f"{_said(_photos(path))} of one thing"
     repeats = [folder for folder in folders_in(path) if repeats_of(folder)]
-    inside = sum(map(looks_like_pictures, repeats))
-    return f"{inside} photos of one thing, in folders of repeats" if inside else None
+    inside = sum(map(_photos, filter(looks_like_pictures, repeats)))
+    return f"{_said(inside)} of one thing, in folders of repeats" if inside else None
 
 
-def _photos(folder: Path, pictures: int) -> str:
-    """Return how many photos a folder has, without their masks, in words."""
-    stems = {path.stem.casefold() for path in folder.iterdir() if is_picture(path)}
-    count = max(pictures - sum(stem.endswith(MASK) for stem in stems), 1)
+def _photos(folder: Path) -> int:
+    """Return how many photos lie in a folder of pictures, without their masks; at least one."""
+    masks = sum(
+        photo_of_mask(path) is not None and not path.name.startswith(".")
+        for path in folder.iterdir()
+        if is_picture(path)
+    )
+    return max(looks_like_pictures(folder) - masks, 1)
+
+
+def _said(count: int) -> str:
     return f"{count} photo{'s' if count > 1 else ''}"

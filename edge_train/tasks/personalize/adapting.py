@@ -6,8 +6,7 @@ it, so that one file is all of it. Its prompts hold ordinary words, the name and
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from edge_train.formats.diffusion_adapter import attention_layers, linear_layers
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.recipe import required
 from edge_train.registry import nearest
-from edge_train.tasks.personalize.captions import PLACE, file_name_of
+from edge_train.tasks.personalize.captions import PLACE, file_name_of, without_class
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Model
@@ -140,8 +139,7 @@ def spelled(recipe: PersonalizeRecipe, text: str) -> str:
     ('sks dog and sks dog', 'a sks dog')
     """
     if recipe.learn != "style":
-        word = r"\s+".join(map(re.escape, required(recipe.class_word).split()))
-        text = re.sub(rf"\{{\}}\s+{word}(?!\w)", PLACE, text, flags=re.IGNORECASE)
+        text = without_class(text, required(recipe.class_word))
     return text.replace(PLACE, trigger_of(recipe))
 
 
@@ -173,9 +171,35 @@ def adapter_of(
     return adapter, adapter.drawn(recipe.seed)
 
 
-def recorded(recipe: PersonalizeRecipe, adapter: Adapter) -> PersonalizeRecipe:
-    """Return a recipe that says which LoRA it trains."""
-    return replace(recipe, rank=adapter.rank, alpha=adapter.alpha, rslora=adapter.rslora)
+def recorded(
+    recipe: PersonalizeRecipe, adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]
+) -> PersonalizeRecipe:
+    """Return a recipe that says which LoRA it trains, without the file that it starts from too.
+
+    Args:
+      shapes: as in `adapter_of`.
+    """
+    said = replace(recipe, rank=adapter.rank, alpha=adapter.alpha, rslora=adapter.rslora)
+    if recipe.start is None or recipe.targets or recipe.train_text_encoder:
+        return said
+    known, paths = linear_layers(shapes), {target.path for target in adapter.targets}
+    texts = any(not path.startswith("unet.") for path in paths)
+    components = {t.path.partition(".")[0] for t in known} if texts else {"unet"}
+    usual = paths == {target.path for target in attention_layers(known, components)}
+    targets = None if usual else ",".join(_ends(paths, known))
+    return replace(said, targets=targets, train_text_encoder=texts)
+
+
+def _ends(paths: Set[str], known: Sequence[Target]) -> list[str]:
+    """Return the shortest ends of names that together name these layers and none beside them."""
+    others = [f".{target.path}" for target in known if target.path not in paths]
+    found: set[str] = set()
+    for path in sorted(paths):
+        parts = path.split(".")
+        firsts = [i for i, part in enumerate(parts) if not part.isdecimal()]
+        ends = (".".join(parts[i:]) for i in reversed(firsts))
+        found.add(next(end for end in ends if not any(o.endswith(f".{end}") for o in others)))
+    return sorted(found)
 
 
 def blocks_in(path: Path, adapter: Adapter) -> dict[str, Array]:
@@ -240,7 +264,7 @@ def _begun(
 
 
 def _alpha_in(metadata: Mapping[str, str], rank: int, path: Path) -> float:
-    """Return the alpha that a file of ours says; another program's has scale 1.
+    """Return the alpha that a file says; one without has scale 1.
 
     Raises:
       InputError: it is no number above zero.

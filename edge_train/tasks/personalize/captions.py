@@ -86,7 +86,9 @@ def place(caption: str, token: str, class_word: str, name: str = "the caption") 
     """Return `caption` with `{}` wherever the learned token stands.
 
     The place may be written as `{}`, as the token itself, as `[trigger]` or as `<embedding>`. In
-    a caption with none of these, the first whole word equal to the class word becomes the place.
+    a caption with none of these, it is where the token stands without its brackets, as other
+    programs want it in prompts, and last the first whole word equal to the class word. Neither is
+    looked for in words with hyphens.
 
     Args:
       caption: one line of text.
@@ -95,21 +97,34 @@ def place(caption: str, token: str, class_word: str, name: str = "the caption") 
       name: what an error calls the caption.
 
     Raises:
-      InputError: the caption has no place and does not mention the class word.
+      InputError: the caption has no place and does not mention the class word, or the token
+        cannot be one.
 
     >>> place("<my-dog> and [trigger]", "<my-dog>", "dog"), place("A Dog, a dog", "<my-dog>", "dog")
     ('{} and {}', 'A {}, a dog')
+    >>> place("my-dog and a dog", "<my-dog>", "dog"), place("hot-dog or dog", "<my-dog>", "dog")
+    ('{} and a dog', 'hot-dog or {}')
     """
     spellings = "|".join(_whole(spelling) for spelling in (token, *_FOREIGN_PLACES))
     marked = re.sub(spellings, PLACE, caption, flags=re.IGNORECASE)
-    if PLACE not in marked and class_word.strip():
-        marked = re.sub(_whole(class_word), PLACE, caption, count=1, flags=re.IGNORECASE)
+    for pattern, count in _unmarked(file_name_of(token), class_word):
+        if PLACE not in marked:
+            marked = re.sub(pattern, PLACE, caption, count=count, flags=re.IGNORECASE)
     if PLACE not in marked:
         raise InputError(
             f"{name}: {caption!r} names neither {token} nor {class_word!r}; write for example "
             f"'a photo of {token}', or remove the caption file."
         )
     return marked
+
+
+def without_class(text: str, class_word: str) -> str:
+    """Return a text without the class right behind a place, whose words will say it.
+
+    >>> without_class("{} Dog and {}, a dog", "dog")
+    '{} and {}, a dog'
+    """
+    return re.sub(rf"\{{\}}\s+{_whole(class_word)}", PLACE, text, flags=re.IGNORECASE)
 
 
 def file_name_of(token: str) -> str:
@@ -144,3 +159,26 @@ def _whole(words: str) -> str:
     start = r"(?<!\w)" if re.match(r"\s*\w", words) else ""
     end = r"(?!\w)" if re.search(r"\w\s*$", words) else ""
     return f"{start}{pattern}{end}"
+
+
+def _unmarked(name: str, class_word: str) -> list[tuple[str, int]]:
+    """Return patterns of a place that nobody marked, and how many are replaced; 0: all of them.
+
+    The first that is found counts. A token that is a word of its class, too, is looked for before
+    the class, and alone only where there is no class.
+
+    Args:
+      name: the token without its brackets.
+    """
+    alone = _unhyphenated(name)
+    if not class_word.strip():
+        return [(alone, 0)]
+    of_class = (_unhyphenated(class_word), 1)
+    if name.casefold() not in class_word.casefold().split():
+        return [(alone, 0), of_class]
+    return [(rf"{alone}(?=\s+{_whole(class_word)})", 0), of_class, (alone, 0)]
+
+
+def _unhyphenated(words: str) -> str:
+    """Return a pattern for whole `words` that are no part of a word with hyphens."""
+    return rf"(?<!\w-){_whole(words)}(?!-\w)"

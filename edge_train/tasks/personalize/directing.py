@@ -7,7 +7,7 @@ from edge_train.errors import InputError, ModelError
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.token_directions import DIRECTIONS, read_directions
 from edge_train.tasks.personalize.recipe import ISOTROPIC, PersonalizeRecipe
-from edge_train.tasks.personalize.serving import Model
+from edge_train.tasks.personalize.serving import Model, hashes_of
 
 
 def has_directions(model: Model) -> bool:
@@ -43,8 +43,7 @@ def directions_of(
         )
     path = model.path / DIRECTIONS
     own = isinstance(model, Artifact)
-    weights = model.manifest.origin["sha256"] if isinstance(model, Artifact) else model.sha256()
-    found = read_directions(path, kind, weights)
+    found = read_directions(path, kind, hashes_of(model)[0])
     for name, block in start.items():
         width = found[name].shape[1] if name in found else None
         if width != block.shape[1]:

@@ -14,9 +14,24 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import captions
 from edge_train.tasks.personalize.buckets import in_words, size_condition
 from edge_train.tasks.personalize.objective import PhotoCache, build_cache
-from edge_train.tasks.personalize.parts import TokenJob, photos_of, sizes_of
-from edge_train.tasks.personalize.photos import Photo, PhotoSet, load_photos, require_content
+from edge_train.tasks.personalize.parts import TokenJob, offered_sizes, photos_of, sizes_of
+from edge_train.tasks.personalize.photos import (
+    Photo,
+    PhotoSet,
+    load_photos,
+    look_at_photos,
+    require_content,
+)
 from edge_train.tasks.personalize.weights import in_cells
+
+
+def look_at_job_photos(job: TokenJob) -> None:
+    """Refuse photos for what their names and first bytes say; none is decoded.
+
+    Raises:
+      InputError: no photos or too many, one that is no picture, or masks that nothing can weigh.
+    """
+    _check_masks(job, look_at_photos(photos_of(job.recipe)))
 
 
 def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:
@@ -27,24 +42,34 @@ def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...
     """
     recipe = job.recipe
     sizes = sizes_of(job) if recipe.buckets else ()
-    photos = load_photos(photos_of(recipe), required(recipe.resolution), sizes=sizes)
+    photos = load_photos(
+        photos_of(recipe), required(recipe.resolution), sizes=sizes, offered=offered_sizes(job)
+    )
     require_content(photos_of(recipe), photos.photos)
     if recipe.buckets:
         trained = in_words([photo.trained for photo in photos.photos])
         photos = replace(photos, notices=(*photos.notices, f"photos are trained at {trained}"))
     learn: Literal["object", "style"] = "style" if recipe.learn == "style" else "object"
-    masked = [photo.name for photo in photos.photos if photo.mask is not None]
-    if masked and isinstance(job.model, Artifact):
-        raise InputError(
-            f"{masked[0]} has a mask, and the loss of an exported model has no weights; take the "
-            "masks out of the folder, or name the model folder that it was exported from."
-        )
+    _check_masks(job, [photo.name for photo in photos.photos if photo.mask is not None])
     texts = captions.captions_for(
         photos.photos, required(recipe.token), required(recipe.class_word), learn
     )
     for text in {text for own in texts for text in own}:
         job.ids(text)
     return photos, texts
+
+
+def _check_masks(job: TokenJob, masked: Sequence[str]) -> None:
+    """Raise InputError if photos have masks, and the model's loss cannot weigh errors by them.
+
+    Args:
+      masked: names of the photos that have one.
+    """
+    if masked and isinstance(job.model, Artifact):
+        raise InputError(
+            f"{masked[0]} has a mask, and the loss of an exported model has no weights; take the "
+            "masks out of the folder, or name the model folder that it was exported from."
+        )
 
 
 def cut_captions(

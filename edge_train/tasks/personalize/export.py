@@ -39,6 +39,7 @@ from edge_train.formats.artifact import (
 )
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.formats.manifest import MANIFEST
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.apart import run_apart
@@ -61,6 +62,9 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.units import format_bytes
 
 _LARGE = 100_000_000  # UNet parameters above which measuring takes seconds per sample
+# A measured peak is rounded up to it: runs know an artifact by its bytes, and two exports of one
+# model differ in the peak alone, by less.
+_PEAK_STEP = 8_000_000
 _PIXELS_IN_STRIPS = 128**2  # a VAE's feature maps of smaller pictures are no larger than a strip
 
 
@@ -119,8 +123,8 @@ def export(
       name: embedded, folder or hub id.
       photos: folder to calibrate on; None is noise (for the embedded model its example photos).
       say: told what happens, a line at a time.
-      directions: measure what zo may draw its directions from; else those that lie beside the model
-        are copied, if any do.
+      directions: measure what zo may draw its directions from; those that lie beside the model are
+        copied, if any do, but for what is measured.
       tokens: folder of tokens that were learned with this model, for a prior; measures, too.
 
     Raises:
@@ -182,7 +186,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
         return describe(
             folder,
             model,
-            work.job.recipe.model,
+            _found_from_everywhere(work.job.recipe.model),
             quant=profile,
             resolution=resolution,
             tensors=[*step_tensors, *tensors],
@@ -213,7 +217,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     if table.safe_epsilon > GRID[-1]:
         say(f"  rounding hides the slopes of this model up to {GRID[-1]:g}: take another --quant")
     say(f"losses differ from the float model's by at most {100 * table.loss_tolerance:.2g} %")
-    peak_bytes = _fresh_peak(folder)
+    peak_bytes = -(-_fresh_peak(folder) // _PEAK_STEP) * _PEAK_STEP
     say(f"a forward pass in a fresh process: {format_bytes(peak_bytes)}")
     write_manifest(
         folder,
@@ -226,6 +230,12 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             forward_bytes=peak_bytes,
         ),
     )
+
+
+def _found_from_everywhere(name: str) -> str:
+    """Return the name of a model, a folder as its whole path."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != EMBEDDED and path.is_dir() else name
 
 
 def _task(job: TokenJob, samples: int) -> Personalize:

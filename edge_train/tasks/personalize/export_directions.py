@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.errors import InputError
+from edge_train.errors import InputError, ModelError, RunFolderError
 from edge_train.export.token_metric import Metric, effective_dimension, metric_of
 from edge_train.export.token_prior import prior_of, shares_left_out
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.formats.token_directions import DIRECTIONS, write_directions
+from edge_train.formats.tensor_store import load_metadata
+from edge_train.formats.token_directions import (
+    DIRECTIONS,
+    directions_by_kind,
+    write_directions,
+)
 from edge_train.tasks.personalize.earlier_tokens import EarlierToken, earlier_tokens
 from edge_train.tasks.personalize.inversions import ManyTokens
 from edge_train.tasks.personalize.metric_draws import metric_draws
@@ -91,9 +96,11 @@ def make_directions(
 ) -> None:
     """Measure the metric at the class word, make a prior of earlier moves, write both.
 
+    What lies beside the model of a kind that is not made anew is kept.
+
     Args:
       task: whose samples the metric is measured on.
-      moves: of earlier tokens; None: the file has the metric alone.
+      moves: of earlier tokens; None: no prior is made.
       large: the model takes seconds for a sample.
     """
     count, together = (DRAWS_LARGE, 1) if large else (DRAWS, _TOGETHER)
@@ -128,8 +135,33 @@ def make_directions(
             say(f"  {len(own)} earlier moves: {100 * left_out.mean():.0f} % of one lies inside the")
             say("  directions of the others")
     assert isinstance(job.model, ModelFolder), "an artifact has no gradients"
+    kept, told = _beside(job.model, matrices.keys(), say)
+    matrices, facts = {**kept, **matrices}, {**told, **facts}
     write_directions(path, matrices, job.model.sha256(), json.dumps(facts))
     say(f"  {path.name}: {format_bytes(path.stat().st_size)}")
+
+
+def _beside(
+    model: ModelFolder, made: Collection[str], say: Callable[[str], None]
+) -> tuple[dict[str, dict[str, Array]], dict[str, object]]:
+    """Return matrices beside a model of kinds that were not made anew, and the facts about them.
+
+    A file that is damaged or of other weights is said and not kept.
+    """
+    path = model.path / DIRECTIONS
+    if not path.is_file():
+        return {}, {}
+    try:
+        found = directions_by_kind(path, model.sha256())
+        facts = json.loads(load_metadata(path).get("facts", "{}"))
+    except (ModelError, RunFolderError, ValueError) as error:
+        say(f"  what lies beside the model is not kept: {error}")
+        return {}, {}
+    kept = {kind: own for kind, own in found.items() if kind not in made}
+    for kind in kept:
+        say(f"  {kind}: kept, from {path}")
+    told = {name: fact for name, fact in facts.items() if name.partition(" ")[2] in kept}
+    return kept, told
 
 
 def rank_of(metric: Metric) -> int:

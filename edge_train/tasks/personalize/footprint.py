@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from edge_train.memory.footprint import (
@@ -25,6 +25,8 @@ from edge_train.tasks.personalize.pictures import JUDGED
 from edge_train.tasks.personalize.prior import missing
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Call
+
+Shape = tuple[int, ...]
 
 _PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.(downsamplers|upsamplers)?")
 _ONCE = ("time_emb", "add_embedding")  # of a picture, whatever its size
@@ -79,7 +81,8 @@ def footprint(job: TokenJob, transform: Transform) -> Footprint:
         _activations(job, weights.step),
         use.first_use_bytes + (_FIRST_USE_OF_ADAPTERS if job.adapter is not None else 0),
         use.libraries_bytes,
-        _operations(job),
+        _counted(job, denoiser_operations),
+        moved=_counted(job, denoiser_numbers),
         products=sum(len(shape) > 1 for shape in serving.weight_shapes(model).values()),
         together=_together(job),
         before=2 * recipe.preview_steps * missing(recipe) if recipe.keeps_class else 0,
@@ -134,11 +137,11 @@ def _folder_bytes(job: TokenJob) -> tuple[int, int]:
     return int(kept), int(pictures * picture) + vectors
 
 
-def _operations(job: TokenJob) -> float:
-    """Return the operations of one sample's pass through text encoders and U-Net."""
+def _counted(job: TokenJob, count: Callable[[Mapping[str, Shape], int, int], float]) -> float:
+    """Return what is counted of one sample's pass through text encoders and U-Net."""
     model = job.model
     cells = ((job.recipe.resolution or model.resolution) // model.latent_scale) ** 2
-    return denoiser_operations(job.serving.weight_shapes(model), cells, model.prompt_tokens)
+    return count(job.serving.weight_shapes(model), cells, model.prompt_tokens)
 
 
 def _together(job: TokenJob) -> int:
@@ -201,9 +204,7 @@ def _most_samples(recipe: PersonalizeRecipe) -> int:
     return max(recipe.evaluation_samples or 1, step)
 
 
-def denoiser_operations(
-    shapes: Mapping[str, tuple[int, ...]], cells: int, prompt_tokens: int
-) -> float:
+def denoiser_operations(shapes: Mapping[str, Shape], cells: int, prompt_tokens: int) -> float:
     """Return floating-point operations of one sample's pass through text encoder and U-Net.
 
     Args:
@@ -213,9 +214,30 @@ def denoiser_operations(
       cells: of the latent picture.
       prompt_tokens: of a prompt.
     """
+    products = 0.0
+    for name, shape, places in _layers(shapes, cells, prompt_tokens):
+        products += places * math.prod(shape)
+        if ".to_q." in name:  # two products with every other place, or with every token
+            others = places if "attn1" in name else prompt_tokens
+            products += 2 * places * others * min(shape)
+    return 2 * products
+
+
+def denoiser_numbers(shapes: Mapping[str, Shape], cells: int, prompt_tokens: int) -> float:
+    """Return the numbers that go into the layers of `denoiser_operations` and come out of them.
+
+    A layer's two longest sides are its inputs and outputs. Scores of attention are left out.
+    """
+    layers = _layers(shapes, cells, prompt_tokens)
+    return sum(places * sum(sorted(shape)[-2:]) for _, shape, places in layers)
+
+
+def _layers(
+    shapes: Mapping[str, Shape], cells: int, prompt_tokens: int
+) -> Iterator[tuple[str, Shape, int]]:
+    """Yield name and shape of every layer that multiplies, and at how many places it does."""
     places_of = filter(None, map(_PLACE.search, shapes))
     levels = 1 + max((int(found[2]) for found in places_of if found[1] == "down"), default=0)
-    products = 0.0
     for name, shape in shapes.items():
         if len(shape) < 2 or any(word in name for word in _LOOKED_UP):
             continue
@@ -227,11 +249,7 @@ def denoiser_operations(
             places = prompt_tokens
         else:
             places = max(cells // 4 ** _level(name, levels), 1)
-        products += places * math.prod(shape)
-        if ".to_q." in name:  # two products with every other place, or with every token
-            others = places if "attn1" in name else prompt_tokens
-            products += 2 * places * others * min(shape)
-    return 2 * products
+        yield name, shape, places
 
 
 def _level(name: str, levels: int) -> int:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,9 @@ def generate(
         raise RunFolderError(f"{run}: a run of task {recipe.task!r} has no pictures to draw.")
     # what it began from may be gone, and so may the card that it was trained on
     recipe = replace(recipe, preview_steps=steps, start=None, device="auto")
+    if find_spec("torch") is None and not recipe.adapts:  # the embedded model is an artifact, too
+        recipe = replace(recipe, runtime="auto", quant="auto", dtype="auto", lean=False)
+        recipe = replace(recipe, method="zo", until_noise=None, clip=None)
     if guidance is not None:
         recipe = replace(recipe, guidance=guidance)
     if recipe.threads is None:  # it was measured how many pay for this model
@@ -74,7 +78,8 @@ def generate(
     runtime.close()
     folder = out or run / "generated"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder.parent / name for name in save_pictures(folder, "picture", pictures)]
+    names = map(Path, save_pictures(folder, "picture", pictures))
+    paths = [folder / name.name for name in names]  # `folder` may be "."
     sheet = folder / "sheet.png"
     write_bytes(sheet, png(contact_sheet(pictures, columns=count)))
     return [*paths, sheet]

@@ -11,7 +11,7 @@ import numpy as np
 from edge_train import __version__
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Point
-from edge_train.errors import InputError, RunFolderError
+from edge_train.errors import EdgeTrainError, InputError, RunFolderError
 from edge_train.estimators.remembering import Remembering
 from edge_train.export.token_file import write_token
 from edge_train.formats.diffusion_adapter import write_lora
@@ -19,6 +19,7 @@ from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
+from edge_train.memory.shortage import is_shortage, lost_card
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
@@ -41,7 +42,7 @@ from edge_train.tasks.personalize.pictures import (
 from edge_train.tasks.personalize.prior import prior_cache
 from edge_train.tasks.personalize.radius import wanted_radius
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
-from edge_train.tasks.personalize.serving import Denoiser
+from edge_train.tasks.personalize.serving import Denoiser, hashes_of
 
 _START_FILE = "start.safetensors"
 _DIRECTIONS = "directions_sha256"  # in the metadata of that file
@@ -79,6 +80,9 @@ class PersonalizeJob:
     def footprint(self) -> Footprint:
         _, transform = self.method(0.1, dict.fromkeys(self._token_job.start, 1.0))
         return footprint(self._token_job, transform)
+
+    def look_at_data(self) -> None:
+        encoding.look_at_job_photos(self._token_job)
 
     def load(self) -> None:
         job = self._token_job
@@ -241,18 +245,37 @@ class PersonalizeJob:
         if not (every and step and self.recipe.previews and step % every == 0):
             return None
         point = runtime.parameters.copy()
-        pictures = draw(self._token_job, runtime, point, self.recipe.prompts)
+        try:
+            pictures = draw(self._token_job, runtime, point, self.recipe.prompts)
+        except Exception as error:
+            if _has_answer(error):
+                raise
+            return f"no previews: {type(error).__name__}: {error}"
         paths = save_pictures(RunFolder(folder).samples, f"step-{step:08d}", pictures)
         return f"previews {paths[0]} ..."
 
     def finish(
         self, folder: Path, runtime: Denoiser, best: Point, steps: int, whole: bool
     ) -> Outcome:
-        job, recipe = self._token_job, self.recipe
         outputs = self._write(folder, best, steps)
-        if not (whole and recipe.previews):
+        if not (whole and self.recipe.previews):
             return Outcome(outputs=outputs)
         # pictures wait until the token is safe: decoding them may hold the most
+        try:
+            metrics = self._draw(folder, runtime, best)
+        except Exception as error:
+            if _has_answer(error):
+                raise
+            missing = (
+                f"pictures could not be drawn ({type(error).__name__}: {error}); what was learned "
+                f"is saved, `edge-train generate {folder}` draws with it"
+            )
+            return Outcome(outputs=outputs, missing=missing)
+        return Outcome(metrics, outputs, _verdict(metrics) if metrics else None)
+
+    def _draw(self, folder: Path, runtime: Denoiser, best: Point) -> Mapping[str, Any]:
+        """Draw pictures before and after training; return their scores, none without a judge."""
+        job, recipe = self._token_job, self.recipe
         latents = {
             name: sample_latents(job, runtime, point, recipe.prompts)
             for name, point in (("before", job.start), ("after", best))
@@ -264,16 +287,15 @@ class PersonalizeJob:
         for name, own in latents.items():
             save_pictures(RunFolder(folder).samples, name, parts.decode_latents(job, own))
         if self._judge is None:
-            return Outcome(outputs=outputs)
-        metrics = self._judge.score(parts.decode_latents(job, judged))
-        return Outcome(metrics, outputs, _verdict(metrics))
+            return {}
+        return self._judge.score(parts.decode_latents(job, judged))
 
     def _write(self, folder: Path, best: Point, steps: int) -> dict[str, str]:
         """Write what was learned; return its name in the run folder, by its kind."""
         job, recipe = self._token_job, self.recipe
         facts = {
             "base_model": recipe.model,
-            "base_model_sha256": self.model_sha256,
+            "base_model_sha256": hashes_of(job.model)[0],  # words fit every export of a model
             "steps": str(steps),
             "class_word": str(recipe.class_word),
             "edge_train_version": __version__,
@@ -285,6 +307,15 @@ class PersonalizeJob:
         facts["trigger"] = trigger_of(recipe)
         write_lora(folder / LORA_FOLDER, self.name, job.adapter, best, facts, job.model)
         return {"lora": LORA_FOLDER}
+
+
+def _has_answer(error: Exception) -> bool:
+    """Return whether a run answers an error of drawing: it is of memory, a card or a file.
+
+    Any other leaves it without pictures, which are not what was learned.
+    """
+    by_class = isinstance(error, (EdgeTrainError, OSError))
+    return by_class or is_shortage(error) or bool(lost_card(error))
 
 
 def _verdict(metrics: Mapping[str, Any]) -> str:

@@ -1,21 +1,59 @@
 """How other programs load a learned token: the lines to type, ready to copy."""
 
 import json
+import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from edge_train.errors import EdgeTrainError, ModelError
+from edge_train.formats.artifact import exported_from, is_artifact
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.records.folder import RunFolder
+from edge_train.tasks import read_recipe
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def ways_to_load(file: Path, token: str, model: str) -> list[tuple[str, str]]:
+def model_for_others(run: Path, named: str, *, exported: bool) -> str | None:
+    """Return where other programs find the model of a run: the one that was exported, if it was.
+
+    Args:
+      run: its folder, whose recipe has whole paths.
+      named: how the run was told of the model.
+      exported: whether that is an artifact, which no other program reads.
+
+    Returns:
+      A folder or a hub id; None where an artifact does not say, or its model is not there.
+    """
+    with suppress(EdgeTrainError):
+        named = read_recipe(RunFolder(run).recipe).model
+    if named == EMBEDDED:
+        return named
+    try:
+        path = Path(named).expanduser()
+        return _known(exported_from(path)) if exported or is_artifact(path) else named
+    except (OSError, ValueError, RuntimeError, ModelError):  # nothing can be read under this name
+        return None if exported else named
+
+
+def _known(model: str) -> str | None:
+    """Return what an artifact was exported from, where it is there or a hub id."""
+    folder = Path(model).expanduser()
+    if model == EMBEDDED or _HUB_ID.fullmatch(model):
+        return model
+    return model if folder.is_absolute() and (folder / "model_index.json").is_file() else None
+
+
+def ways_to_load(file: Path, token: str, model: str | None) -> list[tuple[str, str]]:
     """Return (program, lines to type) for every program that reads the token's file.
 
     Args:
       file: the `.safetensors` file of the run; its stem is the word outside diffusers.
       token: how the token is spelled in diffusers.
-      model: name or folder of the model that it was learned on.
+      model: name or folder of the model that it was learned on; None: nobody knows.
     """
     name, prompt = shlex.quote(file.name), f"a photo of a {file.stem}"
     copy, command = f"mkdir embeddings\ncp {name} embeddings/", "sd -m MODEL --embd-dir embeddings"
@@ -31,7 +69,9 @@ def ways_to_load(file: Path, token: str, model: str) -> list[tuple[str, str]]:
     ]
 
 
-def ways_to_load_lora(folder: Path, name: str, trigger: str, model: str) -> list[tuple[str, str]]:
+def ways_to_load_lora(
+    folder: Path, name: str, trigger: str, model: str | None
+) -> list[tuple[str, str]]:
     """Return (program, lines to type) for every program that reads the two files of a LoRA.
 
     Args:
@@ -55,7 +95,7 @@ def ways_to_load_lora(folder: Path, name: str, trigger: str, model: str) -> list
     ]
 
 
-def _diffusers_lora(folder: Path, prompt: str, model: str) -> str:
+def _diffusers_lora(folder: Path, prompt: str, model: str | None) -> str:
     lines = ["import torch", "from diffusers import DiffusionPipeline"]
     start, found = _model_lines(model)
     lines = [*start, *lines, "", f"model = {found}"]
@@ -64,15 +104,17 @@ def _diffusers_lora(folder: Path, prompt: str, model: str) -> str:
     return "\n".join([*lines, f'pipe({_quoted(prompt)}).images[0].save("picture.png")'])
 
 
-def _model_lines(model: str) -> tuple[list[str], str]:
+def _model_lines(model: str | None) -> tuple[list[str], str]:
     """Return what to import to find a model, and where it is."""
+    if model is None:
+        return [], '"MODEL"  # the folder or hub id of the model that was exported'
     if model != EMBEDDED:
         return [], _quoted(model)
     where = 'Path(edge_train.__file__).parent / "data" / "tiny_sd"'
     return ["from pathlib import Path", "import edge_train"], where
 
 
-def _diffusers(file: Path, token: str, model: str) -> str:
+def _diffusers(file: Path, token: str, model: str | None) -> str:
     word, path = _quoted(token), _quoted(file.name)
     prompt = _quoted(f"a photo of a {token}")
     two = _has_two_encoders(file)

@@ -65,11 +65,28 @@ def classes_of(folder: Path) -> list[str]:
     Their names are `repeats_token class`: what follows the first word is the class, or that word
     where it stands alone.
     """
+    return sorted({words.partition(" ")[2].strip() or words for words in _words_of(folder)})
+
+
+def token_of(folder: Path, class_word: str) -> str | None:
+    """Return the word that all of kohya's folders have before a class, None without one.
+
+    Prompts of their trainer say it before the class, for what is learned.
+    """
+    found = {
+        first
+        for first, _, rest in (words.partition(" ") for words in _words_of(folder))
+        if rest.strip().casefold() == class_word.casefold()
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _words_of(folder: Path) -> list[str]:
+    """Return what kohya's folders of photos are called behind their numbers."""
     try:
         if looks_like_pictures(folder):
             return []
         inside = [inner for inner in folders_in(folder) if looks_like_pictures(inner)]
     except OSError:
         return []
-    named = [found[1] for inner in inside if (found := repeats_of(inner))]
-    return sorted({words.partition(" ")[2].strip() or words for words in named})
+    return [found[1] for inner in inside if (found := repeats_of(inner))]

@@ -63,12 +63,12 @@ def fix(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
         )
     if find_spec("torch") is None:
         instead = (
-            "leave out --runtime: it comes as an artifact, too."
+            "train a word on the artifact that comes with the program, without --runtime torch."
             if recipe.model == EMBEDDED
             else "export the model where torch is and copy the artifact here: --model ARTIFACT."
         )
         raise InputError(
-            f"training {recipe.model} with torch needs torch, which is not installed; `pip install "
+            f"{recipe.model} as a model folder needs torch, which is not installed; `pip install "
             f"edge-train[desk]`, or {instead}"
         )
     return replace(recipe, device=_place(recipe, model)[0])

@@ -1,6 +1,7 @@
 """From a checked recipe to the parts of a personalization: model, tokenizers, runtime, batches."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,7 @@ from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes
 from edge_train.tasks.personalize.directing import directions_of
-from edge_train.tasks.personalize.named_things import class_word_of
+from edge_train.tasks.personalize.named_things import class_word_of, token_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -36,6 +37,7 @@ from edge_train.tasks.personalize.serving import (
     Model,
     Pictures,
     Serving,
+    hashes_of,
 )
 from edge_train.tasks.personalize.start import learned_vectors
 
@@ -129,6 +131,14 @@ def sizes_of(job: TokenJob) -> tuple[tuple[int, int], ...]:
     return bucket_sizes(side, job.model.latent_scale * 2 ** (levels - 1))
 
 
+def offered_sizes(job: TokenJob) -> tuple[tuple[int, int], ...]:
+    """Return the sizes that `buckets` would allow where squares are trained; none if it cannot."""
+    recipe = job.recipe
+    if recipe.buckets or recipe.keeps_class or isinstance(job.model, Artifact):
+        return ()
+    return sizes_of(replace(job, recipe=replace(recipe, buckets=True)))
+
+
 def check(recipe: PersonalizeRecipe) -> TokenJob:
     """Return the job that a recipe describes, with every default filled in.
 
@@ -147,6 +157,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     device = recipe.device  # as it was asked for
     recipe = replace(serving.fix(recipe, model), runtime=engine)
     embedded = serving.origin(recipe, model) == EMBEDDED
+    recipe, named = _named_by_folders(recipe)
     recipe = adapting.settled(recipe, model, embedded=embedded)
     _check_buckets(recipe, model)
     if recipe.adapts and not hasattr(serving, "open_adapted"):
@@ -160,9 +171,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             f"{EMBEDDED} as the {recipe.quant} artifact that comes with the program: it learns by "
             "forward passes alone, and needs no torch"
         )
-    if recipe.class_word is None and recipe.photos and (word := class_word_of(photos_of(recipe))):
-        notes.append(f"class word {word!r}, from the names of the folders; --class says another")
-        recipe = replace(recipe, class_word=word)
+    notes += named
     defaults = {
         "class_word": "object",
         "prompts": ("a photo of {}",),
@@ -188,6 +197,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
             f"window {list(required(recipe.window))} goes past the model's "
             f"{len(model.alphas_cumprod)} timesteps."
         )
+    if recipe.preview_steps > len(model.alphas_cumprod):
+        raise InputError(
+            f"preview_steps is {recipe.preview_steps}, but {recipe.model} has no more than "
+            f"{len(model.alphas_cumprod)} timesteps; use as many or fewer."
+        )
     captions.file_name_of(required(recipe.token))
     names = ("ids", "ids_2")[: len(model.tokenizers)]
     tokenizers = {
@@ -196,8 +210,9 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     }
     if recipe.adapts:
         assert isinstance(model, ModelFolder), "`settled` refuses what has no gradients"
-        adapter, blocks = adapting.adapter_of(recipe, model, serving.weight_shapes(model))
-        recipe = adapting.recorded(recipe, adapter)
+        shapes = serving.weight_shapes(model)
+        adapter, blocks = adapting.adapter_of(recipe, model, shapes)
+        recipe = adapting.recorded(recipe, adapter, shapes)
         notes += adapting.said_of(recipe, next(iter(tokenizers.values())))
         return _with_prompts(TokenJob(recipe, model, tokenizers, blocks, tuple(notes), adapter))
     start = {}
@@ -217,7 +232,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         start[block] = np.tile(row, (recipe.vectors, 1)).astype(np.float32)
     if recipe.start is not None:
         path = Path(recipe.start).expanduser()
-        start, learned = learned_vectors(path, start, recipe.model, model.sha256())
+        start, learned = learned_vectors(path, start, recipe.model, hashes_of(model))
         if learned < recipe.vectors:
             notes.append(
                 f"{learned} of {recipe.vectors} vectors are those that were learned; the others "
@@ -227,6 +242,28 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
     )
+
+
+def _named_by_folders(recipe: PersonalizeRecipe) -> tuple[PersonalizeRecipe, list[str]]:
+    """Return a recipe with the class, and of a LoRA the token, that folders of photos name.
+
+    Also returns a line for each of them. A token that could name no file stays what it was.
+    """
+    notes: list[str] = []
+    if not recipe.photos:
+        return recipe, notes
+    folder = photos_of(recipe)
+    if recipe.class_word is None and (word := class_word_of(folder)):
+        notes.append(f"class word {word!r}, from the names of the folders; --class says another")
+        recipe = replace(recipe, class_word=word)
+    if not recipe.adapts or recipe.token is not None or recipe.class_word is None:
+        return recipe, notes
+    if token := token_of(folder, recipe.class_word):
+        with suppress(InputError):
+            captions.file_name_of(token)
+            recipe = replace(recipe, token=token)
+            notes.append(f"token {token!r}, from the names of the folders; --token says another")
+    return recipe, notes
 
 
 def _with_an_end(recipe: PersonalizeRecipe, given: PersonalizeRecipe) -> PersonalizeRecipe:

@@ -1,6 +1,6 @@
 """Photos: a folder of pictures becomes arrays, and every file in it is accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
@@ -16,6 +16,7 @@ from edge_train.formats.picture_folders import (
     Listing,
     PictureRoot,
     duplicates,
+    photo_of_mask,
     repeats_of,
     shown,
 )
@@ -24,7 +25,7 @@ from edge_train.formats.pictures import Fit, Pixels, look_at, read_picture
 from edge_train.formats.tables.coding import coding_of, opened_text
 from edge_train.tasks.personalize.buckets import nearest
 from edge_train.tasks.personalize.named_things import classes_of, said_of_things
-from edge_train.tasks.personalize.weights import masks_beside, read_mask
+from edge_train.tasks.personalize.weights import middle_size, read_mask
 
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
 _MOST_CAPTION_BYTES = 1 << 16
@@ -64,11 +65,21 @@ class PhotoSet:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A folder with photos: what lies there without masks, the mask of each photo, its repeats."""
+
+    listing: Listing
+    masks: Mapping[Path, Path]
+    repeats: int = 1
+
+
 def load_photos(
     folder: Path,
     resolution: int,
     most: int = MAX_PHOTOS,
     sizes: Sequence[tuple[int, int]] = (),
+    offered: Sequence[tuple[int, int]] = (),
 ) -> PhotoSet:
     """Read the photos of a folder, sorted by name, with their captions.
 
@@ -78,13 +89,15 @@ def load_photos(
     and `text`). A folder without photos may have sub-folders as kohya's trainer wants them,
     `10_name word`: each is read, and its number says how often its photos are taken. A file that
     claims to be a photo and cannot be read is an error: nobody should train on fewer photos than
-    they gave. `photo.mask.png` beside `photo.jpg` is no photo: white in it counts, black does not.
+    they gave. `photo.mask.png` beside `photo.jpg` is no photo: white in it counts, black does not;
+    nor is `photo-masklabel.png`, as OneTrainer has it. All photos of that name have it.
 
     Args:
       folder: 1 to 50 pictures; other sub-folders are not read.
       resolution: side of the result in pixels, > 0.
       most: pictures that are taken.
       sizes: (width, height) that a photo may get, that of the nearest shape; none: a square.
+      offered: those that `--buckets` would allow, for a sentence; none where it cannot be used.
 
     Raises:
       InputError: the folder, a photo or a caption cannot be used.
@@ -93,33 +106,19 @@ def load_photos(
       One photo at a time; see `read_picture`.
     """
     root = PictureRoot(folder)
-    listed, notices = _listed(root)
-    masks: dict[Path, Path] = {}
-    for found, _ in listed:
-        masks |= _masks(root, found)
-    listed = [(_photos_of(found), repeats) for found, repeats in listed]
-    count = sum(len(found.pictures) for found, _ in listed)
-    if not count:
-        raise InputError(
-            f"{shown(folder)}: masks and no photos; put photo.jpg beside each photo.mask.png."
-        )
-    if count > most:
-        raise InputError(
-            f"{shown(folder)}: {count} photos, the limit is {most}; move "
-            f"{count - most} of them to another folder."
-        )
-    common = gcd(*(repeats for _, repeats in listed))
+    listed, notices = _counted(root, most)
+    common = gcd(*(found.repeats for found in listed))
     allowed = sizes or ((resolution, resolution),)
     photos = []
-    for found, repeats in listed:
-        captions = _captions(root, found, notices)
-        photos += [
-            _read(root, path, allowed, captions.get(path), repeats // common, masks.get(path))
-            for path in found.pictures
-        ]
+    for found in listed:
+        captions = _captions(root, found.listing, notices)
+        for path in found.listing.pictures:
+            photo = _read(root, path, allowed, found.masks.get(path), offered)
+            repeats = found.repeats // common
+            photos.append(replace(photo, caption=captions.get(path), repeats=repeats))
     same = [
         f"the same photo more than once: {some_of([root.name(path) for path in group])}"
-        for group in duplicates([path for found, _ in listed for path in found.pictures])
+        for group in duplicates([path for found in listed for path in found.listing.pictures])
     ]
     said = (
         *notices,
@@ -132,6 +131,21 @@ def load_photos(
         *lines_of(root.skipped),
     )
     return PhotoSet(tuple(photos), said)
+
+
+def look_at_photos(folder: Path) -> list[str]:
+    """Return the names of photos that have a mask, from names alone; no photo is decoded.
+
+    Raises:
+      InputError: `load_photos` would refuse the folder for its names, or a file for its first
+        bytes. One that is cut short further on is not found.
+    """
+    root = PictureRoot(folder)
+    listed, _ = _counted(root, MAX_PHOTOS)
+    for found in listed:
+        for path in (*found.listing.pictures, *found.masks.values()):
+            look_at(path)
+    return [root.name(path) for found in listed for path in found.masks]
 
 
 def require_content(folder: Path, photos: Sequence[Photo]) -> None:
@@ -153,8 +167,28 @@ def flip(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _listed(root: PictureRoot) -> tuple[list[tuple[Listing, int]], list[str]]:
-    """Return the folders that hold photos, how often theirs are taken, and a line about that."""
+def _counted(root: PictureRoot, most: int) -> tuple[list[_Found], list[str]]:
+    """Return the folders that hold photos, as `_listed` does.
+
+    Raises:
+      InputError: there are none, or too many.
+    """
+    listed, notices = _listed(root)
+    count = sum(len(found.listing.pictures) for found in listed)
+    if not count:
+        raise InputError(
+            f"{shown(root.path)}: masks and no photos; put photo.jpg beside each photo.mask.png."
+        )
+    if count > most:
+        raise InputError(
+            f"{shown(root.path)}: {count} photos, the limit is {most}; move "
+            f"{count - most} of them to another folder."
+        )
+    return listed, notices
+
+
+def _listed(root: PictureRoot) -> tuple[list[_Found], list[str]]:
+    """Return the folders that hold photos, and a line about how often theirs are taken."""
     try:
         top = root.list(root.path)
     except InputError as error:
@@ -166,28 +200,29 @@ def _listed(root: PictureRoot) -> tuple[list[tuple[Listing, int]], list[str]]:
     if top.pictures:
         for inner in top.folders:
             root.skipped[root.name(inner)] = "a sub-folder; those beside photos are not read"
-        return [(top, 1)], []
-    listed, lines = [], []
+        return [_without_masks(root, top)], []
+    listed, lines = list[_Found](), []
     for inner in top.folders:
         repeats = repeats_of(inner)
         if repeats is None:
             root.skipped[root.name(inner)] = "a sub-folder without a number of repeats in its name"
             continue
-        found = root.list(inner)
-        for deeper in found.folders:
+        listing = root.list(inner)
+        for deeper in listing.folders:
             root.skipped[root.name(deeper)] = "a sub-folder; those beside photos are not read"
-        if found.pictures:
-            listed.append((found, repeats[0]))
-            lines.append(f"{root.name(inner)} ({len(found.pictures)} photos)")
+        found = _without_masks(root, listing, repeats[0])
+        if count := len(found.listing.pictures):
+            listed.append(found)
+            lines.append(f"{root.name(inner)} ({count} photo{'s' if count > 1 else ''})")
     if listed:
-        uneven = len({repeats for _, repeats in listed}) > 1
+        uneven = len({found.repeats for found in listed}) > 1
         how = ", taken as often as the numbers in these names say" if uneven else ""
         return listed, [f"photos from {some_of(lines)}{how}"]
     raise InputError(_no_photos(root, top))
 
 
 def _no_photos(root: PictureRoot, top: Listing) -> str:
-    inside = [(inner, len(PictureRoot(inner).list(inner).pictures)) for inner in top.folders]
+    inside = [(inner, _photos_in(inner)) for inner in top.folders]
     count = len(top.captions) + len(top.skipped) + (top.table is not None)
     count -= sum(reason == "hidden folder" for reason in top.skipped.values())
     for inner, photos in inside:
@@ -262,52 +297,58 @@ def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
     return lines[0], "only its first line is used" if lines[1:] else None
 
 
-def _masks(root: PictureRoot, found: Listing) -> dict[Path, Path]:
-    """Return the masks among the pictures of a folder by their photos; others are left aside."""
-    stems = {path.stem: path for path in found.pictures}
+def _photos_in(folder: Path) -> int:
+    """Return how many photos lie in a folder, without their masks."""
+    return sum(photo_of_mask(path) is None for path in PictureRoot(folder).list(folder).pictures)
+
+
+def _without_masks(root: PictureRoot, listing: Listing, repeats: int = 1) -> _Found:
+    """Return a folder's photos with the mask of each; masks of no photo are left aside by name."""
+    of_photo = {path: photo_of_mask(path) for path in listing.pictures}
+    photos = tuple(path for path, stem in of_photo.items() if stem is None)
     masks: dict[Path, Path] = {}
-    for stem, mask in masks_beside(stems).items():
-        if stem in stems:
-            masks[stems[stem]] = mask
+    for path, stem in of_photo.items():
+        if stem is None:
+            continue
+        own = [photo for photo in photos if photo.stem == stem]
+        if not own:
+            root.skipped[root.name(path)] = f"a mask, and there is no photo {stem!r} beside it"
+        elif own[0] in masks:
+            root.skipped[root.name(path)] = f"a mask, and {masks[own[0]].name} is read"
         else:
-            root.skipped[root.name(mask)] = f"a mask, and there is no photo {stem!r} beside it"
-    return masks
-
-
-def _photos_of(found: Listing) -> Listing:
-    """Return what lies in a folder without its masks."""
-    masks = set(masks_beside({path.stem: path for path in found.pictures}).values())
-    return replace(found, pictures=tuple(path for path in found.pictures if path not in masks))
+            masks |= dict.fromkeys(own, path)
+    return _Found(replace(listing, pictures=photos), masks, repeats)
 
 
 def _read(
     root: PictureRoot,
     path: Path,
     sizes: Sequence[tuple[int, int]],
-    caption: str | None,
-    repeats: int,
     mask_path: Path | None,
+    offered: Sequence[tuple[int, int]],
 ) -> Photo:
+    """Return a photo without its caption, brought to the size next to its shape."""
     wanted = sizes[0] if len(sizes) == 1 else nearest(look_at(path).size, sizes)
     fit = Fit(wanted, crop=True, smooth=True, draft_megapixels=0)
     picture = read_picture(path, fit)
     (width, height), (across, down) = picture.size, wanted
-    scale = min(width / across, height / down)
-    cut = max(round(across * scale), 1), max(round(down * scale), 1)  # as `read_picture` cuts
+    cut = middle_size(picture.size, wanted)  # as `read_picture` cuts
     notes = [f"{width}x{height}", *picture.notes]
     if cut != picture.size:
         notes.append(f"centre crop {cut[0]}x{cut[1]}")
     if cut != wanted:
-        verb = "resized" if scale > 1 else "small, enlarged"
+        verb = "resized" if cut > wanted else "small, enlarged"
         notes.append(f"{verb} to {across}x{down}")
     mask = None
     if mask_path is not None:
-        mask, size = read_mask(mask_path, path, picture.size, fit)
+        mask, size = read_mask(mask_path, path, picture.size, fit, offered)
         other = "" if size == picture.size else f", {size[0]}x{size[1]}, resized with it"
         notes.append(f"weighted by {mask_path.name}{other}")
-    name = root.name(path)
     return Photo(
-        name, picture.pixels, caption, ", ".join(notes), repeats, picture.kept, mask, picture.size
+        *(root.name(path), picture.pixels, None, ", ".join(notes)),
+        kept=picture.kept,
+        mask=mask,
+        size=picture.size,
     )
 
 

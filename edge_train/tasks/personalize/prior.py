@@ -4,6 +4,7 @@ Source: prior preservation of DreamBooth (arXiv:2208.12242). As in diffusers' sc
 as many of these as of photos, and their loss is added, times a weight.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from edge_train.arrays.parameters import Parameters
 from edge_train.errors import InputError
 from edge_train.formats.atomic import write_bytes
+from edge_train.formats.picture_folders import pictures_below, shown
 from edge_train.formats.pictures import read_picture
 from edge_train.recipe import required
 from edge_train.records.folder import RunFolder
@@ -30,7 +32,7 @@ def missing(recipe: PersonalizeRecipe) -> int:
     """Return how many pictures the model has to draw, beside those in the folder.
 
     Raises:
-      InputError: the folder cannot be read, or has too many.
+      InputError: the folder cannot be read, or has too many; or none and no count was named.
     """
     return max((recipe.class_count or 0) - len(_given(recipe)), 0)
 
@@ -54,7 +56,10 @@ def prior_cache(job: TokenJob, folder: Path, say: Say) -> PhotoCache:
     pictures = _given(recipe)
     if count := missing(recipe):
         if len(_drawn(folder)) < count:
-            say(f"drawing {count} pictures of {class_prompt(recipe)!r}, to be kept in mind")
+            say(
+                f"{_lacking(recipe)}drawing {count} pictures of {class_prompt(recipe)!r}, to be "
+                f"kept in mind, into {RunFolder(folder).samples.name}/ of the run"
+            )
             _draw(job, folder, count)
         pictures += [read_picture(path).pixels for path in _drawn(folder)[:count]]
     say(f"{len(pictures)} pictures of the class {recipe.class_word!r} beside the photos")
@@ -68,17 +73,39 @@ def prior_cache(job: TokenJob, folder: Path, say: Say) -> PhotoCache:
 
 
 def _given(recipe: PersonalizeRecipe) -> list[Pixels]:
-    """Return the pictures in the user's folder."""
+    """Return the pictures in the user's folder; none where it has none and some are to be drawn.
+
+    As in diffusers' script it need not exist then. What is drawn is not written there.
+    """
     if recipe.class_photos is None:
         return []
     path = Path(recipe.class_photos).expanduser()
-    if recipe.class_count is not None and not path.exists():
+    if _has_none(path):
+        if recipe.class_count is not None:
+            return []
         raise InputError(
-            f"{path}: there is no such folder; leave class_photos out, and {recipe.class_count} "
-            "pictures of the class are drawn."
+            f"{shown(path)}: no pictures of the class there; put some there, or add "
+            "--class-count 100, and the model draws them."
         )
     side = required(recipe.resolution)
     return [photo.pixels for photo in load_photos(path, side, most=MOST_CLASS_PICTURES).photos]
+
+
+def _has_none(path: Path) -> bool:
+    """Return whether there is no such folder, or no picture in it or further down."""
+    try:
+        return not pictures_below(path)
+    except FileNotFoundError:
+        return not os.path.lexists(path)
+    except OSError:
+        return False  # `load_photos` says what is wrong with it
+
+
+def _lacking(recipe: PersonalizeRecipe) -> str:
+    """Return how a line begins that tells of pictures to be drawn in the place of all."""
+    if recipe.class_photos is None or not _has_none(path := Path(recipe.class_photos).expanduser()):
+        return ""
+    return f"no pictures in {shown(path)}; "
 
 
 def _drawn(folder: Path) -> list[Path]:

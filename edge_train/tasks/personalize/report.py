@@ -3,11 +3,16 @@
 import re
 from pathlib import Path
 
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.records.folder import RunFolder
 from edge_train.report.html import Record, inside, picture, render, section, table
 from edge_train.report.section import Section
-from edge_train.tasks.personalize.captions import file_name_of
-from edge_train.tasks.personalize.loading import ways_to_load, ways_to_load_lora
+from edge_train.tasks.personalize.captions import file_name_of, without_class
+from edge_train.tasks.personalize.loading import (
+    model_for_others,
+    ways_to_load,
+    ways_to_load_lora,
+)
 
 _STRIP = 8  # previews in the film strip
 
@@ -32,6 +37,8 @@ def _pictures(run: Path, facts: Record) -> str:
 
 def _spelled(words: str, facts: Record) -> str:
     """Return a caption or a prompt with the token, or the words of a LoRA, in its place."""
+    if facts.get("trigger") and facts.get("learn") != "style":
+        words = without_class(words, str(facts.get("class_word")))
     return words.replace("{}", str(facts.get("trigger") or facts.get("token") or "{}"))
 
 
@@ -79,26 +86,38 @@ def _photos(run: Path, facts: Record) -> str:
 
 def _loading(run: Path, summary: Record, facts: Record) -> str:
     if folder := summary["outputs"].get("lora"):
-        return _loading_lora(run / folder, facts)
+        return _loading_lora(run, folder, facts)
     file, token = summary["outputs"].get("token"), facts.get("token")
     if not (file and token):
         return ""
     intro = (
         f"What was learned is in {file} and belongs to the model that it was learned on, "
-        f"{facts.get('model')}. Outside diffusers the file's name is the word to write."
+        f"{_named(facts)}. Outside diffusers the file's name is the word to write."
     )
-    ways = ways_to_load(run / file, token, str(facts.get("model")))
+    ways = ways_to_load(run / file, token, _model(run, facts))
     body = render("loading.html", intro=intro, ways=ways)
     return section("Load it like this", body, True)
 
 
-def _loading_lora(folder: Path, facts: Record) -> str:
+def _named(facts: Record) -> str:
+    """Return the model of a run in words."""
+    exported = facts.get("runtime") == "onnx" and facts.get("model") != EMBEDDED
+    return f"{'the one exported as ' if exported else ''}{facts.get('model')}"
+
+
+def _model(run: Path, facts: Record) -> str | None:
+    """Return where other programs find the model; None where nobody knows."""
+    exported = facts.get("runtime") == "onnx"
+    return model_for_others(run, str(facts.get("model")), exported=exported)
+
+
+def _loading_lora(run: Path, folder: str, facts: Record) -> str:
     name, trigger = file_name_of(str(facts.get("token"))), str(facts.get("trigger"))
     intro = (
-        f"What was learned is a LoRA in {folder.name} and belongs to the model that it was trained "
+        f"What was learned is a LoRA in {folder} and belongs to the model that it was trained "
         f"on, {facts.get('model')}, or to models that were made of it. Prompts say {trigger!r}."
     )
-    ways = ways_to_load_lora(folder, name, trigger, str(facts.get("model")))
+    ways = ways_to_load_lora(run / folder, name, trigger, _model(run, facts))
     return section("Load it like this", render("loading.html", intro=intro, ways=ways), True)
 
 

@@ -17,15 +17,22 @@ _LEAST_SIGNAL = 2.0**-24  # what diffusers takes for none, where a model predict
 def ddim_timesteps(train_steps: int, steps: int, spacing: str = "leading") -> NDArray[np.int64]:
     """Return the timesteps to visit, noisiest first, as diffusers spaces them (offset 1).
 
+    Where the offset would lead past the last timestep, with as many steps as there are timesteps,
+    there is none.
+
+    Args:
+      steps: at most `train_steps`.
+
     >>> ddim_timesteps(1000, 4).tolist(), ddim_timesteps(1000, 4, "trailing").tolist()
     ([751, 501, 251, 1], [999, 749, 499, 249])
     """
     if spacing == "trailing":
-        found = np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
+        found = np.round(np.arange(train_steps, 0, -train_steps / steps)[:steps]) - 1
     elif spacing == "linspace":
         found = np.linspace(0, train_steps - 1, steps).round()[::-1]
     elif spacing == "leading":
-        found = (np.arange(steps) * (train_steps // steps) + 1)[::-1]
+        found = (np.arange(steps) * (train_steps // steps))[::-1]
+        found += min(1, train_steps - 1 - int(found[0]))
     else:
         raise ValueError(f"no spacing of timesteps {spacing!r}")
     return found.astype(np.int64)
@@ -53,7 +60,8 @@ def sample(
       empty: ids of the empty prompt, (length,), per text encoder.
       noise: standard normal start, (pictures, channels, height, width).
       signal: (timesteps,) share of signal variance.
-      steps: denoiser calls; each evaluates every picture twice (with and without the prompt).
+      steps: denoiser calls, at most one a timestep; each evaluates every picture twice (with and
+        without the prompt).
       guidance: 1 follows the model, larger values follow the prompt more.
       spacing: which timesteps are visited: `leading`, `trailing` or `linspace`.
       zeroes_empty: without the prompt, the denoiser is told zeros, not the empty prompt.

@@ -20,6 +20,16 @@ Pictures = NDArray[np.uint8]  # (n, height, width, 3)
 ModelT = TypeVar("ModelT", bound=Model, contravariant=True)
 
 
+def hashes_of(model: Model) -> tuple[str, ...]:
+    """Return the hash of a model's weights; of an artifact, of those it was exported from.
+
+    Its own follows, of its manifest: what learned from it in earlier versions has that.
+    """
+    if isinstance(model, Artifact):
+        return model.manifest.origin["sha256"], model.sha256()
+    return (model.sha256(),)
+
+
 class Denoiser(OpenRuntime, Protocol):
     """An open runtime that can also draw, and hands out what its losses are made of."""
 

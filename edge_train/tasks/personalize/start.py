@@ -1,6 +1,6 @@
 """The vectors that a token starts from: those of its class word, or of a token learned before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ _NAMES = {"clip_l": "token", "clip_g": "token_2"}
 
 
 def learned_vectors(
-    path: Path, wanted: Mapping[str, Array], model: str, model_sha256: str
+    path: Path, wanted: Mapping[str, Array], model: str, hashes: Sequence[str]
 ) -> tuple[dict[str, Array], int]:
     """Return the vectors of a token file, by block, and how many of a block were learned.
 
@@ -24,6 +24,8 @@ def learned_vectors(
     Args:
       wanted: blocks of the shapes that the run trains, with the values of the class word.
       model: that is trained with, as the user names it.
+      hashes: by which it is known: of its weights; of an artifact also its own, which files of
+        earlier versions have.
 
     Raises:
       InputError: it is no token file, or of another model, or of another number of vectors.
@@ -32,11 +34,11 @@ def learned_vectors(
         found, metadata = read_tensors(path)
     except RunFolderError as error:
         raise InputError(f"--from {path}: not a token file in safetensors ({error}).") from error
-    if metadata.get("base_model_sha256", model_sha256) != model_sha256:
+    if metadata.get("base_model_sha256", hashes[0]) not in hashes:
         raise InputError(
             f"--from {path}: its token was learned with model {metadata.get('base_model')} (sha256 "
             f"{metadata['base_model_sha256'][:12]}...), not with {model} "
-            f"({model_sha256[:12]}...); name that --model."
+            f"({hashes[0][:12]}...); name that --model."
         )
     if len(found) == 1:
         found = {"token": next(iter(found.values()))}

@@ -1,6 +1,6 @@
 """What squared errors are multiplied by: weights of timesteps, and masks of photos."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.picture_folders import MASK, shown
-from edge_train.formats.pictures import Fit, read_picture
+from edge_train.formats.picture_folders import shown
+from edge_train.formats.pictures import Fit, Pixels, read_picture
+from edge_train.tasks.personalize.buckets import nearest
 
 _SHAPES_DIFFER = 0.02  # of a mask and its photo, by width over height; rounding is less
 
@@ -42,25 +43,23 @@ def min_snr(
     return (gamma / np.maximum(ratio, gamma)).astype(np.float32)  # min(ratio, gamma) / ratio
 
 
-def masks_beside(names: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the masks in a folder by the name of the picture that each is of.
+def middle_size(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """Return how much of a picture a crop to a shape leaves: (width, height), in its middle.
 
-    Args:
-      names: pictures of the folder by their names without suffix.
-
-    >>> found = {stem: Path(stem + ".png") for stem in ("a", "a.mask", "b", "c.Mask")}
-    >>> masks_beside(found)
-    {'a': PosixPath('a.mask.png'), 'c': PosixPath('c.Mask.png')}
+    >>> middle_size((200, 64), (32, 32))
+    (64, 64)
     """
-    return {
-        stem[: -len(MASK)]: path
-        for stem, path in names.items()
-        if stem.casefold().endswith(MASK) and stem[: -len(MASK)]
-    }
+    (width, height), (across, down) = size, shape
+    scale = min(width / across, height / down)
+    return max(round(across * scale), 1), max(round(down * scale), 1)
 
 
 def read_mask(
-    path: Path, photo: Path, size: tuple[int, int], fit: Fit
+    path: Path,
+    photo: Path,
+    size: tuple[int, int],
+    fit: Fit,
+    offered: Sequence[tuple[int, int]] = (),
 ) -> tuple[Array, tuple[int, int]]:
     """Return a mask (height, width) of 0 to 1, cropped and resized as its photo was, and its size.
 
@@ -68,24 +67,68 @@ def read_mask(
 
     Args:
       size: of the photo, upright.
+      offered: sizes (width, height) that `--buckets` would allow, where it can be used.
 
     Raises:
-      InputError: it cannot be read, has another shape than its photo, or is black all over.
+      InputError: it cannot be read, has another shape than its photo, or nothing of it is left.
     """
-    mask = read_picture(path, replace(fit, ground="black"), grey=True)
+    fit = replace(fit, ground="black")
+    mask = read_picture(path, fit, grey=True)
     shape, wanted = mask.size[0] / mask.size[1], size[0] / size[1]
     if abs(shape / wanted - 1) > _SHAPES_DIFFER:
         raise InputError(
             f"{shown(path)}: a mask of {mask.size[0]}x{mask.size[1]}, its photo "
-            f"{shown(photo.name)} has {size[0]}x{size[1]}; save it in the same shape."
+            f"{shown(photo.name)} has {size[0]}x{size[1]}; save it in the same shape, or give "
+            "the photo another name, to train it without a mask."
         )
     values: Array = (mask.pixels.reshape(mask.pixels.shape[:2]) / 255.0).astype(np.float32)
     if not values.any():
-        raise InputError(
-            f"{shown(path)}: a mask that is black or transparent all over, which leaves nothing of "
-            "its photo to learn; paint white what counts, or remove it."
-        )
+        cut = f"{shown(photo.name)} from {size[0]}x{size[1]}"
+        raise InputError(f"{shown(path)}: {_why_black(path, mask.size, cut, fit.size, offered)}")
     return values, mask.size
+
+
+def _why_black(
+    path: Path,
+    size: tuple[int, int],
+    photo: str,
+    trained: tuple[int, int],
+    offered: Sequence[tuple[int, int]],
+) -> str:
+    """Return why nothing of a mask is left, and what to do about that.
+
+    Args:
+      size: of the mask, (width, height).
+      photo: its name and size, for the sentence.
+    """
+    grey = read_picture(path, Fit(size, ground="black"), grey=True).pixels[..., 0]
+    if not grey.any():
+        return (
+            "a mask that is black or transparent all over, which leaves nothing of its photo to "
+            "learn; paint white what counts, or remove it."
+        )
+    left = _middle_of(grey, trained)
+    if not left.any():
+        helps = offered and _middle_of(grey, nearest(size, offered)).any()
+        buckets = "add --buckets, which crops less, " if helps else ""
+        return (
+            f"all that is white in it lies outside of the middle in the shape {trained[0]}x"
+            f"{trained[1]}, to which {photo} is cropped; {buckets}crop both around what counts, "
+            "or remove the mask."
+        )
+    return (
+        f"a mask with so little white ({np.count_nonzero(left)} of {left.size} pixels are not "
+        f"black, the brightest has {left.max()} of 255) that none is left at {trained[0]}x"
+        f"{trained[1]}; paint white what counts, or remove it."
+    )
+
+
+def _middle_of(grey: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Return what a crop to a shape (width, height) leaves of a picture (height, width)."""
+    height, width = grey.shape
+    across, down = middle_size((width, height), shape)
+    top, left = (height - down) // 2, (width - across) // 2
+    return grey[top : top + down, left : left + across]
 
 
 def in_cells(mask: Array, cell: int) -> Array:

@@ -35,7 +35,7 @@ def export_encoder(
       InputError, ModelError: one sentence about what the user must change.
     """
     check_free(out)
-    folder = open_classifier(*find_folder(name))
+    folder = open_classifier(*find_folder(name, "edge-train export"))
     with whole_folder(out) as partial:
         say("exporting the graph")
         exact = TorchEncoder(folder, threads=threads or 1, attention="eager")

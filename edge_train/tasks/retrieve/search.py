@@ -182,7 +182,7 @@ def open_searcher(run: Path, threads: int | None) -> Searcher:
             f"{run}: its index is not written yet; go on with `edge-train run --resume {run}`."
         )
     index = Index(run / _INDEX, TEXTS)
-    model = open_encoder(find_folder(recipe.model)[0])
+    model = open_encoder(find_folder(recipe.model, "")[0])
     engine = engine_of(recipe, model)
     _check_model(run, index, model, engine)
     tokenizer = open_tokenizer(model.path, model.vocabulary)

@@ -122,7 +122,7 @@ def test_a_bad_table_is_one_sentence(tmp_path, content, sentence):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[1, 2]\n", "line 1 is no JSON object"),
+        ("[1, 2]\n", "line 1 is a list, expected a JSON object"),
         ('{"text": "a"}\n', "has only 'text', expected 2: a text and its label"),
         ('{"text": "a", "label": [1, 2]}\n', "line 1 has more than one label"),
         ('{"text": ["a"], "label": 1}\n', "line 1 has no text"),

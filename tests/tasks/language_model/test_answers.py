@@ -78,6 +78,21 @@ def test_calls_of_tools_are_learned_and_what_tools_answer_is_not():
     assert found == ['{"name": "add", "parameters": {"a": 2}}<|eot_id|>', "Yes<|eot_id|>"]
 
 
+def test_calls_that_a_template_does_not_write_are_no_answers(tmp_path):
+    call = {"function": {"name": "add", "arguments": {"a": 2}}}
+    for content in ("", None):
+        called = {"role": "assistant", "content": content, "tool_calls": [call]}
+        chats = [[ASKED, FOUR], [ASKED, called], [ASKED, called, AGAIN, YES]]
+        for loss_on in ("completions", "all"):
+            source = TEMPLATES["smollm"]
+            _, counted, _, wrong = written(tmp_path, chats, source=source, loss_on=loss_on)
+            assert len(counted) == 1
+            why = "calls a tool, which the model's chat template does not write"
+            assert wrong.first == [f"line 2 {why}", f"line 3 {why}"]
+        _, counted, _, wrong = written(tmp_path, chats, source=LLAMA3)
+        assert len(counted) == 4 and not wrong.first
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -79,6 +79,47 @@ def test_tools_their_calls_and_turns_without_weight_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "value",
+    ['{"name": "add", "arguments": {"a": 2}}', '[{"name": "add", "arguments": "{\\"a\\": 2}"}]'],
+)
+@pytest.mark.parametrize("answer", ["observation", "tool", "function", "function_response"])
+def test_a_function_call_of_sharegpt_is_a_call_of_a_tool(tmp_path, value, answer):
+    """LLaMA-Factory's names; such a file was refused whole."""
+    said = (("human", "2 + 2?"), ("function_call", value), (answer, "4"), ("gpt", "4"))
+    row = {"conversations": [{"from": name, "value": text} for name, text in said]}
+    found = only(tmp_path, row)
+    call = {"name": "add", "arguments": {"a": 2}}
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert list(found.messages) == [ASKED, called, {"role": "tool", "content": "4"}, ANSWERED]
+    assert found.answers == [1, 3]
+
+
+def test_a_system_message_and_tools_that_come_late_are_read(tmp_path):
+    """Columns were those of the first 1,000 rows."""
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    late = {"messages": PLAIN, "system": "Be brief", "tools": tools}
+    found, notices = chats_of(tmp_path / "t.jsonl", [{"messages": PLAIN}] * 1001 + [late])
+    assert not notices
+    assert found[-1].messages[0]["content"] == "Be brief" and found[-1].tools == tuple(tools)
+
+
+def test_chats_behind_many_texts_are_not_left_out_in_silence(tmp_path):
+    rows = [{"text": "a"}] * 1001 + [{"messages": PLAIN}] * 3
+    with pytest.raises(
+        InputError, match=r"1001 of 1004 rows\); --text-column text takes its texts"
+    ):
+        chats_of(tmp_path / "t.jsonl", rows)
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_turns_in_rows_of_their_own_are_no_texts(tmp_path, name):
+    """They were learned as documents."""
+    with pytest.raises(InputError, match=r"its rows are turns of a chat.*list under 'messages'"):
+        open_texts(write_table(tmp_path / name, PLAIN), None).check()
+    assert open_texts(tmp_path / name, "content").chats_found() is None
+
+
+@pytest.mark.parametrize(
     ("messages", "why"),
     [
         ("hello", "has no list of messages"),
@@ -91,7 +132,19 @@ def test_tools_their_calls_and_turns_without_weight_are_kept(tmp_path):
         ),
         ([{"content": "a"}], "has a message 1 of role None"),
         ([{"role": ["user"], "content": "a"}], "has a message 1 of role"),
-        ([{"from": 3, "value": "a"}], "has a message 1 of role None"),
+        ([{"from": 3, "value": "a"}], "has a message 1 of from 3; rename it"),
+        (
+            [{"from": "narrator", "value": "a"}],
+            "has a message 1 of from 'narrator'; rename it to one that 'from' takes: system, human,"
+            " user, gpt, chatgpt, model, bot, assistant, function_call, observation, tool, ",
+        ),
+        (
+            [{"role": "narrator", "content": "a"}],
+            "rename it to one that 'role' takes: system, developer, user, assistant, tool",
+        ),
+        ('[{"role": "user", "content": "\\ud83d"}]', "has no list of messages (half of a letter"),
+        ([{"from": "function_call", "value": "Action: add"}], "that is no JSON of a call"),
+        ([{"from": "function_call", "value": "{}"}], "with a call of a tool without a name"),
         ([{"role": "user", "content": 3}, ANSWERED], "has a message 1 whose content is no text"),
         ([{"role": "user"}, ANSWERED], "has a message 1 without a text"),
         ([ASKED, {**ANSWERED, "content": " "}], "has an answer without a text (message 2)"),

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from edge_train import cli
 from edge_train.memory.footprint import TRAIN
 from edge_train.memory.plan import estimate
+from edge_train.records.journal import Journal, read
 from edge_train.tasks import open_job, read_recipe
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
@@ -114,3 +115,39 @@ def test_what_needs_torch_is_refused_with_what_does_without_it(place, tmp_path, 
     assert "this run trains all weights" in refused("--trainable", "all", "--runtime", "numpy")
     assert "quant 'int8' is not for" in refused("--quant", "int8")
     assert "does not serve task 'language-model'" in refused("--runtime", "onnx")
+
+
+def as_of_torch(run):
+    """Make a run one of torch, as if it came from another machine."""
+    recipe, path = run / "recipe.toml", run / "journal.jsonl"
+    recipe.write_text(recipe.read_text().replace('runtime = "numpy"', 'runtime = "torch"'))
+    records, _ = read(path)
+    records = [{k: v for k, v in record.items() if k != "crc"} for record in records]
+    for facts in (records[0]["facts"], records[0]["recipe"]["values"]):
+        facts["runtime"] = "torch"
+    path.unlink()
+    book = Journal(path)
+    for record in records:
+        book.append(record)
+    book.close()
+
+
+def test_a_run_of_an_engine_that_is_not_here_is_reported_and_begun_from_by_another(
+    place, tmp_path, capsys
+):
+    made, new = tmp_path / "made", tmp_path / "new"
+    assert run(place, made, "--steps", "2") == 0
+    as_of_torch(made)
+    capsys.readouterr()
+    assert cli.main(["run", "--resume", str(made)]) == 0
+    assert "its report was made again" in capsys.readouterr().err
+    for words in (["--steps", "4"], ["--mem", "1GB", "--steps", "4"]):
+        assert cli.main(["run", "--resume", str(made), *words]) == 2
+        said = capsys.readouterr().err
+        assert "runtime 'torch', which needs torch" in said and "--runtime numpy" not in said
+        assert f"with runtime numpy: `edge-train run --from {made}`" in said
+    assert cli.main(["run", "--from", str(made), "--steps", "2", "--out", str(new)]) == 0
+    assert json.loads((new / "report.json").read_text())["runtime"] == "numpy"
+    shutil.rmtree(made / "adapter")
+    assert cli.main(["run", "--resume", str(made)]) == 2  # nothing left to begin from
+    assert "--from" not in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Products of bfloat16: close to float32, in half the bytes, and refused where nobody has them."""
 
 import dataclasses
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -98,3 +100,26 @@ def test_a_processor_without_them_is_told(recipe, monkeypatch):
     monkeypatch.setattr(jobs, "multiplies_bfloat16", lambda: False)
     notes = LanguageModelJob(dataclasses.replace(recipe, dtype="bfloat16")).notes
     assert any("no products of bfloat16" in note for note in notes)
+
+
+_LENGTHS = """
+import os
+import torch
+from edge_train.memory.measure import measure
+from edge_train.runtimes.torch.products import products_in
+
+torch.set_num_threads(1)
+kind = products_in("bfloat16")
+weights = torch.ones(1024, 576, dtype=kind)
+for length in range(8, 308):
+    torch.mm(torch.ones(length, 576, dtype=kind), weights.T)
+    if length == 9:
+        began = measure().resident_bytes
+print(measure().resident_bytes - began)
+"""
+
+
+@pytest.mark.process
+def test_what_is_made_for_products_of_one_length_is_not_kept_for_hundreds_of_them():
+    done = subprocess.run([sys.executable, "-c", _LENGTHS], capture_output=True, check=True)
+    assert int(done.stdout) < 120e6  # with all of them kept 220 MB

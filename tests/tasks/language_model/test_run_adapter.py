@@ -303,7 +303,9 @@ def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys
     assert run(place, tmp_path / "run", "--from", start, "--rank", "8") == 2
     assert "rank is 8, but the adapter" in capsys.readouterr().err
     assert run(place, tmp_path / "run", "--from", start, "--trainable", "all") == 2
-    assert "is an adapter, and --trainable says 'all'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is an adapter, and --trainable says 'all'; leave that out" in said
+    assert f"`edge-train export {start} merged --to merged`" in said
 
 
 def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):

@@ -49,6 +49,37 @@ def test_class_word_becomes_the_place_where_none_is_marked(
     assert place(caption, "<my-dog>", class_word) == expected
 
 
+@pytest.mark.parametrize(
+    ("caption", "class_word", "expected"),
+    [
+        ("a photo of a my-bag", "bag", "a photo of a {}"),
+        ("My-Bag and my-bag, a bag", "bag", "{} and {}, a bag"),
+        ("a my-bag bag on grass", "bag", "a {} bag on grass"),
+        ("{} beside my-bag", "bag", "{} beside my-bag"),  # marked already
+        ("my-bag-like bag", "bag", "my-bag-like {}"),
+        ("not-my-bag, a bag", "bag", "not-my-bag, a {}"),
+    ],
+)
+def test_token_without_its_brackets_is_the_place_before_the_class_is(
+    caption: str, class_word: str, expected: str
+) -> None:
+    assert place(caption, "<my-bag>", class_word) == expected
+
+
+def test_name_that_is_a_word_of_the_class_is_the_place_before_it_or_without_it() -> None:
+    assert place("a red bag", "<red>", "red bag") == "a {}"
+    assert place("a red red bag", "<red>", "red bag") == "a {} red bag"
+    assert place("in red", "<red>", "red bag") == "in {}"
+    assert place("a dog and a dog", "<dog>", "dog") == "a {} and a dog"
+
+
+def test_class_word_inside_of_hyphens_is_no_place() -> None:
+    assert place("hot-dog or dog-bed, a dog - asleep", "<d>", "dog").endswith("a {} - asleep")
+    assert place("a t-shirt", "<d>", "t-shirt") == "a {}"
+    with pytest.raises(InputError, match="names neither <d> nor 'dog'"):
+        place("a hot-dog", "<d>", "dog")
+
+
 def test_token_without_brackets_is_not_found_inside_of_words() -> None:
     assert place("sks asks", "sks", "dog") == "{} asks"
     assert place("a dog that asks", "sks", "dog") == "a {} that asks"

@@ -1,6 +1,8 @@
 """A device with no torch and no desk learns out of the box: `edge-train run`, and nothing else."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +50,21 @@ def test_a_run_goes_on_with_the_same_artifact(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
     assert (report["steps"], report["runtime"]) == (6, "onnx")
+
+
+def test_a_word_that_was_learned_on_a_desk_is_drawn(learned, tmp_path):
+    """The recipe of a run with torch says so, and a method that no engine here has."""
+    run = tmp_path / "desk"
+    run.mkdir()
+    shutil.copy(learned[0] / "my-item.safetensors", run)
+    recipe = (learned[0] / "recipe.toml").read_text()
+    desk = {"method": '"backprop"', "runtime": '"torch"', "quant": '"int8"', "until_noise": "true"}
+    for name, value in desk.items():
+        recipe = re.sub(f"^{name} = .*$", f"{name} = {value}", recipe, flags=re.M)
+    (run / "recipe.toml").write_text(recipe)
+    done = edge_train("generate", run, "--count", "1", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(list((run / "generated").glob("picture-*.png"))) == 4
 
 
 def test_what_the_artifact_cannot_do_is_one_sentence(tmp_path):

@@ -8,9 +8,10 @@ from safetensors.numpy import save_file
 from tiny_models import make_tiny_model
 
 from edge_train import cli
+from edge_train.errors import ModelError
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.tensor_store import load_metadata
-from edge_train.formats.token_directions import DIRECTIONS, read_directions
+from edge_train.formats.token_directions import DIRECTIONS, read_directions, write_directions
 from edge_train.rng import Key
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.tasks.personalize import export_directions, parts
@@ -107,6 +108,36 @@ def test_metric_and_prior_are_written_for_every_text_encoder(job, tmp_path, monk
     assert facts["token"]["effective_dimension"] > 1
     assert facts["token prior"]["moves"] == LEAST
     assert any("effective dimensions" in line for line in said)
+
+
+def beside(job, path, sha256):
+    rows = {name: np.eye(2, block.shape[1], dtype=np.float32) for name, block in job.start.items()}
+    facts = {"token prior": {"moves": 9}, "token": {"rank": 1}, "draws": 3}
+    write_directions(path, {"prior": rows, "metric": rows}, sha256, json.dumps(facts))
+    return rows
+
+
+def test_a_prior_beside_the_model_is_kept_where_the_metric_is_measured(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_directions, "DRAWS", 8)
+    sha256, lying = job.model.sha256(), job.model.path / DIRECTIONS
+    rows = beside(job, lying, sha256)
+    said, path, task, runtime = [], tmp_path / DIRECTIONS, task_of(job), runtime_of(job)
+    try:
+        make_directions(job, runtime, task, path, moves=None, large=False, say=said.append)
+        beside(job, lying, "0" * 64)
+        other = tmp_path / "other.safetensors"
+        make_directions(job, runtime, task, other, moves=None, large=False, say=said.append)
+    finally:
+        lying.unlink()
+    for name, kept in read_directions(path, "prior", sha256).items():
+        np.testing.assert_array_equal(kept, rows[name])
+        assert not np.array_equal(read_directions(path, "metric", sha256)[name], rows[name])
+    facts = json.loads(load_metadata(path)["facts"])
+    assert facts["token prior"] == {"moves": 9} and facts["draws"] == 8
+    assert f"  prior: kept, from {lying}" in said
+    assert any("is not kept" in line and "made with weights 0000" in line for line in said)
+    with pytest.raises(ModelError, match="has no directions 'prior', only metric"):
+        read_directions(other, "prior", sha256)
 
 
 def test_a_move_is_from_the_tokens_own_class_word(job, tmp_path):

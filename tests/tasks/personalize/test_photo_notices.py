@@ -7,8 +7,11 @@ from places import GOLDEN
 
 pytest.importorskip("onnxruntime")
 
+from edge_train.errors import InputError
+from edge_train.run.survey import survey
 from edge_train.tasks.personalize import encoding
 from edge_train.tasks.personalize.job import PersonalizeJob
+from edge_train.tasks.personalize.photos import load_photos
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 
@@ -78,3 +81,36 @@ def test_folders_of_several_classes_are_said(tmp_path):
     made = PersonalizeJob(recipe)
     made.load()
     assert any(line.startswith("folders are named after cat, dog: one word") for line in made.notes)
+
+
+def plan_of(folder, **keys):
+    return survey(
+        PersonalizeRecipe(model=str(GOLDEN), photos=str(folder), class_word="dog", **keys)
+    )
+
+
+def test_a_plan_refuses_masks_on_an_artifact_as_its_run_does(tmp_path):
+    job(tmp_path / "a")
+    assert plan_of(tmp_path / "a").fits
+    white = Image.fromarray(np.full((32, 32), 255, np.uint8))
+    white.save(tmp_path / "a" / "1-masklabel.png")
+    with pytest.raises(InputError, match=r"1\.png has a mask, and the loss of an exported model"):
+        plan_of(tmp_path / "a")
+
+
+def test_a_plan_refuses_what_a_first_look_at_photos_shows(tmp_path):
+    with pytest.raises(InputError, match="No such file or directory; name a folder with 1 to 50"):
+        plan_of(tmp_path / "none")
+    job(tmp_path / "a")
+    (tmp_path / "a" / "2.jpg").write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError, match=r"2\.jpg: cannot be read \(a web page"):
+        plan_of(tmp_path / "a")
+
+
+def test_a_plan_decodes_no_photo(tmp_path):
+    job(tmp_path / "a")
+    whole = (tmp_path / "a" / "1.png").read_bytes()
+    (tmp_path / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
+    assert plan_of(tmp_path / "a").fits
+    with pytest.raises(InputError, match=r"1\.png: cannot be read \(damaged, cut short"):
+        load_photos(tmp_path / "a", 32)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_train.errors import InputError
 from edge_train.formats.pictures import MAX_MEGAPIXELS
-from edge_train.tasks.personalize.named_things import class_word_of
+from edge_train.tasks.personalize.named_things import class_word_of, token_of
 from edge_train.tasks.personalize.photos import (
     MAX_PHOTOS,
     Photo,
@@ -203,7 +203,7 @@ def test_folders_of_repeats_are_read_as_often_as_they_say(tmp_path: Path) -> Non
     assert [photo.caption for photo in found.photos] == ["of 10_sks dog", "of 25_sks dog"]
     assert [photo.repeats for photo in found.photos] == [2, 5]  # 10 to 25 in small numbers
     assert found.notices[0] == (
-        "photos from 10_sks dog (1 photos), 25_sks dog (1 photos), taken as often as the numbers "
+        "photos from 10_sks dog (1 photo), 25_sks dog (1 photo), taken as often as the numbers "
         "in these names say"
     )
     without = "left aside: other (a sub-folder without a number of repeats in its name)"
@@ -225,6 +225,23 @@ def test_folders_of_repeats_name_the_class(
     tmp_path: Path, names: list[str], word: str | None
 ) -> None:
     assert class_word_of(kohya(tmp_path / "set", *names)) == word
+
+
+@pytest.mark.parametrize(
+    ("names", "class_word", "token"),
+    [
+        (["10_sks bag"], "bag", "sks"),
+        (["5_<my-dog> old dog", "7_<my-dog> old dog"], "old dog", "<my-dog>"),
+        (["10_sks Bag", "3_other"], "bag", "sks"),
+        (["3_dog"], "dog", None),
+        (["3_sks dog", "3_xyz dog"], "dog", None),
+        (["3_sks dog"], "cat", None),
+    ],
+)
+def test_folders_of_repeats_name_what_a_lora_learns(
+    tmp_path: Path, names: list[str], class_word: str, token: str | None
+) -> None:
+    assert token_of(kohya(tmp_path / "set", *names), class_word) == token
 
 
 def test_a_folder_with_photos_further_down_is_named(tmp_path: Path) -> None:

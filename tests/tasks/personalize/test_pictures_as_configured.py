@@ -13,7 +13,7 @@ from recipes import recipe_for
 from tiny_models import make_tiny_model
 
 from edge_train.arrays.parameters import Parameters
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.formats.diffusion_folder import open_model
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.pictures import sample_latents
@@ -96,3 +96,11 @@ def test_a_model_without_signal_at_its_first_step_draws_finite_numbers(tmp_path)
     folder = make_tiny_model(tmp_path / "model", "sd1")
     configure(folder / "scheduler" / "scheduler_config.json", **ZERO_SNR)
     assert np.isfinite(ours(folder)).all()
+
+
+def test_more_steps_than_timesteps_are_refused_before_a_run(tmp_path):
+    folder = make_tiny_model(tmp_path / "model", "sd1")
+    configure(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=950)
+    recipe = recipe_for(model=str(folder), class_word="dog", preview_steps=951, threads=1)
+    with pytest.raises(InputError, match=r"preview_steps is 951, but .* 950 timesteps"):
+        parts.check(recipe)

@@ -1,5 +1,6 @@
 """A run on an artifact needs an engine and nothing else: photos to token, pictures and report."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from places import GOLDEN
 from safetensors.numpy import load_file
 
 from edge_train import cli
+from edge_train.errors import NonFinite
+from edge_train.estimators.gauss_newton import GaussNewton
 from edge_train.formats.artifact import open_artifact
 from edge_train.formats.manifest import MANIFEST
 from edge_train.records import journal
@@ -60,6 +63,25 @@ def test_a_finished_run_draws_more_pictures(finished, tmp_path) -> None:
     words = ["generate", str(finished), "--count", "2", "--steps", "2", "--out", str(out)]
     assert cli.main(words) == 0
     assert len(list(out.glob("*.png"))) == 3  # two and a contact sheet
+
+
+def test_what_was_best_before_a_run_diverged_is_written(photos, tmp_path, monkeypatch, capsys):
+    measure, calls = GaussNewton.measure, itertools.count()
+
+    def diverging(self, *others):
+        if next(calls) >= 20:
+            raise NonFinite("a loss of the step is not finite")
+        return measure(self, *others)
+
+    monkeypatch.setattr(GaussNewton, "measure", diverging)
+    out = tmp_path / "run"
+    words = arguments(photos, out, "--steps", "60", "--evaluate-every", "5", "--no-previews")
+    assert cli.main([*words, "--method", "zo"]) == 3
+    assert "24 steps, and the best weights of them, are in" in capsys.readouterr().err
+    assert json.loads((out / "report.json").read_text())["status"] == "stopped"
+    assert load_file(out / "my-dog.safetensors")["<my-dog>"].shape == (1, 16)
+    monkeypatch.setattr(GaussNewton, "measure", measure)
+    assert cli.main(["run", "--resume", str(out)]) == 0
 
 
 def test_two_runs_learn_the_same_bits(finished, photos, tmp_path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from tiny_models import make_tiny_model
 
 from edge_train import cli
 from edge_train.estimators.remembering import Remembering
-from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE
+from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE, write_lora
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.adapting import trigger_of
+from edge_train.tasks.personalize.encoding import load_job_photos
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -106,6 +109,16 @@ def test_a_finished_run_draws_more_pictures(finished, tmp_path):
     options = ["--count", "2", "--steps", "2", "--prompt", "a dog", "--out", str(out)]
     assert cli.main(["generate", str(finished), *options]) == 0
     assert len(list(out.glob("*.png"))) == 3  # two and a contact sheet
+
+
+@pytest.mark.parametrize("out", [".", "inner"])
+def test_generate_prints_paths_that_exist(finished, tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    options = ["--count", "1", "--steps", "1", "--prompt", "a dog", "--out", out]
+    assert cli.main(["generate", str(finished), *options]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in printed] == ["picture-01.png", "sheet.png"]
+    assert all(path.is_file() for path in printed)
 
 
 def test_generate_draws_the_pictures_that_the_run_drew(finished, tmp_path):
@@ -202,6 +215,73 @@ def test_the_embedded_model_gets_a_name_that_it_knows():
     )
 
 
+def lora_file(folder, recipe):
+    """Write the LoRA that a recipe starts with, as a run does; return the file."""
+    job = parts.check(recipe)
+    write_lora(folder, "my-dog", job.adapter, job.start, {}, job.model)
+    return folder / DIFFUSERS_FILE
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"targets": "to_k,to_v"},
+        {"targets": "attn1.to_out.0,mid_block.attentions.0.transformer_blocks.0.attn2.to_q"},
+        {"targets": "q_proj,to_k", "train_text_encoder": True},
+        {"targets": "fc1", "train_text_encoder": True},
+        {"train_text_encoder": True},
+    ],
+)
+def test_a_run_that_starts_from_a_file_records_the_layers_it_trains(model, tmp_path, keys):
+    plain = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
+    file = lora_file(tmp_path, replace(plain, rank=2, **keys))
+    begun = parts.check(replace(plain, start=str(file)))
+    alone = parts.check(replace(begun.recipe, start=None))  # as generate has it
+    again = parts.check(begun.recipe)  # as resume has it
+    assert alone.adapter == again.adapter == begun.adapter
+    assert begun.recipe.targets == keys.get("targets")
+
+
+@pytest.mark.parametrize("token", ["<my-bag>", "my-bag", "<red>", "<bag>"])
+@pytest.mark.parametrize("class_word", ["bag", "red bag"])
+@pytest.mark.parametrize("learn", ["object", "style"])
+def test_the_trigger_in_a_prompt_is_spelled_as_it_was_trained(model, token, class_word, learn):
+    recipe = PersonalizeRecipe(
+        model=str(model),
+        class_word=class_word,
+        token=token,
+        trainable="lora",
+        threads=1,
+        learn=learn,
+    )
+    job, trigger = parts.check(recipe), trigger_of(recipe)
+    typed = parts.prompt_of(job.recipe, f"a photo of {trigger} on grass")
+    assert job.text(typed) == f"a photo of {trigger} on grass"
+    assert job.text(parts.prompt_of(job.recipe, f"a {token}")) == f"a {trigger}"
+
+
+def test_folders_of_kohya_name_what_a_lora_learns_and_captions_keep_it(photos, model, tmp_path):
+    folder = tmp_path / "set" / "10_sks bag"
+    folder.mkdir(parents=True)
+    shutil.copy(photos / "0.png", folder)
+    (folder / "0.txt").write_text("sks bag, on grass")
+    keys = {"photos": str(folder.parent), "trainable": "lora", "threads": 1}
+    for recipe in (PersonalizeRecipe(model=str(model), **keys), PersonalizeRecipe(**keys)):
+        job = parts.check(recipe)
+        assert job.notes[:3] == (
+            "class word 'bag', from the names of the folders; --class says another",
+            "token 'sks', from the names of the folders; --token says another",
+            "prompts say 'sks bag' for what is learned",
+        )
+        _, texts = load_job_photos(job)
+        assert [job.text(text) for own in texts for text in own] == ["sks bag, on grass"]
+    named = parts.check(PersonalizeRecipe(model=str(model), token="<mine>", **keys))
+    assert named.recipe.token == "<mine>"
+    of_a_word = PersonalizeRecipe(model=str(model), **{**keys, "trainable": "token"})
+    assert parts.check(of_a_word).recipe.token == "<my-bag>"
+
+
 def test_gradients_of_a_clipped_step_are_kept_and_planned(model):
     recipe = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
     plain, clipped = PersonalizeJob(recipe), PersonalizeJob(replace(recipe, clip=1.0))
@@ -285,12 +365,18 @@ def test_minutes_said_before_the_start_count_the_pictures_that_are_drawn(model):
     assert (drawing.before, drawing.beside) == (2 * 5 * 7, 2)  # with and without the prompt
 
 
-def test_no_folder_of_the_class_is_one_sentence(photos, model, tmp_path, capsys):
-    options = ("--class-photos", str(tmp_path / "none"), "--class-count", "3")
-    assert cli.main(words(photos, model, tmp_path / "run", *options)) == 2
-    assert (
-        "leave class_photos out, and 3 pictures of the class are drawn" in capsys.readouterr().err
-    )
+@pytest.mark.parametrize("name", ["empty", "none"])
+def test_all_pictures_of_the_class_are_drawn_where_its_folder_has_none(
+    photos, model, tmp_path, capsys, name
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".DS_Store").write_bytes(b"")
+    out, given = tmp_path / "run", tmp_path / name
+    options = ("--class-photos", str(given), "--class-count", "2", "--no-previews")
+    assert cli.main(words(photos, model, out, *options)) == 0
+    assert f"no pictures in {given}; drawing 2 pictures" in capsys.readouterr().err
+    assert len(list((out / "samples").glob("class-*.png"))) == 2
+    assert not given.exists() or [path.name for path in given.iterdir()] == [".DS_Store"]
 
 
 @pytest.mark.slow

@@ -65,3 +65,24 @@ def test_timesteps_go_from_noise_to_picture():
     steps = ddim_timesteps(1000, 20)
     assert len(steps) == 20 and steps[0] == 951 and steps[-1] == 1
     assert (np.diff(steps) < 0).all()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_every_number_of_steps_visits_the_timesteps_of_diffusers(spacing):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDIMScheduler(steps_offset=1, timestep_spacing=spacing)
+    for steps in range(1, 1001):
+        mine = ddim_timesteps(1000, steps, spacing)
+        scheduler.set_timesteps(steps)
+        theirs = scheduler.timesteps.numpy()[:steps]  # rounding gives `trailing` one more at times
+        past = max(int(theirs[0]) - 999, 0)  # its `leading` has timestep 1000, which is none
+        np.testing.assert_array_equal(mine, theirs - past)
+        assert len(mine) == steps and mine[-1] >= 0 and mine[0] <= 999
+
+
+@pytest.mark.parametrize("steps", [999, 1000])
+def test_as_many_steps_as_timesteps_are_drawn(steps):
+    _, mine = drawn("epsilon", guidance=1.0, steps=steps)
+    _, nearly = drawn("epsilon", guidance=1.0, steps=500)
+    assert np.isfinite(mine).all()
+    assert np.abs(mine - nearly).max() < 0.05 * np.abs(nearly).max()  # the same path, more finely

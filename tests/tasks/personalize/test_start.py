@@ -19,16 +19,23 @@ def token(folder, tensors, **metadata):
 
 def test_a_token_of_ours_and_one_of_another_program_are_read(tmp_path):
     ours = token(tmp_path, {"<dog>": VALUES}, base_model_sha256="abc")
-    assert learned_vectors(ours, ONE, "m", "abc")[0]["token"].tolist() == VALUES.tolist()
+    assert learned_vectors(ours, ONE, "m", ("abc",))[0]["token"].tolist() == VALUES.tolist()
     others = token(tmp_path, {"emb_params": VALUES.astype(np.float16)})
-    assert learned_vectors(others, ONE, "m", "abc")[0]["token"].dtype == np.float32
+    assert learned_vectors(others, ONE, "m", ("abc",))[0]["token"].dtype == np.float32
     large = token(tmp_path, {"clip_l": VALUES, "clip_g": np.ones((2, 6), np.float32)})
-    assert learned_vectors(large, TWO, "m", "abc")[0].keys() == TWO.keys()
+    assert learned_vectors(large, TWO, "m", ("abc",))[0].keys() == TWO.keys()
+
+
+def test_a_word_fits_every_export_of_the_model_that_it_was_learned_with(tmp_path):
+    for learned_with in ("weights", "artifact"):  # the latter by files of earlier versions
+        ours = token(tmp_path, {"<dog>": VALUES}, base_model_sha256=learned_with)
+        found, _ = learned_vectors(ours, ONE, "m", ("weights", "artifact"))
+        assert found["token"].tolist() == VALUES.tolist()
 
 
 def test_a_run_of_more_vectors_keeps_those_that_were_learned(tmp_path):
     wanted = {"token": np.full((4, 4), 9, np.float32)}
-    start, learned = learned_vectors(token(tmp_path, {"t": VALUES}), wanted, "m", "abc")
+    start, learned = learned_vectors(token(tmp_path, {"t": VALUES}), wanted, "m", ("abc",))
     assert learned == 2
     assert start["token"].tolist() == [*VALUES.tolist(), [9] * 4, [9] * 4]
     assert wanted["token"].tolist() == [[9] * 4] * 4
@@ -47,10 +54,10 @@ def test_a_run_of_more_vectors_keeps_those_that_were_learned(tmp_path):
 )
 def test_what_does_not_fit_is_said(tmp_path, tensors, wanted, metadata, says):
     with pytest.raises(InputError, match=says):
-        learned_vectors(token(tmp_path, tensors, **metadata), wanted, "m", "abc")
+        learned_vectors(token(tmp_path, tensors, **metadata), wanted, "m", ("abc",))
 
 
 def test_no_token_file_is_said(tmp_path):
     (tmp_path / "x").write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a token file"):
-        learned_vectors(tmp_path / "x", ONE, "m", "abc")
+        learned_vectors(tmp_path / "x", ONE, "m", ("abc",))

@@ -11,8 +11,10 @@ from edge_train.errors import InputError
 from edge_train.rng import Key
 from edge_train.tasks.personalize import encoding, parts
 from edge_train.tasks.personalize.accepts import accepts
+from edge_train.tasks.personalize.buckets import bucket_sizes
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache, build_cache
 from edge_train.tasks.personalize.photos import load_photos, require_content
+from edge_train.tasks.personalize.prior import missing
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.weights import in_cells, min_snr, weighted_losses
 
@@ -130,6 +132,94 @@ def test_a_mask_without_its_photo_is_no_photo(folder):
     assert accepts(folder) == "2 photos of one thing"
 
 
+def white(columns=slice(0, 60)):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:, columns] = 255
+    return mask
+
+
+def test_a_mask_as_onetrainer_names_it_is_no_photo(folder):
+    picture(folder, "a-masklabel.png", white())
+    picture(folder, "c-masklabel.png", white())
+    found = load_photos(folder, 32)
+    assert [photo.name for photo in found.photos] == ["a.png", "b.png"]
+    assert "weighted by a-masklabel.png" in found.photos[0].note
+    assert found.photos[1].mask is None
+    assert any("c-masklabel.png (a mask, and there is no" in line for line in found.notices)
+    assert accepts(folder) == "2 photos of one thing"
+
+
+def test_all_photos_of_one_name_have_its_mask(folder):
+    picture(folder, "a.jpg", np.full((40, 60, 3), 90, np.uint8))
+    picture(folder, "a.mask.png", white())
+    found = {photo.name: photo for photo in load_photos(folder, 32).photos}
+    assert found.keys() == {"a.jpg", "a.png", "b.png"}
+    np.testing.assert_array_equal(found["a.jpg"].mask, found["a.png"].mask)
+
+
+def test_a_second_mask_of_a_photo_is_no_photo_and_is_said(folder):
+    for name in ("a.mask.jpg", "a.mask.png", "a-masklabel.png"):
+        picture(folder, name, white())
+    found = load_photos(folder, 32)
+    assert [photo.name for photo in found.photos] == ["a.png", "b.png"]
+    aside = "left aside: a.mask.jpg, a.mask.png (a mask, and a-masklabel.png is read)"
+    assert found.notices[-1] == aside
+
+
+def test_masks_are_not_counted_as_photos_in_folders_of_repeats(tmp_path):
+    inner = tmp_path / "all" / "3_sks bag"
+    inner.mkdir(parents=True)
+    for name in ("a.png", "b.png", "a.mask.png", "b-masklabel.png"):
+        picture(inner, name, white())
+    (inner / "a.txt").write_text("{}")
+    notices = load_photos(tmp_path / "all", 32).notices
+    assert "photos from 3_sks bag (2 photos)" in notices
+    assert accepts(tmp_path / "all") == "2 photos of one thing, in folders of repeats"
+    inner.rename(tmp_path / "all" / "sks bag")
+    with pytest.raises(InputError, match="but 2 in its folder 'sks bag'"):
+        load_photos(tmp_path / "all", 32)
+
+
+@pytest.mark.parametrize("name", ["a.mask.png", "a-masklabel.png"])
+def test_white_that_the_crop_cuts_off_is_what_a_refusal_says(tmp_path, name):
+    picture(tmp_path, "a.png", np.random.default_rng(0).integers(0, 255, (64, 200, 3), np.uint8))
+    mask = np.zeros((64, 200), np.uint8)
+    mask[:, :40] = 255
+    picture(tmp_path, name, mask)
+    wide = bucket_sizes(32, 8)
+    with pytest.raises(InputError, match="lies outside of the middle in the shape 32x32") as plain:
+        load_photos(tmp_path, 32)
+    assert "a.png from 200x64 is cropped; crop both around what counts" in str(plain.value)
+    with pytest.raises(InputError, match="cropped; add --buckets, which crops less, crop both"):
+        load_photos(tmp_path, 32, offered=wide)
+    assert load_photos(tmp_path, 32, sizes=wide).photos[0].mask.any()
+    mask[:, 20:] = 0
+    picture(tmp_path, name, mask)
+    few = ((32, 32), (32, 16))  # the wider one leaves columns 36 to 164
+    with pytest.raises(InputError, match="cropped; crop both"):
+        load_photos(tmp_path, 32, offered=few)
+    with pytest.raises(InputError, match="in the shape 32x16, to which"):
+        load_photos(tmp_path, 32, sizes=few)
+
+
+def test_buckets_are_offered_where_a_run_may_have_them():
+    pytest.importorskip("torch")
+    plain = parts.check(PersonalizeRecipe(runtime="torch", threads=1))
+    assert parts.offered_sizes(plain) == bucket_sizes(32, 8)
+    for more in ({"buckets": True}, {"class_count": 3}):
+        recipe = PersonalizeRecipe(runtime="torch", threads=1, **more)
+        assert parts.offered_sizes(parts.check(recipe)) == ()
+
+
+def test_a_mask_of_one_dim_pixel_is_not_called_black(tmp_path):
+    picture(tmp_path, "a.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[30, 30] = 1
+    picture(tmp_path, "a.mask.png", mask)
+    with pytest.raises(InputError, match=r"1 of 4096 pixels are not black, the brightest has 1 of"):
+        load_photos(tmp_path, 32)
+
+
 def test_masks_alone_are_refused(tmp_path):
     picture(tmp_path, "c.mask.png", np.full((40, 60), 255, np.uint8))
     with pytest.raises(InputError, match=r"masks and no photos; put photo\.jpg beside each"):
@@ -212,6 +302,34 @@ def test_pictures_of_the_class_are_kept_with_the_photos_of_a_run():
 def test_a_weight_of_no_pictures_is_one_sentence():
     with pytest.raises(InputError, match=r"prior_weight is 0\.5, but no pictures of the class"):
         parts.check(PersonalizeRecipe(prior_weight=0.5))
+
+
+def of_class(folder, count=None):
+    return PersonalizeRecipe(
+        class_word="dog", class_photos=str(folder), class_count=count, resolution=32
+    )
+
+
+@pytest.mark.parametrize("name", ["empty", "texts", "none"])
+def test_a_folder_of_the_class_may_be_empty_or_not_there_yet(tmp_path, name):
+    for inner in ("empty", "texts/1_dog"):
+        (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / "empty" / ".DS_Store").write_bytes(b"")
+    (tmp_path / "texts" / "notes.txt").write_text("dogs")
+    assert missing(of_class(tmp_path / name, 3)) == 3
+    with pytest.raises(InputError, match=r"no pictures of the class there; .* --class-count 100,"):
+        missing(of_class(tmp_path / name))
+
+
+def test_pictures_of_the_class_that_are_there_need_not_be_drawn(folder):
+    assert missing(of_class(folder, 3)) == 1
+    assert missing(of_class(folder)) == 0
+
+
+def test_a_file_in_the_place_of_the_folder_of_the_class_is_one_sentence(tmp_path):
+    (tmp_path / "dogs").write_bytes(b"")
+    with pytest.raises(InputError, match=r"Not a directory; name a folder"):
+        missing(of_class(tmp_path / "dogs", 3))
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
