@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_train.errors import TrainingStopped
+from edge_train.errors import EdgeTrainError, NonFinite, TrainingStopped
 from edge_train.formats.atomic import write_bytes
 from edge_train.loop import Loop
 from edge_train.memory.shortage import is_shortage
@@ -108,6 +108,22 @@ def finish_run(session: Session, loop: Loop, ending: str) -> tuple[str, str | No
     status = end_run(loop, session, "done" if whole else early, outcome, by_time=ended_by_time)
     write_report(folder)
     return status, outcome.line
+
+
+def save_best(session: Session, loop: Loop) -> Outcome:
+    """Write the best of a run that cannot go on: going on may end alike, and this is learned.
+
+    Nothing where nothing was learned, or where what stopped the run stops this, too.
+    """
+    best, folder = loop.best, session.folder
+    if not best.step or not folder.is_dir():
+        return Outcome()
+    try:
+        return session.job.finish(folder, loop.runtime, best.parameters, best.step, False)
+    except Exception as error:
+        if isinstance(error, (EdgeTrainError, OSError, NonFinite)) or is_shortage(error):
+            return Outcome()
+        raise
 
 
 def _check_scores(outcome: Outcome) -> None:

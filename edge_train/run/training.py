@@ -42,7 +42,7 @@ from edge_train.records.longer import length_of
 from edge_train.records.resume import changed_engine
 from edge_train.run.card import stopped_by_card
 from edge_train.run.conditions import conditions_of
-from edge_train.run.ending import end_run, finish_run, write_report
+from edge_train.run.ending import end_run, finish_run, save_best, write_report
 from edge_train.run.observer import Placed
 from edge_train.run.pace import in_words
 from edge_train.run.savings import next_smaller, words
@@ -85,7 +85,7 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
         except (EdgeTrainError, OSError, NonFinite) as caught:
             error = _in_words(caught)
             session.observer.ended("stopped")
-            learned = _best_of(session, loop)
+            learned = save_best(session, loop)
             with suppress(RunFolderError):  # the disk may be what stopped it
                 end_run(loop, session, "stopped", learned)
                 write_report(session.folder)
@@ -125,17 +125,6 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             "learned is saved. Give it a larger --mem."
         )
     return INTERRUPTED if status == "interrupted" else 0
-
-
-def _best_of(session: Session, loop: Loop) -> Outcome:
-    """Write the best of a run that cannot go on: going on may end alike, and it is learned."""
-    best = loop.best
-    if not best.step:
-        return Outcome()
-    try:
-        return session.job.finish(session.folder, loop.runtime, best.parameters, best.step, False)
-    except (EdgeTrainError, OSError, NonFinite):  # what stopped it stops this, too
-        return Outcome()
 
 
 def _rate(loop: Loop, step: int) -> float | None:
