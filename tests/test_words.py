@@ -113,6 +113,8 @@ def begun(tmp_path):
 
 _EXACT = {"method": "backprop", "clip": 1.0, "label_smoothing": 0.1, "weight_decay": 0.5}
 _FORWARD = {"method": "zo", "queries": 4, "sides": 1, "preset": "mezo"}
+_RATED = {"method": "backprop", "steps": 30, "learning_rate": 0.1, "samples": 2, "warmup": 3}
+_RATED["evaluation_samples"] = 5
 _PROJECTED = {"method": "galore", "trainable": "all", "rank": 64, "refresh_every": 50, "scale": 1.0}
 
 
@@ -126,6 +128,9 @@ _PROJECTED = {"method": "galore", "trainable": "all", "rank": 64, "refresh_every
         (_FORWARD, "backprop", set()),
         (_FORWARD, "zo", {"queries", "sides", "preset"}),
         (_PROJECTED, "apollo", {"trainable", "rank", "refresh_every", "scale"}),
+        (_PROJECTED, "apollo-mini", {"trainable", "refresh_every"}),
+        (_RATED, "adamw8bit", set(_RATED)),
+        (_RATED, "zo", {"evaluation_samples"}),
         (_PROJECTED, "adamw", set()),
     ],
 )
@@ -134,9 +139,15 @@ def test_a_new_run_has_no_key_of_another_that_its_own_method_does_not_read(
 ):
     found = begun("model", keys, "--method", method)
     usual, own = recipe_for("language-model"), keys.keys() - {"method", "trainable"}
-    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {"trainable"}
+    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {"method", "trainable"}
     assert all(getattr(found, name) == getattr(usual, name) for name in own - kept)
     assert (found.method, found.seed, found.data) == (method, 7, "d.jsonl")
+
+
+def test_a_warm_up_of_another_run_is_none_of_a_run_of_other_steps(begun):
+    assert begun("model", _RATED).warmup == 3
+    assert begun("model", _RATED, "--steps", "2").warmup is None
+    assert begun("model", _RATED, "--steps", "2", "--warmup", "1").warmup == 1
 
 
 def test_what_an_adapter_says_itself_is_no_key_of_a_new_run_from_it(begun):

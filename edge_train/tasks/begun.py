@@ -47,6 +47,8 @@ def inherited(
         *_of_method(task, written, given),
         *_of_trainable(task, run, written, given),
     }
+    if "steps" in {*given, *left}:
+        left.add("warmup")  # a share of that run's steps, unless it was typed there
     return {name: value for name, value in written.items() if name not in left}
 
 
@@ -59,13 +61,19 @@ def _of_engine(task: Task, written: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def _of_method(task: Task, written: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
-    """Return keys that the method which was typed, or one that it may become, does not read."""
-    wanted = given.get("method", written.get("method"))
-    if wanted == written.get("method"):
+    """Return keys that the method which was typed, or one that it may become, does not read.
+
+    Nor does it get a value that was another method's, where its own would be another: a rate, the
+    number of steps.
+    """
+    before = str(written.get("method"))
+    wanted = given.get("method", before)
+    if wanted == before:
         return set()
     able = set(task.able()) if wanted == "auto" else {str(wanted)} & methods.all().keys()
     readers = {name: set(readers_of(name)) for name in written}
-    return {"preset", *(name for name, own in readers.items() if own and not able <= own)}
+    left = {name for name, own in readers.items() if own and not able <= own}
+    return {"preset", *left, *task.differing({before} & methods.all().keys(), able)}
 
 
 def _of_trainable(
