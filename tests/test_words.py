@@ -139,7 +139,10 @@ def test_a_new_run_has_no_key_of_another_that_its_own_method_does_not_read(
 ):
     found = begun("model", keys, "--method", method)
     usual, own = recipe_for("language-model"), keys.keys() - {"method", "trainable"}
-    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {"method", "trainable"}
+    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {
+        "method",
+        "trainable",
+    }
     assert all(getattr(found, name) == getattr(usual, name) for name in own - kept)
     assert (found.method, found.seed, found.data) == (method, 7, "d.jsonl")
 

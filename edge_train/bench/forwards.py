@@ -29,7 +29,7 @@ from edge_train.memory.fresh import module
 
 EXACT = "exact gradient"
 WINNER = "zo, today's default"
-METRIC = "zo, along the metric"  # of a model that has it: `edge-train export --directions`
+ISOTROPIC = "zo, isotropic directions"  # where the default has others first
 # Options of a recipe; "steps" is the length that a schedule ends at.
 WAYS: Mapping[str, dict[str, Any]] = {
     EXACT: {"method": "backprop", "steps": 400},
@@ -52,11 +52,11 @@ WAYS: Mapping[str, dict[str, Any]] = {
         "epsilon": 0.4,
         "steps": 250,
     },
-    "zo, narrow radius": {"method": "zo", "epsilon": 0.1},
-    METRIC: {"method": "zo", "directions": "metric"},
+    "zo, narrow radius": {"method": "zo", "epsilon": 0.1, "directions": "isotropic"},
+    ISOTROPIC: {"method": "zo", "directions": "isotropic"},
 }
 # What is measured of other models, beside the preset: all ways would take hours more.
-HEADLINE = (EXACT, "exact gradient, today's default", WINNER, METRIC)
+HEADLINE = (EXACT, "exact gradient, today's default", WINNER, ISOTROPIC)
 PRESET = "zo, preset zoodip at its best rate"
 # of that preset; the second is its own. The best is searched on the first item and seed.
 _RATES = (1e-3, 5e-3, 2.5e-2, 1.25e-1)
@@ -104,7 +104,7 @@ def main(
       out: where tokens and scores are kept.
       data: the folder of `fashion_mnist.npz`.
       model: a folder of `demos/tiny_sd/pretrain.py`, of which the ways of `HEADLINE` are measured,
-        along the metric where it lies beside the model; the embedded model, and all ways, without.
+        isotropic directions where the default has others; of the embedded model, without, all ways.
       features: a folder of feature networks; see `feature_spaces.spaces`.
       limit: forwards after which a curve ends.
       samples: how many of the items, in the order of `CLASSES`.
@@ -147,7 +147,7 @@ def _ways(model: Path | None) -> list[str]:
     """Return the ways that are measured of a model; see `main`."""
     if model is None:
         return list(WAYS)
-    return [way for way in HEADLINE if way != METRIC or (model / DIRECTIONS).is_file()]
+    return [way for way in HEADLINE if way != ISOTROPIC or (model / DIRECTIONS).is_file()]
 
 
 @dataclass(frozen=True)
