@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from gguf_files import gguf_bytes
 from recipes import recipe_for
 
 from edge_train import cli
@@ -11,7 +12,7 @@ from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.recipe import to_toml
 from edge_train.registry import Registry
-from edge_train.tasks import read_recipe, tasks
+from edge_train.tasks import open_job, read_recipe, tasks
 from edge_train.tasks.task import Task
 
 
@@ -180,6 +181,31 @@ def test_a_new_run_chooses_its_engine_anew_where_that_of_the_other_is_not_here(b
     monkeypatch.setattr("edge_train.runtimes.engine.find_spec", lambda name: None)
     found = begun("adapter", keys)
     assert all(getattr(found, name) == getattr(usual, name) for name in keys)
+
+
+_LLAMA_CPP = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}, {})
+
+
+@pytest.mark.parametrize("more", [{}, {"model": "base.gguf"}], ids=["alone", "with its base"])
+def test_a_file_of_llama_cpp_is_refused_as_a_start_with_what_runs_start_from(tmp_path, more):
+    for name in ("ollama", "run/adapter"):
+        (tmp_path / name).mkdir(parents=True)
+    run, peft = tmp_path / "run", tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    (run / "recipe.toml").write_text("")
+    (run / "adapter" / "adapter_config.json").write_text("{}")
+    peft.write_bytes(b"")
+    for file in (tmp_path / "e.gguf", tmp_path / "ollama" / "a.gguf", run / "adapter.gguf"):
+        file.write_bytes(_LLAMA_CPP)
+    wanted = {
+        tmp_path / "e.gguf": "(`edge-train run DATA --from RUN/adapter --model BASE`)",
+        tmp_path / "ollama": "(`edge-train run DATA --from RUN/adapter --model BASE`)",
+        run / "adapter.gguf": f"name the run that made it: --from {run}.",
+        peft: f"name that: --from {run / 'adapter'}.",
+    }
+    for start, sentence in wanted.items():
+        with pytest.raises(InputError) as caught:
+            open_job(recipe_for("language-model", data="d", start=str(start), **more))
+        assert sentence in str(caught.value) and "leave --model" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", tasks.names())
