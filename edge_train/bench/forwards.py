@@ -23,7 +23,7 @@ from edge_train.bench.likeness import CLASSES, gallery_of, read_scores, write_sc
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
-from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.fresh import module
 
@@ -103,8 +103,9 @@ def main(
     Args:
       out: where tokens and scores are kept.
       data: the folder of `fashion_mnist.npz`.
-      model: a folder of `demos/tiny_sd/pretrain.py`, of which the ways of `HEADLINE` are measured,
-        isotropic directions where the default has others; of the embedded model, without, all ways.
+      model: a folder of `demos/tiny_sd/pretrain.py`, or the name of the embedded model, of which the
+        ways of `HEADLINE` are measured, isotropic directions where the default has others; without,
+        all ways of the embedded model.
       features: a folder of feature networks; see `feature_spaces.spaces`.
       limit: forwards after which a curve ends.
       samples: how many of the items, in the order of `CLASSES`.
@@ -144,10 +145,15 @@ def main(
 
 
 def _ways(model: Path | None) -> list[str]:
-    """Return the ways that are measured of a model; see `main`."""
+    """Return the ways that are measured of a model; see `main`.
+
+    >>> len(_ways(Path(EMBEDDED))), len(_ways(Path("another")))
+    (4, 3)
+    """
     if model is None:
         return list(WAYS)
-    return [way for way in HEADLINE if way != ISOTROPIC or (model / DIRECTIONS).is_file()]
+    folder = MODEL_FOLDER if str(model) == EMBEDDED else model
+    return [way for way in HEADLINE if way != ISOTROPIC or (folder / DIRECTIONS).is_file()]
 
 
 @dataclass(frozen=True)
