@@ -103,9 +103,9 @@ def main(
     Args:
       out: where tokens and scores are kept.
       data: the folder of `fashion_mnist.npz`.
-      model: a folder of `demos/tiny_sd/pretrain.py`, or the name of the embedded model, of which the
-        ways of `HEADLINE` are measured, isotropic directions where the default has others; without,
-        all ways of the embedded model.
+      model: a folder of `demos/tiny_sd/pretrain.py`, or the name of the embedded model, of which
+        the ways of `HEADLINE` are measured, isotropic directions where the default has others;
+        without, all ways of the embedded model.
       features: a folder of feature networks; see `feature_spaces.spaces`.
       limit: forwards after which a curve ends.
       samples: how many of the items, in the order of `CLASSES`.
