@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from gguf_files import gguf_bytes
 from recipes import recipe_for
 
 from edge_train import cli
@@ -11,7 +12,7 @@ from edge_train.command import Command
 from edge_train.errors import InputError
 from edge_train.recipe import to_toml
 from edge_train.registry import Registry
-from edge_train.tasks import read_recipe, tasks
+from edge_train.tasks import open_job, read_recipe, tasks
 from edge_train.tasks.task import Task
 
 
@@ -113,6 +114,8 @@ def begun(tmp_path):
 
 _EXACT = {"method": "backprop", "clip": 1.0, "label_smoothing": 0.1, "weight_decay": 0.5}
 _FORWARD = {"method": "zo", "queries": 4, "sides": 1, "preset": "mezo"}
+_RATED = {"method": "backprop", "steps": 30, "learning_rate": 0.1, "samples": 2, "warmup": 3}
+_RATED["evaluation_samples"] = 5
 _PROJECTED = {"method": "galore", "trainable": "all", "rank": 64, "refresh_every": 50, "scale": 1.0}
 
 
@@ -126,6 +129,9 @@ _PROJECTED = {"method": "galore", "trainable": "all", "rank": 64, "refresh_every
         (_FORWARD, "backprop", set()),
         (_FORWARD, "zo", {"queries", "sides", "preset"}),
         (_PROJECTED, "apollo", {"trainable", "rank", "refresh_every", "scale"}),
+        (_PROJECTED, "apollo-mini", {"trainable", "refresh_every"}),
+        (_RATED, "adamw8bit", set(_RATED)),
+        (_RATED, "zo", {"evaluation_samples"}),
         (_PROJECTED, "adamw", set()),
     ],
 )
@@ -134,9 +140,18 @@ def test_a_new_run_has_no_key_of_another_that_its_own_method_does_not_read(
 ):
     found = begun("model", keys, "--method", method)
     usual, own = recipe_for("language-model"), keys.keys() - {"method", "trainable"}
-    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {"trainable"}
+    assert {name for name in own if getattr(found, name) == keys[name]} == kept - {
+        "method",
+        "trainable",
+    }
     assert all(getattr(found, name) == getattr(usual, name) for name in own - kept)
     assert (found.method, found.seed, found.data) == (method, 7, "d.jsonl")
+
+
+def test_a_warm_up_of_another_run_is_none_of_a_run_of_other_steps(begun):
+    assert begun("model", _RATED).warmup == 3
+    assert begun("model", _RATED, "--steps", "2").warmup is None
+    assert begun("model", _RATED, "--steps", "2", "--warmup", "1").warmup == 1
 
 
 def test_what_an_adapter_says_itself_is_no_key_of_a_new_run_from_it(begun):
@@ -166,6 +181,31 @@ def test_a_new_run_chooses_its_engine_anew_where_that_of_the_other_is_not_here(b
     monkeypatch.setattr("edge_train.runtimes.engine.find_spec", lambda name: None)
     found = begun("adapter", keys)
     assert all(getattr(found, name) == getattr(usual, name) for name in keys)
+
+
+_LLAMA_CPP = gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}, {})
+
+
+@pytest.mark.parametrize("more", [{}, {"model": "base.gguf"}], ids=["alone", "with its base"])
+def test_a_file_of_llama_cpp_is_refused_as_a_start_with_what_runs_start_from(tmp_path, more):
+    for name in ("ollama", "run/adapter"):
+        (tmp_path / name).mkdir(parents=True)
+    run, peft = tmp_path / "run", tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    (run / "recipe.toml").write_text("")
+    (run / "adapter" / "adapter_config.json").write_text("{}")
+    peft.write_bytes(b"")
+    for file in (tmp_path / "e.gguf", tmp_path / "ollama" / "a.gguf", run / "adapter.gguf"):
+        file.write_bytes(_LLAMA_CPP)
+    wanted = {
+        tmp_path / "e.gguf": "(`edge-train run DATA --from RUN/adapter --model BASE`)",
+        tmp_path / "ollama": "(`edge-train run DATA --from RUN/adapter --model BASE`)",
+        run / "adapter.gguf": f"name the run that made it: --from {run}.",
+        peft: f"name that: --from {run / 'adapter'}.",
+    }
+    for start, sentence in wanted.items():
+        with pytest.raises(InputError) as caught:
+            open_job(recipe_for("language-model", data="d", start=str(start), **more))
+        assert sentence in str(caught.value) and "leave --model" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", tasks.names())

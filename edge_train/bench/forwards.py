@@ -23,13 +23,13 @@ from edge_train.bench.likeness import CLASSES, gallery_of, read_scores, write_sc
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import TrainingStopped
 from edge_train.formats.atomic import write_bytes
-from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.fresh import module
 
 EXACT = "exact gradient"
 WINNER = "zo, today's default"
-METRIC = "zo, along the metric"  # of a model that has it: `edge-train export --directions`
+ISOTROPIC = "zo, isotropic directions"  # where the default has others first
 # Options of a recipe; "steps" is the length that a schedule ends at.
 WAYS: Mapping[str, dict[str, Any]] = {
     EXACT: {"method": "backprop", "steps": 400},
@@ -52,11 +52,11 @@ WAYS: Mapping[str, dict[str, Any]] = {
         "epsilon": 0.4,
         "steps": 250,
     },
-    "zo, narrow radius": {"method": "zo", "epsilon": 0.1},
-    METRIC: {"method": "zo", "directions": "metric"},
+    "zo, narrow radius": {"method": "zo", "epsilon": 0.1, "directions": "isotropic"},
+    ISOTROPIC: {"method": "zo", "directions": "isotropic"},
 }
 # What is measured of other models, beside the preset: all ways would take hours more.
-HEADLINE = (EXACT, "exact gradient, today's default", WINNER, METRIC)
+HEADLINE = (EXACT, "exact gradient, today's default", WINNER, ISOTROPIC)
 PRESET = "zo, preset zoodip at its best rate"
 # of that preset; the second is its own. The best is searched on the first item and seed.
 _RATES = (1e-3, 5e-3, 2.5e-2, 1.25e-1)
@@ -103,8 +103,9 @@ def main(
     Args:
       out: where tokens and scores are kept.
       data: the folder of `fashion_mnist.npz`.
-      model: a folder of `demos/tiny_sd/pretrain.py`, of which the ways of `HEADLINE` are measured,
-        along the metric where it lies beside the model; the embedded model, and all ways, without.
+      model: a folder of `demos/tiny_sd/pretrain.py`, or the name of the embedded model, of which
+        the ways of `HEADLINE` are measured, isotropic directions where the default has others;
+        without, all ways of the embedded model.
       features: a folder of feature networks; see `feature_spaces.spaces`.
       limit: forwards after which a curve ends.
       samples: how many of the items, in the order of `CLASSES`.
@@ -144,10 +145,15 @@ def main(
 
 
 def _ways(model: Path | None) -> list[str]:
-    """Return the ways that are measured of a model; see `main`."""
+    """Return the ways that are measured of a model; see `main`.
+
+    >>> len(_ways(Path(EMBEDDED))), len(_ways(Path("another")))
+    (4, 3)
+    """
     if model is None:
         return list(WAYS)
-    return [way for way in HEADLINE if way != METRIC or (model / DIRECTIONS).is_file()]
+    folder = MODEL_FOLDER if str(model) == EMBEDDED else model
+    return [way for way in HEADLINE if way != ISOTROPIC or (folder / DIRECTIONS).is_file()]
 
 
 @dataclass(frozen=True)

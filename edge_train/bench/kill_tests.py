@@ -22,7 +22,7 @@ from edge_train.estimators.directions import Directions
 from edge_train.formats.atomic import write_bytes
 from edge_train.formats.embedded import DATA
 from edge_train.rng import Key, direction
-from edge_train.tasks.personalize.recipe import PRIOR, PersonalizeRecipe
+from edge_train.tasks.personalize.recipe import ISOTROPIC, PRIOR, PersonalizeRecipe
 
 _PHOTOS = ("bag", "sneaker", "three")
 _EVALUATED = 64  # samples of the fixed batch: the run's own 16 leave a tenth of noise
@@ -85,7 +85,7 @@ def _open(concept: str, seed: int, **options: object) -> TokenSteps:
 
 
 def _zo(concept: str, seed: int) -> Curve:
-    return _taken(_open(concept, seed, method="zo", steps=_MARKS[-1] // 5))
+    return _taken(_open(concept, seed, method="zo", steps=_MARKS[-1] // 5, directions=ISOTROPIC))
 
 
 def _along_prior(concept: str, seed: int) -> Curve:

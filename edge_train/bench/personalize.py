@@ -27,7 +27,7 @@ from edge_train.tasks.personalize.pictures import (
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 # row name, photos, options; the target stands in the issue tracker, not here
-_METRIC = ("--method", "zo", "--directions", "metric")
+_ISOTROPIC = ("--method", "zo", "--directions", "isotropic")
 _PRIOR = ("--method", "zo", "--directions", "prior")
 _RATE = ("--method", "zo", "--relative-rate", "0.5")
 _BEFORE = (
@@ -38,7 +38,7 @@ _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bag, backprop", "bag", ("--method", "backprop")),
     ("bag, backprop with the rate before", "bag", _BEFORE),
     ("bag, zo", "bag", ("--method", "zo")),
-    ("bag, zo along the metric", "bag", _METRIC),
+    ("bag, zo, isotropic directions", "bag", _ISOTROPIC),
     ("bag, zo along the prior", "bag", _PRIOR),
     ("bag, zo with a rate", "bag", _RATE),
     ("bag, zo, int8 weights", "bag", ("--method", "zo", "--quant", "int8")),
@@ -46,12 +46,12 @@ _CELLS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bag, zo, preset zoodip cut at 450 steps", "bag", ("--preset", "zoodip", "--steps", "450")),
     ("sneaker, backprop", "sneaker", ("--method", "backprop")),
     ("sneaker, zo", "sneaker", ("--method", "zo")),
-    ("sneaker, zo along the metric", "sneaker", _METRIC),
+    ("sneaker, zo, isotropic directions", "sneaker", _ISOTROPIC),
     ("sneaker, zo along the prior", "sneaker", _PRIOR),
     ("sneaker, zo with a rate", "sneaker", _RATE),
     ("three, backprop", "three", ("--method", "backprop")),
     ("three, zo", "three", ("--method", "zo")),
-    ("three, zo along the metric", "three", _METRIC),
+    ("three, zo, isotropic directions", "three", _ISOTROPIC),
     ("three, zo along the prior", "three", _PRIOR),
     ("three, zo with a rate", "three", _RATE),
 )

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.methods import methods
-from edge_train.methods.method import Parts
 from edge_train.optim.transforms import root_mean_square
 from edge_train.protocols import SeesNoise
 from edge_train.rng import Key
@@ -78,7 +77,7 @@ class TokenSteps:
         smallest = job.serving.smallest_radius(job.model)
         epsilon = recipe.epsilon or wanted_radius(recipe, smallest)
         build = methods.get(recipe.method).builder(recipe.preset)
-        own = Parts(epsilon=epsilon, scale=scale, directions=job.directions)
+        own = job.parts(epsilon, scale)
         estimator, transform = build(recipe, own)
         state = {name: transform.init(block) for name, block in parameters.items()}
         return cls(job, cache, runtime, parts.build_task(job, cache), estimator, transform, state)
@@ -97,7 +96,7 @@ class TokenSteps:
         if not all(noise) or ends >= steps:
             return steps
         self.job = replace(self.job, recipe=replace(recipe, fits=((done, ends),)))
-        own = Parts(scale=dict.fromkeys(self.state, 1.0), directions=self.job.directions)
+        own = self.job.parts(0.0, dict.fromkeys(self.state, 1.0))
         self.transform = methods.get(recipe.method).builder(recipe.preset)(self.job.recipe, own)[1]
         return ends
 

@@ -26,15 +26,18 @@ class Spanned:
 
     Each row of a block is a vector of d numbers and gets a u of its own. `ISOTROPIC_SHARE` of the
     steps, drawn by the step's key, are isotropic in all blocks, as is every step of a block that
-    has no matrix. A direction is summed up number by number in the order of the rows, so that it
-    has the same bits on every processor: those of the journal's scalars rebuild the step.
+    has no matrix, and all steps from number `steps` on: what a span lacks is learned last. A
+    direction is summed up number by number in the order of the rows, so that it has the same bits
+    on every processor: those of the journal's scalars rebuild the step.
 
     Args:
       matrices: by block, (k, d) float32, the columns of E as rows; their lengths say how much each
         is drawn, their common scale is of no account.
+      steps: the first steps of a run, which draw from the span; None: all do.
     """
 
     matrices: Mapping[str, Array]
+    steps: int | None = None
     _rows: dict[str, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,7 +50,8 @@ class Spanned:
 
     def __call__(self, key: Key, query: int, name: str, shape: tuple[int, ...]) -> Array:
         """Return z of a block of vectors, (vectors, d)."""
-        if name not in self._rows or isotropic(key):
+        ended = self.steps is not None and key.step >= self.steps
+        if name not in self._rows or ended or isotropic(key):
             return direction(key, query, name, shape)
         rows = self._rows[name]
         vectors, width = shape

@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edge_train.errors import ModelError
+from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile, WeightFile
 from edge_train.formats.tokenizer_files import open_tokenizer
@@ -96,9 +97,13 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
     """
     if not (path / "config.json").is_file():
         if path.is_dir() and (found := sorted(path.glob("*.gguf"))):
-            raise ModelError(
-                f"{path}: a folder of GGUF files; name one of them: --model {found[0]}."
-            )
+            models = [file for file in found if not is_adapter_file(file)]
+            if not models:
+                raise ModelError(
+                    f"{path}: {found[0].name} in it is an adapter, which has no model in it; name "
+                    "the GGUF file of its base."
+                )
+            raise ModelError(f"{path}: a folder of GGUF files; name one of them: {models[0]}.")
         raise ModelError(
             f"{path}: no config.json; expected the folder of a transformers language model (Llama, "
             "GPT-2, ...)."

@@ -58,6 +58,15 @@ def read_directions(path: Path, kind: str, model_sha256: str) -> dict[str, Array
     return by_kind[kind]
 
 
+def kinds_of(path: Path) -> set[str]:
+    """Return what is in a file to be drawn from.
+
+    Raises:
+      ModelError: the file is missing or damaged.
+    """
+    return {name.partition("/")[0] for name in _load(path)[0]}
+
+
 def directions_by_kind(path: Path, model_sha256: str) -> dict[str, dict[str, Array]]:
     """Return all matrices of a file, by kind and block.
 

@@ -43,12 +43,14 @@ class Facts:
       least_bytes: the smallest cap that could have been enough; None where nobody can tell.
       needs_bytes: what the plan needs; None before there is one.
       largest: the largest lines of the plan, in words.
+      instead: what to type to have the same on an engine that has room, if there is one.
       lock: an open file that it handed over; the other one that nobody tells.
     """
 
     __slots__ = (
         "code",
         "folder",
+        "instead",
         "largest",
         "least_bytes",
         "loaded",
@@ -67,7 +69,7 @@ class Facts:
     def __init__(self, peak_bytes: int = 0, **told: Any) -> None:
         self.peak_bytes = peak_bytes
         self.loaded = self.planned = self.started = self.new = False
-        self.folder = self.shortage = self.largest = self.scratch = ""
+        self.folder = self.shortage = self.largest = self.scratch = self.instead = ""
         self.made: Sequence[str] = ()
         self.code: Sequence[str] = ()
         self.smaller: Mapping[str, Any] = {}

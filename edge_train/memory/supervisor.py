@@ -299,13 +299,16 @@ def _give_up(
     if outside:
         _print(f"{killed}, before the first step; the cap of {cap} was not reached. {advice}.")
         return NOT_STARTED
+    engine = "" if facts.needs_bytes is None else " on this engine"
+    if facts.instead:
+        advice = f"Try {facts.instead}, or on this one {advice[0].lower()}{advice[1:]}"
     whose = f"--mem {cap.replace(' ', '')}"
     if limit is not None and cap_bytes == limit.room_bytes:
         whose = f"{limit.words()}, and a run may hold nineteen twentieths"
     _print(
         f"{needs}, cap is {cap} ({whose}). "
         f"Largest: {largest or f'not known, {shortage}'}. No step was taken, and nothing smaller "
-        f"is left to try. {advice}; `edge-train plan --all` lists every line."
+        f"is left to try{engine}. {advice}; `edge-train plan --all` lists every line."
     )
     return NOT_STARTED
 

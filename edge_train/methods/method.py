@@ -58,6 +58,7 @@ class Parts:
       count: training samples.
       inputs: returns the inputs of samples, by their numbers.
       directions: by block, matrices (k, d) whose rows span what zo draws from; none: isotropic.
+      span_steps: how many steps, from the first on, draw from them; None: all.
       propose: returns tokens to try at a place of a prompt; see `estimators.discrete.Propose`.
       is_head: whether a block of this name is of the output layer; of a tied one the table of
         tokens is. None: there is no such layer, or nobody knows.
@@ -76,6 +77,7 @@ class Parts:
     is_head: Callable[[str], bool] | None = None
     propose: Propose | None = None
     directions: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    span_steps: int | None = None
 
 
 Build: TypeAlias = "Callable[[Recipe, Parts], tuple[Estimator[Any], Transform]]"

@@ -50,7 +50,7 @@ def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
 
     queries, sides = _counts(recipe)
     # without a matrix a block's directions are isotropic
-    draw = Spanned(parts.directions)
+    draw = Spanned(parts.directions, parts.span_steps)
     if not names_rate(recipe):
         return GaussNewton(parts.epsilon, parts.scale, queries, sides, draw), _without_rate(recipe)
     chain = Chain((Adam(), *links(recipe)))

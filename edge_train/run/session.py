@@ -15,6 +15,7 @@ from edge_train.formats.embedded import embedded_artifact
 from edge_train.memory.footprint import ONNX_BYTES, has_room
 from edge_train.memory.gpu import open_gpu_memory
 from edge_train.memory.link import Link
+from edge_train.memory.measure import measure
 from edge_train.memory.plan import Plan
 from edge_train.memory.watch import Watch
 from edge_train.protocols import Company
@@ -35,6 +36,7 @@ from edge_train.run.card import in_words
 from edge_train.run.conditions import wait_until_allowed
 from edge_train.run.container import check_container, fitted
 from edge_train.run.disk import check_disk
+from edge_train.run.elsewhere import tell_elsewhere
 from edge_train.run.ending import write_report
 from edge_train.run.engine_here import lacks_engine, refuse_without_engine
 from edge_train.run.longer import lengthen, lengthened
@@ -90,10 +92,13 @@ def _run(
     if folder is None:
         check_out(recipe.out)
     _announce_restart(recipe, observer, link)
+    before_bytes = measure(link.supervisor).resident_bytes
     job = _open(recipe, link)
     check_time(recipe, job)
     _look_at_gpus(job, link)
-    link.tell(smaller=next_smaller(job.recipe, recipe))
+    smaller = next_smaller(job.recipe, recipe)
+    link.tell(smaller=smaller)
+    tell_elsewhere(job, recipe, link, before_bytes, last=not smaller)
     plan = make_plan(job, recipe, link, observer.said)
     check_container(recipe, plan)
     job.load()

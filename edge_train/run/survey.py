@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from edge_train.errors import InputError
-from edge_train.memory.footprint import PlanLine
+from edge_train.errors import InputError, ModelError
+from edge_train.memory.footprint import Footprint, PlanLine
 from edge_train.memory.machine import Limit, memory_limit
 from edge_train.memory.plan import Plan, estimate, is_too_large, needs
 from edge_train.methods import methods
@@ -23,9 +23,12 @@ from edge_train.run.pace import Prediction, in_words, predict
 from edge_train.run.rehearsal import rehearse_apart
 from edge_train.run.savings import next_smaller
 from edge_train.run.timing import check_time
+from edge_train.runtimes.engine import engines
 from edge_train.tasks import open_job, task_of
 from edge_train.tasks.job import Job, LooksAtItsData
 from edge_train.units import advised_bytes, format_bytes, format_seconds
+
+_LEARNS = ("method", "quant")  # what another engine has to have as well, to be the same run
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Survey:
         where none has.
       container: what the container has in which this was asked; None outside of one.
       name: of the run's folder, where none was named.
+      elsewhere: the same on an engine that loads no code, where this one has no room; None where
+        that has none either.
     """
 
     asked: Choice
@@ -111,6 +116,7 @@ class Survey:
     container: Limit | None = None
     name: str = ""
     taken: Choice | None = None
+    elsewhere: Choice | None = None
 
     @property
     def fits(self) -> bool:
@@ -158,6 +164,9 @@ class Survey:
             best = min(fitting, key=lambda choice: (choice.given_up, -choice.plan.peak_bytes))
             saved = self.asked.plan.peak_bytes - best.plan.peak_bytes
             advice = f"Try {best.flags} (saves {format_bytes(saved)})"
+        elif self.elsewhere is not None:
+            cap = _cap_for(least)
+            advice = f"Try {by_engine(self.elsewhere)}, or on this engine {cap}"
         else:
             advice = f"Nothing fits; a cap that does is {_cap_for(least)}"
             box = self.container
@@ -215,7 +224,9 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
     cap_bytes = recipe.cap_bytes
     own = [asked, *_rungs(asked, recipe, recipe)]
     taken = next((choice for choice in own if choice.takes(cap_bytes)), None)
-    choices = own
+    choices, elsewhere = own, None
+    if taken is None:
+        elsewhere = on_another_engine(recipe, job.recipe)
     if everything:
         ways = filter(None, (_way(recipe, changes) for changes in _ways(job) if changes))
         choices = [asked, *ways]
@@ -223,15 +234,62 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
         further = [*own, *_rungs(own[-1], recipe, _left_to_auto(recipe))]
         last = next((choice for choice in further if _fits(choice, cap_bytes)), None)
         choices = [*further, *([_pruned(last, recipe)] if last else [])]
-    return Survey(asked, tuple(choices), cap_bytes, limit, job.name, taken)
+    return Survey(asked, tuple(choices), cap_bytes, limit, job.name, taken, elsewhere)
+
+
+def on_another_engine(recipe: Recipe, found: Recipe) -> Choice | None:
+    """Return how a run computes the same within its cap on an engine that loads no code.
+
+    How long it takes is not counted, since a worker at its cap asks, too.
+
+    Args:
+      recipe: as it was asked for; with a cap.
+      found: the same with its defaults filled in, on an engine that has no room.
+    """
+    for name in task_of(recipe).all_uses():
+        if name == found.runtime or engines.get(name).loads:
+            continue
+        for way in _plans_on(name, recipe):
+            same = all(getattr(way.recipe, key) == getattr(found, key) for key in _LEARNS)
+            if same and advised_bytes(way.plan.peak_bytes) <= (recipe.cap_bytes or 0):
+                return way
+    return None
+
+
+def _plans_on(engine: str, recipe: Recipe) -> Iterator[Choice]:
+    """Yield the ways that a run on an engine goes by itself; none where it cannot."""
+    changes: dict[str, Any] = {"runtime": engine}
+    while True:
+        try:
+            job = open_job(replace(recipe, **changes))
+        except (InputError, ModelError):
+            return
+        yield (way := _planned(changes, job, job.footprint()))
+        more = next_smaller(way.recipe, recipe)
+        if not more:
+            return
+        changes = {**changes, **more}
+
+
+def by_engine(choice: Choice) -> str:
+    """Return what to type for a way on another engine, and what it needs.
+
+    What else it gives up, a run gives up by itself.
+    """
+    needed = format_bytes(choice.plan.peak_bytes)
+    return f"--runtime {choice.recipe.runtime} (plan needs {needed})"
 
 
 def _choice(changes: Mapping[str, Any], job: Job) -> Choice:
-    """Return a way to run with what its job counts."""
+    """Return a way to run with what its job counts, and how long it takes."""
     held = job.footprint()
+    return replace(_planned(changes, job, held), predicted=predict(job.recipe, held))
+
+
+def _planned(changes: Mapping[str, Any], job: Job, held: Footprint) -> Choice:
+    """Return a way to run with what its job counts."""
     plan = estimate(held, held.libraries_bytes)
-    predicted = predict(job.recipe, held)
-    return Choice(changes, job.recipe, plan, predicted, held.model_bytes, held.opened)
+    return Choice(changes, job.recipe, plan, None, held.model_bytes, held.opened)
 
 
 def _way(recipe: Recipe, changes: Mapping[str, Any]) -> Choice | None:

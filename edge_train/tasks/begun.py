@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_train.errors import InputError
+from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.methods import methods
 from edge_train.recipe import Recipe
 from edge_train.records.folder import RunFolder
@@ -21,6 +22,7 @@ NOT_INHERITED = (
 # Of the engine that it was computed by, where another one takes its place.
 _OF_ENGINE = ("runtime", "device", "quant", "dtype", "dropout")
 _ADAPTERS = "adapter_config.json"
+_PARTS = (_ADAPTERS, "adapter_model.safetensors")  # of the folder of an adapter
 
 
 def is_run(path: Path) -> bool:
@@ -47,6 +49,8 @@ def inherited(
         *_of_method(task, written, given),
         *_of_trainable(task, run, written, given),
     }
+    if "steps" in {*given, *left}:
+        left.add("warmup")  # a share of that run's steps, unless it was typed there
     return {name: value for name, value in written.items() if name not in left}
 
 
@@ -59,13 +63,19 @@ def _of_engine(task: Task, written: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def _of_method(task: Task, written: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
-    """Return keys that the method which was typed, or one that it may become, does not read."""
-    wanted = given.get("method", written.get("method"))
-    if wanted == written.get("method"):
+    """Return keys that the method which was typed, or one that it may become, does not read.
+
+    Nor does it get a value that was another method's, where its own would be another: a rate, the
+    number of steps.
+    """
+    before = str(written.get("method"))
+    wanted = given.get("method", before)
+    if wanted == before:
         return set()
     able = set(task.able()) if wanted == "auto" else {str(wanted)} & methods.all().keys()
     readers = {name: set(readers_of(name)) for name in written}
-    return {"preset", *(name for name, own in readers.items() if own and not able <= own)}
+    left = {name for name, own in readers.items() if own and not able <= own}
+    return {"preset", *left, *task.differing({before} & methods.all().keys(), able)}
 
 
 def _of_trainable(
@@ -97,6 +107,7 @@ def begun_from(task: Task, recipe: R) -> R:
         raise InputError(f"--from {recipe.start}: there is no such file or folder.")
     if not task.learned:
         raise InputError(f"--from is not for task {task.name!r}; leave it out.")
+    _check_whole(recipe.start, path)
     if (path / _ADAPTERS).is_file() and "start" not in task.learned.values():
         if not is_run(path.parent):
             raise InputError(
@@ -116,6 +127,35 @@ def begun_from(task: Task, recipe: R) -> R:
         )
     changed: dict[str, Any] = {key: str(path), "start": None}
     return replace(recipe, **changed)
+
+
+def _check_whole(start: str, path: Path) -> None:
+    """Refuse what is only made of an adapter, or a part of one.
+
+    Raises:
+      InputError: as described; what to name instead is in it.
+    """
+    if path.name in _PARTS and (path.parent / _ADAPTERS).is_file():
+        raise InputError(
+            f"--from {start}: is a file of an adapter's folder; name that: --from {path.parent}."
+        )
+    files = [path]
+    if path.is_dir():
+        whole = is_run(path) or (path / _ADAPTERS).is_file() or (path / "config.json").is_file()
+        files = [] if whole else sorted(path.glob("*.gguf"))
+    if not files or not all(map(is_adapter_file, files)):
+        return
+    what = "is" if files == [path] else f"{files[0].name} in it is"
+    if is_run(path.parent):
+        raise InputError(
+            f"--from {start}: {what} an adapter as llama.cpp loads it; name the run that made it: "
+            f"--from {path.parent}."
+        )
+    raise InputError(
+        f"--from {start}: {what} an adapter as llama.cpp loads it, which no run starts from; name "
+        "the run that made it (`edge-train run DATA --from RUN`), or its folder that peft reads "
+        "(`edge-train run DATA --from RUN/adapter --model BASE`)."
+    )
 
 
 def key_of(task: Task, run: Path) -> str:

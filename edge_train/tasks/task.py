@@ -1,6 +1,6 @@
 """What `--task` names: a record of its recipe, its job, its engines and what it may give up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -300,6 +300,18 @@ class Task:
     def usual(self, name: str) -> Any:
         """Return the default of a key by the method that `auto` takes; None: it has none."""
         return self._defaults(methods.get(self.auto), "default").get(name)
+
+    def differing(self, some: Collection[str], others: Collection[str]) -> set[str]:
+        """Return the keys whose default by one of some methods is not that by each of others."""
+
+        def usual(name: str) -> dict[str, Any]:
+            before = {**self.pretrained.get("*", {}), **self.pretrained.get(name, {})}
+            return {**self._defaults(methods.get(name), "default"), **before}
+
+        pairs = [(usual(one), usual(other)) for one in some for other in others]
+        return {
+            key for own, other in pairs for key in {*own, *other} if own.get(key) != other.get(key)
+        }
 
     def _defaults(self, method: Method, preset: str) -> dict[str, Any]:
         return {

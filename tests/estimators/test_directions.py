@@ -42,6 +42,16 @@ def test_a_tenth_of_the_steps_is_isotropic_in_every_query():
         assert own.tolist() == direction(ISOTROPIC, query, "token", (2, 6)).tolist()
 
 
+def test_after_its_steps_a_span_is_left_for_all_there_is():
+    draw = Spanned({"token": ROWS}, steps=50)
+    keys = [key for step in range(100) if not isotropic(key := Key(3, step))]
+    drawn = [draw(key, 0, "token", (1, 6)) for key in keys]
+    inside = [np.linalg.matrix_rank(np.vstack([z, ROWS]), tol=1e-4) == 3 for z in drawn]
+    assert inside == [key.step < 50 for key in keys]
+    last = keys[-1]
+    assert drawn[-1].tobytes() == direction(last, 0, "token", (1, 6)).tobytes()
+
+
 def test_a_block_without_a_matrix_is_isotropic():
     assert DRAW(SPANNED, 0, "other", (2,)).tolist() == direction(SPANNED, 0, "other", (2,)).tolist()
 

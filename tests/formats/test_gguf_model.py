@@ -106,7 +106,10 @@ def test_a_file_is_known_by_its_start_whatever_its_name(tmp_path):
     assert not is_gguf(tmp_path / "text.txt")
 
 
-def test_a_folder_of_such_files_is_said(tmp_path):
+def test_a_folder_of_such_files_is_said_and_one_with_a_model_in_it_named(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(plain_llama(general__type="adapter"))
+    with pytest.raises(ModelError, match="is an adapter, which has no model in it"):
+        open_language_model(tmp_path)
     (tmp_path / "m.gguf").write_bytes(plain_llama())
-    with pytest.raises(ModelError, match=r"name one of them: --model .*m\.gguf"):
+    with pytest.raises(ModelError, match=r"name one of them: .*m\.gguf\.$"):
         open_language_model(tmp_path)

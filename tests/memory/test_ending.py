@@ -146,6 +146,14 @@ def test_a_way_that_was_tried_is_not_tried_again(ends, capsys):
     assert "nothing smaller is left to try" in capsys.readouterr().err
 
 
+def test_an_engine_that_has_room_is_named_before_a_cap_for_this_one(ends, capsys):
+    told = {"needs_bytes": 528_000_000, "instead": "--runtime numpy (plan needs 112 MB)"}
+    assert ends(short(**told)) == 2
+    said = capsys.readouterr().err
+    assert "nothing smaller is left to try on this engine. Try --runtime numpy" in said
+    assert "or on this one try --mem 630MB;" in said
+
+
 def test_before_its_libraries_are_counted_nothing_smaller_would_help(ends, capsys):
     early = OUT_OF_MEMORY, (), Facts(shortage=TOLD, smaller={"batch_limit": 1})
     assert ends(early) == 2

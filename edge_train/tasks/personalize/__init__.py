@@ -9,7 +9,7 @@ from edge_train.quant import names_with, of_artifacts
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.personalize.command import GENERATE
-from edge_train.tasks.personalize.recipe import ISOTROPIC, PersonalizeRecipe
+from edge_train.tasks.personalize.recipe import METRIC, PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
 
@@ -21,7 +21,7 @@ def _learns_word_on_torch(recipe: Recipe) -> bool:
 def _as_measured(recipe: PersonalizeRecipe) -> bool:
     """Return whether it is the default of the embedded model with the photos that come with it."""
     usual = TASK.defaults.get((recipe.method, "default"), {})
-    others = (recipe.vectors != 1, recipe.directions not in (None, ISOTROPIC), names_rate(recipe))
+    others = (recipe.vectors != 1, recipe.directions not in (None, METRIC), names_rate(recipe))
     return (
         recipe.model == EMBEDDED
         and recipe.photos is None

@@ -1,13 +1,22 @@
 """Directions of a run that forward passes train: everywhere, or those that lie beside the model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError, ModelError
 from edge_train.formats.artifact import Artifact
-from edge_train.formats.token_directions import DIRECTIONS, read_directions
-from edge_train.tasks.personalize.recipe import ISOTROPIC, PersonalizeRecipe
+from edge_train.formats.token_directions import (
+    DIRECTIONS,
+    kinds_of,
+    read_directions,
+)
+from edge_train.methods.exact import names_rate
+from edge_train.tasks.personalize.recipe import ISOTROPIC, METRIC, PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Model, hashes_of
+
+METRIC_STEPS = 100  # then a word is near, and what the metric leaves out is what it lacks
+_METRIC_FIRST = 3  # the version of rules from which on the metric is a default, and ends
 
 
 def has_directions(model: Model) -> bool:
@@ -15,6 +24,29 @@ def has_directions(model: Model) -> bool:
     if isinstance(model, Artifact):
         return DIRECTIONS in model.manifest.files
     return (model.path / DIRECTIONS).is_file()
+
+
+def with_directions(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecipe:
+    """Return a recipe that says what zo draws from, where nobody did: the metric, if it is there.
+
+    Steps that have a rate, as those of presets do, and runs that began by earlier rules draw from
+    all directions there are.
+
+    Raises:
+      ModelError: the file beside the model is damaged.
+    """
+    free = recipe.method == "zo" and recipe.preset == "default" and not recipe.adapts
+    asked = recipe.directions is not None or names_rate(recipe)
+    if asked or not free or recipe.rules < _METRIC_FIRST:
+        return recipe
+    known = has_directions(model) and METRIC in kinds_of(model.path / DIRECTIONS)
+    return replace(recipe, directions=METRIC if known else ISOTROPIC)
+
+
+def span_steps(recipe: PersonalizeRecipe) -> int | None:
+    """Return how many steps draw from a matrix before others are isotropic; None: all do."""
+    first = recipe.directions == METRIC and recipe.rules >= _METRIC_FIRST
+    return METRIC_STEPS if first else None
 
 
 def directions_of(

@@ -21,7 +21,6 @@ from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_o
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.shortage import is_shortage, lost_card
 from edge_train.methods import methods
-from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.job import Outcome, Say
@@ -198,8 +197,7 @@ class PersonalizeJob:
         self, epsilon: float, scale: Mapping[str, float]
     ) -> tuple[Estimator[Any], Transform]:
         build = methods.get(self.recipe.method).builder(self.recipe.preset)
-        directions = self._token_job.directions
-        own = Parts(epsilon=epsilon, scale=scale, directions=directions)
+        own = self._token_job.parts(epsilon, scale)
         estimator, transform = build(self.recipe, own)
         if self._token_job.adapter is not None and self.recipe.clip is not None:
             estimator = Remembering(estimator)  # a LoRA's gradients are small enough to keep

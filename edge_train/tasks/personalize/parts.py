@@ -22,11 +22,15 @@ from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
 from edge_train.methods.exact import names_rate
-from edge_train.methods.method import GRADIENT
+from edge_train.methods.method import GRADIENT, Parts
 from edge_train.recipe import required
 from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes
-from edge_train.tasks.personalize.directing import directions_of
+from edge_train.tasks.personalize.directing import (
+    directions_of,
+    span_steps,
+    with_directions,
+)
 from edge_train.tasks.personalize.named_things import class_word_of, token_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
@@ -103,6 +107,11 @@ class TokenJob:
     def vae_in_strips(self) -> bool:
         """Whether photos and pictures go through the VAE in strips, for want of memory."""
         return self.serving.vae_in_strips(self.recipe, self.model)
+
+    def parts(self, epsilon: float, scale: Mapping[str, float]) -> Parts:
+        """Return what its method is built from; see there."""
+        steps = span_steps(self.recipe)
+        return Parts(epsilon=epsilon, scale=scale, directions=self.directions, span_steps=steps)
 
     def text(self, prompt: str) -> str:
         """Return a prompt as the tokenizer gets it: with words in the place of a LoRA."""
@@ -184,7 +193,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     recipe = replace(recipe, rank=given.rank, targets=given.targets)
     if recipe.adapts:
         recipe = replace(recipe, relative_rate=None)  # the default of a word
-    recipe = _with_an_end(recipe, given)
+    recipe = with_directions(_with_an_end(recipe, given), model)
     recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:

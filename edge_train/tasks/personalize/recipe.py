@@ -98,9 +98,9 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, NoiseKeys, ClipKeys, RankKeys, Ad
         help="first and last timestep of the noise that is trained on"
     )
     directions: str | None = key(
-        help="what zo draws its directions from: all there are (default), or what the model's "
-        "words respond to (metric) or where earlier ones went (prior), from a file that export "
-        "makes",
+        help="what zo draws its directions from: all there are (isotropic), what the model's words "
+        "respond to and all after 100 steps (metric), or where earlier ones went (prior); default: "
+        "metric where a file of export lies beside the model, else isotropic",
         choices=(ISOTROPIC, METRIC, PRIOR),
     )
     class_photos: str | None = key(

@@ -1,6 +1,7 @@
 """Engines torch and numpy take the same steps on the same adapter."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from safetensors.numpy import load_file
 
 from edge_train import cli
 from edge_train.methods import methods
+from edge_train.run.survey import survey
 from edge_train.tasks import tasks
 from edge_train.tasks.language_model.adapting import _METHODS
+from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 pytest.importorskip("torch")
 
@@ -59,3 +62,29 @@ def test_their_journals_tell_the_same_losses(tmp_path, method):
     second = sorted(name for name in adapters[0] if "lora_B" in name)  # which begin at zero
     both = [np.concatenate([one[n].ravel() for n in second]) for one in adapters]
     assert np.linalg.norm(both[0] - both[1]) < 0.02 * np.linalg.norm(both[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "cap", "named"),
+    [
+        ({}, 300, "Try --runtime numpy (plan needs "),
+        ({"method": "zo"}, 300, "Try --runtime numpy (plan needs "),
+        ({}, 100, ""),  # which is too small for that one, too
+        ({"trainable": "all"}, 300, ""),  # which that one does not serve
+        ({"device": "cpu", "quant": "int8", "trainable": "all"}, 300, ""),
+    ],
+)
+def test_where_torch_has_no_room_a_lighter_engine_that_has_is_named(tmp_path, options, cap, named):
+    make_gguf(tmp_path / "model.gguf", "smollm", Q8_0)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the cat\n" * 60)
+    data = {"data": str(tmp_path / "text.txt"), "model": str(tmp_path / "model.gguf")}
+    recipe = LanguageModelRecipe(**data, threads=1, length=16, cap_bytes=cap * 10**6, **options)
+    found = survey(recipe)
+    assert not found.fits and found.shown.recipe.runtime == "torch"
+    assert (found.elsewhere is not None) == bool(named) and named in found.refusal()
+    if found.elsewhere is not None:
+        kept = ("method", "trainable", "quant")
+        assert all(
+            getattr(found.elsewhere.recipe, key) == getattr(found.asked.recipe, key) for key in kept
+        )
+        assert survey(replace(recipe, runtime="numpy")).fits

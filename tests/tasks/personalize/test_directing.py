@@ -13,6 +13,7 @@ from edge_train.formats.hub import find_model
 from edge_train.formats.token_directions import DIRECTIONS, write_directions
 from edge_train.records.folder import RunFolder
 from edge_train.tasks.personalize import parts
+from edge_train.tasks.personalize.directing import METRIC_STEPS
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.objective import build_cache
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
@@ -103,12 +104,50 @@ def test_what_has_no_use_for_directions_says_so(model, options, says):
         parts.check(recipe(model, **options))
 
 
-@pytest.mark.parametrize("options", [{}, {"preset": "zoodip"}, {"method": "backprop"}])
-def test_directions_beside_a_model_are_drawn_from_only_where_they_are_named(model, options):
+@pytest.mark.parametrize(
+    ("options", "kinds", "chosen"),
+    [
+        ({}, ("metric", "prior"), "metric"),
+        ({}, ("prior",), "isotropic"),
+        ({"directions": "isotropic"}, ("metric",), "isotropic"),
+        ({"preset": "zoodip"}, ("metric",), None),
+        ({"method": "backprop"}, ("metric",), None),
+        ({"relative_rate": 0.5}, ("metric",), None),
+        ({"rules": 2}, ("metric",), None),  # a run that began before it was a default
+    ],
+)
+def test_a_word_is_drawn_along_the_metric_where_it_lies_beside_the_model(
+    model, options, kinds, chosen
+):
+    placed(model, kinds=kinds)
+    job = parts.check(recipe(model, **{"directions": None, **options}))
+    assert job.recipe.directions == chosen
+    assert set(job.directions) == ({"token"} if chosen == "metric" else set())
+    again = parts.check(job.recipe)  # as a run that goes on has it
+    assert again.recipe == job.recipe
+    own = job.parts(0.1, {"token": 1.0})
+    assert own.span_steps == (METRIC_STEPS if chosen == "metric" else None)
+
+
+def test_a_run_along_the_metric_that_began_before_draws_from_it_to_its_end(model):
     placed(model)
-    job = parts.check(recipe(model, directions=None, **options))
-    assert job.directions == {}
-    assert job.recipe.directions is None
+    assert parts.check(recipe(model, rules=2)).parts(0.1, {"token": 1.0}).span_steps is None
+    assert parts.check(recipe(model)).parts(0.1, {"token": 1.0}).span_steps == METRIC_STEPS
+
+
+def test_a_run_that_began_without_the_file_goes_on_without_it(model):
+    (model / DIRECTIONS).unlink(missing_ok=True)
+    began = parts.check(recipe(model, directions=None)).recipe
+    assert began.directions == "isotropic"
+    placed(model)
+    assert parts.check(began).directions == {}
+
+
+@pytest.mark.parametrize("damaged", [b"", b"x" * 100])
+def test_a_damaged_file_of_directions_says_what_to_do(model, damaged):
+    (model / DIRECTIONS).write_bytes(damaged)
+    with pytest.raises(ModelError, match="Use --directions isotropic, or export the model again"):
+        parts.check(recipe(model, directions=None))
 
 
 def test_a_model_without_the_file_says_how_to_make_it(model):
