@@ -248,6 +248,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
                 f"start as {recipe.class_word!r}"
             )
     directions = directions_of(recipe, model, start)
+    if steps := span_steps(recipe):
+        notes.append(
+            f"directions of the first {steps} steps are what words respond to, as "
+            "directions.safetensors beside the model says, then all there are"
+        )
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
     )

@@ -125,6 +125,8 @@ def test_a_word_is_drawn_along_the_metric_where_it_lies_beside_the_model(
     assert set(job.directions) == ({"token"} if chosen == "metric" else set())
     again = parts.check(job.recipe)  # as a run that goes on has it
     assert again.recipe == job.recipe
+    said = [note for note in job.notes if "what words respond to" in note]
+    assert len(said) == (chosen == "metric")
     own = job.parts(0.1, {"token": 1.0})
     assert own.span_steps == (METRIC_STEPS if chosen == "metric" else None)
 
