@@ -148,6 +148,14 @@ def test_a_new_run_has_no_key_of_another_that_its_own_method_does_not_read(
     assert (found.method, found.seed, found.data) == (method, 7, "d.jsonl")
 
 
+def test_a_preset_brings_what_it_is_made_of(begun):
+    typed = begun("model", {**_FORWARD, "preset": "default", "steps": 9}, "--preset", "mezo")
+    assert (typed.preset, typed.queries, typed.sides, typed.steps) == ("mezo", None, None, None)
+    assert (typed.method, typed.seed) == ("zo", 7)
+    left = begun("model", {**_FORWARD, "steps": 9}, "--preset", "default")
+    assert (left.preset, left.queries, left.steps) == ("default", None, None)
+
+
 def test_a_warm_up_of_another_run_is_none_of_a_run_of_other_steps(begun):
     assert begun("model", _RATED).warmup == 3
     assert begun("model", _RATED, "--steps", "2").warmup is None

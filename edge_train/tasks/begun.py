@@ -65,17 +65,21 @@ def _of_engine(task: Task, written: Mapping[str, Any], given: Mapping[str, Any])
 def _of_method(task: Task, written: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
     """Return keys that the method which was typed, or one that it may become, does not read.
 
-    Nor does it get a value that was another method's, where its own would be another: a rate, the
-    number of steps.
+    Nor does it get a value that was another method's or preset's, where its own would be another: a
+    rate, the number of steps. Another preset has all that only some methods read of its own.
     """
-    before = str(written.get("method"))
+    before, preset = str(written.get("method")), str(written.get("preset", "default"))
     wanted = given.get("method", before)
-    if wanted == before:
+    other = given.get("preset", preset if wanted == before else "default")
+    if (wanted, other) == (before, preset):
         return set()
     able = set(task.able()) if wanted == "auto" else {str(wanted)} & methods.all().keys()
     readers = {name: set(readers_of(name)) for name in written}
-    left = {name for name, own in readers.items() if own and not able <= own}
-    return {"preset", *left, *task.differing({before} & methods.all().keys(), able)}
+    same = able if other == "default" else set[str]()
+    left = {name for name, own in readers.items() if own and not (same and same <= own)}
+    known = {before} & methods.all().keys()
+    pairs = ({(name, preset) for name in known}, {(name, other) for name in able})
+    return {"preset", *left, *task.differing(*pairs)}
 
 
 def _of_trainable(

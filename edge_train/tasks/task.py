@@ -301,14 +301,21 @@ class Task:
         """Return the default of a key by the method that `auto` takes; None: it has none."""
         return self._defaults(methods.get(self.auto), "default").get(name)
 
-    def differing(self, some: Collection[str], others: Collection[str]) -> set[str]:
-        """Return the keys whose default by one of some methods is not that by each of others."""
+    def differing(
+        self, some: Collection[tuple[str, str]], others: Collection[tuple[str, str]]
+    ) -> set[str]:
+        """Return the keys whose default by one of some is not that by each of others.
 
-        def usual(name: str) -> dict[str, Any]:
-            before = {**self.pretrained.get("*", {}), **self.pretrained.get(name, {})}
-            return {**self._defaults(methods.get(name), "default"), **before}
+        Args:
+          some, others: methods, each with a preset.
+        """
 
-        pairs = [(usual(one), usual(other)) for one in some for other in others]
+        def usual(name: str, preset: str) -> dict[str, Any]:
+            learned = {**self.pretrained.get("*", {}), **self.pretrained.get(name, {})}
+            before = learned if preset == "default" else {}
+            return {**self._defaults(methods.get(name), preset), **before}
+
+        pairs = [(usual(*one), usual(*other)) for one in some for other in others]
         return {
             key for own, other in pairs for key in {*own, *other} if own.get(key) != other.get(key)
         }

@@ -11,6 +11,7 @@ from edge_train.formats.token_directions import (
     kinds_of,
     read_directions,
 )
+from edge_train.methods import methods
 from edge_train.methods.exact import names_rate
 from edge_train.tasks.personalize.recipe import ISOTROPIC, METRIC, PersonalizeRecipe
 from edge_train.tasks.personalize.serving import Model, hashes_of
@@ -35,7 +36,8 @@ def with_directions(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecip
     Raises:
       ModelError: the file beside the model is damaged.
     """
-    free = recipe.method == "zo" and recipe.preset == "default" and not recipe.adapts
+    reads = "directions" in methods.get(recipe.method).reads
+    free = reads and recipe.preset == "default" and not recipe.adapts
     asked = recipe.directions is not None or names_rate(recipe)
     if asked or not free or recipe.rules < _METRIC_FIRST:
         return recipe

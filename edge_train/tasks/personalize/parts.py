@@ -18,6 +18,7 @@ from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.embedded import EMBEDDED, PHOTOS, embedded_artifact
 from edge_train.formats.hub import find_model
+from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -250,8 +251,8 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     directions = directions_of(recipe, model, start)
     if steps := span_steps(recipe):
         notes.append(
-            f"directions of the first {steps} steps are what words respond to, as "
-            "directions.safetensors beside the model says, then all there are"
+            f"directions of the first {steps} steps are what words respond to, as {DIRECTIONS} "
+            "beside the model says, then all there are"
         )
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
