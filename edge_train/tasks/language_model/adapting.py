@@ -66,7 +66,9 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
         adapts = model.made is not None or recipe.runtime == "numpy" or bool(asked)
         adapts = adapts and recipe.method in _METHODS and recipe.preset == "default"
         adapts = adapts and recipe.difference_rank is None
-        trainable = "lora" if adapts or recipe.start is not None else "all"
+        trainable = "lora" if adapts else "all"
+        if recipe.start is not None:
+            trainable = read_adapter(Path(recipe.start).expanduser())[0].kind
     if trainable == "all":
         if asked := _asked(recipe):
             raise InputError(
@@ -234,8 +236,7 @@ def _begun(
     unset = ("auto", None, False)
     for name, value in own.items():
         wanted = getattr(recipe, name)
-        drawn_kind = name == "trainable" and wanted == "lora"  # what `auto` became
-        if wanted not in (*unset, value) and not drawn_kind:
+        if wanted not in (*unset, value):
             raise InputError(
                 f"{name} is {wanted}, but the adapter in {recipe.start} has {value}; leave it out."
             )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import dying
@@ -16,7 +17,7 @@ from page_lines import lines_to_copy
 from safetensors.numpy import load_file
 
 from edge_train import cli
-from edge_train.formats.adapter import read_adapter
+from edge_train.formats.adapter import read_adapter, write_adapter
 from edge_train.formats.weight_files import read_json
 from edge_train.tasks import open_job, read_recipe
 
@@ -306,6 +307,24 @@ def test_an_adapter_of_another_base_is_refused(place, finished, tmp_path, capsys
     said = capsys.readouterr().err
     assert "is an adapter, and --trainable says 'all'; leave that out" in said
     assert f"`edge-train export {start} merged --to merged`" in said
+
+
+def test_a_dora_to_start_from_stays_one_and_is_refused_where_another_kind_is_asked_for(
+    place, finished, tmp_path, capsys
+):
+    adapter, _ = read_adapter(finished / "adapter")
+    dora = replace(adapter, kind="dora")
+    lengths = {one.path: np.ones(one.outputs, np.float32) for one in dora.targets}
+    write_adapter(tmp_path / "dora", dora, dora.drawn(0, lengths))
+    start = ("--from", str(tmp_path / "dora"), "--trainable")
+    assert run(place, tmp_path / "run", *start, "lora") == 2
+    assert "trainable is lora, but the adapter" in capsys.readouterr().err
+    assert run(place, tmp_path / "run", *start, "auto") == 0
+    assert read_adapter(tmp_path / "run" / "adapter")[0].kind == "dora"
+    assert (
+        run(place, tmp_path / "other", "--from", str(finished / "adapter"), *start[2:], "dora") == 2
+    )
+    assert "trainable is dora, but the adapter" in capsys.readouterr().err
 
 
 def test_a_plan_counts_the_adapter_and_what_stays_in_the_file(place):
