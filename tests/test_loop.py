@@ -14,6 +14,7 @@ from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.tensor_store import StoredTensors
 from edge_train.loop import ESTIMATOR, SELECTION
 from edge_train.optim.norm_limit import NormLimit
+from edge_train.optim.pull import Pull
 from edge_train.optim.tail_mean import TailMean
 from edge_train.optim.transforms import Chain, LearningRate, Momentum
 from edge_train.protocols import StepRecord
@@ -70,7 +71,8 @@ def test_a_resumed_run_ends_with_the_same_bits(make_loop, estimator, tmp_path, c
 
 @pytest.mark.parametrize("cut", [0, 1, 13, 24, 30])
 def test_a_run_whose_steps_have_no_rate_resumes_to_the_same_bits(make_loop, tmp_path, cut):
-    rule = Chain((Momentum(), LearningRate(1.0, 31, 0.0), NormLimit(), TailMean(((0, 31),))))
+    links = (Momentum(), Pull(0.02), LearningRate(1.0, 31, 0.0), NormLimit(), TailMean(((0, 31),)))
+    rule = Chain(links)
     options = {"transform": rule, "best_margin": 0.25}
 
     def fresh():

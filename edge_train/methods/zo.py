@@ -12,6 +12,11 @@ from edge_train.recipe import Recipe, key, required
 if TYPE_CHECKING:
     from edge_train.protocols import Estimator, Transform
 
+_PULLS = 4  # the version of rules from which on steps without a rate are pulled to the start
+# Of the way to the start: by more, items of classes that were never seen are learned less well; by
+# none, words of a known class wander (docs/benchmarks/forwards.md).
+_PULL = 0.02
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardKeys(Recipe):
@@ -59,9 +64,11 @@ def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
 
 def _without_rate(recipe: Recipe) -> Transform:
     """Return what becomes of steps as long as the model's answers say; it ends at their mean."""
+    from edge_train.optim.pull import Pull
     from edge_train.optim.transforms import Momentum
 
-    return at_mean(recipe, Momentum(), rate_of(recipe, 1.0, 0.0))
+    pulls = (Pull(_PULL),) if recipe.rules >= _PULLS else ()
+    return at_mean(recipe, Momentum(), *pulls, rate_of(recipe, 1.0, 0.0))
 
 
 def _zoodip(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

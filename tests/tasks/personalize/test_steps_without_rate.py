@@ -15,9 +15,10 @@ from edge_train.memory.footprint import TRAIN
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
 from edge_train.optim.norm_limit import NormLimit
+from edge_train.optim.pull import Pull
 from edge_train.optim.signal import Signal
 from edge_train.optim.tail_mean import TailMean
-from edge_train.optim.transforms import Adam, LearningRate
+from edge_train.optim.transforms import Adam, LearningRate, Momentum
 from edge_train.tasks.personalize.job import PersonalizeJob
 from edge_train.tasks.personalize.radius import wanted_radius
 
@@ -32,6 +33,13 @@ def test_steps_are_as_long_as_the_answers_say_and_end_at_their_mean():
     estimator, chain = built(ZO)
     assert isinstance(estimator, GaussNewton)
     assert chain.links[-1] == TailMean(((0, 250),))
+
+
+def test_steps_of_chance_are_pulled_to_the_start_unless_the_run_began_before_they_were():
+    links = built(ZO)[1].links
+    assert [type(link) for link in links] == [Momentum, Pull, LearningRate, NormLimit, TailMean]
+    before = built(replace(ZO, rules=3))[1].links
+    assert before == (links[0], *links[2:])
 
 
 def test_exact_steps_are_adams_without_a_rate_of_the_users_and_end_at_their_mean():
