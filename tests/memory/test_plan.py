@@ -91,8 +91,8 @@ def test_states_of_the_optimizer_are_counted_by_their_own_init(recipe):
         for n in (1, 8)
     )
     width = open_artifact(GOLDEN).manifest.text_widths[0]
-    # two moments, four copies and four directions of float32 each
-    assert many - few == 7 * width * 4 * (2 + 4 + 4)
+    # speed, sum of the last words and start, four copies and four directions of float32 each
+    assert many - few == 7 * width * 4 * (3 + 4 + 4)
 
 
 def test_a_rehearsal_shows_every_phase_and_what_smaller_calls_save(recipe):
