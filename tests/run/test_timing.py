@@ -158,7 +158,6 @@ def test_a_run_ends_by_its_time_and_is_redone_to_the_same_bits(words, tmp_path, 
     assert "ended by its time of 4s" in (run / "report.html").read_text()
     records = list(journal.read(run / "journal.jsonl")[0])
     fits = [r["steps"] for r in records if r["kind"] == "fit"]
-    assert len(fits) >= 2
     assert fits[-1] == report["steps"]
     killed = tmp_path / "killed"
     shutil.copytree(run, killed)
