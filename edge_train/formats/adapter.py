@@ -190,15 +190,7 @@ def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Array]]:
       ModelError: it is missing or damaged, no LoRA or DoRA of linear layers, or one of several
         ranks, or with other trained tensors.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: holds no {CONFIG_FILE}; name the folder of an adapter that peft reads."
-        )
-    for one in (path, folder / TENSORS_FILE):
-        check_place(one, folder)
-    config = read_json(path)
-    _check_plain(path, config)
+    path, config = folder / CONFIG_FILE, _config_of(folder)
     rank: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
     if not _is_count(rank) or not _is_positive(alpha):
@@ -206,13 +198,13 @@ def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Array]]:
             f"{path}: r is {str(rank)[:40]} and lora_alpha {str(alpha)[:40]}, expected a rank of "
             f"1 to {_MOST_RANK} and a finite alpha above 0; copy the adapter again."
         )
-    dora, transposed = config.get("use_dora") is True, config.get("fan_in_fan_out") is True
+    kind, transposed = _kind_in(config), config.get("fan_in_fan_out") is True
     file = TensorFile(folder / TENSORS_FILE)
     sides = _sides(file)
     blocks: dict[str, Array] = {}
     targets = []
     for layer in _in_order(sides):
-        outputs, inputs = _checked_sides(file.path, layer, sides[layer], rank, dora=dora)
+        outputs, inputs = _checked_sides(file.path, layer, sides[layer], rank, dora=kind == "dora")
         targets.append(Target(layer, outputs, inputs, transposed))
         for part in sides[layer]:
             value = file.read(_in_peft(layer + part))
@@ -223,7 +215,7 @@ def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Array]]:
                 )
             blocks[layer + part] = value
     adapter = Adapter(
-        kind="dora" if dora else "lora",
+        kind=kind,
         rank=rank,
         alpha=float(alpha),
         targets=tuple(targets),
@@ -232,6 +224,37 @@ def read_adapter(folder: Path) -> tuple[Adapter, dict[str, Array]]:
         base_sha256=_stored_hash(file.path),
     )
     return adapter, {name: blocks[name] for name in adapter.shapes()}
+
+
+def kind_of(folder: Path) -> Kind:
+    """Return what an adapter in a folder is, by its configuration alone.
+
+    Raises:
+      ModelError: that is missing, damaged or of something else.
+    """
+    return _kind_in(_config_of(folder))
+
+
+def _kind_in(config: Mapping[str, Any]) -> Kind:
+    return "dora" if config.get("use_dora") is True else "lora"
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    """Return the configuration of an adapter of one rank.
+
+    Raises:
+      ModelError: it is missing, damaged or of something else.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: holds no {CONFIG_FILE}; name the folder of an adapter that peft reads."
+        )
+    for one in (path, folder / TENSORS_FILE):
+        check_place(one, folder)
+    config = read_json(path)
+    _check_plain(path, config)
+    return config
 
 
 def _in_peft(name: str) -> str:

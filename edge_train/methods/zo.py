@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PULLS = 4  # the version of rules from which on steps without a rate are pulled to the start
 # Of the way to the start: by more, items of classes that were never seen are learned less well; by
-# none, words of a known class wander (docs/benchmarks/forwards.md).
+# none, words of a known class wander (docs/benchmarks/engine-quality.md).
 _PULL = 0.02
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.adapter import Adapter, Kind, Target, read_adapter
+from edge_train.formats.adapter import Adapter, Kind, Target, kind_of, read_adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.optim.low_rank import is_embedding
@@ -68,7 +68,7 @@ def settled(recipe: LanguageModelRecipe, model: LanguageFolder) -> LanguageModel
         adapts = adapts and recipe.difference_rank is None
         trainable = "lora" if adapts else "all"
         if recipe.start is not None:
-            trainable = read_adapter(Path(recipe.start).expanduser())[0].kind
+            trainable = kind_of(Path(recipe.start).expanduser())
     if trainable == "all":
         if asked := _asked(recipe):
             raise InputError(
