@@ -19,6 +19,7 @@ from edge_train.formats.weight_files import check_place, read_json
 from edge_train.rng import Key
 
 Kind = Literal["lora", "dora"]
+ALL_LINEAR = "all-linear"  # as peft calls targets that are every linear layer
 
 CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _DRAWN = -5  # the step of the key that A is drawn from

@@ -123,7 +123,7 @@ class AdapterKeys(Recipe):
     )
     targets: str | None = key(
         help="layers that get an adapter, by the ends of their names, separated by commas, such as "
-        "q_proj,v_proj; default: all linear layers but the head",
+        "q_proj,v_proj; default: all-linear, all linear layers but the head",
         flags=("--targets", "--target_modules"),
     )
     rslora: bool = key(

@@ -31,8 +31,9 @@ else:
 R = TypeVar("R", bound="Recipe")
 # Of update rules: a run goes on by those that it began with. By 1 low-rank rules project output
 # layers and take the signs of singular vectors as they are found, and no warm-up is a default.
-# By 2 directions of zo are isotropic or along a metric to the end, by 3 nothing pulls its words.
-RULES = 4
+# By 2 directions of zo are isotropic or along a metric to the end, by 3 nothing pulls its words, by
+# 4 a LoRA of the embedded model stands beside attentions only.
+RULES = 5
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 

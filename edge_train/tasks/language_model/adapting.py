@@ -7,7 +7,14 @@ from typing import Any
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.adapter import Adapter, Kind, Target, kind_of, read_adapter
+from edge_train.formats.adapter import (
+    ALL_LINEAR,
+    Adapter,
+    Kind,
+    Target,
+    kind_of,
+    read_adapter,
+)
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.language_shapes import heads_of, shapes_in_files
 from edge_train.optim.low_rank import is_embedding
@@ -275,7 +282,7 @@ def _chosen(wanted: str | None, known: tuple[Target, ...], model: str) -> tuple[
             f"{model}: has no linear layers that an adapter could stand beside; use --trainable "
             "all."
         )
-    if wanted is None:
+    if wanted in (None, ALL_LINEAR):
         return known
     ends = [part.strip() for part in wanted.split(",") if part.strip()]
     if not ends:

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
-from edge_train.formats.adapter import Adapter, Target, names_of
+from edge_train.formats.adapter import ALL_LINEAR, Adapter, Target, names_of
 from edge_train.formats.artifact import Artifact
 from edge_train.formats.diffusion_adapter import attention_layers, linear_layers, read_lora
 from edge_train.formats.diffusion_folder import ModelFolder
@@ -31,14 +31,11 @@ _RANK = 8
 _METHODS = ("auto", "backprop", "adamw")
 _KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
 # As diffusers' own script: every timestep, a constant rate; a step here is of four samples. The
-# embedded model takes larger ones, and knows prompts of whole words only, `item` among them.
+# embedded model takes larger ones, learns what it never saw with feed-forward layers only, and
+# knows prompts of whole words only, `item` among them.
 _DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
-_EMBEDDED: Mapping[str, Any] = {
-    **_DEFAULTS,
-    "learning_rate": 5e-4,
-    "steps": 200,
-    "token": "item",
-}
+_EMBEDDED: Mapping[str, Any] = {**_DEFAULTS, "learning_rate": 5e-4, "token": "item"}
+_ALL_LINEAR_FROM = 5  # the version of rules from which on the embedded model's is of all layers
 
 
 def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> PersonalizeRecipe:
@@ -83,6 +80,8 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
     if recipe.method == "auto":
         recipe = replace(recipe, method="backprop")
     values = {"window": (0, len(model.alphas_cumprod)), **(_EMBEDDED if embedded else _DEFAULTS)}
+    if embedded and recipe.start is None and recipe.rules >= _ALL_LINEAR_FROM:
+        values["targets"] = ALL_LINEAR
     missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     return replace(recipe, **missing)
 
@@ -185,8 +184,8 @@ def recorded(
     known, paths = linear_layers(shapes), {target.path for target in adapter.targets}
     texts = any(not path.startswith("unet.") for path in paths)
     components = {t.path.partition(".")[0] for t in known} if texts else {"unet"}
-    usual = paths == {target.path for target in attention_layers(known, components)}
-    targets = None if usual else ",".join(_ends(paths, known))
+    among = {target.path for target in known if target.path.partition(".")[0] in components}
+    targets = ALL_LINEAR if paths == among else ",".join(_ends(paths, known))
     return replace(said, targets=targets, train_text_encoder=texts)
 
 
@@ -289,11 +288,13 @@ def _chosen(
     """Return the layers that get a LoRA.
 
     Raises:
-      InputError: an end names none.
+      InputError: an end names none, or none is of the text encoder that shall be trained.
     """
     if recipe.targets is None:
         return attention_layers(known, components)
-    among = [target for target in known if target.path.partition(".")[0] in components]
+    among = tuple(target for target in known if target.path.partition(".")[0] in components)
+    if recipe.targets == ALL_LINEAR:
+        return among
     ends = [part.strip() for part in recipe.targets.split(",") if part.strip()]
     for end in ends:
         if not any(f".{target.path}".endswith(f".{end}") for target in among):
@@ -302,4 +303,11 @@ def _chosen(
                 f"targets names {end!r}, which no linear layer of a transformer block is called; "
                 f"{nearest(end, names)}."
             )
-    return tuple(t for t in among if any(f".{t.path}".endswith(f".{end}") for end in ends))
+    chosen = tuple(t for t in among if any(f".{t.path}".endswith(f".{end}") for end in ends))
+    if recipe.train_text_encoder and all(target.path.startswith("unet.") for target in chosen):
+        raise InputError(
+            f"targets is {recipe.targets!r}, which names no layer of a text encoder, and "
+            "train_text_encoder asks for some; add q_proj,k_proj,v_proj,out_proj to --targets, or "
+            f"use {ALL_LINEAR}."
+        )
+    return chosen

@@ -78,8 +78,9 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, NoiseKeys, ClipKeys, RankKeys, Ad
         high=1e6,
     )
     targets: str | None = key(
-        help="layers that get a LoRA, by the ends of their names, separated by commas; default: "
-        "the projections of attentions, to_q,to_k,to_v,to_out.0",
+        help="layers that get a LoRA, by the ends of their names, separated by commas, or "
+        "all-linear; default: the projections of attentions, to_q,to_k,to_v,to_out.0; all-linear "
+        "for tiny-sd",
         flags=("--targets", "--target_modules"),
     )
     train_text_encoder: bool = key(

@@ -123,6 +123,13 @@ def test_a_run_goes_on_from_its_journal_to_the_same_bits(place, tmp_path, option
     assert_same_adapter(again, whole)
 
 
+def test_all_linear_names_what_the_default_is(finished):
+    recipe = read_recipe(finished / "recipe.toml")
+    assert recipe.targets is None
+    job, named = open_job(recipe), open_job(replace(recipe, targets="all-linear"))
+    assert named.adapter == job.adapter
+
+
 @pytest.mark.slow  # torch starts once more; `test_crash_chats` kills a run that starts sooner
 def test_a_killed_run_goes_on_to_the_same_bits(place, finished, tmp_path):
     killed = tmp_path / "killed"

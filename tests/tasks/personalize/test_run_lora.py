@@ -17,6 +17,7 @@ from tiny_models import make_tiny_model
 from edge_train import cli
 from edge_train.estimators.remembering import Remembering
 from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE, write_lora
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.tasks.personalize import parts
 from edge_train.tasks.personalize.adapting import trigger_of
 from edge_train.tasks.personalize.encoding import load_job_photos
@@ -162,6 +163,7 @@ def test_a_lora_of_another_base_is_refused(finished, photos, tmp_path, capsys):
     [
         (("--rank", "4000"), "use a --rank of at most 64"),
         (("--targets", "to_x"), "targets names 'to_x', which no linear layer"),
+        (("--targets", "to_k", "--train-text-encoder"), "names no layer of a text encoder"),
         (("--vectors", "2"), "a LoRA is learned without vectors of its own"),
         (("--method", "zo"), "trained by exact gradients, not by method 'zo'"),
         (("--relative-rate", "0.1"), "half of a LoRA's are zero; use --learning-rate"),
@@ -206,10 +208,24 @@ def test_a_class_that_the_model_spells_in_pieces_is_said(model):
     assert known.startswith("class word 'photo of dog' is 3 tokens") and "may not" not in known
 
 
+def ends_of(job):
+    return {target.path.rpartition("transformer_blocks.0.")[2] for target in job.adapter.targets}
+
+
+def test_the_embedded_model_gets_a_lora_beside_feed_forward_layers_too():
+    recipe = PersonalizeRecipe(trainable="lora", class_word="bag", threads=1)
+    assert {"attn2.to_k", "ff.net.0.proj", "ff.net.2"} <= ends_of(parts.check(recipe))
+    texts = parts.check(replace(recipe, train_text_encoder=True)).adapter.targets
+    assert any(target.path.endswith(".mlp.fc1") for target in texts)
+    attentions = parts.check(replace(recipe, targets="to_k,to_out.0,to_q,to_v"))
+    begun_before = parts.check(replace(recipe, rules=4, steps=200))
+    assert begun_before.adapter == attentions.adapter and begun_before.recipe.steps == 200
+
+
 def test_the_embedded_model_gets_a_name_that_it_knows():
     job = parts.check(PersonalizeRecipe(trainable="lora", class_word="bag", threads=1))
     assert job.notes == ("prompts say 'item bag' for what is learned",)
-    assert (job.recipe.steps, job.recipe.learning_rate) == (200, 5e-4)
+    assert (job.recipe.steps, job.recipe.learning_rate) == (400, 5e-4)
     assert parts.check(PersonalizeRecipe(trainable="lora", threads=1)).notes == (
         "prompts say 'item' for what is learned",
     )
@@ -230,17 +246,22 @@ def lora_file(folder, recipe):
         {"targets": "attn1.to_out.0,mid_block.attentions.0.transformer_blocks.0.attn2.to_q"},
         {"targets": "q_proj,to_k", "train_text_encoder": True},
         {"targets": "fc1", "train_text_encoder": True},
+        {"targets": "all-linear"},
+        {"targets": "all-linear", "train_text_encoder": True},
+        {"targets": "to_k,to_out.0,to_q,to_v"},
         {"train_text_encoder": True},
     ],
 )
-def test_a_run_that_starts_from_a_file_records_the_layers_it_trains(model, tmp_path, keys):
-    plain = PersonalizeRecipe(model=str(model), class_word="dog", trainable="lora", threads=1)
+@pytest.mark.parametrize("name", ["tiny-sd", "folder"])
+def test_a_run_that_starts_from_a_file_records_the_layers_it_trains(model, tmp_path, keys, name):
+    model = str(model) if name == "folder" else EMBEDDED
+    plain = PersonalizeRecipe(model=model, class_word="dog", trainable="lora", threads=1)
     file = lora_file(tmp_path, replace(plain, rank=2, **keys))
     begun = parts.check(replace(plain, start=str(file)))
     alone = parts.check(replace(begun.recipe, start=None))  # as generate has it
     again = parts.check(begun.recipe)  # as resume has it
     assert alone.adapter == again.adapter == begun.adapter
-    assert begun.recipe.targets == keys.get("targets")
+    assert begun.adapter.targets == parts.check(replace(plain, rank=2, **keys)).adapter.targets
 
 
 @pytest.mark.parametrize("token", ["<my-bag>", "my-bag", "<red>", "<bag>"])
