@@ -29,7 +29,7 @@ from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 _FORWARDS, _QUERIES, _RADIUS, _PARTS = 1500, 4, 1e-2, 10
 _LAST_RATE = 0.1  # share of the rate that a run of slopes ends with
-_EXACT_STEPS, _EXACT_SAMPLES, _EXACT_RATE = 200, 4, 5e-4  # the defaults of `--trainable lora`
+_EXACT_STEPS, _EXACT_SAMPLES, _EXACT_RATE = 200, 4, 5e-4
 _WORTH = 4  # forwards that a sample's exact gradient with recomputation is worth
 _WAYS = (
     ("exact, rank 8", 8, _EXACT_RATE),
@@ -129,6 +129,7 @@ def _measured(way: str, rank: int, rate: float, limit: int, seed: int) -> dict[s
     recipe = PersonalizeRecipe(
         class_word="bag",
         trainable="lora",
+        targets="to_q,to_k,to_v,to_out.0",
         rank=rank,
         threads=1,
         samples=_EXACT_SAMPLES if exact else 1,

@@ -1,6 +1,6 @@
 """A Stable Diffusion with adapters computes and differentiates as diffusers with the same file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ def adapter_of(model: ModelFolder, *, texts: bool = True, rank: int = 3) -> Adap
     components = ("unet", *(model.text_encoders if texts else ()))
     targets = attention_layers(linear_layers(weight_shapes(model)), components)
     return Adapter("lora", rank, 1.5, targets)
+
+
+def adapter_of_all(model: ModelFolder) -> Adapter:
+    """Return one beside feed-forward layers, too, and beside those of text encoders."""
+    adapter = Adapter("lora", 2, 1.5, linear_layers(weight_shapes(model)))
+    ends = {target.path.rpartition(".")[2] for target in adapter.targets}
+    assert {"proj", "2", "fc1", "fc2", "to_q", "q_proj"} <= ends
+    return adapter
 
 
 def blocks_of(adapter: Adapter) -> dict[str, Array]:
@@ -117,21 +125,29 @@ def written(folder: Path, model: ModelFolder, adapter: Adapter, blocks: dict[str
 
 
 @pytest.mark.parametrize(
-    ("family", "file"),
+    ("family", "file", "beside"),
     [
-        ("sd1", DIFFUSERS_FILE),
-        ("sd1", "my-dog.safetensors"),
-        ("sdxl", "my-dog.safetensors"),
-        pytest.param("sd2", DIFFUSERS_FILE, marks=pytest.mark.slow),
-        pytest.param("sd2", "my-dog.safetensors", marks=pytest.mark.slow),
-        pytest.param("sdxl", DIFFUSERS_FILE, marks=pytest.mark.slow),
+        ("sd1", DIFFUSERS_FILE, adapter_of),
+        ("sd1", "my-dog.safetensors", adapter_of),
+        ("sd1", DIFFUSERS_FILE, adapter_of_all),
+        ("sd1", "my-dog.safetensors", adapter_of_all),
+        ("sdxl", "my-dog.safetensors", adapter_of),
+        pytest.param("sd2", DIFFUSERS_FILE, adapter_of_all, marks=pytest.mark.slow),
+        pytest.param("sd2", "my-dog.safetensors", adapter_of, marks=pytest.mark.slow),
+        pytest.param("sdxl", DIFFUSERS_FILE, adapter_of, marks=pytest.mark.slow),
+        pytest.param("sdxl", DIFFUSERS_FILE, adapter_of_all, marks=pytest.mark.slow),
+        pytest.param("sdxl", "my-dog.safetensors", adapter_of_all, marks=pytest.mark.slow),
     ],
 )
 def test_predictions_are_those_of_diffusers_with_either_file(
-    folders: dict[str, Path], tmp_path: Path, family: Family, file: str
+    folders: dict[str, Path],
+    tmp_path: Path,
+    family: Family,
+    file: str,
+    beside: Callable[[ModelFolder], Adapter],
 ) -> None:
     model = open_model(folders[family])
-    adapter, batch = adapter_of(model), batch_for(family)
+    adapter, batch = beside(model), batch_for(family)
     blocks = blocks_of(adapter)
     runtime = open_adapted(model, adapter, blocks, batch)
     ours = runtime.predict(batch, runtime.parameters)
@@ -198,14 +214,23 @@ def test_a_file_of_diffusers_has_the_scale_of_its_own_loader(
 
 
 @pytest.mark.parametrize(
-    "family",
-    ["sdxl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd1", "sd2"))],
+    ("family", "beside"),
+    [
+        ("sdxl", adapter_of),
+        ("sd1", adapter_of_all),
+        pytest.param("sd1", adapter_of, marks=pytest.mark.slow),
+        pytest.param("sd2", adapter_of, marks=pytest.mark.slow),
+        pytest.param("sdxl", adapter_of_all, marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_are_those_of_autograd_through_peft(
-    folders: dict[str, Path], tmp_path: Path, family: Family
+    folders: dict[str, Path],
+    tmp_path: Path,
+    family: Family,
+    beside: Callable[[ModelFolder], Adapter],
 ) -> None:
     model = open_model(folders[family])
-    adapter, batch = adapter_of(model), batch_for(family)
+    adapter, batch = beside(model), batch_for(family)
     blocks = blocks_of(adapter)
     runtime = open_adapted(model, adapter, blocks, batch)
     runtime.gradient_batch_limit = 2  # two calls, whose gradients are added up
