@@ -10,6 +10,7 @@ from edge_train.tasks.language_model.job import LanguageModelJob
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 ROUNDS, REFRESH = 10, 5
+_CHARACTERS = 200_000  # of the text: every run reads it anew, and some steps need no more
 
 
 def step_seconds(
@@ -31,12 +32,15 @@ def step_seconds(
     samples, length = sequences
     steps = {}
     with scratch(prefix=BENCH) as folder:
+        text = folder / "text.txt"
+        with data.open(encoding="utf-8") as file:
+            text.write_text(file.read(_CHARACTERS), encoding="utf-8")
         for name, options in runs.items():
             given = dict(zip(options[::2], options[1::2], strict=True))
             rank, scale = given.get("--rank"), given.get("--scale")
             recipe = LanguageModelRecipe(
                 model=str(model),
-                data=str(data),
+                data=str(text),
                 method=given["--method"],
                 quant=given.get("--quant", "none"),
                 rank=int(rank) if rank else None,

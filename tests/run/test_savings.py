@@ -81,8 +81,9 @@ def test_a_network_may_get_int8_weights_and_a_classifier_small_moments_where_aut
 def test_int4_weights_are_the_last_thing_that_auto_gives_up():
     asked = recipe_for("language-model", runtime="torch", batch_limit=1, lean=True)
     recipe = replace(asked, method="backprop", quant="none")
-    assert down(recipe, asked) == [{"quant": "int8"}, {"method": "adamw8bit"}, {"quant": "int4"}]
-    small = replace(recipe, method="adamw8bit", quant="int8")
+    methods = [{"method": name} for name in ("adamw8bit", "racs", "scale-sgd")]
+    assert down(recipe, asked) == [{"quant": "int8"}, *methods, {"quant": "int4"}]
+    small = replace(recipe, method="scale-sgd", quant="int8")
     assert next_smaller(small, replace(asked, quant="int8")) == {}
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from edge_train.errors import InputError
 from edge_train.formats.tokenizer_files import open_tokenizer
 
-_BATCH = 1024  # texts tokenized at once
+_BATCH = 64  # texts tokenized at once: the tokenizer holds 200 bytes for each of their letters
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
 # space, beyond which no token reaches back.
 _CHARACTERS, _SPARE = 32, 16

@@ -178,14 +178,17 @@ TASK = Task(
             values=(
                 ("backprop", ""),
                 ("adamw8bit", "optimizer state in 8 bits"),
-                ("galore", ""),
+                ("racs", "optimizer state of a number a row and one a column"),
                 ("q-galore", ""),
-                ("apollo-mini", ""),
-                ("scale-sgd", ""),
-            ),
+                ("scale-sgd", "no optimizer state but the output layer's"),
+            ),  # docs/benchmarks/lowrank.md has their losses and bytes
             costs=_LITTLE,
             only_auto=True,
-            reasons={"adamw8bit": "AdamW's moments in float32 do not fit under the cap"},
+            reasons={
+                "adamw8bit": "AdamW's moments in float32 do not fit under the cap",
+                "racs": "AdamW's moments in 8 bits do not fit under the cap",
+                "scale-sgd": "optimizer state does not fit under the cap",
+            },
         ),
         Saving(
             key="quant",

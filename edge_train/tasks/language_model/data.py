@@ -16,7 +16,7 @@ from edge_train.formats.language_folder import LanguageFolder
 from edge_train.recipe import required
 from edge_train.tasks.job import Say
 from edge_train.tasks.language_model.chats import ChatColumns
-from edge_train.tasks.language_model.documents import Texts, is_table, open_texts
+from edge_train.tasks.language_model.documents import PIECE_BYTES, Texts, is_table, open_texts
 from edge_train.tasks.language_model.example import example_of, words_of
 from edge_train.tasks.language_model.kept import (
     IDS_FILE,
@@ -36,6 +36,7 @@ from edge_train.tasks.language_model.token_stream import id_type, read_ids, writ
 from edge_train.tasks.sources import check_candidates, sentence, source_numbers
 
 _SLACK = 4  # letters that a tokenizer leaves out, beside those of its tokens
+_PIECE_BEFORE = 1 << 20  # of runs whose data do not say in what pieces they were read
 _DAY = "%Y-%m-%d"  # what templates that ask for the date were told
 
 
@@ -92,7 +93,8 @@ class Data:
     def prepare(self, folder: Path, say: Say) -> None:
         """Write the ids of the data, and how they were made, for `restore`."""
         day = datetime.now().strftime(_DAY)
-        self._prepare(folder, say, {"begin": None, "halves": True, "day": day})
+        now = {"begin": None, "halves": True, "day": day, "piece": PIECE_BYTES}
+        self._prepare(folder, say, now)
 
     def restore(self, folder: Path, say: Say) -> None:
         """Take what `prepare` wrote, or read the data again in the same way."""
@@ -166,6 +168,7 @@ class Data:
         earlier = bool(about) and "halves" not in about
         texts = open_texts(path, self._recipe.text_column, whole=whole, as_texts=earlier)
         texts.asked = self._recipe.sources
+        texts.piece_bytes = _piece_of(about)
         texts.check()
         self._note(*texts.notices)
         return texts
@@ -177,7 +180,7 @@ class Data:
         written = write_ids(texts, marks, self._tokenizer, folder / IDS_FILE, kind)
         in_rows = any(map(is_table, texts.train)) and not whole
         self._note(*texts.notices, *([marks.said] if marks.said and in_rows else []))
-        found: dict[str, Any] = {"model_sha256": self._sha256()}
+        found: dict[str, Any] = {"model_sha256": self._sha256(), "piece": texts.piece_bytes}
         held, starts = written.held if texts.held else None, None
         if not whole:
             found |= {"begin": marks.begin, "end": marks.end}
@@ -255,6 +258,7 @@ class Data:
             self._note(self._not_apart("are not packed: each is in a sequence of its own"))
         found = {
             "model_sha256": self._sha256(),
+            "piece": texts.piece_bytes,
             "begin": marks.begin,
             "end": marks.end,
             "chats": True,
@@ -325,6 +329,12 @@ class Data:
 
     def _note(self, *lines: str) -> None:
         self.notices += [line for line in lines if line not in self.notices]
+
+
+def _piece_of(about: Mapping[str, Any]) -> int:
+    """Return in what pieces texts are read: as before in a run that began so."""
+    found = about.get("piece", _PIECE_BEFORE) if about else PIECE_BYTES
+    return _PIECE_BEFORE if found == _PIECE_BEFORE else PIECE_BYTES
 
 
 def _is_day(value: Any) -> bool:

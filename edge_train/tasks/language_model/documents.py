@@ -16,7 +16,7 @@ from edge_train.tasks.language_model.chats import NAMES, Chat, ChatColumns, Wron
 from edge_train.tasks.sources import FILES, SOURCES_FLAG
 from edge_train.units import shown
 
-_PIECE_BYTES = 1 << 20  # of text in memory at once; a piece ends with a line
+PIECE_BYTES = 1 << 16  # of text in memory at once; a piece ends with a line
 _TABLES = tuple(kind for kind in (*RECORDS, PARQUET, *DELIMITED) if kind != ".txt")
 _SPLIT_KINDS = (*_TABLES, ".txt", ".text", ".md")
 _TOGETHER = "notes and chats"  # what a folder of files without parts is called
@@ -36,6 +36,7 @@ class Texts:
       tools: chats that name some, of those that were read.
       asked: a column of sources, or `files`; None: they are not told apart.
       source: of the document that was yielded last.
+      piece_bytes: of a text that are made tokens at once: the tokenizer holds 200 for each.
       notices: what a user should know of how they were read and what was left out, a line each;
         those of wrong rows only after the texts were read.
     """
@@ -49,6 +50,7 @@ class Texts:
     tools: int = 0
     asked: str | None = None
     source: str = ""
+    piece_bytes: int = PIECE_BYTES
 
     def chats(self, files: tuple[Path, ...]) -> Iterator[tuple[Wrong, int, Chat]]:
         """Yield every chat, with the number of its row and where to say what is wrong with it.
@@ -102,8 +104,8 @@ class Texts:
     def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
         """Yield a piece of text, whether a document begins with it, and whether one ends.
 
-        A text file is one document that never ends; a row of a table is a whole one. Pieces of a
-        megabyte end with a line, so that tokens seldom run over two.
+        A text file is one document that never ends; a row of a table is a whole one. Pieces end
+        with a line, so that tokens seldom run over two.
 
         Raises:
           InputError: a file cannot be read to its end.
@@ -115,7 +117,7 @@ class Texts:
                 coding = coding_of(path)
                 self._say(coding.said)
                 self.source = path.name
-                for number, piece in enumerate(_pieces(path, coding)):
+                for number, piece in enumerate(_pieces(path, coding, self.piece_bytes)):
                     yield piece, number == 0, False
 
     def size_bytes(self) -> int:
@@ -145,7 +147,7 @@ class Texts:
                     f"use {SOURCES_FLAG} {FILES}, or leave it out."
                 )
             else:
-                next(_pieces(path, coding_of(path)))
+                next(_pieces(path, coding_of(path), self.piece_bytes))
 
     def has_texts(self, path: Path) -> bool:
         """Return whether a table has a column of texts."""
@@ -182,7 +184,7 @@ class Texts:
             if text is None:
                 table.wrong.add(number, "has no text")
                 continue
-            pieces = list(_cut(text))
+            pieces = list(_cut(text, self.piece_bytes))
             for at, piece in enumerate(pieces):
                 yield piece, at == 0, at == len(pieces) - 1
         table.wrong.check()
@@ -288,15 +290,18 @@ class _Whole(Texts):
 
     def documents(self, files: tuple[Path, ...]) -> Iterator[tuple[str, bool, bool]]:
         for path in files:
-            for piece in _pieces(path, Coding("utf-8-sig")):
+            for piece in _pieces(path, Coding("utf-8-sig"), self.piece_bytes):
                 yield piece, False, False
 
     def check(self) -> None:
-        next(_pieces(self.train[0], Coding("utf-8-sig")))
+        next(_pieces(self.train[0], Coding("utf-8-sig"), self.piece_bytes))
 
 
-def _pieces(path: Path, coding: Coding) -> Iterator[str]:
+def _pieces(path: Path, coding: Coding, size: int) -> Iterator[str]:
     """Yield a text in pieces that end with a line.
+
+    Args:
+      size: of a piece in bytes, without the rest of its last line; twice that at most.
 
     Raises:
       InputError: the file is missing, empty, binary or in another coding further on.
@@ -304,7 +309,7 @@ def _pieces(path: Path, coding: Coding) -> Iterator[str]:
     some = False
     if coding.name not in _BYTE_WISE:
         with opened_text(path, coding) as text:
-            while words := text.read(_PIECE_BYTES) + text.readline(_PIECE_BYTES):
+            while words := text.read(size) + text.readline(size):
                 some = True
                 yield words
     else:
@@ -312,7 +317,7 @@ def _pieces(path: Path, coding: Coding) -> Iterator[str]:
         offset = 0
         with opened(path) as file:
             try:
-                while piece := file.read(_PIECE_BYTES) + file.readline(_PIECE_BYTES):
+                while piece := file.read(size) + file.readline(size):
                     some = True
                     yield decoder.decode(piece)
                     offset += len(piece)
@@ -326,13 +331,13 @@ def _pieces(path: Path, coding: Coding) -> Iterator[str]:
         raise InputError(f"{path}: the file is empty; name a text.")
 
 
-def _cut(text: str) -> Iterator[str]:
+def _cut(text: str, size: int) -> Iterator[str]:
     """Yield a document in pieces that end with a line, or with a word where lines are long."""
     start = 0
-    while len(text) - start > _PIECE_BYTES:
-        end = max(text.rfind("\n", start, start + _PIECE_BYTES) + 1, 0)
-        end = end or text.rfind(" ", start, start + _PIECE_BYTES)
-        end = end if end > start else start + _PIECE_BYTES
+    while len(text) - start > size:
+        end = max(text.rfind("\n", start, start + size) + 1, 0)
+        end = end or text.rfind(" ", start, start + size)
+        end = end if end > start else start + size
         yield text[start:end]
         start = end
     yield text[start:]

@@ -15,7 +15,7 @@ from edge_train.formats.atomic import write_parts
 from edge_train.tasks.language_model.documents import Texts
 from edge_train.tasks.language_model.marks import Marks
 
-_CHARACTERS = 1 << 20  # of texts that are tokenized at once
+_CHARACTERS = 1 << 16  # of texts that are tokenized at once
 _READ_IDS = 1 << 18
 
 T = TypeVar("T")
@@ -39,7 +39,8 @@ def write_ids(
       InputError: a text is missing, empty, binary or not in a coding that is known.
       RunFolderError: `out` cannot be written.
 
-    Memory: a piece of the text and its ids, whatever the text's size.
+    Memory: a piece of the text and 200 bytes of the tokenizer's for each of its letters, whatever
+    the text's size.
     """
     written = Written()
     write_parts(out, _encoded(texts, marks, tokenizer, kind, written))

@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 from edge_train.errors import InputError
 from edge_train.rng import Key
-from edge_train.tasks.language_model import documents, token_stream
+from edge_train.tasks.language_model import token_stream
 from edge_train.tasks.language_model.documents import open_texts
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.objective import LanguageModel
@@ -99,19 +99,17 @@ def test_a_text_without_room_for_two_windows_is_refused():
     task_of(count=100)
 
 
-def written(path, tmp_path, marks=NO_MARKS, tokenizer=None):
+def written(path, tmp_path, marks=NO_MARKS, tokenizer=None, piece=100):
     """Return the ids of a file as the characters that they stand for, and what was counted."""
-    kind = id_type(300)
-    counted = write_ids(
-        open_texts(path, None), marks, tokenizer or Characters(), tmp_path / "ids", kind
-    )
+    kind, texts = id_type(300), open_texts(path, None)
+    texts.piece_bytes = piece
+    counted = write_ids(texts, marks, tokenizer or Characters(), tmp_path / "ids", kind)
     text = "".join(map(chr, read_ids(tmp_path / "ids", kind)))
     assert counted.ids == len(text)
     return text, (counted.held, len(counted.starts))
 
 
 def test_a_long_text_is_tokenized_in_pieces_without_a_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
     monkeypatch.setattr(token_stream, "_CHARACTERS", 100)
     text = "".join(f"line {number} ö\n" for number in range(500)) + "no end" * 200
     (tmp_path / "text").write_text(text)
@@ -121,30 +119,26 @@ def test_a_long_text_is_tokenized_in_pieces_without_a_loss(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
-def test_a_text_in_any_coding_is_the_same_text(tmp_path, monkeypatch, coding):
-    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
+def test_a_text_in_any_coding_is_the_same_text(tmp_path, coding):
     text = "".join(f"line {number} of a café\n" for number in range(100))
     (tmp_path / "text").write_bytes(text.encode(coding))
     assert written(tmp_path / "text", tmp_path)[0] == text
 
 
-def test_a_text_in_an_older_coding_is_the_same_text_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "_PIECE_BYTES", 100)
+def test_a_text_in_an_older_coding_is_the_same_text_and_said(tmp_path):
     text = "Актёры играют искренне, музыка трогает, концовка заставляет задуматься.\n" * 30
     (tmp_path / "text").write_bytes(text.encode("koi8_r"))
     texts = open_texts(tmp_path / "text", None)
+    texts.piece_bytes = 100
     assert "".join(piece for piece, _, _ in texts.documents(texts.train)) == text
     assert "read as KOI8-R (line 1)" in texts.notices[0]
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.JSONL.gz"])
-def test_rows_of_a_table_are_documents_with_the_models_marks_around_each(
-    tmp_path, monkeypatch, name
-):
-    monkeypatch.setattr(documents, "_PIECE_BYTES", 40)
+def test_rows_of_a_table_are_documents_with_the_models_marks_around_each(tmp_path, name):
     texts = ["one", "two\nlines", "long " * 30, "last"]
     write_table(tmp_path / name, [{"id": n, "text": text} for n, text in enumerate(texts)])
-    found, counted = written(tmp_path / name, tmp_path, Marks((60,), (62,)))
+    found, counted = written(tmp_path / name, tmp_path, Marks((60,), (62,)), piece=40)
     assert found == "".join(f"<{text}>" for text in texts)
     assert counted == (0, 4)
 

@@ -370,8 +370,8 @@ def test_a_plan_names_the_ways_to_train_it_and_none_that_it_cannot_take(place, c
     assert cli.main([*words, "--method", "adamw", "--all", "--rehearse"]) == 0
     found = json.loads(capsys.readouterr().out)
     ways = {(way["method"], way["quant"]) for way in found["choices"]}
-    # the rank of 64 of others is too large
-    methods = ("adamw", "adamw8bit", "apollo-mini", "scale-sgd")
+    # the rank of 64 of `q-galore` is too large
+    methods = ("adamw", "adamw8bit", "racs", "scale-sgd")
     assert ways == {(method, quant) for method in methods for quant in ("none", "int8", "int4")}
     assert found["plan"]["source"] == "rehearsal"
 
@@ -455,6 +455,27 @@ def test_a_run_of_earlier_code_reads_its_damaged_ids_again_as_it_did(place, tmp_
     assert "begin" not in read_json(folder / "tokens.json")
     for damage in (b"", b"\1\0"):
         (folder / "tokens.bin").write_bytes(damage)
+        again = open_job(job.recipe)
+        again.restore(folder, print)
+        assert again.data_sha256() == old
+
+
+def test_a_run_of_earlier_code_reads_its_damaged_ids_again_in_the_pieces_that_it_had(
+    place, tmp_path
+):
+    (tmp_path / "text.txt").write_text("a " + "the cat sat on the mat " * 9000)  # one line
+    folder = tmp_path / "run"
+    job = _prepared(place / "model", tmp_path / "text.txt", folder)
+    new = job.data_sha256()
+    before = {"begin": [], "end": [], "halves": True, "day": "2026-11-01"}
+    job._data._prepare(folder, print, before)
+    old = job.data_sha256()
+    assert old != new
+    about = folder / "tokens.json"
+    said = about.read_text()
+    for name in ("peace", "piece"):  # earlier code said nothing of it
+        about.write_text(said.replace('"piece"', f'"{name}"'))
+        (folder / "tokens.bin").write_bytes(b"")
         again = open_job(job.recipe)
         again.restore(folder, print)
         assert again.data_sha256() == old
