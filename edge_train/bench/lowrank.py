@@ -2,8 +2,9 @@
 
 The same random weights, the same sequences in the same order, each seen once, exact gradients: what
 differs is the rule that makes updates of them, its rate, and for the last lines the weights. Rates
-are chosen first, each with shorter runs of another seed. Then every rule runs once, the best three
-and AdamW with all seeds, the best two with INT8 weights. What a finished run showed is a line of
+are chosen first, each with shorter runs of another seed, that of AdamW at last by whole ones: what
+others are compared with must not lose by its rate. Then every rule runs once, the best three and
+AdamW with all seeds, the best two with INT8 weights. What a finished run showed is a line of
 `lowrank-runs.jsonl` in the folder and the run is not run again, one that was stopped goes on: the
 whole takes hours and can be done in sittings, on several machines. Seconds are taken anew.
 """
@@ -96,6 +97,7 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
     source = ("--data", str(data), "--model", str(model))
     choice = max(round(_CHOICE_SHARE * limit), 1)
     rates = {name: _rates(out, name, source, choice) for name in _RULES}
+    rates[_FULL] = _by_whole_runs(out, source, rates[_FULL], limit)
     best_rate = {name: tuning.best(found) for name, found in rates.items()}
     reports = {
         name: [_train(out, name, words, source, best_rate[name], limit, 0)]
@@ -122,8 +124,9 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
             f"{_RANK}, {limit} steps of {sequences} sequences of {length} tokens "
             f"({limit * sequences * length / 1e6:.2f} M tokens of {data.name}, each seen once), "
             f"one thread, products of {_DTYPE}. Rates were chosen by the held-out loss after "
-            f"{choice} steps with another seed; INT8 weights share them. The table of {_TOKENS} "
-            "tokens and the output layer have Adam's moments in float32, of q-galore in 8 bits; of "
+            f"{choice} steps with another seed, AdamW's among its two best by whole runs; INT8 "
+            f"weights share them. The table of {_TOKENS} tokens and the output layer have Adam's "
+            "moments in float32, of q-galore in 8 bits; of "
             "scale-sgd the output layer has a momentum in 8 bits and the table nothing.",
             bench.table(_HEAD, rows),
             _costs(model, data, [f"{name} int8" for name in ranked[:_IN_INT8]]),
@@ -136,6 +139,17 @@ def _rates(out: Path, name: str, source: tuple[str, ...], steps: int) -> dict[fl
         return _loss(_train(out, name, _RULES[name], source, rate, steps, _CHOICE_SEED))
 
     return tuning.losses_by_rate(loss, _FIRST_RATE.get(name, _USUAL_RATE))
+
+
+def _by_whole_runs(
+    out: Path, source: tuple[str, ...], found: Mapping[float, float], limit: int
+) -> dict[float, float]:
+    """Return AdamW's two best rates, with their losses after whole runs."""
+    words = _RULES[_FULL]
+    return {
+        rate: _loss(_train(out, _FULL, words, source, rate, limit, 0))
+        for rate in sorted(found, key=lambda one: found[one])[:2]
+    }
 
 
 def _loss(report: Mapping[str, Any]) -> float:
