@@ -36,7 +36,7 @@ class Texts:
       tools: chats that name some, of those that were read.
       asked: a column of sources, or `files`; None: they are not told apart.
       source: of the document that was yielded last.
-      piece_bytes: of a text that are made tokens at once: the tokenizer holds 200 for each.
+      piece_bytes: how many of a text become tokens at once; the tokenizer holds 200 for each.
       notices: what a user should know of how they were read and what was left out, a line each;
         those of wrong rows only after the texts were read.
     """

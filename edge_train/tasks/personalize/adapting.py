@@ -31,7 +31,7 @@ _RANK = 8
 _METHODS = ("auto", "backprop", "adamw")
 _KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
 # As diffusers' own script: every timestep, a constant rate; a step here is of four samples. The
-# embedded model takes larger ones, learns what it never saw with feed-forward layers only, and
+# embedded model takes larger ones, learns what it never saw only where feed-forward layers do, and
 # knows prompts of whole words only, `item` among them.
 _DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
 _EMBEDDED: Mapping[str, Any] = {**_DEFAULTS, "learning_rate": 5e-4, "token": "item"}
