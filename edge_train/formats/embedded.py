@@ -9,6 +9,8 @@ MODEL_FOLDER = DATA / "tiny_sd"
 ARTIFACT_FOLDER = DATA / "tiny_sd_int8_fast"  # the same model, for a device without torch
 ARTIFACT_QUANT = "int8-fast"
 PHOTOS = DATA / "photos" / "bag"
+# Length of a row of the token table: of words that were in captions 0.5 and more, of others 0.2.
+SHORTEST_LEARNED = 0.35
 
 
 def embedded_artifact(model: str, runtime: str) -> Path | None:

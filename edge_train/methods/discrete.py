@@ -48,7 +48,7 @@ def _discrete(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:
 
 
 def _passes(recipe: Recipe) -> Passes:
-    samples, tried = recipe.samples or 1, int(recipe.options.get("tries", _TRIES.default))
+    samples, tried = recipe.step_samples, int(recipe.options.get("tries", _TRIES.default))
     few = max(1, samples // 4)
     return Passes(few * (tried + 1) + (samples - few) * (-(-tried // 4) + 1))
 

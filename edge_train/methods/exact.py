@@ -173,7 +173,7 @@ _READS = ("weight_decay", "micro_batch", "clip", "label_smoothing", "class_weigh
 
 def once_there_and_back(recipe: Recipe) -> Passes:
     """Return the passes of an exact gradient; a clipped one is taken twice."""
-    samples = recipe.samples or 1
+    samples = recipe.step_samples
     keeps = isinstance(recipe, AdapterKeys) and recipe.adapts  # the gradients of the first pass
     if isinstance(recipe, ClipKeys) and recipe.clip is not None and not keeps:
         samples *= 2

@@ -58,11 +58,11 @@ def _heads(recipe: Recipe, parts: Parts) -> Mapping[str, Any]:
 
 
 def _passes(recipe: Recipe) -> Passes:
-    return Passes(recipe.samples or 1)
+    return Passes(recipe.step_samples)
 
 
 def _passes_twice(recipe: Recipe) -> Passes:
-    return Passes(2 * (recipe.samples or 1))
+    return Passes(2 * (recipe.step_samples))
 
 
 def _tpsgd(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

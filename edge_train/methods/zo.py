@@ -44,7 +44,7 @@ def _radius(recipe: Recipe) -> float | None:
 def _passes(recipe: Recipe) -> Passes:
     assert isinstance(recipe, ForwardKeys)
     sides, queries = recipe.sides or 1, recipe.queries or 1
-    return Passes((recipe.samples or 1) * (queries + 1 if sides == 1 else 2 * queries))
+    return Passes(recipe.step_samples * (queries + 1 if sides == 1 else 2 * queries))
 
 
 def _zo(recipe: Recipe, parts: Parts) -> tuple[Estimator[Any], Transform]:

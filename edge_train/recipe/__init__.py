@@ -32,8 +32,9 @@ R = TypeVar("R", bound="Recipe")
 # Of update rules: a run goes on by those that it began with. By 1 low-rank rules project output
 # layers and take the signs of singular vectors as they are found, and no warm-up is a default.
 # By 2 directions of zo are isotropic or along a metric to the end, by 3 nothing pulls its words, by
-# 4 a LoRA of the embedded model stands beside attentions only.
-RULES = 5
+# 4 a LoRA of the embedded model stands beside attentions only, by 5 pictures of the class may have
+# the words of what a LoRA learns.
+RULES = 6
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 
@@ -196,6 +197,11 @@ class Recipe:
             value = one.checked(getattr(self, name), "")
             if value is not getattr(self, name):
                 object.__setattr__(self, name, value)
+
+    @property
+    def step_samples(self) -> int:
+        """How many samples a step trains on, of a recipe with its defaults filled in."""
+        return self.samples or 1
 
     @classmethod
     def declared(cls) -> Mapping[str, Key]:

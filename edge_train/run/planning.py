@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edge_train import registry
 from edge_train.errors import InputError, OutOfMemory
 from edge_train.memory.footprint import Footprint, PlanLine, has_room
 from edge_train.memory.link import Link
@@ -163,6 +164,6 @@ def expectation(recipe: Recipe, time: str) -> str:
     line = f"; expect {most}{count} passes, {time}"
     if quality == NOT_MEASURED:
         return f"{line}; what quality this gives was not measured"
-    if task.as_measured(recipe):
+    if task.as_measured is not None and registry.load(task.as_measured)(recipe):
         return f"{line}, and quality as measured: {quality}"
     return f"{line}; what quality this gives here was not measured (of this way: {quality})"

@@ -100,10 +100,10 @@ class Task:
       pretrained: the same of models that have weights, by method, over `defaults`.
       pretrained_warmup: share of the steps of such a model that are a warm-up.
       savings: what a run may give up, the cheapest first.
-      quality: engine, method and weights -> the row of docs/benchmarks and the cell that say how
-        well it learns, measured on `measured_on`.
-      as_measured: whether a recipe with its defaults filled in is what that was measured of: its
-        model, data and length.
+      quality: engine, method (of an adapter its kind) and weights -> the row of docs/benchmarks and
+        the cell that say how well it learns, measured on `measured_on`.
+      as_measured: "module:function" that returns whether a recipe with its defaults filled in is
+        what that was measured of, but for keys that do not change what is learned.
       why_auto: why method `auto` is taken where an engine can, for people.
       backward: forward passes that a backward pass is worth, with the layers that it computes
         again: one more to the start of the words only, two with gradients of all weights.
@@ -136,7 +136,7 @@ class Task:
     savings: tuple[Saving, ...] = ()
     quality: Mapping[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
     measured_on: str = ""
-    as_measured: Callable[[Any], bool] = lambda recipe: False
+    as_measured: str | None = None
     sections: str | None = None
     title: Callable[[Mapping[str, Any]], str] = lambda facts: f"Run: {facts.get('task')}"
     accepts: str | None = None
@@ -184,9 +184,10 @@ class Task:
 
     def known_quality(self, recipe: Recipe) -> str:
         """Return where a way to run was measured and what it reached."""
-        found = self.quality.get((recipe.runtime, recipe.method, recipe.quant))
-        adapts = isinstance(recipe, AdapterKeys) and recipe.adapts  # the table is of all else
-        if found is None or adapts or recipe.preset != "default":
+        adapts = isinstance(recipe, AdapterKeys) and recipe.adapts
+        way = recipe.trainable if isinstance(recipe, AdapterKeys) and adapts else recipe.method
+        found = self.quality.get((recipe.runtime, way, recipe.quant))
+        if found is None or recipe.preset != "default":
             return NOT_MEASURED
         return f"{self.measured_on} {found[1].removesuffix(' %')} %"
 

@@ -2,32 +2,19 @@
 
 from dataclasses import replace
 
-from edge_train.formats.embedded import EMBEDDED
-from edge_train.methods.exact import AdapterKeys, names_rate
+from edge_train.methods.exact import AdapterKeys
 from edge_train.methods.method import FORWARD, GRADIENT
 from edge_train.quant import names_with, of_artifacts
 from edge_train.recipe import Recipe
 from edge_train.runtimes.engine import Pace, Use
 from edge_train.tasks.personalize.command import GENERATE
-from edge_train.tasks.personalize.recipe import METRIC, PersonalizeRecipe
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.task import SMALLER_CALLS, Saving, Task, on
 
 
 def _learns_word_on_torch(recipe: Recipe) -> bool:
     """Return whether forward passes alone could train it: a LoRA takes the exact gradient."""
     return recipe.runtime == "torch" and not (isinstance(recipe, AdapterKeys) and recipe.adapts)
-
-
-def _as_measured(recipe: PersonalizeRecipe) -> bool:
-    """Return whether it is the default of the embedded model with the photos that come with it."""
-    usual = TASK.defaults.get((recipe.method, "default"), {})
-    others = (recipe.vectors != 1, recipe.directions not in (None, METRIC), names_rate(recipe))
-    return (
-        recipe.model == EMBEDDED
-        and recipe.photos is None
-        and recipe.steps == usual.get("steps")
-        and not any(others)
-    )
 
 
 TASK = Task(
@@ -140,6 +127,7 @@ TASK = Task(
     ),
     quality={
         ("torch", "backprop", "none"): ("bag, backprop", "98 %"),
+        ("torch", "lora", "none"): ("bag, a LoRA", "95 %"),
         ("torch", "zo", "none"): ("torch, float32", "96 %"),
         ("torch", "zo", "int8"): ("bag, zo, int8 weights", "95 %"),
         ("torch", "zo", "int4"): ("bag, zo, int4 weights", "96 %"),
@@ -149,7 +137,7 @@ TASK = Task(
         ("onnx", "zo", "int4"): ("onnx, int4", "97 %"),
     },
     measured_on="bag",
-    as_measured=_as_measured,
+    as_measured="edge_train.tasks.personalize.measured:as_measured",
     together=lambda recipe: None,
     sections="edge_train.tasks.personalize.report:sections",
     title=lambda facts: f"Learning {facts.get('token')}",

@@ -35,7 +35,9 @@ _KEYS = ("rank", "alpha", "targets", "rslora", "train_text_encoder")
 # knows prompts of whole words only, `item` among them.
 _DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-4, "schedule": "constant", "steps": 400}
 _EMBEDDED: Mapping[str, Any] = {**_DEFAULTS, "learning_rate": 5e-4, "token": "item"}
-_ALL_LINEAR_FROM = 5  # the version of rules from which on the embedded model's is of all layers
+# Versions of rules from which on the embedded model's is of all layers, and pictures of the class
+# have other words than what is learned.
+_ALL_LINEAR_FROM, _CLASS_APART_FROM = 5, 6
 
 
 def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> PersonalizeRecipe:
@@ -102,12 +104,19 @@ def said_of(recipe: PersonalizeRecipe, tokenizer: PromptTokenizer) -> list[str]:
     """Return what the user should know of the words of a LoRA's prompts.
 
     Raises:
-      InputError: the class has no words.
+      InputError: the class has no words, or no others than what is learned.
     """
     word = required(recipe.class_word)
     ids = tokenizer.word_ids(word)
     if not ids:
         raise InputError("the class word is empty; name what is on the photos: --class dog.")
+    same = recipe.keeps_class and trigger_of(recipe) == word
+    if same and recipe.rules >= _CLASS_APART_FROM:
+        raise InputError(
+            f"prompts would say {word!r} both for what is learned and for pictures of the class, "
+            "which would teach the opposite; name a --token that is not the class, or leave out "
+            "class_photos and class_count."
+        )
     lines = [f"prompts say {trigger_of(recipe)!r} for what is learned"]
     if unknown := in_pieces(word, ids):
         lines.append(unknown)
@@ -296,12 +305,17 @@ def _chosen(
     if recipe.targets == ALL_LINEAR:
         return among
     ends = [part.strip() for part in recipe.targets.split(",") if part.strip()]
+    if not ends:
+        raise InputError(
+            f"targets is {recipe.targets!r}, which names no layer; name some, such as "
+            f"to_q,to_k,to_v,to_out.0, or use {ALL_LINEAR}."
+        )
     for end in ends:
         if not any(f".{target.path}".endswith(f".{end}") for target in among):
-            names = sorted({target.path.rpartition(".")[2] for target in among})
+            names = sorted({_spoken(target.path) for target in among})
             raise InputError(
                 f"targets names {end!r}, which no linear layer of a transformer block is called; "
-                f"{nearest(end, names)}."
+                f"{nearest(end, [*names, ALL_LINEAR])}."
             )
     chosen = tuple(t for t in among if any(f".{t.path}".endswith(f".{end}") for end in ends))
     if recipe.train_text_encoder and all(target.path.startswith("unet.") for target in chosen):
@@ -311,3 +325,14 @@ def _chosen(
             f"use {ALL_LINEAR}."
         )
     return chosen
+
+
+def _spoken(path: str) -> str:
+    """Return the end of a layer's name from its last word on.
+
+    >>> _spoken("unet.mid_block.attentions.0.to_out.0"), _spoken("unet.a.1.to_q")
+    ('to_out.0', 'to_q')
+    """
+    parts = path.split(".")
+    last = max(i for i, part in enumerate(parts) if not part.isdecimal())
+    return ".".join(parts[last:])

@@ -67,7 +67,7 @@ def captions_for(
     return tuple(
         templates
         if photo.caption is None
-        else (place(photo.caption, token, class_word, f"the caption of {photo.name}"),)
+        else (place(photo.caption, token, class_word, photo.name),)
         for photo in photos
     )
 
@@ -82,7 +82,7 @@ def contradicts_mirror(caption: str) -> str | None:
     return found[0] if found else None
 
 
-def place(caption: str, token: str, class_word: str, name: str = "the caption") -> str:
+def place(caption: str, token: str, class_word: str, photo: str | None = None) -> str:
     """Return `caption` with `{}` wherever the learned token stands.
 
     The place may be written as `{}`, as the token itself, as `[trigger]` or as `<embedding>`. In
@@ -94,7 +94,7 @@ def place(caption: str, token: str, class_word: str, name: str = "the caption") 
       caption: one line of text.
       token: the learned token as the user spells it; upper and lower case are the same.
       class_word: what the photos show, one or a few words.
-      name: what an error calls the caption.
+      photo: whose caption it is, for an error; None: it is a prompt.
 
     Raises:
       InputError: the caption has no place and does not mention the class word, or the token
@@ -111,9 +111,11 @@ def place(caption: str, token: str, class_word: str, name: str = "the caption") 
         if PLACE not in marked:
             marked = re.sub(pattern, PLACE, caption, count=count, flags=re.IGNORECASE)
     if PLACE not in marked:
+        name = "the prompt" if photo is None else f"the caption of {photo}"
+        instead = "" if photo is None else ", or remove the caption file"
         raise InputError(
             f"{name}: {caption!r} names neither {token} nor {class_word!r}; write for example "
-            f"'a photo of {token}', or remove the caption file."
+            f"'a photo of {token}'{instead}."
         )
     return marked
 

@@ -107,9 +107,8 @@ def _answers(job: TokenJob) -> tuple[PlanLine, ...]:
     recipe = job.recipe
     if not methods.get(recipe.method).perturbs or names_rate(recipe):
         return ()
-    samples = (recipe.samples or 1) * (2 if recipe.keeps_class else 1)
     side = required(recipe.resolution) // job.model.latent_scale
-    answer = samples * job.model.latent_channels * side * side
+    answer = recipe.step_samples * job.model.latent_channels * side * side
     points = required(recipe.queries) * 2 if recipe.sides == 2 else required(recipe.queries) + 1
     return (PlanLine("answers of a step", answer * (4 * points + 3 * 8)),)
 
@@ -199,8 +198,7 @@ def _activations(job: TokenJob, step_bytes: int) -> dict[str, int]:
 
 def _most_samples(recipe: PersonalizeRecipe) -> int:
     """Return how many samples the largest call could have: that of the evaluation, or a step."""
-    samples = (recipe.samples or 1) * (2 if recipe.keeps_class else 1)
-    step = samples * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
+    step = recipe.step_samples * ((recipe.queries or 0) * (recipe.sides or 1) + 1)
     return max(recipe.evaluation_samples or 1, step)
 
 

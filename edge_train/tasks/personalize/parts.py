@@ -16,7 +16,12 @@ from edge_train.errors import InputError
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.artifact import Artifact, is_artifact, open_artifact
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.formats.embedded import EMBEDDED, PHOTOS, embedded_artifact
+from edge_train.formats.embedded import (
+    EMBEDDED,
+    PHOTOS,
+    SHORTEST_LEARNED,
+    embedded_artifact,
+)
 from edge_train.formats.hub import find_model
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.formats.training_artifact import is_training_artifact
@@ -195,7 +200,10 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     if recipe.adapts:
         recipe = replace(recipe, relative_rate=None)  # the default of a word
     recipe = with_directions(_with_an_end(recipe, given), model)
-    recipe = replace(recipe, token=recipe.token or f"<my-{recipe.class_word}>")
+    if not (words := required(recipe.class_word).split()):
+        raise InputError("the class word is empty; name what is on the photos: --class dog.")
+    usual = f"<my-{'-'.join(words)}>"
+    recipe = replace(recipe, token=recipe.token or usual)
     side, cell = required(recipe.resolution), model.latent_scale
     if side % cell:
         raise InputError(
@@ -218,6 +226,8 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
         name: PromptTokenizer.from_folder(folder)
         for name, folder in zip(names, model.tokenizers, strict=True)
     }
+    if embedded:
+        notes += _never_seen(required(recipe.class_word), model, tokenizers["ids"])
     if recipe.adapts:
         assert isinstance(model, ModelFolder), "`settled` refuses what has no gradients"
         shapes = serving.weight_shapes(model)
@@ -257,6 +267,19 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
     )
+
+
+def _never_seen(word: str, model: Model, tokenizer: PromptTokenizer) -> list[str]:
+    """Return a line about a class that the embedded model has as a word, and never learned."""
+    ids = tokenizer.word_ids(word)
+    if adapting.in_pieces(word, ids) or not ids:
+        return []
+    if np.linalg.norm(model.embedding_rows("text_encoder", ids), axis=1).min() >= SHORTEST_LEARNED:
+        return []
+    return [
+        f"class word {word!r} was in no caption that {EMBEDDED} learned from and means nothing to "
+        "it; one that it knows, such as 'item', starts nearer"
+    ]
 
 
 def _named_by_folders(recipe: PersonalizeRecipe) -> tuple[PersonalizeRecipe, list[str]]:
@@ -369,7 +392,7 @@ def prompt_of(recipe: PersonalizeRecipe, text: str) -> str:
     Raises:
       InputError: it names neither.
     """
-    return captions.place(text, required(recipe.token), required(recipe.class_word), "the prompt")
+    return captions.place(text, required(recipe.token), required(recipe.class_word))
 
 
 def photos_of(recipe: PersonalizeRecipe) -> Path:

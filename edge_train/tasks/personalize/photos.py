@@ -39,7 +39,8 @@ class Photo:
 
     `repeats` is how often it is taken for once that another one is; `kept` is the share of its
     area that the crop left. `mask` (height, width), where there is one, says from 0 to 1 how much
-    each pixel counts. `size` is that of the file, (width, height), upright.
+    each pixel counts. `size` is that of the file, (width, height), upright, `mask_size` that of
+    the mask's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Photo:
     kept: float = 1.0
     mask: Array | None = None
     size: tuple[int, int] = (0, 0)
+    mask_size: tuple[int, int] | None = None
 
     @property
     def trained(self) -> tuple[int, int]:
@@ -124,6 +126,7 @@ def load_photos(
         *notices,
         *_cropped(photos, "the size next to their shape" if sizes else "their central square"),
         *_plain(photos),
+        *_masks_of_other_sizes(photos),
         *same,
         *said_of_things(
             [photo.name for photo in photos if photo.caption is None], classes_of(folder)
@@ -339,7 +342,7 @@ def _read(
     if cut != wanted:
         verb = "resized" if cut > wanted else "small, enlarged"
         notes.append(f"{verb} to {across}x{down}")
-    mask = None
+    mask = size = None
     if mask_path is not None:
         mask, size = read_mask(mask_path, path, picture.size, fit, offered)
         other = "" if size == picture.size else f", {size[0]}x{size[1]}, resized with it"
@@ -349,6 +352,7 @@ def _read(
         kept=picture.kept,
         mask=mask,
         size=picture.size,
+        mask_size=size,
     )
 
 
@@ -361,6 +365,14 @@ def _plain(photos: Sequence[Photo]) -> list[str]:
         f"{len(plain)} of {len(photos)} photos are black, white or of one color all over, with "
         f"nothing to learn: {some_of(plain)}"
     ]
+
+
+def _masks_of_other_sizes(photos: Sequence[Photo]) -> list[str]:
+    """Return a line about masks that are smaller or larger than their photos."""
+    others = [photo.name for photo in photos if photo.mask_size not in (None, photo.size)]
+    if not others:
+        return []
+    return [f"masks of another size than their photo, resized with it: {some_of(others)}"]
 
 
 def _is_plain(photo: Photo) -> bool:

@@ -158,6 +158,11 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, NoiseKeys, ClipKeys, RankKeys, Ad
         """Whether a run trains on pictures of the class, too (prior preservation)."""
         return self.class_photos is not None or self.class_count is not None
 
+    @property
+    def step_samples(self) -> int:
+        """How many samples a step trains on: with every photo a picture of the class, if any."""
+        return super().step_samples * (2 if self.keeps_class else 1)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:

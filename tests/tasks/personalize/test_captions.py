@@ -88,8 +88,10 @@ def test_token_without_brackets_is_not_found_inside_of_words() -> None:
 @pytest.mark.parametrize("caption", ["asleep", "two dogs", "a { } dogs", "{object}"])
 @pytest.mark.parametrize("class_word", ["dog", ""])
 def test_caption_without_a_place_is_refused_by_name(caption: str, class_word: str) -> None:
-    with pytest.raises(InputError, match=r"^dog1\.txt: .*write for example 'a photo of <my-dog>'"):
-        place(caption, "<my-dog>", class_word, "dog1.txt")
+    with pytest.raises(
+        InputError, match=r"^the caption of dog1\.jpg: .*write for example 'a photo of <my-dog>'"
+    ):
+        place(caption, "<my-dog>", class_word, "dog1.jpg")
 
 
 def test_own_caption_stands_alone_and_others_draw_from_the_templates() -> None:

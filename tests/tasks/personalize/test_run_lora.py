@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import make_tiny_model
 
 from edge_train import cli
+from edge_train.errors import InputError
 from edge_train.estimators.remembering import Remembering
 from edge_train.formats.diffusion_adapter import DIFFUSERS_FILE, write_lora
 from edge_train.formats.embedded import EMBEDDED
@@ -163,6 +164,11 @@ def test_a_lora_of_another_base_is_refused(finished, photos, tmp_path, capsys):
     [
         (("--rank", "4000"), "use a --rank of at most 64"),
         (("--targets", "to_x"), "targets names 'to_x', which no linear layer"),
+        (("--targets", "to_out"), "did you mean 'to_out.0'? "),
+        (("--targets", "ALL-LINEAR"), "to_out.0, to_q, to_v, all-linear."),
+        (("--targets", ", "), "names no layer; name some, such as to_q"),
+        (("--prompt", "a cat"), "write for example 'a photo of <my-dog>'.\n"),
+        (("--token", "dog", "--class-count", "2"), "prompts would say 'dog' both for what is"),
         (("--targets", "to_k", "--train-text-encoder"), "names no layer of a text encoder"),
         (("--vectors", "2"), "a LoRA is learned without vectors of its own"),
         (("--method", "zo"), "trained by exact gradients, not by method 'zo'"),
@@ -189,6 +195,7 @@ def test_one_photo_is_trained_and_what_it_cannot_show_is_said(photos, model, tmp
     said = said.out + said.err
     assert "1 photo of one thing" in said and "1 photo and its mirror image" in said
     assert "one photo does not show what belongs to the thing" in said
+    assert "masks of another size than their photo, resized with it: a.png" in said
     notices = json.loads((out / "report.json").read_text())["notices"]
     assert any(line.startswith("one photo does not show") for line in notices)
 
@@ -213,7 +220,7 @@ def ends_of(job):
 
 
 def test_the_embedded_model_gets_a_lora_beside_feed_forward_layers_too():
-    recipe = PersonalizeRecipe(trainable="lora", class_word="bag", threads=1)
+    recipe = PersonalizeRecipe(trainable="lora", class_word="boot", threads=1)
     assert {"attn2.to_k", "ff.net.0.proj", "ff.net.2"} <= ends_of(parts.check(recipe))
     texts = parts.check(replace(recipe, train_text_encoder=True)).adapter.targets
     assert any(target.path.endswith(".mlp.fc1") for target in texts)
@@ -223,12 +230,29 @@ def test_the_embedded_model_gets_a_lora_beside_feed_forward_layers_too():
 
 
 def test_the_embedded_model_gets_a_name_that_it_knows():
-    job = parts.check(PersonalizeRecipe(trainable="lora", class_word="bag", threads=1))
-    assert job.notes == ("prompts say 'item bag' for what is learned",)
+    job = parts.check(PersonalizeRecipe(trainable="lora", class_word="boot", threads=1))
+    assert job.notes == ("prompts say 'item boot' for what is learned",)
     assert (job.recipe.steps, job.recipe.learning_rate) == (400, 5e-4)
     assert parts.check(PersonalizeRecipe(trainable="lora", threads=1)).notes == (
         "prompts say 'item' for what is learned",
     )
+
+
+@pytest.mark.parametrize("trainable", ["token", "lora"])
+def test_a_class_that_the_embedded_model_never_learned_is_said(trainable):
+    recipe = PersonalizeRecipe(trainable=trainable, class_word="sneaker", threads=1)
+    notes = parts.check(recipe).notes
+    assert sum("class word 'sneaker' was in no caption" in line for line in notes) == 1
+    for known in ("item", "boot", "red dress"):
+        notes = parts.check(replace(recipe, class_word=known)).notes
+        assert not any("was in no caption" in line for line in notes)
+
+
+def test_a_run_whose_class_had_the_words_of_what_is_learned_goes_on():
+    recipe = PersonalizeRecipe(trainable="lora", class_count=2, rules=5, threads=1)
+    assert trigger_of(parts.check(recipe).recipe) == "item"
+    with pytest.raises(InputError, match="prompts would say 'item' both"):
+        parts.check(replace(recipe, rules=6))
 
 
 def lora_file(folder, recipe):
@@ -283,20 +307,20 @@ def test_the_trigger_in_a_prompt_is_spelled_as_it_was_trained(model, token, clas
 
 
 def test_folders_of_kohya_name_what_a_lora_learns_and_captions_keep_it(photos, model, tmp_path):
-    folder = tmp_path / "set" / "10_sks bag"
+    folder = tmp_path / "set" / "10_sks boot"
     folder.mkdir(parents=True)
     shutil.copy(photos / "0.png", folder)
-    (folder / "0.txt").write_text("sks bag, on grass")
+    (folder / "0.txt").write_text("sks boot, on grass")
     keys = {"photos": str(folder.parent), "trainable": "lora", "threads": 1}
     for recipe in (PersonalizeRecipe(model=str(model), **keys), PersonalizeRecipe(**keys)):
         job = parts.check(recipe)
         assert job.notes[:3] == (
-            "class word 'bag', from the names of the folders; --class says another",
+            "class word 'boot', from the names of the folders; --class says another",
             "token 'sks', from the names of the folders; --token says another",
-            "prompts say 'sks bag' for what is learned",
+            "prompts say 'sks boot' for what is learned",
         )
         _, texts = load_job_photos(job)
-        assert [job.text(text) for own in texts for text in own] == ["sks bag, on grass"]
+        assert [job.text(text) for own in texts for text in own] == ["sks boot, on grass"]
     named = parts.check(PersonalizeRecipe(model=str(model), token="<mine>", **keys))
     assert named.recipe.token == "<mine>"
     of_a_word = PersonalizeRecipe(model=str(model), **{**keys, "trainable": "token"})
