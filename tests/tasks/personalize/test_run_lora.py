@@ -324,7 +324,7 @@ def test_folders_of_kohya_name_what_a_lora_learns_and_captions_keep_it(photos, m
     named = parts.check(PersonalizeRecipe(model=str(model), token="<mine>", **keys))
     assert named.recipe.token == "<mine>"
     of_a_word = PersonalizeRecipe(model=str(model), **{**keys, "trainable": "token"})
-    assert parts.check(of_a_word).recipe.token == "<my-bag>"
+    assert parts.check(of_a_word).recipe.token == "<my-boot>"
 
 
 def test_gradients_of_a_clipped_step_are_kept_and_planned(model):
