@@ -24,6 +24,9 @@ NO_TEMPLATE = (
     "the Modelfile has no TEMPLATE: the model's own cannot be said in Ollama's words, which takes "
     "what it knows of the model; compare with `edge-train chat`."
 )
+NONE_AT_ALL = (
+    "the Modelfile has no TEMPLATE: the model has none, and Ollama takes what it knows of it."
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def modelfile(
     if first is not None:
         lines.append(f"SYSTEM {_QUOTES}{first}{_QUOTES}")
     lines += [f'PARAMETER stop "{stop}"' for stop in stops if '"' not in stop]
-    return "\n".join(lines) + "\n", NO_TEMPLATE if turns is None else ""
+    unsaid = NONE_AT_ALL if template is None else NO_TEMPLATE
+    return "\n".join(lines) + "\n", unsaid if turns is None else ""
 
 
 def turns_of(template: ChatTemplate, begin: str = "") -> Turns | None:

@@ -83,6 +83,14 @@ def test_the_command_of_mlx_example_is_accepted(tmp_path):
     assert any("--train (a run trains)" in sentence for sentence in words.sentences())
 
 
+@pytest.mark.parametrize(("typed", "ours"), [("full", "all"), ("lora", "lora"), ("dora", "dora")])
+def test_what_mlx_trains_is_what_is_trained(tmp_path, typed, ours):
+    (tmp_path / "train.jsonl").write_text('{"text": "a cat sat on a mat"}\n' * 20)
+    line = f"{MLX.format(data=tmp_path)} --fine-tune-type {typed} --mask-prompt"
+    recipe = Words(line.split(), resumable=True).read()
+    assert (recipe.trainable, recipe.loss_on) == (ours, "completions")
+
+
 def test_what_is_left_of_each_example_without_its_changes_is_a_recipe(tmp_path):
     kohya = KOHYA.replace("--dataset_config=photos.toml", f"--photos {tmp_path}")
     kohya = kohya.replace("--output_name=mine", "")

@@ -8,14 +8,18 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
-def whole_number(value: object, most: int = 1 << 31) -> int:
+_MOST_LAYERS = 10_000  # ten times those of the deepest models
+
+
+def whole_number(value: object, most: int = 1 << 31, least: int = 0) -> int:
     """Return a count of a configuration.
 
     Raises:
-      ValueError: it is no whole number, or none from 0 to `most`.
+      ValueError: it is no whole number, or none from `least` to `most`.
     """
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{str(value)[:40]!r}, expected a whole number up to {most}")
+    if type(value) is not int or not least <= value <= most:
+        known = f"from {least} to {most}" if least else f"up to {most}"
+        raise ValueError(f"{str(value)[:40]!r}, expected a whole number {known}")
     return value
 
 
@@ -25,7 +29,8 @@ def layers_of(config: Config) -> int:
     Raises:
       KeyError, ValueError: the configuration names none, or no count.
     """
-    return whole_number(config[next((name for name in _LAYERS if name in config), _LAYERS[0])])
+    name = next((name for name in _LAYERS if name in config), _LAYERS[0])
+    return whole_number(config[name], _MOST_LAYERS, 1)
 
 
 def vocabulary_of(config: Config) -> int:

@@ -31,6 +31,7 @@ _FOUR = Norms(
     after_products="post_feedforward_layernorm",
 )
 _TYPES = ("full_attention", "sliding_attention")
+_WIDEST_HEAD = 1 << 16  # numbers
 
 
 @dataclass(frozen=True)
@@ -208,12 +209,12 @@ def decoder_of(config: Config, path: Path) -> Decoder:
 
 
 def _decoder(config: Config, kind: _Kind, path: Path) -> Decoder:
-    layers, width = layers_of(config), whole_number(config["hidden_size"])
-    heads = whole_number(config["num_attention_heads"])
+    layers, width = layers_of(config), whole_number(config["hidden_size"], least=1)
+    heads = whole_number(config["num_attention_heads"], least=1)
     groups = config.get("num_key_value_heads", kind.groups)
     groups = heads if groups is None else whole_number(groups)
     head = config.get("head_dim", kind.head)
-    head = width // heads if head is None else whole_number(head)
+    head = width // heads if head is None else whole_number(head, _WIDEST_HEAD)
     if not (head and groups) or heads % groups or head % 2:
         raise ValueError(f"{heads} heads of {head} share {groups} heads of keys")
     key, usual = kind.activation

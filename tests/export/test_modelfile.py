@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.export.modelfile import NO_TEMPLATE, modelfile, turns_of
+from edge_train.export.modelfile import NO_TEMPLATE, NONE_AT_ALL, modelfile, turns_of
 from edge_train.formats.chat_template import ChatTemplate
 
 GO = os.environ.get("EDGE_TRAIN_GO")
@@ -100,7 +100,7 @@ def test_a_template_that_go_would_not_write_the_same_is_not_said(name):
 
 
 def test_a_model_without_a_template_gets_none():
-    assert modelfile("m", None, None, begin="", stops=[]) == ("FROM m\n", NO_TEMPLATE)
+    assert modelfile("m", None, None, begin="", stops=[]) == ("FROM m\n", NONE_AT_ALL)
 
 
 def test_a_path_of_two_lines_cannot_be_said():

@@ -60,6 +60,12 @@ REFUSED = [
     ({"llama__rope__scaling__type": "su", "llama__rope__scaling__factor": 2.0}, "by 'su'"),
     ({"llama__rope__scaling__type": 3}, "rope.scaling.type is 3, expected a word"),
     ({"tokenizer__ggml__model": "bert"}, "its tokenizer is 'bert'"),
+    ({"llama__block_count": 1 << 24}, "block_count is 16777216, and its tensors are of 1 layers"),
+    ({"llama__attention__head_count_kv": 3}, "2 heads of 16 numbers beside 3 of keys"),
+    ({"general__architecture": [1, 2]}, "its architecture is '[1"),
+    ({"split__count": [1, 2]}, "is one of [1"),
+    ({"llama__expert_count": [0, 0]}, "made of experts"),
+    ({"tokenizer__ggml__model": [1, 2]}, "its tokenizer is '[1"),
 ]
 
 
@@ -70,6 +76,63 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path, changes, says):
     with pytest.raises(ModelError) as caught:
         open_gguf(path)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_words_that_are_lists_are_no_words(tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(plain_llama(general__type=[1, 2]))
+    assert open_gguf(path).vocabulary == 300  # nothing else asks for it
+
+
+def without(path, *lost, more=()):
+    """Write the small model without some of its tensors, and with others, a row of zeros each."""
+    path.write_bytes(plain_llama())
+    file = GgufFile(path)
+    tensors = {}
+    for name, tensor in file.tensors.items():
+        values = np.zeros((int(np.prod(tensor.shape[:-1])), tensor.shape[-1]), np.float32)
+        file.rows_into(name, range(len(values)), values)
+        if name not in lost:
+            tensors[name] = stored(values.reshape(tensor.shape), F32)[0]
+    for name in more:
+        tensors[name] = stored(np.zeros(32, np.float32), F32)[0]
+    path.write_bytes(gguf_bytes(dict(file.metadata), tensors))
+    return path
+
+
+PARTS = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+PARTS += ["attn_norm", "ffn_norm"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_layer_without_one_of_its_parts_is_refused_by_name(tmp_path, part):
+    assert open_gguf(without(tmp_path / "a.gguf")).vocabulary == 300
+    with pytest.raises(ModelError, match="no tensor 'output_norm"):
+        open_gguf(without(tmp_path / "c.gguf", "output_norm.weight"))
+    with pytest.raises(ModelError, match=rf"no tensor 'blk\.0\.{part}\.weight'; download it"):
+        open_gguf(without(tmp_path / "b.gguf", f"blk.0.{part}.weight"))
+
+
+def test_a_token_longer_than_any_word_is_refused(tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(plain_llama())
+    tokens = [*GgufFile(path).metadata["tokenizer.ggml.tokens"][:-1], "x" * 10_001]
+    path.write_bytes(plain_llama(tokenizer__ggml__tokens=tokens))
+    with pytest.raises(ModelError, match="a token has 10001 letters, the limit is 10000"):
+        open_gguf(path)
+
+
+def test_a_vector_in_the_place_of_a_matrix_is_refused(tmp_path):
+    path = without(tmp_path / "a.gguf", "blk.0.ffn_down.weight", more=["blk.0.ffn_down.weight"])
+    with pytest.raises(ModelError, match=r"tensor 'blk\.0\.ffn_down\.weight' has 1 sides"):
+        open_gguf(path)
+
+
+def test_layers_and_biases_that_do_not_belong_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="block_count is 1, and its tensors are of 2 layers"):
+        open_gguf(without(tmp_path / "a.gguf", more=["blk.5.attn_norm.weight"]))
+    with pytest.raises(ModelError, match=r"no tensor 'blk\.0\.attn_k\.bias'"):
+        open_gguf(without(tmp_path / "b.gguf", more=["blk.0.attn_q.bias"]))
 
 
 def test_a_tensor_that_no_such_model_has_is_refused(tmp_path):
@@ -96,6 +159,18 @@ def test_factors_of_positions_that_nobody_knows_are_refused(tmp_path):
         path.write_bytes(gguf_bytes(metadata, tensors))
         with pytest.raises(ModelError, match="rope_freqs are not those"):
             open_gguf(path)
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, np.nan, np.inf])
+def test_factors_of_positions_that_are_no_numbers_above_zero_are_refused(tmp_path, number):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(plain_llama())
+    factors = np.array([1, 1, 1, 1, 2, 4, 8, number], np.float32)
+    tensors = {"token_embd.weight": stored(np.zeros((300, 32), np.float32), F32)[0]}
+    tensors["rope_freqs.weight"] = stored(factors, F32)[0]
+    path.write_bytes(gguf_bytes(dict(GgufFile(path).metadata), tensors))
+    with pytest.raises(ModelError, match=r"rope_freqs.* has factors that are no numbers above"):
+        open_gguf(path)
 
 
 def test_a_file_is_known_by_its_start_whatever_its_name(tmp_path):

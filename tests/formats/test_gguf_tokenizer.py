@@ -92,6 +92,13 @@ def test_the_chat_template_and_tokens_with_a_role_are_kept(golden, tmp_path):
     path.write_bytes(gguf_bytes({**named, "tokenizer.chat_template": "{{ a }}"}, {}))
     found = settings_of(GgufFile(path))
     assert found["chat_template"] == "{{ a }}"
+    both = {"tokenizer.chat_template": "{{ a }}", "tokenizer.chat_template.tool_use": "{{ b }}"}
+    path.write_bytes(gguf_bytes({**named, **both}, {}))
+    named_templates = settings_of(GgufFile(path))["chat_template"]
+    assert [(one["name"], one["template"]) for one in named_templates] == [
+        ("default", "{{ a }}"),
+        ("tool_use", "{{ b }}"),
+    ]
     assert found["eos_token"] == golden["bpe"]["tokens"][2] and "bos_token" not in found
 
 

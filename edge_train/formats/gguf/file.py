@@ -78,9 +78,11 @@ class GgufFile:
             raise ModelError(
                 f"{path}: cannot be used as a GGUF file ({error}); copy or download it again."
             ) from error
-        if (parts := self.metadata.get("split.count", 1)) != 1:
+        parts = self.metadata.get("split.count", 1)
+        if type(parts) is not int or parts != 1:
+            number = " ".join(str(parts).split())[:40]
             raise ModelError(
-                f"{path}: is one of {parts} parts of a model; join them once with llama.cpp's "
+                f"{path}: is one of {number} parts of a model; join them once with llama.cpp's "
                 "`llama-gguf-split --merge FIRST OUT` and name that file."
             )
         for name, tensor in self.tensors.items():
@@ -90,6 +92,11 @@ class GgufFile:
                     f"take a version of this model in one of {', '.join(sorted(_DECODED))} "
                     "(Q4_K_M and Q8_0 are the usual ones)."
                 )
+
+    def word(self, key: str) -> str:
+        """Return a word of the metadata; in words what is there instead, such as 'None'."""
+        found = self.metadata.get(key)
+        return found if isinstance(found, str) else " ".join(str(found).split())[:60]
 
     def rows_into(self, name: str, rows: Sequence[int] | range, out: NDArray[np.float32]) -> None:
         """Decode rows of a tensor's last side into `out`, (rows, weights).

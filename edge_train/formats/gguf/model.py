@@ -6,7 +6,7 @@ from edge_train.errors import ModelError
 from edge_train.formats.gguf.file import SUFFIX, GgufFile
 from edge_train.formats.gguf.settings import SETTINGS, configuration_of
 from edge_train.formats.gguf.tokenizer import settings_of, tokenizer_of
-from edge_train.formats.gguf.weights import GgufWeights
+from edge_train.formats.gguf.weights import GgufWeights, check_layers
 from edge_train.formats.language_folder import LanguageFolder, Made
 from edge_train.formats.transformers_folder import positions_of
 
@@ -33,18 +33,19 @@ def open_gguf(path: Path) -> LanguageFolder:
       ModelError: it is damaged, of an architecture or block type that is not read, or an adapter.
     """
     file = GgufFile(path)
-    if file.metadata.get("general.type") == _ADAPTER:
+    if file.word("general.type") == _ADAPTER:
         raise ModelError(
             f"{path}: is an adapter, which has no model in it; name the GGUF file of its base."
         )
-    kind = file.metadata.get("general.architecture")
-    if not isinstance(kind, str) or kind not in SETTINGS:
+    kind = file.word("general.architecture")
+    if kind not in SETTINGS:
         raise ModelError(
-            f"{path}: its architecture is {str(kind)[:40]!r}, and {', '.join(SETTINGS)} are read "
+            f"{path}: its architecture is {kind[:40]!r}, and {', '.join(SETTINGS)} are read "
             "from GGUF; name the folder of the model in safetensors."
         )
     config = configuration_of(file, kind)
     weights = GgufWeights(file, kind, config)
+    check_layers(file, kind, config["num_hidden_layers"])
     rows = config["vocab_size"]
     made = Made(tokenizer_of(file, rows), settings_of(file))
     file.metadata = {}  # a vocabulary and its merges as Python strings take tens of megabytes

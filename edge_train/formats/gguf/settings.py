@@ -89,7 +89,8 @@ def configuration_of(file: GgufFile, kind: str) -> Config:
     table = file.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:
         raise ModelError(f"{file.path}: no token_embd.weight; download it again.")
-    if meta.has("expert_count") and file.metadata[f"{kind}.expert_count"]:
+    experts = file.metadata.get(f"{kind}.expert_count", 0)
+    if type(experts) is not int or experts != 0:
         raise ModelError(
             f"{file.path}: its layers are made of experts, which are not read from GGUF; name the "
             "folder of the model in safetensors."
@@ -102,12 +103,18 @@ def configuration_of(file: GgufFile, kind: str) -> Config:
                 f"{file.path}: {kind}.{key} is {meta.count(key)} and a head has {head}, which is "
                 "not read; take another file."
             )
+    groups = meta.count("attention.head_count_kv", heads)
+    if heads % groups or head % 2:
+        raise ModelError(
+            f"{file.path}: {heads} heads of {head} numbers beside {groups} of keys do not go "
+            "together; download it again."
+        )
     config: Config = {
         "vocab_size": table.shape[0],
         "hidden_size": width,
         "num_hidden_layers": meta.count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": meta.count("attention.head_count_kv", heads),
+        "num_key_value_heads": groups,
         "head_dim": head,
         "intermediate_size": meta.count("feed_forward_length"),
         "max_position_embeddings": meta.count("context_length"),
@@ -163,6 +170,10 @@ def _vector(file: GgufFile, name: str) -> NDArray[np.float32]:
         raise ModelError(f"{file.path}: {name} is no list of numbers; download it again.")
     found = np.empty((1, *tensor.shape), np.float32)
     file.rows_into(name, range(1), found)
+    if not (np.isfinite(found) & (found > 0)).all():
+        raise ModelError(
+            f"{file.path}: {name} has factors that are no numbers above 0; download it again."
+        )
     return found.reshape(tensor.shape)
 
 
@@ -274,7 +285,10 @@ def _phi3(meta: Metadata, config: Config) -> Config:
     before = meta.count("rope.scaling.original_context_length", own)
     found["original_max_position_embeddings"] = before
     names = {side: f"rope_factors_{side}.weight" for side in ("short", "long")}
-    if all(name in meta.file.tensors for name in names.values()):
+    missing = [name for name in names.values() if name not in meta.file.tensors]
+    if len(missing) == 1:
+        raise ModelError(f"{meta.file.path}: no tensor {missing[0]!r}; download it again.")
+    if not missing:
         scaling: Config = {"rope_type": "longrope", "type": "longrope"}
         for side, name in names.items():
             scaling[f"{side}_factor"] = [float(str(number)) for number in _vector(meta.file, name)]

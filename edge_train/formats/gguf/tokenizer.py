@@ -60,6 +60,7 @@ SPLITS: Mapping[str, Sequence[str]] = {
         r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ),
 }
+_LONGEST_TOKEN = 10_000  # letters; halves of each are looked for
 # A word that is a token is not merged, and texts begin with a token unless the file says otherwise.
 _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "tekken")
 
@@ -74,10 +75,10 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
       ModelError: it is missing, damaged, of a kind that is not read, or has more tokens than the
         table has rows.
     """
-    kind = file.metadata.get("tokenizer.ggml.model")
+    kind = file.word("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise ModelError(
-            f"{file.path}: its tokenizer is {str(kind)[:40]!r}, and 'gpt2' (BPE) and 'llama' "
+            f"{file.path}: its tokenizer is {kind[:40]!r}, and 'gpt2' (BPE) and 'llama' "
             "(sentencepiece) are read; name the folder of the model in safetensors."
         )
     tokens = _list(file, "tokens", str)
@@ -85,6 +86,11 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
         raise ModelError(
             f"{file.path}: the tokenizer has {len(tokens)} tokens, the model's table {rows} rows; "
             "they do not belong together."
+        )
+    if (longest := max(map(len, tokens), default=0)) > _LONGEST_TOKEN:
+        raise ModelError(
+            f"{file.path}: a token has {longest} letters, the limit is {_LONGEST_TOKEN}; download "
+            "it again."
         )
     if len(set(tokens)) < len(tokens):
         raise ModelError(f"{file.path}: a token is there twice; download it again.")
@@ -119,6 +125,9 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
             found[f"{role}_token"] = known[number]
     if isinstance(template := file.metadata.get("tokenizer.chat_template"), str):
         found["chat_template"] = template
+        if isinstance(tools := file.metadata.get("tokenizer.chat_template.tool_use"), str):
+            named = {"default": template, "tool_use": tools}  # as transformers writes several
+            found["chat_template"] = [{"name": n, "template": t} for n, t in named.items()]
     return found
 
 

@@ -5,6 +5,7 @@ llama.cpp turns neighboring pairs of a head, transformers its two halves: files 
 1 that its layers add.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,49 @@ ARCHITECTURES: Mapping[str, str] = {
     "phi3": "phi3",
 }
 _WITH_ONE = ("gemma", "gemma2", "gemma3")
+
+
+# Parts of a layer that only these have.
+_OF_SOME = {"attn_q_norm": ("qwen3", "gemma3"), "attn_k_norm": ("qwen3", "gemma3")}
+# Parts whose biases come together, and the architecture that always has them.
+_BIASED = {"qwen2": ("attn_q", "attn_k", "attn_v")}
+_ALL_BIASED, _ALWAYS_BIASED = ("attn_q", "attn_k", "attn_v", "attn_output"), ("qwen2",)
+
+
+def check_layers(file: GgufFile, kind: str, layers: int) -> None:
+    """Refuse a file whose layers are not all there, or not all of one make.
+
+    Args:
+      kind: its architecture.
+      layers: that its metadata have.
+
+    Raises:
+      ModelError: what is missing.
+    """
+    if "output_norm.weight" not in file.tensors:
+        raise ModelError(f"{file.path}: no tensor 'output_norm.weight'; download it again.")
+    found: dict[int, set[str]] = {}
+    for name in file.tensors:
+        if of_layer := re.fullmatch(r"blk\.(\d{1,9})\.(.+)", name):
+            found.setdefault(int(of_layer[1]), set()).add(of_layer[2])
+    if len(found) != layers or max(found) >= layers:
+        raise ModelError(
+            f"{file.path}: {kind}.block_count is {layers}, and its tensors are of {len(found)} "
+            "layers; download it again."
+        )
+    wanted = {f"{p}.weight" for p in _LAYERS[kind] if kind in _OF_SOME.get(p, (kind,))}
+    biases = {f"{part}.bias" for part in _BIASED.get(kind, _ALL_BIASED)}
+    if kind in _ALWAYS_BIASED or any(own & biases for own in found.values()):
+        wanted |= biases
+    for number, own in sorted(found.items()):
+        if lost := sorted(wanted - own):
+            raise ModelError(f"{file.path}: no tensor 'blk.{number}.{lost[0]}'; download it again.")
+        for part in wanted:
+            sides = len(file.tensors[name := f"blk.{number}.{part}"].shape)
+            if sides != (1 if part.endswith((".bias", "norm.weight")) else 2):
+                raise ModelError(
+                    f"{file.path}: tensor {name!r} has {sides} sides; download it again."
+                )
 
 
 @dataclass(frozen=True)

@@ -234,10 +234,10 @@ class Data:
         lengths = np.sort(np.array(written.lengths, np.int64))
         if len(written.starts) == 1 and read:
             own = f", {len(prompt.ids)} of them the learned prompt's" if prompt is not None else ""
+            more = f"a --length of up to {model.positions}, or " if model.positions >= most else ""
             raise InputError(
                 f"{self._recipe.data}: no answer begins within {most} tokens in any of {read} "
-                f"{what} (the shortest has {lengths[0]}{own}); use a --length of up to "
-                f"{model.positions}, or shorter ones."
+                f"{what} (the shortest has {lengths[0]}{own}); use {more}shorter ones."
             )
         if written.cut:
             self._note(

@@ -425,8 +425,8 @@ def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:
         raise InputError("task 'language-model' needs a text file: name it with `data` (--data).")
     if recipe.model in ("", EMBEDDED):
         raise InputError(
-            "task 'language-model' needs a model: name the folder of a transformers language model "
-            "with `model` (--model)."
+            "task 'language-model' needs a model: name a GGUF file, or the folder of a "
+            "transformers language model, with `model` (--model)."
         )
     if is_gguf(path := Path(recipe.model).expanduser()):
         return open_gguf(path)

@@ -124,9 +124,9 @@ def base_of(learned: Learned, named: str | None, flag: str = "--base") -> Langua
         wanted = learned.prompt.base_sha256
     if wanted and not base.is_known_as(wanted):
         that_one = f"name that model with {flag}" if flag else "put that model back"
+        why = ": it has changed since" if named is None else ""
         raise InputError(
             f"{name}: is not the model that {learned.name} was trained on (sha256 "
-            f"{base.sha256()[:12]}..., expected {wanted[:12]}...): it has changed since; "
-            f"{that_one}."
+            f"{base.sha256()[:12]}..., expected {wanted[:12]}...){why}; {that_one}."
         )
     return base

@@ -49,6 +49,8 @@ class LanguageModelRecipe(
         help="what is trained: all weights, an adapter, or a prompt before every chat; auto: a "
         "prompt with --method discrete, an adapter of a GGUF file, and where a key of adapters is "
         "named; else all weights",
+        flags=("--trainable", "--fine-tune-type"),
+        translates={"full": "all"},
         choices=("auto", "all", "lora", "dora", "prompt"),
         common=True,
     )
