@@ -184,8 +184,9 @@ class Task:
 
     def known_quality(self, recipe: Recipe) -> str:
         """Return where a way to run was measured and what it reached."""
-        adapts = isinstance(recipe, AdapterKeys) and recipe.adapts
-        way = recipe.trainable if isinstance(recipe, AdapterKeys) and adapts else recipe.method
+        way = recipe.method
+        if isinstance(recipe, AdapterKeys) and recipe.adapts:
+            way = recipe.trainable
         found = self.quality.get((recipe.runtime, way, recipe.quant))
         if found is None or recipe.preset != "default":
             return NOT_MEASURED
