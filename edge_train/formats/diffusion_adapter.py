@@ -7,7 +7,7 @@ expect the names that the U-Net has in the original code, of the others those of
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edge_train.formats.adapter_scales import KEY, alphas_of
 from edge_train.formats.atomic import write_parts
 from edge_train.formats.diffusion_folder import ModelFolder
 from edge_train.formats.inside import wrong_place
+from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import read_tensors, safetensors_parts
 from edge_train.units import shown
 
@@ -35,6 +36,8 @@ _PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.|mid_block\.at
 _PARTS = {"unet": (".lora.down.weight", ".lora.up.weight")}
 _TEXT_PARTS = (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
 _PEFT_PARTS = (".lora_A.weight", ".lora_B.weight")  # others write these; they are read
+_OTHERS = (".lora_down.weight", ".lora_up.weight", ".alpha", ".hada_w1_a", ".lokr_w1", ".lokr_w2")
+_DORA = (".lora_magnitude_vector", ".lora_magnitude_vector.weight", ".dora_scale")
 _MOST_RANK = 1 << 16
 
 
@@ -165,6 +168,30 @@ def write_lora(
     return paths
 
 
+def held_in(path: Path) -> str:
+    """Return what a file or folder to start from holds, by the names of its tensors.
+
+    That is `lora` in diffusers' names, `kohya` for a LoRA in other ones, `dora`, `word` for the
+    vectors of one, or nothing that these names tell.
+    """
+    file = path / DIFFUSERS_FILE if path.is_dir() else path
+    if path.is_dir() and wrong_place(file, path):
+        return ""
+    try:
+        names = list(TensorFile(file).entries)
+    except ModelError:
+        return ""
+    kinds = {
+        "dora": _DORA,
+        "lora": (*(part for own in (*_PARTS.values(), _TEXT_PARTS, _PEFT_PARTS) for part in own),),
+        "kohya": _OTHERS,
+    }
+    for kind, ends in kinds.items():
+        if any(name.endswith(ends) for name in names):
+            return kind
+    return "word" if len(names) == 1 or {*names} == {"clip_l", "clip_g"} else ""
+
+
 def layers_per_block(model: ModelFolder) -> int:
     """Return the layers in a block of the U-Net, which names of the original code count.
 
@@ -181,7 +208,9 @@ def layers_per_block(model: ModelFolder) -> int:
 
 
 def read_lora(
-    path: Path, known: Iterable[Target]
+    path: Path,
+    known: Iterable[Target],
+    check: Callable[[Mapping[str, str]], None] = lambda metadata: None,
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, str]]:
     """Return the two matrices of every layer of a file in diffusers' names, and its metadata.
 
@@ -190,6 +219,7 @@ def read_lora(
 
     Args:
       known: the layers that the model has.
+      check: told the metadata before the layers are compared, to raise for another base.
 
     Raises:
       InputError: it is no such file, of another model, of something else than linear layers, or
@@ -202,6 +232,7 @@ def read_lora(
         tensors, metadata = read_tensors(file)
     except RunFolderError as error:
         raise InputError(f"{file}: no LoRA in safetensors ({error}).") from error
+    check(metadata)
     targets = {target.path: target for target in known}
     pairs: dict[str, dict[int, Array]] = {}
     for name, value in tensors.items():

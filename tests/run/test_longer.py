@@ -147,7 +147,10 @@ def test_a_new_run_starts_from_what_another_one_learned(keys, tmp_path, capsys):
     learned = [r["eval"] for r in records_of(run) if r.get("eval") is not None]
     new = tmp_path / "new"
     assert cli.main(["run", "--from", str(run), "--steps", "10", "--out", str(new)]) == 0
-    assert records_of(new)[0]["eval"] == pytest.approx(min(learned), rel=1e-6)
+    first = records_of(new)[0]
+    choice = f"that of the run {run}, which this one starts from"
+    assert first["facts"]["choice"] == f"method {first['facts']['method']}: {choice}"
+    assert first["eval"] == pytest.approx(min(learned), rel=1e-6)
     assert go_on(new, "--steps", "15") == 0
     other = ["--network", "mlp 7", "--out", str(tmp_path / "other")]
     capsys.readouterr()

@@ -8,6 +8,7 @@ it, so that one file is all of it. Its prompts hold ordinary words, the name and
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.formats.adapter import ALL_LINEAR, Adapter, Target, names_of
 from edge_train.formats.artifact import Artifact
-from edge_train.formats.diffusion_adapter import attention_layers, linear_layers, read_lora
+from edge_train.formats.diffusion_adapter import (
+    DIFFUSERS_FILE,
+    attention_layers,
+    held_in,
+    linear_layers,
+    read_lora,
+)
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.embedded import EMBEDDED
 from edge_train.recipe import required
 from edge_train.registry import nearest
 from edge_train.tasks.personalize.captions import PLACE, file_name_of, without_class
@@ -47,32 +55,40 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
       embedded: the model is the embedded one.
 
     Raises:
-      InputError: a key is of a LoRA and the run learns a word, or the other way round.
+      InputError: a key is of a LoRA and the run learns a word, or the other way round; or what it
+        starts from is the other one.
     """
     if recipe.targets == "auto":  # as recipes of 0.1 say of every task, for another one's key
         recipe = replace(recipe, targets=None)
+    _check_start(recipe)
+    begun = recipe.start is not None  # then what is trained is that of the start
+    or_a_word = "" if begun else ", or use --trainable token"
     if not recipe.adapts:
         if asked := [name for name in _KEYS if getattr(recipe, name) not in (None, False)]:
+            instead = "leave it out" if begun else "add --trainable lora, or leave it out"
             raise InputError(
-                f"{asked[0]} is of a LoRA, and this run learns the vectors of a word; add "
-                "--trainable lora, or leave it out."
+                f"{asked[0]} is of a LoRA, and this run learns the vectors of a word; {instead}."
             )
         return recipe
     if isinstance(model, Artifact):
+        instead = "name the model folder that it was exported from"
+        what = f"artifact {recipe.model}"
+        if recipe.model == EMBEDDED:
+            what, instead = f"{EMBEDDED} on this engine", "use --runtime torch"
+        raise InputError(f"a LoRA needs gradients, and {what} has forward passes only; {instead}.")
+    if recipe.method not in _METHODS:
         raise InputError(
-            f"--trainable lora needs gradients, and artifact {recipe.model} has forward passes "
-            "only; name the model folder that it was exported from."
+            f"a LoRA is trained by exact gradients, not by method {recipe.method!r}; use --method "
+            f"{' or '.join(_METHODS[1:])}{or_a_word}."
         )
-    if recipe.method not in _METHODS or recipe.preset != "default":
+    if recipe.preset != "default":
         raise InputError(
-            f"--trainable lora is trained by exact gradients, not by method {recipe.method!r} or "
-            f"preset {recipe.preset!r}; use --method {', '.join(_METHODS[1:])}, or --trainable "
-            "token."
+            f"a LoRA has no preset, and preset is {recipe.preset!r}; leave it out{or_a_word}."
         )
     if recipe.vectors != 1:
         raise InputError(
             f"vectors is {recipe.vectors}, but a LoRA is learned without vectors of its own; leave "
-            "it out, or use --trainable token."
+            f"it out{or_a_word}."
         )
     if recipe.relative_rate is not None:
         raise InputError(
@@ -86,6 +102,36 @@ def settled(recipe: PersonalizeRecipe, model: Model, *, embedded: bool) -> Perso
         values["targets"] = ALL_LINEAR
     missing = {name: value for name, value in values.items() if getattr(recipe, name) is None}
     return replace(recipe, **missing)
+
+
+def _check_start(recipe: PersonalizeRecipe) -> None:
+    """Refuse to start a word from a LoRA, or a LoRA from what is none that can be gone on with.
+
+    Raises:
+      InputError: as described; a file that tells neither is refused by its reader.
+    """
+    if recipe.start is None:
+        return
+    held = held_in(path := Path(recipe.start).expanduser())
+    if held == "dora":
+        why = "it holds a DoRA, and this task learns a word or a LoRA; leave --from out"
+    elif held == "kohya":
+        beside = (path.parent / DIFFUSERS_FILE).is_file()
+        instead = f"--from {path.parent}" if beside else f"the {DIFFUSERS_FILE} of the same LoRA"
+        why = f"it holds a LoRA in names that are not diffusers'; name {instead}"
+    elif held == "lora" and not recipe.adapts:
+        why = (
+            "it holds a LoRA, and this run learns the vectors of a word; use --trainable lora to "
+            "go on with the LoRA, or leave --from out to learn a new word"
+        )
+    elif held == "word" and recipe.adapts:
+        why = (
+            "it holds the vectors of a word, and this run trains a LoRA; use --trainable token to "
+            "go on with the word, or leave --from out to train a new LoRA"
+        )
+    else:
+        return
+    raise InputError(f"--from {recipe.start}: {why}.")
 
 
 def trigger_of(recipe: PersonalizeRecipe) -> str:
@@ -239,13 +285,7 @@ def _begun(
       InputError: the recipe asks for another one, or it is of another model.
     """
     path = Path(required(recipe.start)).expanduser()
-    pairs, metadata = read_lora(path, known)
-    sha256 = model.sha256()
-    if (made := metadata.get("base_model_sha256", sha256)) != sha256:
-        raise InputError(
-            f"--from {path}: its LoRA was trained on model {metadata.get('base_model')} (sha256 "
-            f"{made[:12]}...), not on {recipe.model} ({sha256[:12]}...); name that --model."
-        )
+    pairs, metadata = read_lora(path, known, partial(_check_base, recipe, model.sha256()))
     ranks = {first.shape[0] for first, _ in pairs.values()}
     if len(ranks) > 1:
         raise InputError(
@@ -263,12 +303,27 @@ def _begun(
     targets = tuple(target for target in known if target.path in pairs)
     wanted_paths = {t.path for t in _chosen(recipe, known, _components(recipe, model))}
     if (recipe.targets or recipe.train_text_encoder) and wanted_paths != pairs.keys():
+        flags = {"--targets": recipe.targets, "--train-text-encoder": recipe.train_text_encoder}
+        named = " and ".join(flag for flag, value in flags.items() if value)
         raise InputError(
-            f"--from {path}: its LoRA stands beside {len(pairs)} layers, targets and "
-            f"train_text_encoder name {len(wanted_paths)}; leave them out."
+            f"--from {path}: its LoRA stands beside {len(pairs)} layers, and this run asks for "
+            f"{len(wanted_paths)}; leave out {named}, and it trains the same."
         )
     adapter = Adapter("lora", rank, alpha, targets, bool(said["rslora"]), recipe.model)
     return adapter, blocks_in(path, adapter)
+
+
+def _check_base(recipe: PersonalizeRecipe, sha256: str, metadata: Mapping[str, str]) -> None:
+    """Raise InputError if what a recipe starts from says that it was trained on another model.
+
+    Args:
+      sha256: of the recipe's model.
+    """
+    if (made := metadata.get("base_model_sha256", sha256)) != sha256:
+        raise InputError(
+            f"--from {recipe.start}: its LoRA was trained on model {metadata.get('base_model')} "
+            f"(sha256 {made[:12]}...), not on {recipe.model} ({sha256[:12]}...); name that --model."
+        )
 
 
 def _alpha_in(metadata: Mapping[str, str], rank: int, path: Path) -> float:

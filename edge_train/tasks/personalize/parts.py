@@ -176,9 +176,9 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
     recipe = adapting.settled(recipe, model, embedded=embedded)
     _check_buckets(recipe, model)
     if recipe.adapts and not hasattr(serving, "open_adapted"):
+        or_a_word = "" if recipe.start else ", or --trainable token"
         raise InputError(
-            f"runtime {engine!r} trains the vectors of a word only; use --runtime torch, or "
-            "--trainable token."
+            f"runtime {engine!r} trains the vectors of a word only; use --runtime torch{or_a_word}."
         )
     notes = list(serving.device_notes(replace(recipe, device=device), model))
     if shipped is not None:

@@ -148,7 +148,7 @@ def test_a_lora_of_another_base_is_refused(finished, photos, tmp_path, capsys):
     other = make_tiny_model(tmp_path / "sd1", "sd1", widths=(32, 48))
     arguments = words(photos, other, tmp_path / "run", "--from", str(finished))
     assert cli.main(arguments) == 2
-    assert "name the model that the LoRA belongs to" in capsys.readouterr().err
+    assert "its LoRA was trained on model" in capsys.readouterr().err
     same_shapes = make_tiny_model(tmp_path / "same", "sd1")
     path = same_shapes / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
