@@ -84,7 +84,7 @@ def _plan(options: argparse.Namespace) -> int:
     recipe, notes = fitted(recipe)
     found = survey(recipe, everything=everything, rehearse=rehearse)
     print(found.json() if words.as_json else plan_text(found, everything=everything))
-    for note in (*words.sentences(), *notes):  # the answer comes first
+    for note in (*words.sentences(), *notes, *found.notes):  # the answer comes first
         print(note, file=sys.stderr if words.as_json else sys.stdout)
     if found.too_short:
         print(f"edge-train: {found.too_short}", file=sys.stderr)

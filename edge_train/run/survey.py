@@ -108,6 +108,7 @@ class Survey:
       name: of the run's folder, where none was named.
       elsewhere: the same on an engine that loads no code, where this one has no room; None where
         that has none either.
+      notes: what a run says of its words and data before it trains, a line each.
     """
 
     asked: Choice
@@ -117,6 +118,7 @@ class Survey:
     name: str = ""
     taken: Choice | None = None
     elsewhere: Choice | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -193,6 +195,7 @@ class Survey:
             "folder_bytes": sum(line.bytes for line in self.folder),
             "choices": [choice.record(self.cap_bytes) for choice in self.choices],
             "refusal": None if self.fits else self.refusal(),
+            "notes": list(self.notes),
         }
 
     def json(self) -> str:
@@ -212,7 +215,7 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
 
     Raises:
       InputError, ModelError: the recipe cannot be run at all, or not on these data as far as a
-        first look at them tells.
+        look at them tells.
     """
     job, limit = open_job(recipe), memory_limit()
     check_time(recipe, job)
@@ -234,7 +237,8 @@ def survey(recipe: Recipe, *, everything: bool = False, rehearse: bool = False) 
         further = [*own, *_rungs(own[-1], recipe, _left_to_auto(recipe))]
         last = next((choice for choice in further if _fits(choice, cap_bytes)), None)
         choices = [*further, *([_pruned(last, recipe)] if last else [])]
-    return Survey(asked, tuple(choices), cap_bytes, limit, job.name, taken, elsewhere)
+    notes = tuple(job.notes)
+    return Survey(asked, tuple(choices), cap_bytes, limit, job.name, taken, elsewhere, notes)
 
 
 def on_another_engine(recipe: Recipe, found: Recipe) -> Choice | None:

@@ -229,10 +229,10 @@ class JudgesLess(Protocol):
 
 @runtime_checkable
 class LooksAtItsData(Protocol):
-    """A job that knows from names and first bytes of its data that `load` would refuse them."""
+    """A job whose data are so few that a plan reads them, too."""
 
     def look_at_data(self) -> None:
-        """Refuse what a first look at the data shows, for a plan, which does not read them all.
+        """Refuse what `load` would refuse; what a run says of the data is in `notes` from then on.
 
         Raises:
           InputError: the data cannot be used.

@@ -19,19 +19,9 @@ from edge_train.tasks.personalize.photos import (
     Photo,
     PhotoSet,
     load_photos,
-    look_at_photos,
     require_content,
 )
 from edge_train.tasks.personalize.weights import in_cells
-
-
-def look_at_job_photos(job: TokenJob) -> None:
-    """Refuse photos for what their names and first bytes say; none is decoded.
-
-    Raises:
-      InputError: no photos or too many, one that is no picture, or masks that nothing can weigh.
-    """
-    _check_masks(job, look_at_photos(photos_of(job.recipe)))
 
 
 def load_job_photos(job: TokenJob) -> tuple[PhotoSet, tuple[tuple[str, ...], ...]]:

@@ -81,7 +81,7 @@ class PersonalizeJob:
         return footprint(self._token_job, transform)
 
     def look_at_data(self) -> None:
-        encoding.look_at_job_photos(self._token_job)
+        self.load()
 
     def load(self) -> None:
         job = self._token_job

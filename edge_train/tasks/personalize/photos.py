@@ -136,21 +136,6 @@ def load_photos(
     return PhotoSet(tuple(photos), said)
 
 
-def look_at_photos(folder: Path) -> list[str]:
-    """Return the names of photos that have a mask, from names alone; no photo is decoded.
-
-    Raises:
-      InputError: `load_photos` would refuse the folder for its names, or a file for its first
-        bytes. One that is cut short further on is not found.
-    """
-    root = PictureRoot(folder)
-    listed, _ = _counted(root, MAX_PHOTOS)
-    for found in listed:
-        for path in (*found.listing.pictures, *found.masks.values()):
-            look_at(path)
-    return [root.name(path) for found in listed for path in found.masks]
-
-
 def require_content(folder: Path, photos: Sequence[Photo]) -> None:
     """Refuse photos of which none shows anything.
 

@@ -7,11 +7,11 @@ from places import GOLDEN
 
 pytest.importorskip("onnxruntime")
 
+from edge_train import cli
 from edge_train.errors import InputError
 from edge_train.run.survey import survey
 from edge_train.tasks.personalize import encoding
 from edge_train.tasks.personalize.job import PersonalizeJob
-from edge_train.tasks.personalize.photos import load_photos
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
 
@@ -98,7 +98,7 @@ def test_a_plan_refuses_masks_on_an_artifact_as_its_run_does(tmp_path):
         plan_of(tmp_path / "a")
 
 
-def test_a_plan_refuses_what_a_first_look_at_photos_shows(tmp_path):
+def test_a_plan_refuses_folders_and_files_that_its_run_refuses(tmp_path):
     with pytest.raises(InputError, match="No such file or directory; name a folder with 1 to 50"):
         plan_of(tmp_path / "none")
     job(tmp_path / "a")
@@ -107,10 +107,32 @@ def test_a_plan_refuses_what_a_first_look_at_photos_shows(tmp_path):
         plan_of(tmp_path / "a")
 
 
-def test_a_plan_decodes_no_photo(tmp_path):
+def test_a_plan_refuses_photos_that_its_run_refuses_further_on(tmp_path):
     job(tmp_path / "a")
     whole = (tmp_path / "a" / "1.png").read_bytes()
     (tmp_path / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
-    assert plan_of(tmp_path / "a").fits
     with pytest.raises(InputError, match=r"1\.png: cannot be read \(damaged, cut short"):
-        load_photos(tmp_path / "a", 32)
+        plan_of(tmp_path / "a")
+    for number in range(2):
+        Image.new("RGB", (32, 32)).save(tmp_path / "a" / f"{number}.png")
+    with pytest.raises(InputError, match="every photo is black, white or of one color all over"):
+        plan_of(tmp_path / "a")
+
+
+def test_a_plan_says_what_its_run_says_of_photos_and_words(tmp_path, capsys):
+    job(tmp_path / "a", "left of a {}")
+    Image.new("RGB", (32, 32)).save(tmp_path / "a" / "0.png")
+    (tmp_path / "a" / "0.txt").write_text("{}" + " a" * 99)
+    recipe = PersonalizeRecipe(model=str(GOLDEN), photos=str(tmp_path / "a"), class_word="dog")
+    made = PersonalizeJob(recipe)
+    made.load()
+    starts = ("1 of 2 photos are black", "1 of 2 captions are longer", "photos are not mirrored")
+    assert all(line.startswith(start) for line, start in zip(said(made), starts, strict=True))
+    assert survey(recipe).notes == made.notes
+    (tmp_path / "a" / "0.png").unlink()
+    keys = ["--model", str(GOLDEN), "--class", "golden axolotl"]
+    for words, place in (([], "out"), (["--json"], "err")):
+        assert cli.main(["plan", str(tmp_path / "a"), *keys, *words]) == 0
+        text = getattr(capsys.readouterr(), place)
+        assert "one photo does not show what belongs to the thing" in text
+        assert "class word 'golden axolotl' is " in text
