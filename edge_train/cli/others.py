@@ -95,6 +95,7 @@ _SQUARE = "every photo is cropped to its middle square of --resolution pixels"
 _CACHED = "photos are encoded once, before step 0"
 _ATTENTION = "torch's own efficient attention is used"
 _LESS_MEMORY = "how memory is saved follows from --mem"
+_MASKS = "put each mask beside its photo: photo.mask.png beside photo.jpg, white where it counts"
 _LORA = "the adapters are plain LoRA: type --trainable lora"
 _OPTIMIZER = "type --method adamw, or one of `edge-train run --help`"
 
@@ -226,6 +227,9 @@ _KOHYA = (
         "--use-style-template",
         values=False,
     ),
+    *_switches("masks that lie beside their photos are used", "--masked-loss"),
+    *_refused(_MASKS, "--conditioning-data-dir"),
+    *_refused(_MASKS + ", not where it is transparent", "--alpha-mask", values=False),
     *_refused("name a model folder that has that part", "--vae"),
     *_refused("captions are cut at the model's own length, and said", "--max-token-length"),
     *_refused("captions are read to their end by the model's own rule", "--clip-skip"),

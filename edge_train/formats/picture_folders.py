@@ -19,6 +19,7 @@ SUFFIXES = (
 # Before the suffix of a picture: photo.mask.png weighs photo.jpg, and so does OneTrainer's
 # photo-masklabel.png.
 MASKS = (".mask", "-masklabel")
+_CONDITION = "-condlabel"  # OneTrainer's: what a model is given beside the prompt
 SHOWN_SUFFIXES = ".jpg, .png, .webp, .gif, .bmp, .tif, .avif or .heic"
 CAPTIONS = (".txt", ".caption")  # the first goes before the second
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -171,6 +172,20 @@ def photo_of_mask(path: Path) -> str | None:
         if path.stem.casefold().endswith(end) and len(path.stem) > len(end):
             return path.stem[: -len(end)]
     return None
+
+
+def is_condition(path: Path) -> bool:
+    """Return whether a picture is what OneTrainer gives a model beside the prompt of a photo.
+
+    >>> [is_condition(Path(name)) for name in ("a-condlabel.png", "a.png", "-condlabel.png")]
+    [True, False, False]
+    """
+    return path.stem.casefold().endswith(_CONDITION) and len(path.stem) > len(_CONDITION)
+
+
+def is_photo(path: Path) -> bool:
+    """Return whether a picture is neither the mask of a photo nor its condition."""
+    return photo_of_mask(path) is None and not is_condition(path)
 
 
 def is_text(path: Path) -> bool:

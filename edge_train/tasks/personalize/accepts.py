@@ -4,9 +4,9 @@ from pathlib import Path
 
 from edge_train.formats.picture_folders import (
     folders_in,
+    is_photo,
     is_picture,
     looks_like_pictures,
-    photo_of_mask,
     repeats_of,
 )
 from edge_train.formats.picture_tables import kinds_in
@@ -25,13 +25,13 @@ def accepts(path: Path) -> str | None:
 
 
 def _photos(folder: Path) -> int:
-    """Return how many photos lie in a folder of pictures, without their masks; at least one."""
-    masks = sum(
-        photo_of_mask(path) is not None and not path.name.startswith(".")
+    """Return how many photos lie in a folder of pictures, without masks of them; at least one."""
+    others = sum(
+        not (is_photo(path) or path.name.startswith("."))
         for path in folder.iterdir()
         if is_picture(path)
     )
-    return max(looks_like_pictures(folder) - masks, 1)
+    return max(looks_like_pictures(folder) - others, 1)
 
 
 def _said(count: int) -> str:

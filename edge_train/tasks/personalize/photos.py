@@ -1,6 +1,7 @@
 """Photos: a folder of pictures becomes arrays, and every file in it is accounted for."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
@@ -16,6 +17,9 @@ from edge_train.formats.picture_folders import (
     Listing,
     PictureRoot,
     duplicates,
+    is_condition,
+    is_photo,
+    is_picture,
     photo_of_mask,
     repeats_of,
     shown,
@@ -30,6 +34,9 @@ from edge_train.tasks.personalize.weights import middle_size, read_mask
 MAX_PHOTOS = 50  # a token is learned from a handful; more is a data set in the wrong place
 _MOST_CAPTION_BYTES = 1 << 16
 _NOISE = 8  # of 255: what a covered lens and JPEG leave of one color
+_CONDITION = "a condition of OneTrainer's, which no model here is given beside its prompt"
+_SUB_FOLDER = "a sub-folder; those beside photos are not read"
+_OF_MASKS = "a sub-folder; masks are read beside their photo, as photo.mask.png beside photo.jpg"
 _WORTH_SAYING = 0.02  # share of a photo's area; a crop of less is not
 
 
@@ -92,7 +99,8 @@ def load_photos(
     `10_name word`: each is read, and its number says how often its photos are taken. A file that
     claims to be a photo and cannot be read is an error: nobody should train on fewer photos than
     they gave. `photo.mask.png` beside `photo.jpg` is no photo: white in it counts, black does not;
-    nor is `photo-masklabel.png`, as OneTrainer has it. All photos of that name have it.
+    nor is `photo-masklabel.png`, as OneTrainer has it. All photos of that name have it. Its
+    `photo-condlabel.png` is left aside.
 
     Args:
       folder: 1 to 50 pictures; other sub-folders are not read.
@@ -165,7 +173,8 @@ def _counted(root: PictureRoot, most: int) -> tuple[list[_Found], list[str]]:
     count = sum(len(found.listing.pictures) for found in listed)
     if not count:
         raise InputError(
-            f"{shown(root.path)}: masks and no photos; put photo.jpg beside each photo.mask.png."
+            f"{shown(root.path)}: masks or conditions and no photos; put photo.jpg beside each "
+            "photo.mask.png."
         )
     if count > most:
         raise InputError(
@@ -187,7 +196,8 @@ def _listed(root: PictureRoot) -> tuple[list[_Found], list[str]]:
         raise
     if top.pictures:
         for inner in top.folders:
-            root.skipped[root.name(inner)] = "a sub-folder; those beside photos are not read"
+            alike = _named_alike(inner, top.pictures)
+            root.skipped[root.name(inner)] = _OF_MASKS if alike else _SUB_FOLDER
         return [_without_masks(root, top)], []
     listed, lines = list[_Found](), []
     for inner in top.folders:
@@ -197,7 +207,7 @@ def _listed(root: PictureRoot) -> tuple[list[_Found], list[str]]:
             continue
         listing = root.list(inner)
         for deeper in listing.folders:
-            root.skipped[root.name(deeper)] = "a sub-folder; those beside photos are not read"
+            root.skipped[root.name(deeper)] = _SUB_FOLDER
         found = _without_masks(root, listing, repeats[0])
         if count := len(found.listing.pictures):
             listed.append(found)
@@ -207,6 +217,17 @@ def _listed(root: PictureRoot) -> tuple[list[_Found], list[str]]:
         how = ", taken as often as the numbers in these names say" if uneven else ""
         return listed, [f"photos from {some_of(lines)}{how}"]
     raise InputError(_no_photos(root, top))
+
+
+def _named_alike(folder: Path, photos: Sequence[Path]) -> bool:
+    """Return whether all pictures in a folder are called like photos, as kohya's trainer has masks.
+
+    One that cannot be looked into is of other things.
+    """
+    with suppress(OSError):
+        names = {path.stem for path in folder.iterdir() if is_picture(path)}
+        return bool(names) and names <= {photo.stem for photo in photos}
+    return False
 
 
 def _no_photos(root: PictureRoot, top: Listing) -> str:
@@ -286,17 +307,21 @@ def _caption(path: Path, notices: list[str]) -> tuple[str | None, str | None]:
 
 
 def _photos_in(folder: Path) -> int:
-    """Return how many photos lie in a folder, without their masks."""
-    return sum(photo_of_mask(path) is None for path in PictureRoot(folder).list(folder).pictures)
+    """Return how many photos lie in a folder, without masks of them."""
+    return sum(map(is_photo, PictureRoot(folder).list(folder).pictures))
 
 
 def _without_masks(root: PictureRoot, listing: Listing, repeats: int = 1) -> _Found:
-    """Return a folder's photos with the mask of each; masks of no photo are left aside by name."""
-    of_photo = {path: photo_of_mask(path) for path in listing.pictures}
-    photos = tuple(path for path, stem in of_photo.items() if stem is None)
+    """Return a folder's photos with the mask of each; masks of no photo are left aside by name.
+
+    So are pictures that OneTrainer would give the model beside the prompt.
+    """
+    photos = tuple(filter(is_photo, listing.pictures))
     masks: dict[Path, Path] = {}
-    for path, stem in of_photo.items():
-        if stem is None:
+    for path in listing.pictures:
+        if is_condition(path):
+            root.skipped[root.name(path)] = _CONDITION
+        if (stem := photo_of_mask(path)) is None:
             continue
         own = [photo for photo in photos if photo.stem == stem]
         if not own:

@@ -149,6 +149,32 @@ def test_a_mask_as_onetrainer_names_it_is_no_photo(folder):
     assert accepts(folder) == "2 photos of one thing"
 
 
+def test_a_condition_of_onetrainer_is_no_photo_and_said_in_one_line(folder):
+    for name in ("a", "b"):
+        picture(folder, f"{name}-condlabel.png", white())
+    found = load_photos(folder, 32)
+    assert [photo.name for photo in found.photos] == ["a.png", "b.png"]
+    (line,) = (line for line in found.notices if "condlabel" in line)
+    assert line.startswith(
+        "left aside: a-condlabel.png, b-condlabel.png (a condition of OneTrainer"
+    )
+    assert accepts(folder) == "2 photos of one thing"
+    for name in ("a.png", "b.png"):
+        (folder / name).unlink()
+    with pytest.raises(InputError, match="masks or conditions and no photos"):
+        load_photos(folder, 32)
+
+
+def test_a_folder_of_masks_as_kohyas_trainer_has_it_is_said(folder):
+    for name, pictures in (("masks", "ab"), ("others", "ax"), ("empty", "")):
+        (folder / name).mkdir()
+        for stem in pictures:
+            picture(folder / name, f"{stem}.png", white())
+    aside = "\n".join(load_photos(folder, 32).notices)
+    assert "masks (a sub-folder; masks are read beside their photo, as photo.mask.png" in aside
+    assert "empty, others (a sub-folder; those beside photos are not read)" in aside
+
+
 def test_all_photos_of_one_name_have_its_mask(folder):
     picture(folder, "a.jpg", np.full((40, 60, 3), 90, np.uint8))
     picture(folder, "a.mask.png", white())
@@ -222,7 +248,7 @@ def test_a_mask_of_one_dim_pixel_is_not_called_black(tmp_path):
 
 def test_masks_alone_are_refused(tmp_path):
     picture(tmp_path, "c.mask.png", np.full((40, 60), 255, np.uint8))
-    with pytest.raises(InputError, match=r"masks and no photos; put photo\.jpg beside each"):
+    with pytest.raises(InputError, match=r"masks or conditions and no photos; put photo\.jpg"):
         load_photos(tmp_path, 32)
 
 
