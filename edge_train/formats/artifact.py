@@ -20,8 +20,8 @@ name no other files than these.
     format           "edge-train artifact"
     version          1
     requires         {"ir": 10, "opset": 18}: what the engine must read, at most
-    origin           {"model", "sha256", "edge_train"}: what was exported (a folder by its whole
-                     path), its weights, by whom
+    origin           {"model", "sha256", "edge_train"}: what was exported (a folder by its name;
+                     in earlier artifacts by its whole path), its weights, by whom
     family           "sd1", "sd2" or "sdxl"
     quant            "none", "int8", "int8-fast" or "int4"
     products         "float", or "uint8 x 7-bit": no pair of integer products can leave 16 signed

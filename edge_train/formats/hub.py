@@ -16,6 +16,7 @@ from edge_train.formats.embedded import EMBEDDED, MODEL_FOLDER
 from edge_train.formats.weight_files import choose_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CACHED = re.compile(r"models--([\w.-]+)/snapshots/[^/]+")  # where the hub's cache has a model
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _GGUF = ".gguf"  # what ends so is meant for a file, and not asked for in the hub
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")  # of the first models, without an owner: gpt2
@@ -59,6 +60,25 @@ def find_model(name: str) -> ModelFolder:
             f"{EMBEDDED}, the embedded model."
         )
     return _from_hub(name)
+
+
+def name_for_others(name: str) -> str:
+    """Return what a file that people share calls a model: no path of the machine it was made on.
+
+    A folder is called by its own name, one of the hub's cache by its hub id. One that is called
+    like the embedded model is told apart from it.
+
+    >>> name_for_others("stabilityai/sd-turbo"), name_for_others("/usr/../usr/lib")
+    ('stabilityai/sd-turbo', 'lib')
+    """
+    path = Path(name).expanduser()
+    if name == EMBEDDED or not path.exists():
+        return name
+    path = path.resolve()
+    cached = _CACHED.fullmatch("/".join(path.parts[-3:]))
+    if cached:
+        return cached[1].replace("--", "/", 1)
+    return f"./{path.name}" if path.name == EMBEDDED else path.name
 
 
 def find_folder(name: str, flag: str = "--model") -> tuple[Path, str]:

@@ -6,7 +6,8 @@ import huggingface_hub
 import pytest
 
 from edge_train.errors import ModelError
-from edge_train.formats.hub import find_folder
+from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import find_folder, name_for_others
 
 
 class Hub:
@@ -90,3 +91,22 @@ def test_a_flag_is_named_where_a_command_has_one(hub, name):
         with pytest.raises(ModelError) as caught:
             find_folder(name, flag)
         assert ("--" in str(caught.value)) == bool(flag) and f"{flag} " in str(caught.value)
+
+
+def test_files_that_people_share_name_a_model_without_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "sd15"
+    folder.mkdir()
+    assert name_for_others(str(folder)) == "sd15"
+    monkeypatch.chdir(folder)
+    assert (name_for_others("."), name_for_others("../sd15/")) == ("sd15", "sd15")
+    for cached, known in (("models--owner--sd-turbo", "owner/sd-turbo"), ("models--gpt2", "gpt2")):
+        snapshot = tmp_path / cached / "snapshots" / "0f"
+        snapshot.mkdir(parents=True)
+        assert name_for_others(str(snapshot)) == known
+    assert name_for_others("owner/sd-turbo") == "owner/sd-turbo"
+
+
+def test_a_folder_called_like_the_embedded_model_is_not_taken_for_it(tmp_path):
+    (tmp_path / EMBEDDED).mkdir()
+    assert name_for_others(str(tmp_path / EMBEDDED)) == f"./{EMBEDDED}"
+    assert name_for_others(EMBEDDED) == EMBEDDED

@@ -14,6 +14,7 @@ from edge_train.export.training_graphs import IR_VERSION, OPSET, trace, write_tr
 from edge_train.formats.atomic import check_free, whole_folder, write_bytes
 from edge_train.formats.classifier_folder import ClassifierFolder, open_classifier
 from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import name_for_others
 from edge_train.formats.manifest import MANIFEST, describe_file
 from edge_train.formats.tensor_store import save_tensors
 from edge_train.formats.tokenizer_files import tokenizer_files
@@ -82,7 +83,7 @@ def _write(folder: ClassifierFolder, name: str, out: Path, head_only: bool) -> T
     for file in copied:
         shutil.copyfile(folder.path / file, out / file)
     files = (TRAINING, EVALUATION, OPTIMIZER, CHECKPOINT, WEIGHTS, *copied)
-    origin = {"model": name, "sha256": folder.sha256(), "edge_train": __version__}
+    origin = {"model": name_for_others(name), "sha256": folder.sha256(), "edge_train": __version__}
     if heads_made := new_heads(folder, network):
         origin["new_heads"] = " ".join(heads_made)
     if folder.takes_types:

@@ -39,7 +39,7 @@ from edge_train.formats.artifact import (
 )
 from edge_train.formats.atomic import check_free, whole_folder
 from edge_train.formats.diffusion_folder import ModelFolder
-from edge_train.formats.embedded import EMBEDDED
+from edge_train.formats.hub import name_for_others
 from edge_train.formats.manifest import MANIFEST
 from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.memory.apart import run_apart
@@ -186,7 +186,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
         return describe(
             folder,
             model,
-            _found_from_everywhere(work.job.recipe.model),
+            name_for_others(work.job.recipe.model),
             quant=profile,
             resolution=resolution,
             tensors=[*step_tensors, *tensors],
@@ -230,12 +230,6 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
             forward_bytes=peak_bytes,
         ),
     )
-
-
-def _found_from_everywhere(name: str) -> str:
-    """Return the name of a model, a folder as its whole path."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if name != EMBEDDED and path.is_dir() else name
 
 
 def _task(job: TokenJob, samples: int) -> Personalize:

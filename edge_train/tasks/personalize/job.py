@@ -16,6 +16,7 @@ from edge_train.estimators.remembering import Remembering
 from edge_train.export.token_file import write_token
 from edge_train.formats.diffusion_adapter import write_lora
 from edge_train.formats.diffusion_folder import ModelFolder
+from edge_train.formats.hub import name_for_others
 from edge_train.formats.pictures import read_picture
 from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_of
 from edge_train.memory.footprint import Footprint
@@ -292,7 +293,7 @@ class PersonalizeJob:
         """Write what was learned; return its name in the run folder, by its kind."""
         job, recipe = self._token_job, self.recipe
         facts = {
-            "base_model": recipe.model,
+            "base_model": name_for_others(recipe.model),
             "base_model_sha256": hashes_of(job.model)[0],  # words fit every export of a model
             "steps": str(steps),
             "class_word": str(recipe.class_word),

@@ -34,17 +34,25 @@ def model_for_others(run: Path, named: str, *, exported: bool) -> str | None:
         return named
     try:
         path = Path(named).expanduser()
-        return _known(exported_from(path)) if exported or is_artifact(path) else named
+        return _known(exported_from(path), path) if exported or is_artifact(path) else named
     except (OSError, ValueError, RuntimeError, ModelError):  # nothing can be read under this name
         return None if exported else named
 
 
-def _known(model: str) -> str | None:
-    """Return what an artifact was exported from, where it is there or a hub id."""
-    folder = Path(model).expanduser()
+def _known(model: str, artifact: Path) -> str | None:
+    """Return what an artifact was exported from, where it is there or a hub id.
+
+    Args:
+      model: as the artifact says it: a folder by its name, which is looked for beside the artifact;
+        in earlier versions by its whole path.
+    """
     if model == EMBEDDED or _HUB_ID.fullmatch(model):
         return model
-    return model if folder.is_absolute() and (folder / "model_index.json").is_file() else None
+    folder = Path(model).expanduser()
+    if len(folder.parts) == 1 and folder.name:
+        folder = artifact.resolve().parent / folder
+    there = folder.is_absolute() and (folder / "model_index.json").is_file()
+    return str(folder) if there else None
 
 
 def ways_to_load(file: Path, token: str, model: str | None) -> list[tuple[str, str]]:

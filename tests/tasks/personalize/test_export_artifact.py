@@ -28,6 +28,9 @@ def export(name, out, **options) -> None:
 def test_every_profile_opens_and_tells_its_slopes(exported, quant) -> None:
     manifest = open_artifact(exported.artifacts[quant]).manifest
     assert manifest.quant == quant
+    assert manifest.origin["model"] == exported.model.name
+    place = str(exported.model.parent).encode()
+    assert not any(place in p.read_bytes() for p in exported.artifacts[quant].rglob("*.*"))
     assert [row.epsilon for row in manifest.slopes] == sorted(
         row.epsilon for row in manifest.slopes
     )

@@ -43,6 +43,19 @@ def test_a_run_on_an_artifact_names_the_folder_that_was_exported(tmp_path):
     assert f"model = {json.dumps(str(origin))}\n" in diffusers_lines(found)
 
 
+@pytest.mark.parametrize("said", ["sd15", "./sd15"])
+def test_a_folder_that_an_artifact_calls_by_its_name_is_found_beside_it(
+    tmp_path, monkeypatch, said
+):
+    run = run_on(tmp_path / "run", artifact_of(tmp_path / "art", said))
+    monkeypatch.chdir(tmp_path / "run")  # a folder of that name here is another one
+    for folder in (tmp_path / "run" / "sd15", tmp_path / "sd15"):
+        assert model_for_others(run, "art", exported=True) is None
+        folder.mkdir()
+        (folder / "model_index.json").write_text("{}")
+    assert model_for_others(run, "art", exported=True) == str(tmp_path / "sd15")
+
+
 @pytest.mark.parametrize("name", [EMBEDDED, "stable-diffusion-v1-5/stable-diffusion-v1-5"])
 def test_a_run_on_an_artifact_of_a_known_model_names_that_one(tmp_path, name):
     run = run_on(tmp_path / "run", artifact_of(tmp_path / "art", name))

@@ -84,13 +84,15 @@ def test_a_run_leaves_two_files_pictures_and_a_report_that_says_how_to_load_them
     assert len(list((finished / "samples").glob("after-*.png"))) == 1
 
 
-def test_both_files_say_what_they_are_of(finished):
+def test_both_files_say_what_they_are_of_and_no_place_on_this_machine(finished, model):
     for name in (DIFFUSERS_FILE, "my-dog.safetensors"):
         with safe_open(finished / "lora" / name, "numpy") as file:
             metadata = file.metadata()
         report = json.loads((finished / "report.json").read_text())
         assert metadata["base_model_sha256"] == report["model_sha256"]
         assert metadata["trigger"] == "my-dog dog"
+        assert metadata["base_model"] == model.name
+        assert str(model.parent) not in str(metadata)
 
 
 def test_resumed_from_its_journal_it_ends_with_the_same_bits(finished, tmp_path):
