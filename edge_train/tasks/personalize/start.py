@@ -40,17 +40,28 @@ def learned_vectors(
             f"{metadata['base_model_sha256'][:12]}...), not with {model} "
             f"({hashes[0][:12]}...); name that --model."
         )
+    if not found:
+        raise InputError(f"--from {path}: holds no tensors; name the file of a word.")
     if len(found) == 1:
         found = {"token": next(iter(found.values()))}
     blocks = {_NAMES.get(name, name): np.atleast_2d(value) for name, value in found.items()}
-    learned = min(len(block) for block in blocks.values()) if blocks else 0
-    for name in wanted.keys() & blocks.keys():
+    learned = min(len(block) for block in blocks.values())
+    if strange := sorted({*blocks} - {*_NAMES.values()}):
+        raise InputError(
+            f"--from {path}: has tensor {strange[0][:120]!r} among {len(blocks)}, and a word has "
+            "one alone, or clip_l and clip_g; name the file of a word."
+        )
+    if blocks.keys() != wanted.keys():
+        raise InputError(
+            f"--from {path}: it is a word of {_encoders(len(blocks))}, and {model} has "
+            f"{_encoders(len(wanted))}; name the --model that it was learned with."
+        )
+    for name in wanted:
         own, whole = blocks[name], wanted[name]
         if own.ndim == 2 and own.shape[1:] == whole.shape[1:] and 0 < len(own) < len(whole):
             blocks[name] = np.concatenate([own, whole[len(own) :]])
-    for name in sorted({*wanted, *blocks}):
-        have = tuple(blocks[name].shape) if name in blocks else None
-        need = tuple(wanted[name].shape) if name in wanted else None
+    for name in sorted(wanted):
+        have, need = blocks[name].shape, wanted[name].shape
         if have != need:
             raise InputError(
                 f"--from {path}: {name} is {_shown(have)}, this run trains {_shown(need)}; give as "
@@ -61,7 +72,9 @@ def learned_vectors(
     return {name: np.asarray(value, np.float32) for name, value in blocks.items()}, learned
 
 
-def _shown(shape: tuple[int, ...] | None) -> str:
-    if shape is None:
-        return "not there"
+def _encoders(count: int) -> str:
+    return f"{count} text encoder{'s' * (count != 1)}"
+
+
+def _shown(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} vector{'s' * (shape[0] != 1)} of {shape[-1]} numbers"

@@ -47,8 +47,10 @@ def test_a_run_of_more_vectors_keeps_those_that_were_learned(tmp_path):
         ({"t": VALUES}, ONE, {"base_model_sha256": "other", "base_model": "sd"}, "model sd"),
         ({"t": np.ones((3, 4), np.float32)}, ONE, {}, "3 vectors of 4 numbers"),
         ({"t": VALUES[:, :3]}, ONE, {}, "2 vectors of 3 numbers"),
-        ({"t": VALUES[:1], "u": VALUES}, TWO, {}, "this run trains not there"),
-        ({"t": VALUES}, TWO, {}, "token_2 is not there"),
+        ({"t": VALUES[:1], "u": VALUES}, TWO, {}, "tensor 't' among 2, and a word has one alone"),
+        ({"t": VALUES}, TWO, {}, "word of 1 text encoder, and m has 2 text encoders; name the"),
+        ({"clip_l": VALUES, "clip_g": VALUES}, ONE, {}, "of 2 text encoders, and m has 1 text"),
+        ({}, ONE, {}, "holds no tensors; name the file of a word"),
         ({"t": VALUES * np.nan}, ONE, {}, "not finite"),
     ],
 )
