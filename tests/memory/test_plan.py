@@ -221,7 +221,9 @@ def test_a_plan_answers_first_and_has_a_dozen_rows(recipe, photos, capsys):
     assert cli.main(["plan", *words(photos, "--mem", "8GB")]) == 0
     answer, *rows = capsys.readouterr().out.strip().split("\n")
     assert re.match(r"fits: about \d+ MB of 8 GB; about .* for 250 steps \(zo on onnx", answer)
-    assert len([row for row in rows if row]) <= 12
+    last = next(n for n, row in enumerate(rows) if row.startswith("`edge-train plan --all` lists"))
+    assert len([row for row in rows[: last + 1] if row]) <= 12
+    assert any("are cropped to their central square" in row for row in rows[last + 1 :])
     assert cli.main(["plan", *words(photos, "--mem", "8GB", "--all")]) == 0
     every = capsys.readouterr().out
     assert {"prepare", "train", "save and draw"} <= {
