@@ -48,7 +48,8 @@ def adapter_parts(
         if change.magnitude is not None:
             raise InputError(
                 "an adapter of DoRA scales whole rows of its base, which no adapter.gguf can say; "
-                "write the merged model instead: --to merged-gguf."
+                "write the merged model instead: --to merged-gguf, or of a base that is a folder "
+                "--to merged."
             )
         order = rows_as_stored(layer, kind, config, change.shape[0])
         stored = change.in_order(order)

@@ -72,6 +72,6 @@ def _halves(file: WeightFile, changes: Mapping[tuple[Path, str], Change]) -> Ite
             if np.abs(part).max(initial=0) > _MOST_HALF:
                 raise InputError(
                     f"tensor {name!r} has a weight of {np.abs(part).max():.3g}, and F16 holds at "
-                    "most 65504; merge the adapter into the model's folder in safetensors."
+                    "most 65504; load the adapter beside its base instead."
                 )
             yield encoded(part, _OF_ONE_FILE)

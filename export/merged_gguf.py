@@ -94,8 +94,8 @@ def _encoded(stored: _Stored, changed: Changed, kind: str) -> Iterator[bytes]:
         except OverflowError:
             raise InputError(
                 f"tensor {stored.name!r} with the adapter has a weight of "
-                f"{np.abs(rows).max():.3g}, and {kind} holds at most 65504; write the folder "
-                "instead: --to merged."
+                f"{np.abs(rows).max():.3g}, and {kind} holds at most 65504; load the adapter "
+                "beside its base instead."
             ) from None
 
 

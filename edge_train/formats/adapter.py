@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_train.arrays.types import Array
-from edge_train.errors import ModelError, RunFolderError
+from edge_train.errors import InputError, ModelError, RunFolderError
 from edge_train.formats.atomic import write_bytes, write_parts
 from edge_train.formats.tensor_file import TensorFile
 from edge_train.formats.tensor_store import load_metadata, safetensors_parts
@@ -113,6 +113,9 @@ class Adapter:
         Args:
           seed: of the run.
           lengths: of DoRA, the lengths of the rows of W, by the path of its target.
+
+        Raises:
+          InputError: one of them is zero, which divides.
         """
         blocks: dict[str, Array] = {}
         for name, shape in self.shapes().items():
@@ -126,6 +129,12 @@ class Adapter:
             else:
                 assert lengths is not None, "DoRA starts from the lengths of the rows of W"
                 blocks[name] = np.array(lengths[path], np.float32)
+                if zero := int(np.sum(blocks[name] == 0)):
+                    raise InputError(
+                        f"{zero} of {len(blocks[name])} rows of layer {path!r} are zero, and DoRA "
+                        "divides by the length of a row; use --trainable lora, or name other "
+                        "layers with --targets."
+                    )
         return blocks
 
 

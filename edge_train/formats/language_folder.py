@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edge_train.errors import ModelError
+from edge_train.formats.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile, WeightFile
@@ -15,6 +16,7 @@ from edge_train.formats.tokenizer_files import open_tokenizer
 from edge_train.formats.transformers_folder import layers_of, positions_of, vocabulary_of
 from edge_train.formats.weight_files import hash_of, open_weights, read_json
 
+_OF_A_RUN = "model"  # the folder in a run whose weights were all trained
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -96,18 +98,7 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         no safetensors.
     """
     if not (path / "config.json").is_file():
-        if path.is_dir() and (found := sorted(path.glob("*.gguf"))):
-            models = [file for file in found if not is_adapter_file(file)]
-            if not models:
-                raise ModelError(
-                    f"{path}: {found[0].name} in it is an adapter, which has no model in it; name "
-                    "the GGUF file of its base."
-                )
-            raise ModelError(f"{path}: a folder of GGUF files; name one of them: {models[0]}.")
-        raise ModelError(
-            f"{path}: no config.json; expected the folder of a transformers language model (Llama, "
-            "GPT-2, ...)."
-        )
+        raise ModelError(f"{path}: {_what_instead(path)}")
     config = read_json(path / "config.json")
     if isinstance(config.get("text_config"), dict) and "vocab_size" not in config:
         raise ModelError(
@@ -128,3 +119,20 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         files = open_weights(path)
     refuse_packed(path, config, files)
     return LanguageFolder(path, config, vocabulary, positions, files, base or str(path.resolve()))
+
+
+def _what_instead(path: Path) -> str:
+    """Return what a folder without `config.json` is, and what to name."""
+    go_on = "name its base, and to go on from what was learned, --from with it."
+    if path.is_dir() and (found := sorted(path.glob("*.gguf"))):
+        models = [file for file in found if not is_adapter_file(file)]
+        if models:
+            return f"a folder of GGUF files; name one of them: {models[0]}."
+        return f"{found[0].name} in it is an adapter, which has no model in it; {go_on}"
+    if (path / ADAPTER_CONFIG).is_file():
+        return f"is an adapter, which has no model in it; {go_on}"
+    if (path / _OF_A_RUN / "config.json").is_file():
+        return f"no config.json; the model in it is {path / _OF_A_RUN}."
+    return (
+        "no config.json; expected the folder of a transformers language model (Llama, GPT-2, ...)."
+    )

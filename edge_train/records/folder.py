@@ -68,6 +68,13 @@ class RunFolder:
         """The report as a page."""
         return self.path / "report.html"
 
+    @property
+    def no_run(self) -> str:
+        """What is said of a folder that holds no run; where the run is, if it is the one above."""
+        above = self.path.absolute().parent
+        where = f" The run is {above}." if RunFolder(above).recipe.is_file() else ""
+        return f"{self.path}: no recipe.toml; this is not a run folder.{where}"
+
     def make(self) -> None:
         """Make the folder and the folders in it.
 

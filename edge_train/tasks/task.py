@@ -212,6 +212,7 @@ class Task:
             is set that the method does not read.
         """
         use = self.use(engine)
+        self._check_no_trainable(recipe)
         method = methods.get(self._auto(recipe, use) if recipe.method == "auto" else recipe.method)
         self._check(method, recipe, engine, use)
         if recipe.batch_selection is not None:
@@ -253,6 +254,17 @@ class Task:
         if methods.get(self.auto).needs <= use.offers:
             return self.auto
         return next(m.name for m in methods.all().values() if m.needs <= use.offers)
+
+    def _check_no_trainable(self, recipe: Recipe) -> None:
+        """Refuse a method that is what is trained: `lora` is one of some tasks only."""
+        name, trainable = recipe.method, recipe.declared().get("trainable")
+        if name == "auto" or trainable is None or name in self.able():
+            return
+        if name in trainable.choices:
+            raise InputError(
+                f"method {name!r} is not for task {self.name!r}, where it is what is trained: use "
+                f"--trainable {name}, and leave out --method."
+            )
 
     def _check(self, method: Method, recipe: Recipe, engine: str, use: Use) -> None:
         if method.name not in self.able():

@@ -146,7 +146,7 @@ class AdaptedLayers:
             mixed = both[start : start + rank]
             squares = self._squares[path] + 2 * scale * np.einsum("or,ro->o", second, mixed)
             squares += scale**2 * np.einsum("or,or->o", second @ (first @ first.T), second)
-            found.append(np.sqrt(squares).astype(np.float32))
+            found.append(np.sqrt(np.maximum(squares, 0)).astype(np.float32))
         self._lengths[path] = found[-1]
         return found
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_train.errors import ModelError
+from edge_train.errors import InputError, ModelError
 from edge_train.formats.adapter import (
     CONFIG_FILE,
     TENSORS_FILE,
@@ -59,10 +59,18 @@ def test_draws_of_a_are_of_the_seed_and_the_block_and_b_is_zero():
 
 def test_lengths_of_dora_start_as_those_of_the_base():
     adapter = replace(ADAPTER, kind="dora")
-    lengths = {path: np.arange(5, dtype=np.float32) for path in PATHS}
+    lengths = {path: np.arange(1, 6, dtype=np.float32) for path in PATHS}
     np.testing.assert_array_equal(
-        adapter.drawn(0, lengths)[names_of(PATHS[1])[2]], np.arange(5, dtype=np.float32)
+        adapter.drawn(0, lengths)[names_of(PATHS[1])[2]], np.arange(1, 6, dtype=np.float32)
     )
+
+
+def test_dora_beside_a_row_of_zeros_is_refused_by_the_layer():
+    """Its length divides; the model was called damaged."""
+    adapter = replace(ADAPTER, kind="dora")
+    lengths = {path: np.arange(5, dtype=np.float32) for path in PATHS}
+    with pytest.raises(InputError, match=f"1 of 5 rows of layer '{PATHS[0]}' are zero"):
+        adapter.drawn(0, lengths)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])

@@ -109,7 +109,7 @@ def test_damaged_tokenizers_are_one_sentence(golden, tmp_path):
         ({}, "its tokenizer is 'None'"),
         ({**whole, "model": "bert"}, "its tokenizer is 'bert'"),
         ({**whole, "pre": "elvish"}, "split into words by 'elvish'"),
-        ({**whole, "merges": ["x y"]}, "cannot be read"),
+        ({**whole, "merges": ["x y"]}, "merges 'x y' to what is no token"),
         ({**whole, "merges": []}, "tokenizer.ggml.merges is missing"),
         ({**whole, "merges": "a b"}, "tokenizer.ggml.merges is missing"),
         ({**whole, "token_type": [1, 1]}, "tokenizer.ggml.token_type is missing or does not fit"),

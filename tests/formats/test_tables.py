@@ -306,6 +306,11 @@ def test_records_of_which_each_has_its_own_names_are_one_sentence(tmp_path):
         ("null", "is null, expected a JSON object"),
         ('"text"', "is a text, expected a JSON object"),
         ("3", "is a number, expected a JSON object"),
+        ("[1, 2]", "is a list, expected a JSON object"),
+        (
+            '[{"text": "b"}]',
+            "is a list of JSON objects, expected one object; let its name end in .json",
+        ),
     ],
 )
 def test_a_line_that_is_left_out_has_its_true_reason(tmp_path, line, why):

@@ -35,7 +35,8 @@ def open_gguf(path: Path) -> LanguageFolder:
     file = GgufFile(path)
     if file.word("general.type") == _ADAPTER:
         raise ModelError(
-            f"{path}: is an adapter, which has no model in it; name the GGUF file of its base."
+            f"{path}: is an adapter, which has no model in it; name the GGUF file of its base, and "
+            "to go on from what was learned, --from with the run."
         )
     kind = file.word("general.architecture")
     if kind not in SETTINGS:

@@ -154,11 +154,16 @@ def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
             f"{file.path}: its texts are split into words by {str(name)[:40]!r}, and "
             f"{', '.join(sorted(SPLITS))} are read; name the folder of the model in safetensors."
         )
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     merges = []
     for line in _list(file, "merges", str):
         at = line.find(" ", 1)  # a piece may begin with one
-        merges.append((line[:at], line[at + 1 :]))
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+        left, right = line[:at], line[at + 1 :]
+        if left + right not in vocabulary:  # at which the library panics, and prints it
+            raise ModelError(
+                f"{file.path}: merges {line[:40]!r} to what is no token; download it again."
+            )
+        merges.append((left, right))
     made = Tokenizer(BPE(vocabulary, merges, ignore_merges=name in _WHOLE_WORDS))
     splits = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in SPLITS[name]]
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

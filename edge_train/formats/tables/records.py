@@ -210,6 +210,8 @@ def _record(value: Any) -> Record:
         return value
     if isinstance(value, Twice):
         return NoRecord(f"has two values for {shown(value.name)}, expected one value a name")
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return NoRecord("is a list of JSON objects, expected one object; let its name end in .json")
     return NoRecord(f"is {_KINDS.get(type(value), 'a value')}, expected a JSON object")
 
 

@@ -18,13 +18,17 @@ PAIRS = (
     ("question", "answer"),
 )
 INPUTS, SYSTEMS = ("input", "context"), ("system", "system_prompt")
-_TOOLS = ("tools",)
+_TOOLS, _FUNCTIONS = ("tools",), ("functions",)
 _PREFERENCES = ("chosen", "rejected")
 # Names that make a first row of a csv a header.
-NAMES = frozenset((*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS))
+NAMES = frozenset(
+    (*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS, *_FUNCTIONS)
+)
 ASSISTANT = "assistant"
 ROLES = ("system", "developer", "user", ASSISTANT, "tool")
-_CALLS = "function_call"  # a turn of the assistant that is the call of a tool, written as JSON
+# What OpenAI called a tool's result, and the call of one, before it had `tools`. To ShareGPT the
+# latter is a turn of the assistant that is a call, written as JSON.
+_FUNCTION, _CALLS = "function", "function_call"
 # As ShareGPT, LLaMA-Factory and their like call them in `from`.
 _SPEAKERS: Mapping[str, str] = {
     "system": "system",
@@ -69,13 +73,14 @@ class ChatColumns:
       what: for people: chats, or the two columns.
       messages: place of the list of messages; None: a prompt and a completion.
       pair: places of these two.
-      more: places of what goes behind the prompt, of the system's message and of the tools.
+      more: places of what goes behind the prompt, of the system's message, of the tools, and of
+        the functions that are them in data from before there were tools.
     """
 
     what: str
     messages: int | None
     pair: tuple[int, int] = (0, 0)
-    more: tuple[int | None, int | None, int | None] = (None, None, None)
+    more: tuple[int | None, ...] = (None,) * 4
 
     def chat(self, row: Sequence[Any]) -> Chat:
         """Return the chat of a row.
@@ -83,7 +88,7 @@ class ChatColumns:
         Raises:
           WrongChat: it is none.
         """
-        extra, system, tools = (None if at is None else row[at] for at in self.more)
+        extra, system, tools, functions = (None if at is None else row[at] for at in self.more)
         if self.messages is not None:
             messages, uncounted = _messages(row[self.messages])
         else:
@@ -93,7 +98,8 @@ class ChatColumns:
         if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
             messages = ({"role": "system", "content": system}, *messages)
             uncounted = frozenset(place + 1 for place in uncounted)
-        return Chat(messages, _tools(tools), uncounted)
+        found = _tools(tools) or tuple({"type": _FUNCTION, _FUNCTION: f} for f in _tools(functions))
+        return Chat(messages, found, uncounted)
 
 
 def chat_columns(table: Table) -> ChatColumns | None:
@@ -106,9 +112,9 @@ def chat_columns(table: Table) -> ChatColumns | None:
     def first(names: Sequence[str]) -> int | None:
         return next(iter(table.among(names)), None)
 
-    more = (first(INPUTS), first(SYSTEMS), first(_TOOLS))
+    more = (first(INPUTS), first(SYSTEMS), first(_TOOLS), first(_FUNCTIONS))
     if (place := first(CHATS)) is not None:
-        return ChatColumns("chats", place, more=(None, more[1], more[2]))
+        return ChatColumns("chats", place, more=(None, *more[1:]))
     for names in PAIRS:
         if len(found := table.among(names)) == 2:
             extra = more[0] if names[0] == "instruction" else None
@@ -158,6 +164,10 @@ def _message(number: int, value: Any) -> dict[str, Any]:
     else:
         # tables have every name in every row; what is not there is not there
         message = {n: v for n, v in value.items() if v is not None or n == "content"}
+    if message.get("role") == _FUNCTION:
+        message["role"] = "tool"
+    if _CALLS in message:
+        message["tool_calls"] = [message.pop(_CALLS)]
     if (role := message.get("role")) not in ROLES:
         raise _unknown(number, "role", role, ROLES)
     message["content"] = content = _content(number, message.get("content"))

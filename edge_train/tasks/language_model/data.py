@@ -29,7 +29,7 @@ from edge_train.tasks.language_model.kept import (
 )
 from edge_train.tasks.language_model.labels import LABELS, first_tokens
 from edge_train.tasks.language_model.marks import Marks, marks_of
-from edge_train.tasks.language_model.packing import PackedDocuments
+from edge_train.tasks.language_model.packing import FEWEST, PackedDocuments
 from edge_train.tasks.language_model.prompting import begin
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.language_model.token_stream import id_type, read_ids, write_ids
@@ -232,12 +232,15 @@ class Data:
         self._note(*texts.notices)
         read = len(written.lengths)
         lengths = np.sort(np.array(written.lengths, np.int64))
-        if len(written.starts) == 1 and read:
+        usable = len(written.starts) - 1
+        if written.unanswered and usable < FEWEST and not (usable and texts.held):
             own = f", {len(prompt.ids)} of them the learned prompt's" if prompt is not None else ""
             more = f"a --length of up to {model.positions}, or " if model.positions >= most else ""
+            many = f"in {written.unanswered}" if usable else "in any"
+            left = f", and the {usable} that are left are too few" if usable else ""
             raise InputError(
-                f"{self._recipe.data}: no answer begins within {most} tokens in any of {read} "
-                f"{what} (the shortest has {lengths[0]}{own}); use {more}shorter ones."
+                f"{self._recipe.data}: no answer begins within {most} tokens {many} of {read} "
+                f"{what}{left} (the shortest has {lengths[0]}{own}); use {more}shorter ones."
             )
         if written.cut:
             self._note(

@@ -16,7 +16,7 @@ from edge_train.rng import Key, sample_seeds
 from edge_train.tasks.language_model.halves import MOST_SCORED, spread
 
 _HELD_OUT = 10  # every tenth document, where no file has those to hold out
-_FEWEST = 3  # documents: to train on, to choose the best weights by, to report on
+FEWEST = 3  # documents: to train on, to choose the best weights by, to report on
 _PADDING = 0  # any token: it has no weight, and nothing attends to it
 Rows = list[NDArray[np.int64]]  # the documents of each sequence
 
@@ -66,9 +66,9 @@ class PackedDocuments:
 
     def __post_init__(self) -> None:
         count, held = len(self.starts) - 1, self.held
-        if held is None and count < _FEWEST:
+        if held is None and count < FEWEST:
             raise InputError(
-                f"the data have {count} documents that can be used; at least {_FEWEST} are needed: "
+                f"the data have {count} documents that can be used; at least {FEWEST} are needed: "
                 "to train on, to choose the best weights by, and to report on."
             )
         if held is not None and not 0 < held < count:
@@ -87,7 +87,7 @@ class PackedDocuments:
         """The documents to train on, to choose the best weights by, and to report on."""
         count = len(self.starts) - 1
         if self.held is None:
-            most = max(_FEWEST - 1, count // _HELD_OUT)
+            most = max(FEWEST - 1, count // _HELD_OUT)
             held = (np.arange(most) * 2 + 1) * count // (2 * most)  # spread over all of them
         else:
             held = np.arange(count - self.held, count)

@@ -94,6 +94,24 @@ def test_a_function_call_of_sharegpt_is_a_call_of_a_tool(tmp_path, value, answer
     assert found.answers == [1, 3]
 
 
+def test_functions_of_openais_first_kind_are_tools(tmp_path):
+    """Its rows were refused: the answer has no text, and there is no role of a function."""
+    call = {"name": "add", "arguments": '{"a": 2}'}
+    called = {"role": "assistant", "content": None, "function_call": call}
+    result = {"role": "function", "name": "add", "content": "4"}
+    functions = [{"name": "add", "parameters": {}}]
+    row = {"messages": [ASKED, called, result, ANSWERED], "functions": functions}
+    found = only(tmp_path, row)
+    assert found.messages[1] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"name": "add", "arguments": {"a": 2}}],
+    }
+    assert found.messages[2] == {"role": "tool", "name": "add", "content": "4"}
+    assert found.tools == ({"type": "function", "function": functions[0]},)
+    assert found.answers == [1, 3]
+
+
 def test_a_system_message_and_tools_that_come_late_are_read(tmp_path):
     """Columns were those of the first 1,000 rows."""
     tools = [{"type": "function", "function": {"name": "add"}}]

@@ -43,6 +43,12 @@ def rows(count=40):
     return found
 
 
+def asked_at_length(count):
+    """Rows whose questions have some 60 tokens."""
+    answered = {"role": "assistant", "content": "cat"}
+    return [{"messages": [{"role": "user", "content": "a " * 60}, answered]}] * count
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model folder without weights, with a template and its tokens."""
@@ -154,6 +160,12 @@ def test_a_run_on_chats_goes_on_with_the_same_bits_though_a_file_is_damaged(
             ("--length", "12"),
             "no answer begins within 13 tokens in any of 8",
         ),
+        (
+            CHATML,
+            [*rows(2), *asked_at_length(8)],
+            ("--length", "40"),
+            "no answer begins within 41 tokens in 8 of 10 chats, and the 2 that are left are too",
+        ),
         (CHATML, rows(2), (), "the data have 2 documents that can be used; at least 3"),
         (
             CHATML,
@@ -163,7 +175,7 @@ def test_a_run_on_chats_goes_on_with_the_same_bits_though_a_file_is_damaged(
         ),
         (CHATML, [{"messages": "hello"}] * 8, (), "line 1 has no list of messages (8 of 8 rows)"),
     ],
-    ids=["none", "broken", "refuses", "long", "few", "unanswered", "types"],
+    ids=["none", "broken", "refuses", "long", "most long", "few", "unanswered", "types"],
 )
 def test_chats_that_cannot_be_learned_from_are_one_sentence(
     model, tmp_path, capsys, template, chats, options, sentence
