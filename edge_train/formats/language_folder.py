@@ -13,7 +13,12 @@ from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile, WeightFile
 from edge_train.formats.tokenizer_files import open_tokenizer
-from edge_train.formats.transformers_folder import layers_of, positions_of, vocabulary_of
+from edge_train.formats.transformers_folder import (
+    check_heads,
+    layers_of,
+    positions_of,
+    vocabulary_of,
+)
 from edge_train.formats.weight_files import hash_of, open_weights, read_json
 
 _OF_A_RUN = "model"  # the folder in a run whose weights were all trained
@@ -107,7 +112,8 @@ def open_language_model(path: Path, base: str | None = None) -> LanguageFolder:
         )
     try:
         vocabulary, positions = vocabulary_of(config), positions_of(config)
-        layers_of(config)  # a plan asks for it later
+        layers_of(config)  # a plan asks for these later
+        check_heads(config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path / 'config.json'}: a value is missing or of a wrong type ({error}); copy or "

@@ -7,7 +7,7 @@ _VOCABULARY = ("vocab_size", "n_words")
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
-
+_OF_HEADS, MOST_OF_HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim"), 1 << 16
 _MOST_LAYERS = 10_000  # ten times those of the deepest models
 
 
@@ -31,6 +31,17 @@ def layers_of(config: Config) -> int:
     """
     name = next((name for name in _LAYERS if name in config), _LAYERS[0])
     return whole_number(config[name], _MOST_LAYERS, 1)
+
+
+def check_heads(config: Config) -> None:
+    """Refuse counts of heads, or of the numbers of one, that no model has.
+
+    Raises:
+      ValueError: as described.
+    """
+    for name in _OF_HEADS:
+        if config.get(name) is not None:
+            whole_number(config[name], MOST_OF_HEADS)
 
 
 def vocabulary_of(config: Config) -> int:

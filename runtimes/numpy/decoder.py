@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import ModelError
-from edge_train.formats.transformers_folder import layers_of, whole_number
+from edge_train.formats.transformers_folder import MOST_OF_HEADS, layers_of, whole_number
 from edge_train.runtimes.numpy.rotary import Config, Rotation, rotation_of
 
 Activation = str  # "silu" or "gelu_pytorch_tanh"
@@ -31,7 +31,7 @@ _FOUR = Norms(
     after_products="post_feedforward_layernorm",
 )
 _TYPES = ("full_attention", "sliding_attention")
-_WIDEST_HEAD = 1 << 16  # numbers
+_WIDEST = 1 << 20  # ten times what any model has; above it a plan would be of petabytes
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,12 @@ _KINDS: Mapping[str, _Kind] = {
 DECODERS = tuple(_KINDS)
 
 
+_WRONG = (
+    *(KeyError, TypeError, ValueError, IndexError, AttributeError),
+    *(OverflowError, ZeroDivisionError),
+)
+
+
 def decoder_of(config: Config, path: Path) -> Decoder:
     """Return the decoder that a configuration describes.
 
@@ -201,7 +207,7 @@ def decoder_of(config: Config, path: Path) -> Decoder:
         )
     try:
         return _decoder(config, _KINDS[name], path)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+    except _WRONG as error:
         raise ModelError(
             f"{path}: its configuration lacks a value, or one is of a wrong type ({error}); copy "
             "or download the model again."
@@ -209,12 +215,12 @@ def decoder_of(config: Config, path: Path) -> Decoder:
 
 
 def _decoder(config: Config, kind: _Kind, path: Path) -> Decoder:
-    layers, width = layers_of(config), whole_number(config["hidden_size"], least=1)
-    heads = whole_number(config["num_attention_heads"], least=1)
+    layers, width = layers_of(config), whole_number(config["hidden_size"], _WIDEST, 1)
+    heads = whole_number(config["num_attention_heads"], MOST_OF_HEADS, 1)
     groups = config.get("num_key_value_heads", kind.groups)
     groups = heads if groups is None else whole_number(groups)
     head = config.get("head_dim", kind.head)
-    head = width // heads if head is None else whole_number(head, _WIDEST_HEAD)
+    head = width // heads if head is None else whole_number(head, MOST_OF_HEADS)
     if not (head and groups) or heads % groups or head % 2:
         raise ValueError(f"{heads} heads of {head} share {groups} heads of keys")
     key, usual = kind.activation
@@ -244,7 +250,7 @@ def _decoder(config: Config, kind: _Kind, path: Path) -> Decoder:
     )
     return Decoder(
         width=width,
-        inner=None if inner is None else whole_number(inner),
+        inner=None if inner is None else whole_number(inner, _WIDEST),
         heads=heads,
         groups=groups,
         head=head,

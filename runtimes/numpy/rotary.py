@@ -84,6 +84,8 @@ def rotation_of(config: Config, scaling: Config, head: int, base: float) -> Rota
     share = float(scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
     turned = int(head * share)
     exponents = np.arange(0, turned, 2, dtype=np.float64) / turned
+    if not float(base) > 0:
+        raise ValueError(f"rope_theta is {base}, expected a number above 0")
     return _KINDS[kind](config, scaling, float(base), float(base) ** exponents)
 
 
