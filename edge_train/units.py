@@ -107,6 +107,15 @@ def format_bytes(count: int) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
+def steps_in_words(count: int | None) -> str:
+    """Return a number of steps for people.
+
+    >>> steps_in_words(1), steps_in_words(300)
+    ('1 step', '300 steps')
+    """
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a duration the way a progress bar shows it.
 

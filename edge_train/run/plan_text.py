@@ -8,7 +8,7 @@ from edge_train.run.pace import in_words
 from edge_train.run.savings import words
 from edge_train.run.survey import Choice, Survey
 from edge_train.tasks import task_of
-from edge_train.units import format_bytes, format_seconds
+from edge_train.units import format_bytes, format_seconds, steps_in_words
 
 _LINES, _RUNGS = 5, 3  # what is held most, and what a run gives up first
 
@@ -39,7 +39,7 @@ def _answer(survey: Survey) -> str:
     how = f"{recipe.method} on {recipe.runtime}, weights {recipe.quant}"
     about = "not known how long it takes"
     if shown.predicted is not None:
-        about = f"{in_words(shown.predicted.seconds)} for {recipe.steps} steps"
+        about = f"{in_words(shown.predicted.seconds)} for {steps_in_words(recipe.steps)}"
     if cap_bytes is None:
         return f"holds about {held}; {about} ({how})"
     cap = format_bytes(cap_bytes)

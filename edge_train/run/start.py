@@ -33,6 +33,7 @@ from edge_train.run.timing import Timing, check_first_step, timed_by
 from edge_train.runtimes.engine import engines, packages
 from edge_train.runtimes.threads import Threads
 from edge_train.tasks.job import Job, KnowsItsRadius, OpenRuntime
+from edge_train.units import steps_in_words
 
 WANTED_EPSILON = 0.1  # share of a coordinate's rms; see BENCHMARKS.md
 
@@ -143,7 +144,9 @@ def start_record(
             expected = min(expected, recipe.time_seconds)
         predicted["predicted_seconds"] = expected
         if expected == session.expected.seconds:  # else how many steps fit is said later
-            session.observer.said(f"{in_words(expected)} for {recipe.steps} steps, all in all")
+            session.observer.said(
+                f"{in_words(expected)} for {steps_in_words(recipe.steps)}, all in all"
+            )
     return {
         "kind": "start",
         "version": FORMAT_VERSION,
