@@ -201,7 +201,7 @@ def resume(
     """
     folder = Path(folder).expanduser()
     if not (RunFolder(folder).recipe.is_file() or RunFolder(folder).journal.is_file()):
-        raise RunFolderError(f"{RunFolder(folder).no_run} `et.run` starts one.")
+        raise RunFolderError(f"{RunFolder(folder).no_run()} `et.run` starts one.")
     words = ["run", "--resume", str(folder), "--json"]
     if mem is not None:
         words += ["--mem", mem if isinstance(mem, str) else shown(mem)]

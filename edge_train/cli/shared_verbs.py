@@ -78,7 +78,7 @@ def _all(name: str, several: Mapping[str, Command]) -> Command:
         parser.epilog = "\n".join(_options(task, one) for task, one in several.items())
 
     def run(options: argparse.Namespace) -> int:
-        raise InputError(RunFolder(options.run).no_run)
+        raise InputError(RunFolder(options.run).no_run())
 
     return Command(name=name, help=", or ".join(c.help for c in several.values()), add=add, run=run)
 

@@ -68,9 +68,8 @@ class RunFolder:
         """The report as a page."""
         return self.path / "report.html"
 
-    @property
     def no_run(self) -> str:
-        """What is said of a folder that holds no run; where the run is, if it is the one above."""
+        """Return what is said of a folder without a run; the one above it may be one."""
         above = self.path.absolute().parent
         where = f" The run is {above}." if RunFolder(above).recipe.is_file() else ""
         return f"{self.path}: no recipe.toml; this is not a run folder.{where}"

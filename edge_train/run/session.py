@@ -187,7 +187,7 @@ def resume(
       InputError: as many steps were taken already.
     """
     if not (RunFolder(folder).recipe.is_file() or RunFolder(folder).journal.is_file()):
-        raise RunFolderError(f"{RunFolder(folder).no_run} `edge-train run` starts one.")
+        raise RunFolderError(f"{RunFolder(folder).no_run()} `edge-train run` starts one.")
     RunFolder(folder).check_kinds()
     with (
         _linked(link, began) as link,

@@ -34,7 +34,7 @@ def audit_command(
 
         folder = typed.run.expanduser()
         if not RunFolder(folder).recipe.is_file():
-            raise RunFolderError(RunFolder(folder).no_run)
+            raise RunFolderError(RunFolder(folder).no_run())
         recipe = read_recipe(RunFolder(folder).recipe)
         if recipe.task != task:
             raise InputError(

@@ -49,7 +49,7 @@ def generate(
     if count < 1:
         raise InputError(f"--count is {count}, must be at least 1.")
     if not RunFolder(run).recipe.is_file():
-        raise RunFolderError(RunFolder(run).no_run)
+        raise RunFolderError(RunFolder(run).no_run())
     RunFolder(run).check_kinds()
     recipe = read_recipe(RunFolder(run).recipe)
     if not isinstance(recipe, PersonalizeRecipe):

@@ -171,7 +171,7 @@ def open_searcher(run: Path, threads: int | None) -> Searcher:
       InputError, ModelError, RunFolderError: it has no index, or its model is another one.
     """
     if not RunFolder(run).recipe.is_file():
-        raise RunFolderError(RunFolder(run).no_run)
+        raise RunFolderError(RunFolder(run).no_run())
     recipe = read_recipe(RunFolder(run).recipe)
     if not isinstance(recipe, RetrieveRecipe):
         raise InputError(

@@ -90,6 +90,8 @@ def test_answers_come_from_the_backbone_of_the_run_and_no_other(trained, tmp_pat
     assert "is not the backbone" in capsys.readouterr().err
     assert cli.main(["infer", str(tmp_path), picture]) == 2
     assert "no recipe.toml; this is not a run folder" in capsys.readouterr().err
+    assert cli.main(["infer", str(trained[0] / "samples"), picture]) == 2
+    assert f"this is not a run folder. The run is {trained[0]}." in capsys.readouterr().err
     (tmp_path / "recipe.toml").write_text((trained[0] / "recipe.toml").read_text())
     assert cli.main(["infer", str(tmp_path), picture]) == 2
     assert "no classifier.safetensors" in capsys.readouterr().err
