@@ -124,10 +124,10 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
             f"{_RANK}, {limit} steps of {sequences} sequences of {length} tokens "
             f"({limit * sequences * length / 1e6:.2f} M tokens of {data.name}, each seen once), "
             f"one thread, products of {_DTYPE}. Rates were chosen by the held-out loss after "
-            f"{choice} steps with another seed, AdamW's among its two best by whole runs; INT8 "
-            f"weights share them. The table of {_TOKENS} tokens and the output layer have Adam's "
-            "moments in float32, of q-galore in 8 bits; of "
-            "scale-sgd the output layer has a momentum in 8 bits and the table nothing.",
+            f"{choice} steps with another seed, AdamW's by whole runs; INT8 weights share them. "
+            f"The table of {_TOKENS} tokens and the output layer have Adam's moments in float32, "
+            "of q-galore in 8 bits; of scale-sgd the output layer has a momentum in 8 bits and the "
+            "table nothing.",
             bench.table(_HEAD, rows),
             _costs(model, data, [f"{name} int8" for name in ranked[:_IN_INT8]]),
         ]
@@ -144,12 +144,15 @@ def _rates(out: Path, name: str, source: tuple[str, ...], steps: int) -> dict[fl
 def _by_whole_runs(
     out: Path, source: tuple[str, ...], found: Mapping[float, float], limit: int
 ) -> dict[float, float]:
-    """Return AdamW's two best rates, with their losses after whole runs."""
-    words = _RULES[_FULL]
-    return {
-        rate: _loss(_train(out, _FULL, words, source, rate, limit, 0))
-        for rate in sorted(found, key=lambda one: found[one])[:2]
-    }
+    """Return AdamW's rates with their losses after whole runs, until both neighbors are worse.
+
+    It begins with the lower one of the two best of shorter runs: longer ones want lower rates.
+    """
+
+    def loss(rate: float) -> float:
+        return _loss(_train(out, _FULL, _RULES[_FULL], source, rate, limit, 0))
+
+    return tuning.losses_by_rate(loss, min(sorted(found, key=lambda one: found[one])[:2]))
 
 
 def _loss(report: Mapping[str, Any]) -> float:
