@@ -72,10 +72,10 @@ def _seeds(count: int) -> list[int]:
     return [*range(count - 1), _HARD_SEED]
 
 
-def exported(folder: Path, quant: str) -> Path:
+def exported(folder: Path, quant: str, model: str = EMBEDDED) -> Path:
     """Return the artifact in `folder`; the real command writes it if it is not there."""
     if not folder.is_dir():
-        words = ["export", EMBEDDED, str(folder), "--quant", quant, "--threads", "1"]
+        words = ["export", model, str(folder), "--quant", quant, "--threads", "1"]
         _run(command_of(words))
     return folder
 

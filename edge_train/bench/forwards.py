@@ -7,7 +7,7 @@ scored afterwards; what is there is read, so the whole can be done in sittings.
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ PRESET = "zo, preset zoodip at its best rate"
 _RATES = (1e-3, 5e-3, 2.5e-2, 1.25e-1)
 _TIMES = 20  # the winner's forwards, after which the preset is stopped
 SHARE = 0.95  # of the exact gradient's gain
-_FORWARDS = 6_400  # the most of a curve: what 400 exact steps of four samples cost
+FORWARDS = 6_400  # the most of a curve: what 400 exact steps of four samples cost
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,12 @@ class Measured:
         taken = Curve(tuple(mark.seconds for mark in self.marks), own.likeness)
         return forwards_to(taken, wanted)
 
+    def bytes_to(self, space: str, wanted: float) -> int:
+        """Return the most that was held until a likeness is first reached, or in the whole run."""
+        there = zip(self.marks, self.scores, strict=True)
+        reached = (m.peak_bytes for m, found in there if found.spaces[space].cosine >= wanted)
+        return next(reached, self.marks[-1].peak_bytes)
+
 
 Found = dict[tuple[str, str, int], Measured]  # by way, item and seed
 
@@ -95,7 +101,7 @@ def main(
     data: Path | None = None,
     model: Path | None = None,
     features: Path | None = None,
-    limit: int = _FORWARDS,
+    limit: int = FORWARDS,
     samples: int = len(CLASSES),
 ) -> str:
     """Measure every way, item and seed; return Markdown tables.
@@ -117,7 +123,7 @@ def main(
     gallery, labels = gallery_of(out, data, features)
     name = model.name if model else EMBEDDED
     items = choose(labels, CLASSES[:samples])
-    trials = _Trials(out, gallery, items, name, str(model or EMBEDDED))
+    trials = Trials(out, gallery, items, name, str(model or EMBEDDED))
     found: Found = {}
     for item in items:
         for seed in range(seeds):
@@ -140,7 +146,7 @@ def main(
     quality = f"{100 * SHARE:.0f} % of the exact gain"
     write_bytes(out / "forwards.svg", drawn(ways, parts[0], quality).encode())
     parts.append(f"Curves, and memory against time: {out / 'forwards.svg'}")
-    parts += [_curves(found, way, spaces) for way in _names(found)]
+    parts += [curves_table(found, way, spaces) for way in _names(found)]
     return "\n\n".join(parts)
 
 
@@ -157,8 +163,8 @@ def _ways(model: Path | None) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Trials:
-    """Where curves are measured and kept, of some items and a model."""
+class Trials:
+    """Where curves are measured and kept, of some items and a model, which draws their pictures."""
 
     out: Path
     gallery: Gallery
@@ -173,6 +179,7 @@ class _Trials:
 
         Args:
           way: names its files; for other options it is another one.
+          options: of the recipe; with a `model` among them, that one trains.
         """
         row = self.items[item]
         photos = write_photos(self.gallery.items[row], self.out / "items" / item)
@@ -190,7 +197,7 @@ def _preset_at(rate: float) -> str:
     return f"zo, preset zoodip at {rate:g}"
 
 
-def _best_rate(trials: _Trials, item: str, limit: int, space: str) -> tuple[float, str]:
+def _best_rate(trials: Trials, item: str, limit: int, space: str) -> tuple[float, str]:
     """Return the rate of the preset that ends nearest to the first item, and a line that says so.
 
     Every rate gets the forwards that other curves get.
@@ -209,7 +216,7 @@ def _best_rate(trials: _Trials, item: str, limit: int, space: str) -> tuple[floa
 
 def _preset_limit(found: Found, items: list[str], seeds: int, space: str, limit: int) -> int:
     """Return after how many forwards the preset is stopped: never before the others are."""
-    middle = interval(_reached(found, WINNER, items, seeds, space))[0]
+    middle = interval(forwards_of(found, WINNER, items, seeds, space))[0]
     return max(limit, int(_TIMES * middle)) if np.isfinite(middle) else limit
 
 
@@ -218,26 +225,26 @@ def _names(found: Found) -> list[str]:
     return list(dict.fromkeys(way for way, _, _ in found))
 
 
-def _reached(found: Found, way: str, items: list[str], seeds: int, space: str) -> list[float]:
+def forwards_of(found: Found, way: str, items: list[str], seeds: int, space: str) -> list[float]:
     """Return the forwards of every curve of a way to the share of the exact gain."""
     return [
-        forwards_to(found[way, item, seed].curve(space), _wanted(found, item, seeds, space))
+        forwards_to(found[way, item, seed].curve(space), likeness_wanted(found, item, seeds, space))
         for item in items
         for seed in range(seeds)
     ]
 
 
-def _seconds(found: Found, way: str, items: list[str], seeds: int, space: str) -> float:
-    """Return the median of the processor seconds to it."""
-    taken = [
-        found[way, item, seed].seconds_to(space, _wanted(found, item, seeds, space))
+def seconds_of(found: Found, way: str, items: list[str], seeds: int, space: str) -> list[float]:
+    """Return the processor seconds of every curve of a way to the share of the exact gain."""
+    return [
+        found[way, item, seed].seconds_to(space, likeness_wanted(found, item, seeds, space))
         for item in items
         for seed in range(seeds)
     ]
-    return interval(taken)[0]
 
 
-def _wanted(found: Found, item: str, seeds: int, space: str, share: float = SHARE) -> float:
+def likeness_wanted(found: Found, item: str, seeds: int, space: str, share: float = SHARE) -> float:
+    """Return the likeness to an item at a share of what the exact gradient gains."""
     return wanted_of([found[EXACT, item, seed].curve(space) for seed in range(seeds)], share)
 
 
@@ -262,7 +269,8 @@ def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
     marks, points = read(tokens)
     kept = [path.with_name(f"{path.name}-{number}.json") for number in range(len(marks))]
     if not all(file.exists() for file in kept):
-        steps = TokenSteps.open(recipe_of(cell), prompts())
+        drawing = replace(cell, options={})
+        steps = TokenSteps.open(recipe_of(drawing), prompts(), method="backprop")
         photos = photos_of(gallery.items[row])
         for file, point in zip(kept, points, strict=True):
             if not file.exists():
@@ -277,19 +285,19 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
     rows = []
     for way in _names(found):
         own = [found[way, item, seed] for item in items for seed in range(seeds)]
-        reached = _reached(found, way, items, seeds, space)
+        reached = forwards_of(found, way, items, seeds, space)
         most = max(measured.marks[-1].forwards for measured in own)
-        middle, low, high = (_count(value, most) for value in interval(reached))
+        middle, low, high = (count(value, most) for value in interval(reached))
         seconds, peak = _whole(own)
         never = sum(np.isinf(reached))
-        taken = _seconds(found, way, items, seeds, space)
+        taken = interval(seconds_of(found, way, items, seeds, space))[0]
         rows.append(
             [
                 way,
                 f"{middle} ({low} to {high})",
                 f"{never} of {len(reached)}",
                 f"{taken:.1f}" if np.isfinite(taken) else "-",
-                _gained(found, way, items, seeds, space),
+                gained(found, way, items, seeds, space),
                 f"{most:,}",
                 f"{seconds:.0f}",
                 f"{peak / 1e6:.0f}",
@@ -300,11 +308,11 @@ def _headline(found: Found, items: list[str], seeds: int, space: str) -> str:
     return bench.table([*head, *more], rows)
 
 
-def _gained(found: Found, way: str, items: list[str], seeds: int, space: str) -> str:
+def gained(found: Found, way: str, items: list[str], seeds: int, space: str) -> str:
     """Return which share of the exact gradient's gain the runs of a way end at."""
     shares = []
     for item in items:
-        whole = _wanted(found, item, seeds, space, share=1)
+        whole = likeness_wanted(found, item, seeds, space, share=1)
         for seed in range(seeds):
             first, *_, last = found[way, item, seed].curve(space).likeness
             shares.append((last - first) / (whole - first))
@@ -320,7 +328,7 @@ def _whole(own: list[Measured]) -> tuple[float, int]:
 def _way(found: Found, way: str, items: list[str], seeds: int, space: str) -> Way:
     """Return what a way is drawn by."""
     own = [found[way, item, seed] for item in items for seed in range(seeds)]
-    taken = _seconds(found, way, items, seeds, space)
+    taken = interval(seconds_of(found, way, items, seeds, space))[0]
     means = [
         (
             float(np.mean([measured.marks[number].forwards for measured in own])),
@@ -337,11 +345,12 @@ def _composed(shares: list[float]) -> str:
     return "-" if np.isnan(shares).any() else f"{100 * np.mean(shares):.0f} %"
 
 
-def _count(value: float, most: int) -> str:
+def count(value: float, most: int) -> str:
+    """Return forwards as words; infinity is more than the most that ran."""
     return f"{value:,.0f}" if np.isfinite(value) else f"more than {most:,}"
 
 
-def _curves(found: Found, way: str, spaces: list[str]) -> str:
+def curves_table(found: Found, way: str, spaces: list[str]) -> str:
     """Return a way's means over items and seeds, mark by mark."""
     own = [measured for (name, _, _), measured in found.items() if name == way]
     rows = []
