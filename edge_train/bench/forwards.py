@@ -164,13 +164,18 @@ def _ways(model: Path | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Trials:
-    """Where curves are measured and kept, of some items and a model, which draws their pictures."""
+    """Where curves are measured and kept, of some items and a model, which draws their pictures.
+
+    Attributes:
+      composed: whether composition is scored at the end of each curve.
+    """
 
     out: Path
     gallery: Gallery
     items: Mapping[str, int]
     name: str
     model: str
+    composed: bool = True
 
     def measured(
         self, way: str, options: Mapping[str, Any], item: str, seed: int, limit: int
@@ -185,7 +190,8 @@ class Trials:
         photos = write_photos(self.gallery.items[row], self.out / "items" / item)
         cell = Cell(self.model, str(photos), seed, dict(options), limit)
         stem = f"{self.name}-{item}-{way}-{limit}-seed{seed}".replace(", ", "-")
-        return _measured(self.out / f"forwards-{stem.replace(' ', '-')}", cell, self.gallery, row)
+        path = self.out / f"forwards-{stem.replace(' ', '-')}"
+        return _measured(path, cell, self.gallery, row, composed=self.composed)
 
 
 def _preset(rate: float) -> dict[str, Any]:
@@ -257,7 +263,7 @@ def files_of(curve: Path) -> tuple[Path, Path]:
     return curve.with_name(f"{curve.name}.safetensors"), curve.with_name(f"{curve.name}.cell")
 
 
-def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
+def _measured(path: Path, cell: Cell, gallery: Gallery, row: int, *, composed: bool) -> Measured:
     """Return a cell's curve: trained and scored where it is not there yet."""
     tokens, written = files_of(path)
     if not tokens.exists():
@@ -274,8 +280,8 @@ def _measured(path: Path, cell: Cell, gallery: Gallery, row: int) -> Measured:
         photos = photos_of(gallery.items[row])
         for file, point in zip(kept, points, strict=True):
             if not file.exists():
-                composed = file == kept[-1]  # as many pictures again, and whole in every way so far
-                found = score(steps, point, gallery, photos, row, composed=composed)
+                last = composed and file == kept[-1]  # as many pictures again
+                found = score(steps, point, gallery, photos, row, composed=last)
                 write_scores(file, found)
         steps.runtime.close()
     return Measured(marks, [read_scores(file) for file in kept])

@@ -67,7 +67,7 @@ def main(
     gallery, labels = gallery_of(out, data, None)
     name, trained = model.name if model else EMBEDDED, str(model or EMBEDDED)
     items = choose(labels, CLASSES[:samples])
-    trials = Trials(out, gallery, items, name, trained)
+    trials = Trials(out, gallery, items, name, trained, composed=False)
     ways = _ways(exported(out / f"{name}-int8-fast", "int8-fast", trained))
     found: Found = {}
     for item in items:
