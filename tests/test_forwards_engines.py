@@ -55,6 +55,14 @@ def test_int8_fast_is_compared_with_the_faster_exact_gradient_up_to_the_quality(
     assert "0.22 of its peak (wanted: 0.5, met)" in said  # 100 of 450, not what came later
 
 
+def test_runs_that_are_never_there_are_counted_beside_the_ratios():
+    """The lower of two runs is their median: a way that fails every second time looked good."""
+    both = {(way, item, 0): one for (way, _, _), one in found().items() for item in ("bag", "shoe")}
+    both[INT8_FAST, "shoe", 0] = curve((0, 0, 90), (0.5, 1, 100))
+    said = verdict(both, ["bag", "shoe"], 1, SPACE)
+    assert said.endswith("Never there: 1 and 0 of 2 runs.")
+
+
 def test_a_target_that_is_missed_is_said_to_be():
     slow = {INT8_FAST: curve((0, 0, 90), (1, 2.1, 300))}
     said = verdict(found(**slow), ["bag"], 1, SPACE)

@@ -139,20 +139,20 @@ def _bytes(found: Found, way: str, items: list[str], seeds: int, space: str) -> 
 
 def verdict(found: Found, items: list[str], seeds: int, space: str) -> str:
     """Return how int8-fast compares with the faster exact gradient, in median time and memory."""
-    times = {
-        way: interval(seconds_of(found, way, items, seeds, space))[0]
-        for way in (*_EXACT_WAYS, INT8_FAST)
-    }
+    taken = {way: seconds_of(found, way, items, seeds, space) for way in (*_EXACT_WAYS, INT8_FAST)}
+    times = {way: interval(seconds)[0] for way, seconds in taken.items()}
     faster = min(_EXACT_WAYS, key=lambda way: times[way])
     if not np.isfinite([times[faster], times[INT8_FAST]]).all():
         missing = faster if np.isinf(times[faster]) else INT8_FAST
         return f"The median run of `{missing}` is never there: no ratio of times."
     held = [_bytes(found, way, items, seeds, space) for way in (INT8_FAST, faster)]
     time, memory = times[INT8_FAST] / times[faster], held[0] / held[1]
+    lost, other = (sum(np.isinf(taken[way])) for way in (INT8_FAST, faster))
     return (
         f"`{INT8_FAST}` against `{faster}`, the faster exact gradient: {time:.2f} of its processor "
         f"seconds (wanted: {_TIME:g}, {_met(time <= _TIME)}) and {memory:.2f} of its peak (wanted: "
-        f"{_MEMORY:g}, {_met(memory <= _MEMORY)})."
+        f"{_MEMORY:g}, {_met(memory <= _MEMORY)}). Never there: {lost} and {other} of "
+        f"{len(items) * seeds} runs."
     )
 
 
