@@ -17,7 +17,11 @@ from edge_train.tasks.personalize.recipe import ISOTROPIC, METRIC, PersonalizeRe
 from edge_train.tasks.personalize.serving import Model, hashes_of
 
 METRIC_STEPS = 100  # then a word is near, and what the metric leaves out is what it lacks
-_METRIC_FIRST = 3  # the version of rules from which on the metric is a default, and ends
+# Numbers of a vector up to which the isotropic steps of a run are some directions for each. Of more
+# they are few, and move a word where the model's answers stay the same: `bench forwards`.
+_NARROW = 256
+# Versions of rules from which on the metric is a default and ends, and ends for narrow ones only.
+_METRIC_FIRST, _NARROW_FROM = 3, 7
 
 
 def has_directions(model: Model) -> bool:
@@ -45,10 +49,16 @@ def with_directions(recipe: PersonalizeRecipe, model: Model) -> PersonalizeRecip
     return replace(recipe, directions=METRIC if known else ISOTROPIC)
 
 
-def span_steps(recipe: PersonalizeRecipe) -> int | None:
-    """Return how many steps draw from a matrix before others are isotropic; None: all do."""
-    first = recipe.directions == METRIC and recipe.rules >= _METRIC_FIRST
-    return METRIC_STEPS if first else None
+def span_steps(recipe: PersonalizeRecipe, start: Mapping[str, Array]) -> int | None:
+    """Return how many steps draw from a matrix before others are isotropic; None: all do.
+
+    Args:
+      start: the blocks that are trained.
+    """
+    if recipe.directions != METRIC or recipe.rules < _METRIC_FIRST:
+        return None
+    wide = max(block.shape[-1] for block in start.values()) > _NARROW
+    return None if wide and recipe.rules >= _NARROW_FROM else METRIC_STEPS
 
 
 def directions_of(

@@ -40,7 +40,7 @@ from edge_train.tasks.personalize.directing import (
 from edge_train.tasks.personalize.named_things import class_word_of, token_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
-from edge_train.tasks.personalize.recipe import PersonalizeRecipe
+from edge_train.tasks.personalize.recipe import METRIC, PersonalizeRecipe
 from edge_train.tasks.personalize.serving import (
     AdaptingServing,
     Denoiser,
@@ -116,7 +116,7 @@ class TokenJob:
 
     def parts(self, epsilon: float, scale: Mapping[str, float]) -> Parts:
         """Return what its method is built from; see there."""
-        steps = span_steps(self.recipe)
+        steps = span_steps(self.recipe, self.start)
         return Parts(epsilon=epsilon, scale=scale, directions=self.directions, span_steps=steps)
 
     def text(self, prompt: str) -> str:
@@ -259,10 +259,11 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
                 f"start as {recipe.class_word!r}"
             )
     directions = directions_of(recipe, model, start)
-    if steps := span_steps(recipe):
+    if directions and recipe.directions == METRIC:
+        steps = span_steps(recipe, start)
+        of, then = (f" of the first {steps} steps", ", then all there are") if steps else ("", "")
         notes.append(
-            f"directions of the first {steps} steps are what words respond to, as {DIRECTIONS} "
-            "beside the model says, then all there are"
+            f"directions{of} are what words respond to, as {DIRECTIONS} beside the model says{then}"
         )
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)

@@ -100,8 +100,9 @@ class PersonalizeRecipe(ForwardKeys, RateKeys, NoiseKeys, ClipKeys, RankKeys, Ad
     )
     directions: str | None = key(
         help="what zo draws its directions from: all there are (isotropic), what the model's words "
-        "respond to and all after 100 steps (metric), or where earlier ones went (prior); default: "
-        "metric where a file of export lies beside the model, else isotropic",
+        "respond to (metric; vectors of up to 256 numbers: all after 100 steps), or where earlier "
+        "ones went (prior); default: metric where a file of export lies beside the model, else "
+        "isotropic",
         choices=(ISOTROPIC, METRIC, PRIOR),
     )
     class_photos: str | None = key(
