@@ -61,6 +61,29 @@ def span_steps(recipe: PersonalizeRecipe, start: Mapping[str, Array]) -> int | N
     return None if wide and recipe.rules >= _NARROW_FROM else METRIC_STEPS
 
 
+def said_of_directions(
+    given: PersonalizeRecipe, recipe: PersonalizeRecipe, start: Mapping[str, Array], model: Model
+) -> list[str]:
+    """Return a line about where a run's directions come from, or could come from.
+
+    Args:
+      given: the recipe as a user wrote it.
+      start: the blocks that are trained.
+    """
+    if recipe.directions == METRIC:
+        steps = span_steps(recipe, start)
+        of, then = (f" of the first {steps} steps", ", then all there are") if steps else ("", "")
+        said = f"directions{of} are what words respond to, as {DIRECTIONS} beside the model says"
+        return [said + then]
+    if recipe.directions == ISOTROPIC and given.directions is None:
+        source = "MODEL" if isinstance(model, Artifact) else recipe.model
+        return [
+            "directions are all there are; a word is near sooner along what words respond to, as "
+            f"`edge-train export {source} OUT --directions` measures it with torch"
+        ]
+    return []
+
+
 def directions_of(
     recipe: PersonalizeRecipe, model: Model, start: Mapping[str, Array]
 ) -> dict[str, Array]:

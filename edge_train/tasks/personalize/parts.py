@@ -23,7 +23,6 @@ from edge_train.formats.embedded import (
     embedded_artifact,
 )
 from edge_train.formats.hub import find_model
-from edge_train.formats.token_directions import DIRECTIONS
 from edge_train.formats.training_artifact import is_training_artifact
 from edge_train.memory.machine import cores
 from edge_train.methods import methods
@@ -34,13 +33,14 @@ from edge_train.tasks.personalize import TASK, adapting, captions
 from edge_train.tasks.personalize.buckets import bucket_sizes
 from edge_train.tasks.personalize.directing import (
     directions_of,
+    said_of_directions,
     span_steps,
     with_directions,
 )
 from edge_train.tasks.personalize.named_things import class_word_of, token_of
 from edge_train.tasks.personalize.objective import Personalize, PhotoCache
 from edge_train.tasks.personalize.prompt_tokenizer import PromptTokenizer
-from edge_train.tasks.personalize.recipe import METRIC, PersonalizeRecipe
+from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 from edge_train.tasks.personalize.serving import (
     AdaptingServing,
     Denoiser,
@@ -259,12 +259,7 @@ def check(recipe: PersonalizeRecipe) -> TokenJob:
                 f"start as {recipe.class_word!r}"
             )
     directions = directions_of(recipe, model, start)
-    if directions and recipe.directions == METRIC:
-        steps = span_steps(recipe, start)
-        of, then = (f" of the first {steps} steps", ", then all there are") if steps else ("", "")
-        notes.append(
-            f"directions{of} are what words respond to, as {DIRECTIONS} beside the model says{then}"
-        )
+    notes += said_of_directions(given, recipe, start, model)
     return _with_prompts(
         TokenJob(recipe, model, tokenizers, start, tuple(notes), directions=directions)
     )

@@ -127,8 +127,11 @@ def test_a_word_is_drawn_along_the_metric_where_it_lies_beside_the_model(
     assert set(job.directions) == ({"token"} if chosen == "metric" else set())
     again = parts.check(job.recipe)  # as a run that goes on has it
     assert again.recipe == job.recipe
-    said = [note for note in job.notes if "what words respond to" in note]
+    said = [note for note in job.notes if "beside the model says" in note]
     assert len(said) == (chosen == "metric")
+    advised = [note for note in job.notes if "OUT --directions` measures" in note]
+    assert len(advised) == (chosen == "isotropic" and not options)
+    assert not any("OUT --directions`" in note for note in again.notes)
     own = job.parts(0.1, {"token": 1.0})
     assert own.span_steps == (METRIC_STEPS if chosen == "metric" else None)
 
