@@ -180,7 +180,7 @@ def _write(work: _Work, say: Callable[[str], None]) -> None:
     if work.directions:
         _measure_directions(work, say)
     else:
-        copy_directions(model, folder)
+        copy_directions(model, folder, say)
 
     def manifest(step_tensors: list[ArtifactTensor], profile: str) -> Manifest:
         return describe(

@@ -27,6 +27,7 @@ from edge_train.tasks.personalize.metric_draws import metric_draws
 from edge_train.tasks.personalize.objective import Personalize
 from edge_train.tasks.personalize.parts import TokenJob
 from edge_train.tasks.personalize.recipe import METRIC, PRIOR
+from edge_train.tasks.personalize.serving import hashes_of
 from edge_train.units import format_bytes, format_seconds
 
 RANK = 64  # directions, at most
@@ -43,12 +44,17 @@ class Moves:
     words: tuple[str, ...]
 
 
-def copy_directions(model: ModelFolder, folder: Path) -> bool:
-    """Copy the file that lies beside a model folder, if one does; say whether."""
+def copy_directions(model: ModelFolder, folder: Path, say: Callable[[str], None]) -> None:
+    """Copy the file that lies beside a model folder, if one does that was made with its weights."""
     path = model.path / DIRECTIONS
-    if path.is_file():
+    if not path.is_file():
+        return
+    try:
+        directions_by_kind(path, hashes_of(model)[0])
+    except ModelError:
+        say(f"{path} is left aside: damaged, or of other weights; --directions measures it anew")
+    else:
         shutil.copyfile(path, folder / DIRECTIONS)
-    return path.is_file()
 
 
 def moves_of(job: TokenJob, tokens: Path) -> Moves:

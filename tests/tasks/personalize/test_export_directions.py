@@ -16,7 +16,11 @@ from edge_train.rng import Key
 from edge_train.runtimes.torch.diffusion import TorchDiffusion
 from edge_train.tasks.personalize import export_directions, parts
 from edge_train.tasks.personalize.earlier_tokens import LEAST
-from edge_train.tasks.personalize.export_directions import make_directions, moves_of
+from edge_train.tasks.personalize.export_directions import (
+    copy_directions,
+    make_directions,
+    moves_of,
+)
 from edge_train.tasks.personalize.objective import build_cache
 from edge_train.tasks.personalize.recipe import PersonalizeRecipe
 
@@ -138,6 +142,23 @@ def test_a_prior_beside_the_model_is_kept_where_the_metric_is_measured(job, tmp_
     assert any("is not kept" in line and "made with weights 0000" in line for line in said)
     with pytest.raises(ModelError, match="has no directions 'prior', only metric"):
         read_directions(other, "prior", sha256)
+
+
+def test_directions_of_another_model_beside_this_one_are_left_aside_and_said(job, tmp_path):
+    """They were copied into an artifact that no run took, and that said to export again."""
+    lying, said = job.model.path / DIRECTIONS, []
+    try:
+        beside(job, lying, "0" * 64)
+        copy_directions(job.model, tmp_path, said.append)
+        assert not (tmp_path / DIRECTIONS).exists()
+        assert said == [
+            f"{lying} is left aside: damaged, or of other weights; --directions measures it anew"
+        ]
+        beside(job, lying, job.model.sha256())
+        copy_directions(job.model, tmp_path, said.append)
+        assert (tmp_path / DIRECTIONS).is_file() and len(said) == 1
+    finally:
+        lying.unlink()
 
 
 def test_a_move_is_from_the_tokens_own_class_word(job, tmp_path):
