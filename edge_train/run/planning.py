@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from edge_train import registry
 from edge_train.errors import InputError, OutOfMemory
@@ -21,13 +20,12 @@ from edge_train.memory.plan import (
 )
 from edge_train.methods import methods
 from edge_train.methods.exact import ends_by_noise
-from edge_train.recipe import Recipe, read_toml
-from edge_train.records.folder import RunFolder
+from edge_train.recipe import Recipe
 from edge_train.run.pace import Prediction, in_words, work_of
 from edge_train.run.rehearsal import WHAT, rehearse
 from edge_train.run.scratch import scratch, sweep
 from edge_train.tasks import task_of
-from edge_train.tasks.begun import is_run
+from edge_train.tasks.begun import who_named_method
 from edge_train.tasks.job import Job, Say
 from edge_train.tasks.task import NOT_MEASURED
 from edge_train.units import format_bytes
@@ -128,7 +126,7 @@ def choice_of(job: Job, asked: Recipe, link: Link, plan: Plan | None = None) -> 
         for value, reason in saving.reasons.items()
     }
     if asked.method != "auto":
-        reason = _who_named_it(asked)
+        reason = who_named_method(asked)
     elif "method" in link.changes:
         reason = why["method", link.changes["method"]]
     elif recipe.method == task.auto:
@@ -143,15 +141,6 @@ def choice_of(job: Job, asked: Recipe, link: Link, plan: Plan | None = None) -> 
     if asked.method == "auto" and plan is not None and plan.work is not None:
         line += expectation(recipe, in_words(Prediction(**plan.work).seconds))
     return line
-
-
-def _who_named_it(asked: Recipe) -> str:
-    """Return who named the method of a recipe: the run that it starts from, or else the user."""
-    named = asked.start or getattr(asked, "next", None)
-    if named is None or not is_run(run := Path(named).expanduser()):
-        return "asked for"
-    same = read_toml(RunFolder(run).recipe).get("method") == asked.method
-    return f"that of the run {named}, which this one starts from" if same else "asked for"
 
 
 def expectation(recipe: Recipe, time: str) -> str:

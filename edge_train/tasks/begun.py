@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from edge_train.errors import InputError
 from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.methods import methods
-from edge_train.recipe import Recipe
+from edge_train.recipe import Recipe, read_toml
 from edge_train.records.folder import RunFolder
 from edge_train.records.history import read_records
 from edge_train.tasks.task import Task, readers_of
@@ -28,6 +28,15 @@ _PARTS = (_ADAPTERS, "adapter_model.safetensors")  # of the folder of an adapter
 def is_run(path: Path) -> bool:
     """Return whether a folder is that of a run."""
     return RunFolder(path).recipe.is_file()
+
+
+def who_named_method(asked: Recipe) -> str:
+    """Return who named the method of a recipe: the run that it starts from, or else the user."""
+    named = asked.start or getattr(asked, "next", None)
+    if named is None or not is_run(run := Path(named).expanduser()):
+        return "asked for"
+    same = read_toml(RunFolder(run).recipe).get("method") == asked.method
+    return f"that of the run {named}, which this one starts from" if same else "asked for"
 
 
 def inherited(
