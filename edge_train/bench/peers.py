@@ -1,6 +1,7 @@
-"""An adapter on a GGUF model beside the same one by peft: memory, processor seconds, loss.
+"""An adapter on a GGUF model beside the same one by peers: memory, processor seconds, loss.
 
-Then all weights by two rules beside their authors' code, where that is installed. All get the same
+The peers are peft and, where they are installed, litgpt and torchtune; then all weights are trained
+by two rules beside their authors' code, where that is installed. All get the same
 model (its blocks here, the float32 numbers of those there), the same windows of the same text,
 start values, rates and number of threads, each in a process of its own. `--model` names the GGUF
 file, `--data` a JSONL file with `question` and `answer`.
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_train.bench import table
+from edge_train.bench import peers_frameworks, table
+from edge_train.bench.peers_frameworks import FRAMEWORKS, Loss
 from edge_train.bench.peers_full import AUTHORS, RANK, REFRESH, SCALES, is_installed, make_optimizer
 from edge_train.bench.step_cost import open_loop
 from edge_train.errors import InputError, TrainingStopped
@@ -39,6 +41,7 @@ CONTESTANTS = (
     "edge-train numpy",
     "peft float32",
     "peft bfloat16",
+    *(f"{name} {dtype}" for name in FRAMEWORKS for dtype in ("float32", "bfloat16")),
 )
 FULL = ("edge-train galore", "galore-torch", "edge-train apollo", "apollo-torch")
 _FULL_RATE = 2e-5
@@ -65,8 +68,9 @@ def main(
     (out / _TEXT).write_text(told, "utf-8")
     rows = []
     for name in (*CONTESTANTS, *FULL):
-        if name in AUTHORS and not is_installed(name):
-            rows.append([name, *("not installed: pip install --no-deps " + name,), *[""] * 3])
+        missing = _missing(name)
+        if missing is not None:
+            rows.append([name, missing, *[""] * 3])
             continue
         words = [sys.executable, "-m", __spec__.name, name, str(model), str(out), str(limit)]
         one = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in a run with a cap
@@ -85,6 +89,16 @@ def main(
         )
     head = ("", "peak, MB", "processor s a step", "held-out loss before", f"after {limit} steps")
     return table(head, rows)
+
+
+def _missing(name: str) -> str | None:
+    """Return how a contestant is installed that is not; None if it is."""
+    framework = name.partition(" ")[0]
+    if name in AUTHORS and not is_installed(name):
+        return f"not installed: pip install --no-deps {name}"
+    if framework in FRAMEWORKS and not peers_frameworks.is_installed(framework):
+        return f"not installed: {FRAMEWORKS[framework][1]}"
+    return None
 
 
 def _recipe(model: Path, out: Path, steps: int, way: str) -> LanguageModelRecipe:
@@ -140,6 +154,8 @@ def _ours(model: Path, out: Path, steps: int, way: str) -> dict[str, float]:
 
 def _network(model: Path, dtype: str) -> Any:
     """Return the network of transformers with the numbers of the file, checkpointing on."""
+    hidden: dict[str, Any] = {"torchao": None}  # peft refuses the one that torchtune needs
+    sys.modules.update(hidden)
     import torch
     import transformers
 
@@ -160,43 +176,61 @@ def _network(model: Path, dtype: str) -> Any:
 
 def _peft(model: Path, out: Path, steps: int, dtype: str) -> dict[str, float]:
     import peft
-    import torch
 
     network = _network(model, dtype)
     adapted: Any = peft.PeftModel.from_pretrained(network, str(out / _START), is_trainable=True)
-    trained = [p for p in adapted.parameters() if p.requires_grad]
+    return _adapted(adapted, _labelled(adapted), out, steps)
+
+
+def _framework(model: Path, out: Path, steps: int, name: str, dtype: str) -> dict[str, float]:
+    network, loss = peers_frameworks.open_network(name, model, out / _START, dtype)
+    return _adapted(network, loss, out, steps)
+
+
+def _adapted(network: Any, loss: Loss, out: Path, steps: int) -> dict[str, float]:
+    import torch
+
+    trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=_RATE, weight_decay=0.0)
-    return _trained(adapted, optimizer, trained, np.load(out / _BATCHES), steps, _CLIP)
+    return _trained(network, loss, optimizer, trained, np.load(out / _BATCHES), steps, _CLIP)
 
 
 def _authors(model: Path, out: Path, steps: int, name: str) -> dict[str, float]:
     network = _network(model, "float32")
     optimizer = make_optimizer(name, network, _FULL_RATE)
-    trained = list(network.parameters())
-    return _trained(network, optimizer, trained, np.load(out / _BATCHES), steps, None)
+    trained, stored = list(network.parameters()), np.load(out / _BATCHES)
+    return _trained(network, _labelled(network), optimizer, trained, stored, steps, None)
+
+
+def _labelled(network: Any) -> Loss:
+    """Return the loss of a network of transformers."""
+    return lambda ids: network(input_ids=ids, labels=ids, use_cache=False).loss
 
 
 def _trained(
-    network: Any, optimizer: Any, trained: list[Any], stored: Any, steps: int, clip: float | None
+    network: Any,
+    loss: Loss,
+    optimizer: Any,
+    trained: list[Any],
+    stored: Any,
+    steps: int,
+    clip: float | None,
 ) -> dict[str, float]:
     """Train as scripts do; return what it cost and what came of it."""
     import torch
 
-    def loss(ids: Any) -> Any:
-        tokens = torch.from_numpy(ids)
-        return network(input_ids=tokens, labels=tokens, use_cache=False).loss
-
     def judged() -> float:
         network.eval()
         with torch.no_grad():
-            found = float(np.mean([float(loss(row[None])) for row in stored["held"]]))
+            rows = [torch.from_numpy(row[None]) for row in stored["held"]]
+            found = float(np.mean([float(loss(row)) for row in rows]))
         network.train()
         return found
 
     before, seconds = judged(), []
     for step in range(steps):
         start = time.process_time()
-        loss(stored["batches"][step]).backward()
+        loss(torch.from_numpy(stored["batches"][step])).backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
@@ -216,10 +250,16 @@ def _found(seconds: list[float], before: float, after: float) -> dict[str, float
 
 if __name__ == "__main__":
     _, contestant, gguf, place, count = sys.argv
-    if contestant.startswith("edge-train"):
-        scores = _ours(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
+    author, _, way = contestant.partition(" ")
+    file, folder, number = Path(gguf), Path(place), int(count)
+    if author == "edge-train":
+        scores = _ours(file, folder, number, way)
     elif contestant in AUTHORS:
-        scores = _authors(Path(gguf), Path(place), int(count), contestant)
+        scores = _authors(file, folder, number, contestant)
+    elif author in FRAMEWORKS:
+        scores = _framework(file, folder, number, author, way)
+    elif author == "peft":
+        scores = _peft(file, folder, number, way)
     else:
-        scores = _peft(Path(gguf), Path(place), int(count), contestant.partition(" ")[2])
+        raise InputError(f"{contestant!r} is no contestant of bench peers.")
     print(json.dumps(scores))
