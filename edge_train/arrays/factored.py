@@ -355,7 +355,7 @@ def added(several: list[Factors]) -> Factors:
             makes = [one.makes if isinstance(one, Remade) else (one.left_of,) for one in plain]
             rest = Remade([make for some in makes for make in some], right, rest.shape[0])
         else:
-            rest = Factors(np.concatenate([one.left for one in plain]), right)
+            rest = type(rest)(np.concatenate([one.left for one in plain]), right)
     tables = [one for one in several if isinstance(one, Lookups)]
     if not tables:
         return rest

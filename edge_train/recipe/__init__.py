@@ -33,8 +33,9 @@ R = TypeVar("R", bound="Recipe")
 # layers and take the signs of singular vectors as they are found, and no warm-up is a default.
 # By 2 directions of zo are isotropic or along a metric to the end, by 3 nothing pulls its words, by
 # 4 a LoRA of the embedded model stands beside attentions only, by 5 pictures of the class may have
-# the words of what a LoRA learns, by 6 words of any width end with isotropic directions of zo.
-RULES = 7
+# the words of what a LoRA learns, by 6 words of any width end with isotropic directions of zo, by 7
+# rows of a gradient are in float32 where products with weights are of bfloat16.
+RULES = 8
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 

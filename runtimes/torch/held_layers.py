@@ -12,6 +12,7 @@ from edge_train.arrays.types import Point
 from edge_train.errors import ModelError
 from edge_train.protocols import Apply
 from edge_train.runtimes.torch.card import HOST, on_host
+from edge_train.runtimes.torch.rounded_factors import RoundedFactors
 from edge_train.runtimes.torch.stored_matrices import (
     Buffer,
     CodedMatrix,
@@ -32,6 +33,7 @@ class Weights:
       apply: consumes gradients during a backward pass.
       point: where to evaluate instead; its blocks are read whole, each as its layer is reached.
       uses: how many layers read a block.
+      rounded: rows of gradients are products of bfloat16, as those of the passes are.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Weights:
         parameters: Parameters,
         kind: torch.dtype = torch.float32,
         device: torch.device = HOST,
+        *,
+        rounded: bool = False,
     ) -> None:
-        self.parameters, self.device = parameters, device
+        self.parameters, self.device, self.rounded = parameters, device, rounded
         self.apply: Apply | None = None
         self.point: Point | None = None
         self.uses: dict[str, int] = {}
@@ -56,7 +60,8 @@ class Weights:
 
     def hand_over(self, name: str, left: Tensor, right: Tensor) -> None:
         """Take the gradient left^T right of one use of a block; (tokens, rows), (.., columns)."""
-        self._hand_over(name, Factors(on_host(left), on_host(right)))
+        kind = RoundedFactors if self.rounded else Factors
+        self._hand_over(name, kind(on_host(left), on_host(right)))
 
     def hand_over_rows(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Take the gradient of one lookup in a block: ids, ascending and each once, and rows."""

@@ -105,6 +105,7 @@ class TorchLanguageModel:
         lean: bool = False,
         attention: str | None = None,
         dtype: str = "float32",
+        rounded: bool = False,
         device: str = "cpu",
         cap_bytes: int | None = None,
     ) -> "TorchLanguageModel":
@@ -119,6 +120,7 @@ class TorchLanguageModel:
           attention: `eager` for dropout, which is one product inside of `sdpa`; None: what
             transformers takes.
           dtype: of products with weights, `float32` or `bfloat16`.
+          rounded: rows of their gradients are products of bfloat16, too.
           device: where it computes, `cpu` or `cuda`.
           cap_bytes: what torch may take of a card; more fails as out of memory.
 
@@ -145,7 +147,7 @@ class TorchLanguageModel:
             }
             parameters = Parameters.sharing(whole)
         load_buffers(network, stored)
-        weights = Weights(parameters, products_in(dtype), where)
+        weights = Weights(parameters, products_in(dtype), where, rounded=rounded)
         _install(network, weights, stored)
         move_buffers(network, where)
         draws = Draws()

@@ -11,6 +11,7 @@ from edge_train.estimators.backprop import Backprop
 from edge_train.estimators.zo import ZerothOrder
 from edge_train.formats.language_folder import open_language_model
 from edge_train.rng import Key
+from edge_train.runtimes.torch.rounded_factors import RoundedFactors
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -94,6 +95,22 @@ def test_losses_and_gradients_are_those_of_plain_autograd(folder):
         expected = parameter.grad.numpy()
         error = np.linalg.norm(dense(found[name]) - expected)
         assert error < 1e-4 * np.linalg.norm(expected), name
+
+
+def test_rows_of_gradients_are_rounded_where_that_is_asked_for(folder):
+    model, _ = folder
+    found = {}
+    for rounded in (False, True):
+        runtime = open_runtime(model, dtype="bfloat16", rounded=rounded)
+        runtime.backward(batch_of(), lambda name, one, to=rounded: found.update({(name, to): one}))
+    kinds = {name: type(one) for (name, rounded), one in found.items() if rounded}
+    assert RoundedFactors in kinds.values()
+    for name, kind in kinds.items():
+        plain, ours = dense(found[name, False]), dense(found[name, True])
+        if kind is RoundedFactors:
+            assert np.linalg.norm(ours - plain) < 2.0**-7 * np.linalg.norm(plain), name
+        else:
+            assert (ours == plain).all(), name
 
 
 @pytest.mark.parametrize(("quant", "kind"), [("int8", Int8Parameters), ("int4", Int4Parameters)])
