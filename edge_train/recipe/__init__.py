@@ -34,7 +34,8 @@ R = TypeVar("R", bound="Recipe")
 # By 2 directions of zo are isotropic or along a metric to the end, by 3 nothing pulls its words, by
 # 4 a LoRA of the embedded model stands beside attentions only, by 5 pictures of the class may have
 # the words of what a LoRA learns, by 6 words of any width end with isotropic directions of zo, by 7
-# rows of a gradient are in float32 where products with weights are of bfloat16.
+# rows of a gradient are in float32 where products with weights are of bfloat16, and losses beside
+# an adapter are those of all words for some tokens at a time.
 RULES = 8
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 

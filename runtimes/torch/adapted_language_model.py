@@ -89,6 +89,8 @@ class AdaptedLanguageModel:
         logits_at_once: int = LOGITS_AT_ONCE,
         dtype: str = "float32",
         device: torch.device = HOST,
+        *,
+        by_words: bool = True,
     ) -> None:
         self.dtype, self.device = dtype, device.type
         self._device, self.card = device, CardMemory(device)
@@ -98,6 +100,8 @@ class AdaptedLanguageModel:
         self._adapting, self._draws = adapting, draws
         self._takes_points = True  # until a layer is given other rows
         self._halves = halves_of(network, FrozenLinear, device)
+        if self._halves is not None:
+            self._halves.head.by_words = by_words
         self._written = CachedLogits(network, device)
         self._logits_at_once = logits_at_once
         self._at(parameters)
@@ -115,6 +119,7 @@ class AdaptedLanguageModel:
         lean: bool = False,
         attention: str | None = None,
         dtype: str = "float32",
+        by_words: bool = True,
         device: str = "cpu",
         cap_bytes: int | None = None,
     ) -> "AdaptedLanguageModel":
@@ -131,6 +136,7 @@ class AdaptedLanguageModel:
             it is freed.
           attention: `eager` for dropout; None: what transformers takes.
           dtype: of products with the base's matrices, `float32` or `bfloat16`.
+          by_words: read the output layer once for all tokens, not once for some of them at a time.
           device: where it computes, `cpu` or `cuda`.
           cap_bytes: what torch may take of a card; more fails as out of memory.
 
@@ -167,7 +173,8 @@ class AdaptedLanguageModel:
             parameter.requires_grad_(False)
         most = LEAN_LOGITS if lean else LOGITS_AT_ONCE
         move_buffers(network, where)
-        return cls(network.eval(), adapting, parameters, draws, most, dtype, where)
+        parts = (network.eval(), adapting, parameters, draws, most, dtype, where)
+        return cls(*parts, by_words=by_words)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on: the whole process does."""

@@ -86,6 +86,9 @@ class FrozenLinear(nn.Module):
 
     Args:
       transposed: the matrix is (inputs, outputs), as GPT-2 stores it, not (outputs, inputs).
+
+    Attributes:
+      by_words: as a head, let `token_losses` go through its rows instead of making all logits.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class FrozenLinear(nn.Module):
         super().__init__()
         self.matrix, self.transposed = matrix, transposed
         self.bias = bias
+        self.by_words = False
         self.answer: Tensor | None = None  # returned instead, where only its shape matters
         self.weight = _Elsewhere(matrix.shape, matrix.device)
 
@@ -116,6 +120,11 @@ class FrozenLinear(nn.Module):
     def outputs(self) -> int:
         """Numbers that it makes of a token."""
         return self.matrix.shape[self.transposed]
+
+    @property
+    def words(self) -> StoredMatrix | None:
+        """A row for each output, where these may be gone through one after the other."""
+        return self.matrix if self.by_words and not self.transposed else None
 
     def forward_product(self, values: Tensor) -> Tensor:
         """Return the outputs without the bias, (tokens, outputs)."""

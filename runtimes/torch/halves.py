@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edge_train.runtimes.torch.card import HOST
 from edge_train.runtimes.torch.documents import positions_in
+from edge_train.runtimes.torch.stored_matrices import StoredMatrix
 
 _PROBE = (-50.0, -1.0, 0.0, 0.3, 40.0)  # logits that no cap or scale leaves as they are
 
@@ -37,6 +38,11 @@ class Head(Protocol):
     @property
     def outputs(self) -> int:
         """How many words there are."""
+        ...
+
+    @property
+    def words(self) -> StoredMatrix | None:
+        """A row for each word, where these may be gone through one after the other."""
         ...
 
     def forward_product(self, values: Tensor) -> Tensor:

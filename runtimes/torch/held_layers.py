@@ -193,6 +193,11 @@ class HeldHead(HeldLinear):
         """Numbers that it makes of a token."""
         return self.weight.shape[0]
 
+    @property
+    def words(self) -> None:
+        """No rows to go through: sums of exponentials come before its gradient."""
+        return
+
     def forward_product(self, values: Tensor) -> Tensor:
         """Return the outputs without the bias, (tokens, outputs)."""
         return self._weights.times_transposed(values, self.block)

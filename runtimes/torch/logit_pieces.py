@@ -1,17 +1,18 @@
 """Cross-entropies of the next tokens from hidden states: logits exist for some positions at a time.
 
 The gradient of a piece's hidden states is computed where its logits are, so that neither logits nor
-their gradients are ever whole: 50,000 or 260,000 numbers for each position of a batch.
+their gradients are ever whole: 50,000 or 260,000 numbers for each position of a batch. Where that
+takes several pieces, and with them the head's rows several times, words are gone through instead.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edge_train.runtimes.torch.halves import Head
+from edge_train.runtimes.torch.word_pieces import Found, in_words
 
 _COPIES = 4  # of logits that a network changes before they are used: autograd keeps them
 _AT_ONCE = 1 << 20  # numbers of logits that are gone through together, in the processor's cache
@@ -66,21 +67,6 @@ class _Losses(torch.autograd.Function):
         return errors * upper.unsqueeze(1), None, None, None, None, None, None
 
 
-@dataclass(frozen=True)
-class Found:
-    """What is known of positions when their logits are gone.
-
-    Attributes:
-      losses: (tokens,).
-      sums: logarithms of the sums of exponentials of their logits, (tokens,).
-      errors: of each loss at its hidden state, (tokens, width); None: not asked for.
-    """
-
-    losses: Tensor
-    sums: Tensor
-    errors: Tensor | None
-
-
 def in_pieces(
     hidden: Tensor,
     targets: Tensor,
@@ -93,6 +79,9 @@ def in_pieces(
 ) -> Found:
     """Return losses and, where asked, their slopes at hidden states; see `token_losses`."""
     step = max(1, most // head.outputs // (1 if after is None else _COPIES))
+    if head.words is not None and after is None and step < len(hidden):
+        bias = None if head.bias is None else head.bias.detach()
+        return in_words(hidden, targets, head.words, bias, smoothing=smoothing, sloped=sloped)
     losses, sums = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
     errors = torch.empty_like(hidden) if sloped else None
     for start in range(0, len(hidden), step):

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from edge_train.formats.adapter import Adapter
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.formats.transformers_folder import layers_of
@@ -21,13 +23,15 @@ from edge_train.optim.low_rank import is_embedding
 from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.runtimes.numpy.language_model import MEMORY_STEP, sequences_per_call
-from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL
+from edge_train.runtimes.torch.calls import BFLOAT16_BYTES, SEQUENCES_PER_CALL, WORDS_AT_ONCE
 from edge_train.tasks.language_model import TASK
+from edge_train.tasks.language_model.adapting import ROUNDED_FROM
 from edge_train.tasks.language_model.continuing import WRITTEN
 from edge_train.tasks.language_model.footprint import (
     Shapes,
     choosing_bytes,
     held_as,
+    is_changed,
     judged_sequences,
     logits_bytes,
     operations_of,
@@ -98,8 +102,8 @@ def adapter_footprint(
     if at_once > length and not recipe.lean:
         kept = int(kept * _HOLES)
     scored = 4 * together * length * (width + inside // layers)
-    trains = kept + logits_bytes(recipe, model, at_once) + buffers
-    judges = scored + logits_bytes(recipe, model, together * length) + buffers
+    trains = kept + _losses_bytes(recipe, model, at_once, width) + buffers
+    judges = scored + _losses_bytes(recipe, model, together * length, width) + buffers
     if on_numpy:
         threads = required(recipe.threads)
         together = recipe.batch_limit or recipe.micro_batch or sequences_per_call(length)
@@ -154,3 +158,14 @@ def _held_bytes(recipe: LanguageModelRecipe, shape: tuple[int, ...]) -> int:
 def leaves_gguf(model: LanguageFolder, adapter: Adapter) -> bool:
     """Return whether a run leaves `adapter.gguf` beside the folder of its adapter."""
     return model.made is not None and adapter.kind == "lora"
+
+
+def _losses_bytes(
+    recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int, width: int
+) -> int:
+    """Return what losses of so many tokens take: logits, or some of all tokens and two slopes."""
+    logits = logits_bytes(recipe, model, tokens)
+    whole = np.float32().itemsize * tokens * model.vocabulary
+    if recipe.rules < ROUNDED_FROM or is_changed(model) or logits >= whole:
+        return logits
+    return np.float32().itemsize * (WORDS_AT_ONCE + 2 * tokens * width)

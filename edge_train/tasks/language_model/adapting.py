@@ -31,6 +31,7 @@ _DISCRETE = "discrete"
 _KINDS: Mapping[str, Kind] = {"lora": "lora", "dora": "dora"}
 # Of rules: none reads the rank of a projection, and none asks for matrices as large as layers are.
 _METHODS = ("auto", "backprop", "adamw", "adamw8bit", "zo")
+ROUNDED_FROM = 8  # of rules: rows of gradients in bfloat16, losses by one walk over the words
 _ALL_BEFORE = 2  # the version of rules from which on a model with weights gets an adapter
 # What a step on adapters takes where the recipe does not say: see docs/benchmarks/habit.md.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -142,9 +142,14 @@ def logits_bytes(recipe: LanguageModelRecipe, model: LanguageFolder, tokens: int
     """Return what the logits of so many tokens take that exist at once."""
     most = LEAN_LOGITS if recipe.lean else LOGITS_AT_ONCE
     count = min(tokens * model.vocabulary, max(most, model.vocabulary))
-    if any(model.config.get(name) for name in _CHANGED_BY):
+    if is_changed(model):
         count = min(_CAPPED * tokens * model.vocabulary, max(most, _CAPPED * model.vocabulary))
     return int(np.float32().itemsize * count)
+
+
+def is_changed(model: LanguageFolder) -> bool:
+    """Return whether a network does something to the outputs of its head."""
+    return any(model.config.get(name) for name in _CHANGED_BY)
 
 
 def judged_sequences(recipe: LanguageModelRecipe, model: LanguageFolder, text_bytes: int) -> int:

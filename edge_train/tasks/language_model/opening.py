@@ -6,10 +6,8 @@ from edge_train.formats.language_folder import LanguageFolder
 from edge_train.memory.processor import multiplies_bfloat16
 from edge_train.recipe import required
 from edge_train.runtimes.torch.calls import SEQUENCES_PER_CALL
-from edge_train.tasks.language_model.adapting import Start
+from edge_train.tasks.language_model.adapting import ROUNDED_FROM, Start
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
-
-_ROUNDED_FROM = 8  # of rules: rows of gradients are in float32 before
 
 if TYPE_CHECKING:
     from edge_train.runtimes.numpy.language_model import NumpyLanguageModel
@@ -43,12 +41,13 @@ def open_engine(
         "device": recipe.device,
         "cap_bytes": recipe.cap_bytes,
     }
+    newer = recipe.rules >= ROUNDED_FROM
     opened: AdaptedLanguageModel | TorchLanguageModel
     if start is not None:
-        opened = AdaptedLanguageModel.open(model, start.adapter, blocks=start.blocks, **words)
+        words |= {"blocks": start.blocks, "by_words": newer}
+        opened = AdaptedLanguageModel.open(model, start.adapter, **words)
     else:
-        rounded = recipe.dtype == "bfloat16" and recipe.rules >= _ROUNDED_FROM
-        rounded = rounded and multiplies_bfloat16() is True
+        rounded = newer and recipe.dtype == "bfloat16" and multiplies_bfloat16() is True
         opened = TorchLanguageModel.open(model, rounded=rounded, **words)
     if recipe.micro_batch is not None:  # an evaluation holds no more than a gradient
         opened.batch_limit = min(recipe.micro_batch, SEQUENCES_PER_CALL)
