@@ -56,7 +56,8 @@ def in_words(
     most = hidden.new_full((tokens, 1), -torch.inf)
     others, sums = hidden.new_zeros(tokens, 1), hidden.new_zeros(tokens, 1)
     wanted = hidden.new_empty(tokens)
-    slope, own = torch.zeros_like(hidden), torch.empty_like(hidden)  # own: rows of wanted words
+    room = hidden if sloped else hidden[:0]
+    slope, own = torch.zeros_like(room), torch.empty_like(room)  # own: rows of wanted words
     even = hidden.new_zeros(hidden.shape[1])
     for words, weights, scale in _parts(matrix, max(1, WORDS_AT_ONCE // tokens)):
         logits = hidden.new_empty(tokens, len(weights))
