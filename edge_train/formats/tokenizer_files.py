@@ -23,6 +23,7 @@ from tokenizers import (
 from tokenizers.models import BPE, WordPiece
 
 from edge_train.errors import ModelError
+from edge_train.formats.merges import check_merges
 from edge_train.formats.weight_files import check_place, read_json
 
 _JSON, _WORDS, _PIECES, _MERGES = "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"
@@ -112,6 +113,7 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
 
 def _opened(folder: Path) -> Tokenizer:
     if (folder / _JSON).is_file():
+        _check_json(folder / _JSON)
         return Tokenizer.from_file(str(folder / _JSON))
     words = (folder / _WORDS).is_file()
     pieces = all((folder / name).is_file() for name in (_PIECES, _MERGES))
@@ -150,6 +152,15 @@ def _settings(folder: Path) -> dict[str, Any]:
     if "added_tokens_decoder" not in found:
         found |= _read(folder / _SETTINGS[1])
     return found
+
+
+def _check_json(file: Path) -> None:
+    model = read_json(file).get("model")
+    if not isinstance(model, dict):
+        return  # refused by tokenizers
+    known, merges = model.get("vocab"), model.get("merges")
+    if isinstance(known, dict) and isinstance(merges, list):
+        check_merges(file, known, merges, str(model.get("continuing_subword_prefix") or ""))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -199,6 +210,9 @@ def _of_words(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenizer
 def _of_pieces(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenizer:
     """Return a tokenizer of pieces of bytes, as GPT-2 has it."""
     roles = _roles(kind, settings)
+    lines = (folder / _MERGES).read_text("utf-8").splitlines()
+    merges = [line for line in lines if not line.startswith("#version")]
+    check_merges(folder / _MERGES, read_json(folder / _PIECES), merges)
     tokenizer = Tokenizer(
         BPE.from_file(
             str(folder / _PIECES),

@@ -313,3 +313,35 @@ def test_every_damage_of_the_files_is_a_sentence_or_a_tokenizer(tmp_path, case):
         else:
             (folder / name).write_bytes(before)
     assert 0 < read < len(damages)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"merges": ["a b", "b a"]}, "merges 'b a' to what is no token"),
+        ({"merges": [["a", "b"], ["b", "a"]]}, "merges 'b a' to what is no token"),
+        ({"continuing_subword_prefix": "##"}, "merges 'a b' to what is no token"),
+        # tokenizers ends the whole process at this one
+        (
+            {"vocab": {"a": 0, "é": 1, "aé": 2}, "merges": ["a é"]}
+            | {"continuing_subword_prefix": "#"},
+            "merges 'a é' to what is no token",
+        ),
+    ],
+)
+def test_merges_at_which_the_library_would_panic_are_one_sentence(tmp_path, capfd, model, sentence):
+    whole = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"], **model}
+    write(tmp_path, "tokenizer.json", version="1.0", added_tokens=[], model=whole)
+    with pytest.raises(ModelError, match=sentence):
+        open_tokenizer(tmp_path, 10)
+    assert capfd.readouterr().err == ""
+
+
+def test_merges_of_a_file_at_which_the_library_would_panic_are_one_sentence(tmp_path, capfd):
+    pieces(tmp_path)
+    write(tmp_path, "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    merges = tmp_path / "merges.txt"
+    merges.write_text(merges.read_text("utf-8") + "zq zq\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="merges 'zq zq' to what is no token"):
+        open_tokenizer(tmp_path, 10_000)
+    assert capfd.readouterr().err == ""

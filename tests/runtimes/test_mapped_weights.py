@@ -75,12 +75,16 @@ def test_released_at_any_instant_the_losses_keep_their_bits():
 @natively
 def test_released_pages_are_gone_and_a_kept_head_stays():
     runtime = opened(lean=True)
-    losses(runtime)
     pages = runtime.pages
-    whole = pages.resident_bytes()
-    if whole is None:
-        pytest.skip("this kernel does not say which pages are resident")
-    assert whole >= pages.bytes - 4096
+    for _ in range(100):  # a kernel that is short of memory takes pages of files at any moment
+        losses(runtime)
+        whole = pages.resident_bytes()
+        if whole is None:
+            pytest.skip("this kernel does not say which pages are resident")
+        if whole >= pages.bytes - 4096:
+            break
+    else:
+        pytest.fail(f"{whole} bytes of {pages.bytes} are resident after they were read")
     pages.release(keep_bytes=pages.bytes // 2)
     assert abs(pages.resident_bytes() - pages.bytes // 2) <= 2 * 4096
     pages.release()
