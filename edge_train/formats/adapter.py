@@ -41,6 +41,8 @@ _WITHOUT: Mapping[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None,),
     "use_qalora": (False,),
     "use_bdlora": (None, False),
+    # The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) stand beside a base that they have changed.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 
 

@@ -114,6 +114,8 @@ def changed(folder, **values):
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q": 2}}, "rank_pattern"),
         ({"use_dora": True}, "DoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights is olora"),
     ],
 )
 def test_a_configuration_of_something_else_is_refused_by_name(tmp_path, values, said):

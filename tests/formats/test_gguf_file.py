@@ -168,6 +168,12 @@ HOSTILE = {
 }
 
 
+def test_a_file_that_llama_cpp_joined_is_whole(tmp_path):
+    path = tmp_path / "joined.gguf"
+    path.write_bytes(header(1) + string("split.count") + value(0))
+    assert GgufFile(path).metadata["split.count"] == 0
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_headers_are_one_sentence(tmp_path, name):
     content, says = HOSTILE[name]

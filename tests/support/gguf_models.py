@@ -105,6 +105,12 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {"head_dim": WIDTH // HEADS, "sliding_window": 9},
         {"attention.sliding_window": 9},
     ),
+    "phi3 without a window": (
+        "phi3",
+        "Phi3",
+        {"head_dim": WIDTH // HEADS, "sliding_window": None},
+        {"attention.sliding_window": 0},
+    ),
     "phi3 longrope": (
         "phi3",
         "Phi3",

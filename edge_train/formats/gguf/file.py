@@ -79,7 +79,7 @@ class GgufFile:
                 f"{path}: cannot be used as a GGUF file ({error}); copy or download it again."
             ) from error
         parts = self.metadata.get("split.count", 1)
-        if type(parts) is not int or parts != 1:
+        if type(parts) is not int or parts not in (0, 1):  # 0 is what llama.cpp joined
             number = " ".join(str(parts).split())[:40]
             raise ModelError(
                 f"{path}: is one of {number} parts of a model; join them once with llama.cpp's "

@@ -211,8 +211,7 @@ def _llama(meta: Metadata, config: Config) -> Config:
     found["mlp_bias"] = "blk.0.ffn_up.bias" in tensors
     if "rope_freqs.weight" in tensors:
         found["rope_scaling"] = _llama3(meta, config)
-    if meta.has("attention.sliding_window"):
-        window = meta.count("attention.sliding_window")
+    if window := _window(meta):
         return {**_named("mistral", "Mistral"), "sliding_window": window, **found}
     return {**_named("llama", "Llama"), **found}
 
@@ -268,6 +267,12 @@ def _gemma3(meta: Metadata, config: Config) -> Config:
     }
 
 
+def _window(meta: Metadata) -> int | None:
+    """Return how many tokens a layer looks back; None, which llama.cpp writes as 0: to all."""
+    key = "attention.sliding_window"
+    return None if meta.file.metadata.get(f"{meta.kind}.{key}", 0) == 0 else meta.count(key)
+
+
 def _phi3(meta: Metadata, config: Config) -> Config:
     head = config.pop("head_dim")
     turned = meta.count("rope.dimension_count", head)
@@ -276,11 +281,9 @@ def _phi3(meta: Metadata, config: Config) -> Config:
             f"{meta.file.path}: heads of {head}, {turned} of them turned, do not make a Phi-3 of "
             f"width {config['hidden_size']}; download it again."
         )
-    found: Config = {**_named("phi3", "Phi3"), "sliding_window": None}
+    found: Config = {**_named("phi3", "Phi3"), "sliding_window": _window(meta)}
     if turned != head:
         found["partial_rotary_factor"] = turned / head
-    if meta.has("attention.sliding_window"):
-        found["sliding_window"] = meta.count("attention.sliding_window")
     own = config["max_position_embeddings"]
     before = meta.count("rope.scaling.original_context_length", own)
     found["original_max_position_embeddings"] = before
