@@ -74,7 +74,7 @@ def write_chats(
 
     Args:
       parts: passages, and whether they are held out.
-      marks: around those that are bare.
+      marks: where a document begins and ends, if nothing in its text says so.
       most: ids of a document; it loses its end, or goes on in another one.
 
     Raises:
@@ -96,6 +96,7 @@ def _encoded(
     most: int,
     written: WrittenChats,
 ) -> Iterator[bytes]:
+    before: list[int] = []  # the last token of a note that goes on, which predicts the next one
     for passages, held in parts:
         for some in together(passages, lambda one: len(one.text)):
             # A template writes the tokens of control itself: none is added, so none is there twice.
@@ -104,10 +105,11 @@ def _encoded(
             ids: list[int] = []
             for passage, found in zip(some, encodings, strict=True):
                 own, counts = found.ids, counted_tokens(found, passage.answers)
-                if passage.bare:
-                    own = [*marks.begin, *own, *marks.end]
-                    around = (len(marks.begin), len(marks.end))
-                    counts = np.pad(counts, around, constant_values=(False, True))
+                first = [*before, *(marks.begin if passage.begins else ())]
+                end = marks.end if passage.ends else ()
+                own = [*first, *own, *end]
+                counts = np.pad(counts, (len(first), len(end)), constant_values=(False, True))
+                before = own[-1:] if passage.goes_on and not passage.ends else []
                 # the last token of a piece stands before the next one, too: all are predicted
                 starts = range(0, len(own) - 1, most - 1) if passage.goes_on else (0,)
                 for start in starts:

@@ -93,7 +93,7 @@ class Data:
     def prepare(self, folder: Path, say: Say) -> None:
         """Write the ids of the data, and how they were made, for `restore`."""
         day = datetime.now().strftime(_DAY)
-        now = {"begin": None, "halves": True, "day": day, "piece": PIECE_BYTES}
+        now = {"begin": None, "halves": True, "day": day, "piece": PIECE_BYTES, "whole_notes": True}
         self._prepare(folder, say, now)
 
     def restore(self, folder: Path, say: Say) -> None:
@@ -141,7 +141,8 @@ class Data:
 
         Args:
           about: how; of a run of earlier code without `begin`, its data are one text without
-            marks; without `halves`, texts whose documents are not kept apart.
+            marks; without `halves`, texts whose documents are not kept apart; without
+            `whole_notes`, notes of a folder with marks around each of their pieces.
         """
         texts = self._open(about)
         columns = texts.chats_found()
@@ -223,7 +224,10 @@ class Data:
         marks, prompt = self._marks(), None
         if self._recipe.trainable == "prompt":
             prompt, place = begin(self._recipe, self._tokenizer, template, marks)
-        reader = Reader(template, self._recipe.loss_on, controls, _SLACK * letters, prompt)
+        whole = bool(about.get("whole_notes"))
+        reader = Reader(
+            template, self._recipe.loss_on, controls, _SLACK * letters, prompt, not whole
+        )
         parts = [(reader.all_passages(texts, texts.train), False)]
         if texts.held:
             parts.append((reader.all_passages(texts, texts.held), True))
@@ -267,6 +271,7 @@ class Data:
             "chats": True,
             "halves": True,
             "apart": apart,
+            "whole_notes": whole,
             "day": about["day"],
             "held": written.held if texts.held else None,
         }

@@ -19,18 +19,20 @@ COMPLETIONS = "completions"  # what `loss_on` may be, beside `all`
 
 @dataclass(frozen=True)
 class Passage:
-    """A whole document.
+    """A whole document, or a piece of a long note.
 
     Attributes:
       answers: spans of the text that are learned; None: all of it is.
-      bare: nothing says where it begins and ends yet: the model's own marks go around it.
+      begins, ends: nothing in the text says that a document begins with it, or ends: the model's
+        own mark goes there.
       goes_on: what is longer than a sequence goes on in the next one; else it loses its end.
       source: what its source is called.
     """
 
     text: str
     answers: list[Span] | None
-    bare: bool = False
+    begins: bool = False
+    ends: bool = False
     goes_on: bool = False
     source: str = ""
 
@@ -45,6 +47,7 @@ class Reader:
       controls: tokens of control, as texts.
       letters: of a chat's text that are kept at most; None: nobody knows.
       prompt: that every chat gets; None: none.
+      marks_pieces: every piece of a note is a document, as earlier versions read it.
     """
 
     template: ChatTemplate | None
@@ -52,6 +55,7 @@ class Reader:
     controls: Sequence[str]
     letters: int | None = None
     prompt: Prompt | None = None
+    marks_pieces: bool = False
 
     @property
     def counts_answers(self) -> bool:
@@ -71,11 +75,21 @@ class Reader:
         """
         for path in files:
             if texts.together and texts.chats_of(path) is None:
-                for piece, _, _ in texts.documents((path,)):
-                    yield Passage(piece, None, bare=True, goes_on=True, source=texts.source)
+                yield from self._notes(texts, path)
             else:
                 for passage in self.passages(texts.chats((path,))):
                     yield replace(passage, source=texts.source)
+
+    def _notes(self, texts: Texts, path: Path) -> Iterator[Passage]:
+        """Yield the notes of a file in pieces; one ends where the next piece begins another."""
+        last = None
+        for piece, begins, _ in texts.documents((path,)):
+            begins = begins or self.marks_pieces
+            if last is not None:
+                yield replace(last, ends=begins)
+            last = Passage(piece, None, begins=begins, goes_on=True, source=texts.source)
+        if last is not None:
+            yield replace(last, ends=True)
 
     def passages(self, chats: Iterator[tuple[Wrong, int, Chat]]) -> Iterator[Passage]:
         """Yield the passage of every chat that can be read; the others are counted as wrong."""
@@ -116,7 +130,7 @@ class Reader:
             prompt += "\n"
         whole = len(prompt + completion)
         answers = [(len(prompt), whole)] if self.counts_answers else None
-        return Passage(prompt + completion, answers, bare=True)
+        return Passage(prompt + completion, answers, begins=True, ends=True)
 
 
 def _check_calls(template: ChatTemplate, chat: Chat) -> None:

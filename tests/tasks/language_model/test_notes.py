@@ -1,13 +1,20 @@
 """A folder of notes and chats: every file is read, chats for their answers, notes whole."""
 
+import json
+
+import numpy as np
 import pytest
 from gguf_models import plain_llama
 from tables import write_table
 
 from edge_train.errors import InputError
+from edge_train.formats.gguf.model import open_gguf
 from edge_train.tasks import open_job
 from edge_train.tasks.infer import infer
-from edge_train.tasks.language_model.documents import open_texts
+from edge_train.tasks.language_model.chat_stream import write_chats
+from edge_train.tasks.language_model.documents import PIECE_BYTES, open_texts
+from edge_train.tasks.language_model.marks import Marks
+from edge_train.tasks.language_model.passages import Reader
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 
 TEMPLATE = (
@@ -81,6 +88,66 @@ def test_a_note_that_is_longer_than_a_sequence_goes_on_and_none_of_it_is_lost(fo
         assert len(ids) <= LENGTH + 1
         learned += ids[task.counts_of(number)].tolist()
     assert len(whole) > 2 * LENGTH and learned == whole[1:]
+
+
+LONG = "the tin hat in an inn and a hand\n" * (PIECE_BYTES // 30)
+
+
+def test_a_note_of_many_pieces_is_one_document_and_every_token_of_it_is_learned_once(folder):
+    """Each piece had the model's marks around it, in the middle of the text."""
+    (folder / "a.md").write_text(LONG)
+    job, _ = prepared(folder)
+    task, tokenizer, learned = job.task(), job._model.tokenizer(), []
+    for number in range(6, len(task.sizes) - 1):
+        ids = task.ids[task.starts[number] : task.starts[number + 1]]
+        learned += ids[task.counts_of(number)].tolist()
+    whole = [*tokenizer.encode(LONG, add_special_tokens=False).ids, tokenizer.token_to_id("</s>")]
+    assert len(LONG) > PIECE_BYTES and learned == whole[1:]
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.jsonl"])
+def test_a_begin_and_an_end_stand_once_around_a_note(tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    lines = "the hat\nand the tin\nin an inn\n" * 3
+    if name == "a.md":
+        (tmp_path / "mine" / name).write_text(lines)
+    else:
+        write_table(tmp_path / "mine" / name, [{"text": lines}, {"text": "a tin"}])
+    (tmp_path / "mine" / "b.md").write_text("by an inn")
+    (tmp_path / "model.gguf").write_bytes(plain_llama())
+    tokenizer = open_gguf(tmp_path / "model.gguf").tokenizer()
+    texts, kind = open_texts(tmp_path / "mine", None), np.dtype("<u2")
+    texts.piece_bytes = 8
+    pieces = [piece for piece, _, _ in texts.documents(texts.train)]
+    assert len(pieces) > 5
+    passages = Reader(None, "completions", []).all_passages(texts, texts.train)
+    marks = Marks((1,), (2,))
+    found = write_chats([(passages, False)], marks, tokenizer, tmp_path / "ids", kind, 1000)
+    ids = np.fromfile(tmp_path / "ids", kind).tolist()
+    many = 2 if name == "a.md" else 3
+    assert ids.count(1) == ids.count(2) == many and (ids[0], ids[-1]) == (1, 2)
+    # a piece begins with the last token of the one before, which predicts its first
+    starts = found.starts.tolist()[:-1]
+    parts = [ids[a:b] for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
+    joined = [one for part in parts for one in (part if part[0] == 1 else part[1:])]
+    own = [tokenizer.encode(one, add_special_tokens=False).ids for one in pieces]
+    assert [one for one in joined if one > 2] == [one for some in own for one in some]
+
+
+def test_a_run_on_notes_that_began_with_marks_around_pieces_goes_on_with_them(folder):
+    (folder / "a.md").write_text(LONG)
+    job, out = prepared(folder)
+    about = json.loads((out / "tokens.json").read_text())
+    del about["whole_notes"]
+    (out / "tokens.json").write_text(json.dumps(about))
+    (out / "tokens.bin").write_bytes(b"damaged!")
+    job.restore(out, [].append)
+    end = job._model.tokenizer().token_to_id("</s>")
+    assert (job.task().ids[job.task().starts[6] :] == end).sum() == 3
+    sha256 = job.data_sha256()
+    (out / "tokens.bin").write_bytes(b"damaged!")
+    job.restore(out, [].append)
+    assert job.data_sha256() == sha256
 
 
 def test_what_is_no_note_and_no_chat_is_named_once_with_its_reason(folder):
