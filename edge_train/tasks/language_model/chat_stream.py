@@ -32,6 +32,7 @@ class WrittenChats:
       sources: what the source of each document is called.
       lengths: tokens of every document that was read, before it was cut.
       cut: documents that lost their end.
+      shortened: the numbers of those of them that are kept.
       unanswered: those that are left out, since no answer begins within what is left.
     """
 
@@ -40,6 +41,7 @@ class WrittenChats:
     held: int = 0
     lengths: "array[int]" = field(default_factory=_numbers)
     cut: int = 0
+    shortened: "array[int]" = field(default_factory=_numbers)
     unanswered: int = 0
     sources: list[str] = field(default_factory=list)
 
@@ -53,6 +55,8 @@ class WrittenChats:
         if not counts[1:].any():
             self.unanswered += 1
             return []
+        if len(ids) > most:
+            self.shortened.append(len(self.starts) - 1)
         start = self.starts[-1]
         edges = np.flatnonzero(np.diff(counts.astype(np.int8), prepend=0, append=0))
         self.counted.extend((edges + start).tolist())

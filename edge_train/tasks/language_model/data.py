@@ -27,7 +27,7 @@ from edge_train.tasks.language_model.kept import (
     reopen,
     tenth_of_documents,
 )
-from edge_train.tasks.language_model.labels import LABELS, first_tokens
+from edge_train.tasks.language_model.labels import LABELS, answers_in
 from edge_train.tasks.language_model.marks import Marks, marks_of
 from edge_train.tasks.language_model.packing import FEWEST, PackedDocuments
 from edge_train.tasks.language_model.prompting import begin
@@ -288,9 +288,15 @@ class Data:
             found["prompt"] = {**asdict(prompt), "place": asdict(place)}
         if self._recipe.loss_on == LABELS:
             ranges = np.array(counted or (), np.int64).reshape(-1, 2)
-            answers = first_tokens(ids, starts, ranges, self._recipe.data)
-            found["labels"] = list(answers)
-            found["answers"] = [self._tokenizer.decode(one).strip() for one in answers.values()]
+            answers = answers_in(ids, starts, ranges, self._recipe.data, written.shortened)
+            found["labels"] = list(answers.firsts)
+            words = map(self._tokenizer.decode, answers.firsts.values())
+            found["answers"] = [one.strip() for one in words]
+            if answers.cut:
+                self._note(
+                    f"{answers.cut} of {read} {what} keep only the beginning of their answer and "
+                    "count as the one that begins so"
+                )
         return keep(folder, model.vocabulary, found, written.starts, counted, sources)
 
     def _sources(

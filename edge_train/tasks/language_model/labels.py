@@ -1,7 +1,8 @@
 """Chats whose answers are a few fixed ones: the loss among these alone, and how many are right."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,14 +19,34 @@ MOST_JUDGED = (
 )
 
 
-def first_tokens(
-    ids: NDArray[Any], starts: NDArray[np.int64], counted: NDArray[np.int64] | None, data: object
-) -> dict[int, tuple[int, ...]]:
-    """Return the tokens that answers begin with, ascending, and the tokens of each answer.
+@dataclass(frozen=True)
+class Answers:
+    """The answers of some data.
+
+    Attributes:
+      firsts: the tokens that they begin with, ascending, and the tokens of each.
+      cut: chats that keep only the beginning of theirs.
+    """
+
+    firsts: dict[int, tuple[int, ...]]
+    cut: int = 0
+
+
+def answers_in(
+    ids: NDArray[Any],
+    starts: NDArray[np.int64],
+    counted: NDArray[np.int64] | None,
+    data: object,
+    shortened: Collection[int] = (),
+) -> Answers:
+    """Return the answers of chats.
+
+    One that was cut and that another one begins with is no answer of its own.
 
     Args:
       starts: of documents, and the end.
       counted: ranges of ids that are answers, (ranges, 2).
+      shortened: documents that lost their end.
 
     Raises:
       InputError: a document has more than one answer, there are too few or too many different ones,
@@ -37,22 +58,34 @@ def first_tokens(
             f"{data}: --loss-on labels needs one answer in each chat, and {len(starts) - 1} chats "
             f"have {len(ranges)}; use --loss-on completions."
         )
-    answers: Mapping[tuple[int, ...], int] = {
-        tuple(ids[begin:end].tolist()): int(ids[begin]) for begin, end in ranges.tolist()
-    }
+    found = [tuple(ids[begin:end].tolist()) for begin, end in ranges.tolist()]
+    cut = [n for n in shortened if ranges[n, 1] == starts[n + 1]]
+    answers = _without_beginnings(found, {*cut})
     if not 2 <= len(answers) <= MOST_ANSWERS:
         raise InputError(
             f"{data}: --loss-on labels tells 2 to {MOST_ANSWERS} different answers apart, and the "
             f"data have {len(answers)}; use --loss-on completions."
         )
-    firsts = {first: answer for answer, first in sorted(answers.items(), key=lambda one: one[1])}
+    firsts = {answer[0]: answer for answer in sorted(answers)}
     if len(firsts) < len(answers):
         raise InputError(
             f"{data}: --loss-on labels tells answers apart by their first token, and "
             f"{len(answers)} answers begin with {len(firsts)}; word them otherwise, or use "
             "--loss-on completions."
         )
-    return firsts
+    return Answers(firsts, sum(found[n] not in answers for n in cut))
+
+
+def _without_beginnings(found: list[tuple[int, ...]], cut: set[int]) -> set[tuple[int, ...]]:
+    """Return different answers, without those that are only there cut and that others begin with.
+
+    >>> sorted(_without_beginnings([(1, 2), (3,), (1,), (4,)], {2, 3}))
+    [(1, 2), (3,), (4,)]
+    """
+    whole = {answer for number, answer in enumerate(found) if number not in cut}
+    # in order, the answers that begin with another one stand right behind it
+    beginnings = {a for a, b in pairwise(sorted(set(found))) if b[: len(a)] == a}
+    return set(found) - (beginnings - whole)
 
 
 def check_labels(recipe: LanguageModelRecipe) -> None:
