@@ -51,7 +51,7 @@ class Chat:
     Attributes:
       messages: as a chat template takes them.
       tools: JSON schemas of functions, if any.
-      uncounted: places of turns of the assistant that nothing is learned from (`weight` 0).
+      uncounted: places of turns that nothing is learned from: of `weight` 0, or of a prompt.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -93,8 +93,7 @@ class ChatColumns:
             messages, uncounted = _messages(row[self.messages])
         else:
             prompt, completion = (row[place] for place in self.pair)
-            messages = _pair(prompt, completion, extra)
-            uncounted = frozenset()
+            messages, uncounted = _pair(prompt, completion, extra)
         if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
             messages = ({"role": "system", "content": system}, *messages)
             uncounted = frozenset(place + 1 for place in uncounted)
@@ -235,14 +234,20 @@ def _calls(number: int, value: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _pair(prompt: Any, completion: Any, extra: Any) -> tuple[dict[str, Any], ...]:
-    """Return a prompt and its completion as messages; either may be a list of messages."""
+def _pair(
+    prompt: Any, completion: Any, extra: Any
+) -> tuple[tuple[dict[str, Any], ...], frozenset[int]]:
+    """Return a prompt and its completion as messages, and the places that do not count.
+
+    Either may be a list of messages. None of the prompt's counts, whoever says it.
+    """
     if isinstance(prompt, list) or isinstance(completion, list):
-        parts: list[Any] = []
-        for value, role in ((prompt, "user"), (completion, ASSISTANT)):
-            listed = value if isinstance(value, list) else [{"role": role, "content": value}]
-            parts.extend(listed)
-        return _messages(parts)[0]
+        asked_as, answered_as = (
+            value if isinstance(value, list) else [{"role": role, "content": value}]
+            for value, role in ((prompt, "user"), (completion, ASSISTANT))
+        )
+        messages, uncounted = _messages([*asked_as, *answered_as])
+        return messages, uncounted | frozenset(range(len(asked_as)))
     asked, answered = text_of(prompt), text_of(completion)
     if asked is None:
         raise WrongChat("has no prompt")
@@ -250,7 +255,8 @@ def _pair(prompt: Any, completion: Any, extra: Any) -> tuple[dict[str, Any], ...
         raise WrongChat("has no completion")
     if isinstance(extra, str) and extra.strip():
         asked = f"{asked}\n\n{extra}"
-    return {"role": "user", "content": asked}, {"role": ASSISTANT, "content": answered}
+    question, answer = {"role": "user", "content": asked}, {"role": ASSISTANT, "content": answered}
+    return (question, answer), frozenset()
 
 
 def _tools(value: Any) -> tuple[Any, ...]:

@@ -78,6 +78,28 @@ def test_tools_their_calls_and_turns_without_weight_are_kept(tmp_path):
     assert found.messages[1]["tool_calls"][0]["function"]["arguments"] == {"a": 2}
 
 
+@pytest.mark.parametrize("key", ["prompt", "completion"])
+def test_a_turn_without_weight_is_not_learned_in_lists_of_a_prompt_and_its_completion(
+    tmp_path, key
+):
+    """The weight was read under `messages` alone."""
+    bad = {"role": "assistant", "content": "5", "weight": 0}
+    row = {"prompt": [ASKED], "completion": [ANSWERED]}
+    row[key] = [ASKED, bad, ASKED] if key == "prompt" else [bad, ASKED, ANSWERED]
+    assert only(tmp_path, row).answers == [3]
+    system = {**row, "system": "Be brief"}
+    assert only(tmp_path, system).answers == [4]
+
+
+def test_turns_of_the_assistant_within_a_prompt_are_not_learned(tmp_path):
+    """As TRL has it: the completion is what is learned."""
+    row = {"prompt": [ASKED, ANSWERED, ASKED], "completion": [ANSWERED, ASKED, ANSWERED]}
+    assert only(tmp_path, row).answers == [3, 5]
+    assert only(tmp_path, {**row, "completion": "4"}).answers == [3]
+    found = only(tmp_path, {"prompt": "2 + 2?", "completion": [ANSWERED]})
+    assert list(found.messages) == PLAIN and found.answers == [1]
+
+
 @pytest.mark.parametrize(
     "value",
     ['{"name": "add", "arguments": {"a": 2}}', '[{"name": "add", "arguments": "{\\"a\\": 2}"}]'],
