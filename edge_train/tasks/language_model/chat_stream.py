@@ -1,6 +1,7 @@
 """Passages as a file of token ids, with where each begins and what of it is to be predicted."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class WrittenChats:
       counted: begin and end of every range of ids that is predicted, one behind the other.
       held: documents of files to hold out.
       sources: what the source of each document is called.
+      new_lines: how many pairs got a new line between them and how many did not, by `new_line` of
+        `Passage`.
       lengths: tokens of every document that was read, before it was cut.
       cut: documents that lost their end.
       shortened: the numbers of those of them that are kept.
@@ -44,6 +47,7 @@ class WrittenChats:
     shortened: "array[int]" = field(default_factory=_numbers)
     unanswered: int = 0
     sources: list[str] = field(default_factory=list)
+    new_lines: Counter[bool | None] = field(default_factory=Counter)
 
     def add(
         self, ids: list[int], counts: NDArray[np.bool_], most: int, *, held: bool, source: str
@@ -109,6 +113,7 @@ def _encoded(
             ids: list[int] = []
             for passage, found in zip(some, encodings, strict=True):
                 own, counts = found.ids, counted_tokens(found, passage.answers)
+                written.new_lines[passage.new_line] += 1
                 first = [*before, *(marks.begin if passage.begins else ())]
                 end = marks.end if passage.ends else ()
                 own = [*first, *own, *end]

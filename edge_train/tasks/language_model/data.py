@@ -272,6 +272,7 @@ class Data:
             "halves": True,
             "apart": apart,
             "whole_notes": whole,
+            "new_line": written.new_lines[True] > written.new_lines[False],
             "day": about["day"],
             "held": written.held if texts.held else None,
         }

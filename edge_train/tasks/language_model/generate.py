@@ -30,8 +30,8 @@ def generate(
     """Write what a trained model answers to each prompt, piece by piece.
 
     Args:
-      prompts: each a message to a model that has a chat template; else, and with `raw`, the
-        beginning of a text.
+      prompts: each a message to a model that has a chat template; else the beginning of a text,
+        with a new line behind it where training put one; with `raw`, as it stands.
       out: gets the answers; above each a line that says which it is, where there are several.
       most: tokens of an answer.
       base: the answers of the model that training began with, too; one model is open at a time.
@@ -59,9 +59,6 @@ def generate(
 
 
 def _ids(speaker: Speaker, prompt: str, raw: bool) -> list[int]:
-    if raw or speaker.template is None:
-        ids = speaker.ids_of_text(prompt)
-    else:
-        ids = speaker.ids_of_chat([{"role": "user", "content": prompt}])
+    ids = speaker.ids_of_text(prompt) if raw else speaker.ids_of_prompt(prompt)
     speaker.check_length(ids)
     return ids

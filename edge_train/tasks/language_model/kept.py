@@ -40,9 +40,10 @@ class Kept:
       sources: where each document begins and the number of its source, (documents, 2); None: they
         are not told apart.
       about: `held`, tokens of texts or documents of chats at the end that are held out (None: a
-        tenth is); `labels`, tokens that answers begin with, `answers`, these as texts (not in runs
-        of earlier code), and `prompt`, where a run learns one; `chats`, `apart`, `halves`, which
-        runs of earlier code do not have; and how the data were read, to read them so again.
+        tenth is); `labels`, tokens that answers begin with, `answers`, these as texts, and
+        `prompt`, where a run learns one; `new_line`, whether one stands between most prompts
+        without white space at the end and their completions; `chats`, `apart`, `halves`; and how
+        the data were read, to read them so again. Runs of earlier code do not have all of these.
     """
 
     ids: NDArray[Any]

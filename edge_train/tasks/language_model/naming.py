@@ -20,7 +20,7 @@ def infer(run: Path, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
     does; each text takes one pass.
 
     Args:
-      texts: each a message of the user, or the beginning of a text where the model has no template.
+      texts: each a message of the user, or a prompt where the model has no template.
 
     Raises:
       InputError: a text is empty or too long, or the run was not trained to tell answers apart.
@@ -67,10 +67,7 @@ def _is_list_of(kind: type, found: Any) -> bool:
 
 
 def _shares(speaker: Speaker, text: str, tokens: Sequence[int]) -> Any:
-    if speaker.template is None:
-        ids = speaker.ids_of_text(text)
-    else:
-        ids = speaker.ids_of_chat([{"role": "user", "content": text}])
+    ids = speaker.ids_of_prompt(text)
     speaker.check_length(ids)
     logits = speaker.engine.next_logits(ids)
     if not 0 <= min(tokens) <= max(tokens) < len(logits):

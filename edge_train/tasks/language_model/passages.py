@@ -27,6 +27,8 @@ class Passage:
         own mark goes there.
       goes_on: what is longer than a sequence goes on in the next one; else it loses its end.
       source: what its source is called.
+      new_line: whether one was put between a prompt and its completion; None: it is no such pair,
+        or the prompt ends in white space.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Passage:
     ends: bool = False
     goes_on: bool = False
     source: str = ""
+    new_line: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,18 @@ class Reader:
         if last["role"] != ASSISTANT or ASSISTANT in roles or chat.tools or "tool_calls" in last:
             raise WrongChat("is a chat of several turns, and the model has no chat template")
         prompt, completion = "\n\n".join(str(one["content"]) for one in before), last["content"]
-        if prompt and not (prompt[-1:].isspace() or completion[:1].isspace()):
-            prompt += "\n"
+        new_line = None
+        if ends_bare(prompt):
+            new_line = not completion[:1].isspace()
+            prompt += "\n" if new_line else ""
         whole = len(prompt + completion)
         answers = [(len(prompt), whole)] if self.counts_answers else None
-        return Passage(prompt + completion, answers, begins=True, ends=True)
+        return Passage(prompt + completion, answers, begins=True, ends=True, new_line=new_line)
+
+
+def ends_bare(prompt: str) -> bool:
+    """Return whether a prompt has no white space at its end that would part an answer from it."""
+    return bool(prompt) and not prompt[-1].isspace()
 
 
 def _check_calls(template: ChatTemplate, chat: Chat) -> None:

@@ -1,13 +1,13 @@
 """A trained language model that writes: a run opened, a text answered token by token."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -25,7 +25,9 @@ from edge_train.tasks.device import settle
 from edge_train.tasks.language_model import TASK
 from edge_train.tasks.language_model.adapting import NO_ADAPTER
 from edge_train.tasks.language_model.ends import ends_of
+from edge_train.tasks.language_model.kept import about_of
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in, open_base
+from edge_train.tasks.language_model.passages import ends_bare
 from edge_train.tasks.language_model.prompting import (
     BLOCK,
     VECTORS_FILE,
@@ -57,6 +59,7 @@ class Speaker:
     Attributes:
       name: for people.
       prompt: that was learned to stand in front of every chat and text; None: none was.
+      new_line: training put one behind prompts without white space at the end.
     """
 
     name: str
@@ -65,6 +68,19 @@ class Speaker:
     template: ChatTemplate | None
     engine: Engine
     prompt: Prompt | None = None
+    new_line: bool = False
+
+    def ids_of_prompt(self, prompt: str) -> list[int]:
+        """Return the tokens of a user's message, or of a text where the model has no template.
+
+        Such a text ends as prompts did in training, which had their completions behind them.
+
+        Raises:
+          InputError: as `ids_of_chat` and `ids_of_text`.
+        """
+        if self.template is not None:
+            return self.ids_of_chat([{"role": "user", "content": prompt}])
+        return self.ids_of_text(f"{prompt}\n" if self.new_line and ends_bare(prompt) else prompt)
 
     def ids_of_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a chat that the model is to answer.
@@ -76,7 +92,7 @@ class Speaker:
         if self.template is None:
             raise InputError(
                 f"{self.name}: the model has no chat template; continue a text with "
-                "`edge-train generate RUN --raw --prompt TEXT`."
+                "`edge-train generate RUN --prompt TEXT`."
             )
         for message in messages:
             _check_letters(str(message.get("content")))
@@ -163,14 +179,14 @@ def open_speaker(
     Raises:
       InputError, ModelError, RunFolderError: as `learned_in` and `base_of`; or no engine can.
     """
-    learned = learned_in(run)
+    learned, about = learned_in(run), about_of(run)
     if learned.model is not None:
-        return _speaker(learned.name, open_base(str(learned.model)), None, threads)
-    return _speaker(learned.name, base_of(learned, base, flag), learned, threads)
+        return _speaker(learned.name, open_base(str(learned.model)), None, threads, about)
+    return _speaker(learned.name, base_of(learned, base, flag), learned, threads, about)
 
 
 def open_its_base(run: Path, threads: int | None, base: str | None = None) -> Speaker:
-    """Return the model that a run began with, ready to write.
+    """Return the model that a run began with, ready to write; it is asked as what was learned.
 
     Args:
       base: as `open_speaker`.
@@ -181,7 +197,7 @@ def open_its_base(run: Path, threads: int | None, base: str | None = None) -> Sp
     model = base_of(learned_in(run), base, BASE_FLAG)
     if not model.files:
         raise InputError(f"{run}: began with random weights, so there is no base to compare with.")
-    return _speaker("base", model, None, threads)
+    return _speaker("base", model, None, threads, about_of(run))
 
 
 def first_draw(seed: int, number: int) -> np.random.Generator:
@@ -190,7 +206,11 @@ def first_draw(seed: int, number: int) -> np.random.Generator:
 
 
 def _speaker(
-    name: str, model: LanguageFolder, learned: Learned | None, threads: int | None
+    name: str,
+    model: LanguageFolder,
+    learned: Learned | None,
+    threads: int | None,
+    about: Mapping[str, Any],
 ) -> Speaker:
     template = chat_template_of(model, datetime.now().astimezone())
     count = min(threads or cores(), cores())
@@ -200,7 +220,8 @@ def _speaker(
         engine = on_numpy(model, learned, count)
     kept = None if learned is None else learned.prompt
     prompt = None if kept is None else kept.prompt
-    return Speaker(name, model, model.tokenizer(), template, engine, prompt)
+    new_line = about.get("new_line") is True
+    return Speaker(name, model, model.tokenizer(), template, engine, prompt, new_line)
 
 
 def _check_letters(text: str) -> None:
