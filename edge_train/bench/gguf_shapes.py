@@ -28,8 +28,8 @@ from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.units import advised_bytes, format_bytes
 
 _SHAPES = {
-    "1B": Shape(2048, 8192, 16, 32, 8, 128_256, tied=True),
-    "3B": Shape(3072, 8192, 28, 24, 8, 128_256, tied=True),
+    "1B": Shape(2048, 8192, 16, 32, 8, 128_256, tied=True, merges=280_147),
+    "3B": Shape(3072, 8192, 28, 24, 8, 128_256, tied=True, merges=280_147),
     "7B": Shape(4096, 11008, 32, 32, 32, 32_000, tied=False),
 }
 _KINDS, _ENGINES = ("Q4_0", "Q4_K"), ("torch", "numpy")

@@ -7,6 +7,7 @@ repeated, scales are what gives weights a deviation of 0.02.
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,19 @@ from edge_train.formats.gguf.writing import NewTensor, count, gguf_parts, real, 
 _REPEATED = 1 << 22  # bytes of random codes, about
 _INT32, _STRING, _ARRAY = 5, 8, 9  # types of values
 _NORMAL, _CONTROL = 1, 3  # tokens
+_LETTERS = "ABCDEFGHIJKLMNOPQR"  # of tokens that merges make; texts have few of them
 _KINDS = {kind.name: kind for kind in BLOCK_TYPES.values()}
 _TABLES = "Q6_K"  # of tokens and the output layer, as llama.cpp has them beside four bits
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a model of the Llama family is; `tied` ones have no output layer of their own."""
+    """How large a model of the Llama family is.
+
+    Attributes:
+      tied: it has no output layer of its own.
+      merges: of its tokenizer, about two for each token in a real one.
+    """
 
     width: int
     inner: int
@@ -34,6 +41,7 @@ class Shape:
     groups: int
     vocabulary: int
     tied: bool
+    merges: int = 1
 
 
 def write_gguf(path: Path, shape: Shape, kind: str) -> None:
@@ -75,7 +83,8 @@ def write_gguf(path: Path, shape: Shape, kind: str) -> None:
 def _values(shape: Shape) -> Mapping[str, bytes]:
     from tokenizers.pre_tokenizers import ByteLevel
 
-    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "he"]
+    made, merges = _merged(shape.merges - 1)
+    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "he", *made]
     tokens += [f"<unused{number}>" for number in range(shape.vocabulary - len(tokens))]
     kinds = [_CONTROL, _CONTROL] + [_NORMAL] * (shape.vocabulary - 2)
     return {
@@ -93,10 +102,26 @@ def _values(shape: Shape) -> Mapping[str, bytes]:
         "tokenizer.ggml.tokens": _texts(tokens),
         "tokenizer.ggml.token_type": struct.pack("<IIQ", _ARRAY, _INT32, len(kinds))
         + np.array(kinds, "<i4").tobytes(),
-        "tokenizer.ggml.merges": _texts(["h e"]),
+        "tokenizer.ggml.merges": _texts(["h e", *merges]),
         "tokenizer.ggml.bos_token_id": count(0),
         "tokenizer.ggml.eos_token_id": count(1),
     }
+
+
+def _merged(count: int) -> tuple[list[str], list[str]]:
+    """Return words of two letters, of three and so on, and so many merges that make them.
+
+    Every way to part a word is a merge, as nearly every one is in the vocabulary of Llama 3.
+    """
+    words: list[str] = []
+    merges: list[str] = []
+    for length in range(2, 9):
+        for letters in product(_LETTERS, repeat=length):
+            if len(merges) >= count:
+                return words, merges[:count]
+            words.append("".join(letters))
+            merges += [f"{words[-1][:at]} {words[-1][at:]}" for at in range(1, length)]
+    return words, merges
 
 
 def _texts(texts: Sequence[str]) -> bytes:

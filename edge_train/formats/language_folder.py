@@ -12,7 +12,8 @@ from edge_train.formats.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from edge_train.formats.gguf.adapter_file import is_adapter_file
 from edge_train.formats.packed_weights import refuse_packed
 from edge_train.formats.tensor_file import TensorFile, WeightFile
-from edge_train.formats.tokenizer_files import open_tokenizer
+from edge_train.formats.tokenizer_files import open_with_size
+from edge_train.formats.tokenizer_size import NOT_COUNTED, TokenizerSize
 from edge_train.formats.transformers_folder import (
     check_heads,
     layers_of,
@@ -31,10 +32,12 @@ class Made:
 
     Attributes:
       settings: the contents of `tokenizer_config.json`.
+      size: of the tokenizer.
     """
 
     tokenizer: Tokenizer
     settings: Mapping[str, Any]
+    size: TokenizerSize = NOT_COUNTED
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,17 @@ class LanguageFolder:
         Raises:
           ModelError: it is missing or damaged.
         """
+        return self.tokenizer_with_size()[0]
+
+    def tokenizer_with_size(self) -> tuple[Tokenizer, TokenizerSize]:
+        """Return the tokenizer, and how much there is in it.
+
+        Raises:
+          ModelError: it is missing or damaged.
+        """
         if self.made is not None:
-            return self.made.tokenizer
-        return open_tokenizer(self.path, self.vocabulary)
+            return self.made.tokenizer, self.made.size
+        return open_with_size(self.path, self.vocabulary)
 
     def sha256(self) -> str:
         """Return one hash over the configuration and over names and contents of weight files.

@@ -6,6 +6,7 @@ model goes through transformers, where that and `sentencepiece` are installed (t
 and has to give the pieces that sentencepiece itself gives.
 """
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +21,11 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
-from tokenizers.models import BPE, WordPiece
+from tokenizers.models import BPE, Unigram, WordPiece
 
 from edge_train.errors import ModelError
-from edge_train.formats.merges import check_merges
+from edge_train.formats.merges import check_merges, is_in_words
+from edge_train.formats.tokenizer_size import Source, TokenizerSize
 from edge_train.formats.weight_files import check_place, read_json
 
 _JSON, _WORDS, _PIECES, _MERGES = "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"
@@ -89,10 +91,19 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
       ModelError: it is missing, damaged, of a kind that is not read here, or has more tokens than
         the model.
     """
+    return open_with_size(folder, vocabulary)[0]
+
+
+def open_with_size(folder: Path, vocabulary: int) -> tuple[Tokenizer, TokenizerSize]:
+    """Return a tokenizer, as `open_tokenizer` has it, and how much there is in it.
+
+    Raises:
+      ModelError: as `open_tokenizer`.
+    """
     for name in tokenizer_files(folder):
         check_place(folder / name, folder)
     try:
-        tokenizer = _opened(folder)
+        tokenizer, merges, source = _opened(folder)
         tokenizer.encode(_UNUSUAL)  # a vocabulary without its unknown token fails only here
     except (ModelError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
@@ -108,24 +119,25 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
         )
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return tokenizer
+    return tokenizer, TokenizerSize(tokens, merges, source, isinstance(tokenizer.model, Unigram))
 
 
-def _opened(folder: Path) -> Tokenizer:
+def _opened(folder: Path) -> tuple[Tokenizer, int, Source]:
+    """Return a tokenizer, the number of its merges, and what it was read from."""
     if (folder / _JSON).is_file():
-        _check_json(folder / _JSON)
-        return Tokenizer.from_file(str(folder / _JSON))
+        return _of_json(folder / _JSON)
     words = (folder / _WORDS).is_file()
     pieces = all((folder / name).is_file() for name in (_PIECES, _MERGES))
     settings = _settings(folder)
     kind = _kind_of(folder, settings)
     if words and kind in _OF_WORDS:
-        return _of_words(folder, kind, settings)
+        return _of_words(folder, kind, settings), 0, Source.WORDS
     if pieces and kind is not None and kind not in _OF_WORDS:
-        return _of_pieces(folder, kind, settings)
+        made, merges = _of_pieces(folder, kind, settings)
+        return made, merges, Source.WORDS
     for name in _SENTENCEPIECE:
         if (folder / name).is_file():
-            return _of_sentencepiece(folder, name)
+            return _of_sentencepiece(folder, name), 0, Source.WORDS  # nobody counts its merges
     if words or pieces:
         raise _unread(folder, settings, _WORDS if words else _PIECES)
     raise ModelError(
@@ -154,13 +166,29 @@ def _settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _check_json(file: Path) -> None:
-    model = read_json(file).get("model")
-    if not isinstance(model, dict):
-        return  # refused by tokenizers
-    known, merges = model.get("vocab"), model.get("merges")
-    if isinstance(known, dict) and isinstance(merges, list):
-        check_merges(file, known, merges, str(model.get("continuing_subword_prefix") or ""))
+def _of_json(file: Path) -> tuple[Tokenizer, int, Source]:
+    """Return a tokenizer, as `_opened` does.
+
+    Merges that are lists of two are read by the library with three times as many bytes as
+    "left right", so it gets them as these wherever that says the same.
+    """
+    content = dict(read_json(file))
+    model = content.get("model")  # refused by tokenizers where it is no object
+    known, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (0, 0)
+    if not (isinstance(known, dict) and isinstance(merges, list)):
+        del content, model, known, merges
+        return Tokenizer.from_file(str(file)), 0, Source.WORDS
+    assert isinstance(model, dict)
+    check_merges(file, known, merges, str(model.get("continuing_subword_prefix") or ""))
+    count, text = len(merges), ""
+    source = Source.PAIRS if merges and isinstance(merges[0], list) else Source.WORDS
+    if source is Source.PAIRS and all(map(is_in_words, merges)):
+        for at, pair in enumerate(merges):
+            merges[at] = " ".join(pair)
+        text, source = json.dumps(content, ensure_ascii=False), Source.JOINED
+    del content, model, known, merges  # before the library reads all of it once more
+    made = Tokenizer.from_str(text) if text else Tokenizer.from_file(str(file))
+    return made, count, source
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -207,8 +235,8 @@ def _of_words(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenizer
     return tokenizer
 
 
-def _of_pieces(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenizer:
-    """Return a tokenizer of pieces of bytes, as GPT-2 has it."""
+def _of_pieces(folder: Path, kind: str, settings: Mapping[str, Any]) -> tuple[Tokenizer, int]:
+    """Return a tokenizer of pieces of bytes, as GPT-2 has it, and the number of its merges."""
     roles = _roles(kind, settings)
     lines = (folder / _MERGES).read_text("utf-8").splitlines()
     merges = [line for line in lines if not line.startswith("#version")]
@@ -244,7 +272,7 @@ def _of_pieces(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenize
         )
     else:
         _surround(folder, tokenizer, roles, settings)
-    return tokenizer
+    return tokenizer, len(merges)
 
 
 def _surround(

@@ -53,6 +53,8 @@ class Footprint:
       trained: numbers that a step changes.
       opened: why the network itself had to be opened to count it; empty where files tell.
       mapped_bytes: weights of the trained model that are read in place from their file.
+      job_bytes: of the lines of every phase, what the job holds from its opening on; who measures
+        interpreter and libraries beside an opened job takes it off.
       folder: what the run folder holds at most beside its journal and report (`folder_lines`).
     """
 
@@ -76,6 +78,7 @@ class Footprint:
     trained: int = 0
     opened: str = ""
     mapped_bytes: int = 0
+    job_bytes: int = 0
     folder: tuple[PlanLine, ...] = ()
 
 

@@ -61,7 +61,7 @@ def make_plan(job: Job, recipe: Recipe, link: Link, say: Say) -> Plan:
     if cap_bytes and on_host and not has_room(cap_bytes, footprint.libraries_bytes):
         _refuse(plan, cap_bytes, link)
     load(footprint.libraries, link)
-    base = measure(link.supervisor).resident_bytes
+    base = measure(link.supervisor).resident_bytes - footprint.job_bytes
     if (
         link.page is not None and has_counters()
     ):  # it may still be starting, so it has a line of its own

@@ -102,7 +102,7 @@ def rehearse(recipe: Recipe, link: Link, folder: Path, others_bytes: int = 0) ->
         job.judge_less()
     footprint = job.footprint()
     load_libraries(footprint.libraries)
-    base_bytes = measure(link.supervisor).resident_bytes
+    base_bytes = measure(link.supervisor).resident_bytes - footprint.job_bytes
     peaks = _Peaks(link.supervisor, job.recipe.steps or 0)
     job.load()
     _make_parts(folder)

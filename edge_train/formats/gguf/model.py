@@ -5,7 +5,7 @@ from pathlib import Path
 from edge_train.errors import ModelError
 from edge_train.formats.gguf.file import SUFFIX, GgufFile
 from edge_train.formats.gguf.settings import SETTINGS, configuration_of
-from edge_train.formats.gguf.tokenizer import settings_of, tokenizer_of
+from edge_train.formats.gguf.tokenizer import settings_of, with_size
 from edge_train.formats.gguf.weights import GgufWeights, check_layers
 from edge_train.formats.language_folder import LanguageFolder, Made
 from edge_train.formats.transformers_folder import positions_of
@@ -48,7 +48,8 @@ def open_gguf(path: Path) -> LanguageFolder:
     weights = GgufWeights(file, kind, config)
     check_layers(file, kind, config["num_hidden_layers"])
     rows = config["vocab_size"]
-    made = Made(tokenizer_of(file, rows), settings_of(file))
+    tokenizer, size = with_size(file, rows)
+    made = Made(tokenizer, settings_of(file), size)
     file.metadata = {}  # a vocabulary and its merges as Python strings take tens of megabytes
     return LanguageFolder(
         path, config, rows, positions_of(config), (weights,), str(path.resolve()), made

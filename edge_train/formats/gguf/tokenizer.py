@@ -6,15 +6,20 @@ in the order of scores. llama.cpp does not normalise texts, so neither does this
 """
 
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from edge_train.errors import ModelError
 from edge_train.formats.gguf.file import GgufFile
+from edge_train.formats.merges import Merges
+from edge_train.formats.tokenizer_size import Source, TokenizerSize
 
 _UNKNOWN, _CONTROL, _USER, _BYTE = 2, 3, 4, 6  # types of tokens that are not plain
 _SPACE = "\u2581"
@@ -75,6 +80,15 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
       ModelError: it is missing, damaged, of a kind that is not read, or has more tokens than the
         table has rows.
     """
+    return with_size(file, rows)[0]
+
+
+def with_size(file: GgufFile, rows: int) -> tuple[Tokenizer, TokenizerSize]:
+    """Return a tokenizer, as `tokenizer_of` has it, and how much there is in it.
+
+    Raises:
+      ModelError: as `tokenizer_of`.
+    """
     kind = file.word("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise ModelError(
@@ -95,7 +109,7 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
     if len(set(tokens)) < len(tokens):
         raise ModelError(f"{file.path}: a token is there twice; download it again.")
     try:
-        made = _of_merges(file, tokens) if kind == "gpt2" else _of_scores(file, tokens)
+        made, merges = (_of_merges if kind == "gpt2" else _of_scores)(file, tokens)
         _add(file, made, tokens)
         made.post_processor = _around(file, kind, tokens)
         for text in _TRIES:
@@ -107,7 +121,7 @@ def tokenizer_of(file: GgufFile, rows: int) -> Tokenizer:
         raise ModelError(
             f"{file.path}: the tokenizer cannot be read ({why}); download it again."
         ) from error
-    return made
+    return made, TokenizerSize(len(tokens), merges, Source.GGUF)
 
 
 def settings_of(file: GgufFile) -> dict[str, Any]:
@@ -147,7 +161,8 @@ def _list(file: GgufFile, key: str, of: type, count: int | None = None) -> list[
     return plain
 
 
-def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
+def _of_merges(file: GgufFile, tokens: Sequence[str]) -> tuple[Tokenizer, int]:
+    """Return a tokenizer, and the number of its merges."""
     name = file.metadata.get("tokenizer.ggml.pre", "gpt-2")
     if name not in SPLITS:
         raise ModelError(
@@ -155,15 +170,13 @@ def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
             f"{', '.join(sorted(SPLITS))} are read; name the folder of the model in safetensors."
         )
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges = []
-    for line in _list(file, "merges", str):
-        at = line.find(" ", 1)  # a piece may begin with one
-        left, right = line[:at], line[at + 1 :]
-        if left + right not in vocabulary:  # at which the library panics, and prints it
+    lines = _list(file, "merges", str)
+    for line in lines:
+        if "".join(_pieces(line)) not in vocabulary:  # at which the library panics, and prints it
             raise ModelError(
                 f"{file.path}: merges {line[:40]!r} to what is no token; download it again."
             )
-        merges.append((left, right))
+    merges = Merges(len(lines), lambda: map(_pieces, lines))
     made = Tokenizer(BPE(vocabulary, merges, ignore_merges=name in _WHOLE_WORDS))
     splits = [pre_tokenizers.Split(Regex(one), behavior="isolated") for one in SPLITS[name]]
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -175,21 +188,23 @@ def _of_merges(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
         steps.append(pre_tokenizers.Split(Regex(absent), behavior="removed"))
     made.pre_tokenizer = pre_tokenizers.Sequence(steps)
     made.decoder = decoders.ByteLevel()
-    return made
+    return made, len(merges)
 
 
-def _of_scores(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
+def _pieces(line: str) -> tuple[str, str]:
+    """Return the two pieces of a merge; the first may begin with a space."""
+    at = line.find(" ", 1)
+    return line[:at], line[at + 1 :]
+
+
+def _of_scores(file: GgufFile, tokens: Sequence[str]) -> tuple[Tokenizer, int]:
+    """Return a tokenizer, and the number of its merges."""
     scores = _list(file, "scores", float, len(tokens))
     types = _list(file, "token_type", int, len(tokens))
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    ranked = []
-    for token, place in vocabulary.items():
-        for at in range(1, len(token)):
-            left, right = vocabulary.get(token[:at]), vocabulary.get(token[at:])
-            if left is not None and right is not None:
-                ranked.append((-scores[place], place, left, right))
-    ranked.sort()
-    merges = [(tokens[left], tokens[right]) for _, _, left, right in ranked]
+    ranked = _ranked(vocabulary, np.array(scores))
+    del scores
+    merges = Merges(len(ranked), lambda: ((tokens[left], tokens[right]) for left, right in ranked))
     number = file.metadata.get("tokenizer.ggml.unknown_token_id", 0)
     unknown = tokens[number] if type(number) is int and 0 <= number < len(tokens) else None
     bytes_too = _BYTE in types
@@ -200,7 +215,31 @@ def _of_scores(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
     made.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
     back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     made.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if prefix else back)
-    return made
+    return made, len(merges)
+
+
+def _ranked(vocabulary: Mapping[str, int], scores: NDArray[np.float64]) -> NDArray[np.intc]:
+    """Return every pair of tokens that joins to a token, the one of the best score first.
+
+    Returns:
+      (pairs, 2) ids; pairs of one score are in the order of the joined, then of the left token.
+
+    Memory:
+      40 bytes a pair: a vocabulary of 256,000 has half a million, and as tuples they take ten
+      times that.
+    """
+    joined, left, right = array("i"), array("i"), array("i")
+    for token, place in vocabulary.items():
+        for at in range(1, len(token)):
+            one, two = vocabulary.get(token[:at]), vocabulary.get(token[at:])
+            if one is not None and two is not None:
+                joined.append(place)
+                left.append(one)
+                right.append(two)
+    places, pairs = np.array(joined), np.array((left, right)).reshape(2, -1)
+    order = np.lexsort((pairs[0], places, -scores[places]))
+    found: NDArray[np.intc] = pairs[:, order].T
+    return found
 
 
 def _add(file: GgufFile, made: Tokenizer, tokens: Sequence[str]) -> None:

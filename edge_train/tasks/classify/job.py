@@ -56,6 +56,7 @@ from edge_train.tasks.classify.tokenizer import TextTokenizer
 from edge_train.tasks.dropout import notes_of as dropout_notes
 from edge_train.tasks.job import Outcome, Say
 from edge_train.tasks.sources import check_candidates, check_sources, sentence, source_numbers
+from edge_train.tasks.tokenizer_line import with_tokenizer
 
 if TYPE_CHECKING:
     from edge_train.tasks.classify.opening import Classifier
@@ -128,7 +129,7 @@ class ClassifyTextJob:
         if self._searches:
             trained = {BLOCK: (self.recipe.prompt_tokens or PROMPT_TOKENS,)}
         _, rule = self.method(0.1, dict.fromkeys(trained, 1.0))
-        return footprint_of(
+        held = footprint_of(
             job.recipe,
             self._model,
             trained,
@@ -137,6 +138,7 @@ class ClassifyTextJob:
             labels=len(job._model.labels),
             searches=self._searches,
         )
+        return with_tokenizer(held, self._tokenizer.size)
 
     def load(self) -> None:
         self._read()

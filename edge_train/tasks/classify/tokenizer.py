@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_train.errors import InputError
-from edge_train.formats.tokenizer_files import open_tokenizer
+from edge_train.formats.tokenizer_files import open_with_size
+from edge_train.formats.tokenizer_size import NOT_COUNTED, TokenizerSize
 
 _BATCH = 64  # texts tokenized at once: the tokenizer holds 200 bytes for each of their letters
 # Of a book only its beginning is tokenized: enough characters for all ids that are kept, up to a
@@ -45,6 +46,7 @@ class TextTokenizer:
 
     backend: Tokenizer
     pad: int
+    size: TokenizerSize = NOT_COUNTED
 
     @classmethod
     def from_folder(cls, folder: Path, pad: int, vocabulary: int) -> "TextTokenizer":
@@ -56,7 +58,8 @@ class TextTokenizer:
         Raises:
           ModelError: none is there, it is damaged, or it has more tokens than the model.
         """
-        return cls(open_tokenizer(folder, vocabulary), pad)
+        tokenizer, size = open_with_size(folder, vocabulary)
+        return cls(tokenizer, pad, size)
 
     @property
     def parts_pairs(self) -> bool:

@@ -32,6 +32,7 @@ from edge_train.formats.stored_blocks import plain
 from edge_train.formats.tensor_store import sha256_of
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
+from edge_train.memory.measure import give_back_memory
 from edge_train.memory.processor import multiplies_bfloat16
 from edge_train.methods import methods
 from edge_train.methods.method import Parts
@@ -63,6 +64,7 @@ from edge_train.tasks.language_model.opening import open_engine
 from edge_train.tasks.language_model.prompt_run import PromptRun, check_engine
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
 from edge_train.tasks.sources import check_sources
+from edge_train.tasks.tokenizer_line import with_tokenizer
 
 _MODEL_FOLDER = "model"
 _NO_FILE_OF_DORA = (
@@ -119,7 +121,8 @@ class LanguageModelJob:
                 f"length is {self.recipe.length}, but the model has {self._model.positions} "
                 f"positions; use at most {self._model.positions}."
             )
-        self._tokenizer = self._model.tokenizer()
+        self._tokenizer, self._tokenizer_size = self._model.tokenizer_with_size()
+        give_back_memory()  # what was only there to read it
         self._start: Start | None = None
         if adapts:
             sha256 = self.model_sha256 if recipe.start is not None else ""
@@ -206,6 +209,9 @@ class LanguageModelJob:
         return self._prompt.start.ids
 
     def footprint(self) -> Footprint:
+        return with_tokenizer(self._footprint(), self._tokenizer_size)
+
+    def _footprint(self) -> Footprint:
         _, transform = self.method(0.1, {})
         if self._start is not None:
             return adapter_footprint(

@@ -89,6 +89,7 @@ class TwoModelsJob:
             model_bytes=one.model_bytes + two.model_bytes,
             known=known,
             workspace={p: max(b, two.workspace.get(p, 0)) for p, b in one.workspace.items()},
+            job_bytes=one.job_bytes + two.job_bytes,
             first_use_bytes=max(one.first_use_bytes, two.first_use_bytes),
             operations=one.operations + two.operations,
             products=one.products + two.products,

@@ -16,7 +16,7 @@ from edge_train.arrays.types import Array, Point
 from edge_train.errors import RunFolderError
 from edge_train.export.head_files import write_head
 from edge_train.formats.tensor_store import sha256_of
-from edge_train.formats.tokenizer_files import open_tokenizer
+from edge_train.formats.tokenizer_files import open_with_size
 from edge_train.memory.footprint import (
     PREPARE,
     SAVE,
@@ -51,6 +51,7 @@ from edge_train.tasks.retrieve.model import FIXED, check_fixed, engine_of, lengt
 from edge_train.tasks.retrieve.objective import FindPassage
 from edge_train.tasks.retrieve.passages import Reader
 from edge_train.tasks.retrieve.recipe import RetrieveRecipe
+from edge_train.tasks.tokenizer_line import with_tokenizer
 
 INDEX_FOLDER, HEAD_FOLDER = "index", "head"
 _COPIES = 4  # of the head in float32: live, gradient, update, what is being written
@@ -77,7 +78,7 @@ class RetrieveJob:
         resolved = TASK.resolve(recipe, engine, {"threads": cores()})
         length = length_of(recipe, self._model)
         self.recipe = replace(resolved, **FIXED, device=device, runtime=engine, length=length)
-        tokenizer = open_tokenizer(self._model.path, self._model.vocabulary)
+        tokenizer, self._tokenizer_size = open_with_size(self._model.path, self._model.vocabulary)
         self._reader = Reader(tokenizer, length)
         self.notes: tuple[str, ...] = (FEATURES_ALONE,) if device == "cuda" else ()
         self.name = f"retrieve-{Path(required(self.recipe.data)).stem}"
@@ -99,6 +100,9 @@ class RetrieveJob:
         self._rehearsed = _REHEARSED_CALLS
 
     def footprint(self) -> Footprint:
+        return with_tokenizer(self._footprint(), self._tokenizer_size)
+
+    def _footprint(self) -> Footprint:
         recipe, width = self.recipe, self._model.width
         job = copy(self)
         job.load()  # what is held depends on the texts; gone when this returns
