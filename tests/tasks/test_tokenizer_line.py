@@ -1,4 +1,4 @@
-"""The tokenizer has a line in every phase of a plan; opening it counts before an engine is there."""
+"""The tokenizer has a line in every phase of a plan; opening it counts where no engine does."""
 
 import pytest
 
