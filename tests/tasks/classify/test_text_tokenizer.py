@@ -83,7 +83,7 @@ def test_a_vocabulary_larger_than_the_table_is_refused(folder):
     ("name", "content", "sentence"),
     [
         ("none", "", "no tokenizer.json, no vocab.txt"),
-        ("tokenizer.json", "{", "cannot be read"),
+        ("tokenizer.json", "{", "not valid JSON"),
         ("vocab.txt", "a\nb\n[UNK]\n", "no \\[CLS\\]"),
     ],
 )
