@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_train.arrays.factored import Factors, Streamed, Update, Whole, dense
+from edge_train.arrays.factored import Factors, Parts, Streamed, Update, dense, tiles
 from edge_train.arrays.types import Array, State
 from edge_train.optim.transforms import Adam
 
@@ -69,14 +69,16 @@ class Racs:
         if isinstance(update, Factors) and update.size > _NUMBERS:
             return self._factors(update, state)
         matrix = dense(update).reshape(len(param), -1)
-        size = float(np.abs(matrix).max())
-        if size:
-            matrix /= np.float32(size)
-            rows, columns = self._scales(size, *_sums_of(np.square(matrix)), state)
-            matrix *= rows[:, None]
-            matrix *= columns
+        size = float(max(matrix.max(), -matrix.min()))
+        if not size:
+            return matrix.reshape(param.shape)
+        matrix /= np.float32(size)
+        rows, columns = self._scales(size, *_sums_of(np.square(matrix)), state)
+        scaled = _scaled(matrix, rows, columns)
         if isinstance(update, Factors):
-            return Streamed(update.shape, Whole(matrix).parts())
+            return Streamed(update.shape, scaled)
+        for _ in scaled:
+            pass
         return matrix.reshape(param.shape)
 
     def _factors(self, gradient: Factors, state: State) -> Factors:
@@ -120,6 +122,15 @@ class Racs:
                 length = most
         state["length"][0] = length
         return (self.scale * rows).astype(np.float32), columns.astype(np.float32)
+
+
+def _scaled(matrix: Array, rows: Array, columns: Array) -> Parts:
+    """Multiply rows and columns in place, and yield what is done while the cache has it."""
+    for some in tiles((len(rows), len(columns))):
+        part = matrix[some]
+        part *= rows[some, None]
+        part *= columns
+        yield some, part
 
 
 def _inverse_root(values: Vector) -> Vector:
