@@ -108,7 +108,7 @@ def _values(shape: Shape) -> Mapping[str, bytes]:
     }
 
 
-def _merged(count: int) -> tuple[list[str], list[str]]:
+def _merged(most: int) -> tuple[list[str], list[str]]:
     """Return words of two letters, of three and so on, and so many merges that make them.
 
     Every way to part a word is a merge, as nearly every one is in the vocabulary of Llama 3.
@@ -117,8 +117,8 @@ def _merged(count: int) -> tuple[list[str], list[str]]:
     merges: list[str] = []
     for length in range(2, 9):
         for letters in product(_LETTERS, repeat=length):
-            if len(merges) >= count:
-                return words, merges[:count]
+            if len(merges) >= most:
+                return words, merges[:most]
             words.append("".join(letters))
             merges += [f"{words[-1][:at]} {words[-1][at:]}" for at in range(1, length)]
     return words, merges

@@ -4,7 +4,7 @@ Its Rust takes a merge to what is no token, or a prefix that is not there, for a
 one prefix that ends inside a letter even ends the process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Merges(Sequence[tuple[str, str]]):
 
 
 def check_merges(
-    path: Path, vocabulary: Iterable[str], merges: Iterable[Any], prefix: str = ""
+    path: Path, vocabulary: Container[str], merges: Iterable[Any], prefix: str = ""
 ) -> None:
     """Raise ModelError where two pieces merge to what is no token.
 

@@ -172,23 +172,30 @@ def _of_json(file: Path) -> tuple[Tokenizer, int, Source]:
     Merges that are lists of two are read by the library with three times as many bytes as
     "left right", so it gets them as these wherever that says the same.
     """
-    content = dict(read_json(file))
-    model = content.get("model")  # refused by tokenizers where it is no object
-    known, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (0, 0)
-    if not (isinstance(known, dict) and isinstance(merges, list)):
-        del content, model, known, merges
-        return Tokenizer.from_file(str(file)), 0, Source.WORDS
-    assert isinstance(model, dict)
-    check_merges(file, known, merges, str(model.get("continuing_subword_prefix") or ""))
-    count, text = len(merges), ""
-    source = Source.PAIRS if merges and isinstance(merges[0], list) else Source.WORDS
-    if source is Source.PAIRS and all(map(is_in_words, merges)):
-        for at, pair in enumerate(merges):
-            merges[at] = " ".join(pair)
-        text, source = json.dumps(content, ensure_ascii=False), Source.JOINED
-    del content, model, known, merges  # before the library reads all of it once more
+    text, count, source = _in_words(file)
     made = Tokenizer.from_str(text) if text else Tokenizer.from_file(str(file))
     return made, count, source
+
+
+def _in_words(file: Path) -> tuple[str, int, Source]:
+    """Return a file with its merges as words, empty where it is best read as it is.
+
+    What was read of it is gone when this returns, before the library reads all of it once more.
+    """
+    content = dict(read_json(file))
+    model = content.get("model")
+    parts = model if isinstance(model, dict) else {}  # anything else is refused by tokenizers
+    known, merges = parts.get("vocab"), parts.get("merges")
+    if not (isinstance(known, dict) and isinstance(merges, list)):
+        return "", 0, Source.WORDS
+    check_merges(file, known, merges, str(parts.get("continuing_subword_prefix") or ""))
+    if not merges or not isinstance(merges[0], list):
+        return "", len(merges), Source.WORDS
+    if not all(map(is_in_words, merges)):
+        return "", len(merges), Source.PAIRS
+    for at, pair in enumerate(merges):
+        merges[at] = " ".join(pair)
+    return json.dumps(content, ensure_ascii=False), len(merges), Source.JOINED
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -238,8 +245,8 @@ def _of_words(folder: Path, kind: str, settings: Mapping[str, Any]) -> Tokenizer
 def _of_pieces(folder: Path, kind: str, settings: Mapping[str, Any]) -> tuple[Tokenizer, int]:
     """Return a tokenizer of pieces of bytes, as GPT-2 has it, and the number of its merges."""
     roles = _roles(kind, settings)
-    lines = (folder / _MERGES).read_text("utf-8").splitlines()
-    merges = [line for line in lines if not line.startswith("#version")]
+    lines = (folder / _MERGES).read_text("utf-8").split("\n")  # at no other sign, as tokenizers
+    merges = [line for line in lines if line and not line.startswith("#version")]
     check_merges(folder / _MERGES, read_json(folder / _PIECES), merges)
     tokenizer = Tokenizer(
         BPE.from_file(

@@ -78,7 +78,7 @@ class Racs:
         if isinstance(update, Factors):
             return Streamed(update.shape, scaled)
         for _ in scaled:
-            pass
+            pass  # it is scaled in place
         return matrix.reshape(param.shape)
 
     def _factors(self, gradient: Factors, state: State) -> Factors:

@@ -345,3 +345,14 @@ def test_merges_of_a_file_at_which_the_library_would_panic_are_one_sentence(tmp_
     with pytest.raises(ModelError, match="merges 'zq zq' to what is no token"):
         open_tokenizer(tmp_path, 10_000)
     assert capfd.readouterr().err == ""
+
+
+def test_a_line_of_merges_ends_where_the_library_ends_it(tmp_path):
+    pieces(tmp_path)
+    write(tmp_path, "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    known = json.loads((tmp_path / "vocab.json").read_text("utf-8"))
+    joined = {token: len(known) + n for n, token in enumerate(("\u2028", "a\u2028"))}
+    write(tmp_path, "vocab.json", **known, **joined)
+    merges = (tmp_path / "merges.txt").read_text("utf-8") + "a \u2028\n"
+    (tmp_path / "merges.txt").write_bytes(merges.replace("\n", "\r\n").encode())
+    assert open_tokenizer(tmp_path, 10_000).token_to_id("a\u2028") is not None

@@ -19,6 +19,7 @@ from edge_train.formats.tensor_store import load_tensors, save_tensors, sha256_o
 from edge_train.formats.training_artifact import TrainingArtifact
 from edge_train.memory.footprint import Footprint
 from edge_train.memory.machine import cores
+from edge_train.memory.measure import give_back_memory
 from edge_train.methods import drawn_samples, methods
 from edge_train.methods.discrete import PROMPT_TOKENS
 from edge_train.methods.method import Parts
@@ -105,6 +106,7 @@ class ClassifyTextJob:
         self._tokenizer = TextTokenizer.from_folder(
             self._model.path, self._model.pad, self._model.vocabulary
         )
+        give_back_memory()  # what was only there to read it
         self.notes = notes_of(self.recipe, self._model)
         if why_there:
             self.notes += (why_there,)

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_train.arrays.types import Point
 from edge_train.errors import InputError, ModelError
 from edge_train.estimators.remembering import Remembering
@@ -59,10 +57,11 @@ from edge_train.tasks.language_model.engine import device_for, dtype_for, engine
 from edge_train.tasks.language_model.footprint import footprint_of, held_as
 from edge_train.tasks.language_model.halves import MOST_SCORED
 from edge_train.tasks.language_model.kept import Objective
-from edge_train.tasks.language_model.labels import LABELS, MOST_JUDGED, check_labels, judge
+from edge_train.tasks.language_model.labels import LABELS, MOST_JUDGED, check_labels
 from edge_train.tasks.language_model.opening import open_engine
 from edge_train.tasks.language_model.prompt_run import PromptRun, check_engine
 from edge_train.tasks.language_model.recipe import LanguageModelRecipe
+from edge_train.tasks.language_model.scores import scores_of
 from edge_train.tasks.sources import check_sources
 from edge_train.tasks.tokenizer_line import with_tokenizer
 
@@ -397,27 +396,8 @@ class LanguageModelJob:
     def _scores(self, folder: Path, runtime: Any) -> tuple[dict[str, Any], str]:
         """Return the scores at the end, and a line that says them."""
         self._write_text(folder, "after", runtime)
-        held = self._data.task.held_out(self._scored)
-        losses = self._data.task.loss(runtime, held, [runtime.parameters])
-        loss = float(losses.astype(np.float64).mean())
-        count = self._data.task.scored(held)
-        with np.errstate(over="ignore"):  # the run ends in a sentence about it
-            perplexity = float(np.exp(loss))
-        metrics: dict[str, Any] = {
-            "held_out_loss": loss,
-            "perplexity": perplexity,
-            "scored_tokens": count,
-        }
-        line = f"perplexity {metrics['perplexity']:.4g} on {count} tokens of the held-out text"
-        if self.recipe.loss_on != LABELS:
-            return metrics, line
-        verdict = judge(runtime, self._data.task.held_out(self._labeled))
-        metrics |= {"accuracy": verdict.accuracy, "judged_chats": len(verdict.labels)}
-        line = (
-            f"{100 * verdict.accuracy:.1f} % of {len(verdict.labels)} held-out chats get the right "
-            "answer of those in the data"
-        )
-        return metrics, line
+        judged = self._labeled if self.recipe.loss_on == LABELS else 0
+        return scores_of(self._data.task, runtime, self._scored, judged)
 
 
 def _open_model(recipe: LanguageModelRecipe) -> LanguageFolder:

@@ -27,6 +27,7 @@ from edge_train.memory.footprint import (
     state_line,
 )
 from edge_train.memory.machine import cores
+from edge_train.memory.measure import give_back_memory
 from edge_train.methods import held_at_once, methods
 from edge_train.methods.method import Parts
 from edge_train.protocols import Estimator, Transform
@@ -79,6 +80,7 @@ class RetrieveJob:
         length = length_of(recipe, self._model)
         self.recipe = replace(resolved, **FIXED, device=device, runtime=engine, length=length)
         tokenizer, self._tokenizer_size = open_with_size(self._model.path, self._model.vocabulary)
+        give_back_memory()  # what was only there to read it
         self._reader = Reader(tokenizer, length)
         self.notes: tuple[str, ...] = (FEATURES_ALONE,) if device == "cuda" else ()
         self.name = f"retrieve-{Path(required(self.recipe.data)).stem}"
