@@ -11,11 +11,11 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 
 from edge_train.errors import ModelError
 from edge_train.formats.inside import wrong_place
-from edge_train.formats.weight_files import blocks_of, check_place
+from edge_train.formats.weight_files import blocks_of, check_place, read_json
 
 MANIFEST = "manifest.json"
 AGAIN = "The copy is damaged or was edited; export it again."
-_LARGEST_BYTES = 100_000_000  # one of SD-XL has about 1 MB
+_LARGEST_BYTES = 10_000_000  # one of SD-XL has about 1 MB
 ManifestT = TypeVar("ManifestT")
 
 
@@ -52,6 +52,16 @@ def manifest_bytes(manifest: Any, kind: str, version: int) -> bytes:
             del fields[field.name]
     content = {"format": kind, "version": version, **fields}
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def says_format(folder: Path, kind: str) -> bool:
+    """Return whether a folder says of itself that it is of a format."""
+    path = folder / MANIFEST
+    try:
+        small = path.stat().st_size <= _LARGEST_BYTES
+        return small and read_json(path).get("format") == kind
+    except (OSError, ModelError):
+        return False
 
 
 def read_manifest(

@@ -50,8 +50,8 @@ from edge_train.formats.manifest import (
     read_manifest,
     refuse_content,
     same_content,
+    says_format,
 )
-from edge_train.formats.weight_files import read_json
 
 FORMAT = "edge-train training artifact"
 VERSION = 1
@@ -125,10 +125,7 @@ class TrainingArtifact:
 
 def is_training_artifact(path: Path) -> bool:
     """Return whether a folder says it is a training artifact."""
-    try:
-        return read_json(path / MANIFEST).get("format") == FORMAT
-    except ModelError:
-        return False
+    return says_format(path, FORMAT)
 
 
 def open_training_artifact(path: Path) -> TrainingArtifact:

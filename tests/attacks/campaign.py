@@ -149,8 +149,9 @@ def _warm(chosen: list[Sample]) -> None:
     root = Path(tempfile.mkdtemp(prefix="attacks-"))
     places = prepare_places(root / "whole")
     for sample in chosen:
-        shutil.rmtree(places.named)
-        places.named.mkdir()
+        for folder in (places.named, places.work):  # what one leaves is not in the way of the next
+            shutil.rmtree(folder)
+            folder.mkdir()
         write(sample.files, places.named)
         sample.read(places.named, places.work)
     shutil.rmtree(root)

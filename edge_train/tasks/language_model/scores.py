@@ -1,4 +1,4 @@
-"""What a trained language model is worth: its loss on held-out tokens, and answers that are right."""
+"""What a trained language model is worth: its loss on held-out tokens, and its right answers."""
 
 from typing import Any
 
