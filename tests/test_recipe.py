@@ -74,6 +74,8 @@ def test_what_the_user_names_beats_every_default():
         ("mem = '8 apples'", "not a size"),
         ("learning_rate = nan", "must be from"),
         ("steps = [", "not TOML"),
+        ("steps = " + "[" * 5000, "nested too deeply"),
+        ("steps = " + "[" * 101 + "]" * 101, "nested too deeply"),
         ("task = 'classfy'", "did you mean 'classify'"),
     ],
 )

@@ -29,7 +29,7 @@ _FILLING = frozenset(("center", "expandtabs", "ljust", "rjust", "zfill"))
 # What code of a stranger runs into; MemoryError where it makes more than fits under the cap.
 _FAILURES = (
     *(jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError),
-    *(MemoryError, RuntimeError, TypeError, ValueError),
+    *(MemoryError, NameError, RuntimeError, TypeError, ValueError),  # a number can be named inf
 )
 _SHOWN = 200  # letters of a reason
 

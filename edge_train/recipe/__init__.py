@@ -7,10 +7,12 @@ rule of another package adds is in `options`, and as flat as the rest in a file 
 
 import dataclasses
 import os.path
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
@@ -37,6 +39,7 @@ R = TypeVar("R", bound="Recipe")
 # rows of a gradient are in float32 where products with weights are of bfloat16, and losses beside
 # an adapter are those of all words for some tokens at a time.
 RULES = 8
+_MOST_NESTED = 100  # brackets in a file; no key takes more than two
 GROUPS = ("data", "method", "memory", "model", "evaluation", "pictures", "run")
 
 
@@ -324,14 +327,30 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
       InputError: the file is missing or not TOML.
     """
+    deep = f"recipe {path}: its lists are nested too deeply."
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        if _open_brackets(text) > _MOST_NESTED:
+            raise InputError(deep)
+        return tomllib.loads(text)
     except OSError as error:
         raise InputError(f"recipe {path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise InputError(f"recipe {path}: not TOML ({error}).") from error
     except RecursionError as error:
-        raise InputError(f"recipe {path}: its lists are nested too deeply.") from error
+        raise InputError(deep) from error
+
+
+def _open_brackets(text: str) -> int:
+    """Return how many brackets are open at most, those in strings, too.
+
+    Python 3.11 can end its own recursion in a SystemError, and is no longer sound afterwards.
+
+    >>> _open_brackets("a = [[1], {b = [2]}]")
+    3
+    """
+    steps = (1 if sign in "[{" else -1 for sign in re.findall(r"[\[\]{}]", text))
+    return max(accumulate(steps), default=0)
 
 
 def beside(recipe: R, folder: Path) -> R:

@@ -106,6 +106,7 @@ def test_answers_that_a_template_marks_are_those_that_transformers_finds():
         ("{% include '/etc/passwd' %}", "fails"),
         ("{{ messages[0].content.nothing.more }}", "fails"),
         ("{{ 1 / 0 }}", "fails"),
+        ("{% if messages[0].content == 1e999 %}{% endif %}", "fails"),
         ("{{ nothing | tojson }}", "fails"),
         ("{{ '\\ud83d' }}", "writes '.*ud83d', half a letter"),
     ],
