@@ -92,7 +92,8 @@ class _Again:
         after: AfterHead | None,
         smoothing: float,
     ) -> None:
-        self._hidden, self._targets, self._sums, self._upper = hidden, targets, sums, upper
+        self._hidden, self._sums, self._upper = hidden, sums, upper
+        self._targets = targets.contiguous()  # torch warns of others where they are looked up
         self._head, self._after, self._smoothing = head, after, smoothing
         # as it is now: a step may change it before the weights
         self._bias = None if head.bias is None else head.bias.detach().clone()
