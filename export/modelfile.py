@@ -3,7 +3,7 @@
 Ollama writes chats with a template of Go's, models bring one of Jinja2. What is said here is read
 off the model's own: it writes probing chats, and if each is the texts of its messages in turn, a Go
 template of these texts writes the same. If not, nothing is said of it, and Ollama takes what it
-knows of the model.
+knows of the model. One that brings no template is given the prompt alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,10 @@ _CHAT = [
     for role, word in zip(("user", "assistant") * 2, _WORDS, strict=True)
 ]
 _SYSTEM = {"role": "system", "content": "quartz"}
-_QUOTES = '"""'
+_QUOTES, _NEW_LINE = '"""', "\n"
 NO_TEMPLATE = (
     "the Modelfile has no TEMPLATE: the model's own cannot be said in Ollama's words, which takes "
     "what it knows of the model; compare with `edge-train chat`."
-)
-NONE_AT_ALL = (
-    "the Modelfile has no TEMPLATE: the model has none, and Ollama takes what it knows of it."
 )
 
 
@@ -52,6 +49,7 @@ def modelfile(
     begin: str,
     stops: Sequence[str],
     system: str | None = None,
+    new_line: bool = False,
 ) -> tuple[str, str]:
     """Return the text of a Modelfile, and a line about what it does not say; empty if nothing.
 
@@ -61,6 +59,7 @@ def modelfile(
       begin: what the tokenizer itself puts before a text, which Ollama has it do, too.
       stops: texts that end an answer.
       system: the message that stands first in every chat; None: the template's own.
+      new_line: of a model without a template: what stands behind a prompt, as in training.
 
     Raises:
       InputError: a path is no line.
@@ -72,14 +71,16 @@ def modelfile(
             )
     lines = [f"FROM {model}", *([f"ADAPTER {adapter}"] if adapter else [])]
     turns = None if template is None else turns_of(template, begin)
+    if template is None:
+        lines.append(f"TEMPLATE {_QUOTES}{{{{ .Prompt }}}}{_NEW_LINE if new_line else ''}{_QUOTES}")
     if turns is not None:
         lines.append(f"TEMPLATE {_QUOTES}{_in_go(turns)}{_QUOTES}")
     first = turns.system if system is None and turns is not None else system
     if first is not None:
         lines.append(f"SYSTEM {_QUOTES}{first}{_QUOTES}")
     lines += [f'PARAMETER stop "{stop}"' for stop in stops if '"' not in stop]
-    unsaid = NONE_AT_ALL if template is None else NO_TEMPLATE
-    return "\n".join(lines) + "\n", unsaid if turns is None else ""
+    unsaid = template is not None and turns is None
+    return "\n".join(lines) + "\n", NO_TEMPLATE if unsaid else ""
 
 
 def turns_of(template: ChatTemplate, begin: str = "") -> Turns | None:

@@ -15,11 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from edge_train.errors import TemplateError
+from edge_train.memory.wall import room_for
 
 # Rounds of all loops and calls of macros for one chat; a chat of 1,000 turns takes some thousands.
 _MOST_ROUNDS = 1 << 20
 _MOST_SECONDS = 60.0  # of the processor, for one chat; an honest one takes a thousandth of one
-_MOST_LETTERS = 1 << 26  # of one text
+_MOST_LETTERS = 1 << 24  # of one text, tens of books
+_MOST_ROOM = 1 << 28  # bytes that one chat may take on its way
 _MOST_COPIES = 1 << 20  # letters or numbers that one product may make
 # Around what a template marks as an answer. Unicode promises that no text has these.
 _BEGIN, _END = "\ufdd0", "\ufdd1"
@@ -134,11 +136,12 @@ def compiled(source: str, day: datetime) -> tuple[Template, bool]:
     environment.globals["dict"] = _Dictionaries()
     environment.globals["namespace"] = _Names
     try:
-        tree: Any = environment.parse(source)
-        for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            node.body.insert(0, _counted(node.lineno))
-        tree.set_environment(environment)
-        return environment.from_string(tree), environment.marks_answers
+        with room_for(_MOST_ROOM):
+            tree: Any = environment.parse(source)
+            for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
+                node.body.insert(0, _counted(node.lineno))
+            tree.set_environment(environment)
+            return environment.from_string(tree), environment.marks_answers
     except (*_FAILURES, SyntaxError) as error:  # Python's parser gives up on deep nesting
         raise TemplateError(f"cannot be read ({_why(error)})") from error
 
@@ -153,11 +156,12 @@ def written(template: Template, values: Mapping[str, Any]) -> tuple[str, list[tu
     environment.rounds, environment.began = 0, time.process_time()
     parts, letters = [], 0
     try:
-        for part in template.generate(**values):
-            parts.append(part)
-            letters += len(part)
-            if letters > _MOST_LETTERS:
-                raise _TooLong(f"writes more than {_MOST_LETTERS} letters")
+        with room_for(_MOST_ROOM):
+            for part in template.generate(**values):
+                parts.append(part)
+                letters += len(part)
+                if letters > _MOST_LETTERS:
+                    raise _TooLong(f"writes more than {_MOST_LETTERS} letters")
     except _SaidNo as error:
         raise TemplateError(f"says {_why(error)!r}") from error
     except _TooLong as error:
@@ -198,7 +202,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "it calls itself without end"
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "it needs more memory than it may have"
     return " ".join(str(error).split())[:_SHOWN] or type(error).__name__
 
 

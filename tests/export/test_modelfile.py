@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_train.errors import InputError
-from edge_train.export.modelfile import NO_TEMPLATE, NONE_AT_ALL, modelfile, turns_of
+from edge_train.export.modelfile import NO_TEMPLATE, modelfile, turns_of
 from edge_train.formats.chat_template import ChatTemplate
 
 GO = os.environ.get("EDGE_TRAIN_GO")
@@ -99,8 +99,10 @@ def test_a_template_that_go_would_not_write_the_same_is_not_said(name):
     assert text == 'FROM m\nADAPTER a\nPARAMETER stop "x"\n' and said == NO_TEMPLATE
 
 
-def test_a_model_without_a_template_gets_none():
-    assert modelfile("m", None, None, begin="", stops=[]) == ("FROM m\n", NONE_AT_ALL)
+@pytest.mark.parametrize(("new_line", "behind"), [(False, ""), (True, "\n")])
+def test_a_model_without_a_template_is_given_prompts_as_in_training(new_line, behind):
+    text, said = modelfile("m", None, None, begin="", stops=[], new_line=new_line)
+    assert text == f'FROM m\nTEMPLATE """{{{{ .Prompt }}}}{behind}"""\n' and said == ""
 
 
 def test_a_path_of_two_lines_cannot_be_said():

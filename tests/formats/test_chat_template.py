@@ -1,10 +1,14 @@
 """Chats as their model's template writes them: transformers' text, and no code of strangers."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
 from chat_templates import LLAMA3, MARKED, QWEN3, TEMPLATES
+from emulated import natively
+from running import STALLED_SECONDS
 
 from edge_train.errors import ModelError, TemplateError
 from edge_train.formats import chat_sandbox
@@ -115,6 +119,49 @@ def test_a_template_that_refuses_fails_or_does_not_end_is_a_reason(monkeypatch, 
     monkeypatch.setattr(chat_sandbox, "_MOST_ROUNDS", 20_000)
     with pytest.raises(TemplateError, match=why):
         template_of(source).text(CHATS["one turn"])
+
+
+DOUBLED = (
+    "{%% set n = namespace(%s) %%}{%% for i in range(40) %%}{%% set n.s = n.s %s n.s %%}"
+    "{%% endfor %%}"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+@natively
+@pytest.mark.parametrize(
+    "source",
+    [
+        DOUBLED % ("s='a'", "~"),
+        DOUBLED % ("s=[1]", "+"),
+        "{% set s = '%4000000000d' % 1 %}",
+        "{% set s = '{:4000000000}'.format(1) %}",
+    ],
+    ids=["doubled text", "doubled list", "filled by %", "filled by format"],
+)
+def test_a_template_that_asks_for_gigabytes_is_a_reason_and_holds_some_hundred_megabytes(source):
+    code = (
+        "import re\n"
+        "from datetime import datetime\n"
+        "from pathlib import Path\n"
+        "from edge_train.errors import TemplateError\n"
+        "from edge_train.formats.chat_template import ChatTemplate\n"
+        f"source = {source!r}\n"
+        "status = Path('/proc/self/status')\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1]) // 1024\n"
+        "template, before = ChatTemplate({'default': source}, {}, datetime.now()), peak()\n"
+        "try: template.text([])\n"
+        "except TemplateError as error: print(error, peak() - before, sep='|')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=STALLED_SECONDS,
+        check=True,
+    )
+    why, _, grown = done.stdout.partition("|")
+    assert "more memory than it may have" in why and int(grown) < 300
 
 
 def folder_with(path, settings=None, **files):

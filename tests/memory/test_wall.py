@@ -41,6 +41,22 @@ def test_an_allocation_past_the_data_limit_fails_and_can_be_caught():
 
 
 @linux
+@natively
+def test_what_strangers_wrote_has_so_much_room_and_no_more_and_then_all_is_as_before():
+    done = in_fresh_process(
+        "from edge_train.memory.wall import limit_data, room_for\n"
+        "def caught():\n"
+        "    try: bytearray(100_000_000)\n"
+        "    except MemoryError: return True\n"
+        "with room_for(50_000_000): small, first = bytearray(20_000_000), caught()\n"
+        "print(first, caught())\n"
+        "limit_data(60_000_000)\n"
+        "with room_for(500_000_000): print(caught())\n"  # the cap stays as it is
+    )
+    assert done.stdout == "True None\nTrue\n", done.stderr
+
+
+@linux
 def test_a_read_only_mapping_is_not_charged(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(100_000_000))
     done = in_fresh_process(

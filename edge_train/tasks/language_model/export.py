@@ -21,6 +21,7 @@ from edge_train.formats.gguf.file import GgufFile
 from edge_train.formats.gguf.weights import ARCHITECTURES, rows_as_stored
 from edge_train.formats.language_folder import LanguageFolder
 from edge_train.tasks.language_model.ends import begin_text, end_texts
+from edge_train.tasks.language_model.kept import about_of
 from edge_train.tasks.language_model.learned import Learned, base_of, learned_in
 from edge_train.units import format_bytes
 
@@ -61,7 +62,7 @@ def export_language_model(
             f"{run}: all weights were trained, so {learned.model} is the whole model, which "
             "transformers loads and llama.cpp's convert_hf_to_gguf.py turns into a GGUF file."
         )
-    export = _Export(learned, learned.adapter, base_of(learned, base), out, quant, say)
+    export = _Export(run, learned, learned.adapter, base_of(learned, base), out, quant, say)
     {
         "adapter-gguf": _adapter_gguf,
         "merged": _merged,
@@ -74,6 +75,7 @@ def export_language_model(
 class _Export:
     """What goes where; `quant` is empty where none is written."""
 
+    run: Path
     learned: Learned
     adapter: Adapter
     base: LanguageFolder
@@ -141,6 +143,7 @@ def _ollama(export: _Export) -> None:
     told: dict[str, Any] = {
         "begin": begin_text(base.tokenizer()),
         "stops": end_texts(base, template),
+        "new_line": about_of(export.run).get("new_line") is True,
     }
     with whole_folder(out) as folder:
         if export.quant:
