@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from edge_train.errors import TemplateError
-from edge_train.memory.wall import room_for
+from edge_train.process.room import room_for
 
 # Rounds of all loops and calls of macros for one chat; a chat of 1,000 turns takes some thousands.
 _MOST_ROUNDS = 1 << 20

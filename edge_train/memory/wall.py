@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from edge_train.memory.child import in_child
@@ -59,25 +59,6 @@ def limit_data(limit_bytes: int) -> bool:
         resource.setrlimit(resource.RLIMIT_DATA, (max(limit_bytes, 0), hard))
         return True
     return False
-
-
-@contextmanager
-def room_for(more_bytes: int) -> Iterator[None]:
-    """Let this process map so much more memory and no further, where it is under no cap.
-
-    What strangers wrote may ask for all there is; past the limit it gets a MemoryError, as it does
-    under a cap. Only on Linux.
-    """
-    before = resource.getrlimit(resource.RLIMIT_DATA) if sys.platform == "linux" else None
-    if before is None or before[0] != resource.RLIM_INFINITY:
-        yield
-        return
-    pages = int(Path("/proc/self/statm").read_bytes().split()[5])
-    limit_data(pages * os.sysconf("SC_PAGE_SIZE") + more_bytes)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 class Group:

@@ -1,1 +1,1 @@
-"""This process: how it ends."""
+"""This process: how it ends, and how much it may take."""

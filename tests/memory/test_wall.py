@@ -44,7 +44,8 @@ def test_an_allocation_past_the_data_limit_fails_and_can_be_caught():
 @natively
 def test_what_strangers_wrote_has_so_much_room_and_no_more_and_then_all_is_as_before():
     done = in_fresh_process(
-        "from edge_train.memory.wall import limit_data, room_for\n"
+        "from edge_train.memory.wall import limit_data\n"
+        "from edge_train.process.room import room_for\n"
         "def caught():\n"
         "    try: bytearray(100_000_000)\n"
         "    except MemoryError: return True\n"
