@@ -159,6 +159,15 @@ def test_features_are_kept_by_content_and_views_follow_from_the_seed(given, tmp_
     assert (rows[0] != rows[2]).any()
 
 
+def test_views_with_a_patch_are_not_taken_over_as_views_without(given, tmp_path):
+    once, hard, after = (tmp_path / name for name in ("once", "hard", "after"))
+    plain = words(given, "--steps", "1", "--views", "4")
+    run(once, *plain)
+    run(hard, *words(given, "--steps", "1", "--views", "2", "--patch-views", "2"))
+    run(after, *plain, "--patch-views", "0", "--from", hard)
+    np.testing.assert_array_equal(load_rows(after), load_rows(once))
+
+
 def load_rows(out):
     from edge_train.tasks.images.features import open_features
 
