@@ -308,6 +308,32 @@ def test_an_adapter_recovers_what_a_shift_took(tmp_path):
     assert not (tmp_path / "adapted" / "network.safetensors").exists()
 
 
+def other_order(path):
+    """Save the same pictures with their classes numbered the other way round."""
+    arrays = dict(np.load(pictures(path)))
+    for name in ("train_labels", "test_labels"):
+        arrays[name] = 2 - arrays[name]
+    np.savez(path, **{**arrays, "class_names": arrays["class_names"][::-1]})
+    return path.name
+
+
+def test_a_backbone_is_judged_by_the_names_of_its_classes(tmp_path):
+    run(recipe(tmp_path, network="conv 4 3, tanh, dense 24, tanh"), tmp_path / "source")
+    words = {"backbone": "source/network.safetensors", "backbone_blocks": 1}
+    data = other_order(tmp_path / "other.npz")
+    path = recipe(tmp_path, "adapter", network="mlp 16", data=data, old_data="data.npz", **words)
+    metrics = run(path, tmp_path / "adapted")["metrics"]
+    for name in ("test", "backbone", "old", "old_backbone"):
+        assert metrics[f"{name}_accuracy"] > 0.9, name
+
+
+def test_a_run_goes_on_from_classes_in_another_order(tmp_path):
+    first = run(recipe(tmp_path), tmp_path / "first")
+    path = recipe(tmp_path, "next", data=other_order(tmp_path / "other.npz"), steps=1)
+    report = run(path, tmp_path / "again", "--from", str(tmp_path / "first"))
+    assert report["eval"]["first"] < 0.5 * first["eval"]["first"]
+
+
 @pytest.mark.skipif(not find_spec("onnx"), reason="onnx writes the graph")
 @pytest.mark.parametrize("quant", ["none", "int8"])
 @pytest.mark.parametrize(
