@@ -338,9 +338,12 @@ class NetworkJob:
         parameters = runtime.parameters
         parameters.load(best)
         statistics = runtime.calibrated(parameters)
-        data = self._data
+        data, mean, deviation = self._data, self._data.mean, self._data.deviation
+        if self._backbone is not None:  # which standardizes samples itself; features go in as is
+            channels = self._network.input_shape[-1]
+            mean, deviation = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         saved = SavedNetwork(
-            self._network, parameters, statistics, data.mean, data.deviation, data.class_names
+            self._network, parameters, statistics, mean, deviation, data.class_names
         )
         if self._next is not None:
             saved = self._next.whole(saved)
