@@ -125,6 +125,12 @@ def load_tables(
             "part; name the file: --data FILE."
         )
     first, second = _windows(path, inputs, labels, *window)
+    if window[1] < window[0]:
+        said.append(
+            "windows overlap: those that are held out to choose the best step share rows with "
+            "those that are trained on, so their loss falls with what is learned by heart; those "
+            "of the test share none"
+        )
     return TableSamples(first, second, names, tuple(said))
 
 
