@@ -30,16 +30,13 @@ from edge_train.tasks.points.engine import CloudEngine, of_network
 from edge_train.tasks.points.footprint import footprint_of
 from edge_train.tasks.points.model_file import AUTOENCODER, Model, load_model
 from edge_train.tasks.points.network import Shape, start_of
-from edge_train.tasks.points.objective import Reconstruction
+from edge_train.tasks.points.objective import FEW_HELD_OUT, MORE_SCORED, Reconstruction
 from edge_train.tasks.points.recipe import PointsRecipe
 from edge_train.tasks.points.slicer import SHAPES
 from edge_train.tasks.points.slicer import start_of as start_of_slicer
 
 _SHOWN = 6  # clouds in the report
 _SCORED_SLICES = 128  # directions of the distance in the metrics
-# Of fewer clouds that were held out their scores do not tell how much scores differ: those of so
-# many clouds that were trained on count, too.
-_FEW_HELD_OUT, _MORE = 10, 100
 
 
 class PointsJob:
@@ -107,7 +104,7 @@ class PointsJob:
         path = Path(required(recipe.data)).expanduser()
         self._clouds = load(path, recipe.points, recipe.train_samples)
         few: tuple[str, ...] = ()
-        if (count := len(self._task().held_out)) < _FEW_HELD_OUT:
+        if (count := len(self._task().held_out)) < FEW_HELD_OUT:
             clouds = "1 cloud is" if count == 1 else f"{count} clouds are"
             few = (
                 f"only {clouds} held out, so the score from which on a scan is called unusual is "
@@ -190,8 +187,8 @@ class PointsJob:
         model = Model(self._shape, learned, 0.0, 0.0)
         scores, back = self._scored(model, task.held_out)
         usual = scores
-        if len(usual) < _FEW_HELD_OUT:
-            usual = np.concatenate([usual, self._scored(model, task.trained[:_MORE])[0]])
+        if len(usual) < FEW_HELD_OUT:
+            usual = np.concatenate([usual, self._scored(model, task.trained[:MORE_SCORED])[0]])
         model = replace(model, mean=float(scores.mean()), deviation=float(usual.std()))
         model.save(folder / AUTOENCODER)
         outputs = {"autoencoder": AUTOENCODER}
