@@ -385,7 +385,10 @@ class ImagesJob:
         if not whole:
             return Outcome(outputs=outputs)
         part, pictures = self._scored_part()
-        found: Scored = score(runtime, learned, classifier, self._rows, pictures, self._features)
+        file, held_out = self._features, part == "held-out"
+        found: Scored = score(
+            runtime, learned, classifier, self._rows, pictures, file, known=held_out
+        )
         metrics = {
             "scored_on": part,
             **found.metrics,
