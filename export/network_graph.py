@@ -39,6 +39,11 @@ def export_network(source: Path, out: Path, quant: str, blocks: int | None) -> s
       ModelError: the package `onnx` is missing, or a layer has no counterpart here.
     """
     saved = load(source)
+    if saved.mean.shape != saved.network.input_shape[-1:]:
+        raise ModelError(
+            f"{source}: an adapter of an earlier version, with what standardizes the samples of "
+            "its backbone and not what it reads; train it again."
+        )
     there = len(saved.network.blocks)
     count = there - 1 if blocks is None else blocks
     if not 1 <= count <= there:

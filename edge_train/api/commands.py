@@ -87,7 +87,9 @@ def _writes_text(run: Path) -> bool:
 
 
 def _flags(options: dict[str, Any]) -> list[str]:
-    return [f"--{name.strip('_').replace('_', '-')}={value}" for name, value in options.items()]
+    """Return options as they are typed; one that is None is left to the command."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return [f"--{name.strip('_').replace('_', '-')}={value}" for name, value in given.items()]
 
 
 def _said(words: Sequence[str], *, even_if_refused: bool = False) -> str:

@@ -241,6 +241,8 @@ def _of_duplicates(root: PictureRoot, labeled: Mapping[str, Sequence[Labeled]]) 
             kind = "the same picture in different classes"
         elif len(parts) > 1:
             kind = "the same picture for training and for the test, whose score it flatters"
+        elif parts == {"train"}:
+            kind = "the same picture more than once; one that is held out flatters the score"
         else:
             kind = "the same picture more than once"
         kinds.setdefault(kind, []).append(" = ".join(root.name(file) for file in group[:_NAMED]))

@@ -21,7 +21,8 @@ _RECENT_STEPS = 20  # the pace is their median: one slow step does not move it
 class Live:
     """A run's journal, as far as it was read.
 
-    A journal that was replaced or cut is read anew; one that is damaged is shown up to there.
+    A journal that was replaced or cut is read anew; one that is damaged is shown up to there, until
+    somebody changes it: who goes on with such a run cuts the damage off first.
 
     Attributes:
       status: of the last record that says one; `running` while steps follow.
@@ -65,15 +66,16 @@ class Live:
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
             if stamp == self.stamp and not self.behind:
                 return
-            if found.st_ino != self._inode or found.st_size < self._offset:
+            is_other = found.st_ino != self._inode or found.st_size < self._offset
+            if is_other or (self.damaged and stamp != self.stamp):
                 self._restart(found.st_ino)
             self.stamp = stamp
-            self._read(file)
-            self.behind = not self.damaged and found.st_size - self._offset > _SLICE_BYTES
+            self.behind = not self._read(file)
         finally:
             os.close(file)
 
-    def _read(self, file: int) -> None:
+    def _read(self, file: int) -> bool:
+        """Read on; return whether that was all, or all that can be read."""
         end, rest = self._offset + _MOST_BYTES, b""
         while not self.damaged and self._offset < end:
             piece = os.pread(file, _SLICE_BYTES, self._offset + len(rest))
@@ -84,13 +86,14 @@ class Live:
                     self._order.check(record)
                 except ValueError:
                     self.damaged = True
-                    return
+                    return True
                 self._offset += len(line) + 1
                 self._add(record)
             if len(rest) > LONGEST_LINE:
                 self.damaged = True
             if not piece:
-                return
+                return True
+        return self.damaged
 
     def _add(self, record: dict[str, Any]) -> None:
         """Count a record; `Order` has seen that its numbers are numbers."""

@@ -122,9 +122,10 @@ class LateInteraction:
         """Return the projected tokens of some texts."""
         return self._embedded([self._rows(text) for text in texts], head)
 
-    def passages(self, first: int, last: int, head: Folded) -> Embedded:
-        """Return the projected tokens of neighbouring passages with their titles."""
-        return self._embedded([self._with_title(n) for n in range(first, last)], head)
+    def passages(self, first: int, last: int, head: Folded, *, bare: bool = False) -> Embedded:
+        """Return the projected tokens of neighbouring passages, with their titles unless `bare`."""
+        of = self._rows if bare else self._with_title
+        return self._embedded([of(n) for n in range(first, last)], head)
 
     def runs(self, passages: int, tokens: int) -> Iterator[tuple[int, int]]:
         """Yield neighbouring passages, first and behind the last, of about so many tokens."""

@@ -14,7 +14,7 @@ from PIL import Image
 from places import ROOT
 
 import edge_train as et
-from edge_train.api import given
+from edge_train.api import commands, given
 from edge_train.memory.measure import measure
 
 pytestmark = pytest.mark.process
@@ -157,6 +157,15 @@ def test_a_plan_says_whether_it_fits(arrays, tmp_path):
     assert not found["fits"]
     assert "Nothing fits" in found["refusal"]
     assert not (tmp_path / "run").exists()
+
+
+def test_an_option_that_is_none_is_left_to_the_command(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(commands, "_said", lambda words: asked.append(words) or "")
+    et.generate(tmp_path, ["a {}"], out=None, guidance=None, seed=3)
+    et.export("model", tmp_path / "out", quant=None)
+    assert asked[0] == ["generate", str(tmp_path), "--seed=3", "--prompt=a {}"]
+    assert asked[1] == ["export", "model", str(tmp_path / "out")]
 
 
 def test_photos_in_memory_become_files_beside_the_run(tmp_path):

@@ -94,6 +94,24 @@ def test_a_long_journal_takes_several_looks(looked, monkeypatch):
     assert live.steps == 200 and looks > 5
 
 
+@pytest.mark.parametrize("steps", range(26, 34))
+def test_a_finished_journal_of_any_length_is_read_to_its_end(looked, monkeypatch, steps):
+    monkeypatch.setattr(reading, "_SLICE_BYTES", 1000)
+    monkeypatch.setattr(reading, "_MOST_BYTES", 5000)
+    live = looked(journal(steps, END))
+    while live.behind:
+        live = looked()
+    assert (live.steps, live.status) == (steps, "done")
+
+
+def test_a_damaged_run_that_goes_on_is_shown_again(looked, tmp_path):
+    live = looked(journal(5) + b"damaged\n" + journal(3))
+    assert (live.steps, live.damaged) == (5, True)
+    os.truncate(tmp_path / "journal.jsonl", len(journal(5)))
+    live = looked(encode(RESUME) + encode(step(5)) + encode(END))
+    assert (live.steps, live.damaged, live.status) == (6, False, "done")
+
+
 def test_a_run_that_went_on_shows_its_new_cap_and_length(looked):
     more = [RESUME, {"kind": "extend", "step": 5, "steps": 9}, step(5), END]
     live = looked(journal(5, *more))

@@ -125,6 +125,11 @@ def open_learned(run: Path) -> Learned:
         recipe, before = replace(recipe, trainable="head"), prompt["text"]
     elif recipe.runtime == "ort-training":
         model = _open(recipe.model)
+        if model.sha256() != facts["model_sha256"]:
+            raise ModelError(
+                f"{recipe.model}: is not the artifact that {run} was trained on, whose graphs and "
+                "frozen weights its answers need; put that one back."
+            )
     else:
         model = _open(str(run / MODEL_FOLDER))
         recipe = replace(recipe, trainable="head", dropout=False)

@@ -91,6 +91,7 @@ class FeatureWriter:
       patched: of a picture's views, the last so many that have a patch on them; pictures of one
         view have none.
       earlier: an earlier run's, whose rows of the same key are taken over.
+      earlier_patched: what `patched` was in that run: such rows are not taken over.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class FeatureWriter:
         key: str,
         patched: int = 0,
         earlier: FeatureFile | None = None,
+        earlier_patched: int = 0,
     ) -> None:
         self._open, self._side, self._width = backbone, side, width
         self._seed, self._key, self._patched = seed, key, patched
         self._earlier = earlier if earlier is not None and earlier.key == key else None
+        self._earlier_patched = earlier_patched
         self._known = self._earlier.by_content() if self._earlier else {}
         self._network: Features | None = None
         self.taken_over = 0  # pictures
@@ -156,10 +159,10 @@ class FeatureWriter:
 
     def _rows_of(self, sample: Sample, file: Path, digest: bytes) -> Iterator[bytes]:
         number, made = self._known.get(digest), 0
-        plain = sample.views - (self._patched if sample.views > 1 else 0)
+        plain = _plain(sample.views, self._patched)
         if self._earlier is not None and number is not None:
             start, end = self._earlier.starts[number : number + 2].tolist()
-            if end - start >= plain:
+            if _plain(end - start, self._earlier_patched) >= plain:
                 self.taken_over += 1
                 rows = self._earlier.rows(np.arange(start, start + plain))
                 yield rows.astype("<f4").tobytes()
@@ -173,6 +176,11 @@ class FeatureWriter:
             if self._network is None:
                 self._network = self._open()
             yield _computed(self._network, pixels, sample.name)
+
+
+def _plain(views: int, patched: int) -> int:
+    """Return how many views of a picture have no patch on them."""
+    return views - patched if views > 1 else views
 
 
 def _hash_of(file: Path) -> bytes:

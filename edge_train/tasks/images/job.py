@@ -26,6 +26,8 @@ from edge_train.methods.method import BLOCKS, Parts
 from edge_train.optim.transforms import Chain, Momentum
 from edge_train.protocols import Estimator, Objective, Transform
 from edge_train.recipe import required, with_absolute_paths
+from edge_train.records.folder import RunFolder
+from edge_train.tasks import read_recipe
 from edge_train.tasks.class_weights import class_weights
 from edge_train.tasks.device import FEATURES_ALONE, features_device
 from edge_train.tasks.images import TASK
@@ -173,6 +175,7 @@ class ImagesJob:
 
     def prepare(self, folder: Path, say: Say) -> None:
         rows = sum(sample.views for sample in self._samples)
+        earlier, earlier_patched = self._earlier(say)
         writer = FeatureWriter(
             lambda: self._backbone.opened(required(self.recipe.threads), self.recipe.device),
             side=self._backbone.side,
@@ -180,7 +183,8 @@ class ImagesJob:
             seed=self.recipe.seed,
             key=self._features_key(),
             patched=self.recipe.patch_views,
-            earlier=self._earlier(say),
+            earlier=earlier,
+            earlier_patched=earlier_patched,
         )
         every = max(-(-len(self._samples) // _REPORTED), 200)
 
@@ -203,15 +207,21 @@ class ImagesJob:
         words = repr((self._backbone.sha256, self._backbone.side, self.recipe.seed, *where))
         return hashlib.sha256(words.encode()).hexdigest()
 
-    def _earlier(self, say: Say) -> FeatureFile | None:
-        """Return the features of the run that this one starts from, where it still has them."""
+    def _earlier(self, say: Say) -> tuple[FeatureFile | None, int]:
+        """Return the features of the run that this one starts from, where it still has them.
+
+        With how many views of a picture have a patch on them there.
+        """
         if self.recipe.start is None:
-            return None
+            return None, 0
+        run = Path(self.recipe.start).parent
         try:
-            return open_features(Path(self.recipe.start).parent / FEATURES)
-        except RunFolderError as error:
+            before = read_recipe(RunFolder(run).recipe)
+            patched = before.patch_views if isinstance(before, ImagesRecipe) else 0
+            return open_features(run / FEATURES), patched
+        except (InputError, RunFolderError) as error:
             say(f"{error} All features are computed anew.")
-            return None
+            return None, 0
 
     def restore(self, folder: Path, say: Say) -> None:
         try:
@@ -375,7 +385,10 @@ class ImagesJob:
         if not whole:
             return Outcome(outputs=outputs)
         part, pictures = self._scored_part()
-        found: Scored = score(runtime, learned, classifier, self._rows, pictures, self._features)
+        file, held_out = self._features, part == "held-out"
+        found: Scored = score(
+            runtime, learned, classifier, self._rows, pictures, file, known=held_out
+        )
         metrics = {
             "scored_on": part,
             **found.metrics,

@@ -32,11 +32,14 @@ def score(
     rows: Callable[[NDArray[np.int64]], Array],
     pictures: NDArray[np.int64],
     file: FeatureFile,
+    *,
+    known: bool = False,
 ) -> Scored:
     """Return the scores of a head on pictures; few rows are held at once.
 
     Args:
       rows: standardized features of pictures.
+      known: the pictures may be references themselves; each is then measured by the others.
     """
     count = len(file.classes)
     table, mistakes, far = np.zeros((count, count), np.int64), list[Mistake](), 0
@@ -46,7 +49,8 @@ def score(
         logits = engine.outputs(inputs, point)
         np.add.at(table, (labels, logits.argmax(axis=1)), 1)
         mistakes = merged(mistakes, worst(labels, logits, first_row=start))
-        far += int((classifier.known.nearness(inputs) < classifier.known.threshold).sum())
+        near = classifier.known.nearness(inputs, others=known)
+        far += int((near < classifier.known.threshold).sum())
     metrics = {
         "accuracy": float(np.trace(table) / table.sum()),
         "scored_pictures": len(pictures),

@@ -1,13 +1,14 @@
 """A head that an earlier run learned, as the start of one that may have more classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from edge_train.arrays.types import Array
 from edge_train.errors import InputError
 from edge_train.tasks.images.classifier_file import Classifier
-from edge_train.tasks.images.heads import Shape
+from edge_train.tasks.images.heads import Shape, heads, stages_of
 
 
 def learned_values(
@@ -41,16 +42,24 @@ def learned_values(
             f"{trained_blocks}; name as many."
         )
     old = {name: number for number, name in enumerate(before.classes)}
-    found = {}
-    for name, values in start.items():
-        learned = before.parameters[name]
-        if learned.shape == values.shape and tuple(before.classes) == tuple(classes):
-            found[name] = np.array(learned)
-        elif len(values) == len(classes) and len(learned) == len(old):  # a row a class
-            found[name] = np.array(values)
-            for number, one in enumerate(classes):
-                if one in old:
-                    found[name][number] = learned[old[one]]
-        else:
-            found[name] = np.array(learned)
+    found = {name: np.array(before.parameters[name]) for name in start}
+    for name in _by_class(head, shape):
+        rows = np.array(start[name])
+        for number, one in enumerate(classes):
+            if one in old:
+                rows[number] = found[name][old[one]]
+        found[name] = rows
     return found
+
+
+def _by_class(head: str, shape: Shape) -> list[str]:
+    """Return the names of parameters that have a row for each class: those that grow with them."""
+
+    def sides_of(one: Shape) -> dict[str, tuple[int, ...]]:
+        stages = stages_of(heads.get(head), one)
+        return {
+            f"{own.name}.{name}": sides for own in stages for name, sides in own.shapes().items()
+        }
+
+    now, then = sides_of(shape), sides_of(replace(shape, classes=shape.classes + 1))
+    return [name for name in now if now[name] != then[name]]

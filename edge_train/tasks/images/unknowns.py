@@ -37,9 +37,20 @@ class Known:
     references: Array
     threshold: float
 
-    def nearness(self, features: Array) -> Array:
-        """Return the cosine of the nearest reference, (rows,)."""
-        found: Array = (unit(features) @ self.references.T).max(axis=1)
+    def nearness(self, features: Array, *, others: bool = False) -> Array:
+        """Return the cosine of the nearest reference, (rows,).
+
+        Args:
+          others: than the picture itself, where that is a reference.
+        """
+        rows = unit(features)
+        cosines = rows @ self.references.T
+        if others:
+            places = {one.tobytes(): place for place, one in enumerate(self.references)}
+            for row, own in zip(rows, cosines, strict=True):
+                if (place := places.get(row.tobytes())) is not None:
+                    own[place] = -1
+        found: Array = cosines.max(axis=1)
         return found
 
 

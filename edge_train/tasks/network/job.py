@@ -40,7 +40,7 @@ from edge_train.tasks.network.continual import Next, folder_of, opened
 from edge_train.tasks.network.datasets import Dataset, Samples, load
 from edge_train.tasks.network.footprint import footprint_of
 from edge_train.tasks.network.kept import Ended, kept_of, makes_bases
-from edge_train.tasks.network.learned import learned_blocks, readable_file
+from edge_train.tasks.network.learned import learned_blocks, order_of, readable_file
 from edge_train.tasks.network.mistakes import shown
 from edge_train.tasks.network.objective import Labeled, Prepare, judged, scores
 from edge_train.tasks.network.recipe import NetworkRecipe
@@ -135,7 +135,10 @@ class NetworkJob:
             self._prepare, shape = self._backbone, self._backbone.feature_shape
         classes = len(self._data.class_names)
         self._network = networks.parse(required(recipe.network), shape, classes)
-        self._start = learned_blocks(recipe.start, self._network) if recipe.start else None
+        self._start = None
+        if recipe.start:
+            names = self._data.class_names
+            self._start = learned_blocks(recipe.start, self._network, names)
         if self._next is not None:
             self._start = self._next.start(self._network, recipe.seed)
         if self._rate_is_ours and recipe.method == "tpsgd" and _grows(self._network):
@@ -335,9 +338,12 @@ class NetworkJob:
         parameters = runtime.parameters
         parameters.load(best)
         statistics = runtime.calibrated(parameters)
-        data = self._data
+        data, mean, deviation = self._data, self._data.mean, self._data.deviation
+        if self._backbone is not None:  # which standardizes samples itself; features go in as is
+            channels = self._network.input_shape[-1]
+            mean, deviation = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         saved = SavedNetwork(
-            self._network, parameters, statistics, data.mean, data.deviation, data.class_names
+            self._network, parameters, statistics, mean, deviation, data.class_names
         )
         if self._next is not None:
             saved = self._next.whole(saved)
@@ -379,10 +385,11 @@ class NetworkJob:
     def _old_scores(self, logits: Prepare) -> dict[str, float]:
         """Return what the backbone reaches alone, and what is left of it where it came from."""
         found: dict[str, float] = {}
-        source = self._source
-        if source and len(source.class_names) == len(self._data.class_names):
+        source, names = self._source, self._data.class_names
+        if source and len(source.class_names) == len(names):
             whole = NumpyBackbone(source, len(source.network.blocks))
-            found["backbone_accuracy"] = self._accuracy(self._data.test, whole)
+            own = _in_order(whole, source.class_names, names)
+            found["backbone_accuracy"] = self._accuracy(self._data.test, own)
         if self.recipe.old_data:
             old = load(
                 Path(self.recipe.old_data).expanduser(),
@@ -398,9 +405,11 @@ class NetworkJob:
                     f"{len(old.class_names)} classes do not fit data of shape {self._data.shape} "
                     f"and {self._network.classes} classes."
                 )
-            found["old_accuracy"] = self._accuracy(old.test, logits)
-            if "backbone_accuracy" in found:
-                found["old_backbone_accuracy"] = self._accuracy(old.test, whole)
+            now = _in_order(logits, names, old.class_names)
+            found["old_accuracy"] = self._accuracy(old.test, now)
+            if source and "backbone_accuracy" in found:
+                then = _in_order(whole, source.class_names, old.class_names)
+                found["old_backbone_accuracy"] = self._accuracy(old.test, then)
         return found
 
     def _judged(self, samples: Samples, logits: Prepare) -> tuple[NDArray[np.int64], list[Mistake]]:
@@ -409,6 +418,12 @@ class NetworkJob:
     def _accuracy(self, samples: Samples, logits: Prepare) -> float:
         table, _ = self._judged(samples, logits)
         return float(np.trace(table) / table.sum())
+
+
+def _in_order(logits: Prepare, names: Sequence[str], wanted: Sequence[str]) -> Prepare:
+    """Return what answers in another order of the same classes."""
+    order = order_of(names, wanted)
+    return lambda stored: logits(stored)[:, order]
 
 
 def _checked(recipe: NetworkRecipe) -> NetworkRecipe:

@@ -125,6 +125,12 @@ def load_tables(
             "part; name the file: --data FILE."
         )
     first, second = _windows(path, inputs, labels, *window)
+    if window[1] < window[0]:
+        said.append(
+            "windows overlap: those that are held out to choose the best step share rows with "
+            "those that are trained on, so their loss falls with what is learned by heart; those "
+            "of the test share none"
+        )
     return TableSamples(first, second, names, tuple(said))
 
 
@@ -156,10 +162,12 @@ def _file(path: Path, label_column: str | None, like: _Read | None, said: list[s
     if table.named and len(kept) < len(table.columns) - 1:
         said.append(f"a column of {path.name} without a name counts its rows: it is left out")
     for at in kept:
-        if table.named and table.columns[at].casefold() in _COUNTING and _counts(table, at):
+        may_count = table.named and table.columns[at].casefold() in (*_COUNTING, *_UNNAMED)
+        if may_count and _tells_rows_apart(table, at):
+            does = "counts its rows" if _counts(table, at) else "has another number in each row"
             said.append(
-                f"column {shown(table.columns[at])} of {path.name} counts its rows, and is learned "
-                "from like any other; remove it if it says nothing of the class"
+                f"column {shown(table.columns[at])} of {path.name} {does}, and is learned from "
+                "like any other; remove it if it says nothing of the class"
             )
     columns = tuple(table.columns[at] for at in kept)
     if like is not None and table.named and columns != like.columns:
@@ -195,6 +203,13 @@ def _counts(table: Table, place: int) -> bool:
     cells = [number(row[place]) for row in table.sample]
     first = cells[0]
     return first is not None and cells == [first + at for at in range(len(cells))]
+
+
+def _tells_rows_apart(table: Table, place: int) -> bool:
+    """Return whether each row has a whole number of its own in a column, in whatever order."""
+    cells = [number(row[place]) for row in table.sample]
+    found = {cell for cell in cells if cell is not None and cell.is_integer()}
+    return len(found) == len(cells)
 
 
 def _rows(

@@ -17,6 +17,7 @@ from edge_train.protocols import Transform
 from edge_train.recipe import required
 from edge_train.tasks.points import TASK
 from edge_train.tasks.points.network import Shape
+from edge_train.tasks.points.objective import FEW_HELD_OUT, MORE_SCORED
 from edge_train.tasks.points.recipe import PointsRecipe
 
 _COPIES = 2  # of the weights in float32: gradient, or what zo tries
@@ -51,6 +52,7 @@ def footprint_of(
     limits = (recipe.micro_batch, recipe.batch_limit, samples)
     together = min(limit for limit in limits if limit)
     judged = max(1, clouds // 10)
+    more = min(clouds - judged, MORE_SCORED) if judged < FEW_HELD_OUT else 0
     compared = (
         4
         * recipe.points
@@ -58,7 +60,7 @@ def footprint_of(
     )
     gradients = 4 * items if together < samples else 0
     training = together * (shape.activation_bytes + 24 * recipe.points) + compared + gradients
-    scored = 12 * recipe.points * min(judged, samples) + 12 * recipe.points**2
+    scored = 12 * recipe.points * (min(judged, samples) + more) + 12 * recipe.points**2
     results = 4 * items
     return Footprint(
         use.libraries,
@@ -75,7 +77,7 @@ def footprint_of(
         products=len(shapes),
         together=together,
         evaluated=judged,
-        after=judged,
+        after=judged + more,
         trained=items,
         folder=folder_lines(
             len(shapes),

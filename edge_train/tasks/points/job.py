@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
@@ -29,7 +30,7 @@ from edge_train.tasks.points.engine import CloudEngine, of_network
 from edge_train.tasks.points.footprint import footprint_of
 from edge_train.tasks.points.model_file import AUTOENCODER, Model, load_model
 from edge_train.tasks.points.network import Shape, start_of
-from edge_train.tasks.points.objective import Reconstruction
+from edge_train.tasks.points.objective import FEW_HELD_OUT, MORE_SCORED, Reconstruction
 from edge_train.tasks.points.recipe import PointsRecipe
 from edge_train.tasks.points.slicer import SHAPES
 from edge_train.tasks.points.slicer import start_of as start_of_slicer
@@ -102,11 +103,17 @@ class PointsJob:
         recipe = self.recipe
         path = Path(required(recipe.data)).expanduser()
         self._clouds = load(path, recipe.points, recipe.train_samples)
-        self.notes = tuple(dict.fromkeys((*self.notes, *self._clouds.notices)))
+        few: tuple[str, ...] = ()
+        if (count := len(self._task().held_out)) < FEW_HELD_OUT:
+            clouds = "1 cloud is" if count == 1 else f"{count} clouds are"
+            few = (
+                f"only {clouds} held out, so the score from which on a scan is called unusual is "
+                "a rough one; give it more clouds, or a larger --evaluation-samples",
+            )
+        self.notes = tuple(dict.fromkeys((*self.notes, *self._clouds.notices, *few)))
 
     def prepare(self, folder: Path, say: Say) -> None:
-        task = self.task()
-        assert isinstance(task, Reconstruction)
+        task = self._task()
         weights = sum(int(np.prod(shape)) for shape in self._shapes.values())
         say(
             f"{len(task.trained)} clouds of {self.recipe.points} points to train on, "
@@ -136,6 +143,9 @@ class PointsJob:
         )
 
     def task(self) -> Objective:
+        return self._task()
+
+    def _task(self) -> Reconstruction:
         recipe = self.recipe
         samples = required(recipe.samples)
         return Reconstruction(self._clouds.points, recipe.seed, samples, recipe.evaluation_samples)
@@ -173,11 +183,13 @@ class PointsJob:
         self, folder: Path, runtime: CloudEngine, best: Point, steps: int, whole: bool
     ) -> Outcome:
         learned = {n: np.array(v) for n, v in of_network(best, self._shape)}
-        task = self.task()
-        assert isinstance(task, Reconstruction)
+        task = self._task()
         model = Model(self._shape, learned, 0.0, 0.0)
-        scores, back = self._scored(model, task)
-        model = replace(model, mean=float(scores.mean()), deviation=float(scores.std()))
+        scores, back = self._scored(model, task.held_out)
+        usual = scores
+        if len(usual) < FEW_HELD_OUT:
+            usual = np.concatenate([usual, self._scored(model, task.trained[:MORE_SCORED])[0]])
+        model = replace(model, mean=float(scores.mean()), deviation=float(usual.std()))
         model.save(folder / AUTOENCODER)
         outputs = {"autoencoder": AUTOENCODER}
         if not whole:
@@ -204,10 +216,10 @@ class PointsJob:
         )
         return Outcome(metrics, outputs, line)
 
-    def _scored(self, model: Model, task: Reconstruction) -> tuple[Array, Array]:
-        """Return scores and reconstructions of the clouds that were held out, some at a time."""
-        held, step = self._clouds.points[task.held_out], required(self.recipe.samples)
-        parts = [model.score(held[start : start + step]) for start in range(0, len(held), step)]
+    def _scored(self, model: Model, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return scores and reconstructions of some clouds, a few at a time."""
+        some, step = self._clouds.points[numbers], required(self.recipe.samples)
+        parts = [model.score(some[start : start + step]) for start in range(0, len(some), step)]
         scores, back = zip(*parts, strict=True)
         return np.concatenate(scores), np.concatenate(back)
 

@@ -25,7 +25,8 @@ class Model:
 
     Attributes:
       parameters: by the names of `shape.shapes`.
-      mean, deviation: of the scores of clouds that were held out.
+      mean, deviation: of the scores of clouds that were held out; where these are few, the
+        deviation is that of clouds that were trained on, too.
     """
 
     shape: Shape

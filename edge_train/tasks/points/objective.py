@@ -11,6 +11,9 @@ from edge_train.protocols import Runtime
 from edge_train.rng import Key, sample_seeds
 
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 200
+# Of fewer clouds that were held out their scores do not tell how much scores differ: those of so
+# many clouds that were trained on count, too.
+FEW_HELD_OUT, MORE_SCORED = 10, 100
 
 
 class Reconstruction:

@@ -41,6 +41,7 @@ class Scored:
       words: the queries.
       right: documents -> how well they answer, by query.
       by_words: the documents that BM25 ranks first, by query.
+      bare: whether they are titles: passages are then without theirs, or each would find its own.
     """
 
     part: str
@@ -48,27 +49,29 @@ class Scored:
     words: tuple[str, ...]
     right: tuple[Mapping[int, float], ...]
     by_words: tuple[tuple[int, ...], ...]
+    bare: bool
 
     def to_json(self) -> str:
         """Return all of it as a text."""
         right = [[[key, value] for key, value in one.items()] for one in self.right]
-        content = (self.part, self.query.tolist(), self.words, right, self.by_words)
+        content = (self.part, self.query.tolist(), self.words, right, self.by_words, self.bare)
         return json.dumps(content)
 
     @classmethod
     def from_json(cls, text: str) -> "Scored":
-        """Return what `to_json` wrote.
+        """Return what `to_json` wrote; earlier versions judged titles as any other query.
 
         Raises:
           ValueError: it is none.
         """
-        part, query, words, right, by_words = json.loads(text)
+        part, query, words, right, by_words, *bare = json.loads(text)
         return cls(
             part,
             np.array(query, np.int64),
             tuple(words),
             tuple({int(key): float(value) for key, value in one} for one in right),
             tuple(map(tuple, by_words)),
+            bare == [True],
         )
 
 
@@ -220,7 +223,12 @@ class Builder:
         train, dev = (
             questions_of(asked[part], of_document, owners, words) for part in ("train", "dev")
         )
-        scored = _scored(asked, words, owners)
+        part = "test" if asked["test"] else "dev"
+        judged = asked[part][:_MOST_SCORED]
+        if bare := all(one.bare for one in judged):  # all are titles, or none is
+            del words
+            words = BM25(p.text for p in passages)
+        scored = _scored(part, judged, words, owners, bare=bare)
         del words
         total = len(passages) + len(title_texts) + len(texts)
         self.say(
@@ -309,15 +317,16 @@ def directions(vectors: TokenVectors) -> Array:
     return found32
 
 
-def _scored(asked: Mapping[str, Sequence[Asked]], words: BM25, owners: NDArray[np.int32]) -> Scored:
-    part = "test" if asked["test"] else "dev"
-    some = asked[part][:_MOST_SCORED]
+def _scored(
+    part: str, some: Sequence[Asked], words: BM25, owners: NDArray[np.int32], *, bare: bool
+) -> Scored:
     return Scored(
         part,
         np.array([one.text for one in some], np.int64),
         tuple(one.words for one in some),
         tuple(one.right for one in some),
         tuple(tuple(ranking(words.scores(one.words), owners)) for one in some),
+        bare,
     )
 
 

@@ -30,7 +30,7 @@ def judged(
     ranked: dict[str, list[list[int]]] = {"bm25": [list(one) for one in scored.by_words]}
     best: dict[str, list[dict[int, int]]] = {}
     for name, head in (("before", before), ("after", after)):
-        scores = scores_of(runtime, head, scored.query, corpus.passages)
+        scores = scores_of(runtime, head, scored.query, corpus.passages, bare=scored.bare)
         ranked[name] = [ranking(row, corpus.owners) for row in scores]
         best[name] = [
             {d: _best_passage(row, corpus, d) for d in some[:_SHOWN]}

@@ -14,12 +14,18 @@ _QUERIES_AT_ONCE = 32
 
 
 def scores_of(
-    runtime: LateInteraction, head: Folded, queries: NDArray[np.int64], passages: int
+    runtime: LateInteraction,
+    head: Folded,
+    queries: NDArray[np.int64],
+    passages: int,
+    *,
+    bare: bool = False,
 ) -> Array:
     """Return the score of every passage for every query, (queries, passages).
 
     Args:
       queries: numbers of texts.
+      bare: passages are compared without their titles.
 
     Memory: the result, and products of a few passages' tokens with those of a few queries.
     """
@@ -32,7 +38,7 @@ def scores_of(
         for start in range(0, len(queries), _QUERIES_AT_ONCE)
     ]
     for first, last in runtime.runs(passages, _TOKENS_AT_ONCE):
-        tokens = runtime.passages(first, last, head)
+        tokens = runtime.passages(first, last, head, bare=bare)
         for at, few in some:
             products = few.values @ tokens.values.T
             best = np.maximum.reduceat(products, tokens.starts[:-1], axis=1)

@@ -14,7 +14,13 @@ from edge_train.arrays.nearest import neighbors
 from edge_train.arrays.parameters import Parameters
 from edge_train.arrays.types import Array, Point
 from edge_train.errors import InputError
-from edge_train.formats.clouds.cloud import Frame, frame_of, read_clouds, surface_points
+from edge_train.formats.clouds.cloud import (
+    Frame,
+    clouds_in,
+    frame_of,
+    read_clouds,
+    surface_points,
+)
 from edge_train.formats.clouds.ply import write_ply
 from edge_train.memory.footprint import Footprint
 from edge_train.methods import methods
@@ -112,6 +118,8 @@ class SurfaceJob:
             f"the cloud is moved to the middle of its box and divided by its radius, "
             f"{self._frame.radius:.4g} in the units of the file; results are in those units"
         ]
+        if (count := clouds_in(path)) > 1:
+            lines.append(f"{path.name} holds {count} clouds; its first one is learned")
         if cloud.sampled:
             lines.append(f"{path.name} is a mesh; {len(points)} points of its surface are used")
         elif path.suffix.lower() == ".obj":

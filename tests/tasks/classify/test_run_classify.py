@@ -71,6 +71,19 @@ def test_a_run_leaves_a_model_and_its_score(finished):
     assert (out / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_answers_come_from_the_artifact_of_the_run_and_no_other(classifiers, tmp_path, capsys):
+    artifact, out = tmp_path / "artifact", tmp_path / "run"
+    shutil.copytree(classifiers.head_artifact, artifact)
+    own = replace(classifiers, artifact=artifact)
+    assert run(own, "ort-training", out, "--steps", "2") == 0
+    assert cli.main(["infer", str(out), "a text"]) == 0
+    shutil.rmtree(artifact)
+    shutil.copytree(classifiers.artifact, artifact)  # of other frozen weights: of none
+    capsys.readouterr()
+    assert cli.main(["infer", str(out), "a text"]) == 2
+    assert "is not the artifact that" in capsys.readouterr().err
+
+
 def test_it_learns_to_tell_the_classes_apart(classifiers, tmp_path):
     assert (
         run(

@@ -58,6 +58,23 @@ def test_every_patch_is_scored_before_and_after_hardening_and_no_patch_is_kept(m
     assert audited(made / "run", "--harden") == found  # over the first, with the same bits
 
 
+@pytest.mark.parametrize("change", ["steps", "pictures"])
+def test_a_head_that_was_hardened_for_another_run_is_no_measure_of_this_one(
+    change, made, tmp_path, capsys
+):
+    shutil.copytree(made / "pets", tmp_path / "pets")
+    words = ("--task", "images", "--model", str(made / "tiny.onnx"), "--out", str(tmp_path / "run"))
+    assert cli.main(["run", str(tmp_path / "pets"), *words, "--steps", "5"]) == 0
+    audited(tmp_path / "run", "--harden")
+    shutil.rmtree(tmp_path / "run")
+    if change == "pictures":
+        write_classes(tmp_path / "pets", seed=7)
+    steps = "6" if change == "steps" else "5"
+    assert cli.main(["run", str(tmp_path / "pets"), *words, "--steps", steps]) == 0
+    assert cli.main(["audit", str(tmp_path / "run"), *FEW, "--harden"]) == 2
+    assert "run-hardened is another run; remove it" in capsys.readouterr().err
+
+
 def test_a_killed_audit_goes_on_to_the_same_bits(made, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     shutil.copytree(made / "run", whole)

@@ -14,6 +14,7 @@ from edge_train.formats.tensor_store import load_tensors
 from edge_train.tasks import open_job
 from edge_train.tasks.images.classifier_file import load_classifier
 from edge_train.tasks.images.recipe import ImagesRecipe
+from edge_train.tasks.images.splits import split
 
 pytestmark = pytest.mark.process
 
@@ -157,6 +158,29 @@ def test_features_are_kept_by_content_and_views_follow_from_the_seed(given, tmp_
     np.testing.assert_array_equal(rows[0], rows[1])
     np.testing.assert_array_equal(rows[0][0], rows[2][0])  # the whole picture
     assert (rows[0] != rows[2]).any()
+
+
+def test_views_with_a_patch_are_not_taken_over_as_views_without(given, tmp_path):
+    once, hard, after = (tmp_path / name for name in ("once", "hard", "after"))
+    plain = words(given, "--steps", "1", "--views", "4")
+    run(once, *plain)
+    run(hard, *words(given, "--steps", "1", "--views", "2", "--patch-views", "2"))
+    run(after, *plain, "--patch-views", "0", "--from", hard)
+    np.testing.assert_array_equal(load_rows(after), load_rows(once))
+
+
+def test_a_held_out_picture_is_no_witness_that_it_is_known(given, tmp_path):
+    data = tmp_path / "pets"
+    shutil.copytree(given / "pets", data)
+    report = run(tmp_path / "before", *words(given, "--steps", "1", data=data))
+    assert report["metrics"]["taken_for_unknown"] == 0
+    place = split(np.repeat(np.arange(3), 6), np.zeros(18, bool), None).held_out[0]
+    draw = np.random.default_rng(9)
+    pixels = draw.integers(0, 255, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(data / "cat" / f"{place}.png")
+    report = run(tmp_path / "after", *words(given, "--steps", "1", data=data))
+    assert report["metrics"]["scored_on"] == "held-out"
+    assert report["metrics"]["taken_for_unknown"] == 1
 
 
 def load_rows(out):

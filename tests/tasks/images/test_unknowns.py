@@ -21,6 +21,7 @@ def test_the_threshold_is_two_deviations_below_how_near_left_out_pictures_are():
     far = draw.standard_normal((200, 16)).astype(np.float32)
     assert (found.nearness(far) < found.threshold).mean() > 0.9
     assert (found.nearness(features) >= found.threshold).all()
+    np.testing.assert_allclose(found.nearness(features, others=True), near, atol=1e-5)
 
 
 def test_a_class_of_one_picture_does_not_lower_the_threshold():

@@ -195,6 +195,12 @@ def test_a_table_that_cannot_be_used_is_refused_by_line(tmp_path, rows, words):
         load(table(tmp_path, rows))
 
 
+def test_windows_that_overlap_are_said_to_share_rows_with_those_held_out(tmp_path):
+    path = table(tmp_path, [f"{n},{-n},{n // 40}" for n in range(160)])
+    assert any("windows overlap" in line for line in load(path, window=(5, 2)).notices)
+    assert load(path, window=(5, 5)).notices == ()
+
+
 def test_windows_longer_than_a_run_of_one_label_are_refused(tmp_path):
     rows = [f"{i},{i},{'ab'[i // 10 % 2]}" for i in range(40)]
     with pytest.raises(InputError, match="runs of one label are too short"):

@@ -148,6 +148,14 @@ def test_what_is_stretched_enlarged_alone_or_there_twice_is_said(tmp_path):
     )
 
 
+def test_a_copy_among_pictures_to_train_on_is_said_with_what_it_does(tmp_path):
+    classes(tmp_path)
+    put(tmp_path / "cat" / "8.png", same := random.integers(0, 256, (6, 8, 3), np.uint8))
+    put(tmp_path / "cat" / "9.png", same)
+    line = "the same picture more than once; one that is held out flatters the score: "
+    assert f"{line}cat/8.png = cat/9.png" in load_pictures(tmp_path, None).notices
+
+
 def test_pictures_that_cannot_be_read_are_named_together(tmp_path):
     classes(tmp_path)
     for number in range(5):

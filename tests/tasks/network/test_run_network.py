@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -308,6 +309,32 @@ def test_an_adapter_recovers_what_a_shift_took(tmp_path):
     assert not (tmp_path / "adapted" / "network.safetensors").exists()
 
 
+def other_order(path):
+    """Save the same pictures with their classes numbered the other way round."""
+    arrays = dict(np.load(pictures(path)))
+    for name in ("train_labels", "test_labels"):
+        arrays[name] = 2 - arrays[name]
+    np.savez(path, **{**arrays, "class_names": arrays["class_names"][::-1]})
+    return path.name
+
+
+def test_a_backbone_is_judged_by_the_names_of_its_classes(tmp_path):
+    run(recipe(tmp_path, network="conv 4 3, tanh, dense 24, tanh"), tmp_path / "source")
+    words = {"backbone": "source/network.safetensors", "backbone_blocks": 1}
+    data = other_order(tmp_path / "other.npz")
+    path = recipe(tmp_path, "adapter", network="mlp 16", data=data, old_data="data.npz", **words)
+    metrics = run(path, tmp_path / "adapted")["metrics"]
+    for name in ("test", "backbone", "old", "old_backbone"):
+        assert metrics[f"{name}_accuracy"] > 0.9, name
+
+
+def test_a_run_goes_on_from_classes_in_another_order(tmp_path):
+    first = run(recipe(tmp_path), tmp_path / "first")
+    path = recipe(tmp_path, "next", data=other_order(tmp_path / "other.npz"), steps=1)
+    report = run(path, tmp_path / "again", "--from", str(tmp_path / "first"))
+    assert report["eval"]["first"] < 0.5 * first["eval"]["first"]
+
+
 @pytest.mark.skipif(not find_spec("onnx"), reason="onnx writes the graph")
 @pytest.mark.parametrize("quant", ["none", "int8"])
 @pytest.mark.parametrize(
@@ -333,6 +360,26 @@ def test_an_exported_backbone_gives_the_features_of_the_saved_one(tmp_path, text
         np.testing.assert_allclose(exported(stored), exact(stored), atol=tolerance)
     metrics = adapted(tmp_path, "1.onnx", steps=200)["metrics"]
     assert metrics["test_accuracy"] > 0.9
+
+
+@pytest.mark.skipif(not find_spec("onnx"), reason="onnx writes the graph")
+def test_an_exported_adapter_answers_the_features_of_its_backbone(tmp_path, capsys):
+    from edge_train.runtimes.backbones import NumpyBackbone, OnnxBackbone
+
+    run(recipe(tmp_path, network="conv 4 3, tanh, dense 24, tanh"), tmp_path / "source")
+    metrics = adapted(tmp_path, "source/network.safetensors", backbone_blocks=1)["metrics"]
+    source, out = tmp_path / "adapted" / "adapter.safetensors", tmp_path / "adapter.onnx"
+    words = ["export", str(source), str(out), "--quant", "none", "--blocks", "2"]
+    assert cli.main(words) == 0
+    features = NumpyBackbone(network_file.load(tmp_path / "source" / "network.safetensors"), 1)
+    data = np.load(tmp_path / "new.npz")
+    found = OnnxBackbone(out, features.feature_shape)(features(data["test_images"][..., None]))
+    right = found.argmax(axis=1) == data["test_labels"]
+    assert right.mean() == metrics["test_accuracy"] > 0.9
+    saved = network_file.load(source)  # as earlier versions wrote it, with what samples need
+    network_file.save(source, replace(saved, mean=np.ones(1, np.float32)))
+    assert cli.main(words) == 2
+    assert "train it again" in capsys.readouterr().err
 
 
 def held(folder, name, **keys):

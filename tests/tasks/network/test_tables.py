@@ -92,6 +92,15 @@ def test_a_named_column_that_counts_the_rows_is_said(tmp_path):
     assert "column 'Id' of t.csv counts its rows, and is learned from" in data.notices[0]
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "id"])
+def test_numbers_of_rows_that_were_shuffled_are_said(name, tmp_path):
+    """Where rows stood by their class, these numbers give it away."""
+    rows = rows_of(**{name: lambda n: n * 7 % 40, "a": lambda n: n % 7, "label": lambda n: n % 2})
+    data = load(write_table(tmp_path / "t.csv", rows))
+    assert data.shape == (2,)
+    assert f"column {name!r} of t.csv has another number in each row" in data.notices[0]
+
+
 def test_a_folder_of_parts_has_its_own_test_part(tmp_path):
     rows = rows_of(a=lambda n: n, label=lambda n: "ab"[n % 2])
     write_table(tmp_path / "train.csv", rows)

@@ -100,6 +100,18 @@ def test_a_scan_like_those_that_were_learned_is_usual_and_another_is_not(
     assert "stick.ply: unusual (score" in capsys.readouterr().out
 
 
+def test_one_cloud_that_was_held_out_does_not_make_all_others_unusual(tmp_path, capsys):
+    scans = write_clouds(tmp_path / "scans", count=12)
+    out = tmp_path / "run"
+    report = run(out, scans, *SMALL, "--steps", "100")
+    assert any("only 1 cloud is held out" in line for line in report["notices"])
+    assert load_model(out / AUTOENCODER).deviation > 0
+    capsys.readouterr()
+    assert cli.main(["score", str(out), str(scans), "--json"]) == 0
+    found = [json.loads(line)["unusual"] for line in capsys.readouterr().out.splitlines()]
+    assert found.count(True) <= 1
+
+
 def test_a_run_goes_on_from_what_another_learned(trained, scans, tmp_path, capsys):
     report = run(tmp_path / "run", scans, *SMALL, "--steps", "5", "--from", trained[0])
     assert report["eval"]["first"] == pytest.approx(trained[1]["eval"]["best"], rel=0.05)

@@ -1,10 +1,11 @@
 """A search without torch: from notes to hits through the command; what is refused, and how."""
 
 import json
+from itertools import combinations, islice
 
 import numpy as np
 import pytest
-from tiny_encoder import make_encoder, make_judged, make_notes
+from tiny_encoder import WORDS, make_encoder, make_judged, make_notes
 
 from edge_train import cli
 from edge_train.formats.tensor_store import read_tensors
@@ -47,6 +48,21 @@ def test_a_run_learns_and_says_what_it_is_judged_by(made):
     page = (made / "run" / "report.html").read_text()
     assert "Queries before and after" in page
     assert metrics["examples"][0]["query"] in page
+
+
+def test_a_title_that_was_held_out_is_not_judged_by_finding_itself(tmp_path):
+    """No word of a title stands in any text, so nothing but the title itself could be found."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    draw = np.random.default_rng(1)
+    for number, words in enumerate(islice(combinations(WORDS[:10], 3), 60)):
+        text = " ".join(draw.choice(WORDS[10:], 8))
+        (notes / f"{number}.md").write_text(f"# {' '.join(words)}\n{text}.\n")
+    words = ("--task", "retrieve", "--model", make_encoder(tmp_path / "model"), *STEPS)
+    assert run("run", notes, *words, "--out", tmp_path / "run") == 0
+    metrics = json.loads((tmp_path / "run" / "report.json").read_text())["metrics"]
+    for way in ("", "_before", "_bm25"):
+        assert metrics[f"ndcg_at_10{way}"] < 0.5
 
 
 def test_hits_name_title_passage_and_matching_words(made, capsys):

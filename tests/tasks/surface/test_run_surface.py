@@ -196,6 +196,13 @@ def test_a_mesh_without_faces_is_taken_for_its_corners_and_that_is_said(tmp_path
     assert "corners.obj has no faces; its corners are the points" in report["notices"]
 
 
+def test_of_an_archive_of_clouds_the_first_is_learned_and_that_is_said(tmp_path):
+    path = tmp_path / "many.npz"
+    np.savez(path, clouds=np.stack([bowl(300), bowl(300, seed=1)]))
+    report = run(tmp_path / "run", path, "--task", "surface", *SMALL, "--steps", "2")
+    assert "many.npz holds 2 clouds; its first one is learned" in report["notices"]
+
+
 def test_a_run_goes_on_from_what_another_learned(trained, scan, tmp_path):
     report = run(tmp_path / "run", scan, *SMALL, "--steps", "3", "--from", trained[0])
     assert report["eval"]["first"] == pytest.approx(trained[1]["eval"]["best"], rel=0.05)

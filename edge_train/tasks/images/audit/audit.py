@@ -42,6 +42,8 @@ _LEAST_SAMPLES = 60  # scored: a run with few photos has each in several places
 _SAMPLES = 6  # photos of a step
 _HARDENED = "-hardened"  # behind the name of the run
 _PATCH_VIEWS, _DROPOUT = 4, 0.5
+# Of a run and the hardened one beside it: what each may hold and take, and what computes nothing.
+_MAY_DIFFER = {"cap_bytes", "host_cap_bytes", "time_seconds", "when", "out", "threads"}
 # Activations of a view that is differentiated, in the size of those of a call.
 _DIFFERENTIATED = 12
 _CALL_BYTES = 600  # a pixel, as in `footprint.py`
@@ -56,7 +58,7 @@ def audit(one: Audit) -> tuple[dict[str, Any], str]:
     subject = _Subject(one)
     subject.say_plan()
     if one.options.harden:
-        hardened: Classifier | None = _hardened(one)
+        hardened: Classifier | None = _hardened(one, subject.file)
     else:
         hardened = None
     key = (VERSION, subject.key, subject.forwards, one.recipe.seed)
@@ -219,11 +221,14 @@ class _Work:
         self.one.say(f"{name}, patch {row['patch']}: {shares}")
 
 
-def _hardened(one: Audit) -> Classifier:
+def _hardened(one: Audit, pictures: FeatureFile) -> Classifier:
     """Return the head that was trained with patched views, in a run folder of its own.
 
+    Args:
+      pictures: of the run that is audited.
+
     Raises:
-      InputError: a folder of that name is of something else.
+      InputError: a folder of that name is of something else: another recipe, or other pictures.
       TrainingStopped: the training stopped.
     """
     assert isinstance(one.recipe, ImagesRecipe)
@@ -240,9 +245,11 @@ def _hardened(one: Audit) -> Classifier:
     if (folder / "recipe.toml").is_file():
         from edge_train.tasks import read_recipe
 
-        there = read_recipe(folder / "recipe.toml")
-        alike = ("start", "patch_views", "view_dropout", "seed", "data", "model", "head")
-        if any(getattr(there, name, None) != getattr(wanted, name) for name in alike):
+        there, alike = read_recipe(folder / "recipe.toml"), wanted.declared().keys() - _MAY_DIFFER
+        same = all(getattr(there, name, None) == getattr(wanted, name) for name in alike)
+        if (folder / FEATURES).is_file():
+            same = same and _content(open_features(folder / FEATURES)) == _content(pictures)
+        if not same:
             raise InputError(
                 f"{folder} is another run; remove it, or move it, then type the command again."
             )
@@ -252,6 +259,12 @@ def _hardened(one: Audit) -> Classifier:
             f"the hardened run stopped with status {status}; type the command again to go on."
         )
     return load_classifier(folder / CLASSIFIER)
+
+
+def _content(file: FeatureFile) -> dict[bytes, tuple[str, bool]]:
+    """Return the class and part of each picture, by the hash of its file."""
+    some = ((digest, file.samples[number]) for digest, number in file.by_content().items())
+    return {digest: (file.classes[one.label], one.test) for digest, one in some}
 
 
 def _folder_of(run: Path) -> Path:
