@@ -28,6 +28,7 @@ PAIRS = (
     ("question", "passage"),
     ("#1 string", "#2 string"),
 )
+NO_WORDS = ("", "nan")  # a label that is none: pandas writes a missing one as either
 KNOWN = frozenset({*TEXTS, *LABELS, *(name for pair in PAIRS for name in pair)})
 TEXT_FLAG, LABEL_FLAG, PAIR_FLAG = "--text-column", "--label-column", "--pair-column"
 

@@ -127,6 +127,7 @@ def test_a_bad_table_is_one_sentence(tmp_path, content, sentence):
         ('{"text": "a", "label": [1, 2]}\n', "line 1 has more than one label"),
         ('{"text": ["a"], "label": 1}\n', "line 1 has no text"),
         ('{"text": "a", "label": null}\n', "line 1 has no label"),
+        ('{"text": "a", "label": "nan"}\n', "line 1 has no label"),
     ],
 )
 def test_bad_json_lines_are_one_sentence(tmp_path, content, sentence):
