@@ -43,7 +43,8 @@ def _diffusion(options: argparse.Namespace) -> None:
 def _network(options: argparse.Namespace) -> None:
     from edge_train.export.network_graph import export_network
 
-    print(export_network(Path(options.model), options.out, options.quant, options.blocks))
+    quant = options.quant or "int8"
+    print(export_network(Path(options.model), options.out, quant, options.blocks))
 
 
 def _training(options: argparse.Namespace) -> None:
@@ -175,6 +176,8 @@ def run(options: argparse.Namespace) -> int:
             f"{model} is a run that trained a LoRA, which other programs load as it is: its files "
             f"are in {model / 'lora'}, and {model}/report.html has the lines to type."
         )
+    if (model / "recipe.toml").is_file() and kind.write is not _language_model:
+        raise InputError(_of_run(model))
     if options.kind == "onnx" and model.suffix == ".safetensors":
         kind = _NETWORK
     for name in _OPTIONS:
@@ -182,6 +185,15 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(_misplaced(name, options.kind))
     kind.write(options)
     return 0
+
+
+def _of_run(run: Path) -> str:
+    """Return what to export where a run was named that is none of a language model's adapter."""
+    if (network := run / "network.safetensors").is_file():
+        return f"{run} is the folder of a run; export its network: {network}."
+    if (model := run / "model").is_dir():
+        return f"{run} is the folder of a run; export its model: {model}, with --for."
+    return f"{run} is the folder of a run, whose files are used as they are; nothing is exported."
 
 
 def _misplaced(name: str, kind: str) -> str:

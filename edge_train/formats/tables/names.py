@@ -28,6 +28,7 @@ PAIRS = (
     ("question", "passage"),
     ("#1 string", "#2 string"),
 )
+NO_WORDS = ("", "nan")  # a label that is none: pandas writes a missing one as either
 KNOWN = frozenset({*TEXTS, *LABELS, *(name for pair in PAIRS for name in pair)})
 TEXT_FLAG, LABEL_FLAG, PAIR_FLAG = "--text-column", "--label-column", "--pair-column"
 
@@ -35,8 +36,9 @@ TEXT_FLAG, LABEL_FLAG, PAIR_FLAG = "--text-column", "--label-column", "--pair-co
 def pair_in(table: Table) -> tuple[int, int] | None:
     """Return the places of two texts that a table names as a pair."""
     for first, second in PAIRS:
-        if len(found := table.among((first, second))) == 2:
-            return found[0], found[1]
+        texts, seconds = table.among((first,)), table.among((second,))
+        if texts and seconds:
+            return texts[0], seconds[0]
     return None
 
 

@@ -1,5 +1,6 @@
 """A table of any kind: its columns by name, and its rows one at a time."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -127,6 +128,7 @@ def open_table(path: Path, known: Collection[str], asked: Collection[str | None]
       InputError: it is of no kind that is known, missing, empty, or cannot be read.
     """
     kind = kind_of(path)
+    names = {*known, *(folded(name) for name in asked if name and not name.isdecimal())}
     if kind not in KINDS:
         raise InputError(f"{path}: expected a table that ends in {', '.join(KINDS)}.")
     if kind == PARQUET:
@@ -136,11 +138,16 @@ def open_table(path: Path, known: Collection[str], asked: Collection[str | None]
     elif kind in RECORDS:
         table = _records(path, kind, coding_of(path))
     else:
-        names = {*known, *(folded(name) for name in asked if name and not name.isdecimal())}
         table = _delimited(path, kind, coding_of(path), names)
     if not table.sample:
         table.wrong.check()
         raise InputError(f"{path}: no examples in it; expected a row a line.")
+    own = Counter(map(folded, table.columns))
+    for name in sorted(name for name in names if table.named and own[name] > 1):
+        table.said += (
+            f"{own[name]} columns of {path.name} are called {shown(name)}: the first is meant, and "
+            "another can be named by its number, counted from 1",
+        )
     return table
 
 

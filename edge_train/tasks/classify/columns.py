@@ -108,7 +108,8 @@ def places_like(table: Table, train: Table, places: Places) -> Places:
             return None
         if not train.named:
             return place if len(table.columns) == len(train.columns) else None
-        return next(iter(table.among((train.columns[place].strip().casefold(),))), None)
+        found = table.among((train.columns[place].strip().casefold(),))
+        return place if place in found else next(iter(found), None)
 
     text, pair = same(places.text), same(places.pair)
     if text is None or (places.pair is not None and pair is None):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_train.errors import InputError
+from edge_train.formats.tables.names import NO_WORDS
 from edge_train.formats.tables.numbers import number, whole
 from edge_train.units import shown
 
@@ -17,7 +18,7 @@ _MOST_NUMBERS = 20  # different numbers with fractions that may still be names o
 def written(cell: Any) -> str | None:
     """Return a label as text, None where there is none; whole numbers are written one way.
 
-    >>> [written(cell) for cell in (" ham ", 1, 1.0, "1.0", True, "", None, math.nan, [1])]
+    >>> [written(cell) for cell in (" ham ", 1, 1.0, "1.0", True, "", None, math.nan, "NaN")]
     ['ham', '1', '1', '1', 'true', None, None, None, None]
     """
     if isinstance(cell, bool):
@@ -28,7 +29,7 @@ def written(cell: Any) -> str | None:
         if not math.isfinite(cell):
             return None
         return str(int(cell)) if cell == int(cell) else repr(cell)
-    if not isinstance(cell, str) or not (text := cell.strip()):
+    if not isinstance(cell, str) or (text := cell.strip()).casefold() in NO_WORDS:
         return None
     if "." in text and (value := whole(text)) is not None:
         return str(value)

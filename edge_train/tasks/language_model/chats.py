@@ -20,6 +20,8 @@ PAIRS = (
 INPUTS, SYSTEMS = ("input", "context"), ("system", "system_prompt")
 _TOOLS, _FUNCTIONS = ("tools",), ("functions",)
 _PREFERENCES = ("chosen", "rejected")
+# What LLaVA, LLaMA-Factory and their like put beside a chat whose text says <image>.
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Names that make a first row of a csv a header.
 NAMES = frozenset(
     (*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS, *_FUNCTIONS)
@@ -75,12 +77,14 @@ class ChatColumns:
       pair: places of these two.
       more: places of what goes behind the prompt, of the system's message, of the tools, and of
         the functions that are them in data from before there were tools.
+      media: names and places of pictures and sound that a row may have.
     """
 
     what: str
     messages: int | None
     pair: tuple[int, int] = (0, 0)
     more: tuple[int | None, ...] = (None,) * 4
+    media: tuple[tuple[str, int], ...] = ()
 
     def chat(self, row: Sequence[Any]) -> Chat:
         """Return the chat of a row.
@@ -88,6 +92,8 @@ class ChatColumns:
         Raises:
           WrongChat: it is none.
         """
+        if found := next((name for name, place in self.media if _parsed(row[place])), None):
+            raise WrongChat(f"has {shown(found)} beside its text, and texts alone are learned")
         extra, system, tools, functions = (None if at is None else row[at] for at in self.more)
         if self.messages is not None:
             messages, uncounted = _messages(row[self.messages])
@@ -97,8 +103,8 @@ class ChatColumns:
         if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
             messages = ({"role": "system", "content": system}, *messages)
             uncounted = frozenset(place + 1 for place in uncounted)
-        found = _tools(tools) or tuple({"type": _FUNCTION, _FUNCTION: f} for f in _tools(functions))
-        return Chat(messages, found, uncounted)
+        known = _tools(tools) or tuple({"type": _FUNCTION, _FUNCTION: f} for f in _tools(functions))
+        return Chat(messages, known, uncounted)
 
 
 def chat_columns(table: Table) -> ChatColumns | None:
@@ -112,13 +118,14 @@ def chat_columns(table: Table) -> ChatColumns | None:
         return next(iter(table.among(names)), None)
 
     more = (first(INPUTS), first(SYSTEMS), first(_TOOLS), first(_FUNCTIONS))
+    media = tuple((table.columns[place], place) for place in table.among(_MEDIA))
     if (place := first(CHATS)) is not None:
-        return ChatColumns("chats", place, more=(None, *more[1:]))
+        return ChatColumns("chats", place, more=(None, *more[1:]), media=media)
     for names in PAIRS:
         if len(found := table.among(names)) == 2:
             extra = more[0] if names[0] == "instruction" else None
             what = f"{names[0]}s with {names[1]}s"
-            return ChatColumns(what, None, (found[0], found[1]), (extra, *more[1:]))
+            return ChatColumns(what, None, (found[0], found[1]), (extra, *more[1:]), media)
     if len(table.among(_PREFERENCES)) == 2:
         raise InputError(
             f"{table.path}: its rows are pairs of a better and a worse answer (columns 'chosen' "
@@ -135,9 +142,14 @@ def chat_columns(table: Table) -> ChatColumns | None:
 
 
 def looks_like(names: Collection[str]) -> str | None:
-    """Return what a table with columns of these names, in small letters, holds; None: no chats."""
+    """Return what a table with columns of these names, in small letters, holds; None: no chats.
+
+    Better and worse answers count, too: `chat_columns` says why they are not trained on.
+    """
     if not set(CHATS).isdisjoint(names):
         return "chats"
+    if set(_PREFERENCES) <= set(names):
+        return "pairs of a better and a worse answer"
     pair = next((one for one in PAIRS if set(one) <= set(names)), None)
     return f"{pair[0]}s with {pair[1]}s" if pair else None
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_train.errors import InputError
 from edge_train.formats.tables.coding import kind_of
-from edge_train.formats.tables.names import LABEL_FLAG
+from edge_train.formats.tables.names import LABEL_FLAG, NO_WORDS
 from edge_train.formats.tables.numbers import has_decimal_comma, number, whole
 from edge_train.formats.tables.splits import beside, part_of, splits_of
 from edge_train.formats.tables.table import DELIMITED, PARQUET, RECORDS, Table, open_table
@@ -25,6 +25,7 @@ _LABELS = ("label", "labels", "class", "target")
 _TEST_SHARE = 0.2  # of every run of a series
 _UNNAMED = ("", "unnamed: 0")  # what pandas calls the numbers of its rows
 _COUNTING = ("id", "index", "idx")  # names of columns that may count rows
+_LARGEST = float(np.finfo(np.float32).max)
 _MOST_SILENT = 20  # classes that are numbers in a column that nobody named
 _SECRET = "-1"  # noqa: S105 - the label of a test part that is not told
 
@@ -220,11 +221,10 @@ def _rows(
     comma = point = ""
     for at, row in table.rows():
         cells = [row[one] for one in kept]
-        found = [number(cell) for cell in cells]
-        if None in found:
-            wrong = found.index(None)
-            told = f"{shown(cells[wrong])} in column {shown(table.columns[kept[wrong]])}"
-            table.wrong.add(at, f"has {told}, which is no number")
+        found = [value for cell in cells if (value := _held(cell)) is not None]
+        if len(found) < len(cells):
+            wrong = next(one for one, cell in enumerate(cells) if _held(cell) is None)
+            table.wrong.add(at, _why(cells[wrong], table.columns[kept[wrong]]))
             continue
         label = row[place]
         if _is_none(label):
@@ -238,7 +238,7 @@ def _rows(
                 f"have both a comma ({comma.strip()}) and a point ({point.strip()}); write one of "
                 "them for fractions, and nothing between thousands."
             )
-        values.extend(value for value in found if value is not None)
+        values.extend(found)
         words.append(_word(label))
     table.wrong.check()
     if line := table.wrong.sentence():
@@ -253,11 +253,26 @@ def _rows(
     return np.frombuffer(values, np.float32).reshape(len(words), len(kept)), words
 
 
+def _held(cell: Any) -> float | None:
+    """Return the number in a cell, None where it is none, missing, or beyond what float32 holds."""
+    value = number(cell)
+    return value if value is not None and abs(value) <= _LARGEST else None
+
+
+def _why(cell: Any, column: str) -> str:
+    """Return what is wrong with a cell that holds no number."""
+    if cell is None or not str(cell).strip():
+        return f"has nothing in column {shown(column)}"
+    why = "which is no number" if number(cell) is None else "which is no finite float32"
+    return f"has {shown(cell)} in column {shown(column)}, {why}"
+
+
 def _is_none(label: Any) -> bool:
     """Return whether a cell tells no class."""
     if isinstance(label, float):
         return not math.isfinite(label)
-    return isinstance(label, list | dict) or label is None or not str(label).strip()
+    text = "" if label is None or isinstance(label, list | dict) else str(label).strip()
+    return text.casefold() in NO_WORDS
 
 
 def _word(label: Any) -> str:

@@ -41,6 +41,20 @@ def test_columns_without_names_are_told_apart_by_what_is_in_them(tmp_path):
     assert read_examples(tmp_path / "a.tsv")[0] == Example("good film", "1")
 
 
+def test_two_columns_of_one_name_are_said_and_are_no_pair(tmp_path):
+    rows = [f"good {n},great {n},{n % 2},{n % 3}" for n in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,text,label,Label", *rows]))
+    found = load_texts(tmp_path / "a.csv", ())
+    assert Example("good 3", "1") in found.train
+    assert found.notices[:2] == tuple(
+        f"2 columns of a.csv are called {name!r}: the first is meant, and another can be named by "
+        "its number, counted from 1"
+        for name in ("label", "text")
+    )
+    named = read_examples(tmp_path / "a.csv", Columns(text="2", label="4"))
+    assert named[2] == Example("great 2", "2")
+
+
 def test_numbers_as_labels_work_in_json(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"sentence": "good", "label": 1}\n\n')
     assert read_examples(tmp_path / "a.jsonl") == (Example("good", "1"),)
@@ -127,6 +141,7 @@ def test_a_bad_table_is_one_sentence(tmp_path, content, sentence):
         ('{"text": "a", "label": [1, 2]}\n', "line 1 has more than one label"),
         ('{"text": ["a"], "label": 1}\n', "line 1 has no text"),
         ('{"text": "a", "label": null}\n', "line 1 has no label"),
+        ('{"text": "a", "label": "nan"}\n', "line 1 has no label"),
     ],
 )
 def test_bad_json_lines_are_one_sentence(tmp_path, content, sentence):

@@ -205,6 +205,17 @@ def test_what_is_no_chat_is_left_out_with_its_reason(tmp_path, messages, why):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("images", ["a.png"]), ("image", "a.png"), ("videos", '["a.mp4"]')]
+)
+@pytest.mark.parametrize("row", [{"messages": PLAIN}, {"prompt": "a", "completion": "b"}])
+def test_a_chat_about_a_picture_beside_it_is_not_learned_as_a_text(tmp_path, row, name, value):
+    rows = [{**row, name: value}, row, {**row, name: []}, {**row, name: None}]
+    found, notices = chats_of(tmp_path / "t.jsonl", rows)
+    assert len(found) == 3
+    assert f"line 1 has {name!r} beside its text, and texts alone are learned" in notices[0]
+
+
+@pytest.mark.parametrize(
     ("row", "why"),
     [
         ({"prompt": "a", "completion": None}, "has no completion"),
@@ -240,6 +251,7 @@ def test_a_held_out_file_of_another_kind_is_one_sentence(tmp_path):
         ({"prompt": "a", "completion": "b"}, "prompts with completions"),
         ({"instruction": "a", "input": "", "output": "b"}, "instructions with outputs"),
         ({"question": "a", "answer": "b"}, "questions with answers"),
+        ({"chosen": PLAIN, "rejected": PLAIN}, "pairs of a better and a worse answer"),
         ({"text": "a"}, "texts"),
         ({"text": "a", "label": 1}, None),
         ({"question": "a", "answer": "b", "label": 1}, None),

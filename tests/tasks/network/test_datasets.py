@@ -187,7 +187,7 @@ def test_a_series_is_cut_into_windows_that_never_mix_labels_or_parts(tmp_path):
         ([], "no examples in it"),
         (["1,2,a", "3,b"], "line 3 has 2 columns"),
         (["1,2,a", "x,4,b"], "line 3 has 'x' in column 'x', which is no number"),
-        (["1,,a", "3,4,b"] * 5, "NaN"),
+        (["1,,a", "3,4,b"] * 5, "line 2 has nothing in column 'y'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_by_line(tmp_path, rows, words):

@@ -124,3 +124,26 @@ def test_words_among_the_numbers_name_their_column(tmp_path):
     rows = rows_of(a=lambda n: n, city=lambda n: "Oslo", label=lambda n: n % 2)
     with pytest.raises(InputError, match=r"line 2 has 'Oslo' in column 'city', which is no number"):
         load(write_table(tmp_path / "t.csv", rows))
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("", "has nothing in column 'a'"),
+        ("nan", "has 'nan' in column 'a', which is no finite float32"),
+        ("1e39", "has '1e39' in column 'a', which is no finite float32"),
+    ],
+)
+def test_a_row_with_a_missing_number_is_left_out_and_not_the_whole_table(tmp_path, cell, why):
+    rows = rows_of(a=lambda n: cell if n == 3 else n, b=lambda n: n, label=lambda n: n % 2)
+    data = load(write_table(tmp_path / "t.csv", rows))
+    assert len(data.train.labels) + len(data.test.labels) == 39
+    assert data.notices == (f"1 of 40 rows of t.csv is left out: line 5 {why}",)
+
+
+@pytest.mark.parametrize("word", ["", "NaN", "nan"])
+def test_a_missing_label_is_no_class_and_makes_no_quantity_of_the_others(tmp_path, word):
+    rows = rows_of(a=lambda n: n, b=lambda n: n, label=lambda n: word if n == 3 else n % 2)
+    data = load(write_table(tmp_path / "t.csv", rows))
+    assert data.class_names == ("0", "1")
+    assert data.notices == ("1 of 40 rows of t.csv is left out: line 5 has no label",)
