@@ -22,6 +22,7 @@ _TOOLS, _FUNCTIONS = ("tools",), ("functions",)
 _PREFERENCES = ("chosen", "rejected")
 # What LLaVA, LLaMA-Factory and their like put beside a chat whose text says <image>.
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_JUDGED = ("label",)  # beside a prompt and a completion, as TRL's KTO has it: whether it is good
 # Names that make a first row of a csv a header.
 NAMES = frozenset(
     (*CHATS, *(name for pair in PAIRS for name in pair), *INPUTS, *SYSTEMS, *_TOOLS, *_FUNCTIONS)
@@ -78,6 +79,7 @@ class ChatColumns:
       more: places of what goes behind the prompt, of the system's message, of the tools, and of
         the functions that are them in data from before there were tools.
       media: names and places of pictures and sound that a row may have.
+      judged: place of what is false where the completion is a bad one.
     """
 
     what: str
@@ -85,6 +87,7 @@ class ChatColumns:
     pair: tuple[int, int] = (0, 0)
     more: tuple[int | None, ...] = (None,) * 4
     media: tuple[tuple[str, int], ...] = ()
+    judged: int | None = None
 
     def chat(self, row: Sequence[Any]) -> Chat:
         """Return the chat of a row.
@@ -94,6 +97,8 @@ class ChatColumns:
         """
         if found := next((name for name, place in self.media if _parsed(row[place])), None):
             raise WrongChat(f"has {shown(found)} beside its text, and texts alone are learned")
+        if self.judged is not None and row[self.judged] is False:
+            raise WrongChat("has an answer that is marked as a bad one ('label' is false)")
         extra, system, tools, functions = (None if at is None else row[at] for at in self.more)
         if self.messages is not None:
             messages, uncounted = _messages(row[self.messages])
@@ -125,7 +130,8 @@ def chat_columns(table: Table) -> ChatColumns | None:
         if len(found := table.among(names)) == 2:
             extra = more[0] if names[0] == "instruction" else None
             what = f"{names[0]}s with {names[1]}s"
-            return ChatColumns(what, None, (found[0], found[1]), (extra, *more[1:]), media)
+            places = (found[0], found[1])
+            return ChatColumns(what, None, places, (extra, *more[1:]), media, first(_JUDGED))
     if len(table.among(_PREFERENCES)) == 2:
         raise InputError(
             f"{table.path}: its rows are pairs of a better and a worse answer (columns 'chosen' "

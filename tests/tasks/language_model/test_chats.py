@@ -215,6 +215,14 @@ def test_a_chat_about_a_picture_beside_it_is_not_learned_as_a_text(tmp_path, row
     assert f"line 1 has {name!r} beside its text, and texts alone are learned" in notices[0]
 
 
+def test_an_answer_that_its_row_calls_bad_is_not_learned(tmp_path):
+    row = {"prompt": "a", "completion": "b"}
+    rows = [{**row, "label": False}, {**row, "label": True}, {**row, "label": "x"}, row]
+    found, notices = chats_of(tmp_path / "t.jsonl", rows)
+    assert len(found) == 3
+    assert "line 1 has an answer that is marked as a bad one ('label' is false)" in notices[0]
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [
