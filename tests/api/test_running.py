@@ -75,6 +75,8 @@ def test_a_run_that_is_cancelled_twice_is_saved_and_can_be_resumed(arrays, tmp_p
     assert run.report["status"] == "interrupted"
     run.cancel()
     steps = run.report["steps"]
+    said = list(run.events())[-1]["text"]
+    assert said == f"{steps} steps are saved; go on with `edge-train run --resume {run.folder}`"
     again = et.resume(run.folder)
     wait_for_steps(again, steps + 5)
     again.cancel()
