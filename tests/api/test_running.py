@@ -120,6 +120,25 @@ for event in run.events():
 """
 
 
+def test_a_program_that_ends_before_its_run_stops_it_in_one_sentence_and_leaves_no_recipe(
+    arrays, tmp_path
+):
+    out, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    code = _KERNEL.format(data=arrays, steps=LONG, out=str(out), mem=MEM) + "        break\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
+    )
+    (sentence,) = done.stderr.splitlines()
+    assert "the program ends, so its run is stopped with everything saved" in sentence
+    assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
+    assert list(scratch.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a program that is gone")
 def test_when_a_notebooks_kernel_is_killed_its_run_saves_ends_and_frees_its_folder(
     arrays, tmp_path
