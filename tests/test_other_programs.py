@@ -50,6 +50,13 @@ def test_the_command_of_diffusers_example_is_one_message_with_every_change():
         Words(DIFFUSERS.split(), resumable=True).read()
 
 
+def test_no_flag_of_diffusers_textual_inversion_is_taken_for_another_word():
+    rest = "--lr_num_cycles=2 --logging_dir=logs --local_rank=1"
+    assert cannot_be_honored(rest) == {"--lr-num-cycles", "--logging-dir", "--local-rank"}
+    for honored in ("--lr_num_cycles 1", "--local_rank -1"):
+        assert "left out" in Words(honored.split(), resumable=True).sentences()[0]
+
+
 def test_the_command_of_transformers_example_is_one_message_with_every_change():
     assert cannot_be_honored(TRANSFORMERS) == {"--task-name", "--num-train-epochs"}
 

@@ -7,6 +7,7 @@ from gguf_files import gguf_bytes
 from recipes import recipe_for
 
 from edge_train import cli
+from edge_train.cli.help import help_text
 from edge_train.cli.options import Words
 from edge_train.command import Command
 from edge_train.errors import InputError
@@ -295,6 +296,28 @@ def test_a_name_of_a_kind_that_has_none_is_refused_without_a_list():
 def test_resume_is_of_run_only():
     with pytest.raises(InputError, match="--resume is for `edge-train run` only"):
         Words(["--resume", "x"], resumable=False).read()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--resume", "x"], ["--report-to", "tensorboard"], ["--fleet", "x"], ["--go-on"], ["--watch"]],
+)
+def test_what_is_of_run_only_is_one_sentence_for_plan_and_not_in_its_help(words):
+    with pytest.raises(InputError) as refused:
+        Words(words, resumable=False).read()
+    assert str(refused.value) == f"{words[0]} is for `edge-train run` only; leave it out."
+    assert words[0] in help_text("run", None)
+    assert words[0] not in help_text("plan", None)
+    assert words[0] not in help_text("init", None)
+
+
+def test_what_is_of_plan_only_is_said_of_run():
+    assert said(["--all"]) == ["--all is for `edge-train plan` only; leave it out."]
+
+
+def test_init_refuses_events_that_it_has_none_of(capsys):
+    assert cli.main(["init", "--json"]) == 2
+    assert "--json is for `edge-train run` and `edge-train plan` only" in capsys.readouterr().err
 
 
 def test_init_into_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys):

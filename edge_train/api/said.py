@@ -13,7 +13,8 @@ class Said:
     def __init__(self) -> None:
         with tempfile.TemporaryFile() as file:
             self._file = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._file)
+        # not when this program ends: then runs are stopped, and what they said is read
+        weakref.finalize(self, os.close, self._file).atexit = False
 
     def fileno(self) -> int:
         """Return the descriptor, for whoever starts a process."""

@@ -112,7 +112,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "model",
         type=file_word,
         metavar="MODEL",
-        help="embedded, folder, hub id, network.safetensors of a run, or run of a language model",
+        help="tiny-sd (the embedded one), folder, hub id, network.safetensors of a run, or run of "
+        "a language model",
     )
     parser.add_argument(
         "out", type=path_word, metavar="OUT", help="folder (or .onnx or .gguf file) to make"

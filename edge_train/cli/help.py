@@ -23,11 +23,22 @@ _EXAMPLES = """examples:
 _PLAN_ONLY = """  --all                       every phase, line by line, and every way to run it
   --rehearse                  run it once in small, and measure; takes as long as that does
 """
+_RUN_ONLY = """  --resume RUN                go on with a run
+  --go-on                     begin the run in --out, or go on with it
+  --json                      events for programs, on standard output
+  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard
+  --fleet JOURNAL             the steps of a fleet, from its server's journal
+  --watch                     a local page of the run, while it goes on
+"""
+_OTHERS = {
+    "run": _RUN_ONLY,
+    "plan": _PLAN_ONLY + "  --json                      the same for programs, as one object\n",
+    "init": "",
+}
 
 
 def help_text(verb: str, task: Task | None) -> str:
-    """Return the help of `run` or `plan`: the common options, or all of one task."""
-    more = _PLAN_ONLY if verb == "plan" else ""
+    """Return the help of `run`, `plan` or `init`: the common options, or all of one task."""
     if task is None:
         keys = {k.name: k for t in tasks.all().values() for k in t.recipe.declared().values()}
         shown = [key for key in keys.values() if key.common]
@@ -36,14 +47,8 @@ def help_text(verb: str, task: Task | None) -> str:
             f"usage: edge-train {verb} [DATA] [options]\n\n"
             "DATA decides the task: a folder of photos, a text, a table, arrays.\n\n"
             f"tasks (--task, else inferred from DATA):\n{kinds}\n\n"
-            f"common options:\n{_table(shown)}\n{more}"
-            "  --recipe FILE.toml          a run as a file\n"
-            "  --resume RUN                go on with a run\n"
-            "  --go-on                     begin the run in --out, or go on with it\n"
-            "  --json                      events for programs, on standard output\n"
-            "  --report-to tensorboard     files for TensorBoard, in RUN/tensorboard\n"
-            "  --fleet JOURNAL             the steps of a fleet, from its server's journal\n"
-            "  --watch                     a local page of the run, while it goes on\n\n"
+            f"common options:\n{_table(shown)}\n"
+            f"  --recipe FILE.toml          a run as a file\n{_OTHERS[verb]}\n"
             f"all options of a task: edge-train {verb} --task TASK --help\n\n{_EXAMPLES}\n"
         )
     parts = [f"usage: edge-train {verb} [DATA] --task {task.name} [options]\n\n{task.says}\n"]
@@ -51,7 +56,7 @@ def help_text(verb: str, task: Task | None) -> str:
     for group, title in _TITLES.items():
         if own := [key for key in keys.values() if key.group == group]:
             parts.append(f"{title}:\n{_table(own, task)}")
-    return "\n".join([*parts, *([f"of plan:\n{more}"] if more else [])])
+    return "\n".join([*parts, *([f"of plan:\n{_PLAN_ONLY}"] if verb == "plan" else [])])
 
 
 def _table(keys: Sequence[Key], task: Task | None = None) -> str:

@@ -20,9 +20,9 @@ from edge_train.tasks.task import Task
 from edge_train.units import LEAST
 
 # flags that are no keys
-_OTHERS = (
-    *("--task", "--recipe", "--resume", "--go-on", "--watch", "--report-to", "--json", "--fleet"),
-)
+PLAN_ONLY = ("--all", "--rehearse")
+_RUN_ONLY = ("--resume", "--go-on", "--watch", "--report-to", "--fleet")
+_OTHERS = ("--task", "--recipe", "--json", *_RUN_ONLY)
 # of a run that goes on
 _CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when", "model")
 _MISSING = object()  # a flag that nothing follows
@@ -49,7 +49,7 @@ class Words:
         self._faults: list[str] = []
         self._products: list[str] = []
         self._flags = _flags()
-        parser = _parser(self._flags, resumable)
+        parser = _parser(self._flags)
         understood = understand(words)
         spelled = [_spelled(word) for word in understood.words]
         self._left_out, self._hinted = understood.left_out, understood.task
@@ -60,12 +60,15 @@ class Words:
         found, unknown = parser.parse_known_args([word for word in spelled if word not in stray])
         for word in unknown:
             self._faults.append(_unknown(word, [*self._flags, *_OTHERS]))
+        for flag in () if resumable else _RUN_ONLY:
+            if getattr(found, flag[2:].replace("-", "_")):
+                self._faults.append(f"{flag} is for `edge-train run` only; leave it out.")
         self.help, self.as_json = found.help, found.json
-        self.report_to = self._board(getattr(found, "report_to", None))
-        self.watch = resumable and found.watch
-        self.go_on = resumable and found.go_on
-        self.fleet = self._file("--fleet", getattr(found, "fleet", None))
-        self.resume = self._file("--resume", getattr(found, "resume", None))
+        self.report_to = self._board(found.report_to)
+        self.watch = found.watch
+        self.go_on = found.go_on
+        self.fleet = self._file("--fleet", found.fleet)
+        self.resume = self._file("--resume", found.resume)
         self.recipe = self._file("--recipe", found.recipe)
         self._named: str | None = self._value("--task", found.task)
         self._data: str | None = found.data_path
@@ -278,20 +281,17 @@ def _flags() -> dict[str, Key]:
     return {_spelled(spelling): key for key in reversed(keys) for spelling in key.spellings}
 
 
-def _parser(flags: Mapping[str, Key], resumable: bool) -> "_Parser":
+def _parser(flags: Mapping[str, Key]) -> "_Parser":
     """Return a parser that takes every flag as text; what it stands for is the key's matter."""
     parser = _Parser(prog="edge-train run", add_help=False, allow_abbrev=False)
     parser.add_argument("data_path", nargs="?")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--json", action="store_true")
-    for flag in ("--task", "--recipe"):
+    for flag in ("--watch", "--go-on"):
+        parser.add_argument(flag, action="store_true")
+    for flag in ("--task", "--recipe", "--report-to", "--fleet"):
         parser.add_argument(flag, nargs="?", const=_MISSING)
-    if resumable:
-        parser.add_argument("--watch", action="store_true")
-        parser.add_argument("--go-on", action="store_true")
-        parser.add_argument("--report-to", nargs="?", const=_MISSING)
-        parser.add_argument("--fleet", nargs="?", const=_MISSING)
-        parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
+    parser.add_argument("--resume", "--resume-from-checkpoint", nargs="?", const=_MISSING)
     for flag, key in flags.items():
         if key.is_switch:
             parser.add_argument(flag, dest=_place(flag), action="store_true", default=None)
@@ -342,8 +342,8 @@ def _unknown(word: str, known: Sequence[str]) -> str:
     flag = word.partition("=")[0]
     if not flag.startswith("-"):
         return f"{word!r} is one word too many; name one file or folder."
-    if flag in known:
-        return f"{flag} is for `edge-train run` only; leave it out."
+    if flag in PLAN_ONLY:
+        return f"{flag} is for `edge-train plan` only; leave it out."
     near = nearest(flag, known).partition("? There are ")[0]
     return f"unknown flag {flag}; " + (
         f"{near}?" if near.startswith("did") else "see `edge-train run --help`."

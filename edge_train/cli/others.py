@@ -94,6 +94,8 @@ _SAVED = "checkpoints are written every few seconds"
 _SQUARE = "every photo is cropped to its middle square of --resolution pixels"
 _CACHED = "photos are encoded once, before step 0"
 _ATTENTION = "torch's own efficient attention is used"
+_ONE_CYCLE = "a schedule has one cycle"
+_ALONE = "one process trains"
 _LESS_MEMORY = "how memory is saved follows from --mem"
 _MASKS = "put each mask beside its photo: photo.mask.png beside photo.jpg, white where it counts"
 _LORA = "the adapters are plain LoRA: type --trainable lora"
@@ -123,6 +125,9 @@ _DIFFUSERS = (
         kept=("tensorboard",),
         instead=_NOTHING_SENT + ", and --report-to tensorboard writes files there, too",
     ),
+    Foreign("--lr-num-cycles", done=_ONE_CYCLE, only=("1",), instead=f"{_ONE_CYCLE}; leave it out"),
+    Foreign("--local-rank", done=_ALONE, only=("-1", "0"), instead=f"{_ALONE}; leave it out"),
+    *_refused("--report-to tensorboard writes into RUN/tensorboard; leave it out", "--logging-dir"),
     *_refused("nothing is uploaded; leave it out", "--push-to-hub", values=False),
     *_refused("nothing is uploaded; leave it out", "--hub-token", "--hub-model-id"),
     *_refused(

@@ -12,8 +12,6 @@ from edge_train.errors import NOT_STARTED, InputError
 from edge_train.fleet.command import FLEET
 from edge_train.paths import path_word
 
-PLAN_ONLY = ("--all", "--rehearse")
-
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
     """Add nothing: the words of `run` and `plan` are read from the keys of recipes."""
@@ -69,7 +67,7 @@ def _count_page(link: Any, page: int | None) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     from edge_train.cli.help import help_text
-    from edge_train.cli.options import Words
+    from edge_train.cli.options import PLAN_ONLY, Words
     from edge_train.run.container import check_container, fitted
     from edge_train.run.disk import check_disk
     from edge_train.run.plan_text import plan_text
@@ -106,6 +104,8 @@ def _init(options: argparse.Namespace) -> int:
     if words.help:
         print(help_text("init", words.named_task()))
         return 0
+    if words.as_json:
+        words.refuse("--json is for `edge-train run` and `edge-train plan` only; leave it out.")
     out = words.given.pop("out", None)
     text = commented(words.read(), words.understood)
     if out is None:

@@ -11,17 +11,20 @@ from edge_train.tasks import recipe_of
 from edge_train.units import shown
 
 _MAY_CHANGE = ("cap_bytes", "host_cap_bytes", "time_seconds", "when")
-_TRAINED = ("method", "samples", "seed")  # with every file: what makes it another run
+# with every file: what makes it another run
+_TRAINED = ("method", "samples", "seed", "network", "trainable", "token")
 
 
 def going_on(run: Path, asked: Recipe) -> dict[str, Any]:
     """Return what may change of a run that goes on as a recipe asks.
 
-    Caps, time and hours are those of the recipe; all other keys are those that the run began with,
-    which has filled in defaults and may have rounded a length since.
+    Caps, time and hours are those of the recipe, and its steps where they are more; all other keys
+    are those that the run began with, which has filled in defaults and may have rounded a length
+    since.
 
     Raises:
-      RunFolderError: it trains something else, by its task, files, method, batch size or seed.
+      RunFolderError: it trains something else, by its task, files, method, batch size or seed, or
+        by its network, token or what of a model is trained.
     """
     words = with_absolute_paths(asked)
     try:
@@ -41,4 +44,6 @@ def going_on(run: Path, asked: Recipe) -> dict[str, Any]:
                 "go on with that value, or name another --out."
             )
     changes = {name: getattr(words, name) for name in _MAY_CHANGE}
+    if "steps" in set_keys(words) and kept.steps and (words.steps or 0) > kept.steps:
+        changes["steps"] = words.steps
     return {**{n: v for n, v in changes.items() if v is not None}, **named_code(words)}

@@ -124,7 +124,13 @@ def train(session: Session, records: Sequence[Mapping[str, Any]], intact: int | 
             f"the run held more than its cap; see {RunFolder(session.folder).page}. What it "
             "learned is saved. Give it a larger --mem."
         )
-    return INTERRUPTED if status == "interrupted" else 0
+    if status == "interrupted":
+        session.observer.said(
+            f"{loop.next_step} steps are saved; go on with "
+            f"`edge-train run --resume {session.folder}`"
+        )
+        return INTERRUPTED
+    return 0
 
 
 def _rate(loop: Loop, step: int) -> float | None:

@@ -27,9 +27,10 @@ def main(text: str) -> int:
     host, port = words["host"], words["port"]
     try:
         listener = _bound(host or "127.0.0.1", port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: of a name that no host can have
         where = f"{host or '127.0.0.1'}, port {port or PORT}"
-        _say(f"{where}: the page cannot be offered there ({error.strerror}); name another --port.")
+        why = error.strerror if isinstance(error, OSError) else "no name of a host"
+        _say(f"{where}: the page cannot be offered there ({why}); name another --host or --port.")
         return 2
     number = listener.getsockname()[1]
     runs = Runs(words["root"], one=words["one"], beside=words["beside"])

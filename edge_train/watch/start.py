@@ -13,6 +13,7 @@ from edge_train.memory.fresh import fresh
 
 _CODE = "from edge_train.watch.main import main; sys.exit(main(sys.argv[1]))"
 _ALONE = {"one": False, "beside": False}
+_LAST_PORT = 65535
 
 
 def _check_system() -> None:
@@ -36,9 +37,11 @@ def become(root: Path, host: str | None, port: int | None) -> int:
     """Watch the runs in a folder, in a fresh and small process that takes the place of this one.
 
     Raises:
-      InputError: there is no such folder, or this is Windows.
+      InputError: there is no such folder or no such port, or this is Windows.
     """
     _check_system()
+    if port is not None and not 0 <= port <= _LAST_PORT:
+        raise InputError(f"--port is {port}, must be from 0 to {_LAST_PORT}.")
     if not root.is_dir():
         raise InputError(
             f"{root}: there is no such folder; runs are put into ./runs unless --out names another "

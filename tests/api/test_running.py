@@ -75,6 +75,8 @@ def test_a_run_that_is_cancelled_twice_is_saved_and_can_be_resumed(arrays, tmp_p
     assert run.report["status"] == "interrupted"
     run.cancel()
     steps = run.report["steps"]
+    said = list(run.events())[-1]["text"]
+    assert said == f"{steps} steps are saved; go on with `edge-train run --resume {run.folder}`"
     again = et.resume(run.folder)
     wait_for_steps(again, steps + 5)
     again.cancel()
@@ -116,6 +118,25 @@ for event in run.events():
     if event["event"] == "step":
         print(event["step"], flush=True)
 """
+
+
+def test_a_program_that_ends_before_its_run_stops_it_in_one_sentence_and_leaves_no_recipe(
+    arrays, tmp_path
+):
+    out, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    code = _KERNEL.format(data=arrays, steps=LONG, out=str(out), mem=MEM) + "        break\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
+    )
+    (sentence,) = done.stderr.splitlines()
+    assert "the program ends, so its run is stopped with everything saved" in sentence
+    assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a program that is gone")

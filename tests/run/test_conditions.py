@@ -104,6 +104,23 @@ def test_one_command_begins_a_run_goes_on_with_it_and_is_done(words, tmp_path, c
     assert "began with seed = 42, not 3" in capsys.readouterr().err
 
 
+def test_one_command_with_more_steps_takes_a_finished_run_to_them(words, tmp_path, capsys):
+    assert cli.main(["run", *words, "--go-on"]) == 0
+    more = ["50" if word == "40" else word for word in words]
+    assert cli.main(["run", *more, "--go-on"]) == 0
+    assert "going on to 50 in all" in capsys.readouterr().err
+    assert cli.main(["run", *more, "--go-on"]) == 0  # as the service does after a power cut
+    assert cli.main(["run", *words, "--go-on"]) == 0
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 50
+
+
+def test_one_command_does_not_go_on_with_another_network(words, tmp_path, capsys):
+    assert cli.main(["run", *words, "--go-on"]) == 0
+    other = ["mlp 8" if word == "mlp 6" else word for word in words]
+    assert cli.main(["run", *other, "--go-on"]) == 2
+    assert "began with network = 'mlp 6', not 'mlp 8'" in capsys.readouterr().err
+
+
 def test_to_go_on_a_folder_is_named(words, capsys):
     assert cli.main(["run", *words[:-2], "--go-on"]) == 2
     assert "--go-on needs --out" in capsys.readouterr().err

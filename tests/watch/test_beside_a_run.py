@@ -127,9 +127,15 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsy
     assert "runs: there is no such folder" in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--host", "203.0.113.7"], ["--host", "no.such.host.invalid"]])
-def test_an_address_that_is_not_ours_is_one_sentence(tmp_path, words):
-    command = command_of(["watch", str(tmp_path), *words])
+@pytest.mark.parametrize("port", ["65536", "-1"])
+def test_a_port_that_no_machine_has_is_one_sentence(tmp_path, capsys, port):
+    assert cli.main(["watch", str(tmp_path), "--port", port]) == 2
+    assert capsys.readouterr().err == f"edge-train: --port is {port}, must be from 0 to 65535.\n"
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid", "ä" * 64])
+def test_an_address_that_is_not_ours_is_one_sentence(tmp_path, host):
+    command = command_of(["watch", str(tmp_path), "--host", host])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "the page cannot be offered there" in done.stderr

@@ -60,9 +60,11 @@ def readable_file(path: str) -> Path:
     """Return the path of a file that is there.
 
     Raises:
-      InputError: there is no such file.
+      InputError: there is no such file, or it is a folder.
     """
     file = Path(path).expanduser()
+    if file.is_dir():
+        raise InputError(f"{path} is a folder; name a file, such as network.safetensors of a run.")
     if not file.is_file():
         raise InputError(f"{path}: there is no such file.")
     return file

@@ -267,6 +267,7 @@ BAD = {
     "photos": ({"photos": "x"}, "photos is not read by task 'network'"),
     "held out": ({"evaluation_samples": 200}, "more than half of 240"),
     "no backbone": ({"backbone": "nothing.safetensors"}, "there is no such file"),
+    "a folder to start from": ({"start": "."}, "is a folder; name a file"),
     "no picture": ({"network": "conv 3 9 valid"}, "does not fit"),
 }
 
