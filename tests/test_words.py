@@ -320,6 +320,11 @@ def test_init_refuses_events_that_it_has_none_of(capsys):
     assert "--json is for `edge-train run` and `edge-train plan` only" in capsys.readouterr().err
 
 
+def test_a_negative_value_is_one_and_no_flag():
+    (line,) = said(["--mem", "-8GB"])
+    assert line.startswith("'-8GB' is not a size")
+
+
 def test_init_into_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys):
     (tmp_path / "book.txt").write_text("once")
     words = ["init", str(tmp_path / "book.txt"), "--out", str(tmp_path / "none" / "r.toml")]

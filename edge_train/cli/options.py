@@ -51,7 +51,7 @@ class Words:
         self._flags = _flags()
         parser = _parser(self._flags)
         understood = understand(words)
-        spelled = [_spelled(word) for word in understood.words]
+        spelled = _with_negatives([_spelled(word) for word in understood.words])
         self._left_out, self._hinted = understood.left_out, understood.task
         self._faults += understood.faults
         alone = [flag for flag, key in self._flags.items() if key.is_switch]
@@ -312,6 +312,23 @@ def _spelled(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return flag.replace("_", "-") + equals + value
+
+
+def _with_negatives(words: Sequence[str]) -> list[str]:
+    """Return words with values such as `-8GB` joined to their flags: argparse takes them for flags.
+
+    >>> _with_negatives(["--mem", "-8GB", "x"])
+    ['--mem=-8GB', 'x']
+    """
+    found: list[str] = []
+    for word in words:
+        before = found[-1] if found else ""
+        is_value = word[:1] == "-" and word[1:2].isdecimal()
+        if is_value and before.startswith("--") and len(before) > 2 and "=" not in before:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _stray(words: Sequence[str], alone: Collection[str]) -> dict[str, str]:

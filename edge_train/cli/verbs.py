@@ -117,7 +117,8 @@ def _init(options: argparse.Namespace) -> int:
     except FileExistsError as error:
         raise InputError(f"{out} exists already; remove it, or name another --out.") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: of `~`
-        raise InputError(f"{out}: cannot be written ({error}).") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{out}: cannot be written ({why}).") from error
     print(f"{out}: edit it, then `edge-train run --recipe {out}`")
     return 0
 
