@@ -128,8 +128,8 @@ def main(out: Path, seeds: int, data: Path | None = None, limit: int = _STEPS) -
             f"{choice} steps with another seed, AdamW's by whole runs of all seeds, or of one "
             f"where that ends {100 * (_CLOSE - 1):.0f} % above another rate's; INT8 weights share "
             f"them. The table of {_TOKENS} tokens and the output layer have Adam's moments in "
-            "float32, of q-galore in 8 bits; of scale-sgd the output layer has a momentum in 8 bits and the "
-            "table nothing.",
+            "float32, of q-galore in 8 bits; of scale-sgd the output layer has a momentum in 8 "
+            "bits and the table nothing.",
             bench.table(_HEAD, rows),
             _costs(model, data, [f"{name} int8" for name in ranked[:_IN_INT8]]),
         ]
