@@ -1,6 +1,8 @@
 """Readers of clouds: every kind of file gives the same points, and nothing in one is believed."""
 
 import struct
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -96,6 +98,17 @@ def test_archives_hold_one_cloud_or_many(tmp_path):
 
 def read_cloud_of(path):
     return [cloud.points for cloud in read_clouds(path, 100, KEY)]
+
+
+def test_an_archive_with_a_header_of_python_2_is_read_without_a_warning(tmp_path):
+    np.save(tmp_path / "points.npy", POINTS)
+    old = (tmp_path / "points.npy").read_bytes().replace(b"(4, 3), }  ", b"(4L, 3L), }")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("points.npy", old)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert clouds_in(tmp_path / "a.npz") == 1
+        np.testing.assert_allclose(read_cloud_of(tmp_path / "a.npz"), [POINTS])
 
 
 @pytest.mark.parametrize("kind", ["ascii", "binary_little_endian", "binary_big_endian"])

@@ -1,6 +1,7 @@
 """Reader of clouds in `.npz` archives: one of (points, 3) or many of (clouds, points, 3)."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ def clouds(path: Path) -> Iterator[NDArray[np.float64]]:
 def _array(path: Path, *, read: bool) -> Any:
     """Return the array of points, or its shape alone."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of headers by Python 2
             name = next((one for one in _NAMES if one in arrays.files), None)
             if name is None and len(arrays.files) == 1:
                 name = arrays.files[0]
