@@ -24,7 +24,7 @@ PLAN_ONLY = ("--all", "--rehearse")
 _RUN_ONLY = ("--resume", "--go-on", "--watch", "--report-to", "--fleet")
 _OTHERS = ("--task", "--recipe", "--json", *_RUN_ONLY)
 # of a run that goes on
-_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when", "model")
+_CHANGEABLE = ("cap_bytes", "host_cap_bytes", "steps", "time_seconds", "when", "model", "start")
 _MISSING = object()  # a flag that nothing follows
 _DASHES = ("\u2013", "\u2014", "\u2212")  # that text programs make of hyphens
 
@@ -207,7 +207,7 @@ class Words:
         return inherited(task, run, written, self.given)
 
     def caps(self) -> dict[str, Any]:
-        """Return what is said of a run that goes on: caps, steps, code, and where its model lies.
+        """Return what is said of a run that goes on: caps, steps, code, and where its files lie.
 
         Raises:
           InputError: another key was typed.
@@ -221,7 +221,7 @@ class Words:
             self._faults.append(
                 f"--resume goes on with the run as it was recorded, so {word} cannot be given; "
                 "leave it out. Only --mem, --host-mem, --steps, --time and --when can change, and "
-                "--model where the same model lies elsewhere now."
+                "--model and --from where the same files lie elsewhere now."
             )
         keys = {**Recipe.declared(), **code}
         found: dict[str, Any] = {}

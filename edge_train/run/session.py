@@ -175,8 +175,8 @@ def resume(
 
     Args:
       changes: recipe keys that do not change what was computed: the caps, and `steps` in all,
-        more than were taken; `model`, where the same one lies elsewhere now. With the code that the
-        run imports, if any: it is named again.
+        more than were taken; `model` and `start`, where the same ones lie elsewhere now. With the
+        code that the run imports, if any: it is named again.
       company: who takes the steps together; None: nobody else.
       link: to the supervisor of this process, if it has one.
       began: as in `run`.
@@ -208,15 +208,15 @@ def _resume(
     records, intact, wrong = _believed(folder)
     more = None
     stored = recipe_in_folder(folder, records, link, observer.said)
-    changes = _with_model(folder, stored, without_code(folder, stored, changes))
+    changes = _with_files(folder, stored, without_code(folder, stored, changes))
     link.tell(code=code_words(stored))
     if records:
         recipe, more = lengthened(folder, records, stored, changes)
     else:
         recipe = replace(stored, **changes)
     kept = replace(recipe, spans=(), fits=())
-    if more is None:
-        _keep(folder, stored, replace(kept, model=stored.model))  # whose hash is not known yet
+    if more is None:  # files whose hash is not known yet are not kept
+        _keep(folder, stored, replace(kept, model=stored.model, start=stored.start))
     recipe = replace(recipe, out=str(folder))
     if path.exists() and path.stat().st_size > intact:
         copy = RunFolder(folder).damaged_journal
@@ -256,7 +256,8 @@ def _resume(
         job.is_model if isinstance(job, KnowsItsModel) else None,
     )
     if more is None:  # else a smaller process still needs the words that say how many steps
-        _keep(folder, replace(kept, model=stored.model), kept)
+        checked = replace(kept, start=stored.start)
+        _keep(folder, replace(checked, model=stored.model), checked)
         link.tell(folder=str(folder))
     if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
         observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
@@ -274,6 +275,8 @@ def _resume(
     RunFolder(folder).make()  # a part may have been removed
     job.restore(folder, observer.said)
     _check_same_data(folder, records[0], job, observer)
+    if more is None:
+        _keep(folder, replace(kept, start=stored.start), kept)
     if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
         job.use_threads(threads.chosen)
     if more is not None:
@@ -292,17 +295,22 @@ def _report_again(folder: Path, intact: int, observer: Observer) -> int:
     return 0
 
 
-def _with_model(folder: Path, stored: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes in which a model that was named is found from every working directory.
+def _with_files(folder: Path, stored: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes in which files that were named are found from every working directory.
 
     Raises:
-      RunFolderError: the run has none.
+      RunFolderError: the run has no such file.
     """
-    if "model" not in changes:
-        return dict(changes)
-    if not stored.model:
+    if "model" in changes and not stored.model:
         raise RunFolderError(f"{folder}: this run has no model of a file; leave --model out.")
-    return {**changes, "model": with_absolute_paths(replace(stored, **changes)).model}
+    if "start" in changes and stored.start is None:
+        instead = f"; it goes on from {stored.model}, which --model names" * bool(stored.model)
+        raise RunFolderError(
+            f"{folder}: this run did not begin with --from{instead}; leave --from out."
+        )
+    named = {"model", "start"} & changes.keys()
+    absolute = with_absolute_paths(replace(stored, **{name: changes[name] for name in named}))
+    return {**changes, **{name: getattr(absolute, name) for name in named}}
 
 
 def _keep(folder: Path, before: Recipe, now: Recipe) -> None:
@@ -360,9 +368,10 @@ def _check_same_data(folder: Path, start: Mapping[str, Any], job: Job, observer:
     job.load()
     job.prepare(folder, observer.said)
     if began != job.data_sha256():
+        begun = f", or what {job.recipe.start} holds," if job.recipe.start else ""
         raise RunFolderError(
-            f"{folder}: the samples in {getattr(job.recipe, 'data', None) or 'its data'} are not "
-            "those that this run began with; put them back, or start a new run."
+            f"{folder}: the samples in {getattr(job.recipe, 'data', None) or 'its data'}{begun} "
+            "are not those that this run began with; put them back, or start a new run."
         )
 
 
