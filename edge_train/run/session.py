@@ -255,10 +255,11 @@ def _resume(
         job.model_sha256,
         job.is_model if isinstance(job, KnowsItsModel) else None,
     )
-    if more is None:  # else a smaller process still needs the words that say how many steps
+    if more is None:  # else a smaller process still needs the words of steps, or of a start
         checked = replace(kept, start=stored.start)
         _keep(folder, replace(checked, model=stored.model), checked)
-        link.tell(folder=str(folder))
+        if kept.start == stored.start:
+            link.tell(folder=str(folder))
     if clauses := gone_or_damaged(folder, records[-1]) if finished else []:
         observer.said(f"{folder}: this run is finished, but {', '.join(clauses)}; made again")
     elif finished:
@@ -277,6 +278,7 @@ def _resume(
     _check_same_data(folder, records[0], job, observer)
     if more is None:
         _keep(folder, replace(kept, start=stored.start), kept)
+        link.tell(folder=str(folder))
     if stored.threads is None and threads.chosen is not None and isinstance(job, Threaded):
         job.use_threads(threads.chosen)
     if more is not None:

@@ -67,11 +67,14 @@ def test_goes_on_where_its_start_lies_now_with_the_same_losses(halves):
     assert str(moved) in (second / "recipe.toml").read_text()
 
 
-def test_another_start_is_refused_and_not_kept(halves, capsys):
-    _, second, _ = halves
+def test_another_start_is_refused_and_not_kept(halves, request, tmp_path, capsys):
+    first, second, _ = halves
     before = (second / "recipe.toml").read_bytes()
-    assert cli.main(["run", "--resume", str(second), "--from", str(second)]) != 0
-    assert "Traceback" not in capsys.readouterr().err
+    recipe = request.node.callspec.params["halves"](tmp_path)
+    other = first.with_name("other")
+    assert session.run(replace(recipe, seed=2, out=str(other)), Bar()) == 0
+    assert cli.main(["run", "--resume", str(second), "--from", str(other)]) != 0
+    assert "this run began with" in " ".join(capsys.readouterr().err.split())
     assert (second / "recipe.toml").read_bytes() == before
 
 
