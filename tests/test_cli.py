@@ -246,7 +246,7 @@ def test_resuming_what_is_no_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    ["--samples 9", "--data x", "--no-flips", "--recipe x", "--class dog", "--from x"],
+    ["--samples 9", "--data x", "--no-flips", "--recipe x", "--class dog"],
 )
 def test_a_run_is_resumed_as_it_was_recorded_and_the_flag_is_named(finished, capsys, words):
     message = refused(capsys, 2, "run", "--resume", finished, *words.split())

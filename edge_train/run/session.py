@@ -243,6 +243,8 @@ def _resume(
     threads = threads_of(records[0])
     if recipe.threads is None:
         recipe = replace(recipe, threads=threads.before)
+    if "start" not in changes:
+        _refuse_without_start(folder, stored)
     job = _open(recipe, link)
     check_time(recipe, job)
     _look_at_gpus(job, link)
@@ -313,6 +315,14 @@ def _with_files(folder: Path, stored: Recipe, changes: Mapping[str, Any]) -> dic
     named = {"model", "start"} & changes.keys()
     absolute = with_absolute_paths(replace(stored, **{name: changes[name] for name in named}))
     return {**changes, **{name: getattr(absolute, name) for name in named}}
+
+
+def _refuse_without_start(folder: Path, recipe: Recipe) -> None:
+    if recipe.start is not None and not Path(recipe.start).exists():
+        raise RunFolderError(
+            f"{folder}: this run began with --from {recipe.start}, which is not there any more. If "
+            f"it lies elsewhere now: edge-train run --resume {folder} --from PLACE."
+        )
 
 
 def _keep(folder: Path, before: Recipe, now: Recipe) -> None:

@@ -67,6 +67,15 @@ def test_goes_on_where_its_start_lies_now_with_the_same_losses(halves):
     assert str(moved) in (second / "recipe.toml").read_text()
 
 
+def test_a_start_that_moved_is_asked_for(halves, capsys):
+    first, second, _ = halves
+    shutil.move(first, first.with_name("elsewhere"))
+    assert cli.main(["run", "--resume", str(second)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"began with --from {first}" in said
+    assert f"--resume {second} --from PLACE" in said
+
+
 def test_another_start_is_refused_and_not_kept(halves, request, tmp_path, capsys):
     first, second, _ = halves
     before = (second / "recipe.toml").read_bytes()
