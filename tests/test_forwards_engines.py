@@ -12,7 +12,7 @@ from edge_train.bench import forwards
 from edge_train.bench.forwards import EXACT, Measured, Trials
 from edge_train.bench.forwards_cell import Cell, Mark, read, recipe_of
 from edge_train.bench.forwards_engines import BFLOAT, FLOAT, INT8_FAST, ZO, table, verdict
-from edge_train.bench.item_likeness import Gallery, Scores
+from edge_train.bench.item_likeness import Gallery, Items, Scores
 from edge_train.bench.likeness_scores import Likeness
 from edge_train.formats.embedded import ARTIFACT_FOLDER, EMBEDDED, PHOTOS
 from edge_train.formats.tensor_store import save_tensors
@@ -94,12 +94,12 @@ def test_pictures_are_drawn_by_the_float_model_whatever_trained(tmp_path, monkey
         return Steps
 
     monkeypatch.setattr(forwards.TokenSteps, "open", note)
-    monkeypatch.setattr(forwards, "score", lambda *_, **__: Scores({}, 0.0))
+    monkeypatch.setattr(Items, "score", lambda *_, **__: Scores({}, 0.0))
     marks = json.dumps([asdict(Mark(0, 0.0, 1, 0.0))])
     tokens = tmp_path / "forwards-model-bag-way-9-seed0.safetensors"
     save_tensors(tokens, {"0/token": np.zeros((1, 4), np.float32)}, {"marks": marks})
-    gallery = Gallery(np.zeros((1, 28, 28), np.uint8), [], tmp_path)
-    trials = Trials(tmp_path, gallery, {"bag": 0}, "model", "float-model")
+    items = Items(Gallery(np.zeros((1, 28, 28), np.uint8), [], tmp_path), {"bag": 0})
+    trials = Trials(tmp_path, items, "model", "float-model")
     options = {"method": "zo", "model": "artifact", "dtype": "bfloat16"}
     trials.measured("way", options, "bag", 0, 9)
     assert [(recipe.model, recipe.dtype) for recipe in opened] == [("float-model", "auto")]

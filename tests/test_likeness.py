@@ -194,7 +194,7 @@ def test_curves_that_are_there_are_read_and_not_trained_again(data, tmp_path, mo
     pytest.importorskip("diffusers")
     from edge_train.bench import forwards, item_likeness, unlabelled_network
 
-    monkeypatch.setattr(unlabelled_network, "trained", lambda _: unlabelled_network.untrained())
+    monkeypatch.setattr(unlabelled_network, "trained", lambda *_: unlabelled_network.untrained())
     monkeypatch.setattr(item_likeness, "PICTURES", 1)
     monkeypatch.setattr(item_likeness, "_COMPOSED", 2)
     monkeypatch.setattr(forwards, "CLASSES", ("bag",))
@@ -205,7 +205,7 @@ def test_curves_that_are_there_are_read_and_not_trained_again(data, tmp_path, mo
         raise AssertionError("it was trained again")
 
     monkeypatch.setattr(forwards.subprocess, "run", not_again)
-    monkeypatch.setattr(forwards, "score", not_again)
+    monkeypatch.setattr(item_likeness, "score", not_again)
     assert forwards.main(tmp_path / "out", 1, data, limit=70) == table
 
 
@@ -215,7 +215,7 @@ def test_settings_that_were_scored_are_read(data, tmp_path, monkeypatch):
     from edge_train.bench import item_likeness, unlabelled_network
     from edge_train.bench import likeness as bench
 
-    monkeypatch.setattr(unlabelled_network, "trained", lambda _: unlabelled_network.untrained())
+    monkeypatch.setattr(unlabelled_network, "trained", lambda *_: unlabelled_network.untrained())
     monkeypatch.setattr(item_likeness, "PICTURES", 1)
     monkeypatch.setattr(item_likeness, "_COMPOSED", 2)
     monkeypatch.setattr(bench, "_SETTINGS", (("before", 0, 0.2), ("one step", 1, 0.2)))

@@ -55,9 +55,16 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
     Raises:
       InputError: the folder is not there, or holds none of these.
     """
-    found = [Space("unlabelled", kept(out / "unlabelled.safetensors", items))]
-    if folder is None:
-        return found
+    own = Space("unlabelled", kept(out / "unlabelled.safetensors", items))
+    return [own, *(published(folder) if folder else [])]
+
+
+def published(folder: Path) -> list[Space]:
+    """Return the spaces of networks that others trained; see `spaces`.
+
+    Raises:
+      InputError: the folder is not there, or holds none of these.
+    """
     others = [imagenet(path) for path in sorted(folder.glob("**/efficientnet-lite0*.pth"))]
     others += [_transformer(path.parent) for path in sorted(folder.glob("*/config.json"))]
     if not others:
@@ -65,7 +72,7 @@ def spaces(items: Grey, out: Path, folder: Path | None) -> list[Space]:
             f"{folder} holds no feature network: no efficientnet-lite0*.pth, no folder of CLIP, "
             "ViT or DINOv2; leave --features out, or name another folder."
         )
-    return found + others
+    return others
 
 
 def imagenet(path: Path) -> Space:

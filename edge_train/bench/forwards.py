@@ -6,7 +6,7 @@ scored afterwards; what is there is read, so the whole can be done in sittings.
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from edge_train import bench
 from edge_train.bench.forwards_cell import Cell, Mark, read, recipe_of
 from edge_train.bench.forwards_curves import Curve, forwards_to, interval, wanted_of
 from edge_train.bench.forwards_picture import Way, drawn
-from edge_train.bench.item_likeness import Gallery, Scores, prompts, score
-from edge_train.bench.items import choose, photos_of, write_photos
+from edge_train.bench.item_likeness import Items, Scores, Subjects
+from edge_train.bench.items import choose
 from edge_train.bench.likeness import CLASSES, gallery_of, read_scores, write_scores
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.errors import TrainingStopped
@@ -123,31 +123,47 @@ def main(
     gallery, labels = gallery_of(out, data, features)
     name = model.name if model else EMBEDDED
     items = choose(labels, CLASSES[:samples])
-    trials = Trials(out, gallery, items, name, str(model or EMBEDDED))
+    trials = Trials(out, Items(gallery, items), name, str(model or EMBEDDED))
+    return "\n\n".join(compared(trials, _ways(model), list(items), seeds, limit))
+
+
+def compared(
+    trials: "Trials", ways: Iterable[str], items: list[str], seeds: int, limit: int
+) -> list[str]:
+    """Measure ways, and the preset at its best rate, on every item and seed; return Markdown.
+
+    Args:
+      ways: of `WAYS`; the first is the exact gradient.
+      limit: forwards after which a curve ends.
+
+    Raises:
+      TrainingStopped: a curve's process failed; what is done stays.
+    """
     found: Found = {}
     for item in items:
         for seed in range(seeds):
-            for way in _ways(model):
+            for way in ways:
                 found[way, item, seed] = trials.measured(way, WAYS[way], item, seed, limit)
-    spaces = [space.name for space in gallery.spaces]
-    rate, searched = _best_rate(trials, next(iter(items)), limit, spaces[0])
-    longest = _preset_limit(found, list(items), seeds, spaces[0], limit)
+    spaces = [space.name for space in trials.subjects.spaces]
+    rate, searched = _best_rate(trials, items[0], limit, spaces[0])
+    longest = _preset_limit(found, items, seeds, spaces[0], limit)
     for item in items:
         for seed in range(seeds):
             options = _preset(rate)
             own = trials.measured(_preset_at(rate), options, item, seed, longest)
             found[PRESET, item, seed] = own
-    parts = [f"{name}: {len(items)} items x {seeds} seeds; at most {limit:,} forwards a curve."]
+    count = f"{len(items)} items x {seeds} seeds"
+    parts = [f"{trials.name}: {count}; at most {limit:,} forwards a curve."]
     for space in spaces:
         parts.append(f"Space `{space}`: forwards to {100 * SHARE:.0f} % of the exact gain.")
-        parts.append(_headline(found, list(items), seeds, space))
+        parts.append(_headline(found, items, seeds, space))
     parts.append(searched)
-    ways = [_way(found, way, list(items), seeds, spaces[0]) for way in _names(found)]
+    shown = [_way(found, way, items, seeds, spaces[0]) for way in _names(found)]
     quality = f"{100 * SHARE:.0f} % of the exact gain"
-    write_bytes(out / "forwards.svg", drawn(ways, parts[0], quality).encode())
-    parts.append(f"Curves, and memory against time: {out / 'forwards.svg'}")
-    parts += [curves_table(found, way, spaces) for way in _names(found)]
-    return "\n\n".join(parts)
+    picture = trials.out / "forwards.svg"
+    write_bytes(picture, drawn(shown, parts[0], quality).encode())
+    parts.append(f"Curves, and memory against time: {picture}")
+    return parts + [curves_table(found, way, spaces) for way in _names(found)]
 
 
 def _ways(model: Path | None) -> list[str]:
@@ -164,15 +180,14 @@ def _ways(model: Path | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Trials:
-    """Where curves are measured and kept, of some items and a model, which draws their pictures.
+    """Where curves are measured and kept, of some subjects and a model, which draws their pictures.
 
     Attributes:
       composed: whether composition is scored at the end of each curve.
     """
 
     out: Path
-    gallery: Gallery
-    items: Mapping[str, int]
+    subjects: Subjects
     name: str
     model: str
     composed: bool = True
@@ -186,12 +201,10 @@ class Trials:
           way: names its files; for other options it is another one.
           options: of the recipe; with a `model` among them, that one trains.
         """
-        row = self.items[item]
-        photos = write_photos(self.gallery.items[row], self.out / "items" / item)
-        cell = Cell(self.model, str(photos), seed, dict(options), limit)
+        cell = Cell(self.model, str(self.subjects.write(item)), seed, dict(options), limit)
         stem = f"{self.name}-{item}-{way}-{limit}-seed{seed}".replace(", ", "-")
         path = self.out / f"forwards-{stem.replace(' ', '-')}"
-        return _measured(path, cell, self.gallery, row, composed=self.composed)
+        return _measured(path, cell, self.subjects, item, composed=self.composed)
 
 
 def _preset(rate: float) -> dict[str, Any]:
@@ -263,7 +276,7 @@ def files_of(curve: Path) -> tuple[Path, Path]:
     return curve.with_name(f"{curve.name}.safetensors"), curve.with_name(f"{curve.name}.cell")
 
 
-def _measured(path: Path, cell: Cell, gallery: Gallery, row: int, *, composed: bool) -> Measured:
+def _measured(path: Path, cell: Cell, subjects: Subjects, item: str, *, composed: bool) -> Measured:
     """Return a cell's curve: trained and scored where it is not there yet."""
     tokens, written = files_of(path)
     if not tokens.exists():
@@ -276,13 +289,11 @@ def _measured(path: Path, cell: Cell, gallery: Gallery, row: int, *, composed: b
     kept = [path.with_name(f"{path.name}-{number}.json") for number in range(len(marks))]
     if not all(file.exists() for file in kept):
         drawing = replace(cell, options={})
-        steps = TokenSteps.open(recipe_of(drawing), prompts(), method="backprop")
-        photos = photos_of(gallery.items[row])
+        steps = TokenSteps.open(recipe_of(drawing), subjects.prompts, method="backprop")
         for file, point in zip(kept, points, strict=True):
             if not file.exists():
                 last = composed and file == kept[-1]  # as many pictures again
-                found = score(steps, point, gallery, photos, row, composed=last)
-                write_scores(file, found)
+                write_scores(file, subjects.score(steps, point, item, composed=last))
         steps.runtime.close()
     return Measured(marks, [read_scores(file) for file in kept])
 

@@ -27,6 +27,7 @@ from edge_train.bench.forwards import (
     seconds_of,
 )
 from edge_train.bench.forwards_curves import interval
+from edge_train.bench.item_likeness import Items
 from edge_train.bench.items import choose
 from edge_train.bench.likeness import CLASSES, gallery_of
 from edge_train.formats.embedded import EMBEDDED
@@ -67,7 +68,7 @@ def main(
     gallery, labels = gallery_of(out, data, None)
     name, trained = model.name if model else EMBEDDED, str(model or EMBEDDED)
     items = choose(labels, CLASSES[:samples])
-    trials = Trials(out, gallery, items, name, trained, composed=False)
+    trials = Trials(out, Items(gallery, items), name, trained, composed=False)
     ways = _ways(exported(out / f"{name}-int8-fast", "int8-fast", trained))
     found: Found = {}
     for item in items:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from edge_train.arrays.types import Array, Point
 from edge_train.bench.feature_spaces import Space
-from edge_train.bench.items import SCORED_LOOKS, Grey, Look, Pixels, paint
+from edge_train.bench.items import SCORED_LOOKS, Grey, Look, Pixels, paint, photos_of, write_photos
 from edge_train.bench.likeness_scores import Likeness, likeness
 from edge_train.bench.token_steps import TokenSteps
 from edge_train.formats.embedded import DATA
@@ -100,6 +101,53 @@ class Gallery:
                 )
             )
         return scores
+
+
+class Subjects(Protocol):
+    """What tokens learn, by name: the photos that they learn from, and how like it they are."""
+
+    @property
+    def spaces(self) -> Sequence[Space]:
+        """Where likeness is measured; headlines are in the first."""
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Every prompt that is drawn, `{}` for the token."""
+
+    def write(self, name: str) -> Path:
+        """Write the photos of a subject with their captions; return their folder."""
+
+    def score(self, steps: TokenSteps, point: Point, name: str, *, composed: bool) -> Scores:
+        """Draw a token's pictures and score them; composition is nan if it is not asked for."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Items of the gallery, by name: their rows."""
+
+    gallery: Gallery
+    rows: Mapping[str, int]
+
+    @property
+    def spaces(self) -> Sequence[Space]:
+        """Those of the gallery."""
+        return self.gallery.spaces
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Every prompt that is drawn, `{}` for the token."""
+        return prompts()
+
+    def write(self, name: str) -> Path:
+        """Write the five photos of an item with their captions; return their folder."""
+        folder = self.gallery.out / "items" / name
+        return write_photos(self.gallery.items[self.rows[name]], folder)
+
+    def score(self, steps: TokenSteps, point: Point, name: str, *, composed: bool) -> Scores:
+        """Draw a token's pictures and score them; see `score`."""
+        row = self.rows[name]
+        photos = photos_of(self.gallery.items[row])
+        return score(steps, point, self.gallery, photos, row, composed=composed)
 
 
 def drawn(steps: TokenSteps, point: Point, looks: Sequence[Look]) -> Pixels:

@@ -8,6 +8,7 @@ Source: SimCLR (arXiv:2002.05709). We differ in what two views differ by (looks 
 crops: the shape is what is asked for) and in features from the last layer, not the one before.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edge_train.rng import Key
 
 Tensor = Any  # torch's, which is imported late
 Network = Any
+Views = Callable[[Any, np.random.Generator], Pixels]
 
 FEATURES = 128
 STEPS = 400
@@ -62,8 +64,12 @@ def to_tensor(pictures: Pixels) -> Tensor:
     return torch.from_numpy(pictures.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
 
-def trained(items: Grey, steps: int = STEPS) -> Network:
-    """Train on items (n, 28, 28); the same items and steps give the same network."""
+def trained(items: Grey, steps: int = STEPS, views: Views = views) -> Network:
+    """Train on items (n, 28, 28); the same items and steps give the same network.
+
+    Args:
+      views: draws a picture of each item; twice a step.
+    """
     import torch
 
     network = untrained()
@@ -96,12 +102,14 @@ def apart(features: Tensor) -> Tensor:
     return functional.cross_entropy(near, torch.arange(2 * count).roll(count))
 
 
-def kept(path: Path, items: Grey) -> Network:
-    """Return the network in a file, or train it and write that."""
+def kept(path: Path, items: Grey, steps: int = STEPS, views: Views = views) -> Network:
+    """Return the network in a file, or train it and write that; see `trained`."""
     import torch
 
     if not path.exists():
-        state = {name: value.numpy() for name, value in trained(items).state_dict().items()}
+        state = {
+            name: value.numpy() for name, value in trained(items, steps, views).state_dict().items()
+        }
         save_tensors(path, state, {})
     network = untrained()
     tensors, _ = load_tensors(path)

@@ -162,7 +162,7 @@ BENCHES = (
     *("container", "ort-training", "lowrank", "llama-7b", "sst2", "tpsgd", "threads"),
     *("plan", "minutes", "time", "import", "watch", "peers", "defaults", "gguf-shapes"),
     *("forward-only", "habit", "noise-budget", "slopes", "likeness", "forwards", "token-prior"),
-    *("forwards-engines", "kill-tests", "sd15-hours"),
+    *("forwards-engines", "forwards-photos", "kill-tests", "sd15-hours"),
     *("sd15-lora", "forward-lora", "owlore", "gradnormlorp", "colm", "continual"),
     *("retrieve", "search-speed", "images", "camera", "gpu", "audit", "points", "surface"),
     *("fleet", "discrete"),
