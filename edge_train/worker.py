@@ -68,7 +68,7 @@ def main(words: str, arguments: Sequence[str]) -> int:
         return OUT_OF_MEMORY
     except Exception as error:
         if not is_shortage(error):
-            link.tell(loaded=True)  # whatever went wrong, it is not memory
+            link.tell(loaded=True, failed=True)  # whatever went wrong, it is not memory
             raise
         watch.spend_reserve()
         traceback.clear_frames(error.__traceback__)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _CHOSEN = {0, NOT_STARTED, STOPPED, INTERRUPTED, UNREAD}  # statuses that a command ends with
 _REFUSED_BLOCK = {-signal.SIGSEGV, -signal.SIGBUS}  # so some engines end that did not check it
 _LOADER_GAVE_UP = 127  # how glibc ends a process that has no memory for a thread's own data
+_FAILED = 1  # Python's own after an error, and a library's that ends the process for want of memory
 _GAVE_UP = {-signal.SIGABRT, _LOADER_GAVE_UP}
 
 
@@ -63,6 +64,8 @@ def classify(
     # one block that was refused may be as large as all that was held
     if status in _GAVE_UP and facts.peak_bytes > cap_bytes // 2:
         return short("the engine gave up, as it does when memory runs out")
+    if status == _FAILED and not (facts.failed or sent) and facts.peak_bytes > cap_bytes // 2:
+        return short("a library gave up, as OpenBLAS does when memory runs out")
     if status in _REFUSED_BLOCK and facts.peak_bytes > cap_bytes // 2:
         return short("the engine crashed, as some do when memory runs out")
     return Ending.CRASHED, ""

@@ -31,6 +31,7 @@ class Facts:
     Attributes:
       peak_bytes: the most that was resident, from the kernel and not told.
       loaded: the libraries are; what goes wrong from here on is not their loading.
+      failed: an error of its own ends it, which is no want of memory.
       folder: of the run; empty before there is one.
       code: words that name the code of a run beside `--resume`: a folder is not believed there.
       new: that folder is of a new run, and goes away if no step is taken.
@@ -49,6 +50,7 @@ class Facts:
 
     __slots__ = (
         "code",
+        "failed",
         "folder",
         "instead",
         "largest",
@@ -68,7 +70,7 @@ class Facts:
 
     def __init__(self, peak_bytes: int = 0, **told: Any) -> None:
         self.peak_bytes = peak_bytes
-        self.loaded = self.planned = self.started = self.new = False
+        self.loaded = self.failed = self.planned = self.started = self.new = False
         self.folder = self.shortage = self.largest = self.scratch = self.instead = ""
         self.made: Sequence[str] = ()
         self.code: Sequence[str] = ()

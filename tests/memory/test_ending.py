@@ -77,9 +77,14 @@ CASES = {
         (BUS, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "crashed"),
         (SEGV, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
     ],
+    "a library that ends the process above half of the cap has run out of it": [
+        (1, (), Facts(CAP // 2 + 1, loaded=True), "", Ending.OUT_OF_MEMORY, "as OpenBLAS does"),
+        (1, (), Facts(CAP // 2, loaded=True), "", Ending.CRASHED, ""),
+        (1, (signal.SIGINT,), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
+    ],
     "any other end is a crash, whatever is held": [
         (KILL, (), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
-        (1, (), Facts(CAP, loaded=True), "", Ending.CRASHED, ""),
+        (1, (), Facts(CAP, loaded=True, failed=True), "", Ending.CRASHED, ""),
     ],
 }
 
