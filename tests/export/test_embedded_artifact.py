@@ -68,7 +68,10 @@ def test_a_fresh_export_writes_it_again(tmp_path):
 
     Twice on one processor every byte but `forward_bytes` is the same. Kernels of another processor
     differ in the last bits of a float32 sum (1e-6 of an activation), and a range is a maximum of
-    such sums: 1e-3 is a thousand of them. A zero point is such a range rounded: one at most.
+    such sums: 1e-3 is a thousand of them. A zero point is such a range rounded: one at most. Where
+    it is another one, all activations of that tensor round elsewhere, and the safe radius, the root
+    of the mean square of what that does to slopes, is that of another draw of the same size: a
+    fifth of the mean square is a tenth of the radius, which is then rounded up to two digits.
     """
     pytest.importorskip("torch")
     out = tmp_path / "artifact"
@@ -92,7 +95,9 @@ def test_a_fresh_export_writes_it_again(tmp_path):
         assert name in measured or fresh.manifest.files[name] == entry, name
     one, other = SHIPPED.manifest, fresh.manifest
     assert other.origin["sha256"] == one.origin["sha256"]
-    assert other.safe_epsilon == one.safe_epsilon
+    another_draw = 0.1 * one.safe_epsilon + 0.01
+    assert other.safe_epsilon == pytest.approx(one.safe_epsilon, abs=another_draw)
     assert other.loss_tolerance == pytest.approx(one.loss_tolerance, abs=0.03)
     measured_keys = ("origin", "slopes", "files", "tensors", "forward_bytes", "loss_tolerance")
+    measured_keys += ("safe_epsilon",)
     assert replace(other, **{name: getattr(one, name) for name in measured_keys}) == one
