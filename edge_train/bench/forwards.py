@@ -124,7 +124,7 @@ def main(
     name = model.name if model else EMBEDDED
     items = choose(labels, CLASSES[:samples])
     trials = Trials(out, Items(gallery, items), name, str(model or EMBEDDED))
-    return "\n\n".join(compared(trials, _ways(model), list(items), seeds, limit))
+    return "\n\n".join(compared(trials, ways_of(model), list(items), seeds, limit))
 
 
 def compared(
@@ -166,10 +166,10 @@ def compared(
     return parts + [curves_table(found, way, spaces) for way in _names(found)]
 
 
-def _ways(model: Path | None) -> list[str]:
+def ways_of(model: Path | None) -> list[str]:
     """Return the ways that are measured of a model; see `main`.
 
-    >>> len(_ways(Path(EMBEDDED))), len(_ways(Path("another")))
+    >>> len(ways_of(Path(EMBEDDED))), len(ways_of(Path("another")))
     (4, 3)
     """
     if model is None:

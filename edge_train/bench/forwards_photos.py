@@ -7,7 +7,7 @@ spaces; likeness is to photos of the thing that no token learned from.
 from pathlib import Path
 
 from edge_train import bench
-from edge_train.bench.forwards import FORWARDS, HEADLINE, ISOTROPIC, Trials, compared
+from edge_train.bench.forwards import FORWARDS, Trials, compared, ways_of
 from edge_train.bench.photo_subjects import (
     SUBJECTS,
     PhotoSubjects,
@@ -16,7 +16,6 @@ from edge_train.bench.photo_subjects import (
     read_subject,
 )
 from edge_train.errors import InputError
-from edge_train.formats.token_directions import DIRECTIONS
 
 
 def main(
@@ -51,9 +50,9 @@ def main(
     others, names = read_others(data), list(SUBJECTS[:samples])
     photos = {name: read_subject(data, name) for name in SUBJECTS}
     subjects = PhotoSubjects(photos, others, photo_spaces(others, out, features), out)
-    ways = [way for way in HEADLINE if way != ISOTROPIC or (model / DIRECTIONS).is_file()]
     trials = Trials(out, subjects, model.name, str(model))
-    return "\n\n".join([_measure(subjects, names), *compared(trials, ways, names, seeds, limit)])
+    curves = compared(trials, ways_of(model), names, seeds, limit)
+    return "\n\n".join([_measure(subjects, names), *curves])
 
 
 def _measure(subjects: PhotoSubjects, names: list[str]) -> str:
