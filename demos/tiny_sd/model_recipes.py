@@ -35,7 +35,8 @@ class Recipe:
     Args:
       name: what `--recipe` says; the folder of the pipeline.
       card: the file of the model card, with {names} to fill in.
-      text_type: what the text encoder multiplies in; all else is float32.
+      text_type: what the text encoder multiplies in where a processor has bfloat16; all else is
+        float32.
       core_minutes: of one AVX-512 core with bfloat16 instructions: the sum of parts measured at a
         few steps. On a core whose other half is busy a step takes up to twice as long.
       shipped: it is part of the package; the weights of others stay where they were made.
