@@ -204,15 +204,21 @@ def test_minutes_and_bytes_are_said_before_training(pretrain: ModuleType, tmp_pa
     assert wide.sizes.text_width == 768
 
 
-@pytest.mark.parametrize(("has", "type_name"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize(
+    ("has", "type_name"), [(True, "bfloat16"), (False, "float32"), (None, "float32")]
+)
 def test_the_text_encoder_multiplies_in_what_the_processor_has(
-    pretrain: ModuleType, monkeypatch: pytest.MonkeyPatch, has: bool, type_name: str, tmp_path: Path
+    pretrain: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    has: bool | None,
+    type_name: str,
+    tmp_path: Path,
 ) -> None:
     wide = pretrain.RECIPES["wide_photos"]
     monkeypatch.setattr(pretrain, "multiplies_bfloat16", lambda: has)
     assert str(pretrain.text_type(wide)) == f"torch.{type_name}"
     tokenizer = pretrain.write_tokenizer(wide.mix.vocabulary, tmp_path)
-    assert f"Text encoder in {type_name}." in pretrain.expected(wide, tokenizer)
+    assert f"text encoder in {type_name}, " in pretrain.expected(wide, tokenizer)
 
 
 def test_only_the_tiny_model_is_written_into_the_package(
